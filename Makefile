@@ -1,0 +1,52 @@
+# Each target sets up what it needs; a second run reuses what is there.
+#   make demo        train on 1,797 handwritten digits and draw new ones (minutes, CPU)
+#   make test        unit tests, on the CPU
+#   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
+#   make test-demo   judge the demo's digits with a classifier of its own
+#   make lint        formatting and rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-peers test-demo lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(VENV)/.created:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	    { echo "error: $$($(PYTHON) --version) is too old; give make PYTHON=python3.11 or newer."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: requirements.txt | $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-peers: tests/peers/requirements.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
+
+test: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+
+test-peers: $(VENV)/.installed-peers
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/peers
+
+test-demo: $(VENV)/.installed-dev demo
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs

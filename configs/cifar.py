@@ -1,0 +1,17 @@
+"""CIFAR-10, unconditional: the model of Ho, Jain, Abbeel 2020, as published.
+
+Command:   python main.py --config=configs/cifar.py --workdir=runs/cifar
+           with $TFDS_DATA_DIR (or --config.data.data_dir) naming the folder that holds
+           the prepared cifar10
+Model:     35,746,307 parameters; 800,000 steps of batch 128
+Time:      10.6 hours on a TPU v3-8 in the paper (appendix B); not measured here yet
+Expected:  FID 3.17, Inception Score 9.46, at most 3.75 bits/dim (paper, table 1); not
+           reproduced here yet
+"""
+
+from ddpm_jax.config import default
+
+
+def get_config():
+    """Return the recipe: `ddpm_jax.config.default()` as it stands."""
+    return default()

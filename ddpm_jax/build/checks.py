@@ -1,0 +1,187 @@
+"""What cannot work is refused here, before anything is compiled."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ddpm_jax.build import names
+from ddpm_jax.build.parts import schedule
+from ddpm_jax.build.sampling import sample_labels
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.devices import check_batch_size
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.unet import check_geometry
+
+
+def check(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse a config that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    _check_names(config)
+    _check_numbers(config)
+    _check_model(config, info)
+    _check_variance(config)
+    _check_sampling(config, info)
+
+
+def check_batch(config: ConfigDict) -> None:
+    """Refuse a training batch that the devices at hand do not divide.
+
+    Raises:
+        UserError: naming the sizes that fit.
+    """
+    check_batch_size(
+        "config.training.batch_size", config.training.batch_size, jax.device_count()
+    )
+
+
+def _check_names(config: ConfigDict) -> None:
+    choices = {
+        "model.dtype": names.DTYPES,
+        "diffusion.schedule": names.SCHEDULES,
+        "diffusion.prediction": names.PREDICTIONS,
+        "diffusion.variance": names.VARIANCES,
+        "diffusion.loss": names.LOSSES,
+        "diffusion.times": names.TIMES,
+        "training.decay": names.DECAYS,
+        "sample.sampler": names.SAMPLERS,
+        "sample.spacing": names.SPACINGS,
+        "sample.variance": (None, *names.VARIANCES),
+    }
+    for option, known in choices.items():
+        section, name = option.split(".")
+        value = config[section][name]
+        if value not in known:
+            listed = ", ".join(str(k) for k in known if k is not None)
+            raise UserError(f"config.{option}={value!r} is not known; use {listed}.")
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    at_least = {
+        "diffusion.num_levels": 2,
+        "training.num_steps": 1,
+        "training.warmup_steps": 0,
+        "training.report_every": 1,
+        "training.sample_every": 0,
+        "training.sample_num_steps": 1,
+        "training.checkpoint_every": 1,
+        "training.keep_last": 1,
+        "training.keep_every": 0,
+        "training.max_grad_norm": 0,
+        "model.num_res_blocks": 1,
+        "model.num_heads": 1,
+        "model.num_groups": 1,
+        "training.batch_size": 1,
+        "sample.num_images": 1,
+        "sample.batch_size": 1,
+        "sample.film_frames": 2,
+        "sample.film_images": 1,
+    }
+    for option, lowest in at_least.items():
+        section, name = option.split(".")
+        if not config[section][name] >= lowest:
+            raise UserError(
+                f"config.{option}={config[section][name]} is too small; "
+                f"use {lowest} or more."
+            )
+    for option in (
+        "model.dropout",
+        "training.label_dropout",
+        "training.ema_decay",
+        "training.adam_b1",
+        "training.adam_b2",
+    ):
+        section, name = option.split(".")
+        if not 0 <= config[section][name] < 1:
+            raise UserError(
+                f"config.{option}={config[section][name]} is not in [0, 1); "
+                "use 0 to switch it off."
+            )
+    if config.diffusion.t_range is not None and config.diffusion.t_range < 1:
+        raise UserError(
+            f"config.diffusion.t_range={config.diffusion.t_range} is too small; use 1 "
+            "or more, or leave it out."
+        )
+    for option, seed in (("seed", config.seed), ("sample.seed", config.sample.seed)):
+        if seed is not None and not 0 <= seed < 2**63:
+            raise UserError(f"config.{option}={seed} is out of range; use 0 to 2^63-1.")
+    if not 0 < config.training.learning_rate < math.inf:
+        raise UserError(
+            f"config.training.learning_rate={config.training.learning_rate} must be "
+            "positive and finite; the paper's is 2e-4."
+        )
+
+
+def _check_model(config: ConfigDict, info: DataInfo) -> None:
+    height, width, _ = info.image_shape
+    check_geometry(
+        height,
+        width,
+        channels=config.model.channels,
+        channel_multipliers=config.model.channel_multipliers,
+        attention_resolutions=config.model.attention_resolutions,
+        num_heads=config.model.num_heads,
+        num_groups=config.model.num_groups,
+    )
+    if config.model.class_conditional and info.label_names is None:
+        raise UserError(
+            f"config.model.class_conditional=True, but {info.name} has no labels; sort "
+            "the images into one folder per class, or set it to False."
+        )
+
+
+def _check_variance(config: ConfigDict) -> None:
+    learned = config.diffusion.variance == "learned"
+    if learned and config.diffusion.loss not in ("hybrid", "bound"):
+        raise UserError(
+            f"config.diffusion.loss={config.diffusion.loss!r} does not train "
+            "config.diffusion.variance='learned'; use loss hybrid or bound."
+        )
+    if not learned and config.diffusion.loss == "hybrid":
+        raise UserError(
+            f"config.diffusion.loss='hybrid' needs a learned variance, got "
+            f"{config.diffusion.variance!r}; use variance learned, or loss simple."
+        )
+    if config.sample.variance == "learned" and not learned:
+        raise UserError(
+            "config.sample.variance='learned', but the network predicts none; use "
+            "small or large."
+        )
+    noisiest = schedule(config).at(jnp.asarray(config.diffusion.num_levels - 1))
+    if noisiest.alpha == 0 and config.diffusion.prediction == "eps":
+        raise UserError(
+            f"config.diffusion.schedule={config.diffusion.schedule!r} ends in pure "
+            "noise, of which eps says nothing about x0; use prediction v or x0."
+        )
+    if noisiest.alpha == 0 and config.diffusion.loss == "weighted":
+        raise UserError(
+            f"config.diffusion.schedule={config.diffusion.schedule!r} ends in pure "
+            "noise, where the weight of the eps-error is infinite; use loss simple or "
+            "mean."
+        )
+    if noisiest.alpha == 0 and config.sample.sampler in ("heun", "dpmpp_2m"):
+        raise UserError(
+            f"config.sample.sampler={config.sample.sampler!r} cannot start from pure "
+            f"noise, in which schedule {config.diffusion.schedule!r} ends; use "
+            "ancestral or ddim."
+        )
+
+
+def _check_sampling(config: ConfigDict, info: DataInfo) -> None:
+    T = config.diffusion.num_levels
+    for option, value in (
+        ("sample.num_steps", config.sample.num_steps),
+        ("training.sample_num_steps", config.training.sample_num_steps),
+    ):
+        if value is not None and not 1 <= value <= T:
+            raise UserError(f"config.{option}={value} is not in 1..T; use 1 to {T}.")
+    if not 0 <= config.sample.eta <= 1:
+        raise UserError(
+            f"config.sample.eta={config.sample.eta} is not in [0, 1]; 0 is "
+            "deterministic DDIM, 1 the ancestral sampler."
+        )
+    sample_labels(config, info)

@@ -1,0 +1,142 @@
+"""From a config to the parts of training: schedule, network, objective, optimiser."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from ddpm_jax.build import names
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.diffusion import losses
+from ddpm_jax.diffusion.likelihood import decoder_variance
+from ddpm_jax.diffusion.schedules import Schedule, scale_time
+from ddpm_jax.models.unet import UNet
+from ddpm_jax.training.objective import Objective, make_objective
+from ddpm_jax.training.step import make_optimizer, warmup_schedule
+
+# One key per purpose, derived from the seed and never stored.
+_INIT, _TRAIN, _SAMPLE = 0, 1, 2
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """Build the noise schedule."""
+    T, t_range = config.diffusion.num_levels, config.diffusion.t_range
+    built = names.SCHEDULES[config.diffusion.schedule](T)
+    return built if t_range is None else scale_time(built, t_range / T)
+
+
+def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
+    """Count the classes the network is told, None for an unconditional one."""
+    return len(info.label_names) if config.model.class_conditional else None
+
+
+def model(config: ConfigDict, info: DataInfo) -> UNet:
+    """Build the network, without parameters."""
+    options = config.model
+    learns_variance = config.diffusion.variance == "learned"
+    return UNet(
+        out_channels=info.image_shape[-1] * (2 if learns_variance else 1),
+        channels=options.channels,
+        channel_multipliers=tuple(options.channel_multipliers),
+        num_res_blocks=options.num_res_blocks,
+        attention_resolutions=tuple(options.attention_resolutions),
+        num_heads=options.num_heads,
+        dropout=options.dropout,
+        scale_shift=options.scale_shift,
+        num_classes=num_classes(config, info),
+        num_groups=options.num_groups,
+        dtype=names.DTYPES[options.dtype],
+        remat=options.remat,
+    )
+
+
+def network(unet: UNet) -> Callable[..., jax.Array]:
+    """Wrap a U-Net as (params, x_t, t, cond, dropout_key=None) -> output.
+
+    With a dropout key the network is in training, without one it is not.
+    """
+
+    def apply(
+        params: Any,
+        x_t: jax.Array,
+        t: jax.Array,
+        cond: Any,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        label = None if cond is None else cond["label"]
+        train = dropout_key is not None
+        rngs = {"dropout": dropout_key} if train else None
+        return unet.apply({"params": params}, x_t, t, label, train=train, rngs=rngs)
+
+    return apply
+
+
+def init_params(config: ConfigDict, unet: UNet, info: DataInfo) -> Any:
+    """Draw the initial parameters, a pure function of the seed."""
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    x = jnp.zeros((1, *info.image_shape))
+    return jax.jit(unet.init)(key, x, jnp.zeros((1,)))["params"]
+
+
+def objective(config: ConfigDict, unet: UNet, info: DataInfo) -> Objective:
+    """Build what training descends."""
+    the_schedule = schedule(config)
+    return make_objective(
+        network(unet),
+        the_schedule,
+        _loss(config, the_schedule),
+        flip=config.data.flip,
+        num_classes=num_classes(config, info),
+        label_dropout=config.training.label_dropout,
+        times=names.TIMES[config.diffusion.times],
+    )
+
+
+def _loss(config: ConfigDict, the_schedule: Schedule) -> losses.Loss:
+    kind = names.PREDICTIONS[config.diffusion.prediction]
+    variance = names.VARIANCES[config.diffusion.variance]
+    first = decoder_variance(the_schedule)
+    T = config.diffusion.num_levels
+    learned = config.diffusion.variance == "learned"
+    table = {
+        "simple": lambda: losses.simple_loss(kind),
+        "weighted": lambda: losses.weighted_loss(kind, variance, first),
+        "mean": lambda: losses.mean_loss(kind, variance, first),
+        "bound": lambda: losses.bound_loss(
+            kind, variance, first, T, learns_variance=learned
+        ),
+        # 0.001 at T = 4000 in units of a T-step bound: Nichol and Dhariwal 2021.
+        "hybrid": lambda: losses.hybrid_loss(kind, variance, first, T),
+    }
+    return table[config.diffusion.loss]()
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+    """Build the learning rate as a function of the step."""
+    options = config.training
+    decay_steps = options.num_steps if options.decay == "cosine" else None
+    return warmup_schedule(options.learning_rate, options.warmup_steps, decay_steps)
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Build the optimiser."""
+    return make_optimizer(
+        learning_rate(config),
+        b1=config.training.adam_b1,
+        b2=config.training.adam_b2,
+        max_grad_norm=config.training.max_grad_norm or None,
+    )
+
+
+def train_key(config: ConfigDict) -> jax.Array:
+    """Return the key of training noise, levels, flips and dropout."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+
+
+def sample_key(config: ConfigDict) -> jax.Array:
+    """Return the key that the images' keys are derived from."""
+    seed = config.seed if config.sample.seed is None else config.sample.seed
+    return jax.random.fold_in(jax.random.key(seed), _SAMPLE)

@@ -1,0 +1,202 @@
+"""The command line: flags in, one call into `commands`, an exit status out.
+
+Exit status: 0 done; 2 something the user can fix, said in one line; 128 + n saved and
+stopped by signal n (130 for Ctrl-C, 143 for SIGTERM); 1 a defect, with its traceback.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ddpm_jax import config as options
+from ddpm_jax.errors import UserError
+
+# Each holds a copy of parameters and optimiser.
+_MAX_CPU_DEVICES = 8
+
+_EPILOG = """\
+examples:
+  python main.py --config=configs/digits.py --workdir=runs/digits
+  python main.py --config=configs/cifar.py --config.training.batch_size=256
+  python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
+
+Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
+lists them all. Sampling needs no --config: a checkpoint carries its own.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Train a denoising diffusion model, and draw from it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--mode", choices=("train", "sample"), default="train")
+    parser.add_argument("--config", metavar="FILE", help="a recipe, such as configs/*")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
+    )
+    known, overrides = parser.parse_known_args(argv)
+    try:
+        return _dispatch(known.mode, known.config, known.workdir, overrides)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+
+
+def _dispatch(
+    mode: str, recipe: str | None, workdir: str | None, overrides: list[str]
+) -> int:
+    if workdir is None and recipe is None:
+        raise UserError(
+            "nothing to do: give --config=FILE to train (see configs/), or "
+            "--mode=sample --workdir=DIR to draw from a trained model."
+        )
+    folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
+    _use_compilation_cache()
+    # These import jax, which reads the environment: after it is set.
+    from ddpm_jax.commands.about import trained_config
+    from ddpm_jax.commands.sample import sample
+    from ddpm_jax.commands.train import train
+
+    if mode == "sample":
+        cfg = trained_config(folder) if recipe is None else _load(recipe)
+        override(cfg, overrides)
+        # The same devices as in training, whose images are then the same bytes.
+        _use_all_cores(cfg.training.batch_size)
+        sample(cfg, folder)
+        return 0
+    if recipe is None:
+        raise UserError(
+            f"--mode=train needs a recipe; give --config=FILE with --workdir={workdir}."
+        )
+    cfg = _load(recipe)
+    override(cfg, overrides)
+    _use_all_cores(cfg.training.batch_size)
+    return train(cfg, folder)
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs, where the user has not chosen a place."""
+    default = Path.home() / ".cache" / "ddpm_jax" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
+
+
+def _use_all_cores(batch_size: int) -> None:
+    """Make a device of each CPU core, as far as a batch can be spread over them.
+
+    XLA runs one device's program on the CPU with little parallelism between or within
+    operations as small as these. Measured with jaxlib 0.10.2 on two cores, a step of
+    configs/digits.py took 303 ms on one device and 166 ms on two. Where there is a GPU
+    or TPU, CPU devices are not used, and this has no effect.
+    """
+    flags_of_xla = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device" in flags_of_xla:
+        return
+    import jax
+
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    most = min(cores, _MAX_CPU_DEVICES)
+    fits = [n for n in range(1, most + 1) if batch_size % n == 0]
+    # A program that calls `main` may have used JAX already, and then it is too late.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", max(fits))
+
+
+def _load(recipe: str) -> ConfigDict:
+    """Import a recipe and check that its options are the known ones."""
+    path = Path(recipe)
+    if not path.is_file():
+        beside = sorted(p.stem for p in Path("configs").glob("*.py"))
+        listed = f"; configs/ has {', '.join(beside)}" if beside else ""
+        raise UserError(f"--config={recipe} is not a file{listed}.")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None:
+        raise UserError(
+            f"--config={recipe} is not a Python file; a recipe ends in .py."
+        )
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        loaded = module.get_config()
+        if not isinstance(loaded, ConfigDict):
+            raise TypeError(f"get_config() returned {type(loaded).__name__}")
+    except UserError:
+        raise
+    except Exception as error:  # a recipe is the user's own program
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--config={recipe} cannot be read ({text}); a recipe defines "
+            "get_config(), which changes and returns ddpm_jax.config.default()."
+        ) from error
+    return options.from_json(options.to_json(loaded))
+
+
+def override(cfg: ConfigDict, arguments: list[str]) -> None:
+    """Set options from `--config.SECTION.NAME=VALUE` arguments, in place.
+
+    Raises:
+        UserError: for an argument that is no such thing, an unknown option, or a value
+            of a wrong type.
+    """
+    for name in _names(arguments):
+        node = cfg
+        *sections, last = name.split(".")
+        for depth, section in enumerate([*sections, last]):
+            if not isinstance(node, ConfigDict) or section not in node:
+                listed = ", ".join(sorted(node)) if isinstance(node, ConfigDict) else ""
+                where = ".".join(["config", *sections[:depth]])
+                raise UserError(
+                    f"unknown option --config.{name}; {where} has {listed}."
+                )
+            node = node[section]
+        if isinstance(node, ConfigDict):
+            raise UserError(
+                f"--config.{name} is a section; set one of {', '.join(sorted(node))}."
+            )
+    values = flags.FlagValues()
+    line = ["main.py", *arguments]
+    config_flags.DEFINE_config_dict("config", cfg, flag_values=values, sys_argv=line)
+    try:
+        rest = values(line)[1:]
+    except (flags.Error, ValueError, TypeError) as error:
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        raise UserError(f"{text.removesuffix('.')}; correct that option.") from error
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}; see --help.")
+
+
+def _names(arguments: list[str]) -> list[str]:
+    names = []
+    for argument in arguments:
+        if not argument.startswith("--"):
+            continue  # the value of the flag before it
+        name = argument[2:].partition("=")[0]
+        if not name.startswith("config."):
+            raise UserError(
+                f"unknown flag --{name}; the flags are --mode, --config, --workdir and "
+                "--config.SECTION.NAME."
+            )
+        names.append(name.removeprefix("config."))
+    return names

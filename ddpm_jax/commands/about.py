@@ -1,0 +1,150 @@
+"""What a checkpoint says of itself, and what may be asked of it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import ddpm_jax
+from ddpm_jax import build, config
+from ddpm_jax.build import DataInfo
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+
+
+def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
+    """Describe a run so that its parameters can be used with no other knowledge."""
+    return {
+        "config": config.to_json(cfg),
+        "data": dataclasses.asdict(info),
+        "schedule": {
+            "name": cfg.diffusion.schedule,
+            "num_levels": cfg.diffusion.num_levels,
+            "logsnr": _logsnr_probe(cfg),
+        },
+        "num_devices": jax.device_count(),
+        "versions": {
+            "ddpm_jax": ddpm_jax.__version__,
+            **{name: packages.version(name) for name in ("jax", "flax", "optax")},
+        },
+    }
+
+
+def _logsnr_probe(cfg: ConfigDict) -> list[float]:
+    """Sample the schedule's log-SNR at five times from the first to the last but one.
+
+    The very last may be pure noise, whose log-SNR is infinite.
+    """
+    T = cfg.diffusion.num_levels
+    times = np.linspace(0, T - 2, 5).round().astype(np.int32)
+    return [float(v) for v in build.schedule(cfg).at(times).logsnr]
+
+
+def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
+    """Refuse a schedule that is not the one the parameters were trained with."""
+    trained, now = about["schedule"]["logsnr"], _logsnr_probe(cfg)
+    if not np.allclose(trained, now, rtol=1e-4, atol=1e-4):
+        raise UserError(
+            f"the schedule {cfg.diffusion.schedule!r} has log-SNR {now}, the model was "
+            f"trained with {trained}; use the version of ddpm_jax that trained it."
+        )
+
+
+def info_of(about: dict[str, Any]) -> DataInfo:
+    """Read back what `metadata` says of the data."""
+    stored = about["data"]
+    names = stored["label_names"]
+    return DataInfo(
+        name=stored["name"],
+        image_shape=tuple(stored["image_shape"]),
+        label_names=None if names is None else tuple(names),
+        fingerprint=stored["fingerprint"],
+    )
+
+
+def is_whole(workdir: Path, step: int) -> bool:
+    """Say whether a checkpoint's parameters, raw and averaged, can be used."""
+    return _damage(workdir, step) is None
+
+
+def _damage(workdir: Path, step: int) -> str | None:
+    try:
+        for ema in (True, False):
+            store.restore_params(workdir, ema=ema, step=step)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def usable_step(
+    workdir: Path, report: Callable[[str], None] = lambda line: None
+) -> int:
+    """Find the newest checkpoint that can be drawn from.
+
+    Args:
+        workdir: folder of the run.
+        report: called with a line for each newer one that is damaged.
+
+    Raises:
+        UserError: if there is none.
+    """
+    steps = store.all_steps(workdir)
+    for step in reversed(steps):
+        damage = _damage(workdir, step)
+        if damage is None:
+            return step
+        report(f"note: {damage}")
+    if not steps:
+        store.read_metadata(workdir)  # says where it looked
+    raise UserError(
+        f"every checkpoint in {workdir} is damaged; restore one from a copy."
+    )
+
+
+def trained_config(workdir: Path) -> ConfigDict:
+    """Read the config that a workdir's model was trained with, touching no device.
+
+    Raises:
+        UserError: if the workdir holds no model, or one of a newer version.
+    """
+    stored = _any_metadata(workdir)
+    try:
+        return config.from_json(stored["config"])
+    except UserError as error:
+        version = stored["versions"]["ddpm_jax"]
+        raise UserError(
+            f"the model in {workdir} was trained by ddpm_jax {version}, this is "
+            f"{ddpm_jax.__version__}: {error}"
+        ) from error
+
+
+def _any_metadata(workdir: Path) -> dict[str, Any]:
+    """Read the newest metadata that can be read; the config is the same in all."""
+    for step in reversed(store.all_steps(workdir)):
+        with contextlib.suppress(UserError):
+            return store.read_metadata(workdir, step)
+    return store.read_metadata(workdir)  # says what is wrong
+
+
+def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
+    """Refuse to draw from a model with options other than it was trained with.
+
+    Raises:
+        UserError: naming every option outside `sample` that differs.
+    """
+    changed = [
+        line
+        for line in config.differences(trained_config(workdir), cfg)
+        if not line.startswith(("sample.", "data.data_dir", "training."))
+    ]
+    if changed:
+        raise UserError(
+            f"the model in {workdir} was trained with other options "
+            f"({'; '.join(changed)}); only config.sample.* may be changed now."
+        )

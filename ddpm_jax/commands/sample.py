@@ -1,0 +1,243 @@
+"""Drawing from a trained model, and writing what was drawn."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddpm_jax import build, config, images, sampling
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands.about import (
+    check_same_model,
+    check_schedule,
+    info_of,
+    usable_step,
+)
+from ddpm_jax.devices import data_mesh, describe, replicated
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.state import TrainState
+
+
+def sample(cfg: ConfigDict, workdir: Path) -> Path:
+    """Draw `config.sample.num_images` images from a checkpoint, and write them.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        UserError: if the workdir holds no model, or the options do not fit it.
+    """
+    check_same_model(cfg, workdir)
+    step = cfg.sample.step
+    if step is None:
+        step = usable_step(workdir, lambda line: print(line, file=sys.stderr))
+    about = store.read_metadata(workdir, step)
+    info = info_of(about)
+    build.check(cfg, info)
+    check_schedule(cfg, about)
+
+    folder = sample_folder(cfg, workdir, step)
+    _make(folder)
+    mesh = data_mesh()
+    unet = build.model(cfg, info)
+    params = store.restore_params(
+        workdir, ema=cfg.sample.ema, step=step, sharding=replicated(mesh)
+    )
+    which = "averaged (EMA)" if cfg.sample.ema else "raw"
+    num_steps = cfg.sample.num_steps or cfg.diffusion.num_levels
+    print(
+        f"Drawing {cfg.sample.num_images} images with the {which} parameters of step "
+        f"{step:,}: {cfg.sample.sampler}, {num_steps} steps, on {describe()}.",
+        flush=True,
+    )
+    started = time.perf_counter()
+    draw = _draw_of(cfg, info, unet, mesh)
+    bar = tqdm(
+        total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
+    )
+    with bar:
+        drawn, film = _draw_all(cfg, info, draw, params, on_batch=bar.update)
+    seconds = time.perf_counter() - started
+    record = {
+        "seconds": round(seconds, 2),
+        "checkpoint_step": step,
+        "parameters": "ema" if cfg.sample.ema else "raw",
+        "sample": config.to_json(cfg)["sample"],
+        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "device": describe(),
+        "versions": about["versions"],
+    }
+    _write_samples(cfg, info, folder, drawn, film, record)
+    _write_forward(cfg, folder)
+    print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
+    return folder
+
+
+def _make(folder: Path) -> None:
+    """Make the folder before the work, so that none is lost for want of a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {folder} ({error.strerror}); change what its name is made of."
+        ) from error
+
+
+def _write_forward(cfg: ConfigDict, folder: Path) -> None:
+    """Show real images on their way into noise, where the data are still at hand."""
+    try:
+        save_forward_film(cfg, build.dataset(cfg), folder)
+    except UserError as error:
+        print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
+
+
+def _write_samples(
+    cfg: ConfigDict,
+    info: DataInfo,
+    folder: Path,
+    drawn: np.ndarray,
+    film: sampling.Film,
+    record: dict,
+) -> None:
+    labels = build.sample_labels(cfg, info)
+    names = None
+    if labels is not None:
+        classes = [name.replace("/", "-") for name in (*info.label_names, "none")]
+        names = [f"{i:06d}-{classes[label]}" for i, label in enumerate(labels)]
+    images.save_images(folder / "images", drawn, names)
+    images.save_npz(folder / "samples.npz", drawn, labels)
+    images.save_png(folder / "film.png", images.film_strip(film.x_t))
+    images.save_png(folder / "film-x0.png", images.film_strip(film.x0))
+    columns = max(1, round(len(film.x_t[0]) ** 0.5))
+    images.save_gif(
+        folder / "chain.gif",
+        np.stack([images.grid(frame, columns=columns) for frame in film.x_t]),
+        fps=8,
+        hold_last=2.0,
+    )
+    (folder / "sample.json").write_text(json.dumps(record, indent=2) + "\n")
+    # Last, since its presence says that the folder is complete.
+    images.save_png(
+        folder / "grid.png", images.grid(drawn, columns=_columns(cfg, info))
+    )
+
+
+def _columns(cfg: ConfigDict, info: DataInfo) -> int | None:
+    """Stand each class in a column of its own, if that makes a sheet."""
+    classes = build.num_classes(cfg, info)
+    whole = classes and not cfg.sample.labels and classes <= 16
+    return classes if whole and cfg.sample.num_images >= classes else None
+
+
+def _draw_of(cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh) -> sampling.Draw:
+    return sampling.make_draw(
+        lambda params: build.denoiser(cfg, unet, params),
+        build.sampler(cfg),
+        build.levels(cfg),
+        image_shape=info.image_shape,
+        film_frames=cfg.sample.film_frames,
+        film_images=cfg.sample.film_images,
+        mesh=mesh,
+    )
+
+
+def _draw_all(
+    cfg: ConfigDict,
+    info: DataInfo,
+    draw: sampling.Draw,
+    params: Any,
+    on_batch: Callable[[int], Any] = lambda count: None,
+) -> tuple[np.ndarray, sampling.Film]:
+    return sampling.draw_images(
+        draw,
+        params,
+        build.sample_key(cfg),
+        num_images=cfg.sample.num_images,
+        batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
+        labels=build.sample_labels(cfg, info),
+        on_batch=on_batch,
+    )
+
+
+def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
+    """Name the folder of a drawing after all that decides what is in it."""
+    options = cfg.sample
+    seed = cfg.seed if options.seed is None else options.seed
+    method = options.sampler
+    if method == "ancestral":
+        method += f"-{options.variance or cfg.diffusion.variance}"
+    elif method == "ddim":
+        method += f"-{options.eta:g}"
+    parts = [
+        f"step-{step}",
+        "ema" if options.ema else "raw",
+        method,
+        f"{options.num_steps or cfg.diffusion.num_levels}-steps",
+        f"seed-{seed}",
+        f"{options.num_images}-images",
+    ]
+    if options.num_steps is not None:
+        parts[3] += f"-{options.spacing}"
+    if not options.clip:
+        parts.append("unclipped")
+    if options.labels:
+        labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
+        if len(labels) > 60:  # a file system takes names of 255 bytes
+            labels = hashlib.sha256(labels.encode()).hexdigest()[:12]
+        parts.append(f"labels-{labels}")
+    return workdir / "samples" / "_".join(parts)
+
+
+def make_preview(
+    cfg: ConfigDict,
+    info: DataInfo,
+    unet: Any,
+    mesh: Mesh,
+    workdir: Path,
+    log_image: Callable,
+) -> Callable[[int, TrainState], None]:
+    """Draw a few images with the averaged parameters, quickly, while training."""
+    quick = cfg.copy_and_resolve_references()
+    quick.sample.sampler = "ddim"
+    quick.sample.eta = 0.0
+    quick.sample.num_steps = cfg.training.sample_num_steps
+    quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
+    draw = _draw_of(quick, info, unet, mesh)
+
+    def preview(step: int, state: TrainState) -> None:
+        drawn, film = _draw_all(quick, info, draw, state.ema_params)
+        sheet = images.grid(drawn, columns=_columns(quick, info))
+        folder = workdir / "progress"
+        images.save_png(folder / f"step-{step:07d}.png", sheet)
+        images.save_png(
+            folder / f"step-{step:07d}-film.png", images.film_strip(film.x_t)
+        )
+        log_image("samples", _as_rgb(sheet), step)
+
+    return preview
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def save_forward_film(cfg: ConfigDict, source: Any, folder: Path) -> None:
+    """Draw the first real images on their way into noise: forward.png."""
+    count = min(cfg.sample.film_images, len(source))
+    real = np.stack([source.source[i]["image"] for i in range(count)])
+    film = sampling.forward_film(
+        build.sample_key(cfg),
+        real,
+        build.schedule(cfg),
+        max(2, cfg.sample.film_frames),
+    )
+    images.save_png(folder / "forward.png", images.film_strip(film))

@@ -1,0 +1,168 @@
+"""Every option there is, with its default: the CIFAR-10 recipe of Ho et al. 2020.
+
+A recipe in configs/ calls `default()` and changes what it must. The result is locked,
+so a misspelt option is an error and not a silent no-op. A stored run keeps its config
+as JSON; `from_json` reads it back.
+"""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ddpm_jax.errors import UserError
+
+
+def default() -> ConfigDict:
+    """Return a fresh, locked ConfigDict of all options."""
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, batch order, noise, dropout and sampling
+    config.data = _data()
+    config.model = _model()
+    config.diffusion = _diffusion()
+    config.training = _training()
+    config.sample = _sample()
+    return config.lock()
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
+        {
+            "source": "cifar10",  # digits, folder:PATH, or the name of a TFDS data set
+            "split": "train",
+            "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
+            "image_size": placeholder(
+                int
+            ),  # resize and centre-crop to this side; 0: as it is
+            "channels": placeholder(int),  # 1 grey, 3 colour; 0: as stored
+            "pad_to": placeholder(int),  # pad with zeros to this side; 0: not
+            "flip": True,  # mirror half of the training images left to right
+        }
+    )
+
+
+def _model() -> ConfigDict:
+    return ConfigDict(
+        {
+            "channels": 128,  # of the first level
+            "channel_multipliers": (1, 2, 2, 2),  # one per level, finest first
+            "num_res_blocks": 2,  # per level on the way down, one more on the way up
+            "attention_resolutions": (16,),  # shorter side of maps with attention
+            "num_heads": 1,  # of each attention
+            "num_groups": 32,  # of each group normalisation
+            "dropout": 0.1,  # before the second convolution of a block
+            "scale_shift": False,  # time scales and shifts features, not only adds
+            "class_conditional": False,  # tell the network the label
+            "dtype": "float32",  # of the computation: float32 or bfloat16
+            "remat": False,  # recompute blocks in the backward pass: less memory
+        }
+    )
+
+
+def _diffusion() -> ConfigDict:
+    return ConfigDict(
+        {
+            "schedule": "linear",  # see build/names.py
+            "num_levels": 1000,  # T
+            "t_range": placeholder(int),  # tell the network t * t_range / T
+            "prediction": "eps",  # what the network outputs: eps, x0 or v
+            "variance": "large",  # of the reverse step: small, large or learned
+            "loss": "simple",  # simple, weighted, mean, bound or hybrid
+            "times": "uniform",  # how training levels are drawn: or stratified
+        }
+    )
+
+
+def _training() -> ConfigDict:
+    return ConfigDict(
+        {
+            "num_steps": 800_000,
+            "batch_size": 128,  # over all devices
+            "learning_rate": 2e-4,  # after the warm-up
+            "warmup_steps": 5000,
+            "decay": "constant",  # of the learning rate after the warm-up: or cosine
+            "max_grad_norm": 1.0,  # gradients are clipped to this global norm; 0: never
+            "adam_b1": 0.9,
+            "adam_b2": 0.999,
+            "ema_decay": 0.9999,  # of the averaged parameters, after a warm-up
+            "label_dropout": 0.1,  # share of labels hidden, if class_conditional
+            "report_every": 100,  # steps: progress, metrics.jsonl, TensorBoard
+            "sample_every": 10_000,  # steps: a grid of samples; 0 for never
+            "sample_num_steps": 100,  # DDIM steps of those grids
+            "checkpoint_every": 5000,  # steps
+            "keep_last": 3,  # checkpoints
+            "keep_every": 100_000,  # steps: these checkpoints stay; 0 for none
+        }
+    )
+
+
+def _sample() -> ConfigDict:
+    return ConfigDict(
+        {
+            "num_images": 64,
+            "batch_size": 64,  # images drawn at a time, over all devices
+            "sampler": "ancestral",  # ancestral, ddim, heun or dpmpp_2m
+            "num_steps": placeholder(int),  # unset: all T
+            "spacing": "trailing",  # of fewer steps; see build/names.py
+            "variance": placeholder(str),  # unset: that of config.diffusion
+            "eta": 0.0,  # of ddim: 0 deterministic, 1 ancestral
+            "clip": True,  # clamp the predicted x0 to [-1, 1]
+            "labels": "",  # such as "7" or "0,1,2", repeated in turn; "": all in turn
+            "seed": placeholder(int),  # unset: config.seed
+            "ema": True,  # averaged parameters, not the raw ones
+            "step": placeholder(int),  # of the checkpoint; unset: the newest
+            "film_frames": 16,  # frames of the film strip and the GIF
+            "film_images": 8,  # images in them
+        }
+    )
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Return the config as plain JSON data."""
+    return json.loads(config.to_json())
+
+
+def from_json(stored: dict[str, Any]) -> ConfigDict:
+    """Read back what `to_json` gave; options that are newer take their default.
+
+    Raises:
+        UserError: if it holds an option this version does not know.
+    """
+    config = default()
+    update(config, stored)
+    return config
+
+
+def update(config: ConfigDict, values: dict[str, Any], prefix: str = "") -> None:
+    """Set options from nested plain data, in place, with the types of the defaults.
+
+    Raises:
+        UserError: naming the first option that is unknown or has a wrong type.
+    """
+    for name, value in values.items():
+        if name not in config:
+            known = ", ".join(sorted(config))
+            where = f"section {prefix[:-1]!r}" if prefix else "config"
+            raise UserError(f"unknown option {prefix}{name}; {where} has {known}.")
+        if isinstance(config[name], ConfigDict):
+            update(config[name], value, f"{prefix}{name}.")
+            continue
+        try:
+            config[name] = tuple(value) if isinstance(value, list) else value
+        except TypeError:
+            wanted = type(config[name]).__name__
+            raise UserError(
+                f"option {prefix}{name} got {value!r}; it wants a {wanted}."
+            ) from None
+
+
+def differences(old: ConfigDict, new: ConfigDict, prefix: str = "") -> list[str]:
+    """List "name: old -> new" for every option in which two configs differ."""
+    found = []
+    for name in sorted(new):
+        if isinstance(new[name], ConfigDict):
+            found += differences(old[name], new[name], f"{prefix}{name}.")
+        elif old[name] != new[name]:
+            found.append(f"{prefix}{name}: {old[name]!r} -> {new[name]!r}")
+    return found

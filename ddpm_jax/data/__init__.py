@@ -1,0 +1,25 @@
+"""Data: from a name to batches that are a pure function of (seed, step).
+
+    dataset = load("mnist", split="train", pad_to=32)
+    stream = batches(dataset, 128, seed=0)
+    stream[7]["image"]                    # uint8 [128, 32, 32, 1], the batch of step 7
+    for batch in iterate(stream, 7): ...  # the same, and on from there, read ahead
+
+Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train step.
+"""
+
+from ddpm_jax.data.dataset import Arrays, Dataset, Records, decoded, in_memory
+from ddpm_jax.data.pipeline import batches, iterate, once
+from ddpm_jax.data.sources import load
+
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "Records",
+    "batches",
+    "decoded",
+    "in_memory",
+    "iterate",
+    "load",
+    "once",
+]

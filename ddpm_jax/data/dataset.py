@@ -1,0 +1,155 @@
+"""What every data set of this library is: named, random access, uint8 images.
+
+An example is `{"image": uint8 [H, W, C], "label": int}`, the label being absent when
+the data set has none. A source is anything with `len(source)` and `source[i]`; there
+are two: `Records` reads an example each time it is asked, `Arrays` holds all of them
+in memory. `decoded` turns the first into the second, once, with a pool of threads.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+CORES = min(8, os.cpu_count() or 1)
+MAX_BYTES = 2 * 1024**3  # above this many bytes of pixels, images stay undecoded
+
+
+@dataclass(frozen=True)
+class Records:
+    """Examples that are read, and decoded, each time they are asked for.
+
+    `num_threads` is how many threads reading gains from: Pillow lets go of the
+    interpreter lock, but for pictures of 32x32 threads lose more than they win.
+    """
+
+    num_examples: int
+    read: Callable[[int], dict]
+    num_threads: int = 1
+
+    def __len__(self):
+        return self.num_examples
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.num_examples:
+            raise IndexError(f"example {index} of {self.num_examples}")
+        return self.read(int(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N] or None."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self.images):
+            raise IndexError(f"example {index} of {len(self.images)}")
+        example = {"image": self.images[index]}
+        if self.labels is not None:
+            example["label"] = int(self.labels[index])
+        return example
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named split of images, all of one shape.
+
+    Attributes:
+        name: What it is called, for example "digits" or "mnist/3.0.1".
+        source: `Records` or `Arrays`, random access to the examples.
+        image_shape: (H, W, C) of every image.
+        label_names: Name of each class, or None for data without labels.
+        fingerprint: 16 hexadecimal digits that change when the pixels may have:
+            they cover the identity of the data, the split and the preparation.
+        split: The split that was asked for.
+        note: What a person should know about these data, or nothing.
+    """
+
+    name: str
+    source: Records | Arrays
+    image_shape: tuple[int, int, int]
+    label_names: tuple[str, ...] | None
+    fingerprint: str
+    split: str
+    note: str = ""
+
+    def __len__(self):
+        return len(self.source)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, None for data without labels."""
+        return None if self.label_names is None else len(self.label_names)
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all images once decoded."""
+        return len(self.source) * int(np.prod(self.image_shape))
+
+
+def fingerprint_of(parts: Iterable[object]) -> str:
+    """Hash what identifies some data to 16 hexadecimal digits of SHA-256.
+
+    Args:
+        parts: Bytes are hashed as they are, all else by its `repr`.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
+    """Return the same data set with every image decoded into one array in memory.
+
+    Nothing is done to a data set that is in memory already, so call it early and pass
+    the result on. A progress bar appears, on a terminal, after five seconds.
+
+    Args:
+        dataset: Any data set; `dataset.num_bytes` says what it will take.
+        num_threads: Decoding threads; by default those of `Records`.
+    """
+    if isinstance(dataset.source, Arrays):
+        return dataset
+    from tqdm import tqdm
+
+    count = len(dataset.source)
+    images = np.empty((count, *dataset.image_shape), np.uint8)
+    labels = None if dataset.label_names is None else np.empty(count, np.int32)
+
+    def fill(start):
+        stop = min(start + 256, count)
+        for index in range(start, stop):
+            example = dataset.source[index]
+            images[index] = example["image"]
+            if labels is not None:
+                labels[index] = example["label"]
+        return stop - start
+
+    progress = tqdm(
+        total=count, desc=f"decoding {dataset.name}", delay=5, disable=None, leave=False
+    )
+    num_threads = num_threads or dataset.source.num_threads
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    try:
+        for done in pool.map(fill, range(0, count, 256)):
+            progress.update(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.close()
+    return replace(dataset, source=Arrays(images, labels))
+
+
+def in_memory(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return all examples: images uint8 [N, H, W, C], labels int32 [N] or None."""
+    source = decoded(dataset).source
+    return source.images, source.labels

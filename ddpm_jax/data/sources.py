@@ -1,0 +1,89 @@
+"""From a name to a data set.
+
+| name               | what it is                                                      |
+| ------------------ | --------------------------------------------------------------- |
+| digits             | 1,797 handwritten digits of 8x8, shipped with scikit-learn      |
+| folder:PATH        | PNG, JPEG and WebP files in a folder (see `folder`)             |
+| NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ddpm_jax.data import layout as layouts
+from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
+from ddpm_jax.data.folder import load_folder
+from ddpm_jax.data.tfds import load_tfds
+from ddpm_jax.errors import UserError
+
+
+def load(
+    spec: str,
+    *,
+    split: str = "train",
+    image_size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    pad_to: int | Sequence[int] | None = None,
+    data_dir: str | None = None,
+) -> Dataset:
+    """Open a data set by name; images are decoded later, when they are asked for.
+
+    Args:
+        spec: "digits", "folder:PATH", or a TFDS name with or without "tfds:".
+        split: "train", "test" or "all"; TFDS takes its own expressions as well.
+        image_size: Side, or (H, W), that images are scaled and cropped to; None
+            keeps their size.
+        channels: 1 or 3; None keeps what the data set has.
+        pad_to: Side, or (H, W), that images are then padded to with zeros: MNIST
+            with pad_to=32 has two pixels of background more on each side.
+        data_dir: Where TFDS data sets are; else $TFDS_DATA_DIR, else
+            ~/tensorflow_datasets.
+
+    Raises:
+        UserError: The name, the split or a size does not fit; the message says what
+            would.
+    """
+    layout = layouts.make_layout(image_size, channels, pad_to)
+    kind, colon, rest = spec.partition(":")
+    if spec == "digits":
+        return load_digits(split=split, layout=layout)
+    if kind == "folder" and colon:
+        return load_folder(rest, split=split, layout=layout)
+    name = rest if kind == "tfds" and colon else spec
+    return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
+
+
+def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
+    """Return the digits of scikit-learn: grey, 8x8, stored as 17 levels 0..16.
+
+    Level v becomes (255 v + 8) // 16: 0 is 0, 16 is 255, and 17 distinct values in
+    between keep all there is. Every sixth example (5, 11, 17, ...) is for testing,
+    which gives 1,498 for "train" and 299 for "test"; "all" is both, in file order.
+
+    Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI.
+    """
+    from sklearn.datasets import load_digits as read_digits
+
+    if split not in ("train", "test", "all"):
+        raise UserError(f"digits has no split {split!r}; use train, test or all.")
+    stored = read_digits()
+    levels = stored.images.astype(np.int64)
+    images = ((levels * 255 + 8) // 16).astype(np.uint8)[..., None]
+    places = np.arange(len(images)) % 6
+    chosen = {"train": places < 5, "test": places == 5, "all": places < 6}[split]
+    images, labels = images[chosen], stored.target[chosen].astype(np.int32)
+    layout = layouts.complete(layout, (8, 8, 1), "digits")
+    identity = ["digits", split, images.tobytes(), labels.tobytes(), layout]
+    arranged = [
+        layouts.arrange(Image.fromarray(image[..., 0]), layout) for image in images
+    ]
+    return Dataset(
+        name="digits",
+        source=Arrays(np.stack(arranged), labels),
+        image_shape=layouts.shape_of(layout),
+        label_names=tuple(str(digit) for digit in range(10)),
+        fingerprint=fingerprint_of(identity),
+        split=split,
+    )

@@ -1,0 +1,47 @@
+"""The device mesh: rows of a batch spread over it, everything else replicated.
+
+The same code serves the cores of a CPU, one GPU, and the chips of a TPU board.
+"""
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddpm_jax.errors import UserError
+
+
+def data_mesh() -> Mesh:
+    """Lay all devices along one axis, "data"."""
+    return jax.make_mesh(
+        (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Shard the first axis of an array over the mesh."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Keep a whole copy of an array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(name: str, batch_size: int, num_devices: int) -> None:
+    """Refuse a batch that the devices do not divide.
+
+    Raises:
+        UserError: naming the option and the nearest sizes that fit.
+    """
+    if batch_size < 1 or batch_size % num_devices:
+        below = max(batch_size, 0) // num_devices * num_devices
+        fits = " or ".join(str(b) for b in (below, below + num_devices) if b > 0)
+        raise UserError(
+            f"{name}={batch_size} cannot be spread evenly over {num_devices} "
+            f"device(s); use {fits}."
+        )
+
+
+def describe() -> str:
+    """Say in a few words what the program runs on."""
+    device = jax.devices()[0]
+    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"

@@ -1,0 +1,81 @@
+"""The one seam between networks and everything else: `denoise(x_t, level, cond)`.
+
+A denoiser looks at noisy data and says what it takes the clean data and the noise to
+be. Samplers, bounds and guidance know nothing else of a network. What changes a
+denoiser, such as `clip_x0`, is a function Denoiser -> Denoiser.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.process import Parameterization, Prediction, eps_from_x0
+from ddpm_jax.diffusion.schedules import Level
+
+Cond = Any
+"""A pytree of arrays `[B, ...]` that the network is conditioned on, or None."""
+
+Network = Callable[[Any, jax.Array, jax.Array, Cond], jax.Array]
+"""(params, x_t [B, ...], t [B], cond) -> output [B, ...]."""
+
+Denoiser = Callable[[jax.Array, Level, Cond], Prediction]
+"""(x_t [B, ...], level with leaves [] or [B], cond) -> Prediction."""
+
+
+def from_network(
+    network: Network,
+    params: Any,
+    kind: Parameterization,
+    *,
+    learns_variance: bool = False,
+) -> Denoiser:
+    """Make a denoiser of a network and its parameters.
+
+    Args:
+        network: called with t spread to `[B]`.
+        params: its parameters.
+        kind: what its output means: EPS, X0 or V.
+        learns_variance: the last axis holds twice the channels, the second half being
+            the interpolation weight of the reverse variance in [-1, 1].
+    """
+
+    def denoise(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
+        t = jnp.broadcast_to(level.t, x_t.shape[:1])
+        output = network(params, x_t, t, cond)
+        output, fraction = split_output(output, learns_variance=learns_variance)
+        return kind.predict(output, x_t, level)._replace(fraction=fraction)
+
+    return denoise
+
+
+def split_output(
+    output: jax.Array, *, learns_variance: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """Part a network's output into prediction and variance fraction.
+
+    The network's second half w in about [-1, 1] is read as fraction = (w + 1) / 2, so
+    that a network whose last layer starts at zero starts halfway.
+
+    Source: Nichol and Dhariwal 2021, eq. (15), and their code for the offset.
+    """
+    if not learns_variance:
+        return output, None
+    prediction, w = jnp.split(output, 2, axis=-1)
+    return prediction, (w + 1.0) / 2.0
+
+
+def clip_x0(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+    """Clamp the predicted x_0 to the range of the data, and make eps agree with it.
+
+    Early in the reverse chain x_0 is a small difference of large numbers; Ho et al.'s
+    code clamps it before it enters the posterior mean.
+    """
+
+    def clipped(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
+        prediction = denoise(x_t, level, cond)
+        x0 = jnp.clip(prediction.x0, low, high)
+        return prediction._replace(x0=x0, eps=eps_from_x0(x0, x_t, level))
+
+    return clipped

@@ -1,0 +1,125 @@
+"""The driver: one `lax.scan` over the levels, for every sampler.
+
+The driver owns time, keys and what is recorded; the sampler owns one step. Keys are
+one per image, so that image i depends on (seed, i) alone: not on the size of the batch
+it is drawn in, nor on the number of devices the batch is spread over.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.process import noise_like
+from ddpm_jax.diffusion.samplers import Info, Sampler
+from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
+
+# Each image's key is split by purpose before it is split by step.
+_START, _STEPS = 0, 1
+
+fold_each = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+def image_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """Derive the keys of images `indices` [B]: typed keys [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+
+
+def initial_noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw x_T for images with these keys [B]: float32 [B, *shape]."""
+    like_this = jax.ShapeDtypeStruct((*keys.shape, *shape), jnp.float32)
+    return noise_like(fold_each(keys, _START), like_this)
+
+
+def generate(
+    keys: jax.Array,
+    sampler: Sampler,
+    denoise: Denoiser,
+    x_init: jax.Array,
+    levels: Level,
+    *,
+    cond: Cond = None,
+    record: Callable[[Info], Any] | None = None,
+    num_records: int = 0,
+) -> tuple[jax.Array, Any]:
+    """Run a sampler from the first of the levels to the last. Pure; jit it whole.
+
+    Args:
+        keys: typed keys [B], one per image, from `image_keys`.
+        sampler: the method.
+        denoise: the model.
+        x_init: [B, ...] at levels[0]; `initial_noise` for sampling from nothing.
+        levels: leaves [N + 1], noisiest first, from `grid`.
+        cond: what the denoiser is conditioned on, leaves [B, ...].
+        record: Info -> pytree, of what to keep. The N steps are cut into `num_records`
+            equal runs, and what is kept is what the last step of each run shows; the
+            last record is thus of the finished image.
+        num_records: K in 1..N if `record` is given. Memory grows with K, never with N.
+
+    Returns:
+        x [B, ...] at levels[N], and the records with leaves [K, ...] (None without).
+
+    Raises:
+        UserError: if `num_records` does not fit the number of steps.
+    """
+    num_steps = levels.alpha.shape[0] - 1
+    t = jax.tree.map(lambda leaf: leaf[:-1], levels)
+    s = jax.tree.map(lambda leaf: leaf[1:], levels)
+    keys = fold_each(keys, _STEPS)
+
+    def bound(x: jax.Array, level: Level) -> Any:
+        return denoise(x, level, cond)
+
+    def advance(state: Any, index: jax.Array, t: Level, s: Level) -> tuple[Any, Info]:
+        return sampler.step(fold_each(keys, index), bound, state, t, s)
+
+    steps = (jnp.arange(num_steps), t, s)
+    state = sampler.init(x_init)
+    if record is None:
+        state, _ = jax.lax.scan(
+            lambda state, xs: (advance(state, *xs)[0], None), state, steps
+        )
+        return state.x, None
+    if not 1 <= num_records <= num_steps:
+        raise UserError(
+            f"num_records={num_records} for {num_steps} steps; use 1 to {num_steps}."
+        )
+    state, records = _scan_recording(advance, record, num_records, state, steps)
+    return state.x, records
+
+
+def _scan_recording(
+    advance: Callable, record: Callable, num_records: int, state: Any, steps: tuple
+) -> tuple[Any, Any]:
+    """Scan and keep K records, in a buffer that is part of the carry.
+
+    Every step writes its record into the slot of its run, over the one before it. So
+    the scan holds K records and not N, and N need not be a multiple of K.
+    """
+    num_steps = len(steps[0])
+    slots = jnp.arange(num_steps) * num_records // num_steps
+    shapes = jax.eval_shape(
+        lambda state, xs: record(advance(state, *xs)[1]),
+        state,
+        jax.tree.map(lambda leaf: leaf[0], steps),
+    )
+    buffer = jax.tree.map(
+        lambda leaf: jnp.zeros((num_records, *leaf.shape), leaf.dtype), shapes
+    )
+
+    def body(carry: tuple, xs: tuple) -> tuple[tuple, None]:
+        state, buffer = carry
+        slot, step = xs
+        state, info = advance(state, *step)
+        buffer = jax.tree.map(
+            lambda kept, new: jax.lax.dynamic_update_index_in_dim(kept, new, slot, 0),
+            buffer,
+            record(info),
+        )
+        return (state, buffer), None
+
+    carry, _ = jax.lax.scan(body, (state, buffer), (slots, steps))
+    return carry

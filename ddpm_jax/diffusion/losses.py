@@ -1,0 +1,224 @@
+"""Training objectives: the bound, its two rewritings, and the loss of Algorithm 1.
+
+The bound's denoising term is a KL between Gaussians (`bound_loss`). With a fixed
+variance sigma^2 only the means differ, and the term is, up to a constant,
+
+    (a)  |mean_q - mean_p|^2 / (2 sigma^2)                               [H] eq. (8)
+    (b)  beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) |eps - eps_hat|^2    [H] eq. (12)
+    (c)  |eps - eps_hat|^2           the weight dropped: L_simple        [H] eq. (14)
+
+(a) = `mean_loss` and (b) = `weighted_loss` are equal, as a test shows for both
+variances; (c) = `simple_loss` is what Algorithm 1 descends.
+
+A loss is a function (output of the network, what was noised) -> one value per example,
+`[B]`: a mean over dimensions, so that losses of different image sizes compare.
+
+Sources: [H] Ho, Jain, Abbeel 2020; [N] Nichol and Dhariwal 2021; [K] Kingma et al.
+2021, appendix I.1 (stratified times).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.denoisers import Cond, Network, split_output
+from ddpm_jax.diffusion.likelihood import step_term
+from ddpm_jax.diffusion.process import (
+    Parameterization,
+    Variance,
+    add_noise,
+    fraction_of_noise,
+    posterior,
+)
+from ddpm_jax.diffusion.schedules import Level, Schedule
+
+
+class Noised(NamedTuple):
+    """One draw of training data: lines 2 to 4 of Algorithm 1."""
+
+    x0: jax.Array  # [B, ...]
+    eps: jax.Array  # [B, ...] standard normal
+    x_t: jax.Array  # [B, ...] = alpha x0 + sigma eps
+    t: Level  # leaves [B]
+    s: Level  # leaves [B], one step cleaner
+    index: jax.Array  # [B], t in 0..T-1
+
+
+Loss = Callable[[jax.Array, Noised], jax.Array]
+"""(output [B, ...], Noised) -> [B]."""
+
+
+def uniform_times(key: jax.Array, num: int) -> jax.Array:
+    """Draw independent u in [0, 1): [num]."""
+    return jax.random.uniform(key, (num,))
+
+
+def stratified_times(key: jax.Array, num: int) -> jax.Array:
+    """Draw u evenly spread over [0, 1), with one common random offset: [num].
+
+    Each u alone is uniform, so the loss is unbiased, but a batch covers all levels and
+    its mean scatters less. Source: [K], appendix I.1.
+    """
+    return (jax.random.uniform(key) + jnp.arange(num) / num) % 1.0
+
+
+def noise_data(
+    key: jax.Array,
+    x0: jax.Array,
+    schedule: Schedule,
+    times: Callable[[jax.Array, int], jax.Array] = uniform_times,
+) -> Noised:
+    """Draw levels and noise for a batch x0 [B, ...]: lines 2 to 4 of Algorithm 1."""
+    key_t, key_eps = jax.random.split(key)
+    index = schedule.draw(times(key_t, x0.shape[0]))
+    t, s = schedule.at(index), schedule.at(index - 1)
+    eps = jax.random.normal(key_eps, x0.shape, x0.dtype)
+    return Noised(x0, eps, add_noise(x0, eps, t), t, s, index)
+
+
+def training_loss(
+    key: jax.Array,
+    network: Network,
+    params: Any,
+    x0: jax.Array,
+    *,
+    schedule: Schedule,
+    loss: Loss,
+    cond: Cond = None,
+    times: Callable[[jax.Array, int], jax.Array] = uniform_times,
+) -> tuple[jax.Array, Noised]:
+    """Evaluate Algorithm 1's objective on a batch; its gradient is line 5.
+
+    Args:
+        key: for levels and noise.
+        network: (params, x_t, t, cond) -> output.
+        params: its parameters.
+        x0: clean data [B, ...], [-1, 1].
+        schedule: the forward process.
+        loss: `simple_loss(EPS)` for Algorithm 1 as printed.
+        cond: leaves [B, ...].
+        times: how u is drawn.
+
+    Returns:
+        The loss of each example [B], and the draw it belongs to.
+    """
+    noised = noise_data(key, x0, schedule, times)
+    output = network(params, noised.x_t, noised.t.t, cond)
+    return loss(output, noised), noised
+
+
+def _mean_square(x: jax.Array) -> jax.Array:
+    return jnp.mean(x**2, axis=range(1, x.ndim))
+
+
+def simple_loss(kind: Parameterization) -> Loss:
+    """Mean squared error of the output: (c) for eps, [H] eq. (14)."""
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        target = kind.target(noised.x0, noised.eps, noised.t)
+        return _mean_square(target - output)
+
+    return loss
+
+
+def bound_weight(t: Level, s: Level, variance: jax.Array) -> jax.Array:
+    """Compute the bound's weight of the eps-error: [B].
+
+    beta^2 / (2 sigma^2 alpha (1 - alpha_bar)), [H] eq. (12), which in levels is
+    (c sigma_t alpha_s / alpha_t)^2 / (2 variance).
+    """
+    c = fraction_of_noise(t, s)
+    return (c * t.sigma * s.alpha / t.alpha) ** 2 / (2.0 * variance)
+
+
+def weighted_loss(
+    kind: Parameterization, variance: Variance, first: jax.Array | float
+) -> Loss:
+    """Weigh the eps-error as the bound does: (b), [H] eq. (12), nats/dim.
+
+    Args:
+        kind: what the output means.
+        variance: `small_variance` or `large_variance`.
+        first: variance of the first step, from `likelihood.decoder_variance`.
+    """
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        prediction = kind.predict(output, noised.x_t, noised.t)
+        sigma2 = variance(noised.t, noised.s, None, first)
+        weight = bound_weight(noised.t, noised.s, sigma2)
+        return weight * _mean_square(noised.eps - prediction.eps)
+
+    return loss
+
+
+def mean_loss(
+    kind: Parameterization, variance: Variance, first: jax.Array | float
+) -> Loss:
+    """Compare the means of q(x_s | x_t, x_0) and p(x_s | x_t): (a), [H] eq. (8).
+
+    Args as for `weighted_loss`, to which it is equal.
+    """
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        prediction = kind.predict(output, noised.x_t, noised.t)
+        q_mean, _ = posterior(noised.x_t, noised.x0, noised.t, noised.s)
+        p_mean, _ = posterior(noised.x_t, prediction.x0, noised.t, noised.s)
+        sigma2 = variance(noised.t, noised.s, None, first)
+        return _mean_square(q_mean - p_mean) / (2.0 * sigma2)
+
+    return loss
+
+
+def bound_loss(
+    kind: Parameterization,
+    variance: Variance,
+    first: jax.Array | float,
+    num_levels: int,
+    *,
+    learns_variance: bool = False,
+) -> Loss:
+    """Estimate the whole bound but L_T from one term: T L_{t-1}, bits/dim.
+
+    Its mean over uniform t is the bound: [H] eq. (5), [N] eq. (4).
+    """
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        output, fraction = split_output(output, learns_variance=learns_variance)
+        prediction = kind.predict(output, noised.x_t, noised.t)
+        term = step_term(
+            prediction._replace(fraction=fraction),
+            noised.x0,
+            noised.x_t,
+            noised.t,
+            noised.s,
+            variance=variance,
+            first=first,
+        )
+        return num_levels * term
+
+    return loss
+
+
+def hybrid_loss(
+    kind: Parameterization,
+    variance: Variance,
+    first: jax.Array | float,
+    num_levels: int,
+    *,
+    bound_share: float = 0.001,
+) -> Loss:
+    """Learn the mean by L_simple and the variance by the bound: [N] eq. (16).
+
+    L_hybrid = L_simple + 0.001 L_vlb, the gradient of L_vlb being stopped at the mean.
+    """
+    simple = simple_loss(kind)
+    bound = bound_loss(kind, variance, first, num_levels, learns_variance=True)
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        prediction, w = jnp.split(output, 2, axis=-1)
+        frozen = jnp.concatenate([jax.lax.stop_gradient(prediction), w], axis=-1)
+        return simple(prediction, noised) + bound_share * bound(frozen, noised)
+
+    return loss

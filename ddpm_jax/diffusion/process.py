@@ -1,0 +1,263 @@
+r"""The forward process, its posterior, and what a network may predict of it.
+
+Notation. `t` is the noisier level, `s` the cleaner one; alpha_bar of the papers is
+alpha^2 here, and sigma^2 = 1 - alpha_bar. For neighbouring levels of a table,
+sqrt(1 - beta_t) = alpha_t / alpha_s.
+
+    (1)  q(x_t | x_0)      = N(alpha_t x_0, sigma_t^2 I)                       [H] eq. 4
+    (2)  q(x_t | x_s)      = N((alpha_t/alpha_s) x_s, sigma_t^2 c I)           [H] eq. 2
+    (3)  c                 = 1 - SNR_t / SNR_s = -expm1(logsnr_t - logsnr_s)   [K]
+    (4)  q(x_s | x_t, x_0) = N(mean, sigma_s^2 c I)                            [H] eq. 6
+    (5)  mean = (alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s c x_0  [H] eq. 7
+    (6)  mean = (alpha_s/alpha_t) (x_t - sigma_t c eps)                       [H] eq. 11
+    (7)  v    = alpha eps - sigma x_0;  x_0 = alpha x_t - sigma v,
+                                        eps = sigma x_t + alpha v  [P] section 4
+
+Eq. (2) with s one step before t gives beta_t = sigma_t^2 c, and (4) gives Ho et al.'s
+beta_tilde_t = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t. These two are the
+"large" and the "small" variance of the reverse step.
+
+Conventions, here and everywhere: noise grows with t; images are float32 in [-1, 1];
+arrays are `[B, ...]`, and no function of this package names height, width or channels,
+so that latents, video and point sets need no change. A level's leaves are `[]` or
+`[B]`.
+
+Sources: [H] Ho et al. 2020; [K] Kingma et al. 2021, appendix A.4; [P] Salimans and Ho
+2022, "Progressive Distillation for Fast Sampling of Diffusion Models".
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.schedules import Level
+
+
+def like(value: jax.Array, x: jax.Array) -> jax.Array:
+    """Give a `[]` or `[B]` value the rank of x `[B, ...]`, so that it broadcasts."""
+    return jnp.reshape(value, jnp.shape(value) + (1,) * (x.ndim - jnp.ndim(value)))
+
+
+def noise_like(keys: jax.Array, x: jax.Array) -> jax.Array:
+    """Draw standard normal noise, row i from key i alone.
+
+    With a key of its own, an image does not depend on the batch it is drawn in.
+
+    Args:
+        keys: typed PRNG keys [B].
+        x: [B, ...], for its shape and dtype.
+    """
+    return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
+
+
+# --- Forward --------------------------------------------------------------------------
+
+
+def add_noise(x0: jax.Array, eps: jax.Array, level: Level) -> jax.Array:
+    """Jump from x_0 to x_t in closed form, eq. (1).
+
+    Args:
+        x0: clean data [B, ...].
+        eps: standard normal noise [B, ...].
+        level: leaves [] or [B].
+    """
+    return like(level.alpha, x0) * x0 + like(level.sigma, x0) * eps
+
+
+def fraction_of_noise(t: Level, s: Level) -> jax.Array:
+    """Compute c = 1 - SNR_t / SNR_s, eq. (3): how much of x_t's noise is new since s.
+
+    The ratio of SNRs is taken as the square of one quotient rather than through the
+    difference of two logarithms: in float32 it is at least as accurate (to 3e-5 of c on
+    the linear table of 1000 steps, 5e-5 on the cosine one), and at the two ends
+    (sigma_s = 0, alpha_t = 0) it is exactly 1 with no infinities.
+    """
+    ratio = (t.alpha * s.sigma) / (s.alpha * t.sigma)
+    return (1.0 - ratio) * (1.0 + ratio)
+
+
+def transition(t: Level, s: Level) -> tuple[jax.Array, jax.Array]:
+    """Describe q(x_t | x_s), eq. (2).
+
+    Returns:
+        The factor of x_s, and the variance. For neighbours in a table these are
+        sqrt(1 - beta_t) and beta_t.
+    """
+    return t.alpha / s.alpha, t.sigma**2 * fraction_of_noise(t, s)
+
+
+def markov_step(x_s: jax.Array, eps: jax.Array, t: Level, s: Level) -> jax.Array:
+    """Walk from x_s to the noisier x_t, one draw of q(x_t | x_s), eq. (2).
+
+    Args:
+        x_s: [B, ...].
+        eps: standard normal noise [B, ...], independent of x_s.
+        t: the noisier level.
+        s: the cleaner level; s clean makes this `add_noise`.
+    """
+    factor, variance = transition(t, s)
+    return like(factor, x_s) * x_s + like(jnp.sqrt(variance), x_s) * eps
+
+
+# --- Posterior ------------------------------------------------------------------------
+
+
+def posterior(
+    x_t: jax.Array, x0: jax.Array, t: Level, s: Level
+) -> tuple[jax.Array, jax.Array]:
+    """Compute mean `[B, ...]` and variance of q(x_s | x_t, x_0), eq. (4) and (5)."""
+    c = fraction_of_noise(t, s)
+    keep = t.alpha * s.sigma**2 / (s.alpha * t.sigma**2)
+    mean = like(keep, x_t) * x_t + like(s.alpha * c, x_t) * x0
+    return mean, s.sigma**2 * c
+
+
+def posterior_mean_from_eps(
+    x_t: jax.Array, eps: jax.Array, t: Level, s: Level
+) -> jax.Array:
+    """Compute the same mean from eps, eq. (6): the bracket of Algorithm 2."""
+    c = fraction_of_noise(t, s)
+    return like(s.alpha / t.alpha, x_t) * (x_t - like(t.sigma * c, x_t) * eps)
+
+
+def posterior_mean_from_v(
+    x_t: jax.Array, v: jax.Array, t: Level, s: Level
+) -> jax.Array:
+    """Compute the same mean from v, eq. (5) with x_0 from eq. (7)."""
+    mean, _ = posterior(x_t, x0_from_v(v, x_t, t), t, s)
+    return mean
+
+
+# --- What a network predicts ----------------------------------------------------------
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x_t. x0 and eps always agree: x_t = alpha x0 + sigma eps.
+
+    Attributes:
+        x0: [B, ...], the expected clean data.
+        eps: [B, ...], the expected noise.
+        fraction: [B, ...] or None; how far, in log space, the reverse variance lies
+            from the small (0) to the large (1): Nichol and Dhariwal 2021, eq. (15).
+    """
+
+    x0: jax.Array
+    eps: jax.Array
+    fraction: jax.Array | None = None
+
+
+def x0_from_eps(eps: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Solve eq. (1) for x_0."""
+    return (x_t - like(level.sigma, x_t) * eps) / like(level.alpha, x_t)
+
+
+def eps_from_x0(x0: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Solve eq. (1) for eps."""
+    return (x_t - like(level.alpha, x_t) * x0) / like(level.sigma, x_t)
+
+
+def x0_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Rotate back to x_0, eq. (7)."""
+    return like(level.alpha, x_t) * x_t - like(level.sigma, x_t) * v
+
+
+def eps_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Rotate back to eps, eq. (7)."""
+    return like(level.sigma, x_t) * x_t + like(level.alpha, x_t) * v
+
+
+def v_from_x0_eps(x0: jax.Array, eps: jax.Array, level: Level) -> jax.Array:
+    """Compute the velocity v = alpha eps - sigma x_0, eq. (7)."""
+    return like(level.alpha, x0) * eps - like(level.sigma, x0) * x0
+
+
+class Parameterization(NamedTuple):
+    """What the network's output means, and what it is trained towards.
+
+    Attributes:
+        name: as a config spells it.
+        predict: (output, x_t, level) -> Prediction.
+        target: (x0, eps, level) -> what the output should have been, [B, ...].
+    """
+
+    name: str
+    predict: Callable[[jax.Array, jax.Array, Level], Prediction]
+    target: Callable[[jax.Array, jax.Array, Level], jax.Array]
+
+
+EPS = Parameterization(
+    "eps",
+    predict=lambda out, x_t, level: Prediction(x0_from_eps(out, x_t, level), out),
+    target=lambda x0, eps, level: eps,
+)
+X0 = Parameterization(
+    "x0",
+    predict=lambda out, x_t, level: Prediction(out, eps_from_x0(out, x_t, level)),
+    target=lambda x0, eps, level: x0,
+)
+V = Parameterization(
+    "v",
+    predict=lambda out, x_t, level: Prediction(
+        x0_from_v(out, x_t, level), eps_from_v(out, x_t, level)
+    ),
+    target=v_from_x0_eps,
+)
+
+
+# --- The variance of the reverse step p(x_s | x_t) ------------------------------------
+
+Variance = Callable[[Level, Level, Prediction | None, jax.Array | float], jax.Array]
+"""(t, s, prediction, first) -> variance of p(x_s | x_t): [], [B] or [B, ...].
+
+`first` stands for the variance of the first step, x_1 -> x_0, where the posterior has
+none. It is 0 when sampling, since Algorithm 2 adds no noise there, and beta_tilde_2 in
+the bound, which needs a decoder with some width (the choice of Ho et al.'s code).
+"""
+
+
+def small_variance(
+    t: Level,
+    s: Level,
+    prediction: Prediction | None = None,
+    first: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Compute beta_tilde, the variance of the posterior, eq. (4).
+
+    It is right if the data are a single point ([H], section 3.2).
+    """
+    del prediction
+    return jnp.where(s.sigma > 0, s.sigma**2 * fraction_of_noise(t, s), first)
+
+
+def large_variance(
+    t: Level,
+    s: Level,
+    prediction: Prediction | None = None,
+    first: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Compute beta, the variance of the forward step, eq. (2).
+
+    It is right if the data are standard normal ([H], section 3.2).
+    """
+    del prediction
+    return jnp.where(s.sigma > 0, t.sigma**2 * fraction_of_noise(t, s), first)
+
+
+def learned_variance(
+    t: Level, s: Level, prediction: Prediction, first: jax.Array | float = 0.0
+) -> jax.Array:
+    """Interpolate between small and large in log space: [B, ...].
+
+    Source: Nichol and Dhariwal 2021, eq. (15); fraction 0 is small, 1 is large.
+    """
+    fraction = prediction.fraction
+    small = small_variance(t, s, first=first)
+    large = t.sigma**2 * fraction_of_noise(t, s)
+    # A variance of 0 has no logarithm; the `where` keeps it 0 whatever the fraction.
+    log_small = jnp.log(jnp.where(small > 0, small, 1.0))
+    log_variance = fraction * like(jnp.log(large), fraction) + (1.0 - fraction) * like(
+        log_small, fraction
+    )
+    return jnp.where(like(small, fraction) > 0, jnp.exp(log_variance), 0.0)

@@ -1,0 +1,195 @@
+"""The parts of the U-Net: embeddings, convolutions, normalisation, blocks.
+
+Feature maps are [B, H, W, C] throughout. Parameters are float32; a layer computes in
+its `dtype`, except that the statistics of a normalisation and the softmax of an
+attention are always float32. Layers that end a residual branch start at zero, so that
+every block starts as the identity.
+
+Sources:
+    Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, and the
+    published TensorFlow code for what the paper leaves open (epsilons, initialisers).
+    Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models",
+    section 2.5 and appendix A, for several heads and the scale-shift conditioning.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+zero_init = nn.initializers.zeros_init()
+
+
+def time_embedding(t, num_features):
+    """Encode times as sines followed by cosines of geometrically spaced frequencies.
+
+    Args:
+        t: times as the network is told them, [B], 0..T-1 or fractions between.
+        num_features: width d of the code, at least 4; an odd width ends in a zero.
+
+    Returns:
+        [B, d] float32: sin(w_i t) for i < d/2, then cos(w_i t), with
+        w_i = 10000^(-i / (d/2 - 1)).
+
+    Source: Ho et al. 2020, appendix B, after Vaswani et al. 2017, section 3.5; the
+        order and the d/2 - 1 are those of the published code.
+    """
+    half = num_features // 2
+    frequencies = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / (half - 1))
+    angles = jnp.asarray(t, jnp.float32)[:, None] * frequencies  # [B, d/2]
+    code = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return jnp.pad(code, ((0, 0), (0, num_features % 2)))
+
+
+def upsample_nearest(x):
+    """Double height and width by repeating pixels: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(
+        x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels)
+    )
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution that keeps the size, or halves an even size with stride 2.
+
+    Stride 1 pads one zero on every side. Stride 2 pads none before and one after, as
+    TensorFlow's "SAME" does, which is what the published checkpoints were trained with.
+    """
+
+    features: int
+    stride: int = 1
+    kernel_init: Any = default_init
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Map [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", zero_init, (self.features,), jnp.float32)
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((2 - self.stride, 1), (2 - self.stride, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + bias.astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Normalise each group of neighbouring channels over space, then scale and shift.
+
+    Source: Wu & He 2018, "Group Normalization", eq. (1)-(4); epsilon as in the
+        published code of Ho et al. 2020.
+    """
+
+    num_groups: int
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Map [B, H, W, C] to the same shape; the statistics are float32."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", zero_init, (channels,))
+
+        def group_mean(h):
+            # Over space first, with the channels innermost, then over each group.
+            # Reducing [B, HW, G, C/G] over both at once was 2 to 3 times slower on the
+            # CPU when a group is 2 channels wide (jaxlib 0.10.2, 2 busy cores, fastest
+            # of 20, 128 maps of 8x8x64 with swish: 2.2 against 1.0 ms forward, 7.7
+            # against 2.3 ms with gradient), and no different when it is 8 wide.
+            means = h.mean(axis=(1, 2)).reshape(-1, self.num_groups, size).mean(axis=2)
+            return jnp.repeat(means, size, axis=1)[:, None, None, :]  # [B, 1, 1, C]
+
+        size = channels // self.num_groups
+        h = x.astype(jnp.float32)
+        h = h - group_mean(h)
+        gain = jax.lax.rsqrt(group_mean(jnp.square(h)) + self.epsilon) * scale
+        return (h * gain + bias).astype(self.dtype)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions around the time embedding, added to a shortcut.
+
+    With `scale_shift` the embedding scales and shifts the second normalisation instead
+    of being added before it.
+
+    Source: Ho et al. 2020, appendix B; Nichol & Dhariwal 2021, appendix A.
+    """
+
+    features: int
+    num_groups: int
+    dropout: float = 0.0
+    scale_shift: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, embedding, train):
+        """Map [B, H, W, C] and an embedding [B, E] to [B, H, W, features]."""
+        width = 2 * self.features if self.scale_shift else self.features
+        condition = nn.Dense(
+            width, kernel_init=default_init, dtype=self.dtype, name="embedding"
+        )(nn.swish(embedding))[:, None, None, :]
+
+        h = nn.swish(GroupNorm(self.num_groups, dtype=self.dtype, name="norm_0")(x))
+        h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
+        norm = GroupNorm(self.num_groups, dtype=self.dtype, name="norm_1")
+        if self.scale_shift:
+            scale, shift = jnp.split(condition, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + condition)
+        h = nn.Dropout(self.dropout)(nn.swish(h), deterministic=not train)
+        h = Conv3x3(
+            self.features, kernel_init=zero_init, dtype=self.dtype, name="conv_1"
+        )(h)
+
+        if x.shape[-1] != self.features:
+            x = nn.Dense(
+                self.features,
+                kernel_init=default_init,
+                dtype=self.dtype,
+                name="shortcut",
+            )(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of a feature map, added to its input.
+
+    Source: Ho et al. 2020, appendix B (one head); Nichol & Dhariwal 2021, section 2.5
+        (several). Logits are scaled by (channels of a head)^(-1/2).
+    """
+
+    num_heads: int
+    num_groups: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Map [B, H, W, C] to the same shape; the softmax is float32."""
+        batch, height, width, channels = x.shape
+        depth = channels // self.num_heads
+
+        def project(h, name, kernel_init=default_init):
+            return nn.Dense(
+                channels, kernel_init=kernel_init, dtype=self.dtype, name=name
+            )(h)
+
+        h = GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x)
+        q, k, v = (
+            project(h, name).reshape(batch, height * width, self.num_heads, depth)
+            for name in ("query", "key", "value")
+        )  # [B, HW, heads, depth]
+        logits = jnp.einsum(
+            "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
+        ) * (depth**-0.5)
+        weights = nn.softmax(logits, axis=-1).astype(self.dtype)  # [B, heads, HW, HW]
+        h = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
+        return x + project(h, "out", zero_init)

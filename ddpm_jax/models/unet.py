@@ -1,0 +1,250 @@
+"""The U-Net that predicts the noise: Ho et al. 2020 and its improved-DDPM options.
+
+Level i works on maps of 1/2^i the height and width with channels * multiplier_i
+channels. On the way down every block's output is kept; on the way up, which has one
+block more per level, each block takes one of them back:
+
+    conv_in -> down_0 .. down_{L-1} -> mid -> up_{L-1} .. up_0 -> norm, swish, conv_out
+
+Attention follows a block wherever the shorter side of its map is listed, and always
+stands in the middle.
+
+Parameters and output are float32 whatever the compute `dtype`.
+
+Sources:
+    Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, with the
+    wiring of the published TensorFlow code.
+    Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models".
+    Ho & Salimans 2022, "Classifier-Free Diffusion Guidance": one extra class row stands
+    for "no class".
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.layers import (
+    Attention,
+    Conv3x3,
+    GroupNorm,
+    ResBlock,
+    default_init,
+    time_embedding,
+    upsample_nearest,
+    zero_init,
+)
+
+
+def check_geometry(
+    height,
+    width,
+    *,
+    channels,
+    channel_multipliers,
+    attention_resolutions=(),
+    num_heads=1,
+    num_groups=32,
+):
+    """Refuse image sizes and channel counts that the U-Net cannot be built for.
+
+    Args:
+        height: rows of the images, pixels.
+        width: columns of the images, pixels.
+        channels: channels of the first level.
+        channel_multipliers: channels of each level, in units of `channels`.
+        attention_resolutions: shorter sides, pixels, of the maps with attention.
+        num_heads: attention heads.
+        num_groups: groups of every normalisation.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    num_levels = len(channel_multipliers)
+    whole = all(isinstance(m, int) and m > 0 for m in channel_multipliers)
+    if num_levels == 0 or not whole:
+        raise UserError(
+            f"channel_multipliers={tuple(channel_multipliers)}; give one whole number "
+            "of 1 or more per level, such as (1, 2, 2, 2)."
+        )
+    _check_size(height, width, num_levels)
+    if channels < 4:
+        raise UserError(
+            f"channels={channels} is too narrow for the time embedding; use 4 or more."
+        )
+    for level, multiplier in enumerate((1, *channel_multipliers)):
+        if channels * multiplier % num_groups:
+            raise UserError(
+                f"num_groups={num_groups} does not divide the "
+                f"{channels * multiplier} channels of level {max(level - 1, 0)}; "
+                f"make channels a multiple of {num_groups} or lower num_groups."
+            )
+    for level, multiplier in enumerate(channel_multipliers):
+        side = min(height, width) >> level
+        has_attention = level == num_levels - 1 or side in attention_resolutions
+        if has_attention and channels * multiplier % num_heads:
+            raise UserError(
+                f"num_heads={num_heads} does not divide the {channels * multiplier} "
+                f"channels of level {level}, which has attention; choose a divisor."
+            )
+
+
+def _check_size(height, width, num_levels):
+    step = 2 ** (num_levels - 1)
+    if height > 0 and width > 0 and height % step == 0 and width % step == 0:
+        return
+    below = [max(side // step, 1) * step for side in (height, width)]
+    above = [max(-(-side // step), 1) * step for side in (height, width)]
+    fits = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys(map(tuple, (below, above))))
+    raise UserError(
+        f"images of {height}x{width} do not halve {num_levels - 1} times; "
+        f"{num_levels} channel_multipliers need height and width in multiples of "
+        f"{step}: resize or pad to {fits} in the data config, or use fewer levels."
+    )
+
+
+class UNet(nn.Module):
+    """A U-Net of residual blocks that is told the time, and the class if it has any.
+
+    Attributes:
+        out_channels: channels of the output; twice the image's if it also predicts
+            a variance.
+        channels: channels of the first level, and width of the time code.
+        channel_multipliers: one per level, finest first.
+        num_res_blocks: blocks per level on the way down; one more on the way up.
+        attention_resolutions: shorter sides, pixels, of the maps with attention.
+        num_heads: attention heads.
+        dropout: rate inside the blocks while training.
+        scale_shift: let the embedding scale and shift instead of being added.
+        num_classes: number of labels, or None for an unconditional network.
+        num_groups: groups of every normalisation.
+        dtype: dtype of the computation between parameters and output.
+        remat: recompute blocks in the backward pass, trading time for memory.
+    """
+
+    out_channels: int
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (16,)
+    num_heads: int = 1
+    dropout: float = 0.0
+    scale_shift: bool = False
+    num_classes: int | None = None
+    num_groups: int = 32
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x, t, label=None, *, train=False):
+        """Predict from noisy images.
+
+        Args:
+            x: images, [B, H, W, C], about [-1, 1].
+            t: times, [B], 0..T-1 or fractions between.
+            label: classes, int32 [B] in 0..num_classes, where num_classes means "no
+                class"; None means "no class" for all.
+            train: whether dropout acts; then `rngs={"dropout": key}` is needed.
+
+        Returns:
+            float32 [B, H, W, out_channels].
+
+        Raises:
+            UserError: if the sizes do not fit, or an unconditional network is given
+                labels.
+        """
+        self._check_geometry(*x.shape[1:3])
+        embedding = self._embed(t, label)  # [B, 4 * channels]
+        x = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
+        h, skips = self._down(x, embedding, train)
+        h = self._block("mid_block_0", h.shape[-1], h, embedding, train)
+        h = self._attend("mid_attention", h)
+        h = self._block("mid_block_1", h.shape[-1], h, embedding, train)
+        h = self._up(h, skips, embedding, train)
+        h = GroupNorm(self.num_groups, name="norm_out")(h)
+        # In float32 even under bfloat16: the output keeps all its digits, and a
+        # convolution to a few channels costs next to nothing.
+        return Conv3x3(self.out_channels, kernel_init=zero_init, name="conv_out")(
+            nn.swish(h)
+        )
+
+    def _check_geometry(self, height, width):
+        check_geometry(
+            height,
+            width,
+            channels=self.channels,
+            channel_multipliers=self.channel_multipliers,
+            attention_resolutions=self.attention_resolutions,
+            num_heads=self.num_heads,
+            num_groups=self.num_groups,
+        )
+
+    def _embed(self, t, label):
+        width = 4 * self.channels
+        h = time_embedding(t, self.channels)
+        h = nn.Dense(width, kernel_init=default_init, name="time_0")(h)
+        h = nn.Dense(width, kernel_init=default_init, name="time_1")(nn.swish(h))
+        if self.num_classes is None:
+            if label is not None:
+                raise UserError(
+                    "got labels for an unconditional network; set num_classes in the "
+                    "model config, or leave the labels out."
+                )
+            return h
+        if label is None:
+            label = jnp.full(h.shape[:1], self.num_classes, jnp.int32)
+        # Unit variance, as in the code of Nichol & Dhariwal 2021.
+        rows = nn.Embed(
+            self.num_classes + 1,
+            width,
+            embedding_init=nn.initializers.normal(1.0),
+            name="label",
+        )
+        return h + rows(label)
+
+    def _down(self, h, embedding, train):
+        skips = [h]
+        for level, multiplier in enumerate(self.channel_multipliers):
+            features = self.channels * multiplier
+            for i in range(self.num_res_blocks):
+                h = self._stage(f"down_{level}", i, features, h, embedding, train)
+                skips.append(h)
+            if level < len(self.channel_multipliers) - 1:
+                name = f"down_{level}_downsample"
+                h = Conv3x3(features, stride=2, dtype=self.dtype, name=name)(h)
+                skips.append(h)
+        return h, skips
+
+    def _up(self, h, skips, embedding, train):
+        skips = list(skips)
+        for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
+            features = self.channels * multiplier
+            for i in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._stage(f"up_{level}", i, features, h, embedding, train)
+            if level > 0:
+                name = f"up_{level}_upsample"
+                h = Conv3x3(features, dtype=self.dtype, name=name)(upsample_nearest(h))
+        return h
+
+    def _stage(self, name, i, features, h, embedding, train):
+        h = self._block(f"{name}_block_{i}", features, h, embedding, train)
+        if min(h.shape[1:3]) in self.attention_resolutions:
+            h = self._attend(f"{name}_attention_{i}", h)
+        return h
+
+    def _block(self, name, features, h, embedding, train):
+        # `train` is argument 3 of the block, counting the module itself.
+        block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+        return block(
+            features,
+            num_groups=self.num_groups,
+            dropout=self.dropout,
+            scale_shift=self.scale_shift,
+            dtype=self.dtype,
+            name=name,
+        )(h, embedding, train)
+
+    def _attend(self, name, h):
+        return Attention(self.num_heads, self.num_groups, self.dtype, name=name)(h)

@@ -1,0 +1,149 @@
+"""Plots for people: how a run went, drawn without a display.
+
+Figures are built from matplotlib's objects, never through pyplot, so that nothing is
+kept between calls and any thread may draw.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
+from PIL import Image
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import save_png
+
+_INK = "#222222"
+_FAINT = "#9a9a9a"
+# From clean to noisy: light to dark blue, one hue because the quartiles are ordered.
+_QUARTILE_COLOURS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
+_QUARTILE_NAMES = ("cleanest quarter of t", "second", "third", "noisiest quarter")
+
+
+def plot_loss(
+    path: str | Path,
+    records: Sequence[Mapping[str, float | None]],
+    *,
+    title: str = "",
+    smoothing: float = 0.05,
+) -> None:
+    """Draw the training loss, whole and by quartile of t, as a PNG.
+
+    Args:
+        path: where to write the picture.
+        records: lines of `metrics.jsonl`, each with "step", "loss" and, if known,
+            "loss_q0" (least noise) to "loss_q3"; None or NaN where nothing was drawn.
+        title: line above the picture.
+        smoothing: length of the running mean, as a fraction of the steps shown.
+
+    Raises:
+        UserError: no record holds a positive loss, or the file cannot be written.
+    """
+    steps, loss = _series(records, "loss")
+    if not len(steps):
+        raise UserError(
+            f"none of {len(records)} records holds a positive loss; train until the "
+            "first report, then plot."
+        )
+    quartiles = [_series(records, f"loss_q{i}") for i in range(len(_QUARTILE_NAMES))]
+    has_quartiles = any(len(s) for s, _ in quartiles)
+    figure = Figure(figsize=(11 if has_quartiles else 6.2, 4.2), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 2 if has_quartiles else 1, squeeze=False)[0]
+    width = smoothing * (steps[-1] - steps[0])
+    panels[0].plot(steps, loss, color=_FAINT, alpha=0.45, linewidth=0.8)
+    panels[0].plot(steps, smooth(steps, loss, width), color=_INK, linewidth=1.8)
+    _finish(panels[0], "training loss")
+    if has_quartiles:
+        _draw_quartiles(panels[1], quartiles, width)
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=11)
+    _save(path, figure)
+
+
+def smooth(steps: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
+    """Average each value with its neighbours in step, in logarithm.
+
+    Args:
+        steps: increasing [N].
+        values: positive [N].
+        width: length of the window, in steps. It is centred, at the start narrower
+            so as to stay centred (a loss falls steeply there); at the end, where the
+            future is missing, it looks back only.
+
+    Returns:
+        Geometric means [N]: on a logarithmic axis, the middle of what is seen.
+    """
+    reach = np.minimum(width / 2, steps - steps[0])
+    low = np.searchsorted(steps, steps - reach, side="left")
+    high = np.searchsorted(steps, steps + reach, side="right")
+    total = np.concatenate([[0.0], np.cumsum(np.log(values))])
+    return np.exp((total[high] - total[low]) / (high - low))
+
+
+def _series(
+    records: Sequence[Mapping[str, float | None]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Collect (steps, values) where a value can stand on a logarithmic axis."""
+    pairs = [
+        (record["step"], record[name])
+        for record in records
+        if record.get(name) is not None
+        and math.isfinite(record[name])
+        and record[name] > 0
+    ]
+    table = np.array(sorted(pairs), np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _draw_quartiles(
+    axes: Axes, quartiles: list[tuple[np.ndarray, np.ndarray]], width: float
+) -> None:
+    for (steps, values), colour, name in zip(
+        quartiles, _QUARTILE_COLOURS, _QUARTILE_NAMES, strict=True
+    ):
+        if not len(steps):
+            continue
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        line = smooth(steps, values, width)
+        axes.plot(steps, line, color=colour, linewidth=1.8, label=name)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    _finish(axes, "training loss by noise level")
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_yscale("log")
+    axes.set_xlabel("training step")
+    axes.set_ylabel("loss")
+    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    low, high = axes.get_ylim()
+    if high / low < 5:  # too few powers of ten to read the axis by them alone
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    elif high / low < 100:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=8)
+
+
+def _save(path: str | Path, figure: Figure) -> None:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    save_png(path, np.asarray(Image.open(file).convert("RGB")))

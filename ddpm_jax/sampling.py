@@ -1,0 +1,158 @@
+"""Drawing many images: batches of one compiled program, pictures of the chain."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax.devices import replicated, rows
+from ddpm_jax.diffusion.denoisers import Denoiser
+from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.diffusion.samplers import Info, Sampler
+from ddpm_jax.diffusion.schedules import Level, Schedule
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import to_float, to_uint8
+
+Draw = Callable[[Any, jax.Array, jax.Array, jax.Array | None], tuple]
+"""(params, key, indices [B], labels [B]) -> (uint8 [B, H, W, C], finite [B], Film)."""
+
+
+class Film(NamedTuple):
+    """The reverse chain of the first images of a batch, uint8 [K, F, H, W, C]."""
+
+    x_t: np.ndarray  # the chain itself: first the noise, last the finished image
+    x0: np.ndarray  # what the network took that image to be; K - 1 frames, none at T
+
+
+def make_draw(
+    denoiser_of: Callable[[Any], Denoiser],
+    sampler: Sampler,
+    levels: Level,
+    *,
+    image_shape: tuple[int, ...],
+    film_frames: int,
+    film_images: int,
+    mesh: Mesh,
+) -> Draw:
+    """Compile-ready drawing of a batch, its rows spread over the mesh.
+
+    Args:
+        denoiser_of: params -> Denoiser.
+        sampler: the method.
+        levels: leaves [N + 1].
+        image_shape: (H, W, C).
+        film_frames: K >= 2; at most one more than the number of steps is used.
+        film_images: F; at most the size of the batch is used.
+        mesh: from `devices.data_mesh`.
+    """
+    num_records = min(film_frames, levels.alpha.shape[0]) - 1
+
+    def record(info: Info) -> Film:
+        return Film(
+            to_uint8(info.x_s[:film_images]), to_uint8(info.prediction.x0[:film_images])
+        )
+
+    def draw(
+        params: Any, key: jax.Array, indices: jax.Array, labels: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, Film]:
+        keys = image_keys(key, indices)
+        x_init = initial_noise(keys, image_shape)
+        x, film = generate(
+            keys,
+            sampler,
+            denoiser_of(params),
+            x_init,
+            levels,
+            cond=None if labels is None else {"label": labels},
+            record=record,
+            num_records=num_records,
+        )
+        noise = to_uint8(x_init[:film_images])[None]
+        film = film._replace(x_t=jnp.concatenate([noise, film.x_t]))
+        return to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim)), film
+
+    everywhere, by_row = replicated(mesh), rows(mesh)
+    return jax.jit(
+        draw,
+        in_shardings=(everywhere, everywhere, by_row, by_row),
+        out_shardings=(by_row, by_row, everywhere),
+    )
+
+
+def draw_images(
+    draw: Draw,
+    params: Any,
+    key: jax.Array,
+    *,
+    num_images: int,
+    batch_size: int,
+    labels: np.ndarray | None = None,
+    on_batch: Callable[[int], Any] = lambda count: None,
+) -> tuple[np.ndarray, Film]:
+    """Draw any number of images in batches of one size; image i depends on (key, i).
+
+    Batches are rounded up to a multiple of the devices, the last is filled up, and the
+    surplus dropped, so that one program serves.
+
+    Args:
+        draw: from `make_draw`.
+        params: of the network.
+        key: from which image i takes `fold_in(key, i)`.
+        num_images: N.
+        batch_size: B.
+        labels: int32 [N], or None.
+        on_batch: called with the number of images finished by each batch.
+
+    Returns:
+        Images uint8 [N, H, W, C], and the film of the first batch.
+
+    Raises:
+        UserError: if an image is not finite, which as bytes would pass for black.
+    """
+    batch_size = -(-batch_size // jax.device_count()) * jax.device_count()
+    finished, film = [], None
+    for start in range(0, num_images, batch_size):
+        indices = np.arange(start, start + batch_size)
+        count = min(batch_size, num_images - start)
+        chosen = None
+        if labels is not None:
+            chosen = jnp.asarray(labels[np.minimum(indices, num_images - 1)])
+        images, finite, first_rows = draw(params, key, jnp.asarray(indices), chosen)
+        if not np.asarray(finite)[:count].all():
+            raise UserError(
+                f"an image among {start} to {start + count - 1} is not finite; draw in "
+                "float32 and clipped, or from an earlier checkpoint (sample.step)."
+            )
+        finished.append(np.asarray(images)[:count])
+        if film is None:
+            film = Film(*(np.asarray(part)[:, :count] for part in first_rows))
+        on_batch(count)
+    return np.concatenate(finished), film
+
+
+def forward_film(
+    key: jax.Array, images: np.ndarray, schedule: Schedule, num_frames: int
+) -> np.ndarray:
+    """Destroy real images step by step, as q(x_t | x_0) does.
+
+    One draw of noise is used for a whole row, so that the eye can follow a picture
+    into it.
+
+    Args:
+        key: of the noise.
+        images: uint8 [F, H, W, C].
+        schedule: the forward process.
+        num_frames: K >= 2, the clean images first, then evenly in t up to T.
+
+    Returns:
+        uint8 [K, F, H, W, C].
+    """
+    x0 = to_float(jnp.asarray(images))
+    eps = jax.random.normal(key, x0.shape)
+    times = jnp.linspace(-1, schedule.num_levels - 1, num_frames).round()
+    noised = [add_noise(x0, eps, schedule.at(t.astype(jnp.int32))) for t in times]
+    return np.asarray(to_uint8(jnp.stack(noised)))

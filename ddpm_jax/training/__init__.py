@@ -1,0 +1,1 @@
+"""Training: state, objective, one pure step, the loop that calls it, checkpoints."""

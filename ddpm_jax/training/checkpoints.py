@@ -1,0 +1,359 @@
+"""Checkpoints: written in the background, verified when read, enough to sample.
+
+Layout of a work directory, one folder a step, each committed by an atomic rename:
+
+    workdir/checkpoints/<step>/params/        raw parameters
+                               ema_params/    their exponential moving average
+                               optimizer/     {"step", "opt_state"}
+                               metadata/metadata.json
+    workdir/checkpoints-damaged/<step>/       set aside when found unreadable, never
+                                              deleted
+
+Arrays are stored by Orbax, everything else is JSON; nothing is pickled. The JSON holds
+the caller's metadata, the dtype, shape and checksum of every leaf, and a digest of
+itself. The checksums are needed: Orbax compares neither the arrays nor its own JSON
+with what was saved, and some flipped bits load as other numbers without an error.
+
+Parameters are nested dictionaries with string keys, as Flax makes them.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.integrity import (
+    FORMAT,
+    METADATA_FILE,
+    DamageError,
+    check_same_shapes,
+    checksums,
+    describe,
+    first_line,
+    read_record,
+    restore_item,
+    seal,
+)
+from ddpm_jax.training.state import TrainState
+
+_FOLDER = "checkpoints"
+_DAMAGED_FOLDER = "checkpoints-damaged"
+
+Checkpoints = ocp.CheckpointManager
+
+
+def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+# Orbax reports through absl's logger, which a program may set to any level; its
+# progress notes are not for the user of a diffusion model.
+logging.getLogger("absl").addFilter(_is_not_orbax_chatter)
+
+
+def open_checkpoints(
+    workdir: str | Path, *, keep_last: int = 3, keep_every: int | None = None
+) -> Checkpoints:
+    """Open the checkpoints of a training run for writing, clearing interrupted saves.
+
+    Only the process that trains opens a work directory; readers use `latest_step`,
+    `read_metadata` and `restore_params`, which may run beside it.
+
+    Args:
+        workdir: folder of the run; created if it does not exist.
+        keep_last: how many of the newest checkpoints to keep, at least 1.
+        keep_every: also keep every checkpoint whose step is a multiple of this.
+
+    Returns:
+        Orbax's manager, a context manager; `close()` waits for the last save.
+
+    Raises:
+        UserError: a count is not positive, or `workdir` cannot be written.
+    """
+    for name, count in (("keep_last", keep_last), ("keep_every", keep_every)):
+        if count is not None and count < 1:
+            raise UserError(f"{name}={count} keeps no checkpoint; use 1 or more.")
+    policies = [preservation_policy.LatestN(keep_last)]
+    if keep_every is not None:
+        policies.append(preservation_policy.EveryNSteps(keep_every))
+    folder = _folder(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot create {folder} ({error.strerror}); choose a workdir that can be "
+            "written."
+        ) from error
+    arrays = ("params", "ema_params", "optimizer")
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+        ),
+        item_handlers={
+            **{name: ocp.StandardCheckpointHandler() for name in arrays},
+            "metadata": ocp.JsonCheckpointHandler(filename=METADATA_FILE),
+        },
+    )
+
+
+def save(
+    checkpoints: Checkpoints,
+    state: TrainState,
+    metadata: Mapping[str, Any],
+    *,
+    wait: bool = False,
+) -> None:
+    """Save a state under its own step; do nothing if that step is already saved.
+
+    Returns once the arrays are copied out of the devices, so that the state may be
+    donated to the next training step; the files are written in the background. An
+    earlier save still under way is waited for first, and its failure raised here.
+
+    Args:
+        checkpoints: from `open_checkpoints`.
+        state: the training state; every leaf an array.
+        metadata: whatever JSON can hold: configuration, data fingerprint, versions.
+        wait: return only when the checkpoint is on disk.
+
+    Raises:
+        UserError: the previous save (with `wait`, this save) could not be written.
+        TypeError: `metadata` holds something that JSON cannot.
+    """
+    _finish(checkpoints)
+    step = int(state.step)
+    if step in checkpoints.all_steps():
+        return
+    items = _items(state)
+    record = seal(
+        {
+            "format": FORMAT,
+            "step": step,
+            "metadata": dict(metadata),
+            "leaves": {name: describe(tree) for name, tree in items.items()},
+            "checksums": {name: checksums(tree) for name, tree in items.items()},
+        }
+    )
+    arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    checkpoints.save(
+        step,
+        args=ocp.args.Composite(metadata=ocp.args.JsonSave(record), **arrays),
+        force=True,
+    )
+    if wait:
+        _finish(checkpoints)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def restore_latest(
+    checkpoints: Checkpoints,
+    abstract_state: TrainState,
+    *,
+    report: Callable[[str], None] = _to_stderr,
+) -> tuple[TrainState, int, dict[str, Any]] | None:
+    """Restore the newest checkpoint that is whole, and verify every leaf of it.
+
+    A newer checkpoint that is damaged is reported and set aside in
+    `workdir/checkpoints-damaged/<step>`, so that training may save that step again. If
+    none is whole, nothing is moved: a second attempt must not start from nothing.
+
+    Args:
+        checkpoints: from `open_checkpoints`.
+        abstract_state: a state, or one of `jax.ShapeDtypeStruct`; leaves with a
+            sharding are placed by it, the others on the first device.
+        report: called with one line for each damaged checkpoint.
+
+    Returns:
+        `(state, step, metadata)`, or None if no checkpoint was ever saved.
+
+    Raises:
+        UserError: all checkpoints are damaged, or the newest readable one holds other
+            shapes than `abstract_state` (another model or optimiser).
+    """
+    _finish(checkpoints)
+    folder = Path(checkpoints.directory)
+    damaged: dict[int, str] = {}
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            state, metadata = _restore_state(folder / str(step), abstract_state)
+        except DamageError as error:
+            damaged[step] = str(error)
+            continue
+        for bad, reason in damaged.items():
+            place = _set_aside(folder / str(bad))
+            report(
+                f"checkpoint {folder / str(bad)} is damaged ({reason}); "
+                f"moved to {place}, continuing from step {step}."
+            )
+        if damaged:
+            checkpoints.reload()
+        return state, step, metadata
+    if damaged:
+        each = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+        raise UserError(
+            f"every checkpoint in {folder} is damaged ({each}); restore one from a "
+            "copy, or start again in another workdir."
+        )
+    return None
+
+
+def all_steps(workdir: str | Path) -> list[int]:
+    """List the steps saved in a work directory, oldest first, reading no file.
+
+    Args:
+        workdir: folder of the run; need not exist.
+
+    Returns:
+        The steps; empty if there are none.
+    """
+    folder = _folder(workdir)
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+
+
+def latest_step(workdir: str | Path) -> int | None:
+    """Return the newest step saved in a work directory, or None.
+
+    Args:
+        workdir: folder of the run; need not exist.
+    """
+    return max(all_steps(workdir), default=None)
+
+
+def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
+    """Read the metadata that was saved with a checkpoint.
+
+    Args:
+        workdir: folder of the run.
+        step: which checkpoint; None means the newest.
+
+    Returns:
+        The dictionary given to `save`, as JSON returns it (tuples become lists).
+
+    Raises:
+        UserError: there is no such checkpoint, or its metadata is damaged.
+    """
+    directory = _find(workdir, step)
+    try:
+        return read_record(directory)["metadata"]
+    except DamageError as error:
+        raise _damaged_error(directory, error) from error
+
+
+def restore_params(
+    workdir: str | Path,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Any:
+    """Restore the parameters alone, with no knowledge of model or optimiser.
+
+    Args:
+        workdir: folder of the run.
+        ema: the exponential moving average, which is what samples should be drawn
+            with; False gives the raw parameters.
+        step: which checkpoint; None means the newest.
+        sharding: where to put every leaf; None means the first device.
+
+    Returns:
+        Nested dictionaries of arrays, every leaf verified.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is damaged.
+    """
+    directory = _find(workdir, step)
+    name = "ema_params" if ema else "params"
+    try:
+        record = read_record(directory)
+        leaves = {
+            path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            for path, (dtype, shape) in record["leaves"][name].items()
+        }
+        abstract = traverse_util.unflatten_dict(leaves, sep="/")
+        return restore_item(directory, name, abstract, record)
+    except DamageError as error:
+        raise _damaged_error(directory, error) from error
+
+
+def _folder(workdir: str | Path) -> Path:
+    return Path(workdir).expanduser().absolute() / _FOLDER
+
+
+def _find(workdir: str | Path, step: int | None) -> Path:
+    folder = _folder(workdir)
+    steps = all_steps(workdir)
+    if not steps:
+        raise UserError(f"no checkpoint in {folder}; train first, or correct workdir.")
+    if step is not None and step not in steps:
+        raise UserError(
+            f"no checkpoint of step {step} in {folder}; "
+            f"use one of {', '.join(map(str, steps))}."
+        )
+    return folder / str(steps[-1] if step is None else step)
+
+
+def _damaged_error(directory: Path, reason: Exception) -> UserError:
+    others = [s for s in all_steps(directory.parents[1]) if str(s) != directory.name]
+    left = f"left: step {', '.join(map(str, others))}" if others else "no other is left"
+    return UserError(f"checkpoint {directory} is damaged ({reason}); {left}.")
+
+
+def _finish(checkpoints: Checkpoints) -> None:
+    """Wait for the save under way; turn its failure into an error a user can read."""
+    try:
+        checkpoints.wait_until_finished()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"could not write a checkpoint to {checkpoints.directory} "
+            f"({first_line(error)}); make room there or choose another workdir."
+        ) from error
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    # The step stands with the optimiser, which may itself be without any array.
+    optimizer = {"step": state.step, "opt_state": state.opt_state}
+    return {
+        "params": state.params,
+        "ema_params": state.ema_params,
+        "optimizer": optimizer,
+    }
+
+
+def _restore_state(
+    directory: Path, abstract_state: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    record = read_record(directory)
+    wanted = _items(abstract_state)
+    for name, tree in wanted.items():
+        check_same_shapes(directory, name, record["leaves"][name], describe(tree))
+    items = {
+        name: restore_item(directory, name, tree, record)
+        for name, tree in wanted.items()
+    }
+    state = abstract_state.replace(
+        params=items["params"], ema_params=items["ema_params"], **items["optimizer"]
+    )
+    return state, record["metadata"]
+
+
+def _set_aside(directory: Path) -> Path:
+    folder = directory.parents[1] / _DAMAGED_FOLDER
+    folder.mkdir(exist_ok=True)
+    place, copy = folder / directory.name, 0
+    while place.exists():
+        copy += 1
+        place = folder / f"{directory.name}-{copy}"
+    return directory.rename(place)

@@ -1,0 +1,200 @@
+"""The training loop: steps in, reports and hooks out.
+
+Steps are dispatched without waiting for their results; numbers are fetched only where
+a report or a hook is due, and every loss up to there is looked at before anything is
+saved, so that no checkpoint ever holds the result of a non-finite step.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.objective import NUM_QUARTILES
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import TrainStep
+
+# Dispatching further ahead gains nothing, and would make the progress bar and the
+# answer to an interruption lag behind what is computed.
+_MAX_IN_FLIGHT = 8
+
+
+class Hook(NamedTuple):
+    """Something to do with the state now and then.
+
+    Attributes:
+        every: in steps; it is also done when the loop reaches its end.
+        run: (step, state) -> None. The state is read before the next step donates it.
+        when_stopped: whether it is also done when the loop is stopped early. What
+            saves is; what takes long is not, since whoever stops a program waits.
+    """
+
+    every: int
+    run: Callable[[int, TrainState], None]
+    when_stopped: bool = False
+
+
+class Report(NamedTuple):
+    """What happened since the last report, averaged over its steps."""
+
+    step: int
+    loss: float
+    loss_by_quartile: tuple[float, ...]  # of t, noisiest last; nan if none was drawn
+    grad_norm: float
+    images_per_second: float  # of the loop alone: no compile, no hooks
+
+
+def train_loop(
+    state: TrainState,
+    train_step: TrainStep,
+    batches: Iterator[dict[str, np.ndarray]],
+    key: jax.Array,
+    *,
+    num_steps: int,
+    report_every: int,
+    report: Callable[[Report], None],
+    hooks: tuple[Hook, ...] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+    on_step: Callable[[], Any] = lambda: None,
+    describe_failure: Callable[[int], str] = lambda step: "",
+) -> TrainState:
+    """Train from `state.step` to `num_steps`, or until interrupted.
+
+    Args:
+        state: where to start; donated.
+        train_step: compiled step.
+        batches: the batch of step `state.step`, then those that follow.
+        key: of the run; the step folds its number in.
+        num_steps: where to end.
+        report_every: in steps; aligned to the step's number, so that a resumed run
+            reports at the same steps.
+        report: called with each report.
+        hooks: called in this order, after the report of their step.
+        interrupted: asked after every step; True ends the loop, `when_stopped` hooks
+            done.
+        on_step: called after every step, for a progress bar.
+        describe_failure: step -> the rest of the message if its loss is not finite.
+
+    Returns:
+        The last state; its step tells whether the loop finished.
+
+    Raises:
+        UserError: if a loss is not finite, and no hook sees that state; or if the
+            next batch cannot be read, `when_stopped` hooks done.
+    """
+    pending: list[dict] = []  # on the device, of steps not looked at yet
+    window: list[dict] = []  # fetched, of steps not reported yet
+    busy, images = 0.0, 0
+    started = time.perf_counter()
+    periods = [hook.every for hook in hooks]
+    first = int(state.step) + 1
+    for step in range(first, num_steps + 1):
+        try:
+            batch = next(batches)
+        except UserError:
+            _check_finite(
+                jax.device_get(pending), step - len(pending), describe_failure
+            )
+            _run(hooks, step - 1, state, stopped=True)
+            raise
+        images += len(batch["image"])
+        state, metrics = train_step(state, key, batch)
+        pending.append(metrics)
+        if step == first:  # it has compiled the program, which is no measure of speed
+            jax.block_until_ready(metrics)
+            started, images = time.perf_counter(), 0
+        if len(pending) > _MAX_IN_FLIGHT:
+            jax.block_until_ready(pending[-_MAX_IN_FLIGHT - 1]["loss"])
+        on_step()
+        stopped = interrupted() and step < num_steps
+        last = stopped or step == num_steps
+        if last or any(step % every == 0 for every in (report_every, *periods)):
+            fetched = jax.device_get(pending)
+            _check_finite(fetched, step - len(fetched) + 1, describe_failure)
+            window += fetched
+            pending.clear()
+            busy += time.perf_counter() - started
+            if last or step % report_every == 0:
+                report(_summarise(step, window, images / busy if images else 0.0))
+                window.clear()
+                busy, images = 0.0, 0
+            _run(hooks, step, state, stopped=stopped, at_end=step == num_steps)
+            started = time.perf_counter()
+        if last:
+            break
+    return state
+
+
+def _run(
+    hooks: tuple[Hook, ...],
+    step: int,
+    state: TrainState,
+    *,
+    stopped: bool = False,
+    at_end: bool = False,
+) -> None:
+    for hook in hooks:
+        wanted = hook.when_stopped if stopped else at_end or step % hook.every == 0
+        if wanted:
+            hook.run(step, state)
+
+
+def _check_finite(
+    metrics: list[dict], first_step: int, describe_failure: Callable[[int], str]
+) -> None:
+    for offset, one in enumerate(metrics):
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(one[name]):
+                step = first_step + offset
+                raise UserError(
+                    f"{name} is {one[name]} at step {step}; {describe_failure(step)}"
+                )
+
+
+def _summarise(step: int, window: list[dict], images_per_second: float) -> Report:
+    count = np.sum([one["quartile_count"] for one in window], axis=0)
+    total = np.sum([one["quartile_sum"] for one in window], axis=0)
+    by_quartile = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return Report(
+        step=step,
+        loss=float(np.mean([one["loss"] for one in window])),
+        loss_by_quartile=tuple(float(by_quartile[i]) for i in range(NUM_QUARTILES)),
+        grad_norm=float(np.mean([one["grad_norm"] for one in window])),
+        images_per_second=images_per_second,
+    )
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[Callable[[], int]]:
+    """Turn SIGINT and SIGTERM into a question the loop asks between steps.
+
+    Yields:
+        A function that returns the number of the signal that came, or 0. A second
+        signal of the same kind acts as it would have without this.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0  # Python delivers signals to the main thread alone
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,7 @@
+"""Lies here so that pytest puts this folder on the path: `import oracles` works."""
+
+import os
+
+# One device, whatever the machine: sums over a batch then have one order, and results
+# of this process and of those it starts can be compared bit for bit.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")

@@ -1,0 +1,125 @@
+"""Folders of images written here, one per rule."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax.data import batches, decoded, in_memory, load
+from ddpm_jax.errors import UserError
+
+
+def write(path, value=0, size=(4, 4), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {"L": (), "RGB": (3,)}[mode]
+    Image.fromarray(np.full((*size, *channels), value, np.uint8)).save(path)
+
+
+def refused(spec, **options):
+    with pytest.raises(UserError) as raised:
+        decoded(load(spec, **options))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_class_folders_give_labels_in_sorted_order(tmp_path):
+    write(tmp_path / "cat" / "1.png", 10)
+    write(tmp_path / "cat" / "deep" / "er" / "0.PNG", 20)
+    write(tmp_path / "ant" / "9.webp", 30)
+    write(tmp_path / "ant" / "._9.png", 99)  # as left behind by another system
+    write(tmp_path / ".thumbnails" / "9.png", 99)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "ant" / "readme.txt").write_text("not an image")
+    dataset = load(f"folder:{tmp_path}")
+    images, labels = in_memory(dataset)
+    assert dataset.label_names == ("ant", "cat") and dataset.num_classes == 2
+    assert dataset.image_shape == (4, 4, 3) and dataset.note == ""
+    np.testing.assert_array_equal(labels, [0, 1, 1])
+    assert abs(images[0].astype(int) - 30).max() <= 2  # WebP is lossy
+    np.testing.assert_array_equal(images[1:, 0, 0, 0], [10, 20])
+
+
+def test_loose_images_have_no_labels(tmp_path):
+    write(tmp_path / "b.png", 2)
+    write(tmp_path / "a.png", 1)
+    dataset = load(f"folder:{tmp_path}")
+    images, labels = in_memory(dataset)
+    assert labels is None and dataset.num_classes is None
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [1, 2])
+    assert set(dataset.source[0]) == {"image"}
+
+
+def test_mixed_and_single_folders_have_no_labels_and_say_so(tmp_path):
+    write(tmp_path / "one" / "a.png")
+    dataset = load(f"folder:{tmp_path}")
+    assert dataset.label_names is None and "one folder 'one'" in dataset.note
+    write(tmp_path / "two" / "a.png")
+    assert load(f"folder:{tmp_path}").label_names == ("one", "two")
+    write(tmp_path / "loose.png")
+    dataset = load(f"folder:{tmp_path}")
+    assert dataset.label_names is None and "1 of 3 images" in dataset.note
+
+
+def test_grey_and_colour_may_be_mixed(tmp_path):
+    write(tmp_path / "a.png", 7, mode="L")
+    assert load(f"folder:{tmp_path}").image_shape == (4, 4, 1)
+    write(tmp_path / "b.png", 8, mode="RGB")
+    images, _ = in_memory(load(f"folder:{tmp_path}"))
+    np.testing.assert_array_equal(images[:, 0, 0], [[7, 7, 7], [8, 8, 8]])
+    images, _ = in_memory(load(f"folder:{tmp_path}", channels=1))
+    np.testing.assert_array_equal(images[:, 0, 0], [[7], [8]])
+
+
+def test_sizes_must_agree_or_be_given(tmp_path):
+    write(tmp_path / "a.png", 1, size=(4, 6))
+    write(tmp_path / "b.png", 2, size=(8, 5))
+    message = refused(f"folder:{tmp_path}")
+    assert "a.png is 4x6, b.png is 8x5" in message and "image_size" in message
+    images, _ = in_memory(load(f"folder:{tmp_path}", image_size=4, pad_to=6))
+    assert images.shape == (2, 6, 6, 3)
+    np.testing.assert_array_equal(images.sum((1, 2, 3)), [4 * 4 * 3, 4 * 4 * 3 * 2])
+
+
+def test_a_turned_photograph_has_its_seen_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert load(f"folder:{tmp_path}").image_shape == (6, 4, 3)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    write(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    assert "broken.png" in refused(f"folder:{tmp_path}")
+    dataset = load(f"folder:{tmp_path}", image_size=4, channels=3)  # opens no file
+    stream = batches(dataset, 2, seed=0, max_bytes=0)
+    with pytest.raises(UserError, match=r"broken\.png"):
+        stream[0]
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert "cut.png" in refused(f"folder:{tmp_path}", image_size=8, channels=3)
+
+
+def test_missing_empty_and_wrong_folders(tmp_path):
+    assert "is not a folder" in refused(f"folder:{tmp_path}/nowhere")
+    assert "holds no PNG, JPEG or WebP" in refused(f"folder:{tmp_path}")
+    write(tmp_path / "train" / "a.png")
+    write(tmp_path / "test" / "a.png")
+    assert f"for example folder:{tmp_path}/test" in refused(f"folder:{tmp_path}")
+    message = refused(f"folder:{tmp_path}/train", split="test")
+    assert "no split 'test'" in message
+
+
+def test_fingerprint_follows_files_and_preparation(tmp_path):
+    write(tmp_path / "a.png", 1)
+    write(tmp_path / "b.png", 2)
+    spec = f"folder:{tmp_path}"
+    before = load(spec).fingerprint
+    assert load(spec).fingerprint == before
+    assert load(spec, pad_to=8).fingerprint != before
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    assert load(spec).fingerprint != before

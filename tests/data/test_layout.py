@@ -1,0 +1,129 @@
+"""The policy for one image: expected pixels are worked out by hand."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax.data.layout import Layout, arrange, complete, make_layout
+from ddpm_jax.errors import UserError
+
+
+def as_shape(image, size, channels):
+    return arrange(image, Layout(size, channels, size))
+
+
+def test_transparency_is_laid_over_white():
+    # 0.4 * 100 + 0.6 * 255 = 193 where alpha is 102 = 0.4 * 255.
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [100, 0, 200, 102]]])
+    image = Image.fromarray(pixels.astype(np.uint8), "RGBA")
+    expected = [[[10, 20, 30], [255, 255, 255], [193, 153, 233]]]
+    np.testing.assert_array_equal(as_shape(image, (1, 3), 3), expected)
+
+
+def test_grey_with_alpha_keeps_its_values():
+    image = Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA")
+    np.testing.assert_array_equal(as_shape(image, (1, 2), 1)[..., 0], [[7, 255]])
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([1, 2, 3, 9, 9, 9])
+    image.putdata([0, 1])
+    image.save(tmp_path / "p.png", transparency=1)
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.mode == "P"
+        expected = [[[1, 2, 3], [255, 255, 255]]]
+        np.testing.assert_array_equal(as_shape(image, (1, 2), 3), expected)
+
+
+def test_grey_becomes_three_equal_channels_and_colour_becomes_luma():
+    grey = Image.fromarray(np.array([[5, 250]], np.uint8))
+    np.testing.assert_array_equal(
+        as_shape(grey, (1, 2), 3), [[[5, 5, 5], [250, 250, 250]]]
+    )
+    # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
+    red_green_blue = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    luma = as_shape(Image.fromarray(red_green_blue), (1, 3), 1)[..., 0]
+    np.testing.assert_array_equal(luma, [[76, 150, 29]])
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    wide = np.array([[0, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    with Image.open(tmp_path / "wide.png") as image:
+        pixels = as_shape(image, (1, 4), 1)[..., 0]
+    # 65535 = 255 * 257; 32768 / 257 = 127.502.
+    np.testing.assert_array_equal(pixels, [[0, 1, 128, 255]])
+
+
+def test_shorter_side_is_scaled_and_the_centre_kept():
+    # 8 x 16: a black left and right quarter, a white middle half. Scaled to cover
+    # 4 x 4 the image is 4 x 8, whose central 4 columns are the white half.
+    pixels = np.zeros((8, 16), np.uint8)
+    pixels[:, 4:12] = 255
+    wide, tall = Image.fromarray(pixels), Image.fromarray(pixels.T)
+    # Lanczos looks a little beyond the edge; stretching would give a black edge.
+    assert (as_shape(wide, (4, 4), 1) > 230).all()
+    assert (as_shape(tall, (4, 4), 1) > 230).all()
+
+
+def test_downsampling_is_antialiased():
+    # A chequerboard of single pixels is a uniform mean once scaled by 4; taking
+    # every fourth pixel would give 0 or 255.
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    small = as_shape(Image.fromarray(board), (16, 16), 1)
+    assert small.min() >= 122 and small.max() <= 133
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [[0, 50, 100], [150, 200, 250]]),
+        (3, [[250, 200, 150], [100, 50, 0]]),  # upside down
+        (6, [[150, 0], [200, 50], [250, 100]]),  # a quarter turn clockwise
+        (8, [[100, 250], [50, 200], [0, 150]]),  # a quarter turn anticlockwise
+    ],
+)
+def test_exif_orientation_is_applied(tmp_path, orientation, expected):
+    image = Image.fromarray(np.array([[0, 50, 100], [150, 200, 250]], np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    expected = np.array(expected)
+    with Image.open(tmp_path / "turned.png") as image:
+        pixels = as_shape(image, expected.shape, 1)[..., 0]
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_padding_is_symmetric_and_black():
+    image = Image.fromarray(np.full((28, 28), 9, np.uint8))
+    padded = arrange(image, Layout((28, 28), 1, (32, 32)))[..., 0]
+    assert padded.sum() == 28 * 28 * 9
+    assert (padded[2:30, 2:30] == 9).all()
+    odd = arrange(image, Layout((28, 28), 1, (31, 29)))[..., 0]
+    assert (odd[1:29, :28] == 9).all() and odd.sum() == 28 * 28 * 9
+
+
+def test_open_parts_come_from_the_data():
+    assert complete(make_layout(None, None, 32), (28, 28, 1), "mnist") == Layout(
+        (28, 28), 1, (32, 32)
+    )
+    assert complete(make_layout([6, 4], 3, None), (28, 28, 1), "mnist") == Layout(
+        (6, 4), 3, (6, 4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, None, None), "image_size=0 is not a size"),
+        ((None, 2, None), "channels=2"),
+        ((None, None, (32, 32, 3)), "pad_to="),
+        ((None, None, 20), "pad_to=20x20 is smaller than the 28x28 images"),
+        ((30, None, 28), "pad_to=28x28 is smaller than the 30x30 images"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as raised:
+        complete(make_layout(*arguments), (28, 28, 1), "mnist")
+    assert "\n" not in str(raised.value)

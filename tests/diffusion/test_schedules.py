@@ -1,0 +1,268 @@
+"""Schedules against numbers from elsewhere, and every grid there is for small T.
+
+Unless a test says otherwise, its numbers were computed from the formulas of the papers
+with 50-digit decimals, outside this library.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from ddpm_jax.diffusion import schedules
+from ddpm_jax.errors import UserError
+
+SPACINGS = [
+    schedules.linear_steps,
+    schedules.quadratic_steps,
+    schedules.leading_steps,
+    schedules.trailing_steps,
+]
+T = 1000
+TABLES = {
+    "linear": schedules.linear_betas(T),
+    "quadratic": schedules.quadratic_betas(T),
+    "constant": schedules.constant_betas(T),
+    "jsd": schedules.jsd_betas(T),
+    "warmup": schedules.warmup_betas(T, fraction=0.1),
+    "cosine": schedules.cosine_betas(T),
+    "sigmoid": schedules.sigmoid_betas(T),
+}
+CONTINUOUS = {
+    "linear": schedules.linear_logsnr(),
+    "cosine": schedules.cosine_logsnr(),
+}
+
+
+# --- Tables ---------------------------------------------------------------------------
+
+
+def test_linear_table_of_a_thousand_steps():
+    schedule = schedules.from_betas(schedules.linear_betas(1000))
+    level = schedule.at(jnp.array([0, 499, 999]))
+    np.testing.assert_allclose(
+        level.alpha[1:] ** 2, [0.0785872429, 4.03582977e-5], rtol=2e-6
+    )
+    np.testing.assert_allclose(
+        level.logsnr, [9.21024037, -2.46169872, -10.11767318], rtol=1e-6
+    )
+    # sqrt(beta_1); 1 - alpha_bar in float32 would be off in the fourth digit.
+    np.testing.assert_allclose(level.sigma[0], 0.01, rtol=2e-7)
+
+
+def test_cosine_table_of_a_thousand_steps():
+    betas = schedules.cosine_betas(1000)
+    np.testing.assert_allclose(betas[0], 4.12842248e-5, rtol=1e-8)
+    assert betas.max() == betas[-1] == 0.999
+    np.testing.assert_allclose(betas[-2], 0.7499993929, rtol=1e-9)
+    level = schedules.from_betas(betas).at(jnp.array([0, 499, 999]))
+    np.testing.assert_allclose(
+        level.alpha[1:] ** 2, [0.493843590, 2.42876691e-9], rtol=2e-6
+    )
+    np.testing.assert_allclose(
+        level.logsnr, [10.09498881, -0.02462688, -19.83588215], rtol=1e-6, atol=2e-7
+    )
+
+
+def test_small_tables_by_hand():
+    np.testing.assert_allclose(schedules.linear_betas(3, 0.1, 0.3), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(
+        schedules.quadratic_betas(3, 0.01, 0.09), [0.01, 0.04, 0.09]
+    )
+    np.testing.assert_array_equal(schedules.constant_betas(3, 0.25), [0.25] * 3)
+    np.testing.assert_allclose(schedules.jsd_betas(4), [1 / 4, 1 / 3, 1 / 2, 1])
+    np.testing.assert_allclose(
+        schedules.warmup_betas(10, 0.1, 0.5, fraction=0.5),
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+    )
+    assert schedules.warmup_betas(10, fraction=0.0).tolist() == [0.02] * 10
+
+
+def test_sigmoid_table_by_hand():
+    """With u = 1/4, 1/2, 3/4 the sigmoid is taken at -1.5, 0 and 1.5."""
+
+    def sigmoid(x):
+        return 1 / (1 + math.exp(-x))
+
+    span = sigmoid(3) - sigmoid(-3)
+    curve = [(sigmoid(3) - sigmoid(x)) / span for x in (-1.5, 0.0, 1.5)]
+    assert curve[1] == pytest.approx(0.5, abs=1e-15)
+    expected = [1 - curve[0], 1 - 0.5 / curve[0], 1 - curve[2] / 0.5, 0.999]
+    np.testing.assert_allclose(schedules.sigmoid_betas(4), expected, rtol=1e-12)
+
+
+def test_alpha_bar_of_jsd_is_a_straight_line_to_pure_noise():
+    schedule = schedules.from_betas(schedules.jsd_betas(200))
+    level = schedule.at(jnp.arange(-1, 200))
+    line = 1 - np.arange(201) / 200
+    np.testing.assert_allclose(level.alpha**2, line, atol=1e-7)
+    assert level.alpha[-1] == 0 and level.sigma[-1] == 1
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_levels_are_the_textbook_products(name):
+    """alpha_bar by np.cumprod, not by logarithms."""
+    level = schedules.from_betas(TABLES[name]).at(jnp.arange(-1, T))
+    alpha_bar = oracles.alpha_bars(TABLES[name])
+    np.testing.assert_allclose(level.alpha, np.sqrt(alpha_bar), rtol=3e-7)
+    np.testing.assert_allclose(level.sigma, np.sqrt(1 - alpha_bar), rtol=3e-7)
+    assert (level.alpha[0], level.sigma[0]) == (1, 0)  # t = -1 is the clean end
+    np.testing.assert_array_equal(level.t, np.arange(-1, T))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_inverts(name):
+    schedule = schedules.from_betas(TABLES[name])
+    t = np.arange(T if TABLES[name][-1] < 1 else T - 1)
+    back = schedule.inverse(schedule.at(jnp.asarray(t)).logsnr)
+    np.testing.assert_allclose(back, t, atol=2e-3)
+
+
+def test_inverse_interpolates_between_the_entries():
+    schedule = schedules.from_betas(schedules.linear_betas(T))
+    logsnr = schedule.at(jnp.array([400, 401])).logsnr
+    halfway = schedule.inverse(jnp.mean(logsnr))
+    np.testing.assert_allclose(halfway, 400.5, atol=2e-3)
+
+
+def test_network_may_be_told_scaled_times():
+    schedule = schedules.scale_time(
+        schedules.from_betas(schedules.cosine_betas(4000)), 0.25
+    )
+    level = schedule.at(jnp.array([0, 10, 3999]))
+    np.testing.assert_array_equal(level.t, [0, 2.5, 999.75])
+    plain = schedules.from_betas(schedules.cosine_betas(4000)).at(jnp.array(10))
+    assert level.alpha[1] == plain.alpha
+
+
+@pytest.mark.parametrize(
+    ("betas", "said"),
+    [
+        ([0.1, 0.0, 0.2], "step 2 of 3 is 0"),
+        ([0.1, -0.1, 0.2], "step 2 of 3 is -0.1"),
+        ([0.1, 1.0, 0.2], "step 2 of 3 is 1"),
+        ([0.1, 0.2, 1.1], "step 3 of 3 is 1.1"),
+        ([0.1, np.nan, 0.2], "step 2 of 3 is nan"),
+        ([0.1], "at least two steps"),
+        ([[0.1, 0.2]], "one axis"),
+    ],
+)
+def test_impossible_betas_are_refused(betas, said):
+    with pytest.raises(UserError, match=said):
+        schedules.from_betas(np.array(betas))
+
+
+# --- Log-SNR functions ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous_levels_preserve_the_variance_and_invert(name):
+    schedule = CONTINUOUS[name]
+    t = np.linspace(-0.9, 999, 777).astype(np.float32)
+    level = jax.jit(schedule.at)(t)
+    np.testing.assert_allclose(level.alpha**2 + level.sigma**2, 1, atol=3e-7)
+    assert np.all(np.diff(level.logsnr) < 0)
+    np.testing.assert_allclose(schedule.inverse(level.logsnr), t, atol=3e-2)
+    clean = schedule.at(jnp.array([-1, -1.5]))
+    assert clean.alpha.tolist() == [1, 1] and clean.sigma.tolist() == [0, 0]
+
+
+def test_log_snr_is_the_function_given():
+    """At u = 1/4, 1/2, 1. Cosine: -2 log tan(a + u (pi/2 - 2 a)), tan a = e^-7.5."""
+    t = jnp.array([249.0, 499.0, 999.0])
+    linear = schedules.linear_logsnr(8.0, -12.0).at(t)
+    np.testing.assert_allclose(linear.logsnr, [3, -2, -12], atol=1e-5)
+    cosine = schedules.cosine_logsnr().at(t)
+    low = math.atan(math.exp(-7.5))
+    quarter = -2 * math.log(math.tan(low + (math.pi / 2 - 2 * low) / 4))
+    np.testing.assert_allclose(cosine.logsnr[0], quarter, rtol=1e-5)
+    np.testing.assert_allclose(cosine.logsnr[1:], [0, -15], atol=2e-3)
+    np.testing.assert_allclose(cosine.alpha[1], math.cos(math.pi / 4), rtol=1e-6)
+
+
+# --- Drawing levels -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_levels", [2, 7, 1000])
+def test_every_level_of_a_table_is_drawn_equally_often(num_levels):
+    schedule = schedules.from_betas(schedules.constant_betas(num_levels))
+    u = (np.arange(8 * num_levels) + 0.5) / (8 * num_levels)
+    counts = np.bincount(schedule.draw(jnp.asarray(u, jnp.float32)))
+    np.testing.assert_array_equal(counts, np.full(num_levels, 8))
+    ends = schedule.draw(jnp.array([0, np.nextafter(np.float32(1), np.float32(0))]))
+    assert ends.tolist() == [0, num_levels - 1]
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous_times_are_drawn_evenly_and_never_clean(name):
+    schedule = CONTINUOUS[name]
+    u = (np.arange(4000) + 0.5) / 4000
+    drawn = np.sort(schedule.draw(jnp.asarray(u, jnp.float32)))
+    np.testing.assert_allclose(drawn, u * 1000 - 1, atol=2e-4)
+    nearly_one = np.nextafter(np.float32(1), np.float32(0))
+    ends = schedule.draw(jnp.array([0, nearly_one]))
+    assert ends[0] == 999 and np.all(schedule.at(ends).sigma > 0)
+
+
+# --- Grids ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("num_levels", [2, 13])
+def test_every_grid_falls_strictly_to_the_clean_end(spacing, num_levels):
+    schedule = schedules.from_betas(schedules.linear_betas(num_levels, 1e-3, 0.2))
+    for num_steps in range(1, num_levels + 1):
+        level = schedules.grid(schedule, num_steps, spacing)
+        t = np.asarray(level.t)
+        assert len(t) == num_steps + 1
+        assert np.all(np.diff(t) < 0), (num_steps, t)
+        assert t[0] <= num_levels - 1
+        if spacing is not schedules.leading_steps:
+            assert t[0] == num_levels - 1, "the noisiest level is left out"
+        assert np.all(np.diff(level.alpha) > 0) and np.all(np.diff(level.sigma) < 0)
+        assert (t[-1], level.alpha[-1], level.sigma[-1]) == (-1, 1, 0)
+    np.testing.assert_array_equal(t, [*range(num_levels)[::-1], -1])
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_times_of_a_thousand_levels_are_distinct(spacing):
+    for num_steps in range(1, 1001):
+        times = spacing(1000, num_steps)
+        assert len(times) == num_steps and np.all(np.diff(times) > 0)
+        assert times[0] >= 0 and times[-1] <= 999
+
+
+def test_grids_by_hand():
+    assert schedules.linear_steps(10, 4).tolist() == [0, 3, 6, 9]
+    assert schedules.quadratic_steps(10, 4).tolist() == [0, 1, 4, 9]
+    assert schedules.leading_steps(10, 4).tolist() == [0, 2, 5, 7]
+    assert schedules.trailing_steps(10, 5).tolist() == [1, 3, 5, 7, 9]
+    # 9 (i/7)^2 rounds to 0 0 1 2 3 5 7 9: neighbours that meet are pushed apart.
+    assert schedules.quadratic_steps(10, 8).tolist() == [0, 1, 2, 3, 4, 5, 7, 9]
+    # Lin et al. 2024, table 2, counts 1..T: trailing ends at 1000, leading at 901.
+    assert schedules.trailing_steps(1000, 10).tolist() == list(range(99, 1000, 100))
+    assert schedules.leading_steps(1000, 10).tolist() == list(range(0, 1000, 100))
+
+
+def test_one_step_starts_from_the_noisiest_level():
+    assert schedules.linear_steps(10, 1).tolist() == [9]
+    assert schedules.quadratic_steps(10, 1).tolist() == [9]
+    assert schedules.trailing_steps(10, 1).tolist() == [9]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("num_steps", [-3, 0, 11])
+def test_impossible_numbers_of_steps_are_refused(spacing, num_steps):
+    schedule = schedules.from_betas(schedules.linear_betas(10))
+    with pytest.raises(UserError, match=f"num_steps={num_steps} .* use 1 to 10"):
+        schedules.grid(schedule, num_steps, spacing)
+
+
+def test_continuous_schedules_lay_grids_too():
+    level = schedules.grid(schedules.linear_logsnr(num_levels=100), 4)
+    assert level.t.tolist() == [99, 74, 49, 24, -1]
+    np.testing.assert_allclose(level.logsnr[:-1], [-10, -5, 0, 5], atol=1e-5)
+    assert (level.alpha[-1], level.sigma[-1]) == (1, 0)

@@ -1,0 +1,170 @@
+"""Bad input: one line that helps, exit status 2, nothing compiled, nothing lost."""
+
+import re
+
+import pytest
+from program import TINY
+
+from ddpm_jax.cli import main
+
+SETTINGS = [
+    ("--config.training.batchsize=3", "unknown option .*batch_size"),
+    ("--config.trainin.batch_size=3", "unknown option .*training"),
+    ("--config.training=3", "is a section; set one of"),
+    ("--config.training.num_steps=1e4", "num_steps"),
+    ("--config.diffusion.schedule=lineer", "use linear, cosine, quadratic"),
+    ("--config.diffusion.prediction=noise", "use eps, x0, v"),
+    ("--config.diffusion.variance=medium", "use small, large, learned"),
+    ("--config.diffusion.loss=l1", "use simple, weighted, mean, bound, hybrid"),
+    ("--config.diffusion.loss=hybrid", "needs a learned variance"),
+    ("--config.diffusion.variance=learned", "does not train"),
+    ("--config.diffusion.schedule=jsd", "pure noise.*use prediction v or x0"),
+    ("--config.sample.sampler=euler", "use ancestral, ddim, heun, dpmpp_2m"),
+    ("--config.sample.spacing=log", "use trailing, leading"),
+    ("--config.sample.num_steps=21", "use 1 to 20"),
+    ("--config.sample.eta=1.5", r"not in \[0, 1\]"),
+    ("--config.sample.labels=10", "use 0 to 9"),
+    ("--config.data.source=cifar99", "cifar99"),
+    ("--config.data.source=folder:nowhere", "nowhere"),
+    ("--config.data.split=dev", "use train, test or all"),
+    ("--config.model.dtype=float16", "use float32, bfloat16"),
+    ("--config.model.channels=10", "num_groups=4 does not divide"),
+    ("--config.model.channel_multipliers=(1,2,2,2,2)", "8x8 do not halve 4 times"),
+    ("--config.model.dropout=1.0", r"not in \[0, 1\)"),
+    ("--config.training.batch_size=0", "batch_size=0 is too small"),
+    ("--config.training.adam_b1=1.0", r"not in \[0, 1\)"),
+    ("--config.model.channel_multipliers=(1,-2)", "whole number of 1 or more"),
+    ("--config.diffusion.t_range=0", "too small"),
+    ("--config.seed=-1", "out of range"),
+    ("--config.data.source=folder:tests/runs", "holds no PNG"),
+    ("--config.training.learning_rate=-1.0", "must be positive"),
+    ("--config.training.checkpoint_every=0", "too small; use 1 or more"),
+    ("--workdirr=x", "unknown flag"),
+    ("stray", "unknown argument 'stray'"),
+]
+
+
+def refused(capsys, monkeypatch, arguments):
+    """Run, and return the one line of the refusal; a compile would be a failure."""
+
+    def no_compile(*args, **kwargs):
+        raise AssertionError("compiled before checking")
+
+    monkeypatch.setattr("ddpm_jax.build.init_params", no_compile)
+    monkeypatch.setattr("ddpm_jax.commands.train.make_train_step", no_compile)
+    monkeypatch.setattr("ddpm_jax.sampling.make_draw", no_compile)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(("setting", "message"), SETTINGS)
+def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
+    workdir = tmp_path / "run"
+    line = refused(
+        capsys, monkeypatch, [f"--config={TINY}", f"--workdir={workdir}", setting]
+    )
+    assert re.search(message, line), line
+    assert not workdir.exists()
+
+
+def test_a_recipe_that_is_not_there(capsys, monkeypatch):
+    line = refused(capsys, monkeypatch, ["--config=configs/cifer.py"])
+    assert "is not a file; configs/ has cifar, cifar_cosine, digits" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("get_config = 3 +", "invalid syntax"),
+        ("x = 1", "defines get_config"),
+        ("def get_config():\n    pass", "returned NoneType"),
+        ("def get_config():\n    return nothing", "'nothing' is not defined"),
+        (
+            "from ddpm_jax.config import default\n"
+            "def get_config():\n    c = default()\n    c.model.chanels = 3\n",
+            "chanels",
+        ),
+    ],
+)
+def test_a_broken_recipe(tmp_path, capsys, monkeypatch, text, message):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(text)
+    assert message in refused(capsys, monkeypatch, [f"--config={recipe}"])
+
+
+def test_nothing_asked(capsys, monkeypatch):
+    assert "give --config=FILE" in refused(capsys, monkeypatch, [])
+
+
+def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
+    before = (finished / "config.json").read_text()
+    line = refused(
+        capsys,
+        monkeypatch,
+        [f"--config={TINY}", f"--workdir={finished}", "--config.model.dropout=0.2"],
+    )
+    assert "model.dropout: 0.1 -> 0.2" in line
+    assert (finished / "config.json").read_text() == before
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    line = refused(
+        capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/file/run"]
+    )
+    assert "cannot write to --workdir" in line
+
+
+def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):
+    line = refused(capsys, monkeypatch, ["--mode=sample", f"--workdir={tmp_path}"])
+    assert "no checkpoint in" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--config.model.channels=16", "model.channels: 8 -> 16"),
+        ("--config.sample.labels=eleven", "is not a class"),
+        ("--config.sample.step=5", "no checkpoint of step 5.*use one of 3, 6, 9, 12"),
+        ("--config.sample.variance=learned", "predicts none"),
+    ],
+)
+def test_sampling_with_options_the_model_cannot_serve(
+    finished, capsys, monkeypatch, setting, message
+):
+    line = refused(
+        capsys, monkeypatch, ["--mode=sample", f"--workdir={finished}", setting]
+    )
+    assert re.search(message, line), line
+
+
+def test_a_batch_that_the_devices_do_not_divide(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 3)
+    line = refused(capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/r"])
+    assert "batch_size=8 cannot be spread evenly over 3" in line
+
+
+def test_a_loss_that_is_not_finite_names_step_rate_and_last_good_checkpoint(
+    tmp_path, capsys
+):
+    # Adam moves by about the rate, whatever the gradient: this overflows float32.
+    assert (
+        main(
+            [
+                f"--config={TINY}",
+                f"--workdir={tmp_path}/other",
+                "--config.training.learning_rate=1e30",
+                "--config.training.num_steps=9",
+            ]
+        )
+        == 2
+    )
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "at step" in line
+    assert "learning rate 1e+30" in line
+    assert "Last good checkpoint: " in line

@@ -1,0 +1,154 @@
+"""Sampling from a workdir: nothing but the workdir is needed, seeds decide the rest."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from program import ROOT, start
+
+from ddpm_jax.cli import main
+from ddpm_jax.errors import UserError
+from ddpm_jax.sampling import Film, draw_images
+
+
+def sample(workdir, *options):
+    flags = [f"--config.sample.{option}" for option in options]
+    assert main(["--mode=sample", f"--workdir={workdir}", *flags]) == 0
+    folders = sorted((workdir / "samples").iterdir(), key=lambda p: p.stat().st_mtime)
+    return folders[-1]
+
+
+def arrays(folder):
+    with np.load(folder / "samples.npz") as stored:
+        return stored["arr_0"], stored["arr_1"]
+
+
+@pytest.fixture
+def model(finished, tmp_path):
+    """A copy that holds nothing but checkpoints: they alone must be enough."""
+    workdir = tmp_path / "model"
+    shutil.copytree(finished / "checkpoints", workdir / "checkpoints")
+    return workdir
+
+
+def test_every_kind_of_picture_is_written(model, capsys):
+    folder = sample(model)
+    assert "averaged (EMA) parameters of step 12" in capsys.readouterr().out
+    images, labels = arrays(folder)
+    assert images.shape == (6, 8, 8, 1)
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+    names = sorted(p.name for p in (folder / "images").iterdir())
+    assert names[0] == "000000-0.png"
+    assert len(names) == 6
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(folder / "images" / names[2])), images[2, ..., 0]
+    )
+    with Image.open(folder / "chain.gif") as gif:
+        assert gif.n_frames == 4
+    assert (folder / "forward.png").exists()
+    assert json.loads((folder / "sample.json").read_text())["parameters"] == "ema"
+
+
+def test_an_image_depends_on_seed_and_index_and_not_on_the_batch(model):
+    whole, _ = arrays(sample(model, "num_images=6", "batch_size=6"))
+    parts, _ = arrays(sample(model, "num_images=5", "batch_size=2"))
+    # Equal noise; float32 sums of another batch size may round one level differently.
+    assert np.abs(whole[:5].astype(int) - parts).max() <= 1
+    assert len({image.tobytes() for image in whole}) == 6
+    other, _ = arrays(sample(model, "seed=1"))
+    assert np.abs(whole.astype(int) - other).max() > 50
+    again, _ = arrays(sample(model, "num_images=6", "batch_size=6"))
+    np.testing.assert_array_equal(whole, again)
+
+
+def test_labels_are_those_asked_for_by_number_or_name(model):
+    folder = sample(model, "labels=7,3")
+    assert arrays(folder)[1].tolist() == [7, 3, 7, 3, 7, 3]
+    assert (folder / "images" / "000001-3.png").exists()
+    assert arrays(sample(model, "labels=none", "num_images=2"))[1].tolist() == [10, 10]
+
+
+def test_raw_parameters_and_older_checkpoints_draw_other_images(model, capsys):
+    averaged, _ = arrays(sample(model))
+    raw, _ = arrays(sample(model, "ema=False"))
+    assert "raw parameters" in capsys.readouterr().out
+    older, _ = arrays(sample(model, "step=3"))
+    assert (averaged != raw).any()
+    assert (averaged != older).any()
+
+
+def test_ddim_takes_fewer_steps(model):
+    folder = sample(model, "sampler=ddim", "num_steps=5", "film_frames=5")
+    with Image.open(folder / "chain.gif") as gif:
+        assert gif.n_frames == 5
+    assert "ddim-0_5-steps-trailing" in folder.name
+
+
+def test_two_devices_draw_what_one_draws(model):
+    one, _ = arrays(sample(model))
+    process = start("--mode=sample", f"--workdir={model}", num_devices=2)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "on 2 x cpu" in out
+    (folder,) = (
+        model / "samples"
+    ).iterdir()  # the same name: what was there is replaced
+    two, _ = arrays(folder)
+    assert np.abs(one.astype(int) - two).max() <= 1
+
+
+def test_the_devices_of_a_cpu_are_set_up_before_the_first_is_touched(model):
+    """Reading the config of a model must not: afterwards it is too late."""
+    code = (
+        "import sys, jax; from pathlib import Path;"
+        "from ddpm_jax.commands.about import trained_config;"
+        "trained_config(Path(sys.argv[1]));"
+        "jax.config.update('jax_num_cpu_devices', 3); print(jax.device_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "3", done.stderr
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_an_older_one_drawn_from(
+    model, capsys
+):
+    (model / "checkpoints/12/metadata/metadata.json").write_text("{")
+    folder = sample(model, "num_images=1")
+    captured = capsys.readouterr()
+    assert "checkpoints/12 is damaged" in captured.err
+    assert "parameters of step 9:" in captured.out
+    assert folder.name.startswith("step-9_")
+    assert sample(model, "num_images=1", "step=3").name.startswith("step-3_")
+
+
+def test_many_labels_do_not_make_a_name_that_is_too_long(model):
+    labels = ",".join(str(i % 10) for i in range(200))
+    folder = sample(model, f"labels={labels}", "num_images=2")
+    assert len(folder.name) < 200
+    assert arrays(folder)[1].tolist() == [0, 1]
+
+
+def test_images_that_are_not_finite_are_refused_and_not_drawn_black():
+    def draw(params, key, indices, labels):
+        finite = indices != 5
+        images = jnp.zeros((len(indices), 2, 2, 1), jnp.uint8)
+        return images, finite, Film(images[None], images[None])
+
+    def images(num):
+        return draw_images(draw, None, jax.random.key(0), num_images=num, batch_size=4)
+
+    images(5)  # image 5 fills the batch up, and nobody sees it
+    with pytest.raises(UserError, match="among 4 to 5 is not finite"):
+        images(6)

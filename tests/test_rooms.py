@@ -1,0 +1,145 @@
+"""The house rules that a parser can hold: who imports whom, and what nobody uses.
+
+    diffusion <- {training, evaluation, sampling} <- build <- commands <- cli <- main
+
+`models`, `data`, `images` and `plots` stand beside. A room that is not in the table may
+import itself and `errors`, until somebody decides otherwise and writes it down here.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+BESIDE = {"models", "data", "images", "plots", "devices", "config"}
+USERS = {"training", "evaluation", "sampling"}  # of the mathematics
+MAY_IMPORT = {
+    "errors": set(),
+    "diffusion": set(),
+    "plots": {"images"},
+    **{room: {"diffusion", "images", "devices"} for room in USERS},
+    "build": {"diffusion"} | BESIDE | USERS,
+    "commands": {"diffusion", "build"} | BESIDE | USERS,
+    "cli": {"commands", "config"},
+}
+SEE_A_CONFIG = {"config", "build", "commands", "cli"}
+OF_THE_MATHEMATICS = {"jax", "numpy"} | set(sys.stdlib_module_names)
+NOBODY_USES = {"torch", "torchvision", "tensorflow", "keras"} | {
+    "pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+}
+
+
+def imported(tree):
+    """Every imported module as a dotted name; of `from a import b`, `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def import_faults(room, tree):
+    for name in imported(tree):
+        root, *rest = name.split(".")
+        if any(is_private(part) for part in (root, *rest)):
+            yield f"{name} is private"
+        if root in NOBODY_USES:
+            yield f"{name} is not used here"
+        if root == "ml_collections" and room not in SEE_A_CONFIG:
+            yield f"{room} sees a config"
+        if root == "ddpm_jax" and rest:
+            allowed = MAY_IMPORT.get(room, set()) | {room, "errors"}
+            if rest[0] not in allowed and room != "__init__":
+                yield f"{room} imports {rest[0]}"
+        elif room == "diffusion" and root not in OF_THE_MATHEMATICS:
+            yield f"diffusion imports {root}"
+
+
+def use_faults(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if node.attr == "pmap":
+                yield "pmap is for old code"
+            if node.attr == "_src":
+                yield "_src is private"
+        if isinstance(node, ast.Name) and node.id == "pmap":
+            yield "pmap is for old code"
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            yield "allow_pickle runs code; False is the default"
+
+
+def faults(room, source):
+    tree = ast.parse(source)
+    return [*import_faults(room, tree), *use_faults(tree)]
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_keeps_the_rules(path):
+    assert faults(room_of(path), path.read_text()) == []
+
+
+def test_the_rooms_are_found():
+    rooms = {room_of(path) for path in SOURCES}
+    assert {"diffusion", "models", "data", "training", "build", "images"} <= rooms
+    assert len([path for path in SOURCES if room_of(path) == "diffusion"]) >= 8
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("diffusion", "from ddpm_jax.training.step import make_train_step"),
+        ("diffusion", "from ddpm_jax import models"),
+        ("diffusion", "import flax.linen as nn"),
+        ("models", "from ddpm_jax.diffusion import process"),
+        ("models", "import ddpm_jax.diffusion.process"),
+        ("data", "from ddpm_jax.images import to_float"),
+        ("images", "from ddpm_jax import data"),
+        ("training", "from ddpm_jax.models import UNet"),
+        ("training", "from ddpm_jax import build"),
+        ("build", "from ddpm_jax import cli"),
+        ("anything_new", "from ddpm_jax.diffusion import process"),
+        ("training", "from ml_collections import ConfigDict"),
+        ("models", "from jax._src import core"),
+        ("models", "def f():\n    from optax import _src"),
+        ("models", "import jax\njax._src.core"),
+        ("training", "import jax\njax.pmap(f)"),
+        ("training", "from jax import pmap\npmap(f)"),
+        ("training", "import pickle"),
+        ("data", "import numpy as np\nnp.load('a.npy', allow_pickle=True)"),
+        ("data", "def f():\n    import tensorflow as tf"),
+        ("data", "from torch import nn"),
+    ],
+)
+def test_each_rule_can_be_broken(room, source):
+    assert len(faults(room, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("diffusion", "import jax\nimport numpy as np\nfrom typing import Any"),
+        ("diffusion", "from ddpm_jax.errors import UserError"),
+        ("training", "from ddpm_jax.diffusion.losses import Loss"),
+        ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
+        ("data", "import tensorflow_datasets as tfds"),
+    ],
+)
+def test_what_is_allowed_is_not_a_fault(room, source):
+    assert faults(room, source) == []

@@ -1,0 +1,421 @@
+"""Checkpoints against real damage, real kills and other device counts."""
+
+import functools
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from absl import logging as absl_logging
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as ckpt
+from ddpm_jax.training.integrity import checksums
+from ddpm_jax.training.state import TrainState
+
+METADATA = {"config": {"lr": 1e-4, "shape": (32, 32, 3)}, "data": "sha256:ab"}
+AS_JSON = {"config": {"lr": 1e-4, "shape": [32, 32, 3]}, "data": "sha256:ab"}
+
+
+def make_state(step, width=32):
+    """A state in which every array follows from the step."""
+    kernel = np.random.default_rng(step).normal(size=(width, 16)).astype(np.float32)
+    params = {
+        "conv": {"kernel": jnp.asarray(kernel), "bias": jnp.full(16, step, jnp.float32)}
+    }
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    opt_state = optimizer.init(params)
+    _, opt_state = optimizer.update(params, opt_state)
+    ema = jax.tree.map(lambda x: x / 2, params)
+    return TrainState(jnp.int32(step), params, ema, opt_state)
+
+
+def abstract(state):
+    return jax.eval_shape(lambda: state)
+
+
+def assert_equal(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A work directory with steps 1 and 2; tests that harm it take a copy."""
+    workdir = tmp_path_factory.mktemp("saved")
+    with ckpt.open_checkpoints(workdir) as checkpoints:
+        ckpt.save(checkpoints, make_state(1), METADATA)
+        ckpt.save(checkpoints, make_state(2), METADATA)
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def restore(workdir, state=None, lines=None):
+    report = ([] if lines is None else lines).append
+    want = abstract(make_state(0) if state is None else state)
+    with ckpt.open_checkpoints(workdir) as checkpoints:
+        return ckpt.restore_latest(checkpoints, want, report=report)
+
+
+def test_a_state_comes_back_bit_for_bit(workdir):
+    state, step, metadata = restore(workdir)
+    assert_equal(state, make_state(2))
+    assert step == 2 and metadata == AS_JSON
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restore(tmp_path / "new") is None
+    assert ckpt.latest_step(tmp_path / "absent") is None
+    with pytest.raises(UserError, match="no checkpoint in"):
+        ckpt.read_metadata(tmp_path / "absent")
+
+
+def test_parameters_need_neither_optimiser_nor_model(workdir):
+    for name in ("params", "optimizer"):
+        shutil.rmtree(workdir / "checkpoints" / "2" / name)
+    assert_equal(ckpt.restore_params(workdir), make_state(2).ema_params)
+    assert_equal(ckpt.restore_params(workdir, ema=False, step=1), make_state(1).params)
+    with pytest.raises(UserError, match=r"damaged.*params.*use step 1"):
+        ckpt.restore_params(workdir, ema=False)
+    with pytest.raises(UserError, match=r"no checkpoint of step 7.*one of 1, 2"):
+        ckpt.restore_params(workdir, step=7)
+
+
+def test_last_few_and_every_nth_are_kept(tmp_path):
+    options = {"keep_last": 2, "keep_every": 4}
+    with ckpt.open_checkpoints(tmp_path, **options) as checkpoints:
+        for step in range(1, 11):
+            ckpt.save(checkpoints, make_state(step, width=2), {"seen": step})
+    assert ckpt.all_steps(tmp_path) == [4, 8, 9, 10]
+    assert ckpt.latest_step(tmp_path) == 10
+    assert ckpt.read_metadata(tmp_path, 8) == {"seen": 8}
+
+
+def test_a_step_is_saved_once(workdir):
+    with ckpt.open_checkpoints(workdir) as checkpoints:
+        ckpt.save(checkpoints, make_state(2), {"another": True}, wait=True)
+    assert ckpt.read_metadata(workdir) == AS_JSON
+
+
+def test_wait_means_on_disk(tmp_path):
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        ckpt.save(checkpoints, make_state(5), {}, wait=True)
+        assert_equal(ckpt.restore_params(tmp_path, step=5), make_state(5).ema_params)
+
+
+def test_the_state_may_be_donated_while_it_is_written(tmp_path):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def add_one(state):
+        return jax.tree.map(lambda x: x + 1, state)
+
+    def filled():
+        return {"w": jnp.zeros(3_000_000)}
+
+    state = TrainState(jnp.int32(0), filled(), filled(), filled())
+    with ckpt.open_checkpoints(tmp_path, keep_last=9) as checkpoints:
+        for _ in range(4):
+            ckpt.save(checkpoints, state, {})
+            for _ in range(5):
+                state = add_one(state)
+    for step in (0, 5, 10, 15):
+        raw = ckpt.restore_params(tmp_path, ema=False, step=step)["w"]
+        assert (float(raw.min()), float(raw.max())) == (step, step)
+
+
+def data_file(workdir, item="params"):
+    """The file that holds most of an item's numbers."""
+    files = (workdir / "checkpoints" / "2" / item).rglob("d/*")
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut_in_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def make_empty(path):
+    os.truncate(path, 0)
+
+
+def change_a_number(path):
+    text = path.read_text()
+    assert text.count("0.0001") == 1
+    path.write_text(text.replace("0.0001", "0.0002"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "blamed"),
+    [
+        (flip_a_bit, "params", "params: conv/kernel is not what was saved"),
+        (flip_a_bit, "optimizer", "optimizer: .* is not what was saved"),
+        (cut_in_half, "ema_params", "ema_params"),
+        (make_empty, "params", "params"),
+        (os.remove, "ema_params", "ema_params"),
+        (make_empty, "metadata", "metadata"),
+        (os.remove, "metadata", "metadata"),
+        (change_a_number, "metadata", "metadata: its text is not what was saved"),
+    ],
+)
+def test_damage_is_reported_set_aside_and_passed_over(workdir, harm, name, blamed):
+    path = workdir / "checkpoints/2/metadata/metadata.json"
+    harm(path if name == "metadata" else data_file(workdir, name))
+    lines = []
+    with ckpt.open_checkpoints(workdir) as checkpoints:
+        want = abstract(make_state(0))
+        found = ckpt.restore_latest(checkpoints, want, report=lines.append)
+        assert found[1:] == (1, AS_JSON)
+        assert_equal(found[0], make_state(1))
+        ckpt.save(checkpoints, make_state(2), METADATA)
+    assert len(lines) == 1 and "\n" not in lines[0]
+    assert str(workdir / "checkpoints" / "2") in lines[0]
+    assert re.search(blamed, lines[0]), lines[0]
+    assert (workdir / "checkpoints-damaged" / "2").is_dir()
+    assert_equal(restore(workdir)[0], make_state(2))
+
+
+def test_a_second_damaged_copy_does_not_replace_the_first(workdir):
+    for _ in range(2):
+        flip_a_bit(data_file(workdir))
+        with ckpt.open_checkpoints(workdir) as checkpoints:
+            found = ckpt.restore_latest(
+                checkpoints, abstract(make_state(0)), report=lambda line: None
+            )
+            assert found[1] == 1
+            ckpt.save(checkpoints, make_state(2), METADATA)
+    aside = sorted(p.name for p in (workdir / "checkpoints-damaged").iterdir())
+    assert aside == ["2", "2-1"]
+
+
+def test_if_all_are_damaged_nothing_is_moved(workdir):
+    for step in ("1", "2"):
+        os.remove(workdir / "checkpoints" / step / "metadata" / "metadata.json")
+    for _ in range(2):  # a second attempt must not start from nothing
+        with pytest.raises(UserError, match=r"every checkpoint.*2: metadata.*1: meta"):
+            restore(workdir)
+    assert ckpt.all_steps(workdir) == [1, 2]
+
+
+def test_another_model_is_not_damage(workdir):
+    wider = make_state(0, width=48)
+    with pytest.raises(UserError, match=r"another model.*float32\[32, 16\] there"):
+        restore(workdir, wider)
+    sgd = make_state(0).replace(opt_state=optax.sgd(0.1).init({}))
+    with pytest.raises(UserError, match="another model or optimiser: optimizer/opt"):
+        restore(workdir, sgd)
+    assert ckpt.all_steps(workdir) == [1, 2]
+
+
+def test_an_optimiser_without_arrays_can_be_saved(tmp_path):
+    state = make_state(3).replace(opt_state=optax.sgd(0.1).init({}))
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        ckpt.save(checkpoints, state, {})
+    assert_equal(restore(tmp_path, state)[0], state)
+
+
+def test_a_full_disk_is_the_users_error(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        ckpt.save(checkpoints, make_state(1), {}, wait=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        try:
+            with pytest.raises(UserError, match="could not write a checkpoint"):
+                ckpt.save(checkpoints, make_state(2, width=4000), {}, wait=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_equal(restore(tmp_path)[0], make_state(1))
+
+
+@pytest.mark.parametrize("name", ["keep_last", "keep_every"])
+def test_keeping_nothing_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name}=0 keeps no checkpoint"):
+        ckpt.open_checkpoints(tmp_path, **{name: 0})
+
+
+def test_metadata_that_json_cannot_hold_is_refused(tmp_path):
+    with (
+        ckpt.open_checkpoints(tmp_path) as checkpoints,
+        pytest.raises(TypeError, match="not JSON serializable"),
+    ):
+        ckpt.save(checkpoints, make_state(1), {"array": np.zeros(3)})
+    assert ckpt.all_steps(tmp_path) == []
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    try:
+        with ckpt.open_checkpoints(tmp_path) as checkpoints:
+            ckpt.save(checkpoints, make_state(1), METADATA)
+        restore(tmp_path)
+        ckpt.restore_params(tmp_path)
+    finally:
+        absl_logging.set_verbosity(before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_file_is_a_pickle(workdir):
+    # Every pickle of protocol 2 or later opens with b"\x80" and its protocol.
+    for path in (workdir / "checkpoints").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes()[:1] != b"\x80", path
+    json.loads((workdir / "checkpoints/2/metadata/metadata.json").read_text())
+
+
+def test_checksum_is_the_published_hash_at_position_zero():
+    # MurmurHash3_x86_32 of no bytes is its finaliser applied to the seed; the test
+    # vectors of the empty string are 0 for seed 0, 0x514E28B7 for seed 1 and
+    # 0x81F16F39 for seed 0xFFFFFFFF.
+    for seed, expected in ((0, 0), (1, 0x514E28B7), (0xFFFFFFFF, 0x81F16F39)):
+        assert checksums({"x": jnp.uint32(seed)}) == {"x": expected}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
+def test_checksum_sees_each_changed_element_and_exchanges(dtype):
+    x = np.zeros((8, 512), np.float32)
+    x[0, 0] = 1
+    original = checksums([jnp.asarray(x, dtype)])
+    seen = [original]
+    for place in ((0, 1), (1, 0), (2, 256), (7, 511)):
+        y = x.copy()
+        y[place] = 1
+        seen.append(checksums([jnp.asarray(y, dtype)]))  # one element changed
+        y[0, 0] = 0
+        seen.append(checksums([jnp.asarray(y, dtype)]))  # two exchanged
+    values = [s["0"] for s in seen]
+    assert len(set(values)) == len(values) == 9
+
+
+def test_checksum_sees_every_bit_of_a_float():
+    bits = np.float32(0.37).view(np.uint32) ^ (np.uint32(1) << np.arange(32))
+    flipped = [jnp.float32(0.37), *jnp.asarray(bits.astype(np.uint32).view(np.float32))]
+    assert len(set(checksums(flipped).values())) == 33
+
+
+EIGHT_DEVICES = """
+import sys, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+sys.path.insert(0, {tests!r})
+from test_checkpoints import METADATA, abstract, assert_equal, ckpt, make_state
+mesh = jax.make_mesh((8,), ("data",))
+assert len(jax.devices()) == 8
+def spread(leaf):
+    spec = PartitionSpec("data") if leaf.ndim else PartitionSpec()
+    return jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+want = jax.tree.map(spread, abstract(make_state(0)))
+with ckpt.open_checkpoints({workdir!r}) as checkpoints:
+    state, step, _ = ckpt.restore_latest(checkpoints, want)
+    assert_equal(state, make_state(2))
+    kernel = state.params["conv"]["kernel"]
+    assert kernel.addressable_shards[3].data.shape == (4, 16)
+    ckpt.save(checkpoints, state.replace(step=state.step + 7), METADATA)
+everywhere = NamedSharding(mesh, PartitionSpec())
+ema = ckpt.restore_params({workdir!r}, sharding=everywhere)
+assert ema["conv"]["kernel"].sharding.device_set == set(jax.devices())
+"""
+
+
+def test_one_device_to_eight_and_back(workdir):
+    code = EIGHT_DEVICES.format(tests=os.path.dirname(__file__), workdir=str(workdir))
+    run_python(code, JAX_NUM_CPU_DEVICES="8")
+    state, step, _ = restore(workdir)
+    assert step == 9
+    assert_equal(state.replace(step=jnp.int32(2)), make_state(2))
+    assert len(state.params["conv"]["kernel"].sharding.device_set) == 1
+
+
+def environment(**extra):
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **extra}
+
+
+def run_python(code, **extra):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+SAVE_FOR_EVER = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_checkpoints import abstract, ckpt, uniform_state
+with ckpt.open_checkpoints({workdir!r}) as checkpoints:
+    found = ckpt.restore_latest(checkpoints, abstract(uniform_state(0)))
+    step = found[1] if found else 0
+    while True:
+        step += 1
+        ckpt.save(checkpoints, uniform_state(step), {{"seen": step}})
+"""
+
+
+def uniform_state(step):
+    """Every element equals the step."""
+
+    def filled():
+        shapes = {"a": (300_000,), "b": (7,), "c": (100, 300)}
+        return {name: jnp.full(s, step, jnp.float32) for name, s in shapes.items()}
+
+    return TrainState(jnp.int32(step), filled(), filled(), filled())
+
+
+def unfinished(workdir):
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if not p.name.isdecimal()]
+
+
+def kill_while_saving(workdir, delay):
+    """Start a process that saves for ever, kill it some time into a later save."""
+    code = SAVE_FOR_EVER.format(tests=os.path.dirname(__file__), workdir=str(workdir))
+    start = ckpt.latest_step(workdir) or 0
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment())
+    try:
+        deadline = time.monotonic() + 30
+        while (ckpt.latest_step(workdir) or 0) < start + 2 or not unfinished(workdir):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.0005)
+        time.sleep(delay)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_killed_in_the_middle_of_a_save(tmp_path):
+    interrupted = 0
+    for delay in np.random.default_rng(0).uniform(0, 0.1, size=3):
+        kill_while_saving(tmp_path, delay)
+        interrupted += bool(unfinished(tmp_path))
+        newest = ckpt.latest_step(tmp_path)
+        lines = []
+        state, step, metadata = restore(tmp_path, uniform_state(0), lines)
+        assert lines == [] and unfinished(tmp_path) == []  # ignored, then cleaned up
+        assert step == newest and metadata == {"seen": step}
+        assert_equal(state, uniform_state(step))
+    assert interrupted  # otherwise no kill came during a save and nothing was shown
