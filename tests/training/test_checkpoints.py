@@ -91,7 +91,7 @@ def test_parameters_need_neither_optimiser_nor_model(workdir):
         shutil.rmtree(workdir / "checkpoints" / "2" / name)
     assert_equal(ckpt.restore_params(workdir), make_state(2).ema_params)
     assert_equal(ckpt.restore_params(workdir, ema=False, step=1), make_state(1).params)
-    with pytest.raises(UserError, match=r"damaged.*params.*use step 1"):
+    with pytest.raises(UserError, match=r"damaged.*params.*left: step 1"):
         ckpt.restore_params(workdir, ema=False)
     with pytest.raises(UserError, match=r"no checkpoint of step 7.*one of 1, 2"):
         ckpt.restore_params(workdir, step=7)
