@@ -26,10 +26,26 @@ examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
+  python main.py --mode=inpaint --workdir=runs/digits \\
+      --config.edit.image=digit.png --config.edit.mask=mask.png
 
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
-lists them all. Sampling needs no --config: a checkpoint carries its own.
+lists them all. All modes but train need no --config: a checkpoint carries its own.
 """
+
+# What can be done with a workdir, and by which function of `commands`; train apart.
+_MODES = {
+    "sample": "draw images",
+    "likelihood": "measure bits per dimension of a split of the data",
+    **{
+        "inpaint": "fill the masked part of a picture",
+        "image-to-image": "noise a picture to some level, and back (SDEdit)",
+        "interpolate": "walk from one picture to another",
+        "encode": "turn a picture into its noise, and back (DDIM inversion)",
+        "colorize": "give a grey picture its colours",
+        "upscale": "enlarge a small picture",
+    },
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--mode", choices=("train", "sample"), default="train")
+    parser.add_argument(
+        "--mode",
+        choices=("train", *_MODES),
+        default="train",
+        help="; ".join(f"{name}: {what}" for name, what in _MODES.items()),
+    )
     parser.add_argument("--config", metavar="FILE", help="a recipe, such as configs/*")
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
@@ -79,21 +100,27 @@ def _dispatch(
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
-    if mode == "sample":
-        cfg = trained_config(folder) if recipe is None else _load(recipe)
-        override(cfg, overrides)
-        # The same devices as in training, whose images are then the same bytes.
-        _use_all_cores(cfg.training.batch_size)
-        sample(cfg, folder)
-        return 0
-    if recipe is None:
+    if recipe is None and mode == "train":
         raise UserError(
             f"--mode=train needs a recipe; give --config=FILE with --workdir={workdir}."
         )
-    cfg = _load(recipe)
+    cfg = trained_config(folder) if recipe is None else _load(recipe)
     override(cfg, overrides)
+    # The same devices in every mode, whose images are then the same bytes.
     _use_all_cores(cfg.training.batch_size)
-    return train(cfg, folder)
+    if mode == "train":
+        return train(cfg, folder)
+    if mode == "sample":
+        sample(cfg, folder)
+    elif mode == "likelihood":
+        from ddpm_jax.commands.likelihood import likelihood
+
+        return likelihood(cfg, folder)
+    else:
+        from ddpm_jax.commands.edit import edit
+
+        edit(mode, cfg, folder)
+    return 0
 
 
 def _use_compilation_cache() -> None:

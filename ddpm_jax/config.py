@@ -23,6 +23,8 @@ def default() -> ConfigDict:
     config.diffusion = _diffusion()
     config.training = _training()
     config.sample = _sample()
+    config.edit = _edit()
+    config.likelihood = _likelihood()
     return config.lock()
 
 
@@ -54,6 +56,7 @@ def _model() -> ConfigDict:
             "dropout": 0.1,  # before the second convolution of a block
             "scale_shift": False,  # time scales and shifts features, not only adds
             "class_conditional": False,  # tell the network the label
+            "self_conditioning": False,  # show the network its own last x0
             "dtype": "float32",  # of the computation: float32 or bfloat16
             "remat": False,  # recompute blocks in the backward pass: less memory
         }
@@ -68,8 +71,16 @@ def _diffusion() -> ConfigDict:
             "t_range": placeholder(int),  # tell the network t * t_range / T
             "prediction": "eps",  # what the network outputs: eps, x0 or v
             "variance": "large",  # of the reverse step: small, large or learned
-            "loss": "simple",  # simple, weighted, mean, bound or hybrid
-            "times": "uniform",  # how training levels are drawn: or stratified
+            "zero_terminal_snr": False,  # rescale a table to end in pure noise
+            # simple, weighted, mean, bound or hybrid; or by SNR: truncated_snr,
+            # min_snr or p2
+            "loss": "simple",
+            "min_snr_gamma": 5.0,  # of min_snr: the most that an x0-error weighs
+            "p2_k": 1.0,  # of p2: the weight of the eps-error is 1 / (k + SNR)^gamma
+            "p2_gamma": 1.0,
+            # how training levels are drawn: uniform, stratified, antithetic or (for
+            # loss bound) importance
+            "times": "uniform",
         }
     )
 
@@ -86,6 +97,7 @@ def _training() -> ConfigDict:
             "adam_b1": 0.9,
             "adam_b2": 0.999,
             "ema_decay": 0.9999,  # of the averaged parameters, after a warm-up
+            "ema_stds": (),  # further averages, as shares of the run: docs/ema.md
             "label_dropout": 0.1,  # share of labels hidden, if class_conditional
             "report_every": 100,  # steps: progress, metrics.jsonl, TensorBoard
             "sample_every": 10_000,  # steps: a grid of samples; 0 for never
@@ -102,18 +114,68 @@ def _sample() -> ConfigDict:
         {
             "num_images": 64,
             "batch_size": 64,  # images drawn at a time, over all devices
-            "sampler": "ancestral",  # ancestral, ddim, heun or dpmpp_2m
+            "sampler": "ancestral",  # see build/names.py
             "num_steps": placeholder(int),  # unset: all T
-            "spacing": "trailing",  # of fewer steps; see build/names.py
+            "spacing": "trailing",  # or sections:20,10,10; see build/names.py
             "variance": placeholder(str),  # unset: that of config.diffusion
             "eta": 0.0,  # of ddim: 0 deterministic, 1 ancestral
+            "churn": 0.0,  # of euler and heun, EDM's S_churn: 0 deterministic
+            "churn_low": 0.0,  # S_tmin, as sigma / alpha
+            "churn_high": placeholder(float),  # S_tmax; unset: no bound
+            "churn_noise": 1.0,  # S_noise
+            "rtol": 1e-4,  # of adaptive
+            "atol": 1e-4,
             "clip": True,  # clamp the predicted x0 to [-1, 1]
+            "dynamic_percentile": 0.0,  # clip by each image's own range; 0: not, 0.995
+            "guidance_scale": 1.0,  # 1 conditional, 0 unconditional, more: guidance
+            "guidance_low": 0.0,  # guide only above this sigma / alpha
+            "guidance_high": placeholder(float),  # and up to this; unset: no bound
+            "guidance_rescale": 0.0,  # restore the contrast that guidance adds: 0 to 1
+            "classifier_scale": 0.0,  # guide by a classifier fitted to the data
             "labels": "",  # such as "7" or "0,1,2", repeated in turn; "": all in turn
             "seed": placeholder(int),  # unset: config.seed
             "ema": True,  # averaged parameters, not the raw ones
+            "ema_std": placeholder(float),  # length of an average built from ema_stds
             "step": placeholder(int),  # of the checkpoint; unset: the newest
             "film_frames": 16,  # frames of the film strip and the GIF
             "film_images": 8,  # images in them
+        }
+    )
+
+
+def _edit() -> ConfigDict:
+    return ConfigDict(
+        {
+            "image": "",  # a file, or data:7 of the data set; several with commas
+            "mask": "",  # of inpaint: a file, white where the picture is to be filled
+            "method": placeholder(str),  # unset: the mode's first in build/editing.py
+            "num_images": 4,  # made of each picture given, with different noise
+            "strength": 0.5,  # share of the chain that is run on a given picture
+            "num_points": 6,  # of a walk between two pictures
+            "factor": 2,  # of upscale
+            "weight": 1.0,  # of method guidance
+            "jump_length": 10,  # steps that repaint goes back
+            "num_resamples": 5,  # times that repaint walks each stretch
+            "iterations": 3,  # of the equation behind each step of an encoding
+        }
+    )
+
+
+def _likelihood() -> ConfigDict:
+    return ConfigDict(
+        {
+            "split": "test",  # of config.data.source
+            "method": "both",  # bound, ode or both
+            "num_images": placeholder(int),  # the first of the split; unset: all
+            "batch_size": 64,  # images measured at a time, over all devices
+            "seed": placeholder(int),  # unset: config.seed
+            "variance": placeholder(str),  # bound: unset: that of config.diffusion
+            "clip": True,  # bound: clamp the predicted x0 to [-1, 1], as in sampling
+            "num_steps": placeholder(int),  # bound: unset: all T
+            "ode_steps": placeholder(int),  # ODE: Runge-Kutta steps; unset: adaptive
+            "rtol": 1e-4,  # ODE: of the adaptive steps
+            "atol": 1e-4,
+            "num_probes": 1,  # ODE: sign vectors of the trace; 0: exact, D times dearer
         }
     )
 

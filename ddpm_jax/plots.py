@@ -74,6 +74,61 @@ def plot_loss(
     _save(path, figure)
 
 
+def plot_bound(
+    path: str | Path,
+    times: np.ndarray,
+    terms: np.ndarray,
+    rate: np.ndarray,
+    distortion: np.ndarray,
+    *,
+    title: str = "",
+) -> None:
+    """Draw the variational bound: its terms, what has been paid by t, and for what.
+
+    Args:
+        path: where to write the picture.
+        times: t of each term, rising [N]; t = 0 is the decoder.
+        terms: L_0, L_1, ..., bits/dim [N].
+        rate: bits/dim paid once x_t is known, [N].
+        distortion: root mean square error of x_0 predicted from x_t, 0..255, [N].
+        title: line above the picture.
+
+    Raises:
+        UserError: the file cannot be written.
+
+    The two panels on the right follow figure 5 of Ho et al. 2020.
+    """
+    figure = Figure(figsize=(13, 4.2), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 3)
+    shown = terms > 0  # a logarithm has no place for a term that rounding made 0
+    panels[0].plot(times[shown] + 1, terms[shown], color=_INK, linewidth=1.4)
+    panels[0].plot(times[:1] + 1, terms[:1], "o", color=_INK, markersize=4)
+    panels[0].set(xscale="log", yscale="log", xlabel="step t + 1 (1: the decoder)")
+    _name(panels[0], "terms of the bound", "bits/dim")
+    panels[1].plot(times, rate, color=_INK, linewidth=1.6)
+    panels[1].plot(times[:1], [rate[0] + terms[0]], "o", color=_INK, markersize=4)
+    panels[1].set(xlabel="t, from noise to image")
+    panels[1].invert_xaxis()
+    _name(panels[1], "rate: paid by t (dot: with the decoder)", "bits/dim")
+    panels[2].plot(rate, distortion, color=_INK, linewidth=1.6)
+    panels[2].set(xlabel="rate (bits/dim)", ylim=(0, None))
+    _name(panels[2], "distortion of the predicted image", "RMSE on 0..255")
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=11)
+    _save(path, figure)
+
+
+def _name(axes: Axes, title: str, unit: str) -> None:
+    axes.set_ylabel(unit)
+    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=8)
+
+
 def smooth(steps: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
     """Average each value with its neighbours in step, in logarithm.
 
@@ -127,8 +182,7 @@ def _draw_quartiles(
 def _finish(axes: Axes, title: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("training step")
-    axes.set_ylabel("loss")
-    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    _name(axes, title, "loss")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     low, high = axes.get_ylim()
     if high / low < 5:  # too few powers of ten to read the axis by them alone
@@ -137,10 +191,6 @@ def _finish(axes: Axes, title: str) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=8)
 
 
 def _save(path: str | Path, figure: Figure) -> None:

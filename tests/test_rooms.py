@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "cli": {"commands", "config"},
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli"}
-OF_THE_MATHEMATICS = {"jax", "numpy"} | set(sys.stdlib_module_names)
+OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
 NOBODY_USES = {"torch", "torchvision", "tensorflow", "keras"} | {
     "pickle",
     "cloudpickle",

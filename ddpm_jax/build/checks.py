@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
+from ddpm_jax.build.guidance import check_guidance
 from ddpm_jax.build.parts import schedule
-from ddpm_jax.build.sampling import sample_labels
+from ddpm_jax.build.sampling import levels, sample_labels
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.devices import check_batch_size
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import check_geometry
+from ddpm_jax.training.ema import MAX_STD
 
 
 def check(config: ConfigDict, info: DataInfo) -> None:
@@ -23,7 +25,9 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     """
     _check_names(config)
     _check_numbers(config)
+    _check_averages(config)
     _check_model(config, info)
+    _check_schedule(config)
     _check_variance(config)
     _check_sampling(config, info)
 
@@ -49,7 +53,6 @@ def _check_names(config: ConfigDict) -> None:
         "diffusion.times": names.TIMES,
         "training.decay": names.DECAYS,
         "sample.sampler": names.SAMPLERS,
-        "sample.spacing": names.SPACINGS,
         "sample.variance": (None, *names.VARIANCES),
     }
     for option, known in choices.items():
@@ -116,6 +119,27 @@ def _check_numbers(config: ConfigDict) -> None:
         )
 
 
+def _check_averages(config: ConfigDict) -> None:
+    stds, std = config.training.ema_stds, config.sample.ema_std
+    lengths = [("training.ema_stds", value) for value in stds]
+    for option, value in [*lengths, ("sample.ema_std", std)]:
+        number = isinstance(value, int | float) and 0 < value <= MAX_STD
+        if value is not None and not number:
+            raise UserError(
+                f"config.{option} has {value!r}, which is not in (0, {MAX_STD:.3f}]; "
+                "it is the length of an average as a share of the run, such as 0.05."
+            )
+    if len(set(stds)) < len(stds):
+        raise UserError(
+            f"config.training.ema_stds={stds} names an average twice; name each once."
+        )
+    if std is not None and not config.sample.ema:
+        raise UserError(
+            f"config.sample.ema_std={std} asks for averaged parameters and "
+            "config.sample.ema=False for raw ones; leave one of them out."
+        )
+
+
 def _check_model(config: ConfigDict, info: DataInfo) -> None:
     height, width, _ = info.image_shape
     check_geometry(
@@ -131,6 +155,33 @@ def _check_model(config: ConfigDict, info: DataInfo) -> None:
         raise UserError(
             f"config.model.class_conditional=True, but {info.name} has no labels; sort "
             "the images into one folder per class, or set it to False."
+        )
+
+
+def _check_schedule(config: ConfigDict) -> None:
+    name = config.diffusion.schedule
+    if name in names.CONTINUOUS:
+        tables = ", ".join(names.TABLES)
+        if config.diffusion.zero_terminal_snr:
+            raise UserError(
+                f"config.diffusion.zero_terminal_snr=True, but {name!r} is no table of "
+                f"betas; use one of {tables}, or set it to False."
+            )
+        if config.diffusion.times == "importance":
+            raise UserError(
+                f"config.diffusion.times='importance' counts levels, and schedule "
+                f"{name!r} is continuous; use one of {tables}, or times stratified."
+            )
+    for option in ("min_snr_gamma", "p2_k"):
+        if not 0 < config.diffusion[option] < math.inf:
+            raise UserError(
+                f"config.diffusion.{option}={config.diffusion[option]} must be "
+                "positive and finite."
+            )
+    if not 0 <= config.diffusion.p2_gamma < math.inf:
+        raise UserError(
+            f"config.diffusion.p2_gamma={config.diffusion.p2_gamma} must be finite and "
+            "not negative; 0 gives every level the same weight."
         )
 
 
@@ -152,18 +203,20 @@ def _check_variance(config: ConfigDict) -> None:
             "small or large."
         )
     noisiest = schedule(config).at(jnp.asarray(config.diffusion.num_levels - 1))
+    ending = f"config.diffusion.schedule={config.diffusion.schedule!r}"
+    if config.diffusion.zero_terminal_snr:
+        ending += " with zero_terminal_snr"
     if noisiest.alpha == 0 and config.diffusion.prediction == "eps":
         raise UserError(
-            f"config.diffusion.schedule={config.diffusion.schedule!r} ends in pure "
-            "noise, of which eps says nothing about x0; use prediction v or x0."
+            f"{ending} ends in pure noise, of which eps says nothing about x0; use "
+            "prediction v or x0."
         )
     if noisiest.alpha == 0 and config.diffusion.loss == "weighted":
         raise UserError(
-            f"config.diffusion.schedule={config.diffusion.schedule!r} ends in pure "
-            "noise, where the weight of the eps-error is infinite; use loss simple or "
-            "mean."
+            f"{ending} ends in pure noise, where the weight of the eps-error is "
+            "infinite; use loss simple or mean."
         )
-    if noisiest.alpha == 0 and config.sample.sampler in ("heun", "dpmpp_2m"):
+    if noisiest.alpha == 0 and config.sample.sampler in names.FROM_SIGNAL:
         raise UserError(
             f"config.sample.sampler={config.sample.sampler!r} cannot start from pure "
             f"noise, in which schedule {config.diffusion.schedule!r} ends; use "
@@ -184,4 +237,38 @@ def _check_sampling(config: ConfigDict, info: DataInfo) -> None:
             f"config.sample.eta={config.sample.eta} is not in [0, 1]; 0 is "
             "deterministic DDIM, 1 the ancestral sampler."
         )
+    _check_churn_and_tolerance(config)
+    check_guidance(config, info)
+    levels(config)  # refuses a spacing that fits neither the steps nor the schedule
     sample_labels(config, info)
+
+
+def _check_churn_and_tolerance(config: ConfigDict) -> None:
+    options = config.sample
+    if not 0 <= options.churn < math.inf:
+        raise UserError(
+            f"config.sample.churn={options.churn} is not 0 or more; 0 is the "
+            "deterministic sampler."
+        )
+    if options.churn and options.sampler not in ("euler", "heun"):
+        raise UserError(
+            f"config.sample.churn={options.churn} does nothing with sampler "
+            f"{options.sampler!r}; use euler or heun, or churn 0."
+        )
+    high = math.inf if options.churn_high is None else options.churn_high
+    if not 0 <= options.churn_low <= high:
+        raise UserError(
+            f"config.sample.churn_low={options.churn_low} and churn_high={high} are no "
+            "range of sigma / alpha; use 0 <= low <= high."
+        )
+    if not 0 < options.churn_noise < math.inf:
+        raise UserError(
+            f"config.sample.churn_noise={options.churn_noise} is not positive; 1 is as "
+            "much noise as the level asks for."
+        )
+    for name in ("rtol", "atol"):
+        if not 1e-6 <= options[name] < math.inf:
+            raise UserError(
+                f"config.sample.{name}={options[name]} is out of reach in float32; use "
+                "1e-6 or more, such as 1e-4."
+            )

@@ -3,36 +3,68 @@
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 
-from ddpm_jax.diffusion import losses, process, schedules
+from ddpm_jax.diffusion import grids, process, schedules, times
 from ddpm_jax.diffusion.schedules import Schedule
 
-SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {
-    "linear": lambda T: schedules.from_betas(schedules.linear_betas(T)),
-    "cosine": lambda T: schedules.from_betas(schedules.cosine_betas(T)),
-    "quadratic": lambda T: schedules.from_betas(schedules.quadratic_betas(T)),
-    "constant": lambda T: schedules.from_betas(schedules.constant_betas(T)),
-    "jsd": lambda T: schedules.from_betas(schedules.jsd_betas(T)),
-    "warmup10": lambda T: schedules.from_betas(schedules.warmup_betas(T, fraction=0.1)),
-    "warmup50": lambda T: schedules.from_betas(schedules.warmup_betas(T, fraction=0.5)),
-    "sigmoid": lambda T: schedules.from_betas(schedules.sigmoid_betas(T)),
+TABLES: Mapping[str, Callable[[int], np.ndarray]] = {  # T -> betas
+    "linear": schedules.linear_betas,
+    "cosine": schedules.cosine_betas,
+    "quadratic": schedules.quadratic_betas,
+    "constant": schedules.constant_betas,
+    "jsd": schedules.jsd_betas,
+    "warmup10": lambda T: schedules.warmup_betas(T, fraction=0.1),
+    "warmup50": lambda T: schedules.warmup_betas(T, fraction=0.5),
+    "sigmoid": schedules.sigmoid_betas,
+}
+CONTINUOUS: Mapping[str, Callable[[int], Schedule]] = {
     "linear_logsnr": lambda T: schedules.linear_logsnr(num_levels=T),
     "cosine_logsnr": lambda T: schedules.cosine_logsnr(num_levels=T),
 }
+SCHEDULES = (*TABLES, *CONTINUOUS)
 PREDICTIONS = {kind.name: kind for kind in (process.EPS, process.X0, process.V)}
 VARIANCES = {
     "small": process.small_variance,
     "large": process.large_variance,
     "learned": process.learned_variance,
 }
-LOSSES = ("simple", "weighted", "mean", "bound", "hybrid")
-TIMES = {"uniform": losses.uniform_times, "stratified": losses.stratified_times}
-SPACINGS = {
-    "trailing": schedules.trailing_steps,
-    "leading": schedules.leading_steps,
-    "linear": schedules.linear_steps,
-    "quadratic": schedules.quadratic_steps,
+LOSSES = (
+    "simple",
+    "weighted",
+    "mean",
+    "bound",
+    "hybrid",
+    "truncated_snr",
+    "min_snr",
+    "p2",
+)
+TIMES: Mapping[str, Callable[[int], times.TimeSampler]] = {
+    "uniform": lambda T: times.UNIFORM,
+    "stratified": lambda T: times.STRATIFIED,
+    "antithetic": lambda T: times.ANTITHETIC,
+    "importance": times.importance,
 }
-SAMPLERS = ("ancestral", "ddim", "heun", "dpmpp_2m")
+SPACINGS = {
+    "trailing": grids.trailing_steps,
+    "leading": grids.leading_steps,
+    "linear": grids.linear_steps,
+    "quadratic": grids.quadratic_steps,
+}
+CONTINUOUS_GRIDS = {"karras": grids.karras_grid, "logsnr": grids.logsnr_grid}
+SAMPLERS = (
+    "ancestral",
+    "ddim",
+    "euler",
+    "heun",
+    "adaptive",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "dpmpp_2m_sde",
+    "unipc",
+    "unipc_3",
+    "pndm",
+)
+FROM_SIGNAL = ("euler", "heun", "adaptive")  # cannot start from pure noise
 DECAYS = ("constant", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

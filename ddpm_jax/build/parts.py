@@ -10,9 +10,16 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.diffusion import losses
+from ddpm_jax.diffusion import losses, weights
 from ddpm_jax.diffusion.likelihood import decoder_variance
-from ddpm_jax.diffusion.schedules import Schedule, scale_time
+from ddpm_jax.diffusion.schedules import (
+    Schedule,
+    from_betas,
+    scale_time,
+    zero_terminal_snr,
+)
+from ddpm_jax.diffusion.self_conditioning import HINT, hints
+from ddpm_jax.diffusion.times import TimeSampler
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training.objective import Objective, make_objective
 from ddpm_jax.training.step import make_optimizer, warmup_schedule
@@ -24,7 +31,14 @@ _INIT, _TRAIN, _SAMPLE = 0, 1, 2
 def schedule(config: ConfigDict) -> Schedule:
     """Build the noise schedule."""
     T, t_range = config.diffusion.num_levels, config.diffusion.t_range
-    built = names.SCHEDULES[config.diffusion.schedule](T)
+    name = config.diffusion.schedule
+    if name in names.CONTINUOUS:
+        built = names.CONTINUOUS[name](T)
+    else:
+        betas = names.TABLES[name](T)
+        if config.diffusion.zero_terminal_snr:
+            betas = zero_terminal_snr(betas)
+        built = from_betas(betas)
     return built if t_range is None else scale_time(built, t_range / T)
 
 
@@ -53,10 +67,11 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
     )
 
 
-def network(unet: UNet) -> Callable[..., jax.Array]:
+def network(unet: UNet, *, self_conditioning: bool = False) -> Callable[..., jax.Array]:
     """Wrap a U-Net as (params, x_t, t, cond, dropout_key=None) -> output.
 
-    With a dropout key the network is in training, without one it is not.
+    With a dropout key the network is in training, without one it is not. A
+    self-conditioned one sees `cond["x0"]` as further channels, zeros if it is left out.
     """
 
     def apply(
@@ -66,9 +81,14 @@ def network(unet: UNet) -> Callable[..., jax.Array]:
         cond: Any,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        label = None if cond is None else cond["label"]
+        cond = cond or {}
+        label = cond.get("label")
         train = dropout_key is not None
         rngs = {"dropout": dropout_key} if train else None
+        if self_conditioning:
+            x0 = cond.get(HINT)
+            x0 = jnp.zeros_like(x_t) if x0 is None else x0
+            x_t = jnp.concatenate([x_t, x0], axis=-1)
         return unet.apply({"params": params}, x_t, t, label, train=train, rngs=rngs)
 
     return apply
@@ -77,28 +97,43 @@ def network(unet: UNet) -> Callable[..., jax.Array]:
 def init_params(config: ConfigDict, unet: UNet, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
     key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
-    x = jnp.zeros((1, *info.image_shape))
+    height, width, channels = info.image_shape
+    seen = channels * (2 if config.model.self_conditioning else 1)
+    x = jnp.zeros((1, height, width, seen))
     return jax.jit(unet.init)(key, x, jnp.zeros((1,)))["params"]
 
 
 def objective(config: ConfigDict, unet: UNet, info: DataInfo) -> Objective:
     """Build what training descends."""
     the_schedule = schedule(config)
+    hint = None
+    if config.model.self_conditioning:
+        hint = hints(
+            names.PREDICTIONS[config.diffusion.prediction],
+            learns_variance=config.diffusion.variance == "learned",
+        )
     return make_objective(
-        network(unet),
+        network(unet, self_conditioning=config.model.self_conditioning),
         the_schedule,
         _loss(config, the_schedule),
         flip=config.data.flip,
         num_classes=num_classes(config, info),
         label_dropout=config.training.label_dropout,
-        times=names.TIMES[config.diffusion.times],
+        times=time_sampler(config),
+        hint=hint,
     )
+
+
+def time_sampler(config: ConfigDict) -> TimeSampler:
+    """Build what draws training levels; its memory is part of the training state."""
+    return names.TIMES[config.diffusion.times](config.diffusion.num_levels)
 
 
 def _loss(config: ConfigDict, the_schedule: Schedule) -> losses.Loss:
     kind = names.PREDICTIONS[config.diffusion.prediction]
     variance = names.VARIANCES[config.diffusion.variance]
     first = decoder_variance(the_schedule)
+    options = config.diffusion
     T = config.diffusion.num_levels
     learned = config.diffusion.variance == "learned"
     table = {
@@ -110,6 +145,13 @@ def _loss(config: ConfigDict, the_schedule: Schedule) -> losses.Loss:
         ),
         # 0.001 at T = 4000 in units of a T-step bound: Nichol and Dhariwal 2021.
         "hybrid": lambda: losses.hybrid_loss(kind, variance, first, T),
+        "truncated_snr": lambda: weights.snr_weighted_loss(kind, weights.truncated_snr),
+        "min_snr": lambda: weights.snr_weighted_loss(
+            kind, weights.min_snr(options.min_snr_gamma)
+        ),
+        "p2": lambda: weights.snr_weighted_loss(
+            kind, weights.p2(options.p2_k, options.p2_gamma)
+        ),
     }
     return table[config.diffusion.loss]()
 

@@ -1,29 +1,34 @@
 """From a config to the parts of sampling: denoiser, sampler, levels, labels."""
 
+import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
+from ddpm_jax.build.guidance import guided
 from ddpm_jax.build.parts import network, num_classes, schedule
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.diffusion import samplers
-from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0, from_network
-from ddpm_jax.diffusion.schedules import Level, grid
+from ddpm_jax.diffusion import karras, multistep, ode, samplers
+from ddpm_jax.diffusion.denoisers import Denoiser, from_network
+from ddpm_jax.diffusion.grids import grid, section_steps
+from ddpm_jax.diffusion.schedules import Level, level_at_logsnr
+from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
 
 
 def denoiser(config: ConfigDict, unet: UNet, params: Any) -> Denoiser:
-    """Build the denoiser that samplers see."""
+    """Build the denoiser that samplers see, guidance and clipping included."""
     built = from_network(
-        network(unet),
+        network(unet, self_conditioning=config.model.self_conditioning),
         params,
         names.PREDICTIONS[config.diffusion.prediction],
         learns_variance=config.diffusion.variance == "learned",
     )
-    return clip_x0(built) if config.sample.clip else built
+    return guided(config, unet, built)
 
 
 def sampler(config: ConfigDict) -> samplers.Sampler:
@@ -32,16 +37,86 @@ def sampler(config: ConfigDict) -> samplers.Sampler:
     table = {
         "ancestral": lambda: samplers.ancestral(variance),
         "ddim": lambda: samplers.ddim(config.sample.eta),
-        "heun": samplers.heun,
-        "dpmpp_2m": samplers.dpmpp_2m,
+        "euler": lambda: karras.euler(_churn(config)),
+        "heun": lambda: karras.heun(_churn(config)),
+        "adaptive": lambda: ode.adaptive(
+            schedule(config), rtol=config.sample.rtol, atol=config.sample.atol
+        ),
+        "dpmpp_2m": multistep.dpmpp_2m,
+        "dpmpp_3m": multistep.dpmpp_3m,
+        "dpmpp_2m_sde": multistep.dpmpp_2m_sde,
+        "unipc": multistep.unipc,
+        "unipc_3": lambda: multistep.unipc(3),
+        "pndm": multistep.pndm,
     }
-    return table[config.sample.sampler]()
+    built = table[config.sample.sampler]()
+    return self_conditioned(built) if config.model.self_conditioning else built
 
 
 def levels(config: ConfigDict) -> Level:
-    """Lay out the levels that `config.sample` visits, [N + 1]."""
-    num_steps = config.sample.num_steps or config.diffusion.num_levels
-    return grid(schedule(config), num_steps, names.SPACINGS[config.sample.spacing])
+    """Lay out the levels that `config.sample` visits, [N + 1].
+
+    Raises:
+        UserError: if the spacing is not known, or does not fit the steps or schedule.
+    """
+    steps, spacing = num_steps(config), config.sample.spacing
+    if spacing in names.CONTINUOUS_GRIDS:
+        return names.CONTINUOUS_GRIDS[spacing](schedule(config), steps)
+    sections = _sections(spacing)
+    return grid(
+        schedule(config),
+        steps,
+        section_steps(sections) if sections else names.SPACINGS[spacing],
+    )
+
+
+def num_steps(config: ConfigDict) -> int:
+    """Count the steps of `config.sample`.
+
+    Left unset it is all T, or what the sections add up to, or, for the adaptive method,
+    whose grid decides nothing else, as many as the film has frames after the first.
+
+    Raises:
+        UserError: if the spacing is not known.
+    """
+    options, T = config.sample, config.diffusion.num_levels
+    sections = _sections(options.spacing)
+    if options.num_steps is not None:
+        return options.num_steps
+    if sections:
+        return sum(sections)
+    if options.sampler == "adaptive":
+        return min(T, max(1, options.film_frames - 1))
+    return T
+
+
+def _sections(spacing: str) -> tuple[int, ...] | None:
+    """Read "sections:10,10,20"; None for the spacings that are one word."""
+    if spacing in names.SPACINGS or spacing in names.CONTINUOUS_GRIDS:
+        return None
+    word, _, counts = spacing.partition(":")
+    counts = [count.strip() for count in counts.split(",")]
+    if word != "sections" or not all(c.isdecimal() and int(c) for c in counts):
+        listed = ", ".join([*names.SPACINGS, *names.CONTINUOUS_GRIDS])
+        raise UserError(
+            f"config.sample.spacing={spacing!r} is not known; use {listed}, or steps "
+            "by section from the image to the noise, such as sections:20,10,10."
+        )
+    return tuple(int(count) for count in counts)
+
+
+def _churn(config: ConfigDict) -> karras.Churn | None:
+    options = config.sample
+    if options.churn == 0:
+        return None
+    return karras.Churn(
+        partial(level_at_logsnr, schedule(config)),
+        amount=options.churn,
+        num_steps=num_steps(config),
+        low=options.churn_low,
+        high=math.inf if options.churn_high is None else options.churn_high,
+        noise=options.churn_noise,
+    )
 
 
 def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
@@ -55,6 +130,8 @@ def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
     """
     asked, count = config.sample.labels.strip(), config.sample.num_images
     classes = num_classes(config, info)
+    if config.sample.classifier_scale and info.label_names is not None:
+        classes = len(info.label_names)  # for the classifier, if not the network
     if classes is None:
         if asked:
             raise UserError(

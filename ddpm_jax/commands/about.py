@@ -17,6 +17,9 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
+# What may differ from the config a model was trained with.
+_FREE_OPTIONS = ("sample.", "edit.", "likelihood.", "data.data_dir", "training.")
+
 
 def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
     """Describe a run so that its parameters can be used with no other knowledge."""
@@ -48,6 +51,8 @@ def _logsnr_probe(cfg: ConfigDict) -> list[float]:
 
 def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
     """Refuse a schedule that is not the one the parameters were trained with."""
+    if "schedule" not in about:
+        return  # written before it was noted
     trained, now = about["schedule"]["logsnr"], _logsnr_probe(cfg)
     if not np.allclose(trained, now, rtol=1e-4, atol=1e-4):
         raise UserError(
@@ -117,7 +122,7 @@ def trained_config(workdir: Path) -> ConfigDict:
     try:
         return config.from_json(stored["config"])
     except UserError as error:
-        version = stored["versions"]["ddpm_jax"]
+        version = stored.get("versions", {}).get("ddpm_jax", "of another version")
         raise UserError(
             f"the model in {workdir} was trained by ddpm_jax {version}, this is "
             f"{ddpm_jax.__version__}: {error}"
@@ -141,10 +146,11 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     changed = [
         line
         for line in config.differences(trained_config(workdir), cfg)
-        if not line.startswith(("sample.", "data.data_dir", "training."))
+        if not line.startswith(_FREE_OPTIONS)
     ]
     if changed:
         raise UserError(
             f"the model in {workdir} was trained with other options "
-            f"({'; '.join(changed)}); only config.sample.* may be changed now."
+            f"({'; '.join(changed)}); only config.sample, config.edit and "
+            "config.likelihood may be changed now."
         )

@@ -15,15 +15,10 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, images, sampling
 from ddpm_jax.build import DataInfo
-from ddpm_jax.commands.about import (
-    check_same_model,
-    check_schedule,
-    info_of,
-    usable_step,
-)
-from ddpm_jax.devices import data_mesh, describe, replicated
+from ddpm_jax.commands.model import make_folder, open_model
+from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.devices import describe
 from ddpm_jax.errors import UserError
-from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.state import TrainState
 
 
@@ -36,60 +31,35 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
-    check_same_model(cfg, workdir)
-    step = cfg.sample.step
-    if step is None:
-        step = usable_step(workdir, lambda line: print(line, file=sys.stderr))
-    about = store.read_metadata(workdir, step)
-    info = info_of(about)
-    build.check(cfg, info)
-    check_schedule(cfg, about)
-
-    folder = sample_folder(cfg, workdir, step)
-    _make(folder)
-    mesh = data_mesh()
-    unet = build.model(cfg, info)
-    params = store.restore_params(
-        workdir, ema=cfg.sample.ema, step=step, sharding=replicated(mesh)
-    )
-    which = "averaged (EMA)" if cfg.sample.ema else "raw"
-    num_steps = cfg.sample.num_steps or cfg.diffusion.num_levels
+    trained = open_model(cfg, workdir)
+    info, mesh = trained.info, trained.mesh
+    folder = make_folder(sample_folder(cfg, workdir, trained.step))
     print(
-        f"Drawing {cfg.sample.num_images} images with the {which} parameters of step "
-        f"{step:,}: {cfg.sample.sampler}, {num_steps} steps, on {describe()}.",
+        f"Drawing {cfg.sample.num_images} images with {trained.described}: "
+        f"{cfg.sample.sampler}, {build.num_steps(cfg)} steps, on {describe()}.",
         flush=True,
     )
     started = time.perf_counter()
-    draw = _draw_of(cfg, info, unet, mesh)
+    draw = _draw_of(cfg, info, trained.unet, mesh)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
     with bar:
-        drawn, film = _draw_all(cfg, info, draw, params, on_batch=bar.update)
+        drawn, film = _draw_all(cfg, info, draw, trained.params, on_batch=bar.update)
     seconds = time.perf_counter() - started
     record = {
         "seconds": round(seconds, 2),
-        "checkpoint_step": step,
-        "parameters": "ema" if cfg.sample.ema else "raw",
+        "checkpoint_step": trained.step,
+        "parameters": parameters_name(cfg),
         "sample": config.to_json(cfg)["sample"],
         "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
         "device": describe(),
-        "versions": about["versions"],
+        "versions": trained.about.get("versions", {}),
     }
     _write_samples(cfg, info, folder, drawn, film, record)
     _write_forward(cfg, folder)
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
-
-
-def _make(folder: Path) -> None:
-    """Make the folder before the work, so that none is lost for want of a place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make {folder} ({error.strerror}); change what its name is made of."
-        ) from error
 
 
 def _write_forward(cfg: ConfigDict, folder: Path) -> None:
@@ -168,6 +138,14 @@ def _draw_all(
     )
 
 
+# Options of `config.sample` that a folder's name shows, or that change no image in it.
+_NAMED = {
+    *("ema", "ema_std", "step", "sampler", "variance", "eta", "num_steps", "spacing"),
+    *("guidance_scale", "seed", "num_images", "clip", "labels"),
+}
+_OF_NO_MATTER = {"batch_size", "film_frames", "film_images"}
+
+
 def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
     """Name the folder of a drawing after all that decides what is in it."""
     options = cfg.sample
@@ -177,24 +155,33 @@ def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
         method += f"-{options.variance or cfg.diffusion.variance}"
     elif method == "ddim":
         method += f"-{options.eta:g}"
-    parts = [
-        f"step-{step}",
-        "ema" if options.ema else "raw",
-        method,
-        f"{options.num_steps or cfg.diffusion.num_levels}-steps",
-        f"seed-{seed}",
-        f"{options.num_images}-images",
-    ]
-    if options.num_steps is not None:
-        parts[3] += f"-{options.spacing}"
+    steps = f"{build.num_steps(cfg)}-steps"
+    if options.num_steps is not None or options.spacing != "trailing":
+        steps += "-" + options.spacing.replace(":", "-").replace(",", "-")
+    parts = [f"step-{step}", parameters_name(cfg), method, steps, f"seed-{seed}"]
+    parts.append(f"{options.num_images}-images")
+    if options.guidance_scale != 1:
+        parts.append(f"guidance-{options.guidance_scale:g}")
     if not options.clip:
         parts.append("unclipped")
     if options.labels:
         labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
-        if len(labels) > 60:  # a file system takes names of 255 bytes
-            labels = hashlib.sha256(labels.encode()).hexdigest()[:12]
-        parts.append(f"labels-{labels}")
+        parts.append(f"labels-{_short(labels)}")
+    rest = {
+        name: value
+        for name, value in options.items()
+        if name not in _NAMED | _OF_NO_MATTER and value != config.default().sample[name]
+    }
+    if rest:
+        said = "_".join(f"{name}-{value}" for name, value in sorted(rest.items()))
+        parts.append(_short(said.replace("/", "-")))
     return workdir / "samples" / "_".join(parts)
+
+
+def _short(text: str) -> str:
+    """Replace a long text by its hash: a file system takes names of 255 bytes."""
+    long = len(text) > 60
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if long else text
 
 
 def make_preview(
@@ -209,6 +196,8 @@ def make_preview(
     quick = cfg.copy_and_resolve_references()
     quick.sample.sampler = "ddim"
     quick.sample.eta = 0.0
+    quick.sample.spacing = "trailing"
+    quick.sample.churn = 0.0
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     draw = _draw_of(quick, info, unet, mesh)

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, plots
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
+from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.sample import (
     make_preview,
     sample,
@@ -38,6 +39,8 @@ CONFIG_FILE = "config.json"
 # A run may be taken up again with other values of these, and stays the same run.
 _FREE_OPTIONS = (
     "data.data_dir",
+    "edit.",
+    "likelihood.",
     "sample.",
     "training.checkpoint_every",
     "training.keep_every",
@@ -74,6 +77,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     info = build.data_info(source)
     build.check(cfg, info)
     build.check_batch(cfg)
+    check_tracks(cfg, cfg.training.ema_stds)
     _check_workdir(cfg, workdir)
     newest = store.latest_step(workdir)
     done = newest is not None and newest >= cfg.training.num_steps
@@ -177,7 +181,12 @@ def _write_config(cfg: ConfigDict, workdir: Path) -> None:
 
 def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
     def fresh() -> TrainState:
-        return init_state(build.init_params(run.cfg, run.unet, run.info), run.optimizer)
+        return init_state(
+            build.init_params(run.cfg, run.unet, run.info),
+            run.optimizer,
+            memory=build.time_sampler(run.cfg).init(),
+            num_tracks=len(run.cfg.training.ema_stds),
+        )
 
     everywhere = replicated(run.mesh)
     abstract = jax.tree.map(
@@ -194,10 +203,13 @@ def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
             f"the data of this run have changed since step {step} (fingerprint {was}, "
             f"now {now}); restore them, or use another --workdir."
         )
-    if stored["num_devices"] != jax.device_count():
+    # Older versions did not note it; that is no reason to refuse their runs.
+    num_devices = jax.device_count()
+    num_before = stored.get("num_devices", num_devices)
+    if num_before != num_devices:
         print(
-            f"note: {stored['num_devices']} device(s) so far, {jax.device_count()} "
-            "now; sums over a batch are rounded in another order from here on.",
+            f"note: {num_before} device(s) so far, {num_devices} now; sums over a "
+            "batch are rounded in another order from here on.",
             file=sys.stderr,
         )
     return state
@@ -252,6 +264,7 @@ def _advance(
                 run.optimizer,
                 ema_target=options.ema_decay,
                 mesh=run.mesh,
+                ema_stds=tuple(options.ema_stds),
             ),
             _onto_devices(data.iterate(stream, start), run.mesh),
             build.train_key(cfg),

@@ -9,6 +9,7 @@ Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train
 """
 
 from ddpm_jax.data.dataset import Arrays, Dataset, Records, decoded, in_memory
+from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once
 from ddpm_jax.data.sources import load
 
@@ -19,7 +20,10 @@ __all__ = [
     "batches",
     "decoded",
     "in_memory",
+    "indices_of",
     "iterate",
     "load",
     "once",
+    "read_mask",
+    "read_picture",
 ]

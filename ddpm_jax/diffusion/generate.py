@@ -70,8 +70,8 @@ def generate(
     s = jax.tree.map(lambda leaf: leaf[1:], levels)
     keys = fold_each(keys, _STEPS)
 
-    def bound(x: jax.Array, level: Level) -> Any:
-        return denoise(x, level, cond)
+    def bound(x: jax.Array, level: Level, also: dict | None = None) -> Any:
+        return denoise(x, level, cond if also is None else {**(cond or {}), **also})
 
     def advance(state: Any, index: jax.Array, t: Level, s: Level) -> tuple[Any, Info]:
         return sampler.step(fold_each(keys, index), bound, state, t, s)

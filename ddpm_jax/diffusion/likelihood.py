@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import log_ndtr
 
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
@@ -150,6 +151,52 @@ class Bound(NamedTuple):
         return self.prior + jnp.sum(self.steps, axis=0)
 
 
+class RateDistortion(NamedTuple):
+    """What is known of an image on the way, when x_t arrives for t = T-1 down to 0.
+
+    Attributes:
+        rate: bits/dim spent on x_t and all noisier ones, mean over images, [T].
+        distortion: root mean square error of the x_0 predicted from x_t, over all
+            images and dimensions, on the scale 0..255, [T].
+        rate_error: standard error of the rate over images, [T]; NaN for one image.
+        distortion_error: that of the distortion, to first order, [T].
+    """
+
+    rate: np.ndarray
+    distortion: np.ndarray
+    rate_error: np.ndarray
+    distortion_error: np.ndarray
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Estimate that of the mean over the last axis, of n entries; NaN if n is 1."""
+    count = values.shape[-1]
+    if count < 2:
+        return np.full(values.shape[:-1], np.nan)
+    return np.std(values, axis=-1, ddof=1) / np.sqrt(count)
+
+
+def rate_distortion(bound: Bound) -> RateDistortion:
+    """Read the bound as a progressive code: float64 NumPy, outside of jit.
+
+    Whoever has x_T has paid L_T, and each next x_t costs its term: so entry t of the
+    rate is L_T + L_{T-1} + ... + L_{t+1}, the terms being numbered as `Bound.steps`.
+    Entry 0, where x_1 of the papers is known and only L_0 is missing, is the rate and
+    distortion of [H], section 4.3; the whole curve is that of its figure 5 and table 4.
+    """
+    prior, steps, mse = (
+        np.asarray(a, np.float64) for a in (bound.prior, bound.steps, bound.x0_mse)
+    )
+    paid = np.cumsum(np.concatenate([prior[None], steps[:0:-1]]), axis=0)[::-1]
+    rmse = np.sqrt(mse.mean(-1))
+    return RateDistortion(
+        rate=paid.mean(-1),
+        distortion=127.5 * rmse,
+        rate_error=standard_error(paid),
+        distortion_error=127.5 * standard_error(mse) / (2.0 * rmse),
+    )
+
+
 def variational_bound(
     keys: jax.Array,
     denoise: Denoiser,
@@ -163,7 +210,8 @@ def variational_bound(
 
     Args:
         keys: typed keys [B], one per image.
-        denoise: the model (unclipped: clipping is not part of p).
+        denoise: the model. Clipped or not makes two different p; the one that a
+            sampler with clipping draws from, and [H] evaluate, is the clipped one.
         x0: 8-bit data on [-1, 1], float32 [B, ...].
         levels: leaves [T + 1], noisiest first, from `grid`.
         variance: of the reverse steps.

@@ -8,13 +8,12 @@ variance sigma^2 only the means differ, and the term is, up to a constant,
     (c)  |eps - eps_hat|^2           the weight dropped: L_simple        [H] eq. (14)
 
 (a) = `mean_loss` and (b) = `weighted_loss` are equal, as a test shows for both
-variances; (c) = `simple_loss` is what Algorithm 1 descends.
+variances; (c) = `simple_loss` is what Algorithm 1 descends. `weights` has others.
 
 A loss is a function (output of the network, what was noised) -> one value per example,
 `[B]`: a mean over dimensions, so that losses of different image sizes compare.
 
-Sources: [H] Ho, Jain, Abbeel 2020; [N] Nichol and Dhariwal 2021; [K] Kingma et al.
-2021, appendix I.1 (stratified times).
+Sources: [H] Ho, Jain, Abbeel 2020; [N] Nichol and Dhariwal 2021.
 """
 
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from ddpm_jax.diffusion.process import (
     posterior,
 )
 from ddpm_jax.diffusion.schedules import Level, Schedule
+from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
 
 
 class Noised(NamedTuple):
@@ -44,38 +44,34 @@ class Noised(NamedTuple):
     t: Level  # leaves [B]
     s: Level  # leaves [B], one step cleaner
     index: jax.Array  # [B], t in 0..T-1
+    weight: jax.Array | float = 1.0  # [B], of the draw of t: see `times`
 
 
 Loss = Callable[[jax.Array, Noised], jax.Array]
 """(output [B, ...], Noised) -> [B]."""
 
 
-def uniform_times(key: jax.Array, num: int) -> jax.Array:
-    """Draw independent u in [0, 1): [num]."""
-    return jax.random.uniform(key, (num,))
-
-
-def stratified_times(key: jax.Array, num: int) -> jax.Array:
-    """Draw u evenly spread over [0, 1), with one common random offset: [num].
-
-    Each u alone is uniform, so the loss is unbiased, but a batch covers all levels and
-    its mean scatters less. Source: [K], appendix I.1.
-    """
-    return (jax.random.uniform(key) + jnp.arange(num) / num) % 1.0
+Hint = Callable[[Network, Any, jax.Array, Level, Cond], Cond]
+"""(network, params, x_t, level, cond) -> cond, with more in it for the network."""
 
 
 def noise_data(
     key: jax.Array,
     x0: jax.Array,
     schedule: Schedule,
-    times: Callable[[jax.Array, int], jax.Array] = uniform_times,
+    times: TimeSampler = UNIFORM,
+    memory: Any = (),
 ) -> Noised:
-    """Draw levels and noise for a batch x0 [B, ...]: lines 2 to 4 of Algorithm 1."""
+    """Draw levels and noise for a batch x0 [B, ...]: lines 2 to 4 of Algorithm 1.
+
+    `memory` is what `times` remembers, from its `init` or `update`.
+    """
     key_t, key_eps = jax.random.split(key)
-    index = schedule.draw(times(key_t, x0.shape[0]))
+    u, weight = times.draw(key_t, x0.shape[0], memory)
+    index = schedule.draw(u)
     t, s = schedule.at(index), schedule.at(index - 1)
     eps = jax.random.normal(key_eps, x0.shape, x0.dtype)
-    return Noised(x0, eps, add_noise(x0, eps, t), t, s, index)
+    return Noised(x0, eps, add_noise(x0, eps, t), t, s, index, weight)
 
 
 def training_loss(
@@ -87,7 +83,9 @@ def training_loss(
     schedule: Schedule,
     loss: Loss,
     cond: Cond = None,
-    times: Callable[[jax.Array, int], jax.Array] = uniform_times,
+    times: TimeSampler = UNIFORM,
+    memory: Any = (),
+    hint: Hint | None = None,
 ) -> tuple[jax.Array, Noised]:
     """Evaluate Algorithm 1's objective on a batch; its gradient is line 5.
 
@@ -99,12 +97,17 @@ def training_loss(
         schedule: the forward process.
         loss: `simple_loss(EPS)` for Algorithm 1 as printed.
         cond: leaves [B, ...].
-        times: how u is drawn.
+        times: how levels are drawn.
+        memory: what `times` remembers.
+        hint: what else the network is told of each draw; `self_conditioning.hints`.
 
     Returns:
-        The loss of each example [B], and the draw it belongs to.
+        The loss of each example [B], and the draw it belongs to. What to descend is the
+        mean of the losses times `Noised.weight`; `times.update` wants them as they are.
     """
-    noised = noise_data(key, x0, schedule, times)
+    noised = noise_data(key, x0, schedule, times, memory)
+    if hint is not None:
+        cond = hint(network, params, noised.x_t, noised.t, cond)
     output = network(params, noised.x_t, noised.t.t, cond)
     return loss(output, noised), noised
 
@@ -121,6 +124,9 @@ def simple_loss(kind: Parameterization) -> Loss:
         return _mean_square(target - output)
 
     return loss
+
+
+# --- The bound ------------------------------------------------------------------------
 
 
 def bound_weight(t: Level, s: Level, variance: jax.Array) -> jax.Array:

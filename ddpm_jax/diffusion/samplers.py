@@ -4,19 +4,17 @@
     step(keys, denoise, state, t, s) -> (State, Info)    from level t to the cleaner s
 
 A step is given the denoiser, not a prediction, so that a method with two evaluations
-is as plain as one with one. It owns no loop, no time and no recording.
+is as plain as one with one. It owns no loop, no time and no recording. Here are the
+Markov chain and DDIM; `karras` has Euler's and Heun's rule, `multistep` the methods
+that remember earlier steps, `ode` the adaptive one.
 
 Sources:
     [H] Ho, Jain, Abbeel 2020: Algorithm 2.
     [S] Song, Meng, Ermon 2021, "Denoising Diffusion Implicit Models".
-    [K] Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative
-        Models".
-    [L] Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
-        Probabilistic Models".
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +51,21 @@ class Info(NamedTuple):
     prediction: Prediction  # made at x_t
     t: Level
     s: Level
+    calls: jax.Array | None = None  # of the network so far, where they vary: int32 []
 
 
-BoundDenoiser = Callable[[jax.Array, Level], Prediction]
-"""A denoiser with its conditions already given."""
+class BoundDenoiser(Protocol):
+    """A denoiser with its conditions already given: `denoise(x, level)`.
+
+    `also` is a dict of arrays laid over the conditions: what a wrapper of a sampler
+    wants to tell the network beyond them, such as its own last answer. Samplers leave
+    it out.
+    """
+
+    def __call__(
+        self, x: jax.Array, level: Level, also: dict | None = None
+    ) -> Prediction:
+        """Look at x `[B, ...]` at a level."""
 
 
 class Sampler(NamedTuple):
@@ -115,68 +124,3 @@ def ddim(eta: jax.Array | float = 0.0) -> Sampler:
         return State(x), Info(state.x, x, prediction, t, s)
 
     return Sampler(init=State, step=step)
-
-
-def heun() -> Sampler:
-    """Solve the probability-flow ODE by Heun's rule, order 2: [K], Algorithm 1.
-
-    In the coordinates y = x / alpha, r = sigma / alpha the ODE is dy/dr = eps, so the
-    rule is a step with the slope at t, then the mean of the slopes at both ends. It
-    asks the network twice a step, but once for the last, where r = 0 has no slope.
-    The first level must hold some signal (alpha > 0).
-    """
-
-    def step(
-        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
-    ) -> tuple[State, Info]:
-        del keys  # nothing is drawn
-        prediction = denoise(state.x, t)
-        y = state.x / like(t.alpha, state.x)
-        dr = like(s.sigma / s.alpha - t.sigma / t.alpha, y)
-        euler = y + dr * prediction.eps
-
-        def corrected() -> jax.Array:
-            again = denoise(like(s.alpha, y) * euler, s)
-            return y + dr * 0.5 * (prediction.eps + again.eps)
-
-        y = jax.lax.cond(s.sigma > 0, corrected, lambda: euler)
-        x = like(s.alpha, y) * y
-        return State(x), Info(state.x, x, prediction, t, s)
-
-    return Sampler(init=State, step=step)
-
-
-class _Past(NamedTuple):
-    """What the multistep method remembers of the step before."""
-
-    x0: jax.Array  # [B, ...], the prediction then
-    h: jax.Array  # [], that step's length in log(alpha / sigma); inf if there was none
-
-
-def dpmpp_2m() -> Sampler:
-    """Solve the ODE by DPM-Solver++(2M), order 2, one evaluation a step: [L], Alg. 2.
-
-    x_s = (sigma_s / sigma_t) x_t - alpha_s (e^-h - 1) D, where h is the step's length
-    in lambda = log(alpha / sigma) and D continues the line through this prediction of
-    x_0 and the last. The first step, which has no last, and the step to the clean end,
-    where h is infinite, are of order one: D = x_0.
-    """
-
-    def init(x: jax.Array) -> State:
-        return State(x, _Past(jnp.zeros_like(x), jnp.float32(jnp.inf)))
-
-    def step(
-        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
-    ) -> tuple[State, Info]:
-        del keys  # nothing is drawn
-        prediction, past = denoise(state.x, t), state.memory
-        h = 0.5 * (s.logsnr - t.logsnr)
-        ahead = jnp.where(s.sigma > 0, 0.5 * h / past.h, 0.0)  # 1 / (2 r) of [L]
-        data = prediction.x0 + like(ahead, state.x) * (prediction.x0 - past.x0)
-        shrink = s.sigma / t.sigma
-        step_in = s.alpha - shrink * t.alpha  # = -alpha_s (e^-h - 1), without e^-inf
-        x = like(shrink, state.x) * state.x + like(step_in, state.x) * data
-        new = State(x, _Past(prediction.x0, h))
-        return new, Info(state.x, x, prediction, t, s)
-
-    return Sampler(init=init, step=step)

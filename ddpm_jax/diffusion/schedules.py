@@ -15,7 +15,6 @@ Sources:
     [J] Jabri, Fleet, Chen 2022, "Scalable Adaptive Computation for Iterative
         Generation", the sigmoid schedule.
     [K] Kingma et al. 2021, "Variational Diffusion Models": schedules as log-SNR.
-    [S] Song, Meng, Ermon 2021, "Denoising Diffusion Implicit Models": sub-sequences.
 """
 
 from collections.abc import Callable
@@ -54,12 +53,14 @@ class Schedule(NamedTuple):
         inverse: logsnr -> t, real; between the entries of a table it interpolates.
         draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
         num_levels: T, the number of noisy levels (of nominal steps, if continuous).
+        t_scale: `Level.t` is t times this; see `scale_time`.
     """
 
     at: Callable[[jax.Array], Level]
     inverse: Callable[[jax.Array], jax.Array]
     draw: Callable[[jax.Array], jax.Array]
     num_levels: int
+    t_scale: float = 1.0
 
 
 # --- Tables of betas: beta_t is the variance of the Markov step q(x_t | x_{t-1}) ------
@@ -140,6 +141,26 @@ def sigmoid_betas(
         return (last - sigmoid((start + u * (end - start)) / tau)) / (last - first)
 
     return betas_from_alpha_bar(alpha_bar, T, max_beta)
+
+
+def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Rescale a table so that its last level is pure noise: float64 [T].
+
+    sqrt(alpha_bar) is shifted and stretched so that the first level stays and the last
+    becomes 0. A schedule that leaves some signal in x_T is trained on images whose mean
+    shows through the noise, and then sampled from noise whose mean is 0. The last level
+    needs a network that predicts x0 or v.
+
+    Args:
+        betas: [T], at least two levels.
+
+    Source: Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are
+        Flawed", Algorithm 1.
+    """
+    root = np.sqrt(np.cumprod(1.0 - np.asarray(betas, dtype=np.float64)))
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    alpha_bar = np.concatenate([[1.0], root**2])
+    return 1.0 - alpha_bar[1:] / alpha_bar[:-1]
 
 
 # --- Schedules ------------------------------------------------------------------------
@@ -244,7 +265,29 @@ def scale_time(schedule: Schedule, scale: float) -> Schedule:
         level = schedule.at(t)
         return level._replace(t=level.t * scale)
 
-    return schedule._replace(at=at)
+    return schedule._replace(at=at, t_scale=schedule.t_scale * scale)
+
+
+def level_at_logsnr(schedule: Schedule, logsnr: jax.Array) -> Level:
+    """Make the level of any log-SNR, between the entries of a table too.
+
+    It preserves the variance, alpha^2 = sigmoid(logsnr) and sigma^2 = sigmoid(-logsnr).
+    The network is told the real t at which the schedule has this log-SNR, interpolated
+    in a table. Beyond the noisiest level t stays T - 1; the clean level is t = -1.
+
+    Args:
+        schedule: for t alone.
+        logsnr: of any shape; +inf for the clean level.
+    """
+    logsnr = jnp.asarray(logsnr, jnp.float32)
+    clean = logsnr == jnp.inf
+    t = schedule.inverse(jnp.where(clean, 0.0, logsnr))
+    t = jnp.clip(t, -1.0, schedule.num_levels - 1.0)
+    return Level(
+        t=jnp.where(clean, -1.0, t) * schedule.t_scale,
+        alpha=jnp.sqrt(jax.nn.sigmoid(logsnr)),
+        sigma=jnp.sqrt(jax.nn.sigmoid(-logsnr)),
+    )
 
 
 def linear_logsnr(
@@ -276,78 +319,3 @@ def cosine_logsnr(
         return (jnp.arctan(jnp.exp(-0.5 * value)) - low) / (high - low)
 
     return from_logsnr(logsnr, inverse, num_levels)
-
-
-# --- Grids: which levels an N-step sampler visits (N in 1..T, as `grid` checks) -------
-
-
-def linear_steps(T: int, num_steps: int) -> np.ndarray:
-    """Space the times evenly, both ends included: int [N], rising from 0 to T-1."""
-    return _distinct(_both_ends(T - 1, num_steps), T)
-
-
-def quadratic_steps(T: int, num_steps: int) -> np.ndarray:
-    """Crowd the times near the image, t ~ i^2: [S], appendix D.2. int [N], rising."""
-    return _distinct((T - 1) * _both_ends(1, num_steps) ** 2, T)
-
-
-def leading_steps(T: int, num_steps: int) -> np.ndarray:
-    """Start at t = 0 and jump by T/N: [S], the linear tau. int [N], rising.
-
-    The noisiest level is left out unless N = T, which costs contrast at few steps (Lin
-    et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed").
-    """
-    return _distinct(np.floor(np.arange(num_steps) * T / num_steps), T)
-
-
-def trailing_steps(T: int, num_steps: int) -> np.ndarray:
-    """End at t = T-1 and jump down by T/N: Lin et al. 2024, table 2. int [N]."""
-    return _distinct(T - 1 - np.arange(num_steps)[::-1] * T / num_steps, T)
-
-
-def _both_ends(last: float, num_steps: int) -> np.ndarray:
-    """Go evenly from 0 to last; a single step is the last, where sampling starts."""
-    return np.linspace(0 if num_steps > 1 else last, last, num_steps)
-
-
-def _distinct(times: np.ndarray, T: int) -> np.ndarray:
-    """Round rising times to integers in 0..T-1, no two equal.
-
-    Rounding can make neighbours equal, which would give a step of no noise and a
-    division by zero; each is pushed past the one before it, then back below T.
-    """
-    num_steps = len(times)
-    offsets = np.arange(num_steps)
-    times = np.rint(times).astype(np.int64)
-    times = np.maximum.accumulate(times - offsets) + offsets
-    return np.minimum(times, T - num_steps + offsets)
-
-
-def grid(
-    schedule: Schedule,
-    num_steps: int,
-    spacing: Callable[[int, int], np.ndarray] = trailing_steps,
-) -> Level:
-    """Lay out the levels of an N-step sampler, noisiest first.
-
-    Every pair (t, s) a sampler sees is two neighbours of this one table, so that no
-    sampler can take a wrong previous step.
-
-    Args:
-        schedule: of T levels.
-        num_steps: N, from 1 to T. N = T is the full chain, whatever the spacing.
-        spacing: `*_steps` function.
-
-    Returns:
-        Level with leaves [N + 1]; entry N is the clean end.
-
-    Raises:
-        UserError: if N is not in 1..T.
-    """
-    T = schedule.num_levels
-    if not 1 <= num_steps <= T:
-        raise UserError(
-            f"num_steps={num_steps} for a schedule of T={T} levels; use 1 to {T}."
-        )
-    times = spacing(T, num_steps)
-    return schedule.at(jnp.asarray(np.concatenate([times[::-1], [-1]])))

@@ -5,6 +5,8 @@ Layout of a work directory, one folder a step, each committed by an atomic renam
     workdir/checkpoints/<step>/params/        raw parameters
                                ema_params/    their exponential moving average
                                optimizer/     {"step", "opt_state"}
+                               track_<i>/     a further average, if the run has any
+                               memory/        what its objective remembers, if it does
                                metadata/metadata.json
     workdir/checkpoints-damaged/<step>/       set aside when found unreadable, never
                                               deleted
@@ -25,7 +27,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm_jax.errors import UserError
@@ -42,9 +43,28 @@ from ddpm_jax.training.integrity import (
     seal,
 )
 from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.stored import (
+    all_steps,
+    checkpoints_folder,
+    latest_step,
+    read_metadata,
+    restore_params,
+    restore_track,
+)
 
-_FOLDER = "checkpoints"
 _DAMAGED_FOLDER = "checkpoints-damaged"
+
+__all__ = [
+    "Checkpoints",
+    "all_steps",
+    "latest_step",
+    "open_checkpoints",
+    "read_metadata",
+    "restore_latest",
+    "restore_params",
+    "restore_track",
+    "save",
+]
 
 Checkpoints = ocp.CheckpointManager
 
@@ -69,7 +89,9 @@ def open_checkpoints(
     Args:
         workdir: folder of the run; created if it does not exist.
         keep_last: how many of the newest checkpoints to keep, at least 1.
-        keep_every: also keep every checkpoint whose step is a multiple of this.
+        keep_every: also keep every checkpoint whose step is a multiple of this. These
+            are the snapshots that `ema.reconstruct` builds on: choose it, a multiple
+            of the steps between two checkpoints, so that 8 to 32 are kept in a run.
 
     Returns:
         Orbax's manager, a context manager; `close()` waits for the last save.
@@ -83,7 +105,7 @@ def open_checkpoints(
     policies = [preservation_policy.LatestN(keep_last)]
     if keep_every is not None:
         policies.append(preservation_policy.EveryNSteps(keep_every))
-    folder = _folder(workdir)
+    folder = checkpoints_folder(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,17 +113,17 @@ def open_checkpoints(
             f"cannot create {folder} ({error.strerror}); choose a workdir that can be "
             "written."
         ) from error
-    arrays = ("params", "ema_params", "optimizer")
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    handlers.add(None, ocp.args.StandardSave, ocp.StandardCheckpointHandler)
+    json_handler = ocp.JsonCheckpointHandler(filename=METADATA_FILE)
+    handlers.add("metadata", ocp.args.JsonSave, json_handler)
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         ),
-        item_handlers={
-            **{name: ocp.StandardCheckpointHandler() for name in arrays},
-            "metadata": ocp.JsonCheckpointHandler(filename=METADATA_FILE),
-        },
+        handler_registry=handlers,
     )
 
 
@@ -208,109 +230,6 @@ def restore_latest(
     return None
 
 
-def all_steps(workdir: str | Path) -> list[int]:
-    """List the steps saved in a work directory, oldest first, reading no file.
-
-    Args:
-        workdir: folder of the run; need not exist.
-
-    Returns:
-        The steps; empty if there are none.
-    """
-    folder = _folder(workdir)
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
-
-
-def latest_step(workdir: str | Path) -> int | None:
-    """Return the newest step saved in a work directory, or None.
-
-    Args:
-        workdir: folder of the run; need not exist.
-    """
-    return max(all_steps(workdir), default=None)
-
-
-def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
-    """Read the metadata that was saved with a checkpoint.
-
-    Args:
-        workdir: folder of the run.
-        step: which checkpoint; None means the newest.
-
-    Returns:
-        The dictionary given to `save`, as JSON returns it (tuples become lists).
-
-    Raises:
-        UserError: there is no such checkpoint, or its metadata is damaged.
-    """
-    directory = _find(workdir, step)
-    try:
-        return read_record(directory)["metadata"]
-    except DamageError as error:
-        raise _damaged_error(directory, error) from error
-
-
-def restore_params(
-    workdir: str | Path,
-    *,
-    ema: bool = True,
-    step: int | None = None,
-    sharding: jax.sharding.Sharding | None = None,
-) -> Any:
-    """Restore the parameters alone, with no knowledge of model or optimiser.
-
-    Args:
-        workdir: folder of the run.
-        ema: the exponential moving average, which is what samples should be drawn
-            with; False gives the raw parameters.
-        step: which checkpoint; None means the newest.
-        sharding: where to put every leaf; None means the first device.
-
-    Returns:
-        Nested dictionaries of arrays, every leaf verified.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is damaged.
-    """
-    directory = _find(workdir, step)
-    name = "ema_params" if ema else "params"
-    try:
-        record = read_record(directory)
-        leaves = {
-            path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-            for path, (dtype, shape) in record["leaves"][name].items()
-        }
-        abstract = traverse_util.unflatten_dict(leaves, sep="/")
-        return restore_item(directory, name, abstract, record)
-    except DamageError as error:
-        raise _damaged_error(directory, error) from error
-
-
-def _folder(workdir: str | Path) -> Path:
-    return Path(workdir).expanduser().absolute() / _FOLDER
-
-
-def _find(workdir: str | Path, step: int | None) -> Path:
-    folder = _folder(workdir)
-    steps = all_steps(workdir)
-    if not steps:
-        raise UserError(f"no checkpoint in {folder}; train first, or correct workdir.")
-    if step is not None and step not in steps:
-        raise UserError(
-            f"no checkpoint of step {step} in {folder}; "
-            f"use one of {', '.join(map(str, steps))}."
-        )
-    return folder / str(steps[-1] if step is None else step)
-
-
-def _damaged_error(directory: Path, reason: Exception) -> UserError:
-    others = [s for s in all_steps(directory.parents[1]) if str(s) != directory.name]
-    left = f"left: step {', '.join(map(str, others))}" if others else "no other is left"
-    return UserError(f"checkpoint {directory} is damaged ({reason}); {left}.")
-
-
 def _finish(checkpoints: Checkpoints) -> None:
     """Wait for the save under way; turn its failure into an error a user can read."""
     try:
@@ -325,11 +244,16 @@ def _finish(checkpoints: Checkpoints) -> None:
 def _items(state: TrainState) -> dict[str, Any]:
     # The step stands with the optimiser, which may itself be without any array.
     optimizer = {"step": state.step, "opt_state": state.opt_state}
-    return {
+    items = {
         "params": state.params,
         "ema_params": state.ema_params,
         "optimizer": optimizer,
     }
+    # One item for each track: an average is built from one of them at a time.
+    items |= {f"track_{i}": track for i, track in enumerate(state.tracks)}
+    if jax.tree.leaves(state.memory):  # Orbax stores no tree without arrays
+        items["memory"] = {"memory": state.memory}
+    return items
 
 
 def _restore_state(
@@ -337,14 +261,19 @@ def _restore_state(
 ) -> tuple[TrainState, dict[str, Any]]:
     record = read_record(directory)
     wanted = _items(abstract_state)
-    for name, tree in wanted.items():
-        check_same_shapes(directory, name, record["leaves"][name], describe(tree))
+    for name in {**wanted, **record["leaves"]}:
+        saved, here = record["leaves"].get(name, {}), describe(wanted.get(name, {}))
+        check_same_shapes(directory, name, saved, here)
     items = {
         name: restore_item(directory, name, tree, record)
         for name, tree in wanted.items()
     }
     state = abstract_state.replace(
-        params=items["params"], ema_params=items["ema_params"], **items["optimizer"]
+        params=items["params"],
+        ema_params=items["ema_params"],
+        tracks=tuple(items[f"track_{i}"] for i in range(len(abstract_state.tracks))),
+        **items["optimizer"],
+        **items.get("memory", {}),
     )
     return state, record["metadata"]
 

@@ -161,7 +161,7 @@ def _check_finite(
 def _summarise(step: int, window: list[dict], images_per_second: float) -> Report:
     count = np.sum([one["quartile_count"] for one in window], axis=0)
     total = np.sum([one["quartile_sum"] for one in window], axis=0)
-    by_quartile = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    by_quartile = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
     return Report(
         step=step,
         loss=float(np.mean([one["loss"] for one in window])),

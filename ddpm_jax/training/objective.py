@@ -11,15 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.losses import Loss, training_loss, uniform_times
+from ddpm_jax.diffusion.losses import Hint, Loss, training_loss
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
 from ddpm_jax.images import to_float
 
 Batch = dict[str, jax.Array]
 """{"image": uint8 [B, H, W, C], "label": int32 [B]}; no label if the data have none."""
 
-Objective = Callable[[Any, jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]
-"""(params, key, batch) -> (loss [], metrics)."""
+Objective = Callable[
+    [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[dict[str, jax.Array], Any]]
+]
+"""(params, key, batch, memory) -> (loss [], (metrics, memory))."""
 
 NUM_QUARTILES = 4
 
@@ -46,7 +49,8 @@ def make_objective(
     flip: bool = False,
     num_classes: int | None = None,
     label_dropout: float = 0.0,
-    times: Callable[[jax.Array, int], jax.Array] = uniform_times,
+    times: TimeSampler = UNIFORM,
+    hint: Hint | None = None,
 ) -> Objective:
     """Compose the objective of a run.
 
@@ -57,14 +61,19 @@ def make_objective(
         flip: mirror half of the images.
         num_classes: of a conditional model; its null class has this number.
         label_dropout: probability of the null class in the place of the label.
-        times: how training levels are drawn.
+        times: how training levels are drawn; its memory is that of the objective.
+        hint: of a self-conditioned network, `self_conditioning.hints`.
 
     Returns:
-        The objective. Its metrics are the loss, and sum and count of the examples'
-        losses in each quartile of t, `quartile_sum` and `quartile_count` [4].
+        The objective. It is the mean of the examples' losses, each times the weight of
+        its draw, and so estimates the mean over even levels whatever `times` is. Its
+        metrics are this loss, and by quartile of t the sum of weight times loss and the
+        sum of weights, `quartile_sum` and `quartile_count` [4]: their quotient is the
+        mean over the levels of the quartile, again whatever `times` is. Without
+        importance the weights are 1, and it is the plain mean of those examples.
     """
 
-    def objective(params: Any, key: jax.Array, batch: Batch) -> tuple:
+    def objective(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
         key_loss, key_flip, key_label, key_dropout = jax.random.split(key, 4)
         x0 = to_float(batch["image"])
         if flip:
@@ -82,14 +91,19 @@ def make_objective(
             loss=loss,
             cond=cond,
             times=times,
+            memory=memory,
+            hint=hint,
         )
-        quartile = noised.index * NUM_QUARTILES // schedule.num_levels
+        weighted = noised.weight * losses
+        # Continuous times begin at -1, within the first quartile.
+        quartile = jnp.maximum(noised.index, 0) * NUM_QUARTILES // schedule.num_levels
         member = jax.nn.one_hot(quartile.astype(jnp.int32), NUM_QUARTILES)  # [B, 4]
         metrics = {
-            "loss": jnp.mean(losses),
-            "quartile_sum": losses @ member,
-            "quartile_count": jnp.sum(member, axis=0),
+            "loss": jnp.mean(weighted),
+            "quartile_sum": jnp.sum(weighted[:, None] * member, axis=0),
+            "quartile_count": jnp.sum(noised.weight[:, None] * member, axis=0),
         }
-        return metrics["loss"], metrics
+        memory = times.update(memory, noised.index, jax.lax.stop_gradient(losses))
+        return metrics["loss"], (metrics, memory)
 
     return objective

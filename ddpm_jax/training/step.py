@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from ddpm_jax.devices import replicated, rows
+from ddpm_jax.training.ema import gamma_from_std, update_track
 from ddpm_jax.training.objective import Batch, Objective
 from ddpm_jax.training.state import TrainState
 
@@ -73,14 +74,33 @@ def ema_decay(step: jax.Array, target: float) -> jax.Array:
     return jnp.minimum(target, (1.0 + step) / (10.0 + step))
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Start a run: the average starts as the parameters themselves."""
+def init_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    memory: Any = (),
+    num_tracks: int = 0,
+) -> TrainState:
+    """Start a run: the averages start as the parameters themselves.
+
+    Args:
+        params: the initial parameters.
+        optimizer: optax's.
+        memory: what the objective remembers before the first step, a tree of arrays.
+        num_tracks: how many further averages to keep: as many as the `ema_stds` given
+            to `make_train_step`.
+    """
+
+    def copy() -> Any:
+        # A copy, not an alias: the state is donated, and a buffer only once.
+        return jax.tree.map(jnp.copy, params)
+
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        # A copy, not an alias: the state is donated, and a buffer only once.
-        ema_params=jax.tree.map(jnp.copy, params),
+        ema_params=copy(),
         opt_state=optimizer.init(params),
+        tracks=tuple(copy() for _ in range(num_tracks)),
+        memory=memory,
     )
 
 
@@ -90,31 +110,43 @@ def make_train_step(
     *,
     ema_target: float,
     mesh: Mesh,
+    ema_stds: tuple[float, ...] = (),
 ) -> TrainStep:
     """Compile-ready step over a mesh: batch by rows, state replicated and donated.
 
     Args:
-        objective: (params, key, batch) -> (loss, metrics).
+        objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
         optimizer: optax's.
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
+        ema_stds: sigma_rel of each further average in `state.tracks`.
 
     Returns:
         (state, key, batch) -> (state, metrics). The key is that of the run: the step
         folds its own number in, so that nothing random need be saved.
     """
+    gammas = [gamma_from_std(std) for std in ema_stds]
 
     def train_step(
         state: TrainState, key: jax.Array, batch: Batch
     ) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(key, state.step)
-        gradient, metrics = jax.grad(objective, has_aux=True)(state.params, key, batch)
+        gradient, (metrics, memory) = jax.grad(objective, has_aux=True)(
+            state.params, key, batch, state.memory
+        )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, ema_target)
         ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
-        metrics["grad_norm"] = optax.tree.norm(gradient)
-        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
+        tracks = tuple(
+            update_track(track, params, state.step, gamma)
+            for track, gamma in zip(state.tracks, gammas, strict=True)
+        )
+        metrics = {**metrics, "grad_norm": optax.tree.norm(gradient)}
+        return (
+            TrainState(state.step + 1, params, ema_params, opt_state, tracks, memory),
+            metrics,
+        )
 
     everywhere = replicated(mesh)
     return jax.jit(

@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import schedules
+from ddpm_jax.diffusion import grids, schedules
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.process import Prediction, large_variance
 from ddpm_jax.diffusion.samplers import Info, Sampler, State, ancestral, ddim
@@ -39,7 +39,7 @@ STOCHASTIC = ancestral(large_variance)
 @functools.cache
 def compiled(sampler, record, num_records):
     """Ten steps from noise to image: keys [B] -> (x [B, 6], records)."""
-    levels = schedules.grid(SCHEDULE, 10)
+    levels = grids.grid(SCHEDULE, 10)
 
     def run(keys):
         x_init = initial_noise(keys, (6,))
@@ -89,7 +89,7 @@ def test_records_are_of_the_last_step_of_each_run(num_records, kept):
         LEDGER,
         nothing,
         jnp.zeros((1, 2)),
-        schedules.grid(SCHEDULE, 10),
+        grids.grid(SCHEDULE, 10),
         record=lambda info: {"t": info.t.t, "s": info.s.t, "x": info.x_s},
         num_records=num_records,
     )
@@ -132,7 +132,7 @@ def test_memory_grows_with_the_records_and_not_with_the_steps():
                 ancestral(),
                 lambda x, level, cond: Prediction(0.5 * x, x),
                 x,
-                schedules.grid(schedule, num_steps),
+                grids.grid(schedule, num_steps),
                 record=lambda info: info.prediction.x0,
                 num_records=num_records,
             )
@@ -141,7 +141,7 @@ def test_memory_grows_with_the_records_and_not_with_the_steps():
         analysis = memory.memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
-    few, many, more = peak(50, 5), peak(1000, 5), peak(50, 25)
+    few, many, more = peak(50, 16), peak(1000, 16), peak(50, 36)
     assert abs(many - few) < record_bytes  # 950 more steps: not one image more
     assert more - few >= 20 * record_bytes  # 20 more records: the scale can tell
 
@@ -176,7 +176,7 @@ def test_images_steps_and_seeds_all_have_noise_of_their_own():
             Sampler(State, draw_step),
             nothing,
             start,
-            schedules.grid(SCHEDULE, 10),
+            grids.grid(SCHEDULE, 10),
             record=lambda info: info.x_s,
             num_records=10,
         )
@@ -205,7 +205,7 @@ def test_the_same_seed_gives_the_same_images_again():
 def test_one_program_serves_every_eta():
     """eta is an argument; 0.7 gives what the constant 0.7 gives."""
     traces = []
-    levels = schedules.grid(SCHEDULE, 10)
+    levels = grids.grid(SCHEDULE, 10)
 
     @jax.jit
     def run(keys, eta):
@@ -229,9 +229,33 @@ def test_conditions_reach_the_denoiser_row_by_row():
         return Prediction(x0, x_t)
 
     cond = {"value": jnp.array([0.1, -0.2, 0.3, 0.4])}
-    levels = schedules.grid(SCHEDULE, 3)
+    levels = grids.grid(SCHEDULE, 3)
     x, _ = generate(KEYS, ddim(0.0), told, jnp.zeros((4, 2)), levels, cond=cond)
     np.testing.assert_allclose(x, cond["value"][:, None].repeat(2, 1), atol=1e-7)
+
+
+def test_what_a_sampler_adds_is_laid_over_the_conditions():
+    """`also` wins over cond, cond stays where `also` is silent; and no cond at all."""
+    seen = []
+
+    def told(x_t, level, cond):
+        seen.append(cond)
+        return Prediction(x_t, x_t)
+
+    def step(keys, denoise, state, t, s):
+        prediction = denoise(state.x, t, {"hint": state.x, "scale": 3})
+        denoise(state.x, t)
+        return State(state.x), Info(state.x, state.x, prediction, t, s)
+
+    levels = grids.grid(SCHEDULE, 1)
+    both = {"label": jnp.arange(4), "scale": 2}
+    for cond in (both, None):
+        generate(KEYS, Sampler(State, step), told, jnp.zeros((4, 2)), levels, cond=cond)
+    added, plain, alone, none = seen
+    assert set(added) == {"label", "hint", "scale"} and added["scale"] == 3
+    assert added["label"] is both["label"]
+    assert plain is both and set(both) == {"label", "scale"}
+    assert set(alone) == {"hint", "scale"} and none is None
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2, 1), (2, 1, 2, 2, 1)])
@@ -239,7 +263,7 @@ def test_data_of_any_rank(shape):
     """Images and videos [B, F, H, W, C]: the same numbers as [B, D], reshaped."""
     num, dims = shape[0], int(np.prod(shape[1:]))
     denoise = oracles.gaussian(np.zeros(dims), np.full(dims, 0.2))
-    levels = schedules.grid(SCHEDULE, 4)
+    levels = grids.grid(SCHEDULE, 4)
     start = jnp.linspace(-1, 1, num * dims).reshape(num, dims)
     flat, _ = generate(KEYS[:num], ddim(0.0), denoise, start, levels)
     shaped, _ = generate(KEYS[:num], ddim(0.0), denoise, start.reshape(shape), levels)

@@ -14,7 +14,8 @@ from scipy.stats import norm
 
 from ddpm_jax.diffusion import likelihood, process, schedules
 from ddpm_jax.diffusion.generate import image_keys
-from ddpm_jax.diffusion.schedules import from_betas, grid
+from ddpm_jax.diffusion.grids import grid
+from ddpm_jax.diffusion.schedules import from_betas
 from ddpm_jax.errors import UserError
 
 decode = jax.jit(likelihood.discretized_log_likelihood, static_argnames="num_values")
@@ -252,6 +253,43 @@ def test_squared_errors_by_level(fixed_variance):
     assert_meets(bound.x0_mse, error.mean(-1))
     snr = bars[1:, None] / (1 - bars[1:, None])
     assert_meets(bound.eps_mse, snr * error.mean(-1))
+
+
+def test_rate_and_distortion_are_the_terms_summed(fixed_variance):
+    """Entry 0: the whole bound without L_0. The last: L_T alone."""
+    _, x0, bound = fixed_variance
+    curve = likelihood.rate_distortion(bound)
+    rate = bound.total - bound.steps[0]
+    np.testing.assert_allclose(curve.rate[0], rate.mean(), rtol=1e-6)
+    np.testing.assert_allclose(curve.rate_error[0], rate.std(ddof=1) / 500**0.5)
+    np.testing.assert_allclose(curve.rate[-1], bound.prior.mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        -np.diff(curve.rate), bound.steps[1:].mean(-1), atol=1e-9
+    )
+    error, _ = x0_errors(x0)
+    rmse = 127.5 * np.sqrt(error.mean(axis=(1, 2)))
+    assert np.abs((curve.distortion - rmse) / curve.distortion_error).max() < 4.5
+
+
+def test_rate_and_distortion_by_hand():
+    """Two images, L_2 = (0.5, 0.7), steps L_0, L_1: rate 0.6 + L_1, then 0.6.
+
+    Squared errors (1, 3) / 127.5^2 at t = 0: RMSE sqrt 2, whose error is that of the
+    mean square, 1, over 2 sqrt 2.
+    """
+    steps = np.array([[2.0, 4.0], [0.25, 0.75]])
+    mse = np.array([[1.0, 3.0], [100.0, 100.0]]) / 127.5**2
+    bound = likelihood.Bound(np.array([0.5, 0.7]), steps, mse, mse)
+    curve = likelihood.rate_distortion(bound)
+    np.testing.assert_allclose(curve.rate, [1.1, 0.6])
+    np.testing.assert_allclose(curve.rate_error, [0.35, 0.1])
+    np.testing.assert_allclose(curve.distortion, [2**0.5, 10])
+    np.testing.assert_allclose(curve.distortion_error, [1 / 8**0.5, 0], atol=1e-12)
+
+
+def test_one_image_has_no_standard_error():
+    assert np.isnan(likelihood.standard_error(np.ones((3, 1)))).all()
+    np.testing.assert_allclose(likelihood.standard_error(np.array([1.0, 3.0])), 1.0)
 
 
 def test_the_bound_is_tight_with_the_exact_reverse_kernels():

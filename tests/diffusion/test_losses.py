@@ -3,13 +3,15 @@
 [H] is Ho, Jain, Abbeel 2020, [N] Nichol and Dhariwal 2021.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import likelihood, losses, process, schedules
+from ddpm_jax.diffusion import likelihood, losses, process, schedules, times
 from ddpm_jax.diffusion.process import EPS, X0, V
 from ddpm_jax.diffusion.schedules import Level, from_betas
 
@@ -39,38 +41,6 @@ def tilde():
 
 
 # --- Levels and noise -----------------------------------------------------------------
-
-
-def test_stratified_times_fall_one_into_each_stratum():
-    for seed in range(20):
-        u = np.asarray(losses.stratified_times(jax.random.key(seed), 8), np.float64)
-        assert np.all((u >= 0) & (u < 1))
-        sorted_u = np.sort(u)
-        np.testing.assert_allclose(np.diff(sorted_u), 1 / 8, atol=1e-6)
-        assert np.all(np.floor(sorted_u * 8) == np.arange(8))
-
-
-@pytest.mark.parametrize("times", [losses.uniform_times, losses.stratified_times])
-def test_each_time_alone_is_uniform(times):
-    """First and last row of 4 over 4000 keys: mean 1/2, variance 1/12, flat bins."""
-    keys = jax.random.split(jax.random.key(0), 4000)
-    u = np.asarray(jax.vmap(lambda key: times(key, 4))(keys), np.float64)
-    for row in (u[:, 0], u[:, 3]):
-        assert abs(row.mean() - 0.5) < 4 * np.sqrt(1 / 12 / 4000)
-        counts = np.histogram(row, 10, (0, 1))[0]
-        assert np.all(np.abs(counts - 400) < 4.5 * np.sqrt(400 * 0.9))
-
-
-def test_stratified_times_make_the_mean_of_a_batch_scatter_less():
-    """The mean of n evenly spread points has variance 1/(12 n^2), of free ones
-    1/(12 n): for u -> u and n = 8."""
-    keys = jax.random.split(jax.random.key(1), 4000)
-    for times, expected in (
-        (losses.uniform_times, 1 / (12 * 8)),
-        (losses.stratified_times, 1 / (12 * 64)),
-    ):
-        means = jax.vmap(lambda key, times=times: jnp.mean(times(key, 8)))(keys)
-        np.testing.assert_allclose(np.var(means), expected, rtol=0.1)
 
 
 def test_noise_data_draws_lines_2_to_4_of_algorithm_1():
@@ -199,6 +169,80 @@ def test_bound_loss_estimates_the_bound_from_single_terms():
     np.testing.assert_allclose(loss[0], expected, rtol=1e-3)
 
 
+def test_the_bound_of_a_learned_variance_equals_its_formula_in_float64():
+    """[N] eq. (4) to (6) and (15), from betas, at every kind of level: the KL of two
+    normal distributions for t > 0, a normal distribution integrated over bins at t = 0;
+    T times it in bits. L_hybrid adds 0.001 of it to the mean square, [N] eq. (16)."""
+    index = np.array([0, 0, 1, 2, 40, 400, 998, 999])
+    draw = noised(index, (2, 2, 3))
+    w = np.random.default_rng(4).uniform(-1.2, 1.2, draw.x0.shape)
+    eps_hat = np.asarray(draw.eps, np.float64) + 0.3 * normal(12, draw.x0.shape)
+    output = jnp.concatenate([eps_hat, w], axis=-1).astype(jnp.float32)
+
+    column = (slice(None), None, None, None)
+    bars = oracles.alpha_bars(BETAS)
+    beta, bar, before = BETAS[index], bars[index + 1], bars[index]
+    small = np.where(index > 0, tilde()[index], FIRST)
+    x0, eps = np.asarray(draw.x0, np.float64), np.asarray(draw.eps, np.float64)
+    x_t = np.sqrt(bar)[column] * x0 + np.sqrt(1 - bar)[column] * eps
+
+    def mean_of(noise):  # Ho et al. eq. (11)
+        factor = (beta / np.sqrt(1 - bar))[column]
+        return (x_t - factor * noise) / np.sqrt(1 - beta)[column]
+
+    v = (w + 1) / 2
+    log_variance = v * np.log(beta)[column] + (1 - v) * np.log(small)[column]
+    q_mean = (np.sqrt(before) * beta / (1 - bar))[column] * x0 + (
+        np.sqrt(1 - beta) * (1 - before) / (1 - bar)
+    )[column] * x_t
+    kl = 0.5 * (
+        log_variance
+        - np.log(small)[column]
+        + (small[column] + (q_mean - mean_of(eps_hat)) ** 2) / np.exp(log_variance)
+        - 1
+    )
+    erf = np.vectorize(math.erf)
+
+    def below(x):  # the normal distribution function
+        scaled = (x - mean_of(eps_hat)) / np.exp(0.5 * log_variance)
+        return 0.5 * (1 + erf(scaled / np.sqrt(2)))
+
+    upper = np.where(x0 > 0.999, 1.0, below(x0 + 1 / 255))
+    lower = np.where(x0 < -0.999, 0.0, below(x0 - 1 / 255))
+    decoder = -np.log(np.maximum(upper - lower, 1e-300))
+    nats = np.where((index > 0)[column], kl, decoder).mean((1, 2, 3))
+    expected = 1000 * nats / np.log(2)
+
+    learned = process.learned_variance
+    bound = losses.bound_loss(EPS, learned, FIRST, 1000, learns_variance=True)
+    np.testing.assert_allclose(jax.jit(bound)(output, draw), expected, rtol=2e-3)
+    mean_square = np.mean((eps_hat - eps) ** 2, axis=(1, 2, 3))
+    hybrid = losses.hybrid_loss(EPS, learned, FIRST, 1000)
+    np.testing.assert_allclose(
+        jax.jit(hybrid)(output, draw), mean_square + 0.001 * expected, rtol=2e-3
+    )
+
+
+def test_the_bound_in_the_hybrid_loss_moves_no_mean():
+    """The gradient to the mean is the same, bit for bit, whatever the bound's share."""
+    draw = noised([0, 1, 40, 400, 999], (2, 2, 3))
+    output = 0.5 * normal(11, (5, 2, 2, 6))
+
+    @jax.jit
+    @jax.grad
+    def gradient(output, share):
+        hybrid = losses.hybrid_loss(
+            EPS, process.learned_variance, FIRST, 1000, bound_share=share
+        )
+        return jnp.sum(hybrid(output, draw))
+
+    none, usual, large = (gradient(output, share) for share in (0.0, 0.001, 1e3))
+    np.testing.assert_array_equal(usual[..., :3], none[..., :3])
+    np.testing.assert_array_equal(large[..., :3], none[..., :3])
+    np.testing.assert_array_equal(none[..., 3:], 0)
+    assert np.all(np.abs(usual[..., 3:]).max((1, 2, 3)) > 0)
+
+
 def test_hybrid_loss_teaches_the_mean_by_l_simple_and_the_variance_by_the_bound():
     """[N] eq. (16): each half of the output has the gradient of its own loss."""
     draw = noised([0, 1, 40, 400, 999], (2, 2, 3))
@@ -255,8 +299,8 @@ def test_a_learned_variance_is_drawn_to_the_right_one():
 # --- The objective as a whole ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("times", [losses.uniform_times, losses.stratified_times])
-def test_the_exact_denoiser_has_the_irreducible_loss(times):
+@pytest.mark.parametrize("sampler", [times.UNIFORM, times.STRATIFIED, times.ANTITHETIC])
+def test_the_exact_denoiser_has_the_irreducible_loss(sampler):
     """E |eps - E[eps | x_t]|^2 = alpha^2 v / (alpha^2 v + sigma^2) for N(mean, v) data,
     averaged over the levels; nothing can do better, and noise added to it does worse by
     its variance."""
@@ -279,7 +323,7 @@ def test_the_exact_denoiser_has_the_irreducible_loss(times):
             x0,
             schedule=SCHEDULE,
             loss=losses.simple_loss(EPS),
-            times=times,
+            times=sampler,
         )
 
     loss, draw = run(0.0)

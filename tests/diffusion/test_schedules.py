@@ -1,4 +1,4 @@
-"""Schedules against numbers from elsewhere, and every grid there is for small T.
+"""Schedules against numbers from elsewhere.
 
 Unless a test says otherwise, its numbers were computed from the formulas of the papers
 with 50-digit decimals, outside this library.
@@ -15,12 +15,6 @@ import pytest
 from ddpm_jax.diffusion import schedules
 from ddpm_jax.errors import UserError
 
-SPACINGS = [
-    schedules.linear_steps,
-    schedules.quadratic_steps,
-    schedules.leading_steps,
-    schedules.trailing_steps,
-]
 T = 1000
 TABLES = {
     "linear": schedules.linear_betas(T),
@@ -183,6 +177,35 @@ def test_log_snr_is_the_function_given():
     np.testing.assert_allclose(cosine.alpha[1], math.cos(math.pi / 4), rtol=1e-6)
 
 
+# --- Levels between the entries -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid"])
+def test_level_of_a_log_snr_meets_the_table(name):
+    schedule = schedules.scale_time(schedules.from_betas(TABLES[name]), 0.5)
+    table = schedule.at(jnp.arange(T))
+    level = schedules.level_at_logsnr(schedule, table.logsnr)
+    np.testing.assert_allclose(level.t, table.t, atol=1e-3)
+    np.testing.assert_allclose(level.alpha, table.alpha, rtol=2e-6)
+    np.testing.assert_allclose(level.sigma, table.sigma, rtol=2e-6)
+
+
+def test_level_of_a_log_snr_between_and_beyond():
+    schedule = schedules.from_betas(TABLES["linear"])
+    entries = schedule.at(jnp.array([400, 401])).logsnr
+    ends = [jnp.mean(entries), 3.0, -30.0, 30.0, jnp.inf]
+    level = schedules.level_at_logsnr(schedule, jnp.array(ends))
+    np.testing.assert_allclose(level.t[0], 400.5, atol=2e-3)
+    assert level.t[2:].tolist() == [999, 0, -1]
+    share = 1 / (1 + math.exp(-3))
+    np.testing.assert_allclose(level.alpha[1], math.sqrt(share), rtol=1e-6)
+    np.testing.assert_allclose(level.sigma[1], math.sqrt(1 - share), rtol=1e-6)
+    assert (level.alpha[-1], level.sigma[-1]) == (1, 0)
+    continuous = schedules.linear_logsnr(6.0, -6.0)
+    level = schedules.level_at_logsnr(continuous, jnp.array([-9.0, 0.0, 9.0]))
+    np.testing.assert_allclose(level.t, [999, 499, -1], atol=1e-3)
+
+
 # --- Drawing levels -------------------------------------------------------------------
 
 
@@ -205,64 +228,3 @@ def test_continuous_times_are_drawn_evenly_and_never_clean(name):
     nearly_one = np.nextafter(np.float32(1), np.float32(0))
     ends = schedule.draw(jnp.array([0, nearly_one]))
     assert ends[0] == 999 and np.all(schedule.at(ends).sigma > 0)
-
-
-# --- Grids ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("num_levels", [2, 13])
-def test_every_grid_falls_strictly_to_the_clean_end(spacing, num_levels):
-    schedule = schedules.from_betas(schedules.linear_betas(num_levels, 1e-3, 0.2))
-    for num_steps in range(1, num_levels + 1):
-        level = schedules.grid(schedule, num_steps, spacing)
-        t = np.asarray(level.t)
-        assert len(t) == num_steps + 1
-        assert np.all(np.diff(t) < 0), (num_steps, t)
-        assert t[0] <= num_levels - 1
-        if spacing is not schedules.leading_steps:
-            assert t[0] == num_levels - 1, "the noisiest level is left out"
-        assert np.all(np.diff(level.alpha) > 0) and np.all(np.diff(level.sigma) < 0)
-        assert (t[-1], level.alpha[-1], level.sigma[-1]) == (-1, 1, 0)
-    np.testing.assert_array_equal(t, [*range(num_levels)[::-1], -1])
-
-
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_times_of_a_thousand_levels_are_distinct(spacing):
-    for num_steps in range(1, 1001):
-        times = spacing(1000, num_steps)
-        assert len(times) == num_steps and np.all(np.diff(times) > 0)
-        assert times[0] >= 0 and times[-1] <= 999
-
-
-def test_grids_by_hand():
-    assert schedules.linear_steps(10, 4).tolist() == [0, 3, 6, 9]
-    assert schedules.quadratic_steps(10, 4).tolist() == [0, 1, 4, 9]
-    assert schedules.leading_steps(10, 4).tolist() == [0, 2, 5, 7]
-    assert schedules.trailing_steps(10, 5).tolist() == [1, 3, 5, 7, 9]
-    # 9 (i/7)^2 rounds to 0 0 1 2 3 5 7 9: neighbours that meet are pushed apart.
-    assert schedules.quadratic_steps(10, 8).tolist() == [0, 1, 2, 3, 4, 5, 7, 9]
-    # Lin et al. 2024, table 2, counts 1..T: trailing ends at 1000, leading at 901.
-    assert schedules.trailing_steps(1000, 10).tolist() == list(range(99, 1000, 100))
-    assert schedules.leading_steps(1000, 10).tolist() == list(range(0, 1000, 100))
-
-
-def test_one_step_starts_from_the_noisiest_level():
-    assert schedules.linear_steps(10, 1).tolist() == [9]
-    assert schedules.quadratic_steps(10, 1).tolist() == [9]
-    assert schedules.trailing_steps(10, 1).tolist() == [9]
-
-
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("num_steps", [-3, 0, 11])
-def test_impossible_numbers_of_steps_are_refused(spacing, num_steps):
-    schedule = schedules.from_betas(schedules.linear_betas(10))
-    with pytest.raises(UserError, match=f"num_steps={num_steps} .* use 1 to 10"):
-        schedules.grid(schedule, num_steps, spacing)
-
-
-def test_continuous_schedules_lay_grids_too():
-    level = schedules.grid(schedules.linear_logsnr(num_levels=100), 4)
-    assert level.t.tolist() == [99, 74, 49, 24, -1]
-    np.testing.assert_allclose(level.logsnr[:-1], [-10, -5, 0, 5], atol=1e-5)
-    assert (level.alpha[-1], level.sigma[-1]) == (1, 0)

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import process, schedules
+from ddpm_jax.diffusion import grids, process, schedules
 from ddpm_jax.diffusion.denoisers import clip_x0, from_network
 from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.process import EPS, X0, V, noise_like
 from ddpm_jax.diffusion.samplers import State, ancestral, ddim
-from ddpm_jax.diffusion.schedules import from_betas, grid
+from ddpm_jax.diffusion.schedules import from_betas
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -36,9 +37,9 @@ BETAS = {
     "squaredcos_cap_v2": schedules.cosine_betas(1000),
 }
 SPACINGS = {
-    "leading": schedules.leading_steps,
-    "trailing": schedules.trailing_steps,
-    "linspace": schedules.linear_steps,
+    "leading": grids.leading_steps,
+    "trailing": grids.trailing_steps,
+    "linspace": grids.linear_steps,
 }
 KINDS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
 VARIANCES = {
@@ -255,7 +256,7 @@ def test_clipped_ddim_uses_the_eps_of_the_clipped_x0():
 def test_leading_steps_reach_further_when_n_does_not_divide_t():
     peer = diffusers.DDIMScheduler(timestep_spacing="leading")
     peer.set_timesteps(600)
-    ours = schedules.leading_steps(1000, 600)[::-1]
+    ours = grids.leading_steps(1000, 600)[::-1]
     assert peer.timesteps[0] == 599 and ours[0] == 998
 
 
@@ -266,7 +267,7 @@ def test_steps_of_a_linspace_grid_end_at_its_next_time():
     )
     peer.set_timesteps(50)
     schedule = from_betas(BETAS["linear"])
-    times = grid(schedule, 50, schedules.linear_steps).t
+    times = grid(schedule, 50, grids.linear_steps).t
     np.testing.assert_array_equal(times[:-1], peer.timesteps)
     assert times[1:3].tolist() == [979, 958]
     output, x_t = normal(7), normal(8)
@@ -281,10 +282,10 @@ def test_trailing_steps_round_halves_from_the_other_side():
     """16 steps of 62.5: halfway times differ by one, the others not at all."""
     peer = diffusers.DDIMScheduler(timestep_spacing="trailing")
     peer.set_timesteps(16)
-    off = schedules.trailing_steps(1000, 16)[::-1] - peer.timesteps.numpy()
+    off = grids.trailing_steps(1000, 16)[::-1] - peer.timesteps.numpy()
     halfway = np.arange(16)[::-1] * 62.5 % 1 == 0.5
     assert np.any(off != 0) and np.all(np.abs(off) <= halfway[::-1])
     for num_steps in (1, 4, 10, 20, 25, 50, 100, 250, 1000):
         peer.set_timesteps(num_steps)
-        ours = schedules.trailing_steps(1000, num_steps)[::-1]
+        ours = grids.trailing_steps(1000, num_steps)[::-1]
         np.testing.assert_array_equal(ours, peer.timesteps)

@@ -60,8 +60,15 @@ def test_all_recipes_are_tested():
         "model.remat=True training.decay=cosine",
         "diffusion.loss=weighted diffusion.times=stratified sample.sampler=dpmpp_2m "
         "sample.num_steps=7 sample.spacing=linear sample.clip=False",
+        "model.self_conditioning=True diffusion.prediction=v diffusion.loss=p2 "
+        "diffusion.times=antithetic sample.sampler=unipc sample.spacing=karras "
+        "sample.num_steps=6 sample.guidance_scale=2.0",
+        "diffusion.variance=learned diffusion.loss=bound diffusion.times=importance "
+        "sample.spacing=sections:2,3 sample.classifier_scale=1.0",
+        "diffusion.prediction=v diffusion.zero_terminal_snr=True sample.sampler=ddim "
+        "diffusion.loss=truncated_snr sample.num_steps=5 sample.dynamic_percentile=0.9",
     ],
-    ids=["hybrid", "v", "bound", "weighted"],
+    ids=["hybrid", "v", "bound", "weighted", "hints", "importance", "zero_snr"],
 )
 def test_options_train_and_sample(tmp_path, options):
     flags = [f"--config.{option}" for option in options.split()]

@@ -79,6 +79,56 @@ def test_a_state_comes_back_bit_for_bit(workdir):
     assert step == 2 and metadata == AS_JSON
 
 
+def with_tracks_and_memory(state):
+    """The same state with two further averages, and a memory that is no dictionary."""
+    tracks = tuple(jax.tree.map(lambda x, k=k: x * k, state.params) for k in (2, 3))
+    memory = (jnp.arange(6.0).reshape(2, 3) + state.step, {"count": jnp.int32(4)})
+    return state.replace(tracks=tracks, memory=memory)
+
+
+def test_tracks_and_memory_come_back_bit_for_bit_and_one_by_one(tmp_path):
+    full = with_tracks_and_memory(make_state(2))
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        ckpt.save(checkpoints, full, METADATA)
+    assert_equal(restore(tmp_path, full)[0], full)
+    # What draws needs neither the memory nor another average than its own.
+    for name in ("memory", "optimizer", "track_0"):
+        shutil.rmtree(tmp_path / "checkpoints" / "2" / name)
+    assert_equal(ckpt.restore_params(tmp_path), full.ema_params)
+    assert_equal(ckpt.restore_track(tmp_path, 1), full.tracks[1])
+    with pytest.raises(UserError, match=r"damaged.*track_0"):
+        ckpt.restore_track(tmp_path, 0)
+    with pytest.raises(UserError, match=r"has no track_2; it has params, ema_params"):
+        ckpt.restore_track(tmp_path, 2)
+
+
+def test_without_tracks_and_memory_a_checkpoint_is_what_it_was_before_them(workdir):
+    folder = workdir / "checkpoints" / "2"
+    items = {p.name for p in folder.iterdir() if p.is_dir()}
+    assert items == {"params", "ema_params", "optimizer", "metadata"}
+    with pytest.raises(UserError, match=r"track_0/conv/bias is absent there"):
+        restore(workdir, with_tracks_and_memory(make_state(2)))
+
+
+def test_a_run_with_tracks_does_not_go_on_without_them(tmp_path):
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        ckpt.save(checkpoints, with_tracks_and_memory(make_state(2)), METADATA)
+    with pytest.raises(UserError, match=r"track_0/conv/bias is .* and absent here"):
+        restore(tmp_path)
+
+
+def test_damage_of_a_track_or_the_memory_is_noticed(tmp_path):
+    states = [with_tracks_and_memory(make_state(step)) for step in (1, 2)]
+    with ckpt.open_checkpoints(tmp_path) as checkpoints:
+        for state in states:
+            ckpt.save(checkpoints, state, METADATA)
+    flip_a_bit(data_file(tmp_path, "track_1"))
+    lines = []
+    state, step, _ = restore(tmp_path, states[0], lines)
+    assert step == 1 and "track_1: conv/kernel is not what was saved" in lines[0]
+    assert_equal(state, states[0])
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert restore(tmp_path / "new") is None
     assert ckpt.latest_step(tmp_path / "absent") is None

@@ -14,6 +14,7 @@ from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.diffusion import losses, schedules
 from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints
 from ddpm_jax.training.objective import drop_labels, make_objective, random_flip
 from ddpm_jax.training.step import (
     ema_decay,
@@ -26,12 +27,12 @@ from ddpm_jax.training.step import (
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), dtype=np.uint8)
 
 
-def quadratic(params, key, batch):
+def quadratic(params, key, batch, memory):
     """A loss whose gradient is known: |w - mean of the batch|^2 / 2."""
     del key
     error = params["w"] - jnp.mean(batch["image"].astype(jnp.float32))
     loss = 0.5 * jnp.sum(error**2)
-    return loss, {"loss": loss}
+    return loss, ({"loss": loss}, memory)
 
 
 def test_three_steps_follow_adam_with_clipping_and_ema_computed_by_hand():
@@ -61,6 +62,64 @@ def test_three_steps_follow_adam_with_clipping_and_ema_computed_by_hand():
     # The reported norm is that of the gradient before clipping, where step 3 began.
     at_start = seen[1][0] - 3.0
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(2) * -at_start, rtol=1e-5)
+
+
+def remembering(params, key, batch, memory):
+    """`quadratic`, whose target drifts by what it remembers: its number of calls."""
+    loss, (metrics, _) = quadratic(params, key, batch, ())
+    drift = memory["calls"] * jnp.sum(params["w"])
+    return loss + drift, (metrics, {"calls": memory["calls"] + 1.0})
+
+
+def test_tracks_and_memory_follow_a_loop_in_numpy():
+    stds = (0.05, 0.10)
+    optimizer = optax.sgd(0.1)
+    step = make_train_step(
+        remembering, optimizer, ema_target=0.9, mesh=data_mesh(), ema_stds=stds
+    )
+    start = {"w": jnp.ones((2,))}
+    memory = {"calls": jnp.float32(0)}
+    state = init_state(start, optimizer, memory=memory, num_tracks=2)
+    batch = {"image": np.full((1, 1, 1, 1), 3, np.uint8)}
+
+    w, averages = 1.0, [np.nan, np.nan]  # of a track's start nothing is used
+    for t in range(1, 9):
+        w -= 0.1 * (w - 3.0 + (t - 1))  # the gradient; t - 1 calls before this one
+        for i, gamma in enumerate((16.97219860, 6.93720394)):  # of these two lengths
+            beta = (1 - 1 / t) ** (gamma + 1)
+            averages[i] = (1 - beta) * w + (beta * averages[i] if t > 1 else 0.0)
+        before = state
+        state, _ = step(state, jax.random.key(0), batch)
+        assert before.tracks[1]["w"].is_deleted()  # donated, like all of the state
+        np.testing.assert_allclose(state.params["w"], [w, w], rtol=1e-5)
+        got = [track["w"][0] for track in state.tracks]
+        np.testing.assert_allclose(got, averages, rtol=1e-5)
+        assert float(state.memory["calls"]) == t
+
+
+def test_four_steps_are_two_and_two_with_a_checkpoint_between(tmp_path):
+    optimizer = make_optimizer(warmup_schedule(0.1, 2))
+    step = make_train_step(
+        remembering, optimizer, ema_target=0.9, mesh=data_mesh(), ema_stds=(0.05, 0.1)
+    )
+
+    def start():
+        memory = {"calls": jnp.float32(0)}
+        return init_state({"w": jnp.arange(3.0)}, optimizer, memory, num_tracks=2)
+
+    def advance(state, first):
+        for i in (first, first + 1):
+            batch = {"image": np.full((1, 1, 1, 1), 3 + i, np.uint8)}
+            state, _ = step(state, jax.random.key(0), batch)
+        return state
+
+    whole = advance(advance(start(), 0), 2)
+    with checkpoints.open_checkpoints(tmp_path) as opened:
+        checkpoints.save(opened, advance(start(), 0), {})
+        restored, _, _ = checkpoints.restore_latest(opened, jax.eval_shape(start))
+    resumed = advance(restored, 2)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert float(resumed.memory["calls"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -109,7 +168,8 @@ def objective():
 
 def test_quartiles_add_up_to_the_mean_loss():
     params = {"a": jnp.float32(0.3), "b": jnp.float32(0.1)}
-    loss, metrics = objective()(params, jax.random.key(2), {"image": IMAGES})
+    batch = {"image": IMAGES}
+    loss, (metrics, _) = objective()(params, jax.random.key(2), batch, ())
     assert metrics["quartile_count"].sum() == len(IMAGES)
     assert metrics["quartile_sum"].sum() / len(IMAGES) == pytest.approx(
         float(loss), rel=1e-5

@@ -1,0 +1,257 @@
+"""From a config to the editing tasks: what to run on given pictures, as one program.
+
+A task is a function (params, keys, given) -> Edited. `given` holds one row per image
+to make: "image", and what else the task needs. It owns no files and no devices.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.diffusion import editing, operators
+from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0
+from ddpm_jax.diffusion.generate import generate, initial_noise
+from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.diffusion.samplers import Info, Sampler, ddim
+from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.unet import UNet
+
+Given = Mapping[str, jax.Array]
+"""Rows [B, ...]: "image" in [-1, 1]; "mask", 1 where known; "other", the picture at
+the end of a walk; "share" [B], how far along it; "label" of a conditional model."""
+
+
+class Edited(NamedTuple):
+    """What a task makes.
+
+    Attributes:
+        shown: [B, H, W, C], what the model was given, to be shown beside the result.
+        x: [B, H, W, C], the result.
+        film: [K, B, H, W, C], the reverse chain; the last frame is the result.
+    """
+
+    shown: jax.Array
+    x: jax.Array
+    film: jax.Array
+
+
+Task = Callable[[Any, jax.Array, Given], Edited]
+"""(params, keys [B], given) -> Edited."""
+
+
+class _Chain(NamedTuple):
+    """The parts that all tasks share."""
+
+    config: ConfigDict
+    denoise: Denoiser
+    sampler: Sampler
+    levels: Level
+    keys: jax.Array
+    cond: Any
+
+    def noise(self, image: jax.Array) -> jax.Array:
+        return initial_noise(self.keys, image.shape[1:])
+
+    def run(self, x_init: jax.Array, **changes: Any) -> tuple[jax.Array, jax.Array]:
+        """Run the chain; return x and its film."""
+        chain = self._replace(**changes)
+        num_steps = chain.levels.alpha.shape[0] - 1
+
+        def record(info: Info) -> jax.Array:
+            return info.x_s
+
+        return generate(
+            chain.keys,
+            chain.sampler,
+            chain.denoise,
+            x_init,
+            chain.levels,
+            cond=chain.cond,
+            record=record,
+            num_records=min(chain.config.sample.film_frames, num_steps),
+        )
+
+
+def task(config: ConfigDict, mode: str, unet: UNet) -> Task:
+    """Build the task of a mode of the program.
+
+    Args:
+        config: its `sample` says how chains are run, its `edit` what is done.
+        mode: a key of `TASKS`.
+        unet: the network.
+    """
+    method = config.edit.method or METHODS[mode][0]
+    body = TASKS[mode]
+    if "encode" in (mode, method):
+        # Clipping is no part of the ODE, and what it throws away cannot be decoded.
+        config = config.copy_and_resolve_references()
+        config.sample.clip = False
+
+    def run(params: Any, keys: jax.Array, given: Given) -> Edited:
+        label = given.get("label")
+        chain = _Chain(
+            config,
+            denoiser(config, unet, params),
+            sampler(config),
+            levels(config),
+            keys,
+            None if label is None else {"label": label},
+        )
+        return body(chain, given, method)
+
+    return run
+
+
+def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> None:
+    """Refuse what cannot work, before any compile.
+
+    Raises:
+        UserError: an option of `config.edit` is unknown, out of range, or does not fit
+            images of this shape (H, W, C).
+    """
+    options, methods = config.edit, METHODS[mode]
+    if options.method not in (None, *methods):
+        raise UserError(
+            f"config.edit.method={options.method!r} is not a way to {mode}; use "
+            f"{', '.join(methods)}."
+        )
+    if not 0 < options.strength <= 1:
+        raise UserError(
+            f"config.edit.strength={options.strength} is not in (0, 1]; 1 starts from "
+            "pure noise, small values change little."
+        )
+    for name in (
+        *("num_images", "num_points"),
+        *("jump_length", "num_resamples", "iterations"),
+    ):
+        if options[name] < 1:
+            raise UserError(
+                f"config.edit.{name}={options[name]} is too small; use 1 or more."
+            )
+    if options.weight <= 0:
+        raise UserError(
+            f"config.edit.weight={options.weight} guides nowhere; use more than 0."
+        )
+    if mode == "inpaint" and (options.method or methods[0]) == "repaint":
+        # Raises if the jumps do not fit the chain.
+        editing.repaint_grid(levels(config), options.jump_length, options.num_resamples)
+    height, width, channels = image_shape
+    if mode == "upscale" and (
+        options.factor < 2 or height % options.factor or width % options.factor
+    ):
+        raise UserError(
+            f"config.edit.factor={options.factor} does not divide images of "
+            f"{height}x{width}; use a divisor of both sides, 2 or more."
+        )
+    if mode == "colorize" and channels != 3:
+        raise UserError(
+            f"--mode=colorize got a model of {channels} channel(s); it wants one of "
+            "colour images (3 channels)."
+        )
+
+
+# --- The tasks ------------------------------------------------------------------------
+
+
+def _inpaint(chain: _Chain, given: Given, method: str) -> Edited:
+    image, known = given["image"], given["mask"]
+    x_init, options = chain.noise(image), chain.config.edit
+    shown = jnp.where(known > 0, image, 0.0)  # mid grey where nothing is known
+    if method in ("repaint", "replace"):
+        visited = chain.levels
+        if method == "repaint":
+            visited = editing.repaint_grid(
+                visited, options.jump_length, options.num_resamples
+            )
+        kept = editing.inpaint(chain.sampler, image, known)
+        x, film = chain.run(x_init, sampler=kept, levels=visited)
+    else:
+        operator = operators.mask_operator(known)
+        x, film = _restore(chain, operator, operator.apply(image), x_init, method)
+    return Edited(shown, jnp.where(known > 0, image, x), film)
+
+
+def _restore(
+    chain: _Chain, operator: Any, y: jax.Array, x_init: jax.Array, method: str
+) -> tuple[jax.Array, jax.Array]:
+    """Draw an image of which y = A x is known, by one of the two ways."""
+    if method == "project":
+        return chain.run(x_init, denoise=editing.project(chain.denoise, operator, y))
+    guided = editing.reconstruction_guidance(
+        chain.denoise, operator, y, chain.config.edit.weight
+    )
+    return chain.run(
+        x_init, denoise=clip_x0(guided) if chain.config.sample.clip else guided
+    )
+
+
+def _image_to_image(chain: _Chain, given: Given, method: str) -> Edited:
+    del method
+    visited = editing.start_at(chain.levels, chain.config.edit.strength)
+    first = jax.tree.map(lambda leaf: leaf[0], visited)
+    shown = add_noise(given["image"], chain.noise(given["image"]), first)
+    return Edited(shown, *chain.run(shown, levels=visited))
+
+
+def _interpolate(chain: _Chain, given: Given, method: str) -> Edited:
+    a, b, share = given["image"], given["other"], given["share"]
+    if method == "noise":
+        visited = editing.start_at(chain.levels, chain.config.edit.strength)
+        first = jax.tree.map(lambda leaf: leaf[0], visited)
+        eps = chain.noise(a)  # the same for both ends and for the whole walk
+        mixed = editing.lerp(add_noise(a, eps, first), add_noise(b, eps, first), share)
+        return Edited(mixed, *chain.run(mixed, levels=visited))
+    mixed = editing.slerp(_encoded(chain, a)[0], _encoded(chain, b)[0], share)
+    return Edited(mixed, *chain.run(mixed, sampler=ddim(0.0)))
+
+
+def _encode(chain: _Chain, given: Given, method: str) -> Edited:
+    del method
+    noise, _ = _encoded(chain, given["image"])
+    x, film = chain.run(noise, sampler=ddim(0.0))
+    return Edited(noise, x, film)
+
+
+def _encoded(chain: _Chain, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Walk the deterministic chain from the clean image to its noise."""
+    upwards = jax.tree.map(lambda leaf: leaf[::-1], chain.levels)
+    return chain.run(
+        image, sampler=editing.invert(chain.config.edit.iterations), levels=upwards
+    )
+
+
+def _colorize(chain: _Chain, given: Given, method: str) -> Edited:
+    operator = operators.grey_operator(given["image"].shape[-1])
+    grey = operator.apply(given["image"])
+    x, film = _restore(chain, operator, grey, chain.noise(given["image"]), method)
+    return Edited(operator.pinv(grey), x, film)
+
+
+def _upscale(chain: _Chain, given: Given, method: str) -> Edited:
+    operator = operators.average_pool(chain.config.edit.factor, axes=(-3, -2))
+    small = operator.apply(given["image"])
+    x, film = _restore(chain, operator, small, chain.noise(given["image"]), method)
+    return Edited(operator.pinv(small), x, film)
+
+
+TASKS: Mapping[str, Callable[[_Chain, Given, str], Edited]] = {
+    "inpaint": _inpaint,
+    "image-to-image": _image_to_image,
+    "interpolate": _interpolate,
+    "encode": _encode,
+    "colorize": _colorize,
+    "upscale": _upscale,
+}
+METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
+    "inpaint": ("repaint", "replace", "project", "guidance"),
+    "image-to-image": ("sdedit",),
+    "interpolate": ("encode", "noise"),
+    "encode": ("ddim",),
+    "colorize": ("project", "guidance"),
+    "upscale": ("project", "guidance"),
+}

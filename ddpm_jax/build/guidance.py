@@ -1,0 +1,148 @@
+"""From a config to guidance: what is laid around the network before sampling.
+
+The order, from the inside: the network, classifier-free guidance, the classifier's
+gradient, thresholding.
+"""
+
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import data
+from ddpm_jax.build.source import DataInfo, dataset
+from ddpm_jax.config import from_json, to_json
+from ddpm_jax.diffusion.classifier import gaussian_classifier
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
+from ddpm_jax.diffusion.guidance import (
+    LogProb,
+    classifier_free,
+    classifier_guidance,
+    dynamic_threshold,
+)
+from ddpm_jax.diffusion.process import Prediction
+from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import to_float
+from ddpm_jax.models.unet import UNet
+
+# Enough to tell classes apart; more makes the eigenvectors slow to find.
+_MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
+
+
+def guided(config: ConfigDict, unet: UNet, denoise: Denoiser) -> Denoiser:
+    """Lay around a denoiser what `config.sample` asks for.
+
+    With `classifier_scale` the data set is read, at the first use in a process.
+    """
+    options = config.sample
+    if options.guidance_scale != 1:
+        denoise = classifier_free(
+            denoise,
+            options.guidance_scale,
+            functools.partial(_without_label, unet.num_classes),
+            low=options.guidance_low,
+            high=_end(options.guidance_high),
+            rescale=options.guidance_rescale,
+        )
+    if options.classifier_scale:
+        if unet.num_classes is None:
+            denoise = _untold(denoise)
+        section = json.dumps(to_json(config)["data"])
+        denoise = classifier_guidance(
+            denoise, _classifier(section), options.classifier_scale
+        )
+    if options.clip and options.dynamic_percentile:
+        return dynamic_threshold(denoise, options.dynamic_percentile)
+    return clip_x0(denoise) if options.clip else denoise
+
+
+def _end(high: float | None) -> float:
+    return math.inf if high is None else high
+
+
+def _without_label(num_classes: int, cond: Cond) -> Cond:
+    return {**cond, "label": jnp.full_like(cond["label"], num_classes)}
+
+
+def _untold(denoise: Denoiser) -> Denoiser:
+    """Keep the label, which is for the classifier, from an unconditional network."""
+
+    def without(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
+        kept = {name: leaf for name, leaf in (cond or {}).items() if name != "label"}
+        return denoise(x_t, level, kept or None)
+
+    return without
+
+
+@functools.lru_cache(maxsize=1)
+def _classifier(section: str) -> LogProb:
+    """Fit the closed-form classifier to the data of a config's section, as JSON."""
+    config = from_json({"data": json.loads(section)})
+    source = dataset(config)
+    dims = math.prod(source.image_shape)
+    most = _MOST_IMAGES if dims <= _LARGE else _MOST_LARGE_IMAGES
+    images, labels = data.in_memory(source)
+    chosen = np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int)
+    images, labels = images[chosen], labels[chosen]
+    if config.data.flip:
+        images = np.concatenate([images, images[:, :, ::-1]])
+        labels = np.concatenate([labels, labels])
+    # Directions that a few images happen to differ in say nothing of their class.
+    rank = max(1, min(1024, len(chosen) // 4))
+    return gaussian_classifier(
+        to_float(images), labels, len(source.label_names), rank=rank
+    )
+
+
+def check_guidance(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse guidance that cannot work, before any compile.
+
+    Raises:
+        UserError: an option is out of range, or asks for what the model lacks.
+    """
+    options = config.sample
+    for name in ("guidance_scale", "classifier_scale"):
+        if not math.isfinite(options[name]):
+            raise UserError(
+                f"config.sample.{name}={options[name]} is not finite; use a number "
+                "such as 2."
+            )
+    if options.guidance_scale != 1 and not config.model.class_conditional:
+        raise UserError(
+            f"config.sample.guidance_scale={options.guidance_scale}, but this model "
+            "was trained without labels; use 1, or classifier_scale."
+        )
+    if options.guidance_scale != 1 and config.training.label_dropout == 0:
+        raise UserError(
+            f"config.sample.guidance_scale={options.guidance_scale} needs a model that "
+            "has also been trained without labels; use 1, or train with "
+            "config.training.label_dropout above 0, such as 0.1."
+        )
+    if options.classifier_scale and info.label_names is None:
+        raise UserError(
+            f"config.sample.classifier_scale={options.classifier_scale}, but "
+            f"{info.name} has no labels; sort the images into one folder per class, or "
+            "use 0."
+        )
+    low, high = options.guidance_low, _end(options.guidance_high)
+    if not 0 <= low <= high:
+        raise UserError(
+            f"config.sample.guidance_low={low} and guidance_high={high} are no range "
+            "of sigma / alpha; use 0 <= low <= high."
+        )
+    for name in ("guidance_rescale", "dynamic_percentile"):
+        if not 0 <= options[name] <= 1:
+            raise UserError(
+                f"config.sample.{name}={options[name]} is not in [0, 1]; use 0 to "
+                "switch it off."
+            )
+    if options.dynamic_percentile and not options.clip:
+        raise UserError(
+            f"config.sample.dynamic_percentile={options.dynamic_percentile} says how "
+            "to clip, and config.sample.clip=False not to; leave one of them out."
+        )

@@ -1,0 +1,224 @@
+"""Editing pictures with a trained model: reading them, running a task, writing it."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddpm_jax import build, config, data, images
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands.model import Trained, make_folder, open_model
+from ddpm_jax.devices import describe, replicated, rows
+from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.errors import UserError
+
+Rows = dict[str, np.ndarray]
+"""What is given for each image to make: arrays [R, ...]."""
+
+
+def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
+    """Run an editing mode on the pictures of `config.edit`, and write the results.
+
+    Args:
+        mode: a key of `build.EDITS`.
+        cfg: the model's config, `edit` and `sample` being free.
+        workdir: folder of the run.
+
+    Returns:
+        The folder that holds the pictures.
+
+    Raises:
+        UserError: if the workdir holds no model, a picture or mask cannot be used, or
+            the options do not fit.
+    """
+    trained = open_model(cfg, workdir)
+    build.check_edit(cfg, mode, trained.info.image_shape)
+    pictures = _pictures(mode, cfg, trained.info)
+    given, keys, columns = _rows(mode, cfg, trained.info, pictures)
+    folder = make_folder(_folder(mode, cfg, workdir, trained.step))
+    print(
+        f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
+        f"{trained.described} on {describe()}.",
+        flush=True,
+    )
+    started = time.perf_counter()
+    shown, x, film = _run(mode, cfg, trained, given, keys)
+    seconds = time.perf_counter() - started
+    images.save_images(folder / "images", x)
+    images.save_npz(folder / "images.npz", x)
+    images.save_png(folder / "film.png", images.film_strip(film))
+    frames = [images.grid(frame, columns=columns) for frame in film]
+    images.save_gif(folder / "chain.gif", np.stack(frames), fps=8, hold_last=2.0)
+    record = {
+        "mode": mode,
+        "seconds": round(seconds, 2),
+        "checkpoint_step": trained.step,
+        "edit": config.to_json(cfg)["edit"],
+        "sample": config.to_json(cfg)["sample"],
+        "root_mean_square_change": _distance(x, given),
+        "device": describe(),
+    }
+    (folder / "edit.json").write_text(json.dumps(record, indent=2) + "\n")
+    sheet, width = _sheet(mode, given, shown, x, columns)
+    images.save_png(folder / "grid.png", images.grid(sheet, columns=width))
+    if mode == "encode":
+        error = record["root_mean_square_change"]
+        print(f"The decoded pictures are off by {error:.2f} of 255 grey levels (RMS).")
+    print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
+    return folder
+
+
+def _distance(x: np.ndarray, given: Rows) -> float:
+    off = x.astype(np.float64) - np.asarray(images.to_uint8(given["image"]))
+    return float(np.sqrt(np.mean(off**2)))
+
+
+# --- What is given --------------------------------------------------------------------
+
+
+def _pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
+    """Read the pictures that `config.edit.image` names: uint8 [P, H, W, C]."""
+    words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
+    if not words:
+        raise UserError(
+            f"--mode={mode} needs a picture; give --config.edit.image=FILE, or data:7 "
+            "for an example of the model's data."
+        )
+    found, source = [], None
+    for word in words:
+        if word.startswith("data:"):
+            source = source or build.dataset(cfg)
+            indices = data.indices_of(word, source)
+            found += [source.source[i]["image"] for i in indices]
+        else:
+            padded = bool(cfg.data.pad_to)
+            found.append(data.read_picture(word, info.image_shape, padded=padded))
+    if mode == "interpolate" and len(found) < 2:
+        raise UserError(
+            "--mode=interpolate needs two pictures or more; give "
+            "--config.edit.image=A.png,B.png."
+        )
+    return np.stack(found)
+
+
+def _rows(
+    mode: str, cfg: ConfigDict, info: DataInfo, pictures: np.ndarray
+) -> tuple[Rows, np.ndarray, int]:
+    """Lay out what is given for each image to make.
+
+    Returns:
+        The rows, the number of the noise of each, and how many stand side by side.
+    """
+    if mode == "interpolate":
+        columns = cfg.edit.num_points
+        given = {
+            "image": np.repeat(pictures[:-1], columns, axis=0),
+            "other": np.repeat(pictures[1:], columns, axis=0),
+            # Both ends are walked to, so that what the model makes of them is seen.
+            "share": np.tile(
+                np.linspace(0, 1, columns, dtype=np.float32), len(pictures) - 1
+            ),
+        }
+        noise = np.repeat(np.arange(len(pictures) - 1), columns)
+    else:
+        columns = 1 if mode == "encode" else cfg.edit.num_images
+        given = {"image": np.repeat(pictures, columns, axis=0)}
+        noise = np.arange(len(given["image"]))
+    for name in ("image", "other"):
+        if name in given:
+            given[name] = np.asarray(images.to_float(given[name]))
+    if mode == "inpaint":
+        if not cfg.edit.mask:
+            raise UserError(
+                "--mode=inpaint needs a mask; give --config.edit.mask=FILE, a picture "
+                "that is white where the image is to be filled."
+            )
+        unknown = data.read_mask(cfg.edit.mask, info.image_shape[:2])
+        known = (~unknown).astype(np.float32)[None, ..., None]
+        given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
+    label = _labels(cfg, info, columns)
+    if label is not None:
+        given["label"] = np.tile(label, len(given["image"]) // columns)
+    return given, noise, columns
+
+
+def _labels(cfg: ConfigDict, info: DataInfo, columns: int) -> np.ndarray | None:
+    """Take the labels asked for in turn; none asked for means none told."""
+    if build.num_classes(cfg, info) is None and not cfg.sample.labels:
+        return None
+    asked = cfg.copy_and_resolve_references()
+    asked.sample.num_images = columns
+    asked.sample.labels = cfg.sample.labels or "none"
+    return build.sample_labels(asked, info)
+
+
+# --- The work -------------------------------------------------------------------------
+
+
+def _run(
+    mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the task in batches of one size; shown, result and film in uint8."""
+    everywhere, by_row = replicated(trained.mesh), rows(trained.mesh)
+    task = build.edit_task(cfg, mode, trained.unet)
+
+    def work(params: Any, key: jax.Array, noise: jax.Array, given: Rows) -> tuple:
+        edited = task(params, image_keys(key, noise), given)
+        finite = jnp.isfinite(edited.x).all(axis=(1, 2, 3))
+        return tuple(map(images.to_uint8, edited)), finite
+
+    compiled = jax.jit(work, in_shardings=(everywhere, everywhere, by_row, by_row))
+    count, devices = len(noise), jax.device_count()
+    size = -(-min(cfg.sample.batch_size, count) // devices) * devices
+    done = []
+    with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
+        for start in range(0, count, size):
+            # The last batch is filled up, so that one program serves.
+            index = np.minimum(np.arange(start, start + size), count - 1)
+            batch = {name: value[index] for name, value in given.items()}
+            (shown, x, film), finite = compiled(
+                trained.params, build.sample_key(cfg), noise[index], batch
+            )
+            real = min(size, count - start)
+            if not np.asarray(finite)[:real].all():
+                raise UserError(
+                    f"an image among {start} to {start + real - 1} is not finite; use "
+                    "a smaller config.edit.weight, or another method."
+                )
+            done.append((shown[:real], x[:real], film[:, :real]))
+            bar.update(real)
+    shown, x, film = zip(*jax.device_get(done), strict=True)
+    return np.concatenate(shown), np.concatenate(x), np.concatenate(film, axis=1)
+
+
+def _sheet(
+    mode: str, given: Rows, shown: np.ndarray, x: np.ndarray, columns: int
+) -> tuple[np.ndarray, int]:
+    """Lay a picture, what was given of it, and what was made of that side by side."""
+    original = np.asarray(images.to_uint8(given["image"]))
+    lines = []
+    for start in range(0, len(x), columns):
+        made = x[start : start + columns]
+        if mode == "interpolate":
+            other = np.asarray(images.to_uint8(given["other"]))[start]
+            line = [original[start], *made, other]
+        else:
+            line = [original[start], shown[start], *made]
+        lines += line
+    return np.stack(lines), len(lines) * columns // len(x)
+
+
+def _folder(mode: str, cfg: ConfigDict, workdir: Path, step: int) -> Path:
+    """Name the folder of an edit after its mode and a hash of its options."""
+    stored = config.to_json(cfg)
+    text = json.dumps([step, stored["edit"], stored["sample"], stored["seed"]])
+    mask = Path(cfg.edit.mask) if cfg.edit.mask else None
+    digest = hashlib.sha256(text.encode() + (mask.read_bytes() if mask else b""))
+    return workdir / "edits" / f"{mode}_step-{step}_{digest.hexdigest()[:10]}"

@@ -1,0 +1,209 @@
+"""Bits per dimension of a split, batch by batch, however often it is interrupted.
+
+workdir/likelihood/NAME/
+    settings.json       what decides the numbers; another set is another folder
+    parts/              one file for each finished batch, until all are
+    terms.npz           of the bound: each term's mean and standard error, each image's
+    images.npz          of the ODE: bits/dim and network calls of each image
+    bound.png           terms, rate and distortion
+    likelihood.json     the numbers; its presence says that the folder is complete
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddpm_jax import build, config, data
+from ddpm_jax.commands import likelihood_files as files
+from ddpm_jax.commands.model import Trained, make_folder, open_model
+from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.devices import describe, replicated, rows
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.loop import catch_interrupts
+
+
+def likelihood(cfg: ConfigDict, workdir: Path) -> int:
+    """Measure `config.likelihood.split` by one method or both, and write the numbers.
+
+    Returns:
+        0 if all is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: if the workdir holds no model, or options or data do not fit it.
+    """
+    build.check_likelihood(cfg)
+    trained = open_model(cfg, workdir)
+    source = _open_split(cfg, trained)
+    # The parameters are what they are; rounding in between would be charged in bits.
+    cfg = cfg.copy_and_resolve_references()
+    cfg.model.dtype = "float32"
+    with catch_interrupts() as interrupted:
+        for method in build.likelihood_methods(cfg):
+            folder = make_folder(_folder(cfg, workdir, trained.step, method))
+            if not (folder / files.RESULT).exists():
+                run = _Run(cfg, trained, source, folder, method)
+                done = _advance(run, interrupted)
+                if done < run.num_images:
+                    print(
+                        f"Interrupted after {done} of {run.num_images} images; saved. "
+                        "The same command goes on from here."
+                    )
+                    return 128 + interrupted()
+                files.finish(folder, _about(run), build.bound_times(cfg))
+            print(files.spell(json.loads((folder / files.RESULT).read_text())))
+            print(f"Files: {folder}/")
+    return 0
+
+
+def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
+    """Open the split asked for, and hold it against what the model was trained on."""
+    options, info = cfg.likelihood, trained.info
+    chosen = cfg.copy_and_resolve_references()
+    chosen.data.split = options.split
+    source = build.dataset(chosen)
+    if tuple(source.image_shape) != tuple(info.image_shape):
+        raise UserError(
+            f"the images of split {options.split!r} are {source.image_shape}, the "
+            f"model's {info.image_shape}; give the data that it was trained on."
+        )
+    if cfg.model.class_conditional and source.label_names != info.label_names:
+        raise UserError(
+            f"the classes of split {options.split!r} are not those of the model; give "
+            "the data that it was trained on."
+        )
+    if options.num_images is not None and options.num_images > len(source):
+        raise UserError(
+            f"config.likelihood.num_images={options.num_images}, but split "
+            f"{options.split!r} of {source.name} has {len(source)}; use that or fewer."
+        )
+    if options.split == cfg.data.split:
+        print(
+            f"note: {options.split!r} is what the model was trained on; "
+            "config.likelihood.split names another split.",
+            file=sys.stderr,
+        )
+    return source
+
+
+def _folder(cfg: ConfigDict, workdir: Path, step: int, method: str) -> Path:
+    """Name the folder of a measurement after what decides its numbers."""
+    options = cfg.likelihood
+    split = "".join(c if c.isalnum() else "-" for c in options.split)
+    parts = [f"step-{step}", parameters_name(cfg), split, method]
+    if method == "bound":
+        parts.append(f"{options.num_steps or cfg.diffusion.num_levels}-steps")
+        parts.append(options.variance or cfg.diffusion.variance)
+        parts += [] if options.clip else ["unclipped"]
+    else:
+        tolerance = f"rtol-{options.rtol:g}_atol-{options.atol:g}"
+        parts.append(f"{options.ode_steps}-steps" if options.ode_steps else tolerance)
+        probes = options.num_probes
+        parts.append(f"{probes}-probes" if probes else "exact-trace")
+    parts.append(f"seed-{cfg.seed if options.seed is None else options.seed}")
+    if options.num_images is not None:
+        parts.append(f"{options.num_images}-images")
+    return workdir / "likelihood" / "_".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One measurement, of which a part is stored after each batch."""
+
+    cfg: ConfigDict
+    trained: Trained
+    source: data.Dataset
+    folder: Path
+    method: str
+
+    @property
+    def num_images(self) -> int:
+        return self.cfg.likelihood.num_images or len(self.source)
+
+
+def _about(run: _Run) -> dict[str, Any]:
+    """Describe a measurement by all that decides its numbers."""
+    options = config.to_json(run.cfg)["likelihood"]
+    return {
+        "method": run.method,
+        "data": run.source.name,
+        "fingerprint": run.source.fingerprint,
+        "split": run.cfg.likelihood.split,
+        "num_images": run.num_images,
+        "dimensions": int(np.prod(run.source.image_shape)),
+        "checkpoint_step": run.trained.step,
+        "parameters": parameters_name(run.cfg),
+        "seed": run.cfg.seed if options["seed"] is None else options["seed"],
+        "options": {
+            name: value
+            for name, value in options.items()
+            if name not in ("batch_size", "method", "num_images", "seed", "split")
+        },
+    }
+
+
+def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
+    """Measure batch after batch; return how many images are done."""
+    files.check_settings(run.folder, _about(run))
+    done = files.num_done(run.folder)
+    started = f", going on after {done}" if done else ""
+    print(
+        f"{run.method}: {run.num_images} images of {run.source.name} "
+        f"({run.cfg.likelihood.split}), with {run.trained.described} on "
+        f"{describe()}{started}.",
+        flush=True,
+    )
+    unet = build.model(run.cfg, run.trained.info)
+    everywhere, by_row = replicated(run.trained.mesh), rows(run.trained.mesh)
+    evaluate = jax.jit(
+        build.measure(run.cfg, unet, run.method),
+        in_shardings=(everywhere, everywhere, by_row, by_row, by_row),
+        out_shardings=by_row,
+    )
+    bar = tqdm(
+        total=run.num_images,
+        initial=done,
+        unit="image",
+        disable=None,
+        dynamic_ncols=True,
+    )
+    with bar:
+        while done < run.num_images and not interrupted():
+            part = _measure(run, evaluate, done)
+            files.save_part(run.folder, done, part)
+            count = len(next(iter(part.values())))
+            done += count
+            bar.update(count)
+    return done
+
+
+def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.ndarray]:
+    """Measure the batch that starts at an image: arrays [count, ...]."""
+    num_devices = jax.device_count()
+    # The size does not shrink at the end, so that one program serves.
+    size = min(run.cfg.likelihood.batch_size, run.num_images)
+    size = -(-size // num_devices) * num_devices
+    count = min(size, run.num_images - start)
+    indices = np.arange(start, start + size)
+    batch = gather(run.source, np.minimum(indices, run.num_images - 1))
+    labels = batch["label"] if run.cfg.model.class_conditional else None
+    key = build.likelihood_key(run.cfg)
+    with jax.default_matmul_precision("highest"):
+        result = evaluate(run.trained.params, key, indices, batch["image"], labels)
+    result = {name: np.asarray(leaf)[:count] for name, leaf in result.items()}
+    for name, leaf in result.items():
+        if not np.isfinite(leaf).all():
+            raise UserError(
+                f"{name} of an image among {start} to {start + count - 1} is not "
+                "finite; use another checkpoint (config.sample.step), or a larger "
+                "config.likelihood.rtol and atol."
+            )
+    return result

@@ -1,0 +1,87 @@
+"""Opening a trained model: from a workdir to a network with its parameters."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddpm_jax import build
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands.about import (
+    check_same_model,
+    check_schedule,
+    info_of,
+    usable_step,
+)
+from ddpm_jax.commands.parameters import load_parameters
+from ddpm_jax.devices import data_mesh, replicated
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.unet import UNet
+from ddpm_jax.training import checkpoints as store
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model that can be drawn from.
+
+    Attributes:
+        step: of its checkpoint.
+        about: the checkpoint's metadata.
+        info: what the model knows of its data.
+        unet: the network.
+        params: its parameters, a copy on every device.
+        described: which parameters these are, for a person to read.
+        mesh: the devices.
+    """
+
+    step: int
+    about: dict[str, Any]
+    info: DataInfo
+    unet: UNet
+    params: Any
+    described: str
+    mesh: Mesh
+
+
+def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
+    """Open the model of a workdir: the newest usable checkpoint, or `sample.step`.
+
+    Raises:
+        UserError: if the workdir holds no model, or the options do not fit it.
+    """
+    check_same_model(cfg, workdir)
+    step = cfg.sample.step
+    if step is None:
+        step = usable_step(workdir, _tell)
+    about = store.read_metadata(workdir, step)
+    info = info_of(about)
+    build.check(cfg, info)
+    check_schedule(cfg, about)
+    mesh = data_mesh()
+    params, which = load_parameters(
+        cfg, workdir, step, sharding=replicated(mesh), report=_tell
+    )
+    described = f"the {which} parameters of step {step:,}"
+    return Trained(step, about, info, build.model(cfg, info), params, described, mesh)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder before the work, so that none is lost for want of a place.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {folder} ({error.strerror}); change what its name is made of."
+        ) from error
+    return folder

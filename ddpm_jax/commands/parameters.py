@@ -1,0 +1,161 @@
+"""Which parameters to draw with: raw, averaged, or an average built after training."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.ema import Profile, posthoc_weights, reconstruct
+
+# Above this distance of the profiles (see ema.posthoc_weights) the user is told.
+_FAR = 0.1
+
+
+class Parameters(NamedTuple):
+    """Parameters, and what to call them."""
+
+    tree: Any
+    description: str  # "averaged (EMA)", to stand before "parameters"
+
+
+class _DamagedSnapshotError(Exception):
+    def __init__(self, step: int, reason: str):
+        self.step, self.reason = step, reason
+
+
+def parameters_name(cfg: ConfigDict) -> str:
+    """Name the choice of `config.sample` for a file: raw, ema or ema-0.08."""
+    if not cfg.sample.ema:
+        return "raw"
+    std = cfg.sample.ema_std
+    return "ema" if std is None else f"ema-{std:g}"
+
+
+def check_tracks(cfg: ConfigDict, stds: tuple[float, ...]) -> None:
+    """Refuse an average of a chosen length from a run that keeps none to build it on.
+
+    Args:
+        cfg: with the length that is asked for, if any.
+        stds: the lengths that the run tracks.
+
+    Raises:
+        UserError: saying what to train with.
+    """
+    std = cfg.sample.ema_std
+    if std is not None and not stds:
+        raise UserError(
+            f"config.sample.ema_std={std:g} is built from averages that this run does "
+            "not keep; train with config.training.ema_stds=0.05,0.10 and a keep_every "
+            "that leaves 8 checkpoints or more, or leave ema_std out."
+        )
+
+
+def load_parameters(
+    cfg: ConfigDict,
+    workdir: Path,
+    step: int,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Parameters:
+    """Read the parameters that `config.sample` asks for, compiling nothing.
+
+    Args:
+        cfg: `sample.ema` and `sample.ema_std` choose.
+        workdir: folder of the run.
+        step: the checkpoint; an average built after training ends at this step.
+        sharding: where to put every leaf; None means the first device.
+        report: called with a line for what the user should know.
+
+    Raises:
+        UserError: if they are damaged, or the run did not keep what they are built on.
+    """
+    if cfg.sample.ema and cfg.sample.ema_std is not None:
+        return _averaged_after_training(cfg, workdir, step, sharding, report)
+    tree = store.restore_params(
+        workdir, ema=cfg.sample.ema, step=step, sharding=sharding
+    )
+    return Parameters(tree, "averaged (EMA)" if cfg.sample.ema else "raw")
+
+
+def _averaged_after_training(
+    cfg: ConfigDict,
+    workdir: Path,
+    step: int,
+    sharding: jax.sharding.Sharding | None,
+    report: Callable[[str], None],
+) -> Parameters:
+    about = store.read_metadata(workdir, step)
+    check_tracks(cfg, _tracked(about))
+    wanted = Profile(step, cfg.sample.ema_std)
+    # What came after the step would have to be subtracted again.
+    steps = [s for s in store.all_steps(workdir) if 1 <= s <= step]
+    while True:
+        try:
+            tree, description = _build(workdir, wanted, steps, report)
+        except _DamagedSnapshotError as damage:
+            steps.remove(damage.step)
+            report(f"note: {damage.reason} It is left out of the average.")
+        else:
+            return Parameters(jax.device_put(tree, sharding), description)
+
+
+def _build(
+    workdir: Path, wanted: Profile, steps: list[int], report: Callable[[str], None]
+) -> tuple[Any, str]:
+    places = [  # of every stored average: its checkpoint, and its number there
+        (step, index, std)
+        for step in steps
+        for index, std in enumerate(
+            _tracked(_read(step, lambda s=step: store.read_metadata(workdir, s)))
+        )
+    ]
+    stored = [Profile(step, std) for step, _, std in places]
+    std = f"{wanted.std:g}"
+    if wanted not in stored and len(stored) < 2:
+        raise UserError(
+            f"config.sample.ema_std={std} is built from 2 stored averages or more, and "
+            f"{workdir} has {len(stored)} up to step {wanted.step}; train with two "
+            "config.training.ema_stds and a smaller config.training.keep_every, or "
+            "leave ema_std out."
+        )
+    weights, error = posthoc_weights(stored, wanted)
+    used = [i for i, weight in enumerate(weights) if weight]
+    tree = reconstruct(
+        _snapshots(workdir, [places[i] for i in used]), [weights[i] for i in used]
+    )
+    if wanted in stored:
+        return tree, f"averaged (EMA of std {std})"
+    if error > _FAR:
+        report(
+            f"note: the {len(used)} stored averages come no closer to one of std {std} "
+            f"than {error:.0%} of its profile; ask for a std between those tracked, or "
+            "train with a smaller config.training.keep_every."
+        )
+    return tree, (
+        f"averaged (EMA of std {std} from {len(used)} stored averages, "
+        f"profile {error:.2%} off)"
+    )
+
+
+def _snapshots(workdir: Path, places: list[tuple[int, int, float]]) -> Iterator[Any]:
+    for step, index, _ in places:
+        yield _read(
+            step, lambda s=step, i=index: store.restore_track(workdir, i, step=s)
+        )
+
+
+def _read(step: int, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except UserError as error:
+        raise _DamagedSnapshotError(step, str(error)) from error
+
+
+def _tracked(about: dict[str, Any]) -> tuple[float, ...]:
+    """Read which averages a checkpoint holds: none, if it is older than the option."""
+    return tuple(about["config"]["training"].get("ema_stds", ()))

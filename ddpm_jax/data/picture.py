@@ -1,0 +1,101 @@
+"""One picture of a person's own, brought to the shape a model was trained on."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddpm_jax.data import layout
+from ddpm_jax.data.dataset import Dataset
+from ddpm_jax.errors import UserError
+
+_OF_THE_DATA = re.compile(r"data:(\d+)(?:-(\d+))?")
+
+
+def read_picture(
+    path: str | Path, image_shape: tuple[int, int, int], *, padded: bool = False
+) -> np.ndarray:
+    """Read a picture and bring it to (H, W, C) as the data pipeline would.
+
+    Args:
+        path: any file that Pillow reads.
+        image_shape: (H, W, C) of the model.
+        padded: the model's data were padded; then a picture no larger than H x W is
+            padded too. Else, and if it is larger, it is scaled to cover H x W and
+            cropped about its centre.
+
+    Returns:
+        uint8 [H, W, C].
+
+    Raises:
+        UserError: the file cannot be read as a picture.
+    """
+    height, width, channels = image_shape
+    try:
+        with Image.open(path) as picture:
+            size = picture.size[::-1]
+            fits = size[0] <= height and size[1] <= width
+            inner = size if padded and fits else (height, width)
+            wanted = layout.Layout(inner, channels, (height, width))
+            return layout.arrange(picture, wanted)
+    except layout.BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot read the picture {path} ({reason}); give a PNG, JPEG or WebP file."
+        ) from error
+
+
+def read_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a mask: white is True, black is False, the limit being mid grey.
+
+    Args:
+        path: a picture.
+        size: (H, W) it must have.
+
+    Returns:
+        bool [H, W].
+
+    Raises:
+        UserError: the file cannot be read, has another size, or is all of one colour.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L"))
+    except layout.BROKEN as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot read the mask {path} ({reason}); give a black and white PNG file."
+        ) from error
+    if grey.shape != size:
+        raise UserError(
+            f"the mask {path} is {grey.shape[0]}x{grey.shape[1]}, the model's images "
+            f"are {size[0]}x{size[1]}; give a mask of that size."
+        )
+    white = grey > 127
+    if white.all() or not white.any():
+        colour = "white" if white.all() else "black"
+        raise UserError(
+            f"the mask {path} is all {colour}; paint white what is to be filled and "
+            "black what is to be kept."
+        )
+    return white
+
+
+def indices_of(text: str, dataset: Dataset) -> list[int] | None:
+    """Read "data:7" or "data:7-10" as examples of a data set; None if it is neither.
+
+    Raises:
+        UserError: there are no such examples.
+    """
+    match = _OF_THE_DATA.fullmatch(text)
+    if match is None:
+        return None
+    first = int(match[1])
+    last = int(match[2] or first)
+    if not first <= last < len(dataset):
+        raise UserError(
+            f"{text} asks for examples {first} to {last} of {dataset.name}, which has "
+            f"0 to {len(dataset) - 1}; choose among those."
+        )
+    return list(range(first, last + 1))

@@ -1,0 +1,136 @@
+"""The probability-flow ODE, and a sampler that chooses its own steps.
+
+The ODE has the same marginals as the noising process and no noise: [S], eq. (13). In
+the coordinates y = x / alpha, r = sigma / alpha it reads dy/dr = eps ([K], eq. 1). Here
+r = sinh(u):
+
+    dy/du = eps cosh(u),    alpha = 1 / cosh(u),  sigma = tanh(u)
+
+so u is r near the image, where an error costs most, and log(2 r) in the noise, where
+the solution grows with r. Standard steps in u are then of much the same difficulty at
+both ends, and y is the image itself at u = 0.
+
+Sources:
+    [S] Song et al. 2021, "Score-Based Generative Modeling through Stochastic
+        Differential Equations", section 4.3.
+    [K] Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative
+        Models".
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import diffrax
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.process import like
+from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
+from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
+
+LevelAt = Callable[[jax.Array], Level]
+"""log-SNR -> Level; `partial(level_at_logsnr, schedule)`."""
+
+
+def coordinate(level: Level) -> jax.Array:
+    """Compute u = asinh(sigma / alpha) of a level; 0 at the clean end."""
+    return jnp.arcsinh(level.sigma / level.alpha)
+
+
+def slope(
+    denoise: BoundDenoiser, level_at: LevelAt
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Write the probability-flow ODE as dy/du = f(u, y).
+
+    Args:
+        denoise: the model, called once for each call of f.
+        level_at: what the network is told at any log-SNR.
+
+    Returns:
+        f: (u [] > 0, y [B, ...]) -> [B, ...], with y = x / alpha.
+    """
+
+    def f(u: jax.Array, y: jax.Array) -> jax.Array:
+        level = level_at(-2.0 * jnp.log(jnp.sinh(u)))
+        prediction = denoise(like(level.alpha, y) * y, level)
+        return jnp.cosh(u) * prediction.eps
+
+    return f
+
+
+def adaptive(
+    schedule: Schedule,
+    *,
+    rtol: jax.Array | float = 1e-4,
+    atol: jax.Array | float = 1e-4,
+    max_steps: int = 1000,
+) -> Sampler:
+    """Solve the ODE to a tolerance, by the pair of orders 5 and 4 of Tsitouras 2011.
+
+    From t to s it takes as many steps as the tolerance asks for, so that the grid only
+    says where the chain is looked at: N frames of a film need N levels. The step to the
+    clean end is solved to the cleanest of the T levels, t = 0, and ends in the x_0
+    predicted there. The whole batch takes the same steps, chosen for its worst image;
+    so an image depends on its batch, within the tolerance.
+
+    `State.memory` and `Info.calls` count the evaluations of the network: 6 for each
+    step tried and 2 or 3 for each step of the grid. Where `max_steps` are not enough
+    the images are NaN.
+
+    Args:
+        schedule: what the network is told between its levels; alpha_T > 0.
+        rtol: error allowed, relative to y = x / alpha, as the root mean square over an
+            image.
+        atol: the same, absolute, in units of x_0.
+        max_steps: solver steps tried in one step of the grid, at most.
+    """
+    level_at = partial(level_at_logsnr, schedule)
+    controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_worst_of_batch)
+
+    def solve(
+        denoise: BoundDenoiser, y: jax.Array, start: jax.Array, end: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        f = slope(denoise, level_at)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda u, y, args: f(u, y)),
+            diffrax.Tsit5(),
+            start,
+            end,
+            end - start,  # tried first; a grid for a film is about as fine as needed
+            y,
+            stepsize_controller=controller,
+            adjoint=diffrax.ForwardMode(),  # a plain while_loop, nothing kept of it
+            max_steps=max_steps,
+            throw=False,
+        )
+        solved = solution.result == diffrax.RESULTS.successful
+        y = jnp.where(solved, solution.ys[-1], jnp.nan)
+        return y, 1 + 6 * solution.stats["num_steps"]
+
+    def step(
+        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
+    ) -> tuple[State, Info]:
+        del keys  # nothing is drawn
+        prediction = denoise(state.x, t)
+        to_clean = s.sigma == 0
+        start, lowest = coordinate(t), coordinate(schedule.at(jnp.asarray(0)))
+        end = jnp.where(to_clean, jnp.minimum(lowest, start), coordinate(s))
+        y, calls = solve(denoise, state.x / like(t.alpha, state.x), start, end)
+
+        def land() -> jax.Array:
+            level = level_at(-2.0 * jnp.log(jnp.sinh(end)))
+            return denoise(like(level.alpha, y) * y, level).x0
+
+        x = jax.lax.cond(to_clean, land, lambda: like(s.alpha, y) * y)
+        calls = state.memory + calls + jnp.where(to_clean, 2, 1)
+        return State(x, calls), Info(state.x, x, prediction, t, s, calls)
+
+    return Sampler(init=lambda x: State(x, jnp.int32(0)), step=step)
+
+
+def _worst_of_batch(error: jax.Array) -> jax.Array:
+    """Measure the error of a batch `[B, ...]`: the root mean square of its worst row.
+
+    A mean over the batch would let one image be as wrong as the others are right.
+    """
+    return jnp.sqrt(jnp.max(jnp.mean(error**2, axis=range(1, error.ndim))))

@@ -1,0 +1,107 @@
+"""Self-conditioning: the network is shown its own last estimate of the clean data.
+
+What a network finds out of x_t is lost when the sampler goes on to x_s. A
+self-conditioned one is given its last x_0 as a further input, the *hint*, which is all
+zeros where there is none: at the first step of sampling, in half of training, and
+wherever nobody gives one, so that a bound is that of the network without a hint.
+
+The hint travels as `cond["x0"]`, `[B, ...]` like x_t; a network that wants it joins it
+to x_t. It is clamped to the range of the data, in training as in sampling: an
+eps-predicting network says of nearly pure noise an x_0 of hundreds.
+
+Source: Chen, Zhang, Hinton 2022, "Analog Bits: Generating Discrete Data using Diffusion
+Models with Self-Conditioning", section 3 and Algorithms 1 and 2.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.denoisers import Cond, Network, from_network
+from ddpm_jax.diffusion.losses import Hint
+from ddpm_jax.diffusion.process import Parameterization, Prediction
+from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
+from ddpm_jax.diffusion.schedules import Level
+
+HINT = "x0"
+"""The name of the hint among the conditions."""
+
+
+def hints(
+    kind: Parameterization,
+    *,
+    learns_variance: bool = False,
+    low: float = -1.0,
+    high: float = 1.0,
+) -> Hint:
+    """Show every second example of a training batch the network's own x_0.
+
+    The network is asked of those rows without a hint, and what it says is a constant:
+    no gradient flows through it. The other rows keep zeros. This is the paper's
+    probability of 1/2 without its scatter, as in the authors' code, and for half of the
+    price of asking of every row: about a sixth of a training step.
+
+    Args:
+        kind: what the network's output means.
+        learns_variance: as in `from_network`.
+        low: least value of the data.
+        high: largest value of the data.
+
+    Returns:
+        (network, params, x_t, level with leaves [B], cond) -> cond, with the hint.
+    """
+
+    def hint(
+        network: Network, params: Any, x_t: jax.Array, level: Level, cond: Cond
+    ) -> Cond:
+        fixed = jax.lax.stop_gradient(params)
+        denoise = from_network(network, fixed, kind, learns_variance=learns_variance)
+        seen = jax.tree.map(lambda leaf: leaf[::2], (x_t, level, cond))
+        x0 = jnp.clip(denoise(*seen).x0, low, high)
+        # Back in their places, zeros between them.
+        rows = jnp.stack([x0, jnp.zeros_like(x0)], axis=1)
+        x0 = rows.reshape(-1, *x_t.shape[1:])[: len(x_t)]
+        return {**(cond or {}), HINT: x0}
+
+    return hint
+
+
+class _Memory(NamedTuple):
+    x0: jax.Array  # [B, ...], the hint for the next step
+    inner: Any  # the sampler's own memory
+
+
+def self_conditioned(
+    sampler: Sampler, *, low: float = -1.0, high: float = 1.0
+) -> Sampler:
+    """Make a sampler show the network the x_0 of the last step.
+
+    A step that asks the network twice shows it the same hint both times. The hint is
+    what the sampler was told, guidance included.
+
+    Args:
+        sampler: any.
+        low: least value of the data, as in training.
+        high: largest value of the data.
+    """
+
+    def init(x: jax.Array) -> State:
+        inner = sampler.init(x)
+        return State(inner.x, _Memory(jnp.zeros_like(x), inner.memory))
+
+    def step(
+        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
+    ) -> tuple[State, Info]:
+        memory = state.memory
+
+        def hinted(
+            x: jax.Array, level: Level, also: dict[str, Any] | None = None
+        ) -> Prediction:
+            return denoise(x, level, {HINT: memory.x0, **(also or {})})
+
+        inner, info = sampler.step(keys, hinted, State(state.x, memory.inner), t, s)
+        x0 = jnp.clip(info.prediction.x0, low, high)
+        return State(inner.x, _Memory(x0, inner.memory)), info
+
+    return Sampler(init, step)

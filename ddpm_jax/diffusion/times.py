@@ -1,0 +1,152 @@
+"""How training levels are drawn: functions of a key, or of what earlier losses told.
+
+A training level is drawn as u in [0, 1), which `Schedule.draw` makes a time of. An even
+u gives the mean over all levels; a `TimeSampler` that prefers some of them says so in a
+weight, by which the loss of the example is to be multiplied:
+
+    E[weight(u) loss(u)] = the mean of loss(u) over even u
+
+so that every sampler here descends the same objective and only the scatter differs.
+What a sampler remembers from step to step is a pytree that the caller carries.
+
+Sources:
+    [K] Kingma et al. 2021, "Variational Diffusion Models", appendix I.1.
+    [N] Nichol and Dhariwal 2021, section 3.3, eq. (18), and their published code.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def uniform_times(key: jax.Array, num: int) -> jax.Array:
+    """Draw independent u in [0, 1): [num]."""
+    return jax.random.uniform(key, (num,))
+
+
+def stratified_times(key: jax.Array, num: int) -> jax.Array:
+    """Draw u evenly spread over [0, 1), with one common random offset: [num].
+
+    Each u alone is uniform, so the loss is unbiased, but a batch covers all levels and
+    its mean scatters less. Source: [K], appendix I.1.
+    """
+    return (jax.random.uniform(key) + jnp.arange(num) / num) % 1.0
+
+
+def antithetic_times(key: jax.Array, num: int) -> jax.Array:
+    """Draw u in pairs u and 1 - u, the second half mirroring the first: [num].
+
+    Each u alone is uniform. What is linear in u cancels within a pair, so that a loss
+    that falls or rises with the level scatters less than with `uniform_times`; one that
+    is symmetric about the middle would scatter more. It needs no knowledge of the size
+    of the batch, unlike `stratified_times`, which [K]'s code calls antithetic. Of an
+    odd number the middle one stays single.
+    """
+    # Half a step of the float32 grid away from it: neither u nor 1 - u is 0 or 1.
+    u = jax.random.uniform(key, ((num + 1) // 2,)) + 2.0**-24
+    return jnp.concatenate([u, 1.0 - u[: num // 2]])
+
+
+class TimeSampler(NamedTuple):
+    """A way to draw training levels, with or without memory.
+
+    Attributes:
+        init: () -> memory, a pytree of arrays; () for a sampler that has none.
+        draw: (key, num, memory) -> u [num] in [0, 1), and the weight of each, [num].
+        update: (memory, index, losses) -> memory; index is the t in 0..T-1 that each u
+            became, int32 [num], and losses [num] are the unweighted ones, of the
+            whole batch.
+    """
+
+    init: Callable[[], Any]
+    draw: Callable[[jax.Array, int, Any], tuple[jax.Array, jax.Array]]
+    update: Callable[[Any, jax.Array, jax.Array], Any]
+
+
+def stateless(times: Callable[[jax.Array, int], jax.Array]) -> TimeSampler:
+    """Make a sampler of a function (key, num) -> u whose each u alone is uniform."""
+    return TimeSampler(
+        init=lambda: (),
+        draw=lambda key, num, memory: (times(key, num), jnp.ones((num,))),
+        update=lambda memory, index, losses: memory,
+    )
+
+
+UNIFORM = stateless(uniform_times)
+STRATIFIED = stateless(stratified_times)
+ANTITHETIC = stateless(antithetic_times)
+
+
+class History(NamedTuple):
+    """The last losses seen at each of T levels."""
+
+    losses: jax.Array  # [T, K] float32, of each level in a ring, oldest overwritten
+    count: jax.Array  # [T] int32, how many losses the level has been given so far
+
+
+def importance(
+    num_levels: int, *, length: int = 10, uniform_share: float = 0.001
+) -> TimeSampler:
+    """Draw the levels of a table in proportion to the root of E[L_t^2].
+
+    It is the choice of least variance for an estimate of sum_t L_t, made for the pure
+    bound, whose few first terms dominate: [N], eq. (18). The second moment is that of
+    the last 10 losses of each level; until every level has 10, levels are uniform.
+
+    Under `jit` over several devices the losses are those of the whole batch, and all
+    devices hold the same history.
+
+    Args:
+        num_levels: T, of a schedule that is a table.
+        length: K, losses remembered of each level.
+        uniform_share: of the draws, uniform, so that no level is forgotten and no
+            weight exceeds 1 / share; 0.001 in [N]'s code.
+    """
+
+    def init() -> History:
+        return History(
+            jnp.zeros((num_levels, length)), jnp.zeros((num_levels,), jnp.int32)
+        )
+
+    def draw(key: jax.Array, num: int, memory: History) -> tuple[jax.Array, jax.Array]:
+        share = importance_shares(memory, uniform_share)
+        index = jax.random.choice(key, num_levels, (num,), p=share)
+        # The middle of its cell: rounding cannot move it into the next.
+        return (index + 0.5) / num_levels, 1.0 / (num_levels * share[index])
+
+    return TimeSampler(init, draw, remember)
+
+
+def importance_shares(memory: History, uniform_share: float = 0.001) -> jax.Array:
+    """Compute how often each level is drawn, summing to 1: [T]. [N], eq. (18)."""
+    num_levels, length = memory.losses.shape
+    second_moment = jnp.mean(memory.losses**2, axis=1)
+    root = jnp.sqrt(second_moment)
+    total = jnp.sum(root)
+    # All losses 0 say nothing of where to look.
+    known = (memory.count >= length).all() & (total > 0)
+    by_loss = root / jnp.where(total > 0, total, 1.0)
+    share = jnp.where(known, uniform_share, 1.0)
+    return (1.0 - share) * by_loss + share / num_levels
+
+
+def remember(memory: History, index: jax.Array, losses: jax.Array) -> History:
+    """Write the losses [B] of levels index [B] into the history, in this order.
+
+    A level may occur several times in a batch; of more than K times, the last K stay.
+    """
+    num_levels, length = memory.losses.shape
+    order = jnp.argsort(index, stable=True)
+    index, losses = index[order], losses[order]  # now each level is one run
+    place = jnp.arange(len(index))
+    earlier = place - jnp.searchsorted(index, index, side="left")  # in the run
+    later = jnp.searchsorted(index, index, side="right") - 1 - place
+    slot = (memory.count[index] + earlier) % length
+    # What this batch would overwrite itself is not written, for writes have no order.
+    row = jnp.where(later < length, index, num_levels)
+    return History(
+        memory.losses.at[row, slot].set(losses, mode="drop"),
+        memory.count.at[index].add(1),
+    )

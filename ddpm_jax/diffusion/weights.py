@@ -1,0 +1,90 @@
+"""Weights of the squared error by the signal-to-noise ratio, SNR = alpha^2 / sigma^2.
+
+A weight w is given for the squared eps-error; the errors of one prediction are
+
+    (1)  |eps error|^2 = SNR |x0 error|^2 = SNR / (1 + SNR) |v error|^2
+
+so that on the network's own output it is w, w SNR or w SNR / (1 + SNR):
+
+                     eps                    x0                       v
+    even             1                      SNR                      x0 / (1 + SNR)
+    truncated_snr    max(1, 1 / SNR)        max(SNR, 1)              x0 / (1 + SNR)
+    min_snr          min(1, gamma / SNR)    min(SNR, gamma)          x0 / (1 + SNR)
+    p2               1 / (k + SNR)^gamma    SNR / (k + SNR)^gamma    x0 / (1 + SNR)
+
+Sources: [S] Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of
+Diffusion Models", section 4; [M] Hang et al. 2023, "Efficient Diffusion Training via
+Min-SNR Weighting Strategy"; [P] Choi et al. 2022, "Perception Prioritized Training of
+Diffusion Models".
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.losses import Loss, Noised, simple_loss
+from ddpm_jax.diffusion.process import Parameterization
+
+Weight = Callable[[jax.Array], jax.Array]
+"""log-SNR -> log of the weight of the eps-error, elementwise.
+
+The logarithm, because the weights and the factors of (1) reach 0 and infinity at the
+ends of a schedule where their products do not.
+"""
+
+
+def even(logsnr: jax.Array) -> jax.Array:
+    """Give every level's eps-error the weight 1, whatever the network predicts."""
+    return jnp.zeros_like(logsnr)
+
+
+def truncated_snr(logsnr: jax.Array) -> jax.Array:
+    """Weigh the x0-error by max(SNR, 1): [S], section 4.
+
+    It is the larger of the eps- and the x0-error, so that no level goes untrained, pure
+    noise included.
+    """
+    return jax.nn.relu(-logsnr)
+
+
+def min_snr(gamma: float = 5.0) -> Weight:
+    """Weigh the x0-error by min(SNR, gamma), gamma > 0: [M].
+
+    Pure noise has the weight 0, for x0 and v too: a schedule that ends in it leaves its
+    last level untrained, and what the network says there follows from the level before.
+    """
+    return lambda logsnr: jnp.minimum(jnp.log(gamma) - logsnr, 0.0)
+
+
+def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
+    """Weigh the eps-error by 1 / (k + SNR)^gamma, k > 0: [P]."""
+    return lambda logsnr: -gamma * jnp.logaddexp(jnp.log(k), logsnr)
+
+
+_LOG_FACTOR = {  # of (1), by what the network predicts
+    "eps": jnp.zeros_like,
+    "x0": lambda logsnr: logsnr,
+    "v": jax.nn.log_sigmoid,
+}
+
+
+def snr_weighted_loss(kind: Parameterization, weight: Weight) -> Loss:
+    """Weigh the squared error of the output by a function of the level's SNR.
+
+    The error is that of the output itself, with the factor of (1), so that nothing is
+    divided by an alpha that may be 0: with x0 and v it is finite at pure noise.
+
+    Args:
+        kind: what the output means: EPS, X0 or V.
+        weight: `even`, `truncated_snr`, `min_snr(gamma)` or `p2(k, gamma)`.
+    """
+    simple = simple_loss(kind)
+
+    def loss(output: jax.Array, noised: Noised) -> jax.Array:
+        # Beyond e^80 float32 has no number left, and -inf + inf no value.
+        logsnr = jnp.clip(noised.t.logsnr, -80.0, 80.0)
+        log_weight = weight(logsnr) + _LOG_FACTOR[kind.name](logsnr)
+        return jnp.exp(log_weight) * simple(output, noised)
+
+    return loss

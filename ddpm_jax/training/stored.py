@@ -1,0 +1,156 @@
+"""Reading a work directory: no manager, nothing written, beside a run if need be.
+
+The layout is that of checkpoints.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import traverse_util
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.integrity import DamageError, read_record, restore_item
+
+_FOLDER = "checkpoints"
+
+
+def checkpoints_folder(workdir: str | Path) -> Path:
+    """Return the folder that holds, or will hold, the checkpoints of a run."""
+    return Path(workdir).expanduser().absolute() / _FOLDER
+
+
+def all_steps(workdir: str | Path) -> list[int]:
+    """List the steps saved in a work directory, oldest first, reading no file.
+
+    Args:
+        workdir: folder of the run; need not exist.
+
+    Returns:
+        The steps; empty if there are none.
+    """
+    folder = checkpoints_folder(workdir)
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+
+
+def latest_step(workdir: str | Path) -> int | None:
+    """Return the newest step saved in a work directory, or None.
+
+    Args:
+        workdir: folder of the run; need not exist.
+    """
+    return max(all_steps(workdir), default=None)
+
+
+def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
+    """Read the metadata that was saved with a checkpoint.
+
+    Args:
+        workdir: folder of the run.
+        step: which checkpoint; None means the newest.
+
+    Returns:
+        The dictionary given to `save`, as JSON returns it (tuples become lists).
+
+    Raises:
+        UserError: there is no such checkpoint, or its metadata is damaged.
+    """
+    directory = _find(workdir, step)
+    try:
+        return read_record(directory)["metadata"]
+    except DamageError as error:
+        raise _damaged_error(directory, error) from error
+
+
+def restore_params(
+    workdir: str | Path,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Any:
+    """Restore the parameters alone, with no knowledge of model or optimiser.
+
+    Args:
+        workdir: folder of the run.
+        ema: the exponential moving average, which is what samples should be drawn
+            with; False gives the raw parameters.
+        step: which checkpoint; None means the newest.
+        sharding: where to put every leaf; None means the first device.
+
+    Returns:
+        Nested dictionaries of arrays, every leaf verified.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is damaged.
+    """
+    return _restore_tree(workdir, "ema_params" if ema else "params", step, sharding)
+
+
+def restore_track(
+    workdir: str | Path,
+    index: int,
+    *,
+    step: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Any:
+    """Restore one of the further averages alone.
+
+    Args:
+        workdir: folder of the run.
+        index: position in `TrainState.tracks`.
+        step: which checkpoint; None means the newest.
+        sharding: where to put every leaf; None means the first device.
+
+    Returns:
+        Nested dictionaries of arrays, every leaf verified.
+
+    Raises:
+        UserError: there is no such checkpoint or average, or it is damaged.
+    """
+    return _restore_tree(workdir, f"track_{index}", step, sharding)
+
+
+def _restore_tree(
+    workdir: str | Path,
+    name: str,
+    step: int | None,
+    sharding: jax.sharding.Sharding | None,
+) -> Any:
+    directory = _find(workdir, step)
+    try:
+        record = read_record(directory)
+        if name not in record["leaves"]:
+            raise UserError(
+                f"checkpoint {directory} has no {name}; it has "
+                f"{', '.join(record['leaves'])}."
+            )
+        leaves = {
+            path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            for path, (dtype, shape) in record["leaves"][name].items()
+        }
+        abstract = traverse_util.unflatten_dict(leaves, sep="/")
+        return restore_item(directory, name, abstract, record)
+    except DamageError as error:
+        raise _damaged_error(directory, error) from error
+
+
+def _find(workdir: str | Path, step: int | None) -> Path:
+    folder = checkpoints_folder(workdir)
+    steps = all_steps(workdir)
+    if not steps:
+        raise UserError(f"no checkpoint in {folder}; train first, or correct workdir.")
+    if step is not None and step not in steps:
+        raise UserError(
+            f"no checkpoint of step {step} in {folder}; "
+            f"use one of {', '.join(map(str, steps))}."
+        )
+    return folder / str(steps[-1] if step is None else step)
+
+
+def _damaged_error(directory: Path, reason: Exception) -> UserError:
+    others = [s for s in all_steps(directory.parents[1]) if str(s) != directory.name]
+    left = f"left: step {', '.join(map(str, others))}" if others else "no other is left"
+    return UserError(f"checkpoint {directory} is damaged ({reason}); {left}.")

@@ -1,0 +1,350 @@
+"""What a run descends, its metrics and its memory; and that options mean what they say.
+
+The losses here are functions of the level alone, so that means over levels are known.
+"""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax import build
+from ddpm_jax.build import DataInfo
+from ddpm_jax.config import default
+from ddpm_jax.diffusion import losses, schedules, times
+from ddpm_jax.diffusion.process import X0
+from ddpm_jax.diffusion.self_conditioning import hints
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.objective import make_objective
+
+T = 8
+BY_LEVEL = np.array([50.0, 20.0, 5.0, 1.0, 0.5, 0.2, 0.1, 0.05])
+QUARTILES = np.array([35.0, 3.0, 0.35, 0.075])
+
+
+def loss_of_level(output, noised):
+    return jnp.asarray(BY_LEVEL, jnp.float32)[noised.index] + 0 * output[:, 0, 0, 0]
+
+
+def objective(sampler):
+    return make_objective(
+        lambda params, x_t, t, cond, dropout_key: params * x_t,
+        schedules.from_betas(np.full(T, 0.1)),
+        loss_of_level,
+        times=sampler,
+    )
+
+
+def batch(size):
+    return {"image": np.zeros((size, 1, 1, 1), np.uint8)}
+
+
+def full_history():
+    """As if each level had shown its loss ten times."""
+    losses = np.tile(BY_LEVEL[:, None], (1, 10)).astype(np.float32)
+    return times.History(losses, np.full(T, 10, np.int32))
+
+
+# --- Levels of unequal weight ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["uniform", "importance"])
+def test_loss_and_quartiles_are_means_over_levels_however_they_are_drawn(name):
+    sampler = times.UNIFORM if name == "uniform" else times.importance(T)
+    memory = () if name == "uniform" else full_history()
+    num, runs = 2000, 40
+    run = jax.jit(objective(sampler))
+    loss, totals, counts = [], [], []
+    for seed in range(runs):
+        value, (metrics, _) = run(1.0, jax.random.key(seed), batch(num), memory)
+        assert value == metrics["loss"]
+        loss.append(float(value))
+        totals.append(np.asarray(metrics["quartile_sum"], np.float64))
+        counts.append(np.asarray(metrics["quartile_count"], np.float64))
+    error = np.std(loss) / np.sqrt(runs)
+    assert abs(np.mean(loss) - BY_LEVEL.mean()) < 4 * error
+    totals, counts, expected = np.array(totals), np.array(counts), QUARTILES
+    off = totals - expected * counts  # of mean 0
+    assert np.all(np.abs(off.mean(0)) < 4 * off.std(0) / np.sqrt(runs))
+    np.testing.assert_allclose(totals.sum(0) / counts.sum(0), expected, rtol=0.2)
+    # Counts stand for examples of even levels: a quarter of the batch each.
+    errors = np.std(counts, axis=0) / np.sqrt(runs)
+    assert np.all(np.abs(counts.mean(0) - num / 4) < 4 * errors)
+    spread = np.std(loss) / BY_LEVEL.mean() * np.sqrt(num)
+    # 1.73 = std / mean of BY_LEVEL; by importance it is nearly nothing.
+    assert spread == pytest.approx(1.73, rel=0.3) if name == "uniform" else spread < 0.1
+
+
+def test_the_memory_is_given_the_losses_without_their_weights():
+    run = jax.jit(objective(times.importance(T)))
+    memory = times.importance(T).init()
+    for seed in range(6):
+        _, (_, memory) = run(1.0, jax.random.key(seed), batch(100), memory)
+    assert int(memory.count.sum()) == 600 and int(memory.count.min()) >= 10
+    expected = np.tile(BY_LEVEL[:, None], (1, 10))
+    np.testing.assert_allclose(memory.losses, expected, rtol=1e-6)
+    # Later draws follow them: BY_LEVEL[0] / sum is 65 % of a batch.
+    _, (_, after) = run(1.0, jax.random.key(9), batch(4000), memory)
+    share = int(after.count[0] - memory.count[0]) / 4000
+    expected = 0.999 * 50 / BY_LEVEL.sum() + 0.001 / T
+    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)
+
+
+def test_a_weight_scales_the_gradient_of_its_example():
+    """params * x_t with the loss output: the gradient is mean(weight x_t)."""
+    schedule = schedules.from_betas(np.full(T, 0.1))
+    run = make_objective(
+        lambda params, x_t, t, cond, dropout_key: params * x_t,
+        schedule,
+        lambda output, noised: output[:, 0, 0, 0],
+        times=times.importance(T),
+    )
+    key = jax.random.key(3)
+    gradient_of = jax.jit(jax.grad(run, has_aux=True))
+    gradient, _ = gradient_of(1.0, key, batch(50), full_history())
+
+    @jax.jit
+    def draw(key, memory):
+        key, *_ = jax.random.split(key, 4)  # as the objective does
+        x0 = jnp.full((50, 1, 1, 1), -1.0)
+        return losses.noise_data(key, x0, schedule, times.importance(T), memory)
+
+    noised = draw(key, full_history())
+    expected = np.mean(np.asarray(noised.weight * noised.x_t[:, 0, 0, 0]))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+    assert np.std(noised.weight) > 0.1
+
+
+ON_DEVICES = """
+import json, sys
+import jax, numpy as np
+sys.path.insert(0, "tests/training")
+from test_objective import importance_and_hints
+print(json.dumps(importance_and_hints()))
+"""
+
+
+def importance_and_hints():
+    """Ten training steps with a history and hints, over all devices there are."""
+    from ddpm_jax.devices import data_mesh, rows
+    from ddpm_jax.training.step import init_state, make_optimizer, make_train_step
+
+    def network(params, x_t, t, cond, dropout_key):
+        return params["a"] * x_t + params["b"] * (cond or {}).get("x0", 0.0)
+
+    sampler, mesh, optimizer = (
+        times.importance(3),
+        data_mesh(),
+        make_optimizer(lambda step: 0.05),
+    )
+    step = make_train_step(
+        make_objective(
+            network,
+            schedules.from_betas(np.array([0.1, 0.3, 0.5])),
+            losses.simple_loss(X0),
+            times=sampler,
+            hint=hints(X0),
+        ),
+        optimizer,
+        ema_target=0.9,
+        mesh=mesh,
+    )
+    state = init_state(
+        {"a": jnp.float32(0.1), "b": jnp.float32(0.2)}, optimizer, sampler.init()
+    )
+    images = np.random.default_rng(0).integers(0, 256, (10, 16, 2, 2, 1), np.uint8)
+    for image in images:
+        placed = {"image": jax.device_put(image, rows(mesh))}
+        state, metrics = step(state, jax.random.key(5), placed)
+    full = int(state.memory.count.min()) >= 10
+    numbers = jax.tree.map(np.asarray, (state.params, state.memory, metrics))
+    flat = [float(x) for leaf in jax.tree.leaves(numbers) for x in np.ravel(leaf)]
+    return {"devices": jax.device_count(), "full": full, "numbers": flat}
+
+
+def test_eight_devices_share_one_history():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES],
+        env={
+            "JAX_NUM_CPU_DEVICES": "8",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": ".:tests",
+            "PATH": "",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    eight, one = json.loads(done.stdout.splitlines()[-1]), importance_and_hints()
+    assert (eight["devices"], one["devices"]) == (8, 1)
+    assert one["full"]  # so that the last steps drew by importance
+    np.testing.assert_allclose(eight["numbers"], one["numbers"], rtol=2e-5, atol=1e-6)
+
+
+# --- Options of a config --------------------------------------------------------------
+
+INFO = DataInfo("white", (32, 32, 1), None, "")
+
+
+def with_options(**options):
+    config = default()
+    config.data.flip = False
+    config.diffusion.num_levels, config.training.sample_num_steps = 20, 5
+    for name, value in options.items():
+        section, option = name.split("__")
+        config[section][option] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("options", "on_x0"),
+    [
+        ({"diffusion__loss": "simple"}, lambda snr: np.ones(20)),
+        ({"diffusion__loss": "truncated_snr"}, lambda snr: np.maximum(snr, 1)),
+        ({"diffusion__loss": "min_snr"}, lambda snr: np.minimum(snr, 5)),
+        (
+            {"diffusion__loss": "min_snr", "diffusion__min_snr_gamma": 2.0},
+            lambda snr: np.minimum(snr, 2),
+        ),
+        ({"diffusion__loss": "p2"}, lambda snr: snr / (1 + snr)),
+        (
+            {
+                "diffusion__loss": "p2",
+                "diffusion__p2_k": 0.5,
+                "diffusion__p2_gamma": 0.7,
+                "diffusion__zero_terminal_snr": True,
+            },
+            lambda snr: snr / (0.5 + snr) ** 0.7,
+        ),
+    ],
+)
+def test_the_loss_of_a_config_is_the_one_it_names(monkeypatch, options, on_x0):
+    """White images, x0 = 1 everywhere, of which a network says 0: the loss is the
+    weight of the x0-error. Twenty evenly spread times are the twenty levels."""
+    monkeypatch.setattr(build.parts, "network", lambda unet, **_: zero_network)
+    config = with_options(
+        **options, diffusion__prediction="x0", diffusion__times="stratified"
+    )
+    build.check(config, INFO)
+    white = {"image": np.full((20, 32, 32, 1), 255, np.uint8)}
+    run = build.objective(config, None, INFO)
+    loss, (metrics, memory) = run(None, jax.random.key(0), white, ())
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 20))
+    if config.diffusion.zero_terminal_snr:
+        root = np.sqrt(alpha_bar)
+        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    expected = on_x0(alpha_bar / (1 - alpha_bar)).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    assert memory == () and np.all(metrics["quartile_count"] == 5)
+
+
+def zero_network(params, x_t, t, cond, dropout_key=None):
+    return 0 * x_t
+
+
+def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
+    class ShowsItsInput:
+        """A U-Net that returns what it is given."""
+
+        def apply(self, variables, x, t, label, *, train, rngs):
+            return x, label, train
+
+    network = build.network(ShowsItsInput(), self_conditioning=True)
+    x, hint, label = jnp.ones((2, 4, 4, 3)), jnp.full((2, 4, 4, 3), 2.0), jnp.arange(2)
+    seen, told, train = network(None, x, None, {"x0": hint, "label": label})
+    np.testing.assert_array_equal(seen, np.concatenate([x, hint], axis=-1))
+    assert told is label and not train
+    for cond in (None, {"label": label}):
+        seen, *_ = network(None, x, None, cond)
+        np.testing.assert_array_equal(seen, np.concatenate([x, 0 * x], axis=-1))
+    plain = build.network(ShowsItsInput())
+    np.testing.assert_array_equal(plain(None, x, None, {"x0": hint})[0], x)
+
+    config = with_options(model__self_conditioning=True)
+    unet = build.model(config, INFO)
+    params = jax.eval_shape(lambda: build.init_params(config, unet, INFO))
+    assert params["conv_in"]["kernel"].shape == (3, 3, 2, 128)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
+    """The network is asked of half of the rows without a hint, then of all with."""
+    calls = []
+
+    def network(params, x_t, t, cond, dropout_key=None):
+        calls.append((len(x_t), (cond or {}).get("x0")))
+        output = 0.3 + 0 * x_t
+        return jnp.concatenate([output, 0 * x_t], -1) if learned else output
+
+    monkeypatch.setattr(build.parts, "network", lambda unet, **_: network)
+    config = with_options(
+        model__self_conditioning=True,
+        diffusion__prediction="x0",
+        diffusion__variance="learned" if learned else "small",
+        diffusion__loss="hybrid" if learned else "simple",
+        diffusion__times="antithetic",
+    )
+    build.check(config, INFO)
+    white = {"image": np.full((4, 32, 32, 1), 255, np.uint8)}
+    run = build.objective(config, None, INFO)
+
+    @jax.jit
+    def hint_of(key):
+        run(None, key, white, build.time_sampler(config).init())
+        (first, without), (second, hint) = calls
+        assert (first, without, second) == (2, None, 4)
+        return hint
+
+    hint = hint_of(jax.random.key(0))
+    np.testing.assert_allclose(hint[::2], 0.3, rtol=1e-6)
+    np.testing.assert_array_equal(hint[1::2], 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"diffusion__zero_terminal_snr": True},
+            "'linear' with zero_terminal_snr ends in pure noise.*prediction v or x0",
+        ),
+        (
+            {
+                "diffusion__zero_terminal_snr": True,
+                "diffusion__prediction": "v",
+                "diffusion__loss": "weighted",
+            },
+            "with zero_terminal_snr .* weight of the eps-error is infinite",
+        ),
+        (
+            {
+                "diffusion__zero_terminal_snr": True,
+                "diffusion__prediction": "v",
+                "diffusion__schedule": "cosine_logsnr",
+            },
+            "'cosine_logsnr' is no table of betas; use one of linear, cosine",
+        ),
+        (
+            {
+                "diffusion__times": "importance",
+                "diffusion__schedule": "linear_logsnr",
+            },
+            "'linear_logsnr' is continuous; use one of linear, cosine",
+        ),
+        ({"diffusion__min_snr_gamma": 0.0}, "min_snr_gamma=0.0 must be positive"),
+        ({"diffusion__p2_k": -1.0}, "p2_k=-1.0 must be positive"),
+        ({"diffusion__p2_gamma": -0.5}, "p2_gamma=-0.5 must be finite and not neg"),
+        ({"diffusion__times": "often"}, "use uniform, stratified, antithetic, importa"),
+        (
+            {"diffusion__variance": "learned", "diffusion__loss": "min_snr"},
+            "'min_snr' does not train",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        build.check(with_options(**options), INFO)
