@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
 test: $(VENV)/.installed-dev
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 test-peers: $(VENV)/.installed-peers
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/peers

@@ -153,8 +153,8 @@ def _edit() -> ConfigDict:
             "strength": 0.5,  # share of the chain that is run on a given picture
             "num_points": 6,  # of a walk between two pictures
             "factor": 2,  # of upscale
-            "weight": 1.0,  # of method guidance
-            "jump_length": 10,  # steps that repaint goes back
+            "weight": 1.0,  # of method guidance; above 2 it may diverge
+            "jump_length": placeholder(int),  # steps repaint goes back; unset: N / 25
             "num_resamples": 5,  # times that repaint walks each stretch
             "iterations": 3,  # of the equation behind each step of an encoding
         }

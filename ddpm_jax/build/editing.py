@@ -53,6 +53,7 @@ class _Chain(NamedTuple):
     levels: Level
     keys: jax.Array
     cond: Any
+    clip: bool  # whether `config.sample` asks for it
 
     def noise(self, image: jax.Array) -> jax.Array:
         return initial_noise(self.keys, image.shape[1:])
@@ -87,10 +88,13 @@ def task(config: ConfigDict, mode: str, unet: UNet) -> Task:
     """
     method = config.edit.method or METHODS[mode][0]
     body = TASKS[mode]
-    if "encode" in (mode, method):
-        # Clipping is no part of the ODE, and what it throws away cannot be decoded.
+    clip = config.sample.clip
+    if {"encode", "guidance"} & {mode, method}:
+        # Clipping is no part of the ODE, and what it throws away cannot be decoded; and
+        # no gradient passes through a clamp that acts.
         config = config.copy_and_resolve_references()
         config.sample.clip = False
+        config.sample.dynamic_percentile = 0.0
 
     def run(params: Any, keys: jax.Array, given: Given) -> Edited:
         label = given.get("label")
@@ -101,6 +105,7 @@ def task(config: ConfigDict, mode: str, unet: UNet) -> Task:
             levels(config),
             keys,
             None if label is None else {"label": label},
+            clip,
         )
         return body(chain, given, method)
 
@@ -127,7 +132,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         )
     for name in (
         *("num_images", "num_points"),
-        *("jump_length", "num_resamples", "iterations"),
+        *("num_resamples", "iterations"),
     ):
         if options[name] < 1:
             raise UserError(
@@ -139,7 +144,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         )
     if mode == "inpaint" and (options.method or methods[0]) == "repaint":
         # Raises if the jumps do not fit the chain.
-        editing.repaint_grid(levels(config), options.jump_length, options.num_resamples)
+        _walked_again(config, levels(config))
     height, width, channels = image_shape
     if mode == "upscale" and (
         options.factor < 2 or height % options.factor or width % options.factor
@@ -160,20 +165,26 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
 
 def _inpaint(chain: _Chain, given: Given, method: str) -> Edited:
     image, known = given["image"], given["mask"]
-    x_init, options = chain.noise(image), chain.config.edit
+    x_init = chain.noise(image)
     shown = jnp.where(known > 0, image, 0.0)  # mid grey where nothing is known
     if method in ("repaint", "replace"):
         visited = chain.levels
         if method == "repaint":
-            visited = editing.repaint_grid(
-                visited, options.jump_length, options.num_resamples
-            )
+            visited = _walked_again(chain.config, visited)
         kept = editing.inpaint(chain.sampler, image, known)
         x, film = chain.run(x_init, sampler=kept, levels=visited)
     else:
         operator = operators.mask_operator(known)
         x, film = _restore(chain, operator, operator.apply(image), x_init, method)
     return Edited(shown, jnp.where(known > 0, image, x), film)
+
+
+def _walked_again(config: ConfigDict, visited: Level) -> Level:
+    options = config.edit
+    jump_length = options.jump_length
+    if jump_length is None:  # the paper's share of the chain
+        jump_length = max(1, (visited.alpha.shape[0] - 1) // 25)
+    return editing.repaint_grid(visited, jump_length, options.num_resamples)
 
 
 def _restore(
@@ -185,9 +196,7 @@ def _restore(
     guided = editing.reconstruction_guidance(
         chain.denoise, operator, y, chain.config.edit.weight
     )
-    return chain.run(
-        x_init, denoise=clip_x0(guided) if chain.config.sample.clip else guided
-    )
+    return chain.run(x_init, denoise=clip_x0(guided) if chain.clip else guided)
 
 
 def _image_to_image(chain: _Chain, given: Given, method: str) -> Edited:

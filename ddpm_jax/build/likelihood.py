@@ -131,6 +131,10 @@ def _ode(config: ConfigDict, unet: UNet) -> Measure:
 def _denoiser(config: ConfigDict, unet: UNet, params: Any, *, clip: bool) -> Any:
     chosen = config.copy_and_resolve_references()
     chosen.sample.clip = clip
+    # A guided model is no distribution whose likelihood could be measured.
+    chosen.sample.guidance_scale = 1.0
+    chosen.sample.classifier_scale = 0.0
+    chosen.sample.dynamic_percentile = 0.0
     return denoiser(chosen, unet, params)
 
 

@@ -75,6 +75,6 @@ def test_decoding_an_encoding_gives_the_picture_back(config):
 
 
 def test_repaint_that_does_not_fit_the_chain_is_refused(config):
-    config.sample.num_steps = 10
+    config.sample.num_steps, config.edit.jump_length = 10, 10
     with pytest.raises(UserError, match=r"jump_length=10 does not fit .* 10 steps"):
         check_edit(config, "inpaint", SHAPE)

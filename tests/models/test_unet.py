@@ -211,7 +211,10 @@ GOOD = {"channels": 64, "channel_multipliers": (1, 2, 4), "num_groups": 32}
         ({"channels": 48}, "num_groups=32 does not divide the 48 channels of level 0"),
         ({"num_groups": 48}, "num_groups=48 does not divide the 64 channels"),
         ({"channels": 2, "num_groups": 2}, "channels=2 is too narrow"),
-        ({"channel_multipliers": ()}, r"channel_multipliers=\(\); give one whole number of 1 or more"),
+        (
+            {"channel_multipliers": ()},
+            r"channel_multipliers=\(\); give one whole number of 1 or more",
+        ),
         ({"num_heads": 3}, "num_heads=3 does not divide the 256 channels of level 2"),
         (
             {"num_heads": 128, "attention_resolutions": (32,)},
