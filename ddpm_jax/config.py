@@ -164,7 +164,8 @@ def _edit() -> ConfigDict:
 def _likelihood() -> ConfigDict:
     return ConfigDict(
         {
-            "split": "test",  # of config.data.source
+            "source": placeholder(str),  # of images; unset: config.data.source
+            "split": "test",  # of it
             "method": "both",  # bound, ode or both
             "num_images": placeholder(int),  # the first of the split; unset: all
             "batch_size": 64,  # images measured at a time, over all devices

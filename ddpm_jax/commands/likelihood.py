@@ -69,6 +69,7 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     options, info = cfg.likelihood, trained.info
     chosen = cfg.copy_and_resolve_references()
     chosen.data.split = options.split
+    chosen.data.source = options.source or cfg.data.source
     source = build.dataset(chosen)
     if tuple(source.image_shape) != tuple(info.image_shape):
         raise UserError(
@@ -85,7 +86,7 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
             f"config.likelihood.num_images={options.num_images}, but split "
             f"{options.split!r} of {source.name} has {len(source)}; use that or fewer."
         )
-    if options.split == cfg.data.split:
+    if source.fingerprint == info.fingerprint:
         print(
             f"note: {options.split!r} is what the model was trained on; "
             "config.likelihood.split names another split.",
@@ -97,8 +98,9 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
 def _folder(cfg: ConfigDict, workdir: Path, step: int, method: str) -> Path:
     """Name the folder of a measurement after what decides its numbers."""
     options = cfg.likelihood
-    split = "".join(c if c.isalnum() else "-" for c in options.split)
-    parts = [f"step-{step}", parameters_name(cfg), split, method]
+    images = f"{options.source or ''} {options.split}".strip()[-60:]
+    plain = "".join(c if c.isalnum() else "-" for c in images)
+    parts = [f"step-{step}", parameters_name(cfg), plain, method]
     if method == "bound":
         parts.append(f"{options.num_steps or cfg.diffusion.num_levels}-steps")
         parts.append(options.variance or cfg.diffusion.variance)

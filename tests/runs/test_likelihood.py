@@ -12,7 +12,7 @@ from program import start
 
 from ddpm_jax import plots
 from ddpm_jax.cli import main
-from ddpm_jax.images import load_image
+from ddpm_jax.images import load_image, save_png
 
 QUICK = ("num_images=10", "batch_size=4", "ode_steps=5")
 
@@ -100,30 +100,28 @@ def test_finished_is_said_and_not_done_again(measured, capsys):
 
 
 def test_an_image_does_not_depend_on_the_batch(measured, model):
-    assert main(arguments(model, *QUICK, "batch_size=10")) == 0
-    for method, name in (("bound", "terms.npz"), ("ode", "images.npz")):
-        with (
-            np.load(folders(model)[method] / name) as one,
-            np.load(folders(measured)[method] / name) as four,
-        ):
-            key = "image_rate" if method == "bound" else "bits"
-            np.testing.assert_allclose(one[key], four[key], rtol=2e-4)
-            assert len(set(one[key])) == 10
+    """Float32 sums of another batch size are rounded otherwise, and no more."""
+    assert main(arguments(model, *QUICK, "batch_size=10", "method=bound")) == 0
+    with (
+        np.load(folders(model)["bound"] / "terms.npz") as one,
+        np.load(folders(measured)["bound"] / "terms.npz") as four,
+    ):
+        np.testing.assert_allclose(one["image_rate"], four["image_rate"], rtol=2e-4)
+        assert len(set(one["image_rate"])) == 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(model, measured, number, capsys):
+def test_a_signal_saves_and_the_same_command_goes_on(model, measured):
     process = start(*arguments(model, *QUICK))
     deadline = time.monotonic() + 200
     while not list(model.glob("likelihood/*/parts/*.npz")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=200)
     if process.returncode == 0:
         pytest.fail("it ended before the signal came; make it longer")
-    assert process.returncode == 128 + number, err
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert re.search(r"Interrupted after \d+ of 10 images; saved", out)
     assert "Traceback" not in err
     assert main(arguments(model, *QUICK)) == 0
@@ -197,12 +195,10 @@ def test_options_change_what_they_say(model):
     assert bits("--config.likelihood.num_steps=2") > whole
     others = [
         bits("--config.likelihood.seed=1"),
-        bits("--config.likelihood.variance=small"),
-        bits("--config.sample.ema=False"),
-        bits("--config.likelihood.split=train"),
-        bits("--config.likelihood.clip=False"),
+        bits("--config.sample.ema=False", "--config.likelihood.split=train"),
+        bits("--config.likelihood.variance=small", "--config.likelihood.clip=False"),
     ]
-    assert len({whole, *others}) == 6
+    assert len({whole, *others}) == 4
 
 
 @pytest.mark.parametrize(
@@ -234,6 +230,23 @@ def test_what_cannot_work_is_one_line(finished, capsys, monkeypatch, option, mes
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert re.search(message, lines[0]), lines[0]
+
+
+def test_images_kept_aside_in_a_folder(model, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for digit in range(10):
+        image = rng.integers(0, 256, (8, 8, 1), np.uint8)
+        save_png(tmp_path / "aside" / str(digit) / "a.png", image)
+    source = f"source=folder:{tmp_path}/aside"
+    one = ("method=ode", "ode_steps=5", "batch_size=4", source)
+    assert main(arguments(model, *one)) == 2
+    assert "a folder is one split" in capsys.readouterr().err
+    assert main(arguments(model, *one, "split=all")) == 0
+    assert "note:" not in capsys.readouterr().err
+    stored = result(folders(model)["ode"])
+    assert stored["num_images"] == 10
+    # Noise in 64 dimensions has 8 bits each, and no digits model beats that.
+    assert stored["bits_per_dim"]["mean"] > 8
 
 
 def test_an_empty_workdir(tmp_path, capsys):
