@@ -1,4 +1,4 @@
-"""Lies here so that pytest puts this folder on the path: `import oracles` works."""
+"""What holds for every test."""
 
 import os
 
