@@ -33,7 +33,7 @@ Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/con
 lists them all. All modes but train need no --config: a checkpoint carries its own.
 """
 
-# What can be done with a workdir, and by which function of `commands`; train apart.
+# What can be done with a trained model; all but the first and the last are edits.
 _MODES = {
     "sample": "draw images",
     "likelihood": "measure bits per dimension of a split of the data",
@@ -97,6 +97,8 @@ def _dispatch(
     _use_compilation_cache()
     # These import jax, which reads the environment: after it is set.
     from ddpm_jax.commands.about import trained_config
+    from ddpm_jax.commands.edit import edit
+    from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
@@ -110,15 +112,11 @@ def _dispatch(
     _use_all_cores(cfg.training.batch_size)
     if mode == "train":
         return train(cfg, folder)
+    if mode == "likelihood":
+        return likelihood(cfg, folder)
     if mode == "sample":
         sample(cfg, folder)
-    elif mode == "likelihood":
-        from ddpm_jax.commands.likelihood import likelihood
-
-        return likelihood(cfg, folder)
     else:
-        from ddpm_jax.commands.edit import edit
-
         edit(mode, cfg, folder)
     return 0
 

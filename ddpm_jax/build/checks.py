@@ -220,7 +220,7 @@ def _check_variance(config: ConfigDict) -> None:
         raise UserError(
             f"config.sample.sampler={config.sample.sampler!r} cannot start from pure "
             f"noise, in which schedule {config.diffusion.schedule!r} ends; use "
-            "ancestral or ddim."
+            "ancestral, ddim, dpmpp_2m or unipc."
         )
 
 

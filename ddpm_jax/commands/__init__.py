@@ -1,4 +1,6 @@
-"""What main.py can do: train a model, and draw from one. A folder holds a run.
+"""What main.py can do: train a model, draw from it, edit with it, measure it.
+
+A folder holds a run and all that was made with its model.
 
 workdir/
     config.json       the config, as JSON
@@ -8,4 +10,6 @@ workdir/
     progress/         grids and film strips drawn while training
     forward.png       real images on their way into noise
     samples/NAME/     what was drawn: grid, film strips, GIF, PNGs, NPZ
+    edits/NAME/       what was made of given pictures, likewise
+    likelihood/NAME/  bits per dimension: numbers, terms, plot
 """
