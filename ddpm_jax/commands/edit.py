@@ -99,7 +99,10 @@ def _pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             found += [source.source[i]["image"] for i in indices]
         else:
             padded = bool(cfg.data.pad_to)
-            found.append(data.read_picture(word, info.image_shape, padded=padded))
+            factor = cfg.edit.factor if mode == "upscale" else 1
+            found.append(
+                data.read_picture(word, info.image_shape, padded=padded, factor=factor)
+            )
     if mode == "interpolate" and len(found) < 2:
         raise UserError(
             "--mode=interpolate needs two pictures or more; give "

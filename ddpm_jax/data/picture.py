@@ -14,7 +14,11 @@ _OF_THE_DATA = re.compile(r"data:(\d+)(?:-(\d+))?")
 
 
 def read_picture(
-    path: str | Path, image_shape: tuple[int, int, int], *, padded: bool = False
+    path: str | Path,
+    image_shape: tuple[int, int, int],
+    *,
+    padded: bool = False,
+    factor: int = 1,
 ) -> np.ndarray:
     """Read a picture and bring it to (H, W, C) as the data pipeline would.
 
@@ -24,6 +28,8 @@ def read_picture(
         padded: the model's data were padded; then a picture no larger than H x W is
             padded too. Else, and if it is larger, it is scaled to cover H x W and
             cropped about its centre.
+        factor: a picture of exactly H/factor x W/factor is enlarged by repeating its
+            pixels, whose means over blocks are then those it had.
 
     Returns:
         uint8 [H, W, C].
@@ -35,6 +41,10 @@ def read_picture(
     try:
         with Image.open(path) as picture:
             size = picture.size[::-1]
+            if factor > 1 and size == (height // factor, width // factor):
+                wanted = layout.Layout(size, channels, size)
+                small = layout.arrange(picture, wanted)
+                return small.repeat(factor, axis=0).repeat(factor, axis=1)
             fits = size[0] <= height and size[1] <= width
             inner = size if padded and fits else (height, width)
             wanted = layout.Layout(inner, channels, (height, width))

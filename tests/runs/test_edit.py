@@ -129,6 +129,16 @@ def test_upscaling_agrees_with_the_small_picture(finished, digits):
     assert errors[0] < 0.2 * errors[1]
 
 
+def test_a_small_picture_is_taken_as_it_is(finished, tmp_path):
+    """A file of half the size gives what the picture it was made from gives."""
+    blocks = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16, np.ones((2, 2)))
+    for name, pixels in (("small", blocks[::2, ::2]), ("large", blocks)):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    small, _ = edit("upscale", finished, image=tmp_path / "small.png", num_images=1)
+    large, _ = edit("upscale", finished, image=tmp_path / "large.png", num_images=1)
+    np.testing.assert_array_equal(small, large)
+
+
 def test_a_picture_of_any_size_and_colour_is_fitted(finished, tmp_path):
     path = tmp_path / "photo.jpg"
     rng = np.random.default_rng(0)
