@@ -150,7 +150,7 @@ def _edit() -> ConfigDict:
             "mask": "",  # of inpaint: a file, white where the picture is to be filled
             "method": placeholder(str),  # unset: the mode's first in build/editing.py
             "num_images": 4,  # made of each picture given, with different noise
-            "strength": 0.5,  # share of the chain that is run on a given picture
+            "strength": 0.5,  # share of the chain that a given picture is taken through
             "num_points": 6,  # of a walk between two pictures
             "factor": 2,  # of upscale
             "weight": 1.0,  # of method guidance; above 2 it may diverge

@@ -215,23 +215,32 @@ def _interpolate(chain: _Chain, given: Given, method: str) -> Edited:
         eps = chain.noise(a)  # the same for both ends and for the whole walk
         mixed = editing.lerp(add_noise(a, eps, first), add_noise(b, eps, first), share)
         return Edited(mixed, *chain.run(mixed, levels=visited))
-    mixed = editing.slerp(_encoded(chain, a)[0], _encoded(chain, b)[0], share)
-    return Edited(mixed, *chain.run(mixed, sampler=ddim(0.0)))
+    mixed = editing.slerp(_encoded(chain, a), _encoded(chain, b), share)
+    return Edited(mixed, *_decoded(chain, mixed))
 
 
 def _encode(chain: _Chain, given: Given, method: str) -> Edited:
     del method
-    noise, _ = _encoded(chain, given["image"])
-    x, film = chain.run(noise, sampler=ddim(0.0))
-    return Edited(noise, x, film)
+    code = _encoded(chain, given["image"])
+    return Edited(code, *_decoded(chain, code))
 
 
-def _encoded(chain: _Chain, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Walk the deterministic chain from the clean image to its noise."""
-    upwards = jax.tree.map(lambda leaf: leaf[::-1], chain.levels)
-    return chain.run(
-        image, sampler=editing.invert(chain.config.edit.iterations), levels=upwards
-    )
+def _encoded(chain: _Chain, image: jax.Array) -> jax.Array:
+    """Walk the deterministic chain from the clean image towards its noise.
+
+    As far as `strength` says. Near pure noise eps(x_t) is all but x_t itself, and the
+    equation behind a step says next to nothing of x_t: on the cosine schedule a code of
+    strength 1 cannot be decoded.
+    """
+    visited = editing.start_at(chain.levels, chain.config.edit.strength)
+    upwards = jax.tree.map(lambda leaf: leaf[::-1], visited)
+    sampler = editing.invert(chain.config.edit.iterations)
+    return chain.run(image, sampler=sampler, levels=upwards)[0]
+
+
+def _decoded(chain: _Chain, code: jax.Array) -> tuple[jax.Array, jax.Array]:
+    visited = editing.start_at(chain.levels, chain.config.edit.strength)
+    return chain.run(code, sampler=ddim(0.0), levels=visited)
 
 
 def _colorize(chain: _Chain, given: Given, method: str) -> Edited:

@@ -70,8 +70,6 @@ def test_decoding_an_encoding_gives_the_picture_back(config):
     config.edit.iterations = 30
     edited = run(config, "encode", given())
     np.testing.assert_allclose(edited.x, given()["image"], atol=1e-4)
-    # The noise of Gaussian data is Gaussian: of unit variance, here from 96 values.
-    assert np.abs(np.mean(edited.shown**2)) < 5
 
 
 def test_repaint_that_does_not_fit_the_chain_is_refused(config):
