@@ -41,6 +41,11 @@ def check_batch_size(name: str, batch_size: int, num_devices: int) -> None:
         )
 
 
+def round_up(batch_size: int) -> int:
+    """Return the least batch size, no smaller, that the devices divide."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
 def describe() -> str:
     """Say in a few words what the program runs on."""
     device = jax.devices()[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import replicated, rows
+from ddpm_jax.devices import replicated, round_up, rows
 from ddpm_jax.diffusion.denoisers import Denoiser
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.process import add_noise
@@ -113,7 +113,7 @@ def draw_images(
     Raises:
         UserError: if an image is not finite, which as bytes would pass for black.
     """
-    batch_size = -(-batch_size // jax.device_count()) * jax.device_count()
+    batch_size = round_up(batch_size)
     finished, film = [], None
     for start in range(0, num_images, batch_size):
         indices = np.arange(start, start + batch_size)

@@ -58,6 +58,10 @@ class _Chain(NamedTuple):
     def noise(self, image: jax.Array) -> jax.Array:
         return initial_noise(self.keys, image.shape[1:])
 
+    def visited(self) -> Level:
+        """The levels that a given picture is taken through."""
+        return editing.start_at(self.levels, self.config.edit.strength)
+
     def run(self, x_init: jax.Array, **changes: Any) -> tuple[jax.Array, jax.Array]:
         """Run the chain; return x and its film."""
         chain = self._replace(**changes)
@@ -130,10 +134,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
             f"config.edit.strength={options.strength} is not in (0, 1]; 1 starts from "
             "pure noise, small values change little."
         )
-    for name in (
-        *("num_images", "num_points"),
-        *("num_resamples", "iterations"),
-    ):
+    for name in ("num_images", "num_points", "num_resamples", "iterations"):
         if options[name] < 1:
             raise UserError(
                 f"config.edit.{name}={options[name]} is too small; use 1 or more."
@@ -188,7 +189,11 @@ def _walked_again(config: ConfigDict, visited: Level) -> Level:
 
 
 def _restore(
-    chain: _Chain, operator: Any, y: jax.Array, x_init: jax.Array, method: str
+    chain: _Chain,
+    operator: operators.Operator,
+    y: jax.Array,
+    x_init: jax.Array,
+    method: str,
 ) -> tuple[jax.Array, jax.Array]:
     """Draw an image of which y = A x is known, by one of the two ways."""
     if method == "project":
@@ -201,7 +206,7 @@ def _restore(
 
 def _image_to_image(chain: _Chain, given: Given, method: str) -> Edited:
     del method
-    visited = editing.start_at(chain.levels, chain.config.edit.strength)
+    visited = chain.visited()
     first = jax.tree.map(lambda leaf: leaf[0], visited)
     shown = add_noise(given["image"], chain.noise(given["image"]), first)
     return Edited(shown, *chain.run(shown, levels=visited))
@@ -210,7 +215,7 @@ def _image_to_image(chain: _Chain, given: Given, method: str) -> Edited:
 def _interpolate(chain: _Chain, given: Given, method: str) -> Edited:
     a, b, share = given["image"], given["other"], given["share"]
     if method == "noise":
-        visited = editing.start_at(chain.levels, chain.config.edit.strength)
+        visited = chain.visited()
         first = jax.tree.map(lambda leaf: leaf[0], visited)
         eps = chain.noise(a)  # the same for both ends and for the whole walk
         mixed = editing.lerp(add_noise(a, eps, first), add_noise(b, eps, first), share)
@@ -232,29 +237,33 @@ def _encoded(chain: _Chain, image: jax.Array) -> jax.Array:
     equation behind a step says next to nothing of x_t: on the cosine schedule a code of
     strength 1 cannot be decoded.
     """
-    visited = editing.start_at(chain.levels, chain.config.edit.strength)
-    upwards = jax.tree.map(lambda leaf: leaf[::-1], visited)
+    upwards = jax.tree.map(lambda leaf: leaf[::-1], chain.visited())
     sampler = editing.invert(chain.config.edit.iterations)
     return chain.run(image, sampler=sampler, levels=upwards)[0]
 
 
 def _decoded(chain: _Chain, code: jax.Array) -> tuple[jax.Array, jax.Array]:
-    visited = editing.start_at(chain.levels, chain.config.edit.strength)
-    return chain.run(code, sampler=ddim(0.0), levels=visited)
+    return chain.run(code, sampler=ddim(0.0), levels=chain.visited())
 
 
 def _colorize(chain: _Chain, given: Given, method: str) -> Edited:
     operator = operators.grey_operator(given["image"].shape[-1])
-    grey = operator.apply(given["image"])
-    x, film = _restore(chain, operator, grey, chain.noise(given["image"]), method)
-    return Edited(operator.pinv(grey), x, film)
+    return _restored(chain, operator, given["image"], method)
 
 
 def _upscale(chain: _Chain, given: Given, method: str) -> Edited:
     operator = operators.average_pool(chain.config.edit.factor, axes=(-3, -2))
-    small = operator.apply(given["image"])
-    x, film = _restore(chain, operator, small, chain.noise(given["image"]), method)
-    return Edited(operator.pinv(small), x, film)
+    return _restored(chain, operator, given["image"], method)
+
+
+def _restored(
+    chain: _Chain, operator: operators.Operator, image: jax.Array, method: str
+) -> Edited:
+    """Measure an image, and draw one that measures the same."""
+    y = operator.apply(image)
+    return Edited(
+        operator.pinv(y), *_restore(chain, operator, y, chain.noise(image), method)
+    )
 
 
 TASKS: Mapping[str, Callable[[_Chain, Given, str], Edited]] = {

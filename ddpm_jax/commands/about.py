@@ -17,8 +17,8 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
-# What may differ from the config a model was trained with.
-_FREE_OPTIONS = ("sample.", "edit.", "likelihood.", "data.data_dir", "training.")
+# What is asked of a model, and where its data lie, is no part of the model or its run.
+FREE_OPTIONS = ("sample.", "edit.", "likelihood.", "data.data_dir")
 
 
 def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     changed = [
         line
         for line in config.differences(trained_config(workdir), cfg)
-        if not line.startswith(_FREE_OPTIONS)
+        if not line.startswith((*FREE_OPTIONS, "training."))
     ]
     if changed:
         raise UserError(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ddpm_jax import build, config, data, images
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.model import Trained, make_folder, open_model
-from ddpm_jax.devices import describe, replicated, rows
+from ddpm_jax.devices import describe, replicated, round_up, rows
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 
@@ -41,7 +41,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
     trained = open_model(cfg, workdir)
     build.check_edit(cfg, mode, trained.info.image_shape)
     pictures = _pictures(mode, cfg, trained.info)
-    given, keys, columns = _rows(mode, cfg, trained.info, pictures)
+    given, noise, columns = _rows(mode, cfg, trained.info, pictures)
     folder = make_folder(_folder(mode, cfg, workdir, trained.step))
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
@@ -49,7 +49,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    shown, x, film = _run(mode, cfg, trained, given, keys)
+    shown, x, film = _run(mode, cfg, trained, given, noise)
     seconds = time.perf_counter() - started
     images.save_images(folder / "images", x)
     images.save_npz(folder / "images.npz", x)
@@ -66,7 +66,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
         "device": describe(),
     }
     (folder / "edit.json").write_text(json.dumps(record, indent=2) + "\n")
-    sheet, width = _sheet(mode, given, shown, x, columns)
+    sheet, width = _sheet(given, shown, x, columns)
     images.save_png(folder / "grid.png", images.grid(sheet, columns=width))
     if mode == "encode":
         error = record["root_mean_square_change"]
@@ -178,8 +178,8 @@ def _run(
         return tuple(map(images.to_uint8, edited)), finite
 
     compiled = jax.jit(work, in_shardings=(everywhere, everywhere, by_row, by_row))
-    count, devices = len(noise), jax.device_count()
-    size = -(-min(cfg.sample.batch_size, count) // devices) * devices
+    count = len(noise)
+    size = round_up(min(cfg.sample.batch_size, count))
     done = []
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
         for start in range(0, count, size):
@@ -202,19 +202,19 @@ def _run(
 
 
 def _sheet(
-    mode: str, given: Rows, shown: np.ndarray, x: np.ndarray, columns: int
+    given: Rows, shown: np.ndarray, x: np.ndarray, columns: int
 ) -> tuple[np.ndarray, int]:
     """Lay a picture, what was given of it, and what was made of that side by side."""
     original = np.asarray(images.to_uint8(given["image"]))
+    # The far end of a walk stands on its right.
+    other = np.asarray(images.to_uint8(given["other"])) if "other" in given else None
     lines = []
     for start in range(0, len(x), columns):
         made = x[start : start + columns]
-        if mode == "interpolate":
-            other = np.asarray(images.to_uint8(given["other"]))[start]
-            line = [original[start], *made, other]
+        if other is None:
+            lines += [original[start], shown[start], *made]
         else:
-            line = [original[start], shown[start], *made]
-        lines += line
+            lines += [original[start], *made, other[start]]
     return np.stack(lines), len(lines) * columns // len(x)
 
 

@@ -26,7 +26,7 @@ from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.model import Trained, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import describe, replicated, rows
+from ddpm_jax.devices import describe, replicated, round_up, rows
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.loop import catch_interrupts
 
@@ -189,10 +189,8 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
 
 def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.ndarray]:
     """Measure the batch that starts at an image: arrays [count, ...]."""
-    num_devices = jax.device_count()
     # The size does not shrink at the end, so that one program serves.
-    size = min(run.cfg.likelihood.batch_size, run.num_images)
-    size = -(-size // num_devices) * num_devices
+    size = round_up(min(run.cfg.likelihood.batch_size, run.num_images))
     count = min(size, run.num_images - start)
     indices = np.arange(start, start + size)
     batch = gather(run.source, np.minimum(indices, run.num_images - 1))

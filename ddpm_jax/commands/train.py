@@ -38,10 +38,7 @@ CONFIG_FILE = "config.json"
 
 # A run may be taken up again with other values of these, and stays the same run.
 _FREE_OPTIONS = (
-    "data.data_dir",
-    "edit.",
-    "likelihood.",
-    "sample.",
+    *about.FREE_OPTIONS,
     "training.checkpoint_every",
     "training.keep_every",
     "training.keep_last",
