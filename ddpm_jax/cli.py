@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ddpm_jax import config as options
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import cache_folder
 
 # Each holds a copy of parameters and optimiser.
 _MAX_CPU_DEVICES = 8
@@ -33,9 +34,10 @@ Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/con
 lists them all. All modes but train need no --config: a checkpoint carries its own.
 """
 
-# What can be done with a trained model; all but the first and the last are edits.
+# What can be done with a trained model; those of the second half are edits.
 _MODES = {
     "sample": "draw images",
+    "evaluate": "score images against real ones: FID, KID, precision, ...",
     "likelihood": "measure bits per dimension of a split of the data",
     **{
         "inpaint": "fill the masked part of a picture",
@@ -98,6 +100,7 @@ def _dispatch(
     # These import jax, which reads the environment: after it is set.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
+    from ddpm_jax.commands.evaluate import evaluate
     from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
@@ -112,6 +115,8 @@ def _dispatch(
     _use_all_cores(cfg.training.batch_size)
     if mode == "train":
         return train(cfg, folder)
+    if mode == "evaluate":
+        return evaluate(cfg, folder)
     if mode == "likelihood":
         return likelihood(cfg, folder)
     if mode == "sample":
@@ -123,7 +128,7 @@ def _dispatch(
 
 def _use_compilation_cache() -> None:
     """Keep compiled programs between runs, where the user has not chosen a place."""
-    default = Path.home() / ".cache" / "ddpm_jax" / "xla"
+    default = cache_folder("xla")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
 
 

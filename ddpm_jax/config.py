@@ -25,6 +25,7 @@ def default() -> ConfigDict:
     config.sample = _sample()
     config.edit = _edit()
     config.likelihood = _likelihood()
+    config.evaluate = _evaluate()
     return config.lock()
 
 
@@ -177,6 +178,33 @@ def _likelihood() -> ConfigDict:
             "rtol": 1e-4,  # ODE: of the adaptive steps
             "atol": 1e-4,
             "num_probes": 1,  # ODE: sign vectors of the trace; 0: exact, D times dearer
+        }
+    )
+
+
+def _evaluate() -> ConfigDict:
+    return ConfigDict(
+        {
+            # what is scored: the model's samples, or folder:PATH, npz:FILE, data:SPLIT
+            # (real images), or noise
+            "images": "",
+            "num_images": 10_000,  # of a folder, file or split: at most what it has
+            "num_seeds": 1,  # drawn with sample.seed, the seed after it, and so on
+            "checkpoints": "",  # such as 1000,2000, or all; "": config.sample.step
+            "sample_steps": "",  # such as 10,20,50: scores over config.sample.num_steps
+            "guidance_scales": "",  # such as 1,2,4: over config.sample.guidance_scale
+            "scores": "all",  # or some, such as frechet,kernel; see build/evaluation.py
+            # the network that looks: inception, or the folder that --mode=features made
+            "features": "inception",
+            "weights": placeholder(
+                str
+            ),  # of inception: a file; else $DDPM_JAX_INCEPTION
+            "resize": "tensorflow",  # to inception's size: tensorflow, pytorch or clean
+            "batch_size": 64,  # images seen at a time, over all devices
+            "reference": "",  # npz:FILE of published statistics; "": config.data
+            "reference_split": "train",  # of config.data
+            "floor_split": "test",  # real images scored for comparison; "": none
+            "allow_few": False,  # score fewer images than there are features
         }
     )
 

@@ -4,6 +4,8 @@ The same code serves the cores of a CPU, one GPU, and the chips of a TPU board.
 """
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.errors import UserError
@@ -44,6 +46,20 @@ def check_batch_size(name: str, batch_size: int, num_devices: int) -> None:
 def round_up(batch_size: int) -> int:
     """Return the least batch size, no smaller, that the devices divide."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
+def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Put an array that every host holds whole onto the devices of all hosts."""
+    return jax.make_array_from_callback(
+        array.shape, sharding, lambda index: array[index]
+    )
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """Bring an array that is spread over devices whole to every host."""
+    if getattr(array, "is_fully_addressable", True):
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def describe() -> str:

@@ -9,16 +9,15 @@ A file appears under its name only when complete: it is written beside it, then 
 """
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ddpm_jax import files
 from ddpm_jax.errors import UserError
 
 Array = np.ndarray | jax.Array
@@ -170,7 +169,7 @@ def save_png(path: str | Path, image: Array) -> None:
         UserError: the file cannot be written.
     """
     picture = _picture(_as_bytes(image, "HWC"))
-    _write(path, lambda file: picture.save(file, format="PNG"))
+    files.write(path, lambda file: picture.save(file, format="PNG"))
 
 
 def save_images(
@@ -227,7 +226,7 @@ def save_gif(
     durations = [10 * round(100 / fps)] * len(pictures)
     durations[-1] = max(durations[-1], round(1000 * hold_last))
     first, rest = pictures[0], pictures[1:]
-    _write(
+    files.write(
         path,
         lambda file: first.save(
             file,
@@ -302,7 +301,7 @@ def save_npz(path: str | Path, images: Array, labels: Array | None = None) -> No
                 f"[{len(images)}], one for each image."
             )
         arrays["arr_1"] = labels
-    _write(path, lambda file: np.savez(file, **arrays))
+    files.write(path, lambda file: np.savez(file, **arrays))
 
 
 def _check_bytes(images: Array) -> None:
@@ -339,20 +338,3 @@ def _picture(image: np.ndarray) -> Image.Image:
             "grid draws other numbers as grey panels."
         )
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _write(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            write(file)
-        part.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}); choose another place."
-        ) from error
-    finally:
-        if part.exists():
-            part.unlink()

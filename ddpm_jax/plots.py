@@ -5,9 +5,11 @@ kept between calls and any thread may draw.
 """
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ _INK = "#222222"
 _FAINT = "#9a9a9a"
 # From clean to noisy: light to dark blue, one hue because the quartiles are ordered.
 _QUARTILE_COLOURS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
+_LINE_COLOURS = ("#08519c", "#d95f0e", "#31a354", "#756bb1", "#c51b8a")
 _QUARTILE_NAMES = ("cleanest quarter of t", "second", "third", "noisiest quarter")
 
 
@@ -118,6 +121,74 @@ def plot_bound(
     if title:
         figure.suptitle(title, color=_INK, fontsize=11)
     _save(path, figure)
+
+
+class Line(NamedTuple):
+    """One curve: values over x with their standard errors, NaN where unknown."""
+
+    label: str
+    x: Sequence[float]
+    values: Sequence[float]
+    errors: Sequence[float]
+
+
+class Panel(NamedTuple):
+    """One score: its curves, and the value that real images reach, if known."""
+
+    title: str
+    lines: Sequence[Line]
+    floor: float | None
+
+
+def plot_scores(path: str | Path, x_name: str, panels: Sequence[Panel]) -> None:
+    """Draw scores over what was varied, a panel for each, as a PNG.
+
+    Args:
+        path: where to write the picture.
+        x_name: name of the horizontal axis.
+        panels: one or more.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.3 * columns, 3.4 * rows), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(places, panels, strict=False):
+        _draw_panel(axes, panel, x_name)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    places[0].legend(frameon=False, fontsize=8, labelcolor=_INK)
+    _save(path, figure)
+
+
+def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
+    for line, colour in zip(panel.lines, itertools.cycle(_LINE_COLOURS), strict=False):
+        axes.errorbar(
+            line.x,
+            line.values,
+            yerr=np.nan_to_num(line.errors),
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            capsize=2,
+            label=line.label,
+        )
+    if panel.floor is not None:
+        axes.axhline(
+            panel.floor,
+            color=_FAINT,
+            linestyle="--",
+            linewidth=1.2,
+            label="real images",
+        )
+    axes.set_xlabel(x_name)
+    _name(axes, panel.title, "")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _name(axes: Axes, title: str, unit: str) -> None:

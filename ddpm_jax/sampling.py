@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import replicated, round_up, rows
+from ddpm_jax.devices import gathered, replicated, round_up, rows, spread
 from ddpm_jax.diffusion.denoisers import Denoiser
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.process import add_noise
@@ -17,7 +17,7 @@ from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float, to_uint8
 
-Draw = Callable[[Any, jax.Array, jax.Array, jax.Array | None], tuple]
+Draw = Callable[[Any, jax.Array, np.ndarray, np.ndarray | None], tuple]
 """(params, key, indices [B], labels [B]) -> (uint8 [B, H, W, C], finite [B], Film)."""
 
 
@@ -76,11 +76,64 @@ def make_draw(
         return to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim)), film
 
     everywhere, by_row = replicated(mesh), rows(mesh)
-    return jax.jit(
+    compiled = jax.jit(
         draw,
         in_shardings=(everywhere, everywhere, by_row, by_row),
         out_shardings=(by_row, by_row, everywhere),
     )
+
+    def spread_out(
+        params: Any, key: jax.Array, indices: np.ndarray, labels: np.ndarray | None
+    ) -> tuple[jax.Array, jax.Array, Film]:
+        on_devices = [
+            None if part is None else spread(part, by_row) for part in (indices, labels)
+        ]
+        return compiled(params, key, *on_devices)
+
+    return spread_out
+
+
+def draw_batch(
+    draw: Draw,
+    params: Any,
+    key: jax.Array,
+    *,
+    start: int,
+    batch_size: int,
+    num_images: int,
+    labels: np.ndarray | None = None,
+) -> tuple[np.ndarray, Film]:
+    """Draw the images from `start` on, as far as one batch goes; (key, i) makes i.
+
+    The batch is rounded up to a multiple of the devices and filled up at the end, and
+    the surplus dropped, so that one program serves.
+
+    Args:
+        draw: from `make_draw`.
+        params: of the network.
+        key: from which image i takes `fold_in(key, i)`.
+        start: the first image, from 0.
+        batch_size: B.
+        num_images: N, of all batches.
+        labels: int32 [N], or None.
+
+    Returns:
+        Images uint8 [min(B, N - start), H, W, C], and the film of their first rows.
+
+    Raises:
+        UserError: if an image is not finite, which as bytes would pass for black.
+    """
+    indices = np.arange(start, start + round_up(batch_size), dtype=np.int32)
+    count = min(len(indices), num_images - start)
+    chosen = None if labels is None else labels[np.minimum(indices, num_images - 1)]
+    images, finite, film = draw(params, key, indices, chosen)
+    if not gathered(finite)[:count].all():
+        raise UserError(
+            f"an image among {start} to {start + count - 1} is not finite; draw in "
+            "float32 and clipped, or from an earlier checkpoint (sample.step)."
+        )
+    film = Film(*(gathered(part)[:, :count] for part in film))
+    return gathered(images)[:count], film
 
 
 def draw_images(
@@ -93,15 +146,12 @@ def draw_images(
     labels: np.ndarray | None = None,
     on_batch: Callable[[int], Any] = lambda count: None,
 ) -> tuple[np.ndarray, Film]:
-    """Draw any number of images in batches of one size; image i depends on (key, i).
-
-    Batches are rounded up to a multiple of the devices, the last is filled up, and the
-    surplus dropped, so that one program serves.
+    """Draw any number of images, batch after batch; see `draw_batch`.
 
     Args:
         draw: from `make_draw`.
         params: of the network.
-        key: from which image i takes `fold_in(key, i)`.
+        key: of all images.
         num_images: N.
         batch_size: B.
         labels: int32 [N], or None.
@@ -111,26 +161,23 @@ def draw_images(
         Images uint8 [N, H, W, C], and the film of the first batch.
 
     Raises:
-        UserError: if an image is not finite, which as bytes would pass for black.
+        UserError: as `draw_batch` does.
     """
-    batch_size = round_up(batch_size)
-    finished, film = [], None
-    for start in range(0, num_images, batch_size):
-        indices = np.arange(start, start + batch_size)
-        count = min(batch_size, num_images - start)
-        chosen = None
-        if labels is not None:
-            chosen = jnp.asarray(labels[np.minimum(indices, num_images - 1)])
-        images, finite, first_rows = draw(params, key, jnp.asarray(indices), chosen)
-        if not np.asarray(finite)[:count].all():
-            raise UserError(
-                f"an image among {start} to {start + count - 1} is not finite; draw in "
-                "float32 and clipped, or from an earlier checkpoint (sample.step)."
-            )
-        finished.append(np.asarray(images)[:count])
-        if film is None:
-            film = Film(*(np.asarray(part)[:, :count] for part in first_rows))
-        on_batch(count)
+    finished, film, done = [], None, 0
+    while done < num_images:
+        images, first_rows = draw_batch(
+            draw,
+            params,
+            key,
+            start=done,
+            batch_size=batch_size,
+            num_images=num_images,
+            labels=labels,
+        )
+        film = film or first_rows
+        finished.append(images)
+        done += len(images)
+        on_batch(len(images))
     return np.concatenate(finished), film
 
 

@@ -15,16 +15,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BESIDE = {"models", "data", "images", "plots", "devices", "config"}
+BESIDE = {"models", "data", "images", "plots", "devices", "config", "files"}
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
     "diffusion": set(),
+    "images": {"files"},
     "plots": {"images"},
-    **{room: {"diffusion", "images", "devices"} for room in USERS},
+    **{room: {"diffusion", "images", "devices", "files"} for room in USERS},
     "build": {"diffusion"} | BESIDE | USERS,
     "commands": {"diffusion", "build"} | BESIDE | USERS,
-    "cli": {"commands", "config"},
+    "cli": {"commands", "config", "files"},
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)

@@ -8,6 +8,15 @@ from ddpm_jax.build.checks import check, check_batch
 from ddpm_jax.build.editing import TASKS as EDITS
 from ddpm_jax.build.editing import check_edit
 from ddpm_jax.build.editing import task as edit_task
+from ddpm_jax.build.evaluation import (
+    BITS_PER_DIM,
+    check_evaluate,
+    images_kind,
+    numbers,
+    score_names,
+    variants,
+)
+from ddpm_jax.build.evaluation import features as evaluation_features
 from ddpm_jax.build.likelihood import (
     Measure,
     bound_times,
@@ -39,6 +48,7 @@ from ddpm_jax.build.sampling import (
 from ddpm_jax.build.source import DataInfo, data_info, dataset
 
 __all__ = [
+    "BITS_PER_DIM",
     "EDITS",
     "DataInfo",
     "Measure",
@@ -46,11 +56,14 @@ __all__ = [
     "check",
     "check_batch",
     "check_edit",
+    "check_evaluate",
     "check_likelihood",
     "data_info",
     "dataset",
     "denoiser",
     "edit_task",
+    "evaluation_features",
+    "images_kind",
     "init_params",
     "learning_rate",
     "levels",
@@ -61,12 +74,15 @@ __all__ = [
     "network",
     "num_classes",
     "num_steps",
+    "numbers",
     "objective",
     "optimizer",
     "sample_key",
     "sample_labels",
     "sampler",
     "schedule",
+    "score_names",
     "time_sampler",
     "train_key",
+    "variants",
 ]

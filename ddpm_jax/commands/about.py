@@ -18,7 +18,10 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
 # What is asked of a model, and where its data lie, is no part of the model or its run.
-FREE_OPTIONS = ("sample.", "edit.", "likelihood.", "data.data_dir")
+FREE_OPTIONS = (
+    *("sample.", "edit.", "likelihood.", "evaluate."),
+    "data.data_dir",
+)
 
 
 def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
@@ -151,6 +154,6 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     if changed:
         raise UserError(
             f"the model in {workdir} was trained with other options "
-            f"({'; '.join(changed)}); only config.sample, config.edit and "
-            "config.likelihood may be changed now."
+            f"({'; '.join(changed)}); only config.sample, config.edit, "
+            "config.likelihood and config.evaluate may be changed now."
         )

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data, images
+from ddpm_jax import build, config, data, files, images
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.model import Trained, make_folder, open_model
 from ddpm_jax.devices import describe, replicated, round_up, rows
@@ -65,7 +65,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
         "root_mean_square_change": _distance(x, given),
         "device": describe(),
     }
-    (folder / "edit.json").write_text(json.dumps(record, indent=2) + "\n")
+    files.write_json(folder / "edit.json", record)
     sheet, width = _sheet(given, shown, x, columns)
     images.save_png(folder / "grid.png", images.grid(sheet, columns=width))
     if mode == "encode":

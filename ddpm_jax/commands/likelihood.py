@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.commands import likelihood_files as files
+from ddpm_jax.commands import parts
 from ddpm_jax.commands.model import Trained, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
@@ -48,7 +49,7 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
     cfg.model.dtype = "float32"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
-            folder = make_folder(_folder(cfg, workdir, trained.step, method))
+            folder = make_folder(likelihood_folder(cfg, workdir, trained.step, method))
             if not (folder / files.RESULT).exists():
                 run = _Run(cfg, trained, source, folder, method)
                 done = _advance(run, interrupted)
@@ -95,7 +96,7 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     return source
 
 
-def _folder(cfg: ConfigDict, workdir: Path, step: int, method: str) -> Path:
+def likelihood_folder(cfg: ConfigDict, workdir: Path, step: int, method: str) -> Path:
     """Name the folder of a measurement after what decides its numbers."""
     options = cfg.likelihood
     images = f"{options.source or ''} {options.split}".strip()[-60:]
@@ -154,8 +155,8 @@ def _about(run: _Run) -> dict[str, Any]:
 
 def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
     """Measure batch after batch; return how many images are done."""
-    files.check_settings(run.folder, _about(run))
-    done = files.num_done(run.folder)
+    parts.check_settings(run.folder, _about(run))
+    done = parts.num_done(run.folder, files.PARTS)
     started = f", going on after {done}" if done else ""
     print(
         f"{run.method}: {run.num_images} images of {run.source.name} "
@@ -180,7 +181,7 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
     with bar:
         while done < run.num_images and not interrupted():
             part = _measure(run, evaluate, done)
-            files.save_part(run.folder, done, part)
+            parts.save_part(run.folder, done, part, files.PARTS)
             count = len(next(iter(part.values())))
             done += count
             bar.update(count)

@@ -1,92 +1,18 @@
-"""The folder of one likelihood measurement: its parts, its numbers, its picture."""
+"""The folder of one likelihood measurement: its numbers and its picture."""
 
-import json
-import os
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from ddpm_jax import plots
+from ddpm_jax import files, plots
+from ddpm_jax.commands import parts
 from ddpm_jax.devices import describe
 from ddpm_jax.diffusion.likelihood import Bound, rate_distortion, standard_error
-from ddpm_jax.errors import UserError
 
 RESULT = "likelihood.json"
-_SETTINGS, _PARTS = "settings.json", "parts"
-
-
-# --- Parts ----------------------------------------------------------------------------
-
-
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Note what decides the numbers, or refuse to go on where it was something else.
-
-    Raises:
-        UserError: the folder was begun with other settings, data included.
-    """
-    path = folder / _SETTINGS
-    if not path.exists():
-        _write_json(path, settings)
-        return
-    before = json.loads(path.read_text())
-    # Through JSON, which knows no tuples.
-    now = json.loads(json.dumps(settings))
-    changed = sorted(name for name in now if now[name] != before.get(name))
-    if changed:
-        raise UserError(
-            f"{folder} was begun with other settings ({', '.join(changed)}); restore "
-            "them, or remove that folder."
-        )
-
-
-def num_done(folder: Path) -> int:
-    """Count the images that are stored, from the first on without a gap."""
-    done = 0
-    for path in _parts(folder):
-        start, end = _ends(path)
-        if start == done:
-            done = end
-        else:
-            path.unlink()  # behind a gap: it will be measured again
-    return done
-
-
-def save_part(folder: Path, start: int, arrays: dict[str, np.ndarray]) -> None:
-    """Store the batch that starts at an image; a kill leaves it whole or absent."""
-    end = start + len(next(iter(arrays.values())))
-    (folder / _PARTS).mkdir(exist_ok=True)
-    _write_npz(folder / _PARTS / f"{start:08d}-{end:08d}.npz", arrays)
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted((folder / _PARTS).glob("*.npz"), key=_ends)
-
-
-def _ends(path: Path) -> tuple[int, int]:
-    start, end = path.stem.split("-")
-    return int(start), int(end)
-
-
-def _load_parts(folder: Path) -> dict[str, np.ndarray]:
-    """Read all parts as one set of float64 arrays [N, ...]."""
-    stored = []
-    for path in _parts(folder):
-        try:
-            with np.load(path) as file:
-                stored.append(dict(file))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); remove it, and give the same "
-                "command again."
-            ) from error
-    return {
-        name: np.concatenate([part[name] for part in stored]).astype(np.float64)
-        for name in stored[0]
-    }
+PARTS = "parts"
 
 
 # --- Numbers --------------------------------------------------------------------------
@@ -97,22 +23,23 @@ def finish(folder: Path, settings: dict[str, Any], times: np.ndarray) -> None:
 
     Args:
         folder: with all parts.
-        settings: as for `check_settings`; the result repeats them.
+        settings: what decides the numbers; the result repeats them.
         times: t of each term of the bound, rising [N].
     """
-    whole = _load_parts(folder)
+    stored = parts.load_parts(folder, PARTS)
+    whole = {name: leaf.astype(np.float64) for name, leaf in stored.items()}
     if settings["method"] == "bound":
         numbers = _finish_bound(folder, settings, whole, times)
     else:
-        _write_npz(folder / "images.npz", whole)
+        files.write_npz(folder / "images.npz", whole)
         numbers = {
             "bits_per_dim": _estimate(whole["bits"]),
             "network_calls": _estimate(whole["num_calls"]),
         }
     finished = time.strftime("%Y-%m-%dT%H:%M:%S")
     about = {**settings, "device": describe(), "finished": finished}
-    _write_json(folder / RESULT, {**numbers, **about})
-    shutil.rmtree(folder / _PARTS)
+    files.write_json(folder / RESULT, {**numbers, **about})
+    parts.drop_parts(folder, PARTS)
 
 
 def _finish_bound(
@@ -124,7 +51,7 @@ def _finish_bound(
     bound = Bound(**{name: leaf.T for name, leaf in whole.items()})
     curve = rate_distortion(bound)
     decoder, rate = bound.steps[0], bound.prior + bound.steps[1:].sum(0)
-    _write_npz(
+    files.write_npz(
         folder / "terms.npz",
         {
             "t": times,
@@ -186,29 +113,3 @@ def spell(result: dict[str, Any]) -> str:
         f"{result['prior']['mean']:.2g}), L_0 {say('decoder')}, distortion "
         f"{say('rmse', 2)} (RMSE on 0..255)."
     )
-
-
-# --- Writing --------------------------------------------------------------------------
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=2) + "\n"
-    _write(path, lambda file: file.write(text.encode()))
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    _write(path, lambda file: np.savez(file, **arrays))
-
-
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write beside and rename, so that a name always belongs to a whole file."""
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}); make room there, and give the "
-            "same command again."
-        ) from error

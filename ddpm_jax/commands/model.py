@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -46,8 +46,22 @@ class Trained:
     mesh: Mesh
 
 
-def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
-    """Open the model of a workdir: the newest usable checkpoint, or `sample.step`.
+class Described(NamedTuple):
+    """A model whose parameters are not read yet.
+
+    Attributes:
+        step: of its checkpoint.
+        about: the checkpoint's metadata.
+        info: what the model knows of its data.
+    """
+
+    step: int
+    about: dict[str, Any]
+    info: DataInfo
+
+
+def find_model(cfg: ConfigDict, workdir: Path) -> Described:
+    """Find the model of a workdir: the newest usable checkpoint, or `sample.step`.
 
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
@@ -60,6 +74,16 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     info = info_of(about)
     build.check(cfg, info)
     check_schedule(cfg, about)
+    return Described(step, about, info)
+
+
+def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
+    """Find the model of a workdir, and put its parameters on the devices.
+
+    Raises:
+        UserError: as `find_model`, or if the parameters are damaged.
+    """
+    step, about, info = find_model(cfg, workdir)
     mesh = data_mesh()
     params, which = load_parameters(
         cfg, workdir, step, sharding=replicated(mesh), report=_tell

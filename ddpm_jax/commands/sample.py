@@ -1,7 +1,6 @@
 """Drawing from a trained model, and writing what was drawn."""
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, images, sampling
+from ddpm_jax import build, config, files, images, sampling
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.model import make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
@@ -40,7 +39,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    draw = _draw_of(cfg, info, trained.unet, mesh)
+    draw = draw_of(cfg, info, trained.unet, mesh)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
@@ -94,7 +93,7 @@ def _write_samples(
         fps=8,
         hold_last=2.0,
     )
-    (folder / "sample.json").write_text(json.dumps(record, indent=2) + "\n")
+    files.write_json(folder / "sample.json", record)
     # Last, since its presence says that the folder is complete.
     images.save_png(
         folder / "grid.png", images.grid(drawn, columns=_columns(cfg, info))
@@ -108,7 +107,8 @@ def _columns(cfg: ConfigDict, info: DataInfo) -> int | None:
     return classes if whole and cfg.sample.num_images >= classes else None
 
 
-def _draw_of(cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh) -> sampling.Draw:
+def draw_of(cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh) -> sampling.Draw:
+    """Build the drawing that `config.sample` describes."""
     return sampling.make_draw(
         lambda params: build.denoiser(cfg, unet, params),
         build.sampler(cfg),
@@ -200,7 +200,7 @@ def make_preview(
     quick.sample.churn = 0.0
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
-    draw = _draw_of(quick, info, unet, mesh)
+    draw = draw_of(quick, info, unet, mesh)
 
     def preview(step: int, state: TrainState) -> None:
         drawn, film = _draw_all(quick, info, draw, state.ema_params)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data, plots
+from ddpm_jax import build, config, data, files, plots
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.parameters import check_tracks
@@ -161,16 +160,13 @@ def _check_workdir(cfg: ConfigDict, workdir: Path) -> None:
 
 
 def _write_config(cfg: ConfigDict, workdir: Path) -> None:
-    path = workdir / CONFIG_FILE
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(config.to_json(cfg), indent=2) + "\n")
-        os.replace(partial, path)
     except OSError as error:
         raise UserError(
             f"cannot write to --workdir={workdir} ({error.strerror}); choose another."
         ) from error
+    files.write_json(workdir / CONFIG_FILE, config.to_json(cfg))
 
 
 # --- The run --------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(model, measured):
 
 def test_a_kill_at_any_batch_costs_that_batch(model, measured, monkeypatch, capsys):
     """The third write of parts dies, half done: what is whole is kept."""
-    import ddpm_jax.commands.likelihood_files as files
+    from ddpm_jax import files
 
     real, calls = files.os.replace, []
 

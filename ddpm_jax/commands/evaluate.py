@@ -1,0 +1,222 @@
+"""Scores of images against real ones, however often the work is interrupted.
+
+workdir/evaluation/
+    SET/                    the images: samples.npz, grid.png
+        FEATURES/           what a network saw: features.npz, statistics.npz
+            scores_REFERENCE.json
+            neighbours.png  images beside their nearest neighbours in the reference
+    evaluation.json         all rows
+    results.md              the same as tables; results.md of the workdir is a copy
+    over-training-steps.png, over-sampling-steps.png, over-guidance.png
+
+What is there already is not computed again.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import ddpm_jax
+from ddpm_jax import build, data, files, images
+from ddpm_jax.commands import extraction, likelihood_files, report
+from ddpm_jax.commands.about import usable_step
+from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
+from ddpm_jax.commands.judge import (
+    Interrupted,
+    Judge,
+    appoint,
+    check_set,
+    open_target,
+)
+from ddpm_jax.commands.likelihood import likelihood, likelihood_folder
+from ddpm_jax.commands.model import make_folder
+from ddpm_jax.commands.summary import summarise
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.devices import describe
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.evaluation.manifold import nearest
+from ddpm_jax.evaluation.scores import score
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.loop import catch_interrupts
+
+_SHOWN = 8  # images beside their neighbours
+_NEIGHBOURS = 5
+
+
+def evaluate(cfg: ConfigDict, workdir: Path) -> int:
+    """Score what `config.evaluate` names, and write the scores.
+
+    Returns:
+        0 if all is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: options, images, weights or statistics do not fit.
+    """
+    build.check_evaluate(cfg)
+    names = build.score_names(cfg)
+    with catch_interrupts() as interrupted:
+        try:
+            sets = _sets(cfg, workdir, interrupted)
+            features = build.evaluation_features(cfg)
+            target = open_target(cfg, features)
+            for one in sets:
+                check_set(cfg, one, features, target, names)
+            judge = appoint(cfg, features, target, interrupted)
+            floor = _floor(judge, workdir, names)
+            for one in sets:
+                row = _evaluate_set(judge, one, workdir, names)
+                print(report.spell(row, floor), flush=True)
+        except Interrupted as stop:
+            print("Interrupted; saved. The same command goes on from here.")
+            return stop.args[0] if stop.args else 128 + interrupted()
+    summarise(workdir)
+    return 0
+
+
+# --- What is scored -------------------------------------------------------------------
+
+
+def _sets(
+    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+) -> list[ImageSet]:
+    kind, where = build.images_kind(cfg)
+    if kind != "samples":
+        like = open_split(cfg, cfg.evaluate.reference_split)
+        return [given_set(cfg, kind, where, like)]
+    return [
+        drawn_set(variant, workdir, interrupted)
+        for variant in build.variants(cfg, _checkpoints(cfg, workdir))
+    ]
+
+
+def _checkpoints(cfg: ConfigDict, workdir: Path) -> list[int]:
+    asked = cfg.evaluate.checkpoints
+    if not asked:
+        chosen = cfg.sample.step
+        return [usable_step(workdir, _tell) if chosen is None else chosen]
+    there = store.all_steps(workdir)
+    if not there:
+        store.read_metadata(workdir)  # says where it looked
+    if asked == "all":
+        return there
+    wanted = build.numbers(asked, "checkpoints", int)
+    missing = [step for step in wanted if step not in there]
+    if missing:
+        raise UserError(
+            f"config.evaluate.checkpoints names step {missing[0]}, which {workdir} "
+            f"does not have; it has {', '.join(map(str, there))}."
+        )
+    return wanted
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# --- One set --------------------------------------------------------------------------
+
+
+def _floor(judge: Judge, workdir: Path, names: list[str]) -> report.Row | None:
+    """Score real images that the reference does not hold: what cannot be undercut."""
+    split = judge.cfg.evaluate.floor_split
+    if not split or judge.target.real is None:
+        return None
+    try:
+        real = given_set(judge.cfg, "data", split, judge.target.real)
+    except UserError as error:
+        _tell(f"note: no floor, for want of real images: {error}")
+        return None
+    return _evaluate_set(judge, real, workdir, names)
+
+
+def _evaluate_set(
+    judge: Judge, one: ImageSet, workdir: Path, names: list[str]
+) -> report.Row:
+    """Return the row of a set, computing what is not there yet."""
+    folder = workdir / "evaluation" / one.name
+    seen = folder / extraction.folder_name(judge.features)
+    path = seen / f"scores_{judge.target.name}.json"
+    if path.exists():
+        row = json.loads(path.read_text())
+        if set(names) <= set(row["asked"]):
+            return row
+        names = [*row["asked"], *(name for name in names if name not in row["asked"])]
+    make_folder(folder)
+    source = one.load(folder)
+    if source is None:
+        raise Interrupted
+    make_folder(seen)
+    fake = judge.look(source, seen)
+    labels = _labels(source, judge.features)
+    of_features = [name for name in names if name != build.BITS_PER_DIM]
+    found = score(fake, judge.reference, labels=labels, names=of_features)
+    scores = {name: estimate._asdict() for name, estimate in found.items()}
+    if build.BITS_PER_DIM in names and one.model is not None:
+        scores[build.BITS_PER_DIM] = _bits(judge.cfg, workdir, one)
+    if judge.target.real is not None and "nearest" in names:
+        sheet = _neighbours(source, fake, judge)
+        images.save_png(seen / "neighbours.png", sheet)
+    row = {
+        "set": one.name,
+        "images": one.described,
+        "num_images": len(source),
+        "model": one.model,
+        "reference": judge.target.about,
+        "features": {
+            "name": judge.features.name,
+            "weights": judge.features.fingerprint,
+            "resize": judge.features.resize,
+        },
+        "asked": names,
+        "scores": scores,
+        "device": describe(),
+        "versions": {
+            "ddpm_jax": ddpm_jax.__version__,
+            "jax": packages.version("jax"),
+        },
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+    files.write_json(path, row)
+    return row
+
+
+def _labels(source: data.Dataset, features: Features) -> np.ndarray | None:
+    """Return the class of each image, if the network tells the same classes apart."""
+    if source.label_names is None or source.label_names != features.label_names:
+        return None
+    return data.in_memory(source)[1]
+
+
+def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
+    """Measure the variational bound of the model that drew a set."""
+    chosen = cfg.copy_and_resolve_references()
+    chosen.sample.step = one.model["checkpoint_step"]
+    chosen.likelihood.method = "bound"
+    status = likelihood(chosen, workdir)
+    if status:
+        raise Interrupted(status)
+    folder = likelihood_folder(chosen, workdir, chosen.sample.step, "bound")
+    found = json.loads((folder / likelihood_files.RESULT).read_text())["bits_per_dim"]
+    return {"value": found["mean"], "standard_error": found["standard_error"]}
+
+
+def _neighbours(source: data.Dataset, fake: Outputs, judge: Judge) -> np.ndarray:
+    """Lay images beside what is nearest to them: above all those that are too near."""
+    distances, indices = nearest(fake.features, judge.reference.features, k=_NEIGHBOURS)
+    suspects = np.argsort(distances[:, 0], kind="stable")[: _SHOWN // 2]
+    others = [i for i in range(_SHOWN) if i not in suspects][: _SHOWN // 2]
+    lines = []
+    for i in [*suspects, *others]:
+        if i < len(source):
+            own = gather(source, np.array([i]))["image"]
+            near = gather(judge.target.real, indices[i])["image"]
+            lines.append(np.concatenate([own, near]))
+    return images.grid(np.concatenate(lines), columns=1 + _NEIGHBOURS)

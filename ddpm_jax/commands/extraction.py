@@ -1,0 +1,136 @@
+"""Features of a set of images, computed part by part and kept.
+
+FOLDER/FEATURES/
+    features.npz        features [N, D], logits [N, K] if there are any
+    statistics.npz      mu and sigma in the field's layout, with where they come from
+
+The reference's folder lies in the cache of this user, since many runs are held against
+the same images; that of a set lies beside its images.
+"""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax import data, files
+from ddpm_jax.commands import parts
+from ddpm_jax.commands.image_sets import progress
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.devices import round_up
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation import moments
+from ddpm_jax.evaluation.features import Extract, Features, Outputs, check_images
+from ddpm_jax.evaluation.statistics import Statistics, write_statistics
+
+_FEATURES, _STATISTICS = "features.npz", "statistics.npz"
+_PARTS = "extracted"
+
+
+def folder_name(features: Features) -> str:
+    """Name the folder of what a network saw after all that decides it."""
+    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in features.name)
+    way = features.resize.replace(" ", "-")
+    return f"{plain}_{features.fingerprint}" + ("" if way == "none" else f"_{way}")
+
+
+def features_of(
+    source: data.Dataset,
+    features: Features,
+    run: Extract,
+    folder: Path,
+    *,
+    batch_size: int,
+    interrupted: Callable[[], int],
+) -> Outputs | None:
+    """Return the features of all images of a source, going on where it stopped.
+
+    Args:
+        source: the images.
+        features: the network.
+        run: of `make_extract`, compiled once for all sources.
+        folder: where they are kept.
+        batch_size: images at a time, over all devices.
+        interrupted: asked between batches.
+
+    Returns:
+        float32 [N, D] and [N, K] or None; nothing if it was interrupted.
+
+    Raises:
+        UserError: the images are not such as the network takes, or what lies in the
+            folder is of other images.
+    """
+    about = provenance(source, features)
+    parts.check_settings(folder, about)
+    if (folder / _FEATURES).exists():
+        return _read(folder / _FEATURES)
+    total, size = len(source), round_up(batch_size)
+    done = parts.num_done(folder, _PARTS)
+    with progress("looking", total, done) as bar:
+        while done < total and not interrupted():
+            places = np.minimum(np.arange(done, done + size), total - 1)
+            count = min(size, total - done)
+            pixels = gather(source, places)["image"]
+            check_images(features, pixels)
+            seen = {
+                name: leaf[:count]
+                for name, leaf in run(pixels)._asdict().items()
+                if leaf is not None
+            }
+            for name, leaf in seen.items():
+                if not np.isfinite(leaf).all():
+                    raise UserError(
+                        f"{name} of an image among {done} to {done + count - 1} of "
+                        f"{source.name} are not finite; the weights of {features.name} "
+                        "are damaged."
+                    )
+            parts.save_part(folder, done, seen, _PARTS)
+            done += count
+            bar.update(count)
+    if done < total:
+        return None
+    whole = parts.load_parts(folder, _PARTS)
+    everything = moments.of(whole["features"])
+    covariance = moments.covariance(everything)
+    statistics = Statistics(everything.mean, covariance, everything.count, about)
+    write_statistics(folder / _STATISTICS, statistics)
+    files.write_npz(folder / _FEATURES, whole)
+    parts.drop_parts(folder, _PARTS)
+    return Outputs(whole["features"], whole.get("logits"))
+
+
+def _read(path: Path) -> Outputs:
+    try:
+        with np.load(path) as file:
+            whole = dict(file)
+        return Outputs(whole["features"], whole.get("logits"))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"cannot read {path} ({error}); remove it, and give the same command again."
+        ) from error
+
+
+def provenance(source: data.Dataset, features: Features) -> dict[str, Any]:
+    """Say what decides the features, as plain data."""
+    return {
+        "data": source.name,
+        "split": source.split,
+        "fingerprint": source.fingerprint,
+        "num_images": len(source),
+        "resolution": list(source.image_shape),
+        "features": features.name,
+        "weights": features.fingerprint,
+        "resize": features.resize,
+    }
+
+
+def reference_folder(source: data.Dataset, features: Features) -> Path:
+    """Say where the features of a split of data are kept for every run of this user."""
+    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in source.name)[-40:]
+    return files.cache_folder(
+        "references",
+        f"{plain}_{source.split}_{source.fingerprint}",
+        folder_name(features),
+    )

@@ -1,0 +1,264 @@
+"""The sets of images that are scored: drawn by a model, or given.
+
+A set has a name for its folder, a line that describes it, and its images in batches. A
+drawn set is stored part by part while it grows, so that a run that was killed goes on
+from there, and ends as `samples.npz`, which evaluators of the field read.
+"""
+
+import dataclasses
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddpm_jax import build, config, data, images, sampling
+from ddpm_jax.commands import parts
+from ddpm_jax.commands.model import find_model, open_model
+from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.commands.sample import draw_of, sample_folder
+from ddpm_jax.data.dataset import fingerprint_of
+from ddpm_jax.data.pipeline import permutation
+from ddpm_jax.errors import UserError
+
+_SAMPLES = "samples.npz"
+_DRAWN = "drawn"  # the parts of a set that still grows
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images to be scored.
+
+    Attributes:
+        name: of its folder: all that decides its pixels.
+        described: for a person: "10,000 samples of step 4000 (ema), ...".
+        model: how the images were drawn, as plain data; None if they were given.
+        num_images: N.
+        image_shape: (H, W, C).
+        load: folder -> the images as a data set, or None if it was interrupted; what
+            takes long is stored in the folder on the way.
+    """
+
+    name: str
+    described: str
+    model: dict[str, Any] | None
+    num_images: int
+    image_shape: tuple[int, int, int]
+    load: Callable[[Path], data.Dataset | None]
+
+
+# --- Drawn ----------------------------------------------------------------------------
+
+
+def drawn_set(
+    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+) -> ImageSet:
+    """Describe the draws of one checkpoint, with one set of options and one seed.
+
+    Args:
+        cfg: `sample` says how, its `step` from where, its `num_images` how many.
+        workdir: of the model.
+        interrupted: asked between batches.
+
+    Raises:
+        UserError: the workdir holds no such model, or the options do not fit it.
+    """
+    found = find_model(cfg, workdir)
+    build.sample_labels(cfg, found.info)  # refuses what is no class, now
+    options = config.to_json(cfg)["sample"]
+    steps = build.num_steps(cfg)
+    said = f"{cfg.sample.sampler}, {steps} steps"
+    if cfg.sample.guidance_scale != 1:
+        said += f", guidance {cfg.sample.guidance_scale:g}"
+    kept = ("num_images", "batch_size", "film_frames", "film_images", "step", "ema_std")
+    model = {
+        "checkpoint_step": found.step,
+        "parameters": parameters_name(cfg),
+        "options": {k: v for k, v in options.items() if k not in (*kept, "ema")}
+        | {"num_steps": steps},
+    }
+    return ImageSet(
+        name=sample_folder(cfg, workdir, found.step).name,
+        described=f"samples of step {found.step:,} ({parameters_name(cfg)}; {said}, "
+        f"seed {cfg.sample.seed})",
+        model=model,
+        num_images=cfg.sample.num_images,
+        image_shape=found.info.image_shape,
+        load=lambda folder: _drawn(cfg, workdir, model, folder, interrupted),
+    )
+
+
+def _drawn(
+    cfg: ConfigDict,
+    workdir: Path,
+    model: dict[str, Any],
+    folder: Path,
+    interrupted: Callable[[], int],
+) -> data.Dataset | None:
+    info = find_model(cfg, workdir).info
+    labels, names = build.sample_labels(cfg, info), info.label_names
+    if (folder / _SAMPLES).exists():
+        return _in_memory(folder.name, *read_npz(folder / _SAMPLES), names)
+    parts.check_settings(folder, model)
+    total = cfg.sample.num_images
+    done = parts.num_done(folder, _DRAWN)
+    trained = open_model(cfg, workdir)
+    draw = draw_of(cfg, trained.info, trained.unet, trained.mesh)
+    with progress("drawing", total, done) as bar:
+        while done < total and not interrupted():
+            batch, _ = sampling.draw_batch(
+                draw,
+                trained.params,
+                build.sample_key(cfg),
+                start=done,
+                batch_size=min(cfg.sample.batch_size, total),
+                num_images=total,
+                labels=labels,
+            )
+            parts.save_part(folder, done, {"images": batch}, _DRAWN)
+            done += len(batch)
+            bar.update(len(batch))
+    if done < total:
+        return None
+    whole = parts.load_parts(folder, _DRAWN)["images"]
+    # Images drawn without a class cannot be held against one.
+    known = None if labels is None or (labels >= len(names)).any() else labels
+    images.save_npz(folder / _SAMPLES, whole, known)
+    images.save_png(folder / "grid.png", images.grid(whole[:100]))
+    parts.drop_parts(folder, _DRAWN)
+    return _in_memory(folder.name, whole, known, names)
+
+
+def progress(what: str, total: int, done: int) -> tqdm:
+    """Show a bar, which a resumed run begins where it stopped."""
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=done,
+        unit="image",
+        disable=None,
+        dynamic_ncols=True,
+    )
+
+
+# --- Given ----------------------------------------------------------------------------
+
+
+def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> ImageSet:
+    """Describe a folder, a file, a split of the data, or noise.
+
+    Args:
+        cfg: with the seed of the noise, and the number of images.
+        kind: folder, npz, data or noise.
+        where: the folder, the file or the split.
+        like: the reference, whose size and channels the noise takes.
+
+    Raises:
+        UserError: they cannot be opened.
+    """
+    source = _given(cfg, kind, where, like)
+    count = min(cfg.evaluate.num_images, len(source))
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", where).strip("-.")[-40:]
+    parts_of_name = [kind, plain, source.fingerprint, f"{count}-images"]
+    return ImageSet(
+        name="_".join(part for part in parts_of_name if part),
+        described=source.name,
+        model=None,
+        num_images=count,
+        image_shape=source.image_shape,
+        load=lambda folder: _some(source, count),
+    )
+
+
+def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:
+    if kind == "noise":
+        seed = cfg.seed if cfg.sample.seed is None else cfg.sample.seed
+        shape = (cfg.evaluate.num_images, *like.image_shape)
+        pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+        return _in_memory(f"uniform noise, seed {seed}", pixels, None, None)
+    if kind == "npz":
+        return _in_memory(
+            f"images of {where}", *read_npz(Path(where)), like.label_names
+        )
+    if kind == "folder":
+        return data.load(f"folder:{where}")
+    source = open_split(cfg, where)
+    return dataclasses.replace(source, name=f"real {source.name} ({where})")
+
+
+def _in_memory(
+    name: str,
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    label_names: tuple[str, ...] | None,
+) -> data.Dataset:
+    return data.Dataset(
+        name=name,
+        source=data.Arrays(pixels, labels),
+        image_shape=pixels.shape[1:],
+        label_names=None if labels is None else label_names,
+        fingerprint=fingerprint_of([pixels.tobytes()]),
+        split="",
+    )
+
+
+def open_split(cfg: ConfigDict, split: str) -> data.Dataset:
+    """Open another split of `config.data`."""
+    chosen = cfg.copy_and_resolve_references()
+    chosen.data.split = split
+    return build.dataset(chosen)
+
+
+def _some(source: data.Dataset, count: int) -> data.Dataset:
+    """Take this many images; some are chosen at random, the same ones every time."""
+    if count == len(source):
+        return source
+    places = np.sort(permutation(0, 0, len(source))[:count])
+    if isinstance(source.source, data.Arrays):
+        pixels, labels = source.source.images, source.source.labels
+        chosen = data.Arrays(pixels[places], None if labels is None else labels[places])
+    else:
+        read = source.source.read
+        chosen = dataclasses.replace(
+            source.source, num_examples=count, read=lambda i: read(int(places[i]))
+        )
+    return dataclasses.replace(source, source=chosen)
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read images `arr_0` and, if there are, labels `arr_1`.
+
+    Raises:
+        UserError: no such file, no such arrays, or not uint8 [N, H, W, C].
+    """
+    try:
+        with np.load(path) as file:
+            found = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"cannot read {path} ({error}); give an .npz with images in arr_0."
+        ) from error
+    if "arr_0" not in found:
+        raise UserError(
+            f"{path} has {', '.join(found) or 'nothing'} in it; images of an .npz lie "
+            "in arr_0."
+        )
+    pixels = found["arr_0"]
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise UserError(
+            f"arr_0 of {path} is {pixels.dtype} {list(pixels.shape)}; images are uint8 "
+            "[N, H, W, C] with values 0 to 255."
+        )
+    labels = found.get("arr_1")
+    if labels is not None and (
+        labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu"
+    ):
+        raise UserError(
+            f"arr_1 of {path} is {labels.dtype} {list(labels.shape)}; labels are "
+            f"integers [{len(pixels)}], one for each image."
+        )
+    return pixels, labels

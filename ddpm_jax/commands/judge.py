@@ -1,0 +1,185 @@
+"""What images are held against, and by which eyes: a reference and a network."""
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import data
+from ddpm_jax.commands import extraction
+from ddpm_jax.commands.image_sets import ImageSet, open_split
+from ddpm_jax.commands.model import make_folder
+from ddpm_jax.devices import data_mesh
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import Extract, Features, Outputs, make_extract
+from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
+from ddpm_jax.evaluation.statistics import read_statistics
+
+
+class Interrupted(Exception):
+    """The user stopped it between two batches; what is finished is stored."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A reference before its features are known.
+
+    Attributes:
+        about: all that decides it, as plain data.
+        real: its images, if they are at hand.
+        published: its moments, where only they are.
+    """
+
+    about: dict[str, Any]
+    real: data.Dataset | None
+    published: Reference | None
+
+    @property
+    def name(self) -> str:
+        """A name for a file."""
+        parts = (self.about["data"], self.about.get("split"), self.about["fingerprint"])
+        said = "-".join(part for part in parts if part)
+        return "".join(c if c.isalnum() or c in "-." else "-" for c in said)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A reference as a network sees it, and the network, compiled once for all sets."""
+
+    cfg: ConfigDict
+    features: Features
+    target: Target
+    reference: Reference
+    run: Extract
+    interrupted: Callable[[], int]
+
+    def look(self, source: data.Dataset, folder: Path) -> Outputs:
+        """Return the features of images, kept in a folder.
+
+        Raises:
+            Interrupted: by the user.
+            UserError: the images are not such as the network takes.
+        """
+        return _look(
+            self.cfg, self.features, self.run, source, folder, self.interrupted
+        )
+
+
+def open_target(cfg: ConfigDict, features: Features) -> Target:
+    """Open what `config.evaluate` names as the reference, computing nothing yet.
+
+    Raises:
+        UserError: it cannot be read, or is of other features.
+    """
+    if cfg.evaluate.reference:
+        return _published(Path(cfg.evaluate.reference.removeprefix("npz:")), features)
+    real = open_split(cfg, cfg.evaluate.reference_split)
+    return Target(extraction.provenance(real, features), real, None)
+
+
+def appoint(
+    cfg: ConfigDict,
+    features: Features,
+    target: Target,
+    interrupted: Callable[[], int],
+) -> Judge:
+    """Look at the reference, if nobody has yet; its features are kept for next time.
+
+    Raises:
+        Interrupted: by the user.
+        UserError: its images cannot be read, or are not such as the network takes.
+    """
+    run = make_extract(features, data_mesh())
+    reference = target.published
+    if reference is None:
+        folder = make_folder(extraction.reference_folder(target.real, features))
+        outputs = _look(cfg, features, run, target.real, folder, interrupted)
+        reference = reference_of(outputs)
+    return Judge(cfg, features, target, reference, run, interrupted)
+
+
+def _look(
+    cfg: ConfigDict,
+    features: Features,
+    run: Extract,
+    source: data.Dataset,
+    folder: Path,
+    interrupted: Callable[[], int],
+) -> Outputs:
+    outputs = extraction.features_of(
+        source,
+        features,
+        run,
+        folder,
+        batch_size=cfg.evaluate.batch_size,
+        interrupted=interrupted,
+    )
+    if outputs is None:
+        raise Interrupted
+    return outputs
+
+
+def _published(path: Path, features: Features) -> Target:
+    """Read published moments, and refuse those of other features."""
+    stored = read_statistics(path)
+    about = stored.provenance or {}
+    if features.num_features not in (None, len(stored.mean)):
+        raise UserError(
+            f"{path} has statistics of {len(stored.mean)} features, {features.name} "
+            f"has {features.num_features}; give statistics made with it."
+        )
+    now = {
+        "features": features.name,
+        "weights": features.fingerprint,
+        "resize": features.resize,
+    }
+    for name, value in now.items():
+        if about.get(name, value) != value:
+            raise UserError(
+                f"{path} was made with {name} {about[name]!r}, this is {value!r}; give "
+                "statistics made with the same."
+            )
+    if not about:
+        print(
+            f"note: {path} does not say which features, resize or images it was made "
+            "with; scores against it are as comparable as that is known.",
+            file=sys.stderr,
+        )
+    known = {
+        "data": path.name,
+        "fingerprint": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        "num_images": stored.count,
+    }
+    return Target(known | about, None, Reference(stored.mean, stored.covariance, None))
+
+
+def check_set(
+    cfg: ConfigDict, one: ImageSet, features: Features, target: Target, names: list[str]
+) -> None:
+    """Refuse what cannot be compared, before anything is drawn or seen.
+
+    Raises:
+        UserError: images of another size than the reference or the network takes, or
+            too few of them.
+    """
+    holders = {
+        "the reference": target.about.get("resolution"),
+        features.name: features.image_shape,
+    }
+    for holder, wanted in holders.items():
+        if wanted is not None and list(one.image_shape) != list(wanted):
+            raise UserError(
+                f"{one.described}: {_size(one.image_shape)}, and {holder} is of "
+                f"{_size(wanted)}; bring them to one size and number of channels "
+                "first, since how that is done is part of the score."
+            )
+    if {"frechet", "frechet_infinity"} & set(names) and not cfg.evaluate.allow_few:
+        check_count(one.num_images, features.num_features)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,247 @@
+"""What evaluations found: rows of numbers, as a table, as pictures, as text.
+
+A row says all that decides its scores; see `evaluate`. Rows that differ in the seed
+alone are shown as one, with the standard error over seeds: single draws scatter.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+# Column titles: of the Inception network of the published scores, and of any other
+# network, whose Frechet distance is not what the field calls FID.
+_TITLES = {
+    "frechet_distance": ("FID", "FD"),
+    "frechet_infinity": ("FID∞", "FD∞"),
+    "kernel_distance": ("KID·10³", "KD·10³"),
+    "inception_score": ("IS", "IS of it"),
+    "precision": ("precision", "precision"),
+    "recall": ("recall", "recall"),
+    "density": ("density", "density"),
+    "coverage": ("coverage", "coverage"),
+    "class_accuracy": ("accuracy", "accuracy"),
+    "nearest_distance": ("nearest", "nearest"),
+    "bits_per_dim": ("bits/dim", "bits/dim"),
+}
+_SCALE = {"kernel_distance": 1e3}
+_PUBLISHED = "inception-2015-12-05"
+
+
+def title(score: str, features: str) -> str:
+    """Name a score as the field does, if it is of the field's own network."""
+    return _TITLES[score][features != _PUBLISHED]
+
+
+# --- Rows -----------------------------------------------------------------------------
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Collect the rows of a workdir's evaluations, in a fixed order."""
+    rows = [json.loads(path.read_text()) for path in folder.glob("*/*/scores_*.json")]
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple:
+    model = row["model"] or {}
+    options = model.get("options", {})
+    return (
+        row["features"]["name"],
+        row["features"]["weights"],
+        json.dumps(row["reference"], sort_keys=True),
+        bool(model),
+        row["num_images"],
+        model.get("checkpoint_step", 0),
+        model.get("parameters", ""),
+        options.get("sampler", ""),
+        options.get("num_steps", 0),
+        options.get("guidance_scale", 1.0),
+        options.get("seed", 0),
+        row["images"],
+    )
+
+
+def over_seeds(rows: Iterable[Row]) -> list[Row]:
+    """Join rows that differ in the seed alone: means, and their standard errors."""
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        together.setdefault(_without_seed(row), []).append(row)
+    return [_joined(group) for group in together.values()]
+
+
+def _without_seed(row: Row) -> str:
+    model = row["model"]
+    if model is None:
+        return json.dumps([row["set"], row["features"], row["reference"]])
+    options = {k: v for k, v in model["options"].items() if k != "seed"}
+    key = [{**model, "options": options}, row["num_images"]]
+    return json.dumps([*key, row["features"], row["reference"]], sort_keys=True)
+
+
+def _joined(group: Sequence[Row]) -> Row:
+    if len(group) == 1:
+        return {**group[0], "num_seeds": 1}
+    scores = {}
+    for name in group[0]["scores"]:
+        found = [row["scores"][name]["value"] for row in group if name in row["scores"]]
+        error = np.std(found, ddof=1) / len(found) ** 0.5 if len(found) > 1 else None
+        scores[name] = {
+            "value": float(np.mean(found)),
+            "standard_error": None if error is None else float(error),
+        }
+    said = group[0]["images"].rsplit(", seed", 1)[0]
+    return {
+        **group[0],
+        "images": f"{said}, {len(group)} seeds)",
+        "num_seeds": len(group),
+        "scores": scores,
+    }
+
+
+# --- Text -----------------------------------------------------------------------------
+
+
+def spell(row: Row, floor: Row | None) -> str:
+    """Say one row, and beside each score what real images reach, for a person."""
+    width = max(len(title(name, row["features"]["name"])) for name in row["scores"])
+    lines = [f"{row['num_images']:,} {row['images']}", f"  {against(row)}"]
+    for name, found in row["scores"].items():
+        line = (
+            f"  {title(name, row['features']['name']):<{width}}  {number(name, found)}"
+        )
+        if floor is not None and floor["set"] != row["set"] and name in floor["scores"]:
+            line = f"{line:<{width + 28}}real: {number(name, floor['scores'][name])}"
+            if floor["num_images"] != row["num_images"]:
+                line += f" at {floor['num_images']:,}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def against(row: Row) -> str:
+    """Say what a row's scores were computed from, besides its images."""
+    reference, features = row["reference"], row["features"]
+    size = "x".join(map(str, reference.get("resolution") or ["?"]))
+    count = reference.get("num_images")
+    number = f"{count:,} images of " if count else ""
+    split = f" ({reference['split']})" if reference.get("split") else ""
+    return (
+        f"against {number}{reference['data']}{split} at {size}; features: "
+        f"{features['name']}, weights {features['weights']}, resize "
+        f"{features['resize']}"
+    )
+
+
+def number(score: str, found: Mapping[str, float | None]) -> str:
+    """Say a value with two digits of its standard error, if it has one."""
+    scale = _SCALE.get(score, 1.0)
+    value, error = found["value"] * scale, found["standard_error"]
+    if not error:
+        return f"{value:.4g}"
+    error *= scale
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Lay rows out as tables, one for each network and reference."""
+    blocks: dict[str, list[Row]] = {}
+    for row in rows:
+        blocks.setdefault(against(row), []).append(row)
+    text = "# Scores\n"
+    for said, block in blocks.items():
+        names = [n for n in _TITLES if any(n in row["scores"] for row in block)]
+        titles = [title(name, block[0]["features"]["name"]) for name in names]
+        text += f"\n{said[0].upper()}{said[1:]}.\n\n"
+        text += _line(["images", "number", *titles])
+        text += _line(["---"] * (2 + len(names)))
+        for row in block:
+            cells = [
+                number(name, row["scores"][name]) if name in row["scores"] else ""
+                for name in names
+            ]
+            text += _line([row["images"], f"{row['num_images']:,}", *cells])
+    return text + _NOTE
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |\n"
+
+
+_NOTE = """
+± is a standard error: over seeds where there are several, else the score's own (KID
+over its subsets, IS over its splits, accuracy binomial). The rows of real images are
+the floor: what a perfect model would be expected to reach at that number of images.
+"nearest" is the median distance of an image to its nearest neighbour in the reference,
+in features; far below that of real images it speaks of memorised ones.
+"""
+
+
+# --- Curves ---------------------------------------------------------------------------
+
+
+class Curve(NamedTuple):
+    """Scores over one thing that was varied, all else being equal."""
+
+    label: str
+    x: list[float]
+    rows: list[Row]
+
+
+VARIABLES = {
+    "training-steps": ("training step", lambda row: row["model"]["checkpoint_step"]),
+    "sampling-steps": (
+        "sampling steps",
+        lambda row: row["model"]["options"]["num_steps"],
+    ),
+    "guidance": (
+        "guidance scale",
+        lambda row: row["model"]["options"]["guidance_scale"],
+    ),
+}
+
+
+def curves(rows: Iterable[Row], variable: str) -> list[Curve]:
+    """Collect the rows that differ in one variable alone, where there are two or more.
+
+    Args:
+        rows: as `over_seeds` returns them.
+        variable: of `VARIABLES`.
+    """
+    value = VARIABLES[variable][1]
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["model"] is not None:
+            together.setdefault(_without(row, variable), []).append(row)
+    return [
+        Curve(_label(group[0], variable), [value(row) for row in group], group)
+        for group in (sorted(group, key=value) for group in together.values())
+        if len(group) > 1
+    ]
+
+
+def _without(row: Row, variable: str) -> str:
+    model, options = dict(row["model"]), dict(row["model"]["options"])
+    options.pop("seed")
+    if variable == "training-steps":
+        model.pop("checkpoint_step")
+    else:
+        options.pop("num_steps" if variable == "sampling-steps" else "guidance_scale")
+    key = [{**model, "options": options}, row["num_images"]]
+    return json.dumps([*key, row["features"], row["reference"]], sort_keys=True)
+
+
+def _label(row: Row, variable: str) -> str:
+    model, options = row["model"], row["model"]["options"]
+    said = [model["parameters"], options["sampler"]]
+    if variable != "training-steps":
+        said.insert(0, f"step {model['checkpoint_step']:,}")
+    if variable != "sampling-steps":
+        said.append(f"{options['num_steps']} steps")
+    if variable != "guidance" and options["guidance_scale"] != 1:
+        said.append(f"guidance {options['guidance_scale']:g}")
+    return ", ".join(said)

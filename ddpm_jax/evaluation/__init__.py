@@ -1,0 +1,6 @@
+"""How good are these images? Features of them, and scores of one set against another.
+
+Nothing here knows of diffusion: `features` turns images into vectors, the other modules
+compare sets of vectors, in float64 on the host where it is a matter of digits and in
+blocks on the devices where it is a matter of size.
+"""

@@ -1,0 +1,160 @@
+"""From images to features: a network, or any function, run over all devices.
+
+    mean_colour = from_function("mean colour", lambda images: images.mean((1, 2)))
+    outputs = extract(mean_colour, images)       # features [N, D]
+
+What a score is computed from is a property of the score, so that a `Features` carries
+its name, the hash of its weights, and how pictures are brought to its size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax.devices import data_mesh, gathered, replicated, round_up, rows, spread
+from ddpm_jax.errors import UserError
+
+
+class Outputs(NamedTuple):
+    """What a features network says of images.
+
+    Attributes:
+        features: float32 [B, D].
+        logits: float32 [B, K], of classes; None if it tells none apart.
+    """
+
+    features: Any
+    logits: Any | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """A function from images to features, and what must be said with its scores.
+
+    Attributes:
+        name: what scores are named after.
+        fingerprint: 16 hexadecimal digits of a SHA-256 over the weights; "" if it has
+            none, and then nothing computed from it is stored for later.
+        num_features: D; None if only a call can tell.
+        label_names: what the logits stand for, if for classes of data; else None.
+        resize: how images are brought to its size, "none" if they are taken as such.
+        image_shape: (H, W, C) that it takes; None if it takes any.
+        params: a tree of arrays.
+        apply: (params, uint8 [B, H, W, C]) -> Outputs; pure, and compiled by `extract`.
+    """
+
+    name: str
+    fingerprint: str
+    num_features: int | None
+    label_names: tuple[str, ...] | None
+    resize: str
+    image_shape: tuple[int, int, int] | None
+    params: Any
+    apply: Callable[[Any, jax.Array], Outputs]
+
+
+def from_function(
+    name: str, function: Callable[[jax.Array], jax.Array], *, resize: str = "none"
+) -> Features:
+    """Make features of any function of images.
+
+    Args:
+        name: what its scores are called after.
+        function: uint8 [B, H, W, C] -> [B, D], made of JAX operations.
+        resize: what it does to the size of images, to be printed with the scores.
+    """
+
+    def apply(params: Any, images: jax.Array) -> Outputs:
+        del params
+        return Outputs(jnp.asarray(function(images), jnp.float32), None)
+
+    return Features(name, "", None, None, resize, None, (), apply)
+
+
+Extract = Callable[[np.ndarray], Outputs]
+"""uint8 [B, H, W, C] -> Outputs of NumPy arrays [B, ...], B being always the same."""
+
+
+def make_extract(features: Features, mesh: Mesh) -> Extract:
+    """Compile-ready extraction of one batch, its rows spread over the mesh."""
+    everywhere, by_row = replicated(mesh), rows(mesh)
+    compiled = jax.jit(
+        features.apply, in_shardings=(everywhere, by_row), out_shardings=by_row
+    )
+    params = jax.device_put(features.params, everywhere)
+
+    def run(images: np.ndarray) -> Outputs:
+        with jax.default_matmul_precision("highest"):
+            outputs = compiled(params, spread(images, by_row))
+        return jax.tree.map(gathered, outputs)
+
+    return run
+
+
+def extract(
+    features: Features,
+    images: np.ndarray,
+    *,
+    batch_size: int = 64,
+    run: Extract | None = None,
+) -> Outputs:
+    """Compute the features of any number of images in batches of one size.
+
+    The last batch is filled up with copies of the last image, and the surplus dropped.
+
+    Args:
+        features: the network.
+        images: uint8 [N, H, W, C].
+        batch_size: B, rounded up to a multiple of the devices.
+        run: from `make_extract`, where several calls share one program.
+
+    Returns:
+        float32 [N, D] and [N, K] or None.
+
+    Raises:
+        UserError: images of another size or type than the features take, or features
+            that are not finite.
+    """
+    check_images(features, images)
+    run = run or make_extract(features, data_mesh())
+    size = round_up(batch_size)
+    finished = []
+    for start in range(0, len(images), size):
+        places = np.minimum(np.arange(start, start + size), len(images) - 1)
+        count = min(size, len(images) - start)
+        outputs = jax.tree.map(lambda leaf: leaf[:count], run(images[places]))  # noqa: B023
+        if not np.isfinite(outputs.features).all():
+            raise UserError(
+                f"features of an image among {start} to {start + count - 1} are not "
+                f"finite; look at those images, and at the weights of {features.name}."
+            )
+        finished.append(outputs)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *finished)
+
+
+def check_images(features: Features, images: np.ndarray) -> None:
+    """Refuse images that these features are not made for.
+
+    Raises:
+        UserError: wrong type, axes, number of channels or size.
+    """
+    shape = tuple(images.shape)
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
+        raise UserError(
+            f"images are {images.dtype} {list(shape)}; want uint8 [N, H, W, C] with "
+            "values 0 to 255 and 1 or 3 channels."
+        )
+    if not len(images):
+        raise UserError("there are no images to score; give at least two.")
+    wanted = features.image_shape
+    if wanted is not None and shape[1:] != tuple(wanted):
+        raise UserError(
+            f"images are {'x'.join(map(str, shape[1:]))}, and {features.name} takes "
+            f"{'x'.join(map(str, wanted))}; resize them, or use features made for "
+            "their size."
+        )

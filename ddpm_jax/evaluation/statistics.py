@@ -1,0 +1,93 @@
+"""Mean and covariance of features in the .npz layout that the field exchanges.
+
+`mu` [D] and `sigma` [D, D] are the names of pytorch-fid, clean-fid and guided-diffusion
+(whose reference batches hold more beside them). Ours add `count` and `provenance`, a
+text of JSON: which data, split, resolution, network, weights and resize.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpm_jax import files
+from ddpm_jax.errors import UserError
+
+
+class Statistics(NamedTuple):
+    """Moments of a set of images, as one network sees them.
+
+    Attributes:
+        mean: float64 [D].
+        covariance: float64 [D, D].
+        count: images they are of; None if the file does not say.
+        provenance: where they come from, as plain data; None if the file does not say.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def write_statistics(path: str | Path, statistics: Statistics) -> None:
+    """Write statistics; programs that know `mu` and `sigma` can read them.
+
+    Raises:
+        UserError: a number is not finite, or the file cannot be written.
+    """
+    _check(path, statistics.mean, statistics.covariance)
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance}
+    if statistics.count is not None:
+        arrays["count"] = np.asarray(statistics.count)
+    if statistics.provenance is not None:
+        arrays["provenance"] = np.asarray(json.dumps(statistics.provenance))
+    files.write_npz(path, arrays)
+
+
+def read_statistics(path: str | Path) -> Statistics:
+    """Read statistics of ours or of another program; nothing in the file is executed.
+
+    Raises:
+        UserError: no such file, no such arrays, or arrays of other shapes.
+    """
+    try:
+        with np.load(path) as file:
+            known = ("mu", "sigma", "count", "provenance")
+            found = {name: file[name] for name in known if name in file.files}
+            names = ", ".join(file.files)
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot read {path} as statistics ({reason}); give an .npz with mu and "
+            "sigma."
+        ) from error
+    if not {"mu", "sigma"} <= found.keys():
+        raise UserError(
+            f"{path} holds {names or 'nothing'}; statistics are an .npz with mu [D] "
+            "and sigma [D, D]."
+        )
+    mean, covariance = found["mu"], found["sigma"]
+    _check(path, mean, covariance)
+    text = found.get("provenance")
+    return Statistics(
+        np.asarray(mean, np.float64),
+        np.asarray(covariance, np.float64),
+        int(found["count"]) if "count" in found else None,
+        None if text is None else json.loads(str(text)),
+    )
+
+
+def _check(path: str | Path, mean: np.ndarray, covariance: np.ndarray) -> None:
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise UserError(
+            f"mu and sigma of {path} have shapes {list(mean.shape)} and "
+            f"{list(covariance.shape)}; want [D] and [D, D]."
+        )
+    numbers = mean.dtype.kind == "f" and covariance.dtype.kind == "f"
+    if not numbers or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(
+            f"mu and sigma of {path} are not all finite numbers; compute them again."
+        )

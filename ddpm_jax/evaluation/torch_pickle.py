@@ -1,0 +1,220 @@
+"""The pickles in a PyTorch file, followed without being run.
+
+A pickle is a program for a stack machine that may call anything there is. This one
+walks through the program by the standard library's disassembler and knows the few
+instructions that a dictionary of tensors takes. Whatever else a file asks for is
+refused by its name, and nothing is imported or called.
+"""
+
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+_DTYPES = {
+    "torch FloatStorage": "<f4",
+    "torch DoubleStorage": "<f8",
+    "torch HalfStorage": "<f2",
+    "torch LongStorage": "<i8",
+    "torch IntStorage": "<i4",
+    "torch ShortStorage": "<i2",
+    "torch CharStorage": "i1",
+    "torch ByteStorage": "u1",
+    "torch BoolStorage": "?",
+}
+
+
+class Refused(Exception):
+    """The file holds something that a dictionary of tensors does not need."""
+
+
+class Storage(NamedTuple):
+    """Numbers in a row, to be found under a key; a part of them where `count` says."""
+
+    key: str
+    dtype: np.dtype
+    start: int
+    count: int
+
+
+class Tensor(NamedTuple):
+    """Where in a storage the numbers of a tensor lie; offset and strides in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Global(NamedTuple):
+    name: str  # "module name", as the disassembler writes it
+
+
+# --- What a pickle may call, done here instead ----------------------------------------
+
+
+def _ordered_dict(*arguments: Any) -> dict:
+    return dict(*arguments)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+    del rest  # requires_grad, hooks, metadata
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or len(shape) != len(strides):
+        raise Refused("a tensor that has no storage or no shape")
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise Refused("a tensor whose offset, shape or strides are no numbers")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data: Any, *rest: Any) -> Any:
+    del rest  # requires_grad, hooks
+    return data
+
+
+_CALLS: dict[str, Callable] = {
+    "collections OrderedDict": _ordered_dict,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_parameter": _parameter,
+}
+
+
+# --- The stack machine ----------------------------------------------------------------
+
+_MARK = object()
+_CONSTANTS = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+}
+_VALUES = {
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINFLOAT",
+}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Machine:
+    """What the instructions of one pickle leave on the stack."""
+
+    def __init__(self):
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.widths: dict[str, int] = {}  # bytes a number, of every storage named
+
+    def pop(self, count: int) -> list[Any]:
+        if count > len(self.stack):
+            raise Refused("a pickle that takes more than it has put down")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def pop_to_mark(self) -> list[Any]:
+        for position in range(len(self.stack) - 1, -1, -1):
+            if self.stack[position] is _MARK:
+                taken = self.stack[position + 1 :]
+                del self.stack[position:]
+                return taken
+        raise Refused("a pickle that takes more than it has put down")
+
+    def step(self, name: str, argument: Any) -> None:
+        """Follow one instruction."""
+        stack = self.stack
+        if name in _VALUES:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _TUPLES:
+            stack.append(tuple(self.pop(_TUPLES[name])))
+        elif name == "TUPLE":
+            stack.append(tuple(self.pop_to_mark()))
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
+            stack.append({} if name == "EMPTY_DICT" else [])
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name in ("SETITEM", "SETITEMS"):
+            self.set_items(self.pop(2) if name == "SETITEM" else self.pop_to_mark())
+        elif name in ("APPEND", "APPENDS"):
+            self.append(self.pop(1) if name == "APPEND" else self.pop_to_mark())
+        elif name == "GLOBAL":
+            stack.append(_known(argument))
+        elif name == "STACK_GLOBAL":
+            module, attribute = self.pop(2)
+            stack.append(_known(f"{module} {attribute}"))
+        elif name == "REDUCE":
+            function, arguments = self.pop(2)
+            stack.append(_call(function, arguments))
+        elif name == "BINPERSID":
+            storage = _storage(*self.pop(1))
+            self.widths[storage.key] = storage.dtype.itemsize
+            stack.append(storage)
+        elif name == "BUILD":
+            self.build(*self.pop(2))
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise Refused(f"the instruction {name}")
+
+    def set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict) or len(items) % 2:
+            raise Refused("items of something that is no dictionary")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def append(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise Refused("items of something that is no list")
+        self.stack[-1].extend(items)
+
+    def build(self, target: Any, attributes: Any) -> None:
+        # Attributes of the dictionary itself: the versions of the modules.
+        if not isinstance(target, dict) or not isinstance(attributes, dict):
+            raise Refused("attributes of something that is no dictionary")
+        self.stack.append(target)
+
+
+def _known(name: str) -> _Global:
+    if name not in _CALLS and name not in _DTYPES:
+        raise Refused("a call of " + name.replace(" ", "."))
+    return _Global(name)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    if not isinstance(function, _Global) or function.name not in _CALLS:
+        raise Refused("a call of something that is no function")
+    return _CALLS[function.name](*arguments)
+
+
+def _storage(said: Any) -> Storage:
+    """Read ("storage", type, key, device, count[, (key, start, count) of a view])."""
+    what, kind, key, _, count, *view = said
+    if what != "storage" or not isinstance(kind, _Global) or kind.name not in _DTYPES:
+        raise Refused("a stored thing that is no storage of numbers")
+    start = 0
+    if view and view[0] is not None:
+        _, start, count = view[0]
+    if not isinstance(key, str) or not all(
+        isinstance(number, int) and number >= 0 for number in (start, count)
+    ):
+        raise Refused("a storage that has no name or no size")
+    return Storage(key, np.dtype(_DTYPES[kind.name]), start, count)
+
+
+def run(stream: BinaryIO) -> tuple[Any, dict[str, int]]:
+    """Follow the pickle that `stream` is at, up to its end: (result, widths)."""
+    machine = _Machine()
+    for instruction, argument, _ in pickletools.genops(stream):
+        machine.step(instruction.name, argument)
+    (result,) = machine.stack
+    return result, machine.widths
