@@ -38,6 +38,7 @@ lists them all. All modes but train need no --config: a checkpoint carries its o
 _MODES = {
     "sample": "draw images",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
+    "features": "train a small classifier, through whose eyes to evaluate",
     "likelihood": "measure bits per dimension of a split of the data",
     **{
         "inpaint": "fill the masked part of a picture",
@@ -101,20 +102,25 @@ def _dispatch(
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
+    from ddpm_jax.commands.features import features
     from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
-    if recipe is None and mode == "train":
+    if recipe is None and mode in ("train", "features"):
         raise UserError(
-            f"--mode=train needs a recipe; give --config=FILE with --workdir={workdir}."
+            f"--mode={mode} needs a recipe; give --config=FILE with "
+            f"--workdir={workdir}."
         )
     cfg = trained_config(folder) if recipe is None else _load(recipe)
     override(cfg, overrides)
     # The same devices in every mode, whose images are then the same bytes.
-    _use_all_cores(cfg.training.batch_size)
+    of_run = cfg.features if mode == "features" else cfg.training
+    _use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
+    if mode == "features":
+        return features(cfg, folder)
     if mode == "evaluate":
         return evaluate(cfg, folder)
     if mode == "likelihood":

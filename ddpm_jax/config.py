@@ -26,6 +26,7 @@ def default() -> ConfigDict:
     config.edit = _edit()
     config.likelihood = _likelihood()
     config.evaluate = _evaluate()
+    config.features = _features()
     return config.lock()
 
 
@@ -205,6 +206,28 @@ def _evaluate() -> ConfigDict:
             "reference_split": "train",  # of config.data
             "floor_split": "test",  # real images scored for comparison; "": none
             "allow_few": False,  # score fewer images than there are features
+        }
+    )
+
+
+def _features() -> ConfigDict:
+    return ConfigDict(
+        {
+            # the small classifier that --mode=features trains, for evaluate.features
+            "num_features": 128,  # width of the layer that is used
+            "channels": 16,  # of the first level
+            "channel_multipliers": (1, 2, 4),  # one per level, finest first
+            "num_res_blocks": 1,  # per level
+            "num_groups": 8,  # of each group normalisation
+            "num_steps": 2000,
+            "batch_size": 128,  # over all devices
+            "learning_rate": 3e-3,  # after the warm-up; then it falls on a cosine
+            "warmup_steps": 100,
+            "weight_decay": 1e-2,  # of AdamW
+            "ema_decay": 0.995,  # of the averaged parameters, which are those kept
+            "label_smoothing": 0.1,  # share of the target spread over all classes
+            "max_shift": 2,  # pixels that a picture may be moved, each way
+            "report_every": 100,  # steps
         }
     )
 

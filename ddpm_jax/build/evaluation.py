@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ddpm_jax.build.features import classifier_features
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import inception_file, resize
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -159,8 +160,6 @@ def features(config: ConfigDict) -> Features:
             f"config.evaluate.features={options.features!r} is another network; leave "
             "one out."
         )
-    from ddpm_jax.build.features import classifier_features
-
     return classifier_features(Path(options.features))
 
 

@@ -217,16 +217,7 @@ def _some(source: data.Dataset, count: int) -> data.Dataset:
     """Take this many images; some are chosen at random, the same ones every time."""
     if count == len(source):
         return source
-    places = np.sort(permutation(0, 0, len(source))[:count])
-    if isinstance(source.source, data.Arrays):
-        pixels, labels = source.source.images, source.source.labels
-        chosen = data.Arrays(pixels[places], None if labels is None else labels[places])
-    else:
-        read = source.source.read
-        chosen = dataclasses.replace(
-            source.source, num_examples=count, read=lambda i: read(int(places[i]))
-        )
-    return dataclasses.replace(source, source=chosen)
+    return data.subset(source, np.sort(permutation(0, 0, len(source))[:count]))
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

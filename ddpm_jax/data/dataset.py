@@ -108,6 +108,25 @@ def fingerprint_of(parts: Iterable[object]) -> str:
     return digest.hexdigest()[:16]
 
 
+def subset(dataset: Dataset, indices: np.ndarray) -> Dataset:
+    """Return the examples with these indices [M], in that order, as a data set.
+
+    Its fingerprint is that of the whole and of the choice.
+    """
+    source = dataset.source
+    if isinstance(source, Arrays):
+        labels = None if source.labels is None else source.labels[indices]
+        chosen = Arrays(source.images[indices], labels)
+    else:
+        chosen = replace(
+            source,
+            num_examples=len(indices),
+            read=lambda index: source.read(int(indices[index])),
+        )
+    identity = [dataset.fingerprint, np.asarray(indices, np.int64).tobytes()]
+    return replace(dataset, source=chosen, fingerprint=fingerprint_of(identity))
+
+
 def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
     """Return the same data set with every image decoded into one array in memory.
 

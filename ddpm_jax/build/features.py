@@ -1,0 +1,202 @@
+"""The small classifier that serves as a features network: from a config, from a folder.
+
+WORKDIR/
+    weights.npz         parameters, float32, named by their path
+    features.json       what it is, and how often it is right; written last
+"""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.images import to_float
+from ddpm_jax.models.classifier import Classifier
+from ddpm_jax.training.classify import make_classify_objective
+from ddpm_jax.training.objective import Objective
+from ddpm_jax.training.step import warmup_schedule
+
+WEIGHTS, ABOUT = "weights.npz", "features.json"
+_INIT, _TRAIN = 10, 11  # streams of `config.seed`, apart from those of a diffusion run
+
+
+def classifier(config: ConfigDict, info: DataInfo) -> Classifier:
+    """Build the network of `config.features`."""
+    options = config.features
+    return Classifier(
+        num_classes=len(info.label_names),
+        num_features=options.num_features,
+        channels=options.channels,
+        channel_multipliers=tuple(options.channel_multipliers),
+        num_res_blocks=options.num_res_blocks,
+        num_groups=options.num_groups,
+    )
+
+
+def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
+    """Draw its initial parameters."""
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    images = jnp.zeros((1, *info.image_shape))
+    return jax.jit(net.init)(key, images)["params"]
+
+
+def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
+    """Build what it is trained on."""
+    return make_classify_objective(
+        lambda params, images: net.apply({"params": params}, images),
+        label_smoothing=config.features.label_smoothing,
+        max_shift=config.features.max_shift,
+        flip=config.data.flip,
+    )
+
+
+def classify_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Build AdamW with a warm-up and a cosine decay."""
+    options = config.features
+    rate = warmup_schedule(
+        options.learning_rate, options.warmup_steps, options.num_steps
+    )
+    return optax.adamw(rate, weight_decay=options.weight_decay)
+
+
+def classify_key(config: ConfigDict) -> jax.Array:
+    """Return the key of its shifts and flips."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+
+
+def as_features(net: Classifier, params: Any, about: dict[str, Any]) -> Features:
+    """Make a features network of a classifier and what its folder says of it."""
+
+    def apply(params: Any, images: jax.Array) -> Outputs:
+        return Outputs(*net.apply({"params": params}, to_float(images)))
+
+    return Features(
+        name=about["name"],
+        fingerprint=about["fingerprint"],
+        num_features=net.num_features,
+        label_names=tuple(about["label_names"]),
+        resize="none",
+        image_shape=tuple(about["image_shape"]),
+        params=params,
+        apply=apply,
+    )
+
+
+def flat_weights(params: Any) -> dict[str, np.ndarray]:
+    """Name every parameter by its path."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return {name: np.asarray(leaf, np.float32) for name, leaf in sorted(flat.items())}
+
+
+def fingerprint(weights: dict[str, np.ndarray]) -> str:
+    """Hash names, shapes and values to 16 hexadecimal digits of SHA-256."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(weights.items()):
+        digest.update(f"{name} {leaf.shape}".encode() + leaf.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def classifier_features(workdir: Path) -> Features:
+    """Open the network that `--mode=features` trained in a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        about = json.loads((workdir / ABOUT).read_text())
+        with np.load(workdir / WEIGHTS) as file:
+            weights = dict(file)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{workdir} holds no features network; train one with python main.py "
+            f"--mode=features --config=configs/mnist_features.py --workdir={workdir} "
+            "(or another configs/*_features.py)."
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"the features network in {workdir} cannot be read ({error}); train it "
+            "again, in another folder."
+        ) from error
+    if fingerprint(weights) != about["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that {ABOUT} describes; train the "
+            "network again, in another folder."
+        )
+    shape, options = about["image_shape"], about["config"]["features"]
+    net = Classifier(
+        num_classes=len(about["label_names"]),
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in options.items()
+            if name in Classifier.__dataclass_fields__
+        },
+    )
+    params = traverse_util.unflatten_dict(weights, sep="/")
+    expected = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected["params"]):
+        raise UserError(
+            f"the weights in {workdir} do not fit its network; train it again with "
+            "this version, in another folder."
+        )
+    return as_features(net, params, about)
+
+
+def check_features(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    options = config.features
+    if info.label_names is None:
+        raise UserError(
+            f"{info.name} has no labels, and a features network learns to tell classes "
+            "apart; sort the images into one folder per class."
+        )
+    least = {
+        "num_features": 1,
+        "channels": 1,
+        "num_res_blocks": 1,
+        "num_groups": 1,
+        "num_steps": 1,
+        "batch_size": 1,
+        "warmup_steps": 0,
+        "max_shift": 0,
+        "weight_decay": 0,
+        "report_every": 1,
+    }
+    for name, lowest in least.items():
+        if not options[name] >= lowest:
+            raise UserError(
+                f"config.features.{name}={options[name]} is too small; use {lowest} or "
+                "more."
+            )
+    for name in ("label_smoothing", "ema_decay"):
+        if not 0 <= options[name] < 1:
+            raise UserError(
+                f"config.features.{name}={options[name]} is not in [0, 1); use 0 to "
+                "switch it off."
+            )
+    if not 0 < options.learning_rate < float("inf"):
+        raise UserError(
+            f"config.features.learning_rate={options.learning_rate} must be positive "
+            "and finite, such as 2e-3."
+        )
+    for multiplier in options.channel_multipliers or (0,):
+        width = options.channels * multiplier
+        if width < 1 or width % options.num_groups:
+            raise UserError(
+                f"config.features.num_groups={options.num_groups} does not divide the "
+                f"{width} channels of a level; change channels or num_groups."
+            )

@@ -1,0 +1,191 @@
+"""Training the small classifier whose last hidden layer is used as features."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+import ddpm_jax
+from ddpm_jax import build, config, data, files
+from ddpm_jax.build import features as of
+from ddpm_jax.commands.model import make_folder
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.devices import (
+    check_batch_size,
+    data_mesh,
+    describe,
+    replicated,
+    rows,
+    spread,
+)
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import Features, extract
+from ddpm_jax.training.loop import catch_interrupts
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import init_state, make_train_step
+
+_HELD_OUT = 10  # every so many examples of data without a test split
+
+
+def features(cfg: ConfigDict, workdir: Path) -> int:
+    """Train a classifier on `config.data` and write it, with its accuracy.
+
+    Returns:
+        0 if it is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: data, options or workdir do not fit.
+    """
+    source, test, held_out = _splits(cfg)
+    info = build.data_info(source)
+    of.check_features(cfg, info)
+    check_batch_size(
+        "config.features.batch_size", cfg.features.batch_size, jax.device_count()
+    )
+    if _is_finished(cfg, workdir, source.fingerprint):
+        return 0
+    make_folder(workdir)
+    net = of.classifier(cfg, info)
+    started = time.perf_counter()
+    with catch_interrupts() as interrupted:
+        state = _train(cfg, net, info, source, interrupted)
+        if int(state.step) < cfg.features.num_steps:
+            print("Interrupted; nothing is kept of a features network half trained.")
+            return 128 + interrupted()
+    weights = of.flat_weights(state.ema_params)
+    about = {
+        "name": f"classifier of {source.name}",
+        "fingerprint": of.fingerprint(weights),
+        "data": source.name,
+        "data_fingerprint": source.fingerprint,
+        "image_shape": list(source.image_shape),
+        "label_names": list(source.label_names),
+        "num_features": cfg.features.num_features,
+    }
+    seen = of.as_features(net, state.ema_params, about)
+    about |= {
+        "accuracy": {
+            "train": _accuracy(seen, source),
+            held_out: _accuracy(seen, test),
+        },
+        "num_images": {"train": len(source), held_out: len(test)},
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": describe(),
+        "versions": {"ddpm_jax": ddpm_jax.__version__, "jax": jax.__version__},
+        "config": config.to_json(cfg),
+    }
+    files.write_npz(workdir / of.WEIGHTS, weights)
+    files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
+    print(_spell(about, workdir))
+    return 0
+
+
+def _splits(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
+    """Open the examples to learn from, others to be tested on, and name the others."""
+    source = build.dataset(cfg)
+    if cfg.data.source.startswith("folder:"):
+        places = np.arange(len(source))
+        tested = places % _HELD_OUT == _HELD_OUT - 1
+        named = f"every {_HELD_OUT}th image, held out"
+        return (
+            data.subset(source, places[~tested]),
+            data.subset(source, places[tested]),
+            named,
+        )
+    chosen = cfg.copy_and_resolve_references()
+    chosen.data.split = "test"
+    return source, build.dataset(chosen), "test"
+
+
+def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:
+    path = workdir / of.ABOUT
+    if not path.exists():
+        return False
+    of.classifier_features(workdir)  # refuses a damaged one
+    about = json.loads(path.read_text())
+    changed = [
+        line
+        for line in config.differences(config.from_json(about["config"]), cfg)
+        if line.startswith(("features.", "data.", "seed"))
+        and not line.startswith(("data.data_dir", "features.report_every"))
+    ]
+    if about["data_fingerprint"] != fingerprint:
+        changed.append("the data themselves")
+    if changed:
+        raise UserError(
+            f"{workdir} holds a features network of another config "
+            f"({'; '.join(changed)}); use another --workdir."
+        )
+    print(f"{_spell(about, workdir)} It is finished. Nothing to do.")
+    return True
+
+
+def _train(
+    cfg: ConfigDict,
+    net: Any,
+    info: build.DataInfo,
+    source: data.Dataset,
+    interrupted: Any,
+) -> TrainState:
+    options, mesh = cfg.features, data_mesh()
+    optimizer = of.classify_optimizer(cfg)
+    step = make_train_step(
+        of.classify_objective(cfg, net),
+        optimizer,
+        ema_target=options.ema_decay,
+        mesh=mesh,
+    )
+    params = of.init_classifier(cfg, net, info)
+    state = jax.device_put(init_state(params, optimizer), replicated(mesh))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(
+        f"Training a classifier of {count:,} parameters on {len(source):,} images of "
+        f"{source.name}, {len(source.label_names)} classes, on {describe()}.",
+        flush=True,
+    )
+    key, by_row = of.classify_key(cfg), rows(mesh)
+    stream = data.iterate(data.batches(source, options.batch_size, seed=cfg.seed))
+    bar = tqdm(total=options.num_steps, unit="step", disable=None, dynamic_ncols=True)
+    with bar:
+        for number, batch in zip(range(1, options.num_steps + 1), stream, strict=False):
+            on_devices = {name: spread(leaf, by_row) for name, leaf in batch.items()}
+            state, metrics = step(state, key, on_devices)
+            bar.update()
+            if number % options.report_every == 0 or number == options.num_steps:
+                loss = float(metrics["loss"])
+                if not np.isfinite(loss):
+                    raise UserError(
+                        f"loss is {loss} at step {number}; lower "
+                        "config.features.learning_rate."
+                    )
+                right = float(metrics["accuracy"])
+                said = f"loss {loss:.3f}, {right:.1%} of the batch right"
+                bar.set_postfix_str(said)
+                if bar.disable:
+                    print(f"step {number}/{options.num_steps}: {said}", flush=True)
+            if interrupted():
+                break
+    return state
+
+
+def _accuracy(seen: Features, source: data.Dataset) -> float:
+    """Return the share of images that the classifier reads right."""
+    batch = gather(source, np.arange(len(source)))
+    logits = extract(seen, batch["image"], batch_size=256).logits
+    return float((logits.argmax(1) == batch["label"]).mean())
+
+
+def _spell(about: dict[str, Any], workdir: Path) -> str:
+    said = ", ".join(
+        f"{share:.2%} of {about['num_images'][name]:,} ({name})"
+        for name, share in about["accuracy"].items()
+    )
+    return (
+        f"{about['name']}, weights {about['fingerprint']}: reads {said} right. Use it "
+        f"with --config.evaluate.features={workdir}."
+    )

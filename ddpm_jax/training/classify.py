@@ -1,0 +1,74 @@
+"""What a classifier is trained on: smoothed cross-entropy of shifted pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.images import to_float
+from ddpm_jax.training.objective import Batch, Objective, random_flip
+
+
+def smoothed_cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float
+) -> jax.Array:
+    """Return -sum_k q_k log p_k [B], q being 1 - s on the label and s / K everywhere.
+
+    Args:
+        logits: [B, K].
+        labels: int [B].
+        smoothing: s; 0 is the plain cross-entropy.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    of_label = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return -(1.0 - smoothing) * of_label - smoothing * log_p.mean(1)
+
+
+def random_shift(key: jax.Array, images: jax.Array, most: int) -> jax.Array:
+    """Move each image [B, H, W, C] by up to `most` pixels each way, edge repeated."""
+    if not most:
+        return images
+    batch, height, width, channels = images.shape
+    around = ((0, 0), (most, most), (most, most), (0, 0))
+    padded = jnp.pad(images, around, mode="edge")
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * most + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1], 0)
+        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+    return jax.vmap(crop)(padded, corners)
+
+
+def make_classify_objective(
+    network: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
+    *,
+    label_smoothing: float,
+    max_shift: int,
+    flip: bool,
+) -> Objective:
+    """Compose the objective of a classifier, for `step.make_train_step`.
+
+    Args:
+        network: (params, images in [-1, 1]) -> (features, logits).
+        label_smoothing: share of the target that is spread over all classes.
+        max_shift: pixels that a picture may be moved, each way.
+        flip: mirror half of the pictures left to right.
+    """
+
+    def objective(
+        params: Any, key: jax.Array, batch: Batch, memory: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        shift_key, flip_key = jax.random.split(key)
+        images = random_shift(shift_key, batch["image"], max_shift)
+        if flip:
+            images = random_flip(flip_key, images)
+        _, logits = network(params, to_float(images))
+        loss = smoothed_cross_entropy(logits, batch["label"], label_smoothing).mean()
+        right = (logits.argmax(1) == batch["label"]).mean()
+        return loss, ({"loss": loss, "accuracy": right}, memory)
+
+    return objective

@@ -1,0 +1,156 @@
+"""The features network as a user meets it, trained for a moment on the digits."""
+
+import contextlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from program import ROOT
+
+from ddpm_jax import data
+from ddpm_jax.build.features import classifier_features
+from ddpm_jax.cli import main
+from ddpm_jax.commands import features as command
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import extract
+
+RECIPE = f"--config={ROOT / 'configs' / 'digits_features.py'}"
+QUICK = [
+    "--config.features.num_steps=60",
+    "--config.features.warmup_steps=5",
+    "--config.features.channels=8",
+    "--config.features.learning_rate=0.01",
+    "--config.features.ema_decay=0.9",
+    "--config.features.batch_size=64",
+]
+
+
+def train(workdir, *arguments):
+    return main(["--mode=features", RECIPE, f"--workdir={workdir}", *QUICK, *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("features") / "digits"
+    assert train(workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def test_what_it_says_of_itself_is_so(trained):
+    about = json.loads((trained / "features.json").read_text())
+    seen = classifier_features(trained)
+    assert seen.name == "classifier of digits"
+    assert seen.fingerprint == about["fingerprint"]
+    for split in ("train", "test"):
+        images, labels = data.in_memory(data.load("digits", split=split))
+        outputs = extract(seen, images)
+        assert outputs.features.shape == (len(images), seen.num_features)
+        right = (outputs.logits.argmax(1) == labels).mean()
+        assert right == pytest.approx(about["accuracy"][split], abs=1e-9)
+    assert about["accuracy"]["test"] > 0.5  # of ten classes, after 60 steps
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(trained, tmp_path):
+    def weights(workdir):
+        return json.loads((workdir / "features.json").read_text())["fingerprint"]
+
+    assert train(tmp_path / "again") == 0
+    assert weights(tmp_path / "again") == weights(trained)
+    assert train(tmp_path / "other", "--config.seed=1") == 0
+    assert weights(tmp_path / "other") != weights(trained)
+
+
+def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_train", None)  # would fail
+    before = (copy / "weights.npz").stat().st_mtime_ns
+    assert train(copy) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert (copy / "weights.npz").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_config_is_refused(copy, capsys):
+    assert train(copy, "--config.features.num_features=7") == 2
+    assert "features.num_features: 7 -> " not in (err := capsys.readouterr().err)
+    assert "features.num_features: 64 -> 7" in err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+def test_damaged_weights_are_refused(copy, damage):
+    path = copy / "weights.npz"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "changed":
+        weights = dict(np.load(path))
+        weights["logits/bias"] += 1
+        np.savez(path, **weights)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match="train"):
+        classifier_features(copy)
+
+
+def test_a_missing_folder_says_how_to_make_it(tmp_path):
+    with pytest.raises(UserError, match=r"--mode=features --config=.*nowhere"):
+        classifier_features(tmp_path / "nowhere")
+
+
+def test_ctrl_c_leaves_nothing_half_done(tmp_path, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def pressed():
+        yield lambda: 2
+
+    monkeypatch.setattr(command, "catch_interrupts", pressed)
+    assert train(tmp_path / "run") == 130
+    assert "nothing is kept" in capsys.readouterr().out
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def paint(folder, count):
+    """Write dark and light pictures of 8x8 pixels."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = rng.integers(0, 90, (8, 8)) + 150 * (folder.name == "light")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+
+
+def test_own_pictures_hold_out_every_tenth(tmp_path, capsys):
+    for name in ("dark", "light"):
+        paint(tmp_path / "own" / name, 30)
+    source = f"--config.data.source=folder:{tmp_path / 'own'}"
+    steps = "--config.features.num_steps=20"
+    small = "--config.features.batch_size=8"
+    assert train(tmp_path / "run", source, steps, small) == 0
+    about = json.loads((tmp_path / "run" / "features.json").read_text())
+    assert about["label_names"] == ["dark", "light"]
+    assert about["num_images"] == {"train": 54, "every 10th image, held out": 6}
+    assert about["accuracy"]["every 10th image, held out"] == 1.0
+
+
+def test_pictures_without_classes_are_refused(tmp_path, capsys):
+    paint(tmp_path / "own", 12)
+    source = f"--config.data.source=folder:{tmp_path / 'own'}"
+    assert train(tmp_path / "run", source) == 2
+    assert "has no labels" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("num_groups=5", "does not divide"),
+        ("label_smoothing=1.0", "is not in [0, 1)"),
+        ("learning_rate=0.0", "must be positive"),
+        ("num_steps=0", "too small"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, capsys, option, said):
+    assert train(tmp_path / "run", f"--config.features.{option}") == 2
+    assert said in capsys.readouterr().err

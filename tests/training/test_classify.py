@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddpm_jax.devices import data_mesh
+from ddpm_jax.training.classify import (
+    make_classify_objective,
+    random_shift,
+    smoothed_cross_entropy,
+)
+from ddpm_jax.training.step import init_state, make_train_step
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_the_loss_is_the_cross_entropy_to_the_smoothed_label(smoothing):
+    rng = np.random.default_rng(0)
+    logits, labels = 3 * rng.standard_normal((6, 4)), np.array([0, 1, 2, 3, 3, 0])
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    q = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    expected = -(q * np.log(p)).sum(1)
+    actual = smoothed_cross_entropy(jnp.asarray(logits), labels, smoothing)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_the_smoothed_loss_is_least_at_the_smoothed_label():
+    # The entropy of q: nothing is lower (Gibbs), and the logits log q reach it.
+    q = np.array([0.9 + 0.1 / 4, 0.1 / 4, 0.1 / 4, 0.1 / 4])
+    reached = smoothed_cross_entropy(jnp.log(q)[None], jnp.array([0]), 0.1)
+    np.testing.assert_allclose(reached, -(q * np.log(q)).sum(), rtol=1e-5)
+
+
+def test_a_shift_moves_the_picture_and_repeats_its_edge():
+    height, width, most = 6, 7, 2
+    one = np.arange(height * width, dtype=np.uint8).reshape(height, width, 1)
+    shifted = np.asarray(
+        random_shift(jax.random.key(0), jnp.tile(one, (400, 1, 1, 1)), most)
+    )
+    expected = {}
+    rows, columns = np.arange(height), np.arange(width)
+    for down in range(-most, most + 1):
+        for right in range(-most, most + 1):
+            i = np.clip(rows + down, 0, height - 1)
+            j = np.clip(columns + right, 0, width - 1)
+            expected[one[i][:, j].tobytes()] = (down, right)
+    seen = [expected[image.tobytes()] for image in shifted]  # each is one of them
+    assert len(set(seen)) == (2 * most + 1) ** 2  # and all of them come
+    assert seen.count((0, 0)) < 40
+
+
+def test_no_shift_is_no_change():
+    images = jnp.arange(24, dtype=jnp.uint8).reshape(2, 3, 4, 1)
+    assert random_shift(jax.random.key(0), images, 0) is images
+
+
+def test_two_classes_that_differ_are_told_apart():
+    """Dark pictures and light ones, by a linear network trained as the real one is."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64, dtype=np.int32) % 2
+    images = rng.integers(0, 100, (64, 4, 4, 1)) + 120 * labels[:, None, None, None]
+    batch = {"image": images.astype(np.uint8), "label": labels}
+
+    def network(params, x):
+        mean = x.mean((1, 2))
+        return mean, mean @ params["w"] + params["b"]
+
+    objective = make_classify_objective(
+        network, label_smoothing=0.1, max_shift=1, flip=True
+    )
+    optimizer = optax.adam(0.1)
+    step = make_train_step(objective, optimizer, ema_target=0.9, mesh=data_mesh())
+    state = init_state({"w": jnp.zeros((1, 2)), "b": jnp.zeros(2)}, optimizer)
+    found = []
+    for _ in range(60):
+        state, metrics = step(state, jax.random.key(0), batch)
+        found.append(float(metrics["accuracy"]))
+    assert found[0] == 0.5
+    assert found[-1] == 1.0
