@@ -9,7 +9,6 @@ def get_config():
     config.data.source = "cifar10"
     config.data.flip = True
     config.features.num_features = 256
-    config.features.channels = 32
-    config.features.num_steps = 4000
-    config.features.max_shift = 4
+    config.features.num_steps = 2000
+    config.features.max_shift = 3
     return config

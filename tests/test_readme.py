@@ -25,6 +25,18 @@ def test_the_library_example_runs_and_says_the_right_shapes():
     assert abs(float(images.var()) - 1) < 4 * np.sqrt(2 / images.size)
 
 
+def test_the_example_of_own_features_runs(capsys):
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(ast.parse(code), "evaluation.md", "exec"), {})
+    distance, precision = map(float, capsys.readouterr().out.split())
+    # Means of 0..255 and of 0..249: three colours are 3 apart each, and the variance
+    # of a mean of 64 is a 64th: (256^2 - 1) / 12 / 64 against (250^2 - 1) / 12 / 64.
+    spreads = [((n**2 - 1) / 12 / 64) ** 0.5 for n in (256, 250)]
+    assert abs(distance - (27 + 3 * (spreads[0] - spreads[1]) ** 2)) < 12
+    assert 0.5 < precision < 1
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_to_a_file(document):
     links = re.findall(r"\]\(([^)#]+)\)", document.read_text())

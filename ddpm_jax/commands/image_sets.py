@@ -229,7 +229,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with np.load(path) as file:
             found = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"cannot read {path} ({error}); give an .npz with images in arr_0."
         ) from error

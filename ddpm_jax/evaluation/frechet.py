@@ -97,8 +97,9 @@ def fid_infinity(
 
     The distance of N images is too large by about c / N, c being a property of the
     features. A line through the distances of subsets, over 1 / N, meets 1 / N = 0 at
-    the distance without that bias. The subsets have from a tenth to all of the images,
-    and their 1 / N lie evenly; in the paper's code their N do.
+    the distance without that bias. The 1 / N of the subsets lie evenly; in the paper's
+    code their N do. The smallest has a tenth of the images, but not so few that the
+    distance, of a covariance without full rank, would be off the line.
 
     Args:
         features: [N, D].
@@ -112,8 +113,8 @@ def fid_infinity(
         that it speaks of the fit, not of another draw of all images.
     """
     rng = np.random.default_rng(seed)
-    total = len(features)
-    smallest = max(2, round(_SMALLEST_SHARE * total))
+    total, size = features.shape
+    smallest = max(2, round(_SMALLEST_SHARE * total), min(2 * size, total // 2))
     inverse = np.linspace(1 / smallest, 1 / total, num_points)
     counts = np.unique((1 / inverse).round().astype(int))
     root = _root(np.asarray(cov, np.float64))

@@ -58,7 +58,7 @@ def read_statistics(path: str | Path) -> Statistics:
             known = ("mu", "sigma", "count", "provenance")
             found = {name: file[name] for name in known if name in file.files}
             names = ", ".join(file.files)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot read {path} as statistics ({reason}); give an .npz with mu and "

@@ -10,6 +10,7 @@ import pytest
 from program import TINY
 
 from ddpm_jax import build
+from ddpm_jax.build import features
 from ddpm_jax.cli import main
 from ddpm_jax.training.log import read_metrics
 
@@ -24,6 +25,12 @@ RECIPES = {
     "cifar_cosine": (CIFAR, 52_546_438),
     "digits": (DIGITS, 1_003_137),
     "mnist": (MNIST, 687_473),
+}
+# Classifiers whose features judge images.
+FEATURES = {
+    "cifar_features": (CIFAR, 517_514),
+    "digits_features": (DIGITS, 116_490),
+    "mnist_features": (MNIST, 130_474),
 }
 
 
@@ -45,8 +52,20 @@ def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
 
 
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
+    info, count = FEATURES[name]
+    cfg = load(f"configs/{name}.py")
+    features.check_features(cfg, info)
+    net = features.classifier(cfg, info)
+    x = jnp.zeros((1, *info.image_shape))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
+
+
 def test_all_recipes_are_tested():
-    assert {path.stem for path in Path("configs").glob("*.py")} == set(RECIPES)
+    there = {path.stem for path in Path("configs").glob("*.py")}
+    assert there == set(RECIPES | FEATURES)
 
 
 @pytest.mark.parametrize(
