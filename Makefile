@@ -28,15 +28,19 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.installed-peers: tests/peers/requirements.txt $(VENV)/.installed-dev
+$(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-no-deps.txt $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-no-deps.txt
 	@touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
+# Most of a test's time is compilation, of programs that then run for milliseconds.
+QUICK_COMPILATION := --xla_backend_optimization_level=0
+
 test: $(VENV)/.installed-dev
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 test-peers: $(VENV)/.installed-peers
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/peers

@@ -6,6 +6,7 @@ import pytest
 from ddpm_jax.models.classifier import Classifier
 
 NET = Classifier(num_classes=3, num_features=5, channels=4, num_groups=2)
+INIT, APPLY = jax.jit(NET.init), jax.jit(NET.apply)
 
 
 def with_life(params):
@@ -23,8 +24,8 @@ def with_life(params):
 
 def test_features_are_the_layer_before_the_logits():
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
-    params = with_life(NET.init(jax.random.key(0), x)["params"])
-    features, logits = NET.apply({"params": params}, x)
+    params = with_life(INIT(jax.random.key(0), x)["params"])
+    features, logits = APPLY({"params": params}, x)
     last = params["logits"]
     expected = jax.nn.swish(features) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
@@ -33,9 +34,9 @@ def test_features_are_the_layer_before_the_logits():
 
 def test_an_image_is_seen_alone_as_in_a_batch():
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-    params = with_life(NET.init(jax.random.key(0), x)["params"])
-    together, _ = NET.apply({"params": params}, x)
-    alone, _ = NET.apply({"params": params}, x[1:2])
+    params = with_life(INIT(jax.random.key(0), x)["params"])
+    together, _ = APPLY({"params": params}, x)
+    alone, _ = APPLY({"params": params}, x[1:2])
     np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-6)
 
 
