@@ -140,13 +140,16 @@ class Panel(NamedTuple):
     floor: float | None
 
 
-def plot_scores(path: str | Path, x_name: str, panels: Sequence[Panel]) -> None:
+def plot_scores(
+    path: str | Path, x_name: str, panels: Sequence[Panel], *, title: str = ""
+) -> None:
     """Draw scores over what was varied, a panel for each, as a PNG.
 
     Args:
         path: where to write the picture.
         x_name: name of the horizontal axis.
         panels: one or more.
+        title: line above the picture.
 
     Raises:
         UserError: the file cannot be written.
@@ -162,6 +165,8 @@ def plot_scores(path: str | Path, x_name: str, panels: Sequence[Panel]) -> None:
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     places[0].legend(frameon=False, fontsize=8, labelcolor=_INK)
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=9)
     _save(path, figure)
 
 
@@ -188,7 +193,8 @@ def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
         )
     axes.set_xlabel(x_name)
     _name(axes, panel.title, "")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max(max(line.x) for line in panel.lines) >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _name(axes: Axes, title: str, unit: str) -> None:

@@ -63,3 +63,35 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path):
     plots.plot_loss(tmp_path / "a.png", records())
     pyplot = sys.modules.get("matplotlib.pyplot")  # another test may have loaded it
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def ink(path, colour):
+    """Count the pixels of exactly this colour."""
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((load_image(path) == rgb).all(-1).sum())
+
+
+def test_scores_are_drawn_with_their_floor_where_it_is_known(tmp_path):
+    nan = float("nan")
+    one = plots.Line("one", [10, 20, 50], [3.0, 2.0, 1.5], [0.1, nan, 0.2])
+    other = plots.Line("other", [10, 50], [4.0, nan], [nan, nan])
+    panels = [plots.Panel("FD", [one, other], 1.0), plots.Panel("IS", [one], None)]
+    plots.plot_scores(tmp_path / "both.png", "sampling steps", panels, title="a run")
+    plots.plot_scores(tmp_path / "bare.png", "sampling steps", panels[1:])
+    for colour in ("#08519c", "#d95f0e"):  # of the first line, of the second
+        assert ink(tmp_path / "both.png", colour)
+    assert ink(tmp_path / "bare.png", "#08519c")
+    assert not ink(tmp_path / "bare.png", "#d95f0e")
+    floor = "#9a9a9a"
+    # The letters have some of this grey on their edges.
+    assert ink(tmp_path / "both.png", floor) > 3 * ink(tmp_path / "bare.png", floor)
+
+
+def test_many_scores_stand_in_rows_of_three(tmp_path):
+    line = plots.Line("one", [1, 2], [1.0, 2.0], [0.0, 0.0])
+    sizes = []
+    for count in (3, 7):
+        panels = [plots.Panel(str(i), [line], None) for i in range(count)]
+        plots.plot_scores(tmp_path / "p.png", "step", panels)
+        sizes.append(load_image(tmp_path / "p.png").shape[:2])
+    assert sizes[1] == (3 * sizes[0][0], sizes[0][1])

@@ -6,8 +6,8 @@ workdir/evaluation/
             scores_REFERENCE.json
             neighbours.png  images beside their nearest neighbours in the reference
     evaluation.json         all rows
-    results.md              the same as tables; results.md of the workdir is a copy
     over-training-steps.png, over-sampling-steps.png, over-guidance.png
+workdir/results.md          all rows, as tables
 
 What is there already is not computed again.
 """

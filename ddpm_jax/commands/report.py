@@ -20,7 +20,7 @@ _TITLES = {
     "frechet_distance": ("FID", "FD"),
     "frechet_infinity": ("FID∞", "FD∞"),
     "kernel_distance": ("KID·10³", "KD·10³"),
-    "inception_score": ("IS", "IS of it"),
+    "inception_score": ("IS", "IS (own)"),
     "precision": ("precision", "precision"),
     "recall": ("recall", "recall"),
     "density": ("density", "density"),
@@ -29,7 +29,8 @@ _TITLES = {
     "nearest_distance": ("nearest", "nearest"),
     "bits_per_dim": ("bits/dim", "bits/dim"),
 }
-_SCALE = {"kernel_distance": 1e3}
+SCALE = {"kernel_distance": 1e3}
+"""What a value is shown times, as its title says."""
 _PUBLISHED = "inception-2015-12-05"
 
 
@@ -138,7 +139,7 @@ def against(row: Row) -> str:
 
 def number(score: str, found: Mapping[str, float | None]) -> str:
     """Say a value with two digits of its standard error, if it has one."""
-    scale = _SCALE.get(score, 1.0)
+    scale = SCALE.get(score, 1.0)
     value, error = found["value"] * scale, found["standard_error"]
     if not error:
         return f"{value:.4g}"
@@ -176,6 +177,7 @@ _NOTE = """
 ± is a standard error: over seeds where there are several, else the score's own (KID
 over its subsets, IS over its splits, accuracy binomial). The rows of real images are
 the floor: what a perfect model would be expected to reach at that number of images.
+"IS (own)" is the Inception Score's formula with the classes of this network.
 "nearest" is the median distance of an image to its nearest neighbour in the reference,
 in features; far below that of real images it speaks of memorised ones.
 """

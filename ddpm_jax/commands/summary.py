@@ -1,7 +1,9 @@
 """All rows of a workdir on one page: results.md, evaluation.json and the plots."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ddpm_jax import files, plots
 from ddpm_jax.commands import report
@@ -30,30 +32,34 @@ def _plot(
     real = [
         row
         for row in rows
-        if row["model"] is None
-        and row["set"].startswith("data_")
+        if row["set"].startswith("data_")
+        and not row["set"].startswith(f"data_{row['reference'].get('split')}_")
+        and row["num_images"] == first["num_images"]  # else it is another floor
         and report.against(row) == report.against(first)
     ]
     floor = real[-1]["scores"] if real else {}
     features = first["features"]["name"]
-    names = [name for name in first["scores"]]
     panels = [
         plots.Panel(
             report.title(name, features),
             [_line(curve, name) for curve in same],
-            floor.get(name, {}).get("value"),
+            _scaled(floor, name, "value") if name in floor else None,
         )
-        for name in names
+        for name in first["scores"]
     ]
-    plots.plot_scores(path, axis, panels)
+    said = f"{first['num_images']:,} images each, {report.against(first)}"
+    plots.plot_scores(path, axis, panels, title=said)
 
 
 def _line(curve: report.Curve, name: str) -> plots.Line:
-    found = [row["scores"].get(name, {}) for row in curve.rows]
-    values = [_or_nan(one.get("value")) for one in found]
-    errors = [_or_nan(one.get("standard_error")) for one in found]
+    values, errors = (
+        [_scaled(row["scores"], name, kind) for row in curve.rows]
+        for kind in ("value", "standard_error")
+    )
     return plots.Line(curve.label, curve.x, values, errors)
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _scaled(scores: Mapping[str, Any], name: str, kind: str) -> float:
+    """Return a number as its title says it, NaN if there is none."""
+    found = scores.get(name, {}).get(kind)
+    return math.nan if found is None else found * report.SCALE.get(name, 1.0)

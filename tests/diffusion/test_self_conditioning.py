@@ -167,7 +167,8 @@ def test_a_network_that_ignores_its_hint_is_sampled_as_without(sampler):
         ]
         for method in (self_conditioned(sampler), sampler)
     )
-    np.testing.assert_array_equal(with_hints, without)
+    # Two programs, whose compiler may round a product and a sum once or twice.
+    np.testing.assert_allclose(with_hints, without, rtol=0, atol=1e-6)
 
 
 def test_the_bound_is_that_of_the_network_without_a_hint():

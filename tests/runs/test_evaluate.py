@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from program import TINY
 
 from ddpm_jax import build, data, images
 from ddpm_jax.cli import main
@@ -168,6 +169,16 @@ def test_a_folder_and_an_npz_of_samples_score_as_the_samples_do(workdir, tmp_pat
     found = scores(workdir, "images of")
     assert found.pop("class_accuracy") == scores(workdir, "samples")["class_accuracy"]
     assert found == expected
+
+
+def test_images_need_no_model_but_data_to_be_held_against(tmp_path):
+    pixels = data.in_memory(data.load("digits", split="test"))[0]
+    images.save_images(tmp_path / "pictures", pixels[:30])
+    given = f"--config.evaluate.images=folder:{tmp_path / 'pictures'}"
+    line = ["--mode=evaluate", f"--config={TINY}", f"--workdir={tmp_path / 'new'}"]
+    assert main([*line, *SMALL, given]) == 0
+    (found,) = [r for r in rows(tmp_path / "new") if r["set"].startswith("folder")]
+    assert found["num_images"] == 30  # all there are
 
 
 def test_checkpoints_and_seeds_are_compared(workdir):
