@@ -33,6 +33,7 @@ def get_config():
     config.training.sample_every = 400
     config.training.sample_num_steps = 50
     config.training.checkpoint_every = 200
+    config.evaluate.features = "runs/digits_features"  # of configs/digits_features.py
     config.sample.num_images = 100
     config.sample.batch_size = 100
     config.sample.num_steps = 250  # of 1000, evenly spaced

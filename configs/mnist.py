@@ -40,6 +40,7 @@ def get_config():
     config.training.sample_num_steps = 50
     config.training.checkpoint_every = 250
     config.training.keep_every = 0
+    config.evaluate.features = "runs/mnist_features"  # of configs/mnist_features.py
     config.sample.num_images = 100
     config.sample.batch_size = 50
     config.sample.num_steps = 250  # of 1000, evenly spaced

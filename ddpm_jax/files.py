@@ -15,11 +15,13 @@ import numpy as np
 
 from ddpm_jax.errors import UserError
 
+CACHE_VARIABLE = "DDPM_JAX_CACHE"
+
 
 def cache_folder(*parts: str) -> Path:
     """Name a folder in `$DDPM_JAX_CACHE`, else in ~/.cache/ddpm_jax."""
-    chosen = os.environ.get("DDPM_JAX_CACHE")
-    root = Path(chosen) if chosen else Path.home() / ".cache" / "ddpm_jax"
+    chosen = os.environ.get(CACHE_VARIABLE)
+    root = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "ddpm_jax"
     return root.joinpath(*parts)
 
 

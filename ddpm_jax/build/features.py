@@ -118,10 +118,12 @@ def classifier_features(workdir: Path) -> Features:
         with np.load(workdir / WEIGHTS) as file:
             weights = dict(file)
     except FileNotFoundError as error:
+        recipe = Path("configs") / f"{workdir.name}.py"
+        if not recipe.exists():
+            recipe = "configs/NAME_features.py"
         raise UserError(
             f"{workdir} holds no features network; train one with python main.py "
-            f"--mode=features --config=configs/mnist_features.py --workdir={workdir} "
-            "(or another configs/*_features.py)."
+            f"--mode=features --config={recipe} --workdir={workdir}"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(

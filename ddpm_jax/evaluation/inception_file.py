@@ -27,9 +27,9 @@ from ddpm_jax.evaluation.graph_file import (
 )
 from ddpm_jax.evaluation.inception_weights import from_graph, from_torch
 from ddpm_jax.evaluation.torch_file import LEGACY_START, ZIP_START, read_tensors
+from ddpm_jax.files import CACHE_VARIABLE, cache_folder
 
 FILE_VARIABLE = "DDPM_JAX_INCEPTION"
-CACHE_VARIABLE = "DDPM_JAX_CACHE"
 
 _CHUNK = 2**20  # bytes
 _PATIENCE = 30  # seconds without an answer
@@ -126,8 +126,7 @@ def read_weights(path: Path, shapes: Any) -> dict[str, Any]:
 
 
 def _cached(published: Published) -> tuple[Path, str]:
-    cache = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ddpm_jax"
-    path = Path(cache).expanduser() / published.file_name
+    path = cache_folder(published.file_name)
     if not path.exists():
         _fetch(published, path)
     digest = _sha256(path)
@@ -180,7 +179,8 @@ def _fetch(published: Published, path: Path) -> None:
 def _by_hand(published: Published, path: Path) -> str:
     return (
         f"put {published.file_name} from there at {path}, or name your copy with "
-        f"--config.evaluate.weights or ${FILE_VARIABLE}."
+        f"--config.evaluate.weights or ${FILE_VARIABLE}; a classifier of your own data "
+        "(--mode=features) needs no such file."
     )
 
 
