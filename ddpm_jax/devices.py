@@ -62,6 +62,12 @@ def gathered(array: jax.Array) -> np.ndarray:
     return multihost_utils.process_allgather(array, tiled=True)
 
 
+def wait_for_all_hosts(what: str) -> None:
+    """Return when every host has come to the same place; at once if there is one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 def describe() -> str:
     """Say in a few words what the program runs on."""
     device = jax.devices()[0]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import files
+from ddpm_jax.devices import wait_for_all_hosts
 from ddpm_jax.errors import UserError
 
 _SETTINGS = "settings.json"
@@ -85,8 +86,9 @@ def load_parts(folder: Path, kind: str) -> dict[str, np.ndarray]:
 
 
 def drop_parts(folder: Path, kind: str) -> None:
-    """Remove the parts, once what they make is written."""
-    shutil.rmtree(folder / kind)
+    """Remove the parts, once every host has read them."""
+    wait_for_all_hosts(f"parts of {folder}/{kind}")
+    shutil.rmtree(folder / kind, ignore_errors=True)  # another host may be quicker
 
 
 def _stored(folder: Path, kind: str) -> list[Path]:
