@@ -28,6 +28,10 @@ from ddpm_jax.training.objective import Objective
 from ddpm_jax.training.step import warmup_schedule
 
 WEIGHTS, ABOUT = "weights.npz", "features.json"
+_TOLD = {  # by `ABOUT`, and read here or by the command
+    *("name", "fingerprint", "data_fingerprint", "image_shape", "label_names"),
+    *("accuracy", "num_images", "config"),
+}
 _INIT, _TRAIN = 10, 11  # streams of `config.seed`, apart from those of a diffusion run
 
 
@@ -125,33 +129,50 @@ def classifier_features(workdir: Path) -> Features:
             f"{workdir} holds no features network; train one with python main.py "
             f"--mode=features --config={recipe} --workdir={workdir}"
         ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"the features network in {workdir} cannot be read ({error}); train it "
             "again, in another folder."
         ) from error
+    missing = _TOLD - set(about) if isinstance(about, dict) else _TOLD
+    if missing:
+        raise UserError(
+            f"{workdir / ABOUT} does not describe a features network (it lacks "
+            f"{', '.join(sorted(missing))}); train one in another folder."
+        )
     if fingerprint(weights) != about["fingerprint"]:
         raise UserError(
             f"the weights in {workdir} are not those that {ABOUT} describes; train the "
             "network again, in another folder."
         )
-    shape, options = about["image_shape"], about["config"]["features"]
-    net = Classifier(
-        num_classes=len(about["label_names"]),
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in options.items()
-            if name in Classifier.__dataclass_fields__
-        },
-    )
-    params = traverse_util.unflatten_dict(weights, sep="/")
-    expected = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *shape)))
-    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected["params"]):
+    net = _described(about, weights)
+    if net is None:
         raise UserError(
             f"the weights in {workdir} do not fit its network; train it again with "
             "this version, in another folder."
         )
-    return as_features(net, params, about)
+    return as_features(net, traverse_util.unflatten_dict(weights, sep="/"), about)
+
+
+def _described(
+    about: dict[str, Any], weights: dict[str, np.ndarray]
+) -> Classifier | None:
+    """Build the network that a folder describes; None if these are not its weights."""
+    try:
+        net = Classifier(
+            num_classes=len(about["label_names"]),
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in about["config"]["features"].items()
+                if name in Classifier.__dataclass_fields__
+            },
+        )
+        images = jax.ShapeDtypeStruct((1, *about["image_shape"]), np.float32)
+        expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None  # no such network can be made
+    shapes = traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")
+    return net if shapes == {n: leaf.shape for n, leaf in weights.items()} else None
 
 
 def check_features(config: ConfigDict, info: DataInfo) -> None:

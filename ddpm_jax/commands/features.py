@@ -1,6 +1,7 @@
 """Training the small classifier whose last hidden layer is used as features."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from ddpm_jax.devices import (
 )
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, extract
+from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
 
-_HELD_OUT = 10  # every so many examples of data without a test split
+_HELD_OUT = 10  # every so many images of data without a test split
 
 
 def features(cfg: ConfigDict, workdir: Path) -> int:
@@ -49,6 +51,11 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     )
     if _is_finished(cfg, workdir, source.fingerprint):
         return 0
+    if store.latest_step(workdir) is not None:
+        raise UserError(
+            f"{workdir} holds a diffusion model; give the features network another "
+            "--workdir."
+        )
     make_folder(workdir)
     net = of.classifier(cfg, info)
     started = time.perf_counter()
@@ -86,20 +93,39 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
 
 
 def _splits(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
-    """Open the examples to learn from, others to be tested on, and name the others."""
+    """Open the images to learn from, others to be tested on, and name the others.
+
+    Raises:
+        UserError: no images are left to be tested on.
+    """
     source = build.dataset(cfg)
-    if cfg.data.source.startswith("folder:"):
-        places = np.arange(len(source))
-        tested = places % _HELD_OUT == _HELD_OUT - 1
-        named = f"every {_HELD_OUT}th image, held out"
-        return (
-            data.subset(source, places[~tested]),
-            data.subset(source, places[tested]),
-            named,
-        )
     chosen = cfg.copy_and_resolve_references()
     chosen.data.split = "test"
-    return source, build.dataset(chosen), "test"
+    try:
+        test = build.dataset(chosen)
+    except data.NoSplitError:
+        return _held_out(source)
+    if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):
+        raise UserError(
+            f"config.data.split={cfg.data.split!r} holds the test images, which are to "
+            "tell how well the network reads others; use train."
+        )
+    return source, test, "test"
+
+
+def _held_out(source: data.Dataset) -> tuple[data.Dataset, data.Dataset, str]:
+    if len(source) < _HELD_OUT:
+        raise UserError(
+            f"{source.name} has {len(source)} images and no test split; every "
+            f"{_HELD_OUT}th is held out, so give {_HELD_OUT} or more."
+        )
+    places = np.arange(len(source))
+    tested = places % _HELD_OUT == _HELD_OUT - 1
+    return (
+        data.subset(source, places[~tested]),
+        data.subset(source, places[tested]),
+        f"every {_HELD_OUT}th image, held out",
+    )
 
 
 def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:

@@ -8,7 +8,15 @@
 Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train step.
 """
 
-from ddpm_jax.data.dataset import Arrays, Dataset, Records, decoded, in_memory, subset
+from ddpm_jax.data.dataset import (
+    Arrays,
+    Dataset,
+    NoSplitError,
+    Records,
+    decoded,
+    in_memory,
+    subset,
+)
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once
 from ddpm_jax.data.sources import load
@@ -16,6 +24,7 @@ from ddpm_jax.data.sources import load
 __all__ = [
     "Arrays",
     "Dataset",
+    "NoSplitError",
     "Records",
     "batches",
     "decoded",

@@ -14,8 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ddpm_jax.errors import UserError
+
 CORES = min(8, os.cpu_count() or 1)
 MAX_BYTES = 2 * 1024**3  # above this many bytes of pixels, images stay undecoded
+
+
+class NoSplitError(UserError):
+    """The data set is there, but has no split of that name."""
 
 
 @dataclass(frozen=True)

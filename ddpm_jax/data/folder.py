@@ -13,7 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from ddpm_jax.data import layout as layouts
-from ddpm_jax.data.dataset import CORES, Dataset, Records, fingerprint_of
+from ddpm_jax.data.dataset import (
+    CORES,
+    Dataset,
+    NoSplitError,
+    Records,
+    fingerprint_of,
+)
 from ddpm_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -39,7 +45,7 @@ def load_folder(path: str, *, split: str, layout: layouts.Layout) -> Dataset:
     if not path or not root.is_dir():
         raise UserError(f"{name} is not a folder; give the path of a folder of images.")
     if split not in ("train", "all"):
-        raise UserError(
+        raise NoSplitError(
             f"{name} has no split {split!r}: a folder is one split; "
             "give the folder of that split with split='train'."
         )

@@ -19,7 +19,13 @@ import numpy as np
 from PIL import Image
 
 from ddpm_jax.data import layout as layouts
-from ddpm_jax.data.dataset import CORES, Dataset, Records, fingerprint_of
+from ddpm_jax.data.dataset import (
+    CORES,
+    Dataset,
+    NoSplitError,
+    Records,
+    fingerprint_of,
+)
 from ddpm_jax.errors import UserError
 
 JPEG_NOTE = (
@@ -188,7 +194,7 @@ def _open(builder, name, split, decoders):
         ) from None
     except ValueError:
         splits = ", ".join(sorted(builder.info.splits))
-        raise UserError(
+        raise NoSplitError(
             f"data set {name!r} has no split {split!r}; use one of {splits}, all, or "
             "a part such as train[:1000]."
         ) from None

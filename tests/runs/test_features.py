@@ -81,7 +81,7 @@ def test_a_folder_of_another_config_is_refused(copy, capsys):
     assert "features.num_features: 64 -> 7" in err
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "another file", "gone"])
 def test_damaged_weights_are_refused(copy, damage):
     path = copy / "weights.npz"
     if damage == "truncated":
@@ -90,9 +90,30 @@ def test_damaged_weights_are_refused(copy, damage):
         weights = dict(np.load(path))
         weights["logits/bias"] += 1
         np.savez(path, **weights)
+    elif damage == "another file":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
     else:
         path.unlink()
     with pytest.raises(UserError, match="train"):
+        classifier_features(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: {}, "it lacks accuracy, config"),
+        (lambda about: [about], "it lacks accuracy, config"),
+        (lambda about: about.pop("label_names") and about, "it lacks label_names"),
+        (lambda about: about | {"label_names": ["0"]}, "do not fit"),
+        (lambda about: about | {"image_shape": "8x8"}, "do not fit"),
+        (lambda about: about | {"config": {"features": {"channels": "x"}}}, "not fit"),
+    ],
+)
+def test_a_description_of_something_else_is_refused(copy, change, said):
+    path = copy / "features.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=said):
         classifier_features(copy)
 
 
@@ -121,7 +142,7 @@ def paint(folder, count):
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
 
 
-def test_own_pictures_hold_out_every_tenth(tmp_path, capsys):
+def test_own_pictures_hold_out_every_tenth(tmp_path):
     for name in ("dark", "light"):
         paint(tmp_path / "own" / name, 30)
     source = f"--config.data.source=folder:{tmp_path / 'own'}"
@@ -132,6 +153,28 @@ def test_own_pictures_hold_out_every_tenth(tmp_path, capsys):
     assert about["label_names"] == ["dark", "light"]
     assert about["num_images"] == {"train": 54, "every 10th image, held out": 6}
     assert about["accuracy"]["every 10th image, held out"] == 1.0
+
+
+def test_too_few_pictures_to_hold_one_out_are_refused(tmp_path, capsys):
+    for name in ("dark", "light"):
+        paint(tmp_path / "own" / name, 4)
+    source = f"--config.data.source=folder:{tmp_path / 'own'}"
+    assert train(tmp_path / "run", source) == 2
+    assert "has 8 images and no test split" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_images_to_be_tested_on_are_not_learnt_from(tmp_path, capsys, split):
+    assert train(tmp_path / "run", f"--config.data.split={split}") == 2
+    assert f"config.data.split='{split}' holds the test" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_diffusion_model_is_left_alone(tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
+    assert train(tmp_path / "run") == 2
+    assert "holds a diffusion model" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
 
 
 def test_pictures_without_classes_are_refused(tmp_path, capsys):
@@ -154,3 +197,29 @@ def test_pictures_without_classes_are_refused(tmp_path, capsys):
 def test_wrong_options_are_one_line(tmp_path, capsys, option, said):
     assert train(tmp_path / "run", f"--config.features.{option}") == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_says_too_little_or_the_wrong_thing_is_refused(copy):
+    path = copy / "features.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in about.items() if k != "config"}))
+    with pytest.raises(UserError, match="it lacks config"):
+        classifier_features(copy)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="does not describe a features network"):
+        classifier_features(copy)
+    path.write_text(json.dumps(about | {"label_names": ["0", "1"]}))
+    with pytest.raises(UserError, match="do not fit its network"):
+        classifier_features(copy)
+
+
+def test_the_workdir_of_a_diffusion_model_is_left_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command.store, "latest_step", lambda workdir: 12)
+    assert train(tmp_path / "run") == 2
+    assert "holds a diffusion model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_learning_from_the_test_images_is_refused(tmp_path, capsys):
+    assert train(tmp_path / "run", "--config.data.split=all") == 2
+    assert "holds the test images" in capsys.readouterr().err
