@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax.models.convolution import conv3x3, conv3x3_of_upsampled
+
 default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zero_init = nn.initializers.zeros_init()
 
@@ -43,40 +45,29 @@ def time_embedding(t, num_features):
     return jnp.pad(code, ((0, 0), (0, num_features % 2)))
 
 
-def upsample_nearest(x):
-    """Double height and width by repeating pixels: [B, H, W, C] -> [B, 2H, 2W, C]."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(
-        x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels)
-    )
-    return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
 class Conv3x3(nn.Module):
-    """A 3x3 convolution that keeps the size, or halves an even size with stride 2.
+    """A 3x3 convolution with a bias; see `convolution.conv3x3`.
 
-    Stride 1 pads one zero on every side. Stride 2 pads none before and one after, as
-    TensorFlow's "SAME" does, which is what the published checkpoints were trained with.
+    With `upsample` the map is first doubled by repeating pixels.
     """
 
     features: int
     stride: int = 1
+    upsample: bool = False
     kernel_init: Any = default_init
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        """Map [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        """Map [B, H, W, C] to its size, half or twice it, with C = features."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", zero_init, (self.features,), jnp.float32)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((2 - self.stride, 1), (2 - self.stride, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.upsample:
+            y = conv3x3_of_upsampled(x, kernel)
+        else:
+            y = conv3x3(x, kernel, self.stride)
         return y + bias.astype(self.dtype)
 
 

@@ -32,7 +32,6 @@ from ddpm_jax.models.layers import (
     ResBlock,
     default_init,
     time_embedding,
-    upsample_nearest,
     zero_init,
 )
 
@@ -225,7 +224,7 @@ class UNet(nn.Module):
                 h = self._stage(f"up_{level}", i, features, h, embedding, train)
             if level > 0:
                 name = f"up_{level}_upsample"
-                h = Conv3x3(features, dtype=self.dtype, name=name)(upsample_nearest(h))
+                h = Conv3x3(features, upsample=True, dtype=self.dtype, name=name)(h)
         return h
 
     def _stage(self, name, i, features, h, embedding, train):

@@ -11,7 +11,6 @@ from ddpm_jax.models.layers import (
     GroupNorm,
     ResBlock,
     time_embedding,
-    upsample_nearest,
 )
 
 
@@ -77,12 +76,6 @@ def test_time_embedding_against_float64():
     odd = time_embedding(jnp.asarray(t), 129)
     np.testing.assert_allclose(odd[:, :128], expected, atol=2e-4)
     np.testing.assert_array_equal(odd[:, 128], 0)
-
-
-def test_upsample_repeats_pixels():
-    x = draw(0, 2, 2, 3, 5)
-    expected = np.kron(x, np.ones((1, 2, 2, 1)))
-    np.testing.assert_array_equal(upsample_nearest(jnp.asarray(x)), expected)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
