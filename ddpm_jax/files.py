@@ -1,13 +1,14 @@
-"""Writing files whole or not at all, and where this user's caches lie.
+"""Files that are whole or refused, and where this user's caches lie.
 
 A file is written beside its place and renamed into it, so that a name always belongs to
-a finished file, however the program ends.
+a finished file, however the program ends. A damaged one, as copying can leave it, gives
+one kind of error, whatever it is that the libraries below stumble over.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,10 @@ import numpy as np
 from ddpm_jax.errors import UserError
 
 CACHE_VARIABLE = "DDPM_JAX_CACHE"
+
+
+class DamagedError(Exception):
+    """A file is there and cannot be read as what it should be; says why in a line."""
 
 
 def cache_folder(*parts: str) -> Path:
@@ -60,6 +65,37 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write plain data as JSON that people can read; see `write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_npz(
+    path: str | Path, only: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Read named arrays; nothing in the file is executed.
+
+    Args:
+        path: an .npz of anyone's.
+        only: names to read, of which some may be absent; None reads all.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is no .npz of plain arrays, or a part of it is broken.
+    """
+    try:
+        opened = np.load(path)
+        if isinstance(opened, np.ndarray):
+            raise DamagedError("it is a single array, an .npy")
+        with opened as file:
+            names = file.files if only is None else set(only) & set(file.files)
+            arrays = {name: file[name] for name in names}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise DamagedError(f"{name} in it is no array")
+        return arrays
+    except (FileNotFoundError, DamagedError):
+        raise
+    except Exception as error:  # of zip, of zlib, of the parser of headers, of NumPy
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedError(reason) from error
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

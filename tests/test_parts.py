@@ -62,6 +62,12 @@ def test_a_part_that_breaks_between_is_named(tmp_path):
         parts.load_parts(tmp_path, "x")
 
 
+@pytest.mark.parametrize("arrays", [{}, {"number": np.array(4)}])
+def test_a_part_without_rows_is_done_again(tmp_path, arrays):
+    files.write_npz(tmp_path / "x" / "00000000-00000004.npz", arrays)
+    assert parts.num_done(tmp_path, "x") == 0
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     parts.check_settings(tmp_path, {"seed": 0, "shape": (8, 8)})
     parts.check_settings(tmp_path, {"seed": 0, "shape": [8, 8]})

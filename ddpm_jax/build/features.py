@@ -7,7 +7,6 @@ WORKDIR/
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from ddpm_jax import files
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -119,8 +119,7 @@ def classifier_features(workdir: Path) -> Features:
     """
     try:
         about = json.loads((workdir / ABOUT).read_text())
-        with np.load(workdir / WEIGHTS) as file:
-            weights = dict(file)
+        weights = files.read_npz(workdir / WEIGHTS)
     except FileNotFoundError as error:
         recipe = Path("configs") / f"{workdir.name}.py"
         if not recipe.exists():
@@ -129,7 +128,7 @@ def classifier_features(workdir: Path) -> Features:
             f"{workdir} holds no features network; train one with python main.py "
             f"--mode=features --config={recipe} --workdir={workdir}"
         ) from error
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, files.DamagedError) as error:
         raise UserError(
             f"the features network in {workdir} cannot be read ({error}); train it "
             "again, in another folder."

@@ -8,7 +8,6 @@ The reference's folder lies in the cache of this user, since many runs are held 
 the same images; that of a set lies beside its images.
 """
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,10 +102,9 @@ def features_of(
 
 def _read(path: Path) -> Outputs:
     try:
-        with np.load(path) as file:
-            whole = dict(file)
+        whole = files.read_npz(path)
         return Outputs(whole["features"], whole.get("logits"))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, files.DamagedError, KeyError) as error:
         raise UserError(
             f"cannot read {path} ({error}); remove it, and give the same command again."
         ) from error

@@ -7,7 +7,6 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 
 import dataclasses
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data, images, sampling
+from ddpm_jax import build, config, data, files, images, sampling
 from ddpm_jax.commands import parts
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
@@ -227,9 +226,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         UserError: no such file, no such arrays, or not uint8 [N, H, W, C].
     """
     try:
-        with np.load(path) as file:
-            found = dict(file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        found = files.read_npz(path)
+    except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"cannot read {path} ({error}); give an .npz with images in arr_0."
         ) from error

@@ -7,7 +7,6 @@ FOLDER/
 
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from ddpm_jax.devices import wait_for_all_hosts
 from ddpm_jax.errors import UserError
 
 _SETTINGS = "settings.json"
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -75,9 +73,8 @@ def load_parts(folder: Path, kind: str) -> dict[str, np.ndarray]:
     stored = []
     for path in _stored(folder, kind):
         try:
-            with np.load(path) as file:
-                stored.append(dict(file))
-        except _UNREADABLE as error:
+            stored.append(files.read_npz(path))
+        except (FileNotFoundError, files.DamagedError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}); remove it, and give the same "
                 "command again."
@@ -103,7 +100,7 @@ def _ends(path: Path) -> tuple[int, int]:
 def _is_whole(path: Path, count: int) -> bool:
     """Say whether a part can be read: the archive keeps a checksum of each array."""
     try:
-        with np.load(path) as file:
-            return all(len(file[name]) == count for name in file.files)
-    except _UNREADABLE:
+        arrays = files.read_npz(path)
+    except (FileNotFoundError, files.DamagedError):
         return False
+    return bool(arrays) and all(a.shape[:1] == (count,) for a in arrays.values())

@@ -6,7 +6,6 @@ text of JSON: which data, split, resolution, network, weights and resize.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,30 +53,48 @@ def read_statistics(path: str | Path) -> Statistics:
         UserError: no such file, no such arrays, or arrays of other shapes.
     """
     try:
-        with np.load(path) as file:
-            known = ("mu", "sigma", "count", "provenance")
-            found = {name: file[name] for name in known if name in file.files}
-            names = ", ".join(file.files)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        found = files.read_npz(path, only=("mu", "sigma", "count", "provenance"))
+    except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
-            f"cannot read {path} as statistics ({reason}); give an .npz with mu and "
+            f"cannot read {path} as statistics ({error}); give an .npz with mu and "
             "sigma."
         ) from error
-    if not {"mu", "sigma"} <= found.keys():
+    missing = [name for name in ("mu", "sigma") if name not in found]
+    if missing:
         raise UserError(
-            f"{path} holds {names or 'nothing'}; statistics are an .npz with mu [D] "
-            "and sigma [D, D]."
+            f"{path} holds no {' and no '.join(missing)}; statistics are an .npz with "
+            "mu [D] and sigma [D, D]."
         )
     mean, covariance = found["mu"], found["sigma"]
     _check(path, mean, covariance)
-    text = found.get("provenance")
     return Statistics(
         np.asarray(mean, np.float64),
         np.asarray(covariance, np.float64),
-        int(found["count"]) if "count" in found else None,
-        None if text is None else json.loads(str(text)),
+        _count(path, found["count"]) if "count" in found else None,
+        _provenance(path, found["provenance"]) if "provenance" in found else None,
     )
+
+
+def _count(path: str | Path, stored: np.ndarray) -> int:
+    if stored.shape != () or stored.dtype.kind not in "iu" or stored < 1:
+        raise UserError(
+            f"count of {path} is not the number of its images; compute the statistics "
+            "again."
+        )
+    return int(stored)
+
+
+def _provenance(path: str | Path, stored: np.ndarray) -> dict[str, Any]:
+    try:
+        about = json.loads(str(stored))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict):
+        raise UserError(
+            f"provenance of {path} is not the JSON that was written there; compute the "
+            "statistics again."
+        )
+    return about
 
 
 def _check(path: str | Path, mean: np.ndarray, covariance: np.ndarray) -> None:

@@ -38,16 +38,22 @@ def test_the_layouts_of_other_programs_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"mu": MEAN}, "holds mu; statistics are"),
+        ({"mu": MEAN}, "holds no sigma; statistics are"),
         ({"mu": MEAN, "sigma": MEAN}, r"shapes \[3\] and \[3\]"),
         ({"mu": MEAN * np.nan, "sigma": COVARIANCE}, "not all finite"),
         ({"mu": np.array(["a", "b", "c"]), "sigma": COVARIANCE}, "not all finite"),
         ({"mu": np.array([{}, 1, 2], object), "sigma": COVARIANCE}, "cannot read"),
+        ({"count": 0.5}, "count of .* is not the number"),
+        ({"count": [3, 4]}, "count of .* is not the number"),
+        ({"count": 0}, "count of .* is not the number"),
+        ({"provenance": '{"data": '}, "provenance of .* is not the JSON"),
+        ({"provenance": "[1, 2]"}, "provenance of .* is not the JSON"),
     ],
 )
 def test_what_is_no_statistics_is_refused(tmp_path, arrays, said):
     path = tmp_path / "s.npz"
-    np.savez(path, **arrays)
+    whole = {"mu": MEAN, "sigma": COVARIANCE}
+    np.savez(path, **(arrays if "mu" in arrays else whole | arrays))
     with pytest.raises(UserError, match=said):
         read_statistics(path)
 
