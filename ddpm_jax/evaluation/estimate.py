@@ -1,6 +1,10 @@
-"""A number, and how far it may be off."""
+"""A number, how far it may be off, and the vectors that it may be made of."""
 
 from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.errors import UserError
 
 
 class Estimate(NamedTuple):
@@ -14,3 +18,37 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float | None
+
+
+def check_features(*sets: np.ndarray, width: int | None = None) -> None:
+    """Check that sets of features [N, D] can be held against each other.
+
+    A single NaN among the vectors would be no one's neighbour, or everyone's, and the
+    score would look like any other.
+
+    Args:
+        *sets: of vectors.
+        width: D, if something else than the first set decides it.
+
+    Raises:
+        UserError: a set is not [N, D] of one D, or a number in it is not finite.
+    """
+    for features in sets:
+        if features.ndim != 2:
+            raise UserError(
+                f"features of shape {list(features.shape)}; want [N, D], one vector an "
+                "image."
+            )
+        width = features.shape[1] if width is None else width
+        if features.shape[1] != width:
+            raise UserError(
+                f"{width} and {features.shape[1]} features an image; compare those of "
+                "one network."
+            )
+        finite = np.isfinite(features).all(1)
+        if not finite.all():
+            raise UserError(
+                f"the features of {(~finite).sum()} of {len(features)} images are not "
+                f"finite, the first of them those of image {finite.argmin()}; look at "
+                "that image, or at the network."
+            )

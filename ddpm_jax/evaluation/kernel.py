@@ -14,7 +14,10 @@ Sources:
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.estimate import Estimate
+from ddpm_jax.evaluation.estimate import Estimate, check_features
+
+_MIN_GROUPS = 10  # that a standard error is read from
+_MOST_TIMES = 4  # as many images of the larger set in it as of the smaller
 
 
 def polynomial_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -50,30 +53,53 @@ def kid(
         subset_size: images of each set in a subset; the smaller set bounds it.
 
     Returns:
-        The mean over subsets. The standard error counts the independent subsets that a
-        set can be cut into, not the subsets drawn: drawing ever more of them from the
-        same images does not make the images more.
+        The mean over subsets. The standard error is that of drawing all images anew:
+        both sets are cut into groups that share no image, and their distances differ as
+        those of new images would. Drawing ever more subsets of the same images does not
+        make it less. It errs to the large side: of two sets of one law, or nearly, the
+        distance scatters as 1 / N and not as its root, and the error is too large by up
+        to the root of the number of groups, which is 10 or N / `subset_size`. None for
+        fewer than four images.
 
     Raises:
-        UserError: a set has fewer than two images, or the features are of two networks.
+        UserError: a set has fewer than two images, the features are of two networks, or
+            not finite.
     """
-    if a.shape[1] != b.shape[1]:
-        raise UserError(
-            f"{a.shape[1]} and {b.shape[1]} features an image; compare those of one "
-            "network."
-        )
+    check_features(a, b)
     fewest = min(len(a), len(b))
     if fewest < 2:
         raise UserError("one image has no kernel distance; score two or more.")
     size = min(subset_size, fewest)
-    if size == len(a) == len(b):
-        return Estimate(squared_mmd(a, b), None)
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(num_subsets):
-        part_a = a[rng.choice(len(a), size, replace=False)]
-        part_b = b[rng.choice(len(b), size, replace=False)]
-        found.append(squared_mmd(part_a, part_b))
-    independent = min(num_subsets, fewest // size)
-    error = np.std(found, ddof=1) / independent**0.5
-    return Estimate(float(np.mean(found)), float(error))
+    if size == len(a) == len(b):
+        found = [squared_mmd(a, b)]
+    else:
+        found = []
+        for _ in range(num_subsets):
+            part_a = a[rng.choice(len(a), size, replace=False)]
+            part_b = b[rng.choice(len(b), size, replace=False)]
+            found.append(squared_mmd(part_a, part_b))
+    if fewest < 4:
+        return Estimate(float(np.mean(found)), None)
+    variance = _variance_of_all(a, b, size, rng)
+    if len(found) > 1:
+        variance += np.var(found, ddof=1) / len(found)  # of the choice of subsets
+    return Estimate(float(np.mean(found)), float(variance**0.5))
+
+
+def _variance_of_all(
+    a: np.ndarray, b: np.ndarray, size: int, rng: np.random.Generator
+) -> float:
+    """Return the variance of the mean distance of groups that share no image.
+
+    Where the sets are far from one law, the variance of a distance goes as 1 / N, so
+    that this mean has the variance that the distance of the whole sets has. A set that
+    is many times larger is not used whole: its kernel would not fit in memory.
+    """
+    fewest = min(len(a), len(b))
+    most = _MOST_TIMES * fewest
+    groups = min(max(_MIN_GROUPS, fewest // size), fewest // 2)
+    cuts_a = np.array_split(rng.permutation(len(a))[:most], groups)
+    cuts_b = np.array_split(rng.permutation(len(b))[:most], groups)
+    found = [squared_mmd(a[i], b[j]) for i, j in zip(cuts_a, cuts_b, strict=True)]
+    return float(np.var(found, ddof=1) / groups)
