@@ -19,7 +19,7 @@ import numpy as np
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
-from ddpm_jax.evaluation.estimate import Estimate
+from ddpm_jax.evaluation.estimate import Estimate, check_features
 
 _SMALLEST_SHARE = 0.1  # of the images, in the smallest subset of an extrapolation
 
@@ -38,14 +38,14 @@ def frechet_distance(
     Raises:
         UserError: the sizes differ, or a number is not finite.
     """
-    _check(mean_a, cov_a)
-    _check(mean_b, cov_b)
+    mean_a, cov_a = _checked(mean_a, cov_a)
+    mean_b, cov_b = _checked(mean_b, cov_b)
     if mean_a.shape != mean_b.shape:
         raise UserError(
             f"statistics of {len(mean_a)} and of {len(mean_b)} features; compare those "
             "of one network."
         )
-    return _distance(mean_a, cov_a, mean_b, cov_b, _root(np.asarray(cov_b, np.float64)))
+    return _distance(mean_a, cov_a, mean_b, cov_b, _root(cov_b))
 
 
 def _distance(
@@ -55,8 +55,8 @@ def _distance(
     cov_b: np.ndarray,
     root_b: np.ndarray,
 ) -> float:
-    apart = np.asarray(mean_a, np.float64) - np.asarray(mean_b, np.float64)
-    product = _root(np.asarray(cov_a, np.float64)) @ root_b.T
+    apart = mean_a - mean_b
+    product = _root(cov_a) @ root_b.T
     trace_of_root = (
         np.linalg.svd(product, compute_uv=False).sum() if product.size else 0
     )
@@ -73,7 +73,9 @@ def _root(cov: np.ndarray) -> np.ndarray:
     return np.sqrt(values[kept])[:, None] * vectors.T[kept]
 
 
-def _check(mean: np.ndarray, cov: np.ndarray) -> None:
+def _checked(mean: np.ndarray, cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both in float64: a trace of thousands of float32 loses half its digits."""
+    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
         raise UserError(
             f"a mean of shape {list(mean.shape)} and a covariance of "
@@ -83,6 +85,7 @@ def _check(mean: np.ndarray, cov: np.ndarray) -> None:
         raise UserError(
             "statistics with numbers that are not finite; compute them again."
         )
+    return mean, cov
 
 
 def fid_infinity(
@@ -111,13 +114,18 @@ def fid_infinity(
     Returns:
         The intercept, and its standard error by least squares. The subsets overlap, so
         that it speaks of the fit, not of another draw of all images.
+
+    Raises:
+        UserError: the features do not fit the reference, or a number is not finite.
     """
+    mean, cov = _checked(mean, cov)
+    check_features(features, width=len(mean))
     rng = np.random.default_rng(seed)
     total, size = features.shape
     smallest = max(2, round(_SMALLEST_SHARE * total), min(2 * size, total // 2))
     inverse = np.linspace(1 / smallest, 1 / total, num_points)
     counts = np.unique((1 / inverse).round().astype(int))
-    root = _root(np.asarray(cov, np.float64))
+    root = _root(cov)
     distances = []
     for count in counts:
         chosen = np.sort(rng.permutation(total)[:count])
