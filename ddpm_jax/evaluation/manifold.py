@@ -24,7 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.estimate import check_features
 
+# Of a squared distance, as a share of the squares it is made of: 2 D u at the worst, u
+# being 1.1e-16, for up to 4,500 features.
+_ROUNDING = 1e-12
 _BLOCK = 512  # rows at a time; a block against 50,000 vectors is 200 MB
 
 
@@ -46,11 +50,12 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> Precisio
     """Compute improved precision and recall of features [N, D] and [M, D].
 
     Raises:
-        UserError: a set has no k + 1 vectors.
+        UserError: a set has no k + 1 vectors, or a number is not finite.
     """
+    check_features(real, fake)
     balls_of_real, balls_of_fake = _radii(real, k), _radii(fake, k)
-    in_real = _by_block(_count_balls, fake, real, balls_of_real)
-    in_fake = _by_block(_count_balls, real, fake, balls_of_fake)
+    in_real = _by_block(_count_balls, (fake,), real, balls_of_real)
+    in_fake = _by_block(_count_balls, (real,), fake, balls_of_fake)
     return PrecisionRecall(float((in_real > 0).mean()), float((in_fake > 0).mean()))
 
 
@@ -58,14 +63,15 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> DensityC
     """Compute density and coverage of features [N, D] and [M, D].
 
     Raises:
-        UserError: the real set has no k + 1 vectors.
+        UserError: the real set has no k + 1 vectors, or a number is not finite.
     """
+    check_features(real, fake)
     balls = _radii(real, k)
-    count = _by_block(_count_balls, fake, real, balls)
-    nearest_fake = _by_block(functools.partial(_nearest, k=1), real, fake)[0][:, 0]
-    return DensityCoverage(
-        float(count.mean() / k), float((nearest_fake <= balls).mean())
-    )
+    count = _by_block(_count_balls, (fake,), real, balls)
+    # About the centre that the radii were computed about, whose rounding they share.
+    centre = real.mean(0, dtype=np.float64)
+    holds_one = _by_block(_has_within, (real, balls), fake, centre)
+    return DensityCoverage(float(count.mean() / k), float(holds_one.mean()))
 
 
 def nearest(
@@ -82,11 +88,13 @@ def nearest(
         Euclidean distances float64 [N, k], rising, and indices int32 [N, k].
 
     Raises:
-        UserError: there are fewer than k references.
+        UserError: there are fewer than k references, or a number is not finite.
     """
+    check_features(queries, references)
     if len(references) < k:
         raise UserError(f"{len(references)} images have no {k} neighbours; use more.")
-    squares, places = _by_block(functools.partial(_nearest, k=k), queries, references)
+    find = functools.partial(_nearest, k=k)
+    squares, places = _by_block(find, (queries,), references)
     return np.sqrt(squares), places
 
 
@@ -97,14 +105,23 @@ def _radii(vectors: np.ndarray, k: int) -> np.ndarray:
             f"{len(vectors)} images have no {k} neighbours each; score {k + 1} or more."
         )
     # The first is the vector itself, or its equal.
-    return _by_block(functools.partial(_nearest, k=k + 1), vectors, vectors)[0][:, k]
+    find = functools.partial(_nearest, k=k + 1)
+    return _by_block(find, (vectors,), vectors)[0][:, k]
 
 
 # --- Blocks ---------------------------------------------------------------------------
 
 
-def _by_block(function: Callable[..., Any], queries: np.ndarray, *others: Any) -> Any:
-    """Apply a function to blocks of queries, all of one size, and join the results."""
+def _by_block(
+    function: Callable[..., Any], queries: tuple[np.ndarray, ...], *others: Any
+) -> Any:
+    """Apply a function to blocks of queries, all of one size, and join the results.
+
+    Args:
+        function: (*blocks, *others) -> arrays with an entry for each row of the blocks.
+        queries: arrays of one length, cut into blocks together.
+        *others: arrays given whole.
+    """
     with jax.enable_x64(True):
         on_device = [jnp.asarray(other, jnp.float64) for other in others]
         found = [
@@ -115,29 +132,49 @@ def _by_block(function: Callable[..., Any], queries: np.ndarray, *others: Any) -
 
 
 def _run(
-    function: Callable[..., Any], queries: np.ndarray, others: list[jax.Array]
+    function: Callable[..., Any],
+    queries: tuple[np.ndarray, ...],
+    others: list[jax.Array],
 ) -> Iterator[tuple[Any, int]]:
-    size = min(_BLOCK, len(queries))
-    for start in range(0, len(queries), size):
-        places = np.minimum(np.arange(start, start + size), len(queries) - 1)
-        block = jnp.asarray(queries[places], jnp.float64)
-        yield function(block, *others), min(size, len(queries) - start)
+    count = len(queries[0])
+    size = min(_BLOCK, count)
+    for start in range(0, count, size):
+        places = np.minimum(np.arange(start, start + size), count - 1)
+        blocks = [jnp.asarray(query[places], jnp.float64) for query in queries]
+        yield function(*blocks, *others), min(size, count - start)
 
 
-def _squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return |a_i - b_j|^2, [N, M], about the centre of b: fewer digits cancel."""
-    centre = b.mean(0)
+def _squared_distances(
+    a: jax.Array, b: jax.Array, centre: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return |a_i - b_j|^2, [N, M], and bounds of their rounding noise.
+
+    The nearer the centre, of whatever set, the fewer digits cancel.
+    """
     a, b = a - centre, b - centre
     squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None]
     distances = squares - 2.0 * jnp.matmul(a, b.T, precision="highest")
-    # What is left of two equal vectors is rounding noise, and they are equal.
-    return jnp.where(distances > 1e-13 * squares, distances, 0.0)
+    noise = _ROUNDING * squares
+    # What is left of two equal vectors is noise, and they are equal.
+    return jnp.where(distances > noise, distances, 0.0), noise
+
+
+def _is_within(
+    a: jax.Array, b: jax.Array, radii: jax.Array, centre: jax.Array
+) -> jax.Array:
+    """Say which b_j lie at most a squared radius from a_i, or on that sphere.
+
+    A copy of an image lies exactly on spheres of its neighbours, and two roundings of
+    one distance must not decide that it is outside.
+    """
+    distances, noise = _squared_distances(a, b, centre)
+    return distances <= radii + 2 * noise
 
 
 @functools.partial(jax.jit, static_argnames="k")
 def _nearest(block: jax.Array, others: jax.Array, *, k: int) -> tuple:
     """Return the k smallest squared distances [B, k], rising, and where they are."""
-    distances = _squared_distances(block, others)
+    distances, _ = _squared_distances(block, others, others.mean(0))
     columns = jnp.arange(len(others))
     values, places = [], []
     for _ in range(k):  # k is small, and a sort of every row would take longer
@@ -151,6 +188,12 @@ def _nearest(block: jax.Array, others: jax.Array, *, k: int) -> tuple:
 @jax.jit
 def _count_balls(block: jax.Array, centres: jax.Array, radii: jax.Array) -> jax.Array:
     """Count the balls that each vector of a block lies in, [B]."""
-    # Two roundings of one distance may differ in their last digits.
-    within = _squared_distances(block, centres) <= radii * (1 + 1e-9)
-    return within.sum(1)
+    return _is_within(block, centres, radii, centres.mean(0)).sum(1)
+
+
+@jax.jit
+def _has_within(
+    centres: jax.Array, radii: jax.Array, others: jax.Array, centre: jax.Array
+) -> jax.Array:
+    """Say whether each ball of a block holds one of the others, [B]."""
+    return _is_within(centres, others, radii[:, None], centre).any(1)

@@ -67,6 +67,35 @@ def test_a_set_covers_itself_also_with_equal_images(clouds):
     assert density_coverage(real, real).coverage == 1.0
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("size", [3, 2048])
+def test_copies_lie_on_the_spheres_they_are_copies_of(monkeypatch, size, offset):
+    """Each score by an exhaustive search, where many a distance is a radius exactly.
+
+    Half of the samples are copies of data and some are drawn twice; the data are two
+    clusters, so that the two sets have centres far apart. Blocks of several sizes round
+    one distance in several ways.
+    """
+    monkeypatch.setattr(manifold, "_BLOCK", 7)
+    rng = np.random.default_rng(3)
+    real = rng.standard_normal((120, size)).astype(np.float32)
+    real[60:] += np.float32(1000.0)
+    fake = np.concatenate([real[:40], real[10:20], real[:30] + np.float32(0.3)])
+    real, fake = real + np.float32(offset), fake + np.float32(offset)
+    # Differences of float32 are exact in float64: these distances have no other error.
+    found = (*precision_recall(real, fake, k=3), *density_coverage(real, fake, k=3))
+    np.testing.assert_allclose(found, by_hand(real, fake, 3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("score", [precision_recall, density_coverage, nearest])
+def test_features_that_are_not_finite_are_refused(clouds, score):
+    broken = clouds[1].copy()
+    broken[7, 0] = np.nan
+    for pair in ((clouds[0], broken), (broken, clouds[0])):
+        with pytest.raises(UserError, match=r"1 of 130 images .* image 7;"):
+            score(*pair, k=3)
+
+
 def test_sets_far_apart_share_nothing(clouds):
     assert precision_recall(clouds[0], clouds[1] + 100) == (0.0, 0.0)
     assert density_coverage(clouds[0], clouds[1] + 100) == (0.0, 0.0)
