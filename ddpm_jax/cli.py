@@ -98,7 +98,7 @@ def _dispatch(
         )
     folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
     _use_compilation_cache()
-    # These import jax, which reads the environment: after it is set.
+    # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
@@ -133,9 +133,22 @@ def _dispatch(
 
 
 def _use_compilation_cache() -> None:
-    """Keep compiled programs between runs, where the user has not chosen a place."""
-    default = cache_folder("xla")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
+    """Keep all compiled programs between runs, where the user has not chosen otherwise.
+
+    JAX keeps those that took a second to compile. A run has a hundred small ones beside
+    them, which together take as long.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+    smallest = {
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in smallest.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
 
 
 def _use_all_cores(batch_size: int) -> None:
