@@ -1,7 +1,8 @@
 """The command line: flags in, one call into `commands`, an exit status out.
 
 Exit status: 0 done; 2 something the user can fix, said in one line; 128 + n saved and
-stopped by signal n (130 for Ctrl-C, 143 for SIGTERM); 1 a defect, with its traceback.
+stopped by signal n (130 for Ctrl-C, 143 for SIGTERM); 3 another process of the run was
+lost; 1 a defect, with its traceback.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddpm_jax import config as options
+from ddpm_jax import hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.files import cache_folder
 
@@ -77,15 +79,67 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
     )
+    _add_hosts(parser)
     known, overrides = parser.parse_known_args(argv)
     try:
-        return _dispatch(known.mode, known.config, known.workdir, overrides)
+        _start_hosts(known)
+        with hosts.as_one():
+            status = _dispatch(known.mode, known.config, known.workdir, overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        status = 2
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
-        return 130
+        status = 130
+    return hosts.end(status)
+
+
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+    """Add what runs of several processes are started with; see docs/clusters.md."""
+    group = parser.add_argument_group(
+        "several processes", "the same command on every host; see docs/clusters.md"
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the processes that SLURM, Open MPI, a TPU pod or Kubernetes started",
+    )
+    by_hand = {
+        "--coordinator": ("HOST:PORT", "by hand instead: where process 0 is reached"),
+        "--num-processes": ("N", "by hand: how many there are"),
+        "--process-id": ("I", "by hand: which this is, from 0"),
+        "--start-timeout": (
+            "SECONDS",
+            f"wait so long for all of them; {hosts.START_TIMEOUT} unless given",
+        ),
+        "--heartbeat-timeout": (
+            "SECONDS",
+            "silence after which a process is taken for lost; "
+            f"{hosts.HEARTBEAT_TIMEOUT} unless given",
+        ),
+    }
+    for flag, (value, what) in by_hand.items():
+        group.add_argument(flag, metavar=value, help=what)
+
+
+def _start_hosts(known: argparse.Namespace) -> None:
+    def whole(name: str) -> int | None:
+        text = getattr(known, name)
+        if text is None:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag}={text} is not a whole number.") from None
+
+    numbers = ("num_processes", "process_id", "start_timeout", "heartbeat_timeout")
+    _use_compilation_cache()
+    hosts.start(
+        detect=known.distributed,
+        coordinator=known.coordinator,
+        **{name: whole(name) for name in numbers},
+    )
 
 
 def _dispatch(
@@ -97,7 +151,6 @@ def _dispatch(
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
     folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
-    _use_compilation_cache()
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
@@ -159,6 +212,8 @@ def _use_all_cores(batch_size: int) -> None:
     configs/digits.py took 303 ms on one device and 166 ms on two. Where there is a GPU
     or TPU, CPU devices are not used, and this has no effect.
     """
+    if hosts.are_several():
+        return  # JAX has its devices by now: one, where nobody chose another number
     flags_of_xla = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device" in flags_of_xla:
         return
@@ -244,8 +299,8 @@ def _names(arguments: list[str]) -> list[str]:
         name = argument[2:].partition("=")[0]
         if not name.startswith("config."):
             raise UserError(
-                f"unknown flag --{name}; the flags are --mode, --config, --workdir and "
-                "--config.SECTION.NAME."
+                f"unknown flag --{name}; the flags are --mode, --config, --workdir, "
+                "--config.SECTION.NAME, and those of --help for several processes."
             )
         names.append(name.removeprefix("config."))
     return names

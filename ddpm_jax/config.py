@@ -22,6 +22,7 @@ def default() -> ConfigDict:
     config.model = _model()
     config.diffusion = _diffusion()
     config.training = _training()
+    config.mesh = _mesh()
     config.sample = _sample()
     config.edit = _edit()
     config.likelihood = _likelihood()
@@ -107,6 +108,16 @@ def _training() -> ConfigDict:
             "checkpoint_every": 5000,  # steps
             "keep_last": 3,  # checkpoints
             "keep_every": 100_000,  # steps: these checkpoints stay; 0 for none
+        }
+    )
+
+
+def _mesh() -> ConfigDict:
+    return ConfigDict(
+        {
+            # devices that share parameters, averages and optimiser state, a part each;
+            # 1: a copy on every device. It must divide the devices: docs/clusters.md
+            "fsdp": 1,
         }
     )
 

@@ -1,7 +1,15 @@
-"""The device mesh: rows of a batch spread over it, everything else replicated.
+"""The device mesh: rows of a batch spread over it, large parameters if asked.
 
-The same code serves the cores of a CPU, one GPU, and the chips of a TPU board.
+The mesh has two axes. A batch is spread over both. Over "data" everything else is
+replicated; over "fsdp" each large array is cut along one of its dimensions, so that a
+device holds a share of parameters, averages and optimiser state (fully sharded data
+parallelism; Rajbhandari et al. 2020, "ZeRO", stage 3). The communication is what jit
+makes of these shardings. The same code serves the cores of a CPU, one GPU, the chips of
+a TPU board, and many hosts.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,22 +18,90 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.errors import UserError
 
+# Smaller arrays, such as biases and the scales of normalisation, are not worth a
+# collective operation each.
+_MIN_SHARDED = 1024
 
-def data_mesh() -> Mesh:
-    """Lay all devices along one axis, "data"."""
-    return jax.make_mesh(
-        (jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
-    )
+Placement = Callable[[tuple[int, ...]], NamedSharding]
+"""From the shape of an array to where it lies."""
+
+
+def data_mesh(fsdp: int = 1) -> Mesh:
+    """Lay all devices, of all hosts, along two axes, "data" and "fsdp".
+
+    Args:
+        fsdp: how many devices share the parameters; "data" takes the rest.
+
+    Raises:
+        UserError: if that does not divide the devices.
+    """
+    count = jax.device_count()
+    if fsdp < 1 or count % fsdp:
+        fits = [str(n) for n in range(1, count + 1) if count % n == 0]
+        raise UserError(
+            f"config.mesh.fsdp={fsdp} does not divide the {count} device(s); use "
+            f"{' or '.join([', '.join(fits[:-1]), fits[-1]] if fits[1:] else fits)}."
+        )
+    auto = jax.sharding.AxisType.Auto
+    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), (auto, auto))
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """Shard the first axis of an array over the mesh."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Spread the first axis of an array over the whole mesh."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Keep a whole copy of an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> Placement:
+    """Cut large arrays over "fsdp", along their largest dimension that it divides."""
+    parts = mesh.shape["fsdp"]
+
+    def place(shape: tuple[int, ...]) -> NamedSharding:
+        fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
+        if parts == 1 or not fitting or np.prod(shape) < _MIN_SHARDED:
+            return replicated(mesh)
+        longest = max(fitting, key=lambda axis: (shape[axis], axis))
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+    return place
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """Say of every leaf of a tree where `sharded` puts it."""
+    return jax.tree.map(lambda leaf: sharded(mesh)(leaf.shape), tree)
+
+
+def gather_params(mesh: Mesh, params: Any) -> Any:
+    """Bring parameters whole to every device, inside a jitted function.
+
+    Said outright, and not left to the compiler, which might rather send the
+    activations to where the parameters lie.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return params
+    return jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+
+def shard_like_params(mesh: Mesh, tree: Any) -> Any:
+    """Leave each device its share of a tree, such as gradients, inside jit."""
+    if mesh.shape["fsdp"] == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
+
+
+def rows_of_host(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Return which rows of a batch lie on this host's devices, in rising order.
+
+    Asked of the mesh, since on some machines its order follows the wires between the
+    devices and not the numbers of the hosts.
+    """
+    places = rows(mesh).addressable_devices_indices_map((batch_size,))
+    every = np.arange(batch_size)
+    return np.unique(np.concatenate([every[index] for (index,) in places.values()]))
 
 
 def check_batch_size(name: str, batch_size: int, num_devices: int) -> None:
@@ -66,6 +142,18 @@ def wait_for_all_hosts(what: str) -> None:
     """Return when every host has come to the same place; at once if there is one."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def on_every_host(flag: bool) -> bool:
+    """Say whether something holds on every host; all have to ask."""
+    return bool(least_of_hosts(int(flag)))
+
+
+def least_of_hosts(count: int) -> int:
+    """Return the smallest of the hosts' numbers; all have to ask."""
+    if jax.process_count() == 1:
+        return count
+    return int(multihost_utils.process_allgather(np.int32(count)).min())
 
 
 def describe() -> str:

@@ -8,6 +8,7 @@ one kind of error, whatever it is that the libraries below stumble over.
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,8 @@ def cache_folder(*parts: str) -> Path:
 def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> None:
     """Make a file, and its folder; what was there before stays until it is whole.
 
+    Hosts that run a program together share its folders, and the first one writes.
+
     Args:
         path: where to.
         content: writes to the open file that it is given.
@@ -40,6 +43,8 @@ def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    if not _writes():
+        return
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -55,6 +60,13 @@ def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _writes() -> bool:
+    jax = sys.modules.get("jax")  # imported here, it would read the environment
+    return (
+        jax is None or not jax.distributed.is_initialized() or not jax.process_index()
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import gathered, replicated, round_up, rows, spread
+from ddpm_jax.devices import (
+    gather_params,
+    gathered,
+    replicated,
+    round_up,
+    rows,
+    spread,
+)
 from ddpm_jax.diffusion.denoisers import Denoiser
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.process import add_noise
@@ -64,7 +71,7 @@ def make_draw(
         x, film = generate(
             keys,
             sampler,
-            denoiser_of(params),
+            denoiser_of(gather_params(mesh, params)),
             x_init,
             levels,
             cond=None if labels is None else {"label": labels},
@@ -78,7 +85,7 @@ def make_draw(
     everywhere, by_row = replicated(mesh), rows(mesh)
     compiled = jax.jit(
         draw,
-        in_shardings=(everywhere, everywhere, by_row, by_row),
+        in_shardings=(None, everywhere, by_row, by_row),  # parameters as they lie
         out_shardings=(by_row, by_row, everywhere),
     )
 

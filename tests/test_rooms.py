@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BESIDE = {"models", "data", "images", "plots", "devices", "config", "files"}
+BESIDE = {"models", "data", "images", "plots", "devices", "hosts", "config", "files"}
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     **{room: {"diffusion", "images", "devices", "files"} for room in USERS},
     "build": {"diffusion"} | BESIDE | USERS,
     "commands": {"diffusion", "build"} | BESIDE | USERS,
-    "cli": {"commands", "config", "files"},
+    "cli": {"commands", "config", "files", "hosts"},
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)

@@ -4,7 +4,7 @@ No other room sees a config, a flag or a string that selects behaviour. `check` 
 what cannot work, before anything is compiled.
 """
 
-from ddpm_jax.build.checks import check, check_batch
+from ddpm_jax.build.checks import check, check_batch, mesh
 from ddpm_jax.build.editing import TASKS as EDITS
 from ddpm_jax.build.editing import check_edit
 from ddpm_jax.build.editing import task as edit_task
@@ -70,6 +70,7 @@ __all__ = [
     "likelihood_key",
     "likelihood_methods",
     "measure",
+    "mesh",
     "model",
     "network",
     "num_classes",

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
@@ -11,7 +12,7 @@ from ddpm_jax.build.guidance import check_guidance
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import levels, sample_labels
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.devices import check_batch_size
+from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import check_geometry
 from ddpm_jax.training.ema import MAX_STD
@@ -41,6 +42,15 @@ def check_batch(config: ConfigDict) -> None:
     check_batch_size(
         "config.training.batch_size", config.training.batch_size, jax.device_count()
     )
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """Lay out the devices at hand as the config says.
+
+    Raises:
+        UserError: if they cannot be laid out so.
+    """
+    return data_mesh(config.mesh.fsdp)
 
 
 def _check_names(config: ConfigDict) -> None:

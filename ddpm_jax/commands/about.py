@@ -17,9 +17,10 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
-# What is asked of a model, and where its data lie, is no part of the model or its run.
+# What is asked of a model, on which devices, and where its data lie, is no part of the
+# model or its run.
 FREE_OPTIONS = (
-    *("sample.", "edit.", "likelihood.", "evaluate.", "features."),
+    *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "mesh."),
     "data.data_dir",
 )
 
@@ -35,6 +36,7 @@ def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
             "logsnr": _logsnr_probe(cfg),
         },
         "num_devices": jax.device_count(),
+        "mesh": config.to_json(cfg)["mesh"],
         "versions": {
             "ddpm_jax": ddpm_jax.__version__,
             **{name: packages.version(name) for name in ("jax", "flax", "optax")},
@@ -118,12 +120,14 @@ def usable_step(
 def trained_config(workdir: Path) -> ConfigDict:
     """Read the config that a workdir's model was trained with, touching no device.
 
+    But not its mesh: the devices are others now.
+
     Raises:
         UserError: if the workdir holds no model, or one of a newer version.
     """
     stored = _any_metadata(workdir)
     try:
-        return config.from_json(stored["config"])
+        return config.from_json({**stored["config"], "mesh": {}})
     except UserError as error:
         version = stored.get("versions", {}).get("ddpm_jax", "of another version")
         raise UserError(

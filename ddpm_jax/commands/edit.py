@@ -15,7 +15,15 @@ from tqdm import tqdm
 from ddpm_jax import build, config, data, files, images
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.model import Trained, make_folder, open_model
-from ddpm_jax.devices import describe, replicated, round_up, rows
+from ddpm_jax.devices import (
+    describe,
+    gather_params,
+    gathered,
+    replicated,
+    round_up,
+    rows,
+    spread,
+)
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 
@@ -169,15 +177,16 @@ def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run the task in batches of one size; shown, result and film in uint8."""
-    everywhere, by_row = replicated(trained.mesh), rows(trained.mesh)
+    mesh = trained.mesh
+    everywhere, by_row = replicated(mesh), rows(mesh)
     task = build.edit_task(cfg, mode, trained.unet)
 
     def work(params: Any, key: jax.Array, noise: jax.Array, given: Rows) -> tuple:
-        edited = task(params, image_keys(key, noise), given)
+        edited = task(gather_params(mesh, params), image_keys(key, noise), given)
         finite = jnp.isfinite(edited.x).all(axis=(1, 2, 3))
         return tuple(map(images.to_uint8, edited)), finite
 
-    compiled = jax.jit(work, in_shardings=(everywhere, everywhere, by_row, by_row))
+    compiled = jax.jit(work, in_shardings=(None, everywhere, by_row, by_row))
     count = len(noise)
     size = round_up(min(cfg.sample.batch_size, count))
     done = []
@@ -185,19 +194,25 @@ def _run(
         for start in range(0, count, size):
             # The last batch is filled up, so that one program serves.
             index = np.minimum(np.arange(start, start + size), count - 1)
-            batch = {name: value[index] for name, value in given.items()}
-            (shown, x, film), finite = compiled(
-                trained.params, build.sample_key(cfg), noise[index], batch
+            batch = {
+                name: spread(value[index], by_row) for name, value in given.items()
+            }
+            made, finite = compiled(
+                trained.params,
+                build.sample_key(cfg),
+                spread(noise[index], by_row),
+                batch,
             )
+            shown, x, film = map(gathered, made)
             real = min(size, count - start)
-            if not np.asarray(finite)[:real].all():
+            if not gathered(finite)[:real].all():
                 raise UserError(
                     f"an image among {start} to {start + real - 1} is not finite; use "
                     "a smaller config.edit.weight, or another method."
                 )
             done.append((shown[:real], x[:real], film[:, :real]))
             bar.update(real)
-    shown, x, film = zip(*jax.device_get(done), strict=True)
+    shown, x, film = zip(*done, strict=True)
     return np.concatenate(shown), np.concatenate(x), np.concatenate(film, axis=1)
 
 

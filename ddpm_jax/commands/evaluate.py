@@ -39,7 +39,7 @@ from ddpm_jax.commands.likelihood import likelihood, likelihood_folder
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.summary import summarise
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import describe
+from ddpm_jax.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
 from ddpm_jax.evaluation.manifold import nearest
@@ -77,6 +77,7 @@ def evaluate(cfg: ConfigDict, workdir: Path) -> int:
         except Interrupted as stop:
             print("Interrupted; saved. The same command goes on from here.")
             return stop.args[0] if stop.args else 128 + interrupted()
+    wait_for_all_hosts("the rows")
     summarise(workdir)
     return 0
 
@@ -144,7 +145,7 @@ def _evaluate_set(
     folder = workdir / "evaluation" / one.name
     seen = folder / extraction.folder_name(judge.features)
     path = seen / f"scores_{judge.target.name}.json"
-    if path.exists():
+    if on_every_host(path.exists()):
         row = json.loads(path.read_text())
         if set(names) <= set(row["asked"]):
             return row

@@ -18,7 +18,7 @@ from ddpm_jax import data, files
 from ddpm_jax.commands import parts
 from ddpm_jax.commands.image_sets import progress
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import round_up
+from ddpm_jax.devices import least_of_hosts, on_every_host, round_up
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
 from ddpm_jax.evaluation.features import Extract, Features, Outputs, check_images
@@ -63,10 +63,10 @@ def features_of(
     """
     about = provenance(source, features)
     parts.check_settings(folder, about)
-    if (folder / _FEATURES).exists():
+    if on_every_host((folder / _FEATURES).exists()):
         return _read(folder / _FEATURES)
     total, size = len(source), round_up(batch_size)
-    done = parts.num_done(folder, _PARTS)
+    done = least_of_hosts(parts.num_done(folder, _PARTS))
     with progress("looking", total, done) as bar:
         while done < total and not interrupted():
             places = np.minimum(np.arange(done, done + size), total - 1)

@@ -18,11 +18,10 @@ from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import (
     check_batch_size,
-    data_mesh,
     describe,
     replicated,
     rows,
-    spread,
+    rows_of_host,
 )
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, extract
@@ -46,6 +45,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     source, test, held_out = _splits(cfg)
     info = build.data_info(source)
     of.check_features(cfg, info)
+    build.mesh(cfg)
     check_batch_size(
         "config.features.batch_size", cfg.features.batch_size, jax.device_count()
     )
@@ -158,7 +158,7 @@ def _train(
     source: data.Dataset,
     interrupted: Any,
 ) -> TrainState:
-    options, mesh = cfg.features, data_mesh()
+    options, mesh = cfg.features, build.mesh(cfg)
     optimizer = of.classify_optimizer(cfg)
     step = make_train_step(
         of.classify_objective(cfg, net),
@@ -175,11 +175,17 @@ def _train(
         flush=True,
     )
     key, by_row = of.classify_key(cfg), rows(mesh)
-    stream = data.iterate(data.batches(source, options.batch_size, seed=cfg.seed))
+    mine = rows_of_host(mesh, options.batch_size)
+    stream = data.iterate(
+        data.batches(source, options.batch_size, seed=cfg.seed, rows=mine)
+    )
     bar = tqdm(total=options.num_steps, unit="step", disable=None, dynamic_ncols=True)
     with bar:
         for number, batch in zip(range(1, options.num_steps + 1), stream, strict=False):
-            on_devices = {name: spread(leaf, by_row) for name, leaf in batch.items()}
+            on_devices = {
+                name: jax.make_array_from_process_local_data(by_row, leaf)
+                for name, leaf in batch.items()
+            }
             state, metrics = step(state, key, on_devices)
             bar.update()
             if number % options.report_every == 0 or number == options.num_steps:

@@ -22,6 +22,7 @@ from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.sample import draw_of, sample_folder
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
+from ddpm_jax.devices import least_of_hosts, on_every_host
 from ddpm_jax.errors import UserError
 
 _SAMPLES = "samples.npz"
@@ -100,11 +101,11 @@ def _drawn(
 ) -> data.Dataset | None:
     info = find_model(cfg, workdir).info
     labels, names = build.sample_labels(cfg, info), info.label_names
-    if (folder / _SAMPLES).exists():
+    if on_every_host((folder / _SAMPLES).exists()):
         return _in_memory(folder.name, *read_npz(folder / _SAMPLES), names)
     parts.check_settings(folder, model)
     total = cfg.sample.num_images
-    done = parts.num_done(folder, _DRAWN)
+    done = least_of_hosts(parts.num_done(folder, _DRAWN))
     trained = open_model(cfg, workdir)
     draw = draw_of(cfg, trained.info, trained.unet, trained.mesh)
     with progress("drawing", total, done) as bar:

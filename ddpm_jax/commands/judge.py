@@ -9,11 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import data
+from ddpm_jax import build, data
 from ddpm_jax.commands import extraction
 from ddpm_jax.commands.image_sets import ImageSet, open_split
 from ddpm_jax.commands.model import make_folder
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Extract, Features, Outputs, make_extract
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
@@ -93,7 +92,7 @@ def appoint(
         Interrupted: by the user.
         UserError: its images cannot be read, or are not such as the network takes.
     """
-    run = make_extract(features, data_mesh())
+    run = make_extract(features, build.mesh(cfg))
     reference = target.published
     if reference is None:
         folder = make_folder(extraction.reference_folder(target.real, features))

@@ -27,7 +27,18 @@ from ddpm_jax.commands import parts
 from ddpm_jax.commands.model import Trained, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import describe, replicated, round_up, rows
+from ddpm_jax.devices import (
+    describe,
+    gather_params,
+    gathered,
+    least_of_hosts,
+    on_every_host,
+    replicated,
+    round_up,
+    rows,
+    spread,
+    wait_for_all_hosts,
+)
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.loop import catch_interrupts
 
@@ -50,7 +61,7 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
             folder = make_folder(likelihood_folder(cfg, workdir, trained.step, method))
-            if not (folder / files.RESULT).exists():
+            if not on_every_host((folder / files.RESULT).exists()):
                 run = _Run(cfg, trained, source, folder, method)
                 done = _advance(run, interrupted)
                 if done < run.num_images:
@@ -60,6 +71,7 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
                     )
                     return 128 + interrupted()
                 files.finish(folder, _about(run), build.bound_times(cfg))
+                wait_for_all_hosts(f"the result in {folder}")
             print(files.spell(json.loads((folder / files.RESULT).read_text())))
             print(f"Files: {folder}/")
     return 0
@@ -156,7 +168,7 @@ def _about(run: _Run) -> dict[str, Any]:
 def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
     """Measure batch after batch; return how many images are done."""
     parts.check_settings(run.folder, _about(run))
-    done = parts.num_done(run.folder, files.PARTS)
+    done = least_of_hosts(parts.num_done(run.folder, files.PARTS))
     started = f", going on after {done}" if done else ""
     print(
         f"{run.method}: {run.num_images} images of {run.source.name} "
@@ -164,11 +176,12 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
         f"{describe()}{started}.",
         flush=True,
     )
-    unet = build.model(run.cfg, run.trained.info)
-    everywhere, by_row = replicated(run.trained.mesh), rows(run.trained.mesh)
+    unet, mesh = build.model(run.cfg, run.trained.info), run.trained.mesh
+    measure = build.measure(run.cfg, unet, run.method)
+    everywhere, by_row = replicated(mesh), rows(mesh)
     evaluate = jax.jit(
-        build.measure(run.cfg, unet, run.method),
-        in_shardings=(everywhere, everywhere, by_row, by_row, by_row),
+        lambda params, *rest: measure(gather_params(mesh, params), *rest),
+        in_shardings=(None, everywhere, by_row, by_row, by_row),
         out_shardings=by_row,
     )
     bar = tqdm(
@@ -196,10 +209,14 @@ def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.nda
     indices = np.arange(start, start + size)
     batch = gather(run.source, np.minimum(indices, run.num_images - 1))
     labels = batch["label"] if run.cfg.model.class_conditional else None
-    key = build.likelihood_key(run.cfg)
+    key, by_row = build.likelihood_key(run.cfg), rows(run.trained.mesh)
+    given = [
+        None if part is None else spread(part, by_row)
+        for part in (indices, batch["image"], labels)
+    ]
     with jax.default_matmul_precision("highest"):
-        result = evaluate(run.trained.params, key, indices, batch["image"], labels)
-    result = {name: np.asarray(leaf)[:count] for name, leaf in result.items()}
+        result = evaluate(run.trained.params, key, *given)
+    result = {name: gathered(leaf)[:count] for name, leaf in result.items()}
     for name, leaf in result.items():
         if not np.isfinite(leaf).all():
             raise UserError(

@@ -17,7 +17,7 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.devices import data_mesh, replicated
+from ddpm_jax.devices import sharded
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training import checkpoints as store
@@ -32,7 +32,7 @@ class Trained:
         about: the checkpoint's metadata.
         info: what the model knows of its data.
         unet: the network.
-        params: its parameters, a copy on every device.
+        params: its parameters, on all devices.
         described: which parameters these are, for a person to read.
         mesh: the devices.
     """
@@ -84,9 +84,9 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
         UserError: as `find_model`, or if the parameters are damaged.
     """
     step, about, info = find_model(cfg, workdir)
-    mesh = data_mesh()
+    mesh = build.mesh(cfg)
     params, which = load_parameters(
-        cfg, workdir, step, sharding=replicated(mesh), report=_tell
+        cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
     described = f"the {which} parameters of step {step:,}"
     return Trained(step, about, info, build.model(cfg, info), params, described, mesh)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from ddpm_jax.devices import Placement, spread
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.ema import Profile, posthoc_weights, reconstruct
@@ -59,7 +60,7 @@ def load_parameters(
     workdir: Path,
     step: int,
     *,
-    sharding: jax.sharding.Sharding | None = None,
+    placement: Placement | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Parameters:
     """Read the parameters that `config.sample` asks for, compiling nothing.
@@ -68,16 +69,16 @@ def load_parameters(
         cfg: `sample.ema` and `sample.ema_std` choose.
         workdir: folder of the run.
         step: the checkpoint; an average built after training ends at this step.
-        sharding: where to put every leaf; None means the first device.
+        placement: where to put a leaf of a shape; None means the first device.
         report: called with a line for what the user should know.
 
     Raises:
         UserError: if they are damaged, or the run did not keep what they are built on.
     """
     if cfg.sample.ema and cfg.sample.ema_std is not None:
-        return _averaged_after_training(cfg, workdir, step, sharding, report)
+        return _averaged_after_training(cfg, workdir, step, placement, report)
     tree = store.restore_params(
-        workdir, ema=cfg.sample.ema, step=step, sharding=sharding
+        workdir, ema=cfg.sample.ema, step=step, placement=placement
     )
     return Parameters(tree, "averaged (EMA)" if cfg.sample.ema else "raw")
 
@@ -86,7 +87,7 @@ def _averaged_after_training(
     cfg: ConfigDict,
     workdir: Path,
     step: int,
-    sharding: jax.sharding.Sharding | None,
+    placement: Placement | None,
     report: Callable[[str], None],
 ) -> Parameters:
     about = store.read_metadata(workdir, step)
@@ -101,7 +102,14 @@ def _averaged_after_training(
             steps.remove(damage.step)
             report(f"note: {damage.reason} It is left out of the average.")
         else:
-            return Parameters(jax.device_put(tree, sharding), description)
+            return Parameters(_put(tree, placement), description)
+
+
+def _put(tree: Any, placement: Placement | None) -> Any:
+    """Put arrays that every host holds where they belong."""
+    if placement is None:
+        return jax.device_put(tree)
+    return jax.tree.map(lambda leaf: spread(leaf, placement(leaf.shape)), tree)
 
 
 def _build(

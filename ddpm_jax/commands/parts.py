@@ -52,7 +52,7 @@ def num_done(folder: Path, kind: str) -> int:
         if start == done and _is_whole(path, end - start):
             done = end
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another host may be quicker
     return done
 
 
@@ -70,6 +70,7 @@ def load_parts(folder: Path, kind: str) -> dict[str, np.ndarray]:
     Raises:
         UserError: a part cannot be read.
     """
+    wait_for_all_hosts(f"all parts of {folder}/{kind}")
     stored = []
     for path in _stored(folder, kind):
         try:

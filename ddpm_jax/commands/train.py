@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data, files, plots
+from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.parameters import check_tracks
@@ -24,11 +24,19 @@ from ddpm_jax.commands.sample import (
     sample_folder,
     save_forward_film,
 )
-from ddpm_jax.devices import data_mesh, describe, replicated, rows
+from ddpm_jax.devices import (
+    describe,
+    on_every_host,
+    rows,
+    rows_of_host,
+    shardings,
+    spread,
+    wait_for_all_hosts,
+)
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.log import open_log, read_metrics
+from ddpm_jax.training.log import open_log, quiet_log, read_metrics
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
@@ -57,6 +65,7 @@ class Run:
     unet: UNet
     optimizer: optax.GradientTransformation
     mesh: Mesh
+    placed: TrainState  # where each leaf of the state lies
 
 
 def train(cfg: ConfigDict, workdir: Path) -> int:
@@ -72,6 +81,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     source = build.dataset(cfg)
     info = build.data_info(source)
     build.check(cfg, info)
+    mesh = build.mesh(cfg)
     build.check_batch(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
     _check_workdir(cfg, workdir)
@@ -84,22 +94,24 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         source,
         cfg.training.batch_size,
         seed=cfg.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=rows_of_host(mesh, cfg.training.batch_size),
     )
     _write_config(cfg, workdir)
     unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
-    run = Run(cfg, info, workdir, unet, optimizer, data_mesh())
-    with store.open_checkpoints(
+    abstract = jax.eval_shape(lambda: _fresh(cfg, unet, info, optimizer))
+    run = Run(cfg, info, workdir, unet, optimizer, mesh, shardings(mesh, abstract))
+    opened = store.open_checkpoints(
         workdir,
         keep_last=cfg.training.keep_last,
         keep_every=cfg.training.keep_every or None,
-    ) as checkpoints:
-        state = _start_or_resume(run, checkpoints)
+    )
+    with opened as checkpoints, hosts.as_one():
+        state = _start_or_resume(run, checkpoints, abstract)
         _announce(run, source, int(state.step), state.params)
         save_forward_film(cfg, source, workdir)
         state, signal_number = _advance(run, state, stream, checkpoints)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
+    wait_for_all_hosts("the last checkpoint")
     _plot_loss(workdir)
     if signal_number:
         print(
@@ -121,7 +133,7 @@ def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
         _plot_loss(workdir)
     folder = sample_folder(cfg, workdir, steps)
-    if (folder / "grid.png").exists():
+    if on_every_host((folder / "grid.png").exists()):
         print(
             f"{workdir} is finished: {steps} steps. Its pictures are in {folder}. "
             "Nothing to do."
@@ -172,23 +184,47 @@ def _write_config(cfg: ConfigDict, workdir: Path) -> None:
 # --- The run --------------------------------------------------------------------------
 
 
-def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
-    def fresh() -> TrainState:
-        return init_state(
-            build.init_params(run.cfg, run.unet, run.info),
-            run.optimizer,
-            memory=build.time_sampler(run.cfg).init(),
-            num_tracks=len(run.cfg.training.ema_stds),
-        )
-
-    everywhere = replicated(run.mesh)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(fresh),
+def _fresh(
+    cfg: ConfigDict,
+    unet: UNet,
+    info: DataInfo,
+    optimizer: optax.GradientTransformation,
+    params: Any = None,
+) -> TrainState:
+    return init_state(
+        build.init_params(cfg, unet, info) if params is None else params,
+        optimizer,
+        memory=build.time_sampler(cfg).init(),
+        num_tracks=len(cfg.training.ema_stds),
     )
-    restored = store.restore_latest(checkpoints, abstract)
+
+
+def _start(run: Run) -> TrainState:
+    """Draw the parameters on one device, as ever, and put the state where it belongs.
+
+    Drawn over several devices they might be rounded in another way.
+    """
+    drawn = build.init_params(run.cfg, run.unet, run.info)
+    params = jax.tree.map(
+        lambda leaf, place: spread(np.asarray(leaf), place), drawn, run.placed.params
+    )
+    rest = (run.cfg, run.unet, run.info, run.optimizer)
+    return jax.jit(lambda p: _fresh(*rest, p), out_shardings=run.placed)(params)
+
+
+def _start_or_resume(
+    run: Run, checkpoints: store.Checkpoints, abstract: TrainState
+) -> TrainState:
+    wanted = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        abstract,
+        run.placed,
+    )
+    restored = store.restore_latest(checkpoints, wanted)
     if restored is None:
-        return jax.device_put(fresh(), everywhere)
+        return _start(run)
     state, step, stored = restored
     was, now = stored["data"]["fingerprint"], run.info.fingerprint
     if was != now:
@@ -197,12 +233,19 @@ def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
             f"now {now}); restore them, or use another --workdir."
         )
     # Older versions did not note it; that is no reason to refuse their runs.
-    num_devices = jax.device_count()
-    num_before = stored.get("num_devices", num_devices)
-    if num_before != num_devices:
+    now = (jax.device_count(), run.cfg.mesh.fsdp)
+    before = (
+        stored.get("num_devices", now[0]),
+        stored.get("mesh", {}).get("fsdp", 1),
+    )
+    if before != now:
+        was, is_now = (
+            f"{count} device(s)" + (f" (fsdp={fsdp})" if fsdp > 1 else "")
+            for count, fsdp in (before, now)
+        )
         print(
-            f"note: {num_before} device(s) so far, {num_devices} now; sums over a "
-            "batch are rounded in another order from here on.",
+            f"note: {was} so far, {is_now} now; sums over a batch are rounded in "
+            "another order from here on.",
             file=sys.stderr,
         )
     return state
@@ -241,10 +284,12 @@ def _advance(
         store.save(checkpoints, state, description)
 
     hooks = [Hook(options.checkpoint_every, save, when_stopped=True)]
-    log = open_log(
-        run.workdir, start=start, num_steps=options.num_steps, learning_rate=rate
-    )
-    with log as log, catch_interrupts() as interrupted:
+    log = quiet_log()
+    if jax.process_index() == 0:
+        log = open_log(
+            run.workdir, start=start, num_steps=options.num_steps, learning_rate=rate
+        )
+    with log as log, catch_interrupts(start) as interrupted:
         if options.sample_every:
             preview = make_preview(
                 cfg, run.info, run.unet, run.mesh, run.workdir, log.image
@@ -258,8 +303,9 @@ def _advance(
                 ema_target=options.ema_decay,
                 mesh=run.mesh,
                 ema_stds=tuple(options.ema_stds),
+                placed=run.placed,
             ),
-            _onto_devices(data.iterate(stream, start), run.mesh),
+            _onto_devices(_read(stream, start), run.mesh),
             build.train_key(cfg),
             num_steps=options.num_steps,
             report_every=options.report_every,
@@ -277,6 +323,16 @@ def _all_finite(params: Any) -> jax.Array:
     """Say whether every parameter is: a finite loss may still have overflowed them."""
     leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     return jnp.stack(leaves).all()
+
+
+def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """Read the batches; what one host of several cannot read ends the run there."""
+    try:
+        yield from data.iterate(stream, start)
+    except UserError as error:
+        if jax.process_count() > 1:
+            hosts.leave(error)  # the others are in the middle of a step
+        raise
 
 
 def _onto_devices(

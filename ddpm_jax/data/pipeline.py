@@ -74,8 +74,7 @@ def batches(
     seed: int,
     shuffle: bool = True,
     drop_remainder: bool = False,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
     max_bytes: int = MAX_BYTES,
 ):
     """Return the endless training stream: `stream[step]` is the batch of that step.
@@ -93,20 +92,19 @@ def batches(
         seed: Any whole number from 0 to 2**64 - 1; the order depends on it alone.
         shuffle: False gives file order, epoch after epoch.
         drop_remainder: See above.
-        process_index: Which of the hosts this is; host p reads rows p B/P to
-            (p + 1) B/P of each batch, in that order.
-        process_count: P, the number of hosts.
+        rows: int [R], which rows of each batch this host reads, in this order; None
+            for all of them. What others read is not touched here.
         max_bytes: Decode into memory up to this many bytes of pixels.
 
     Returns:
-        A `grain.MapDataset` of {"image": uint8 [B/P, H, W, C], "label": int32 [B/P]},
+        A `grain.MapDataset` of {"image": uint8 [R, H, W, C], "label": int32 [R]},
         without "label" if the data set has none.
 
     Raises:
-        UserError: The batch cannot be divided over the hosts, or is larger than an
-            epoch that drops its remainder.
+        UserError: The batch is empty, or larger than an epoch that drops its
+            remainder.
     """
-    _check(batch_size, seed, process_index, process_count)
+    _check(batch_size, seed)
     count = len(dataset)
     epoch_length = count - count % batch_size if drop_remainder else count
     if epoch_length == 0:
@@ -118,8 +116,7 @@ def batches(
 
     if dataset.num_bytes <= max_bytes:
         dataset = decoded(dataset)
-    rows = batch_size // process_count
-    mine = slice(process_index * rows, (process_index + 1) * rows)
+    mine = slice(None) if rows is None else rows
     indices_of = functools.partial(
         batch_indices,
         batch_size=batch_size,
@@ -131,16 +128,9 @@ def batches(
     return steps.map(lambda step: gather(dataset, indices_of(step)[mine]))
 
 
-def _check(batch_size, seed, process_index, process_count):
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size={batch_size} is not a positive multiple of the "
-            f"{process_count} processes; change it."
-        )
-    if not 0 <= process_index < process_count:
-        raise UserError(
-            f"process_index={process_index} is not in 0..{process_count - 1}."
-        )
+def _check(batch_size, seed):
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size} is too small; use 1 or more.")
     if not 0 <= seed < 2**64:
         raise UserError(f"seed={seed} is out of range; use 0 to 2**64 - 1.")
 

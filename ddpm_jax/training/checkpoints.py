@@ -29,6 +29,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ddpm_jax.devices import wait_for_all_hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.integrity import (
     FORMAT,
@@ -214,7 +215,7 @@ def restore_latest(
             continue
         for bad, reason in damaged.items():
             place = _set_aside(folder / str(bad))
-            report(
+            report(  # lines of all hosts but the first go nowhere
                 f"checkpoint {folder / str(bad)} is damaged ({reason}); "
                 f"moved to {place}, continuing from step {step}."
             )
@@ -280,9 +281,13 @@ def _restore_state(
 
 def _set_aside(directory: Path) -> Path:
     folder = directory.parents[1] / _DAMAGED_FOLDER
-    folder.mkdir(exist_ok=True)
     place, copy = folder / directory.name, 0
     while place.exists():
         copy += 1
         place = folder / f"{directory.name}-{copy}"
-    return directory.rename(place)
+    wait_for_all_hosts(f"a name for {directory}")
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
+        directory.rename(place)
+    wait_for_all_hosts(f"{directory} set aside")
+    return place

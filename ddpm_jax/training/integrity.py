@@ -4,6 +4,10 @@ A folder `<step>/` holds one Orbax tree for each item and `metadata/metadata.jso
 record: for every leaf of every item its dtype, shape and checksum, and a SHA-256 digest
 of the record itself. Reading goes record first, then trees, and either returns what was
 saved or raises `DamageError`.
+
+On several hosts each reads its own part of an array and all of them take part in every
+call here; they agree on what is damaged, since one that gave up alone would leave the
+others waiting.
 """
 
 import gc
@@ -18,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from ddpm_jax.devices import on_every_host
 from ddpm_jax.errors import UserError
 
 FORMAT = 1
@@ -138,8 +143,10 @@ def restore_item(
     """
     abstract = jax.tree.map(_place, abstract)
     failure = None
+    alone = _reading_alone()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             tree = checkpointer.restore(
                 directory / name, args=ocp.args.StandardRestore(abstract)
             )
@@ -147,7 +154,8 @@ def restore_item(
         raise  # says something about this machine, nothing about the checkpoint
     except Exception as error:  # Orbax lets through whatever its parts raise
         failure = first_line(error)
-    if failure is not None:
+    if not on_every_host(failure is None):
+        failure = failure or "another host could not read it"
         _drop_unfinished_reads()
         raise DamageError(f"{name}: {failure}")
     sums, saved = checksums(tree), record["checksums"][name]
@@ -155,6 +163,14 @@ def restore_item(
     if wrong:
         raise DamageError(f"{name}: {wrong[0]} is not what was saved")
     return tree
+
+
+def _reading_alone() -> ocp.options.MultiprocessingOptions:
+    """Have Orbax read without waiting for other hosts, which may have failed to."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"read-{me}"
+    )
 
 
 def _drop_unfinished_reads() -> None:

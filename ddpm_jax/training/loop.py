@@ -6,6 +6,7 @@ saved, so that no checkpoint ever holds the result of a non-finite step.
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.objective import NUM_QUARTILES
@@ -172,16 +174,24 @@ def _summarise(step: int, window: list[dict], images_per_second: float) -> Repor
 
 
 @contextmanager
-def catch_interrupts() -> Iterator[Callable[[], int]]:
+def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
     """Turn SIGINT and SIGTERM into a question the loop asks between steps.
+
+    Args:
+        start: how many steps are done; on several hosts, the same on all.
 
     Yields:
         A function that returns the number of the signal that came, or 0. A second
-        signal of the same kind acts as it would have without this.
+        signal of the same kind acts as it would have without this. On several hosts
+        all of them ask after each step, and get the same answer at the same step.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0  # Python delivers signals to the main thread alone
+        return
+    if jax.process_count() > 1:
+        with _interrupt_as_terminate():
+            yield _agreed(start)
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -198,3 +208,35 @@ def catch_interrupts() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _agreed(start: int) -> Callable[[], int]:
+    """Ask whether all hosts stop here, because one of them or all were told to.
+
+    JAX's runtime takes SIGTERM itself. It tells the other hosts in the background, and
+    they agree on the step after the last that any of them has begun; to ask is to read
+    a number, with no communication.
+    """
+    asked, came = start, False
+
+    def stopped() -> int:
+        nonlocal asked, came
+        if not came:
+            asked += 1
+            came = multihost_utils.reached_preemption_sync_point(asked)
+        return signal.SIGTERM if came else 0
+
+    return stopped
+
+
+@contextmanager
+def _interrupt_as_terminate() -> Iterator[None]:
+    """Pass Ctrl-C on as the signal that the runtime listens to."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(
+        signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

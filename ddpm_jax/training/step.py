@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import replicated, rows
+from ddpm_jax.devices import gather_params, replicated, rows, shard_like_params
 from ddpm_jax.training.ema import gamma_from_std, update_track
 from ddpm_jax.training.objective import Batch, Objective
 from ddpm_jax.training.state import TrainState
@@ -111,8 +111,9 @@ def make_train_step(
     ema_target: float,
     mesh: Mesh,
     ema_stds: tuple[float, ...] = (),
+    placed: Any = None,
 ) -> TrainStep:
-    """Compile-ready step over a mesh: batch by rows, state replicated and donated.
+    """Compile-ready step over a mesh: batch by rows, state donated.
 
     Args:
         objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
@@ -120,6 +121,8 @@ def make_train_step(
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
         ema_stds: sigma_rel of each further average in `state.tracks`.
+        placed: the sharding of each leaf of the state, from `devices.shardings`; None
+            if the state is replicated.
 
     Returns:
         (state, key, batch) -> (state, metrics). The key is that of the run: the step
@@ -132,8 +135,9 @@ def make_train_step(
     ) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(key, state.step)
         gradient, (metrics, memory) = jax.grad(objective, has_aux=True)(
-            state.params, key, batch, state.memory
+            gather_params(mesh, state.params), key, batch, state.memory
         )
+        gradient = shard_like_params(mesh, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, ema_target)
@@ -151,7 +155,7 @@ def make_train_step(
     everywhere = replicated(mesh)
     return jax.jit(
         train_step,
-        in_shardings=(everywhere, everywhere, rows(mesh)),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(placed or everywhere, everywhere, rows(mesh)),
+        out_shardings=(placed or everywhere, everywhere),
         donate_argnums=0,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from ddpm_jax.devices import Placement
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.integrity import DamageError, read_record, restore_item
 
@@ -69,7 +70,7 @@ def restore_params(
     *,
     ema: bool = True,
     step: int | None = None,
-    sharding: jax.sharding.Sharding | None = None,
+    placement: Placement | None = None,
 ) -> Any:
     """Restore the parameters alone, with no knowledge of model or optimiser.
 
@@ -78,7 +79,7 @@ def restore_params(
         ema: the exponential moving average, which is what samples should be drawn
             with; False gives the raw parameters.
         step: which checkpoint; None means the newest.
-        sharding: where to put every leaf; None means the first device.
+        placement: where to put a leaf of a shape; None means the first device.
 
     Returns:
         Nested dictionaries of arrays, every leaf verified.
@@ -86,7 +87,7 @@ def restore_params(
     Raises:
         UserError: there is no such checkpoint, or it is damaged.
     """
-    return _restore_tree(workdir, "ema_params" if ema else "params", step, sharding)
+    return _restore_tree(workdir, "ema_params" if ema else "params", step, placement)
 
 
 def restore_track(
@@ -94,7 +95,7 @@ def restore_track(
     index: int,
     *,
     step: int | None = None,
-    sharding: jax.sharding.Sharding | None = None,
+    placement: Placement | None = None,
 ) -> Any:
     """Restore one of the further averages alone.
 
@@ -102,7 +103,7 @@ def restore_track(
         workdir: folder of the run.
         index: position in `TrainState.tracks`.
         step: which checkpoint; None means the newest.
-        sharding: where to put every leaf; None means the first device.
+        placement: where to put a leaf of a shape; None means the first device.
 
     Returns:
         Nested dictionaries of arrays, every leaf verified.
@@ -110,14 +111,14 @@ def restore_track(
     Raises:
         UserError: there is no such checkpoint or average, or it is damaged.
     """
-    return _restore_tree(workdir, f"track_{index}", step, sharding)
+    return _restore_tree(workdir, f"track_{index}", step, placement)
 
 
 def _restore_tree(
     workdir: str | Path,
     name: str,
     step: int | None,
-    sharding: jax.sharding.Sharding | None,
+    placement: Placement | None,
 ) -> Any:
     directory = _find(workdir, step)
     try:
@@ -128,7 +129,9 @@ def _restore_tree(
                 f"{', '.join(record['leaves'])}."
             )
         leaves = {
-            path: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            path: jax.ShapeDtypeStruct(
+                shape, dtype, sharding=placement and placement(tuple(shape))
+            )
             for path, (dtype, shape) in record["leaves"][name].items()
         }
         abstract = traverse_util.unflatten_dict(leaves, sep="/")

@@ -381,7 +381,7 @@ with ckpt.open_checkpoints({workdir!r}) as checkpoints:
     assert kernel.addressable_shards[3].data.shape == (4, 16)
     ckpt.save(checkpoints, state.replace(step=state.step + 7), METADATA)
 everywhere = NamedSharding(mesh, PartitionSpec())
-ema = ckpt.restore_params({workdir!r}, sharding=everywhere)
+ema = ckpt.restore_params({workdir!r}, placement=lambda s: everywhere)
 assert ema["conv"]["kernel"].sharding.device_set == set(jax.devices())
 """
 
