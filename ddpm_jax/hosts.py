@@ -11,6 +11,7 @@ with a message of its own, whichever sees the loss first.)
 import contextlib
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -200,7 +201,6 @@ def as_one() -> Iterator[None]:
         return
     import jax
 
-    stderr = sys.stderr
     try:
         with contextlib.ExitStack() as stack:
             if jax.process_index():
@@ -218,11 +218,11 @@ def as_one() -> Iterator[None]:
                 f"({str(error).splitlines()[0][:200]}). If another process was lost, "
                 "start all of them again with the same command; training goes on from "
                 "its last checkpoint.",
-                file=stderr,
+                file=sys.__stderr__,
                 flush=True,
             )
             _exit(LOST)
-        traceback.print_exc(file=stderr)
+        traceback.print_exc(file=sys.__stderr__)
         _exit(1)
 
 
@@ -238,7 +238,7 @@ def end(status: int) -> int:
     After an error the others may not come to their end. They learn of ours when this
     process is gone, which is a little later.
     """
-    if are_several() and status and status < 128:
+    if are_several() and status not in (0, 128 + signal.SIGTERM):
         import jax
 
         timer = threading.Timer(_LEAVE_TIMEOUT, _exit, [status])

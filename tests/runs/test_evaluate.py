@@ -2,18 +2,13 @@
 
 import contextlib
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program import ROOT, TINY
+from program import TINY
 
 from ddpm_jax import build, data, images
 from ddpm_jax.cli import main
@@ -225,41 +220,6 @@ def test_bits_per_dim_come_from_the_likelihood_mode(workdir):
     (result,) = workdir.glob("likelihood/*bound*/likelihood.json")
     expected = json.loads(result.read_text())["bits_per_dim"]["mean"]
     assert scores(workdir, "samples") == {"bits_per_dim": expected}
-
-
-def on_hosts(count, workdir, tmp_path):
-    """Run the same evaluation on hosts that are processes of this machine."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    script = str(Path(__file__).with_name("two_hosts.py"))
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "1",
-        "PYTHONPATH": str(ROOT),
-        "DDPM_JAX_CACHE": str(tmp_path / f"cache-{count}"),
-    }
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, script, str(i), str(count), str(port), str(workdir)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(count)
-    ]
-    for host in hosts:
-        out, err = host.communicate(timeout=300)
-        assert host.returncode == 0, err
-        assert f"{count} devices" in out
-    return [row["scores"] for row in rows(workdir)]
-
-
-def test_two_hosts_find_what_one_finds(workdir, tmp_path):
-    alone = shutil.copytree(workdir, tmp_path / "alone")
-    assert on_hosts(2, workdir, tmp_path) == on_hosts(1, alone, tmp_path)
 
 
 # --- Bad input ------------------------------------------------------------------------
