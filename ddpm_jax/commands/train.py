@@ -1,8 +1,6 @@
 """Training: from a config to a finished run, however often it is interrupted."""
 
-import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, config, data, files, hosts, plots
-from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.parameters import check_tracks
+from ddpm_jax.commands.run import Run, plan, start_or_resume
 from ddpm_jax.commands.sample import (
     make_preview,
     sample,
@@ -29,17 +27,14 @@ from ddpm_jax.devices import (
     on_every_host,
     rows,
     rows_of_host,
-    shardings,
-    spread,
     wait_for_all_hosts,
 )
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import open_log, quiet_log, read_metrics
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import init_state, make_train_step
+from ddpm_jax.training.step import make_train_step
 
 CONFIG_FILE = "config.json"
 
@@ -53,19 +48,6 @@ _FREE_OPTIONS = (
     "training.sample_every",
     "training.sample_num_steps",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The parts of a run that do not change while it trains."""
-
-    cfg: ConfigDict
-    info: DataInfo
-    workdir: Path
-    unet: UNet
-    optimizer: optax.GradientTransformation
-    mesh: Mesh
-    placed: TrainState  # where each leaf of the state lies
 
 
 def train(cfg: ConfigDict, workdir: Path) -> int:
@@ -97,16 +79,14 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         rows=rows_of_host(mesh, cfg.training.batch_size),
     )
     _write_config(cfg, workdir)
-    unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
-    abstract = jax.eval_shape(lambda: _fresh(cfg, unet, info, optimizer))
-    run = Run(cfg, info, workdir, unet, optimizer, mesh, shardings(mesh, abstract))
+    run = plan(cfg, info, workdir, mesh)
     opened = store.open_checkpoints(
         workdir,
         keep_last=cfg.training.keep_last,
         keep_every=cfg.training.keep_every or None,
     )
     with opened as checkpoints, hosts.as_one():
-        state = _start_or_resume(run, checkpoints, abstract)
+        state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
         save_forward_film(cfg, source, workdir)
         state, signal_number = _advance(run, state, stream, checkpoints)
@@ -182,73 +162,6 @@ def _write_config(cfg: ConfigDict, workdir: Path) -> None:
 
 
 # --- The run --------------------------------------------------------------------------
-
-
-def _fresh(
-    cfg: ConfigDict,
-    unet: UNet,
-    info: DataInfo,
-    optimizer: optax.GradientTransformation,
-    params: Any = None,
-) -> TrainState:
-    return init_state(
-        build.init_params(cfg, unet, info) if params is None else params,
-        optimizer,
-        memory=build.time_sampler(cfg).init(),
-        num_tracks=len(cfg.training.ema_stds),
-    )
-
-
-def _start(run: Run) -> TrainState:
-    """Draw the parameters on one device, as ever, and put the state where it belongs.
-
-    Drawn over several devices they might be rounded in another way.
-    """
-    drawn = build.init_params(run.cfg, run.unet, run.info)
-    params = jax.tree.map(
-        lambda leaf, place: spread(np.asarray(leaf), place), drawn, run.placed.params
-    )
-    rest = (run.cfg, run.unet, run.info, run.optimizer)
-    return jax.jit(lambda p: _fresh(*rest, p), out_shardings=run.placed)(params)
-
-
-def _start_or_resume(
-    run: Run, checkpoints: store.Checkpoints, abstract: TrainState
-) -> TrainState:
-    wanted = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        abstract,
-        run.placed,
-    )
-    restored = store.restore_latest(checkpoints, wanted)
-    if restored is None:
-        return _start(run)
-    state, step, stored = restored
-    was, now = stored["data"]["fingerprint"], run.info.fingerprint
-    if was != now:
-        raise UserError(
-            f"the data of this run have changed since step {step} (fingerprint {was}, "
-            f"now {now}); restore them, or use another --workdir."
-        )
-    # Older versions did not note it; that is no reason to refuse their runs.
-    now = (jax.device_count(), run.cfg.mesh.fsdp)
-    before = (
-        stored.get("num_devices", now[0]),
-        stored.get("mesh", {}).get("fsdp", 1),
-    )
-    if before != now:
-        was, is_now = (
-            f"{count} device(s)" + (f" (fsdp={fsdp})" if fsdp > 1 else "")
-            for count, fsdp in (before, now)
-        )
-        print(
-            f"note: {was} so far, {is_now} now; sums over a batch are rounded in "
-            "another order from here on.",
-            file=sys.stderr,
-        )
-    return state
 
 
 def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
