@@ -11,7 +11,7 @@ from program import ROOT
 
 SCRIPT = str(Path(__file__).with_name("hosts.py"))
 # Seconds of silence after which a process counts as lost, in the tests.
-HEARTBEAT = 10
+HEARTBEAT = 30
 
 
 def free_port(low=0, high=65536):
