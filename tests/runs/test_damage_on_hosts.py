@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from program import ROOT
-from together import free_port
+from together import finished_hosts, free_port
 
 # Saves two checkpoints of a sharded state, spoils the newer for both or for one process
 # alone, and reads again.
@@ -77,9 +77,8 @@ def on_two(tmp_path, how):
         for i in (0, 1)
     ]
     said = []
-    for host in hosts:
-        out, err = host.communicate(timeout=120)
-        assert host.returncode == 0, err
+    for status, out, err in finished_hosts(hosts):
+        assert status == 0, err
         said.append(out)
     return said
 

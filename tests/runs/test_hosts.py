@@ -59,7 +59,7 @@ def made(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hosts")
     crossed = shutil.copytree(finished, folder / "crossed")
     eight = start(*more(crossed, 14, "--config.mesh.fsdp=8"), num_devices=8)
-    out, err = eight.communicate(timeout=300)
+    out, err = eight.communicate(timeout=600)
     assert eight.returncode == 0, err
     assert "8 x cpu" in out
     assert "note: 1 device(s) so far, 8 device(s) (fsdp=8) now" in err
@@ -105,7 +105,7 @@ def test_two_processes_shard_the_state_and_train_the_same_bits(made):
 
 def test_two_devices_of_one_process_train_the_same_bits(made, tmp_path):
     process = start(*in_(tmp_path / "run", TRAIN), num_devices=2)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert sums(tmp_path / "run", LAST) == sums(made[0] / "whole", LAST)
 
@@ -203,7 +203,7 @@ def test_a_lost_process_ends_the_run_and_the_run_goes_on_to_the_same_bits(
     hosts = start_hosts([line])
     wait_for_step(workdir, 0, hosts)
     hosts[1].kill()
-    (status, _, err), (killed, _, _) = finished_hosts(hosts, timeout=60)
+    (status, _, err), (killed, _, _) = finished_hosts(hosts, timeout=120)
     assert killed == -signal.SIGKILL
     assert status in (3, -signal.SIGABRT), err  # whoever of us and JAX sees it first
     assert "start all of them again" in err or "another task died" in err
@@ -214,7 +214,7 @@ def test_a_lost_process_ends_the_run_and_the_run_goes_on_to_the_same_bits(
     wait_for_step(workdir, saved, hosts)
     for host in hosts:
         host.terminate()
-    (first, out, err), (second, silence, _) = finished_hosts(hosts, timeout=60)
+    (first, out, err), (second, silence, _) = finished_hosts(hosts, timeout=120)
     assert first == second == 128 + signal.SIGTERM, err
     stopped = store.latest_step(workdir)
     assert f"Interrupted at step {stopped} of {LAST}; saved." in out

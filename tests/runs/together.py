@@ -77,9 +77,13 @@ def start_hosts(lines, *, count=2, under_slurm=False, asked=None):
     return hosts
 
 
-def finished_hosts(hosts, timeout=300):
+def finished_hosts(hosts, timeout=600):
     """Wait for all of them; return (status, stdout, stderr) of each."""
-    said = [host.communicate(timeout=timeout) for host in hosts]
+    try:
+        said = [host.communicate(timeout=timeout) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()  # no effect on one that has ended
     return [
         (host.returncode, without_gloo(out), without_gloo(err))
         for host, (out, err) in zip(hosts, said, strict=True)
