@@ -43,6 +43,7 @@ def _data() -> ConfigDict:
             "channels": placeholder(int),  # 1 grey, 3 colour; 0: as stored
             "pad_to": placeholder(int),  # pad with zeros to this side; 0: not
             "flip": True,  # mirror half of the training images left to right
+            "on_device_mb": 1024,  # keep images of up to so many MB on each device
         }
     )
 
@@ -93,6 +94,7 @@ def _training() -> ConfigDict:
         {
             "num_steps": 800_000,
             "batch_size": 128,  # over all devices
+            "accumulate": 1,  # parts that a batch is worked through in: less memory
             "learning_rate": 2e-4,  # after the warm-up
             "warmup_steps": 5000,
             "decay": "constant",  # of the learning rate after the warm-up: or cosine
@@ -232,6 +234,7 @@ def _features() -> ConfigDict:
             "num_groups": 8,  # of each group normalisation
             "num_steps": 2000,
             "batch_size": 128,  # over all devices
+            "accumulate": 1,  # parts that a batch is worked through in: less memory
             "learning_rate": 3e-3,  # after the warm-up; then it falls on a cosine
             "warmup_steps": 100,
             "weight_decay": 1e-2,  # of AdamW

@@ -34,14 +34,20 @@ def check(config: ConfigDict, info: DataInfo) -> None:
 
 
 def check_batch(config: ConfigDict) -> None:
-    """Refuse a training batch that the devices at hand do not divide.
+    """Refuse a training batch that devices and parts do not divide.
 
     Raises:
         UserError: naming the sizes that fit.
     """
-    check_batch_size(
-        "config.training.batch_size", config.training.batch_size, jax.device_count()
-    )
+    size, parts = config.training.batch_size, config.training.accumulate
+    count = jax.device_count()
+    check_batch_size("config.training.batch_size", size, count)
+    if size % (count * parts):
+        fits = [str(n) for n in range(1, size // count + 1) if size // count % n == 0]
+        raise UserError(
+            f"config.training.accumulate={parts} does not divide the {size // count} "
+            f"images of a batch on each device; use {', '.join(fits)}."
+        )
 
 
 def mesh(config: ConfigDict) -> Mesh:
@@ -89,6 +95,8 @@ def _check_numbers(config: ConfigDict) -> None:
         "model.num_heads": 1,
         "model.num_groups": 1,
         "training.batch_size": 1,
+        "training.accumulate": 1,
+        "data.on_device_mb": 0,
         "sample.num_images": 1,
         "sample.batch_size": 1,
         "sample.film_frames": 2,

@@ -14,14 +14,13 @@ from tqdm import tqdm
 import ddpm_jax
 from ddpm_jax import build, config, data, files
 from ddpm_jax.build import features as of
+from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import (
     check_batch_size,
     describe,
     replicated,
-    rows,
-    rows_of_host,
 )
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, extract
@@ -174,19 +173,20 @@ def _train(
         f"{source.name}, {len(source.label_names)} classes, on {describe()}.",
         flush=True,
     )
-    key, by_row = of.classify_key(cfg), rows(mesh)
-    mine = rows_of_host(mesh, options.batch_size)
-    stream = data.iterate(
-        data.batches(source, options.batch_size, seed=cfg.seed, rows=mine)
+    key = of.classify_key(cfg)
+    feed = make_feed(
+        source,
+        options.batch_size,
+        seed=cfg.seed,
+        mesh=mesh,
+        max_mb_on_device=cfg.data.on_device_mb,
     )
     bar = tqdm(total=options.num_steps, unit="step", disable=None, dynamic_ncols=True)
     with bar:
-        for number, batch in zip(range(1, options.num_steps + 1), stream, strict=False):
-            on_devices = {
-                name: jax.make_array_from_process_local_data(by_row, leaf)
-                for name, leaf in batch.items()
-            }
-            state, metrics = step(state, key, on_devices)
+        for number, batch in zip(
+            range(1, options.num_steps + 1), feed(0), strict=False
+        ):
+            state, metrics = step(state, key, batch)
             bar.update()
             if number % options.report_every == 0 or number == options.num_steps:
                 loss = float(metrics["loss"])

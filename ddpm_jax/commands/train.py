@@ -1,19 +1,18 @@
 """Training: from a config to a finished run, however often it is interrupted."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.commands import about
+from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.run import Run, plan, start_or_resume
 from ddpm_jax.commands.sample import (
@@ -25,8 +24,6 @@ from ddpm_jax.commands.sample import (
 from ddpm_jax.devices import (
     describe,
     on_every_host,
-    rows,
-    rows_of_host,
     wait_for_all_hosts,
 )
 from ddpm_jax.errors import UserError
@@ -72,11 +69,12 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     if done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
     # Decodes what fits in memory, and so finds a broken image before any compile.
-    stream = data.batches(
+    feed = make_feed(
         source,
         cfg.training.batch_size,
         seed=cfg.seed,
-        rows=rows_of_host(mesh, cfg.training.batch_size),
+        mesh=mesh,
+        max_mb_on_device=cfg.data.on_device_mb,
     )
     _write_config(cfg, workdir)
     run = plan(cfg, info, workdir, mesh)
@@ -89,7 +87,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
         save_forward_film(cfg, source, workdir)
-        state, signal_number = _advance(run, state, stream, checkpoints)
+        state, signal_number = _advance(run, state, feed, checkpoints)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
     wait_for_all_hosts("the last checkpoint")
     _plot_loss(workdir)
@@ -181,7 +179,7 @@ def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
 
 
 def _advance(
-    run: Run, state: TrainState, stream: Any, checkpoints: store.Checkpoints
+    run: Run, state: TrainState, feed: Feed, checkpoints: store.Checkpoints
 ) -> tuple[TrainState, int]:
     """Train until the end or a signal; return the state and the signal's number."""
     cfg, options, start = run.cfg, run.cfg.training, int(state.step)
@@ -217,8 +215,9 @@ def _advance(
                 mesh=run.mesh,
                 ema_stds=tuple(options.ema_stds),
                 placed=run.placed,
+                num_parts=options.accumulate,
             ),
-            _onto_devices(_read(stream, start), run.mesh),
+            feed(start),
             build.train_key(cfg),
             num_steps=options.num_steps,
             report_every=options.report_every,
@@ -236,28 +235,6 @@ def _all_finite(params: Any) -> jax.Array:
     """Say whether every parameter is: a finite loss may still have overflowed them."""
     leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     return jnp.stack(leaves).all()
-
-
-def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
-    """Read the batches; what one host of several cannot read ends the run there."""
-    try:
-        yield from data.iterate(stream, start)
-    except UserError as error:
-        if jax.process_count() > 1:
-            hosts.leave(error)  # the others are in the middle of a step
-        raise
-
-
-def _onto_devices(
-    batches: Iterator[dict[str, np.ndarray]], mesh: Mesh
-) -> Iterator[dict[str, jax.Array]]:
-    """Spread each batch, of which this host holds its part, over the mesh by rows."""
-    by_row = rows(mesh)
-    for batch in batches:
-        yield {
-            name: jax.make_array_from_process_local_data(by_row, part)
-            for name, part in batch.items()
-        }
 
 
 def _failure(workdir: Path, rate: optax.Schedule) -> Callable[[int], str]:

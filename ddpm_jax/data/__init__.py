@@ -9,6 +9,7 @@ Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train
 """
 
 from ddpm_jax.data.dataset import (
+    MAX_BYTES,
     Arrays,
     Dataset,
     NoSplitError,
@@ -18,10 +19,11 @@ from ddpm_jax.data.dataset import (
     subset,
 )
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
-from ddpm_jax.data.pipeline import batches, iterate, once
+from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
 
 __all__ = [
+    "MAX_BYTES",
     "Arrays",
     "Dataset",
     "NoSplitError",
@@ -33,6 +35,7 @@ __all__ = [
     "iterate",
     "load",
     "once",
+    "order",
     "read_mask",
     "read_picture",
     "subset",

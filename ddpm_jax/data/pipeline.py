@@ -17,7 +17,7 @@ Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -104,6 +104,34 @@ def batches(
         UserError: The batch is empty, or larger than an epoch that drops its
             remainder.
     """
+    indices_of = order(
+        dataset,
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_remainder=drop_remainder,
+    )
+    import grain
+
+    if dataset.num_bytes <= max_bytes:
+        dataset = decoded(dataset)
+    mine = slice(None) if rows is None else rows
+    steps = grain.MapDataset.range(sys.maxsize // batch_size)
+    return steps.map(lambda step: gather(dataset, indices_of(step)[mine]))
+
+
+def order(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    shuffle: bool = True,
+    drop_remainder: bool = False,
+) -> Callable[[int], np.ndarray]:
+    """Return the function from a step to the examples of its batch, int64 [B].
+
+    For arguments and errors see `batches`, whose order this is.
+    """
     _check(batch_size, seed)
     count = len(dataset)
     epoch_length = count - count % batch_size if drop_remainder else count
@@ -112,20 +140,13 @@ def batches(
             f"batch_size={batch_size} exceeds the {count} examples of "
             f"{dataset.name}; use a smaller batch or drop_remainder=False."
         )
-    import grain
-
-    if dataset.num_bytes <= max_bytes:
-        dataset = decoded(dataset)
-    mine = slice(None) if rows is None else rows
-    indices_of = functools.partial(
+    return functools.partial(
         batch_indices,
         batch_size=batch_size,
         num_examples=count,
         epoch_length=epoch_length,
         seed=seed if shuffle else None,
     )
-    steps = grain.MapDataset.range(sys.maxsize // batch_size)
-    return steps.map(lambda step: gather(dataset, indices_of(step)[mine]))
 
 
 def _check(batch_size, seed):

@@ -104,6 +104,60 @@ def init_state(
     )
 
 
+def gradient_in_parts(
+    objective: Objective,
+    num_parts: int,
+    keep: Callable[[Any], Any] = lambda tree: tree,
+) -> Callable[[Any, jax.Array, Batch, Any], tuple[Any, tuple[dict, Any]]]:
+    """Differentiate an objective, accumulating the gradient over parts of the batch.
+
+    Part i is every `num_parts`-th row from row i, so that each device works on rows it
+    has, and on the same rows however many devices there are. It draws its noise with
+    the key of the step folded with i: another draw than that of the whole batch, from
+    the same distribution.
+
+    Args:
+        objective: (params, key, batch, memory) -> (loss, (metrics, memory)), a mean
+            over rows. Its memory passes from part to part.
+        num_parts: how many, a divisor of the batch; 1 for the plain gradient.
+        keep: applied to the gradient of each part: where its sum is kept.
+
+    Returns:
+        (params, key, batch, memory) -> (gradient, (metrics, memory)), gradient and
+        metrics being means over the parts.
+    """
+    differentiate = jax.grad(objective, has_aux=True)
+    if num_parts == 1:
+        return differentiate
+
+    def in_parts(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
+        def split(array: jax.Array) -> jax.Array:
+            pairs = array.reshape(-1, num_parts, *array.shape[1:])
+            return pairs.swapaxes(0, 1)  # [num_parts, B / num_parts, ...]
+
+        def add(carry: tuple, part: tuple) -> tuple:
+            total, memory = carry
+            index, rows_of_part = part
+            gradient, (metrics, memory) = differentiate(
+                params, jax.random.fold_in(key, index), rows_of_part, memory
+            )
+            return (jax.tree.map(jnp.add, total, keep(gradient)), memory), metrics
+
+        zero = keep(jax.tree.map(jnp.zeros_like, params))
+        (total, memory), metrics = jax.lax.scan(
+            add,
+            (zero, memory),
+            (jnp.arange(num_parts), jax.tree.map(split, batch)),
+            # XLA's CPU backend runs the gradients of convolutions many times slower
+            # inside a loop (jaxlib 0.10.2), so there the loop is written out.
+            unroll=jax.default_backend() == "cpu",
+        )
+        gradient = jax.tree.map(lambda leaf: leaf / num_parts, total)
+        return gradient, (jax.tree.map(lambda m: m.mean(axis=0), metrics), memory)
+
+    return in_parts
+
+
 def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -112,6 +166,7 @@ def make_train_step(
     mesh: Mesh,
     ema_stds: tuple[float, ...] = (),
     placed: Any = None,
+    num_parts: int = 1,
 ) -> TrainStep:
     """Compile-ready step over a mesh: batch by rows, state donated.
 
@@ -123,6 +178,8 @@ def make_train_step(
         ema_stds: sigma_rel of each further average in `state.tracks`.
         placed: the sharding of each leaf of the state, from `devices.shardings`; None
             if the state is replicated.
+        num_parts: the batch is worked through in so many parts, one after another, and
+            the gradients averaged: less memory for the same batch.
 
     Returns:
         (state, key, batch) -> (state, metrics). The key is that of the run: the step
@@ -134,9 +191,9 @@ def make_train_step(
         state: TrainState, key: jax.Array, batch: Batch
     ) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(key, state.step)
-        gradient, (metrics, memory) = jax.grad(objective, has_aux=True)(
-            gather_params(mesh, state.params), key, batch, state.memory
-        )
+        gradient, (metrics, memory) = gradient_in_parts(
+            objective, num_parts, keep=lambda tree: shard_like_params(mesh, tree)
+        )(gather_params(mesh, state.params), key, batch, state.memory)
         gradient = shard_like_params(mesh, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,93 @@
+"""How training batches reach the devices, the same ones by either way.
+
+Images that fit stay on the devices, and a step costs the transfer of its indices.
+Larger data stay on the host, which reads ahead and sends each batch while the devices
+work.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax import data, hosts
+from ddpm_jax.devices import replicated, rows, rows_of_host, spread
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.objective import Batch
+
+Feed = Callable[[int], Iterator[Batch]]
+"""first step, from 0 -> its batch and all that follow, spread over a mesh by rows."""
+
+
+def make_feed(
+    source: data.Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    mesh: Mesh,
+    max_mb_on_device: int,
+) -> Feed:
+    """Prepare the training batches; what fits in memory is decoded here.
+
+    Args:
+        source: any data set.
+        batch_size: B, over all devices.
+        seed: the order depends on it alone.
+        mesh: from `devices.data_mesh`.
+        max_mb_on_device: keep all images on every device if they are no more than this,
+            and there is one host: with several, each reads only its part.
+
+    Raises:
+        UserError: an image cannot be read; for data too large for memory the iterator
+            raises it.
+    """
+    if source.num_bytes <= data.MAX_BYTES:
+        source = data.decoded(source)
+    in_memory = isinstance(source.source, data.Arrays)
+    small = source.num_bytes <= max_mb_on_device * 1024**2
+    if in_memory and small and jax.process_count() == 1:
+        return lambda start: _from_devices(source, batch_size, seed, mesh, start)
+    stream = data.batches(
+        source, batch_size, seed=seed, rows=rows_of_host(mesh, batch_size)
+    )
+    return lambda start: _from_host(_read(stream, start), mesh)
+
+
+def _from_devices(
+    source: data.Dataset, batch_size: int, seed: int, mesh: Mesh, start: int
+) -> Iterator[Batch]:
+    images, labels = source.source.images, source.source.labels
+    stored = {"image": images} if labels is None else {"image": images, "label": labels}
+    everywhere, by_row = replicated(mesh), rows(mesh)
+    stored = {name: spread(array, everywhere) for name, array in stored.items()}
+
+    @jax.jit
+    def pick(stored: Batch, indices: jax.Array) -> Batch:
+        return {name: array[indices] for name, array in stored.items()}
+
+    indices_of = data.order(source, batch_size, seed=seed)
+    for step in itertools.count(start):
+        yield pick(stored, spread(indices_of(step).astype(np.int32), by_row))
+
+
+def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """Read the batches; what one host of several cannot read ends the run there."""
+    try:
+        yield from data.iterate(stream, start)
+    except UserError as error:
+        if jax.process_count() > 1:
+            hosts.leave(error)  # the others are in the middle of a step
+        raise
+
+
+def _from_host(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[Batch]:
+    """Send each batch, of which this host holds its part."""
+    by_row = rows(mesh)
+    for batch in batches:
+        yield {
+            name: jax.make_array_from_process_local_data(by_row, part)
+            for name, part in batch.items()
+        }
