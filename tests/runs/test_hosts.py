@@ -125,7 +125,7 @@ def test_a_checkpoint_goes_from_one_device_to_eight_to_two_processes_and_back(
 ):
     folder, _ = made
     workdir = shutil.copytree(folder / "crossed", tmp_path / "run")
-    assert store.all_steps(workdir)[-3:] == [12, 14, 16]
+    assert {12, 14, 16} <= set(store.all_steps(workdir))
     assert main(more(workdir, 18)) == 0  # as one device again
     alone = shutil.copytree(finished, tmp_path / "alone")
     assert main(more(alone, 18)) == 0
@@ -165,7 +165,10 @@ def test_evaluation_and_images_are_those_of_one_device(made, tmp_path, monkeypat
     ]
     assert len(rows[0]) == 2  # samples, and real images beside them
     for one, two in zip(*rows, strict=True):
-        assert one["scores"] == two["scores"]
+        # The features are matrix products, over other batches on one device.
+        assert one["scores"].keys() == two["scores"].keys()
+        for name, score in one["scores"].items():
+            assert two["scores"][name] == pytest.approx(score, rel=1e-5)
 
 
 def test_bits_per_dim_are_those_of_one_device(made, tmp_path):
