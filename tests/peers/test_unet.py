@@ -6,87 +6,15 @@ google/ddpm-cifar10-32, whose weights were in turn carried over from the TensorF
 of Ho et al. 2020, so that agreement here is agreement with the paper's own wiring.
 """
 
-import re
-
 import jax
 import numpy as np
 import pytest
 
+from benchmarks.diffusers_weights import DDPM, random_weights, to_flax
 from ddpm_jax.models import UNet
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
-
-# https://huggingface.co/google/ddpm-cifar10-32/blob/main/config.json
-DDPM = {
-    "attention_head_dim": None,
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "layers_per_block": 2,
-    "norm_eps": 1e-6,
-    "norm_num_groups": 32,
-}
-
-
-def random_weights(module, rng):
-    """Fill a torch module with numbers that keep the activations near one."""
-    weights = {}
-    for name, value in module.state_dict().items():
-        noise = rng.standard_normal(value.shape)
-        if value.ndim > 1:
-            noise /= np.sqrt(np.prod(value.shape[1:]))
-        elif name.endswith("weight"):
-            noise = 1 + 0.1 * noise
-        else:
-            noise = 0.1 * noise
-        weights[name] = noise.astype(np.float32)
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    return weights
-
-
-RENAMED = [
-    (r"time_embedding\.linear_([12])", lambda m: f"time_{int(m[1]) - 1}"),
-    (r"conv_norm_out", "norm_out"),
-    (r"mid_block\.resnets\.(\d)", r"mid_block_\1"),
-    (r"mid_block\.attentions\.0", "mid_attention"),
-    (r"(down|up)_blocks\.(\d)\.resnets\.(\d)", r"\1_\2_block_\3"),
-    (r"(down|up)_blocks\.(\d)\.attentions\.(\d)", r"\1_\2_attention_\3"),
-    (r"(down|up)_blocks\.(\d)\.(down|up)samplers\.0\.conv", r"\1_\2_\3sample"),
-    (r"(norm|conv)([12])$", lambda m: f"{m[1]}_{int(m[2]) - 1}"),
-    (r"time_emb_proj", "embedding"),
-    (r"conv_shortcut", "shortcut"),
-    (r"group_norm", "norm"),
-    (r"to_out\.0", "out"),
-    (r"to_q", "query"),
-    (r"to_k", "key"),
-    (r"to_v", "value"),
-]
-
-
-def to_flax(weights, num_levels):
-    """Carry diffusers weights over: their up blocks are counted from the coarsest."""
-    params = {}
-    for name, value in weights.items():
-        module, kind = name.rsplit(".", 1)
-        for pattern, replacement in RENAMED:
-            module = re.sub(pattern, replacement, module)
-        module = re.sub(
-            r"^up_(\d)", lambda m: f"up_{num_levels - 1 - int(m[1])}", module
-        )
-        if kind == "weight" and value.ndim == 1:
-            kind = "scale"
-        elif kind == "weight":
-            kind = "kernel"
-            if value.ndim == 4 and value.shape[2:] == (1, 1):
-                value = value[:, :, 0, 0]
-            value = np.moveaxis(value, (0, 1), (-1, -2))  # [.., C, C'] or [C, C']
-        node = params
-        for part in module.split("."):
-            node = node.setdefault(part, {})
-        assert kind not in node
-        node[kind] = value
-    return params
 
 
 def compare(peer, net, shape, times):

@@ -1,0 +1,161 @@
+"""The pieces of a run that benchmarks share: network, state, step, batches."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, data
+from ddpm_jax.build import DataInfo
+from ddpm_jax.devices import data_mesh, replicated, rows
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.unet import UNet
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import TrainStep, init_state, make_train_step
+
+_SHAPES = {  # of data sets that may not be prepared on this machine
+    "cifar10": ((32, 32, 3), 10),
+    "mnist": ((28, 28, 1), 10),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A recipe made into what can be run.
+
+    Attributes:
+        cfg: the recipe.
+        source: its data, or random pixels of their shape.
+        is_real: whether they are its data.
+        info: what the model knows of them.
+        unet: the network.
+        mesh: the devices.
+    """
+
+    cfg: ConfigDict
+    source: data.Dataset
+    is_real: bool
+    info: DataInfo
+    unet: UNet
+    mesh: Mesh
+
+
+def make_parts(cfg: ConfigDict) -> Parts:
+    """Build what a recipe names; where its data are not prepared, noise stands in.
+
+    Speed does not depend on what is in a picture, and not everyone who has a GPU at
+    hand has prepared CIFAR-10 there.
+
+    Raises:
+        UserError: the recipe cannot work, or the data are not known either.
+    """
+    try:
+        source, is_real = build.dataset(cfg), True
+    except UserError as error:
+        source, is_real = _stand_in(cfg, error), False
+        print(f"note: random pixels stand in for the data: {error}")
+    info = build.data_info(source)
+    build.check(cfg, info)
+    build.check_batch(cfg)
+    return Parts(cfg, source, is_real, info, build.model(cfg, info), data_mesh())
+
+
+def _stand_in(cfg: ConfigDict, error: UserError) -> data.Dataset:
+    if cfg.data.source not in _SHAPES:
+        raise error
+    (height, width, channels), classes = _SHAPES[cfg.data.source]
+    height, width = (cfg.data.image_size or height, cfg.data.image_size or width)
+    height, width = (max(side, cfg.data.pad_to or 0) for side in (height, width))
+    shape = (height, width, cfg.data.channels or channels)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (10_000, *shape), np.uint8)
+    labels = rng.integers(0, classes, 10_000, np.int32)
+    return data.Dataset(
+        name=f"random pixels in place of {cfg.data.source}",
+        source=data.Arrays(pixels, labels),
+        image_shape=shape,
+        label_names=tuple(str(i) for i in range(classes)),
+        fingerprint="0" * 16,
+        split=cfg.data.split,
+    )
+
+
+def start_state(parts: Parts) -> TrainState:
+    """Start a run as the program does, a copy of the state on every device."""
+    cfg = parts.cfg
+    state = init_state(
+        build.init_params(cfg, parts.unet, parts.info),
+        build.optimizer(cfg),
+        memory=build.time_sampler(cfg).init(),
+        num_tracks=len(cfg.training.ema_stds),
+    )
+    return jax.device_put(state, replicated(parts.mesh))
+
+
+def train_step(parts: Parts) -> TrainStep:
+    """Build the step of training that the program runs."""
+    cfg = parts.cfg
+    return make_train_step(
+        build.objective(cfg, parts.unet, parts.info),
+        build.optimizer(cfg),
+        ema_target=cfg.training.ema_decay,
+        mesh=parts.mesh,
+        ema_stds=tuple(cfg.training.ema_stds),
+    )
+
+
+def stream_of(parts: Parts) -> Any:
+    """Return the batches that the program trains on: `stream[step]`."""
+    return data.batches(
+        parts.source, parts.cfg.training.batch_size, seed=parts.cfg.seed
+    )
+
+
+def onto_devices(
+    batches: Iterator[dict[str, np.ndarray]], mesh: Mesh
+) -> Iterator[dict[str, jax.Array]]:
+    """Spread each batch over the mesh by rows, as the training command does."""
+    for batch in batches:
+        yield put(batch, mesh)
+
+
+def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Spread one batch over the mesh by rows."""
+    by_row = rows(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(by_row, part)
+        for name, part in batch.items()
+    }
+
+
+def forward(parts: Parts) -> Callable[..., jax.Array]:
+    """Return (params, x_t, t, label or None) -> output, not compiled, no dropout."""
+    network = build.network(
+        parts.unet, self_conditioning=parts.cfg.model.self_conditioning
+    )
+
+    def apply(
+        params: Any, x_t: jax.Array, t: jax.Array, label: jax.Array | None = None
+    ) -> jax.Array:
+        return network(params, x_t, t, None if label is None else {"label": label})
+
+    return apply
+
+
+def forward_inputs(parts: Parts, batch_size: int) -> tuple[Any, ...]:
+    """Return (x_t, t, label or None) of a batch, NumPy arrays."""
+    rng = np.random.default_rng(0)
+    x_t = rng.standard_normal((batch_size, *parts.info.image_shape), np.float32)
+    t = rng.integers(0, parts.cfg.diffusion.num_levels, batch_size).astype(np.float32)
+    classes = build.num_classes(parts.cfg, parts.info)
+    label = rng.integers(0, classes, batch_size).astype(np.int32) if classes else None
+    return x_t, t, label
+
+
+def num_parameters(params: Any) -> int:
+    """Count the numbers in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,303 @@
+"""The other side of `benchmarks.peers`: PyTorch networks, their steps, their sampling.
+
+Each peer is given what it is usually run with, and what makes it faster: channels_last,
+torch.compile, fused Adam, `foreach` averages, bfloat16 autocast if the recipe computes
+in bfloat16. `Peer`s are pure descriptions, so that `benchmarks.peers` can time every
+variant alike.
+"""
+
+import contextlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ddpm_jax.errors import UserError
+
+VARIANTS = {  # name -> (channels_last, compiled)
+    "eager": (False, False),
+    "channels_last": (True, False),
+    "compiled": (False, True),
+    "compiled_channels_last": (True, True),
+}
+
+
+class Peer(NamedTuple):
+    """A network of another library, and how that library trains and samples.
+
+    Attributes:
+        name: of the library.
+        module: the network, float32.
+        is_same: whether it is the network of ddpm_jax, weights included.
+        loss: (module, images float [B, C, H, W] in [-1, 1], labels) -> [].
+        reverse: (module, num_steps) -> (x_t, i, labels) -> x_s, the i-th reverse step.
+        average: (module) -> a function that updates its moving average.
+    """
+
+    name: str
+    module: nn.Module
+    is_same: bool
+    loss: Callable[..., torch.Tensor]
+    reverse: Callable[..., Callable[..., torch.Tensor]]
+    average: Callable[[nn.Module], Callable[[], None]]
+
+
+def device() -> str:
+    """Return where PyTorch computes: the GPU if it sees one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronise() -> None:
+    """Wait until the GPU has done what it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def autocast(dtype: str) -> Any:
+    """Compute in bfloat16 where PyTorch deems it safe, or in float32 throughout."""
+    if dtype == "bfloat16":
+        return torch.autocast(device(), dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+# --- diffusers ------------------------------------------------------------------------
+
+
+def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
+    """Describe diffusers' UNet2DModel with its DDPMScheduler."""
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    options = cfg.diffusion
+    schedules = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+    scheduler = DDPMScheduler(
+        num_train_timesteps=options.num_levels,
+        # Another schedule has other numbers in its table, and takes as long.
+        beta_schedule=schedules.get(options.schedule, "linear"),
+        variance_type={"small": "fixed_small"}.get(options.variance, "fixed_large"),
+        clip_sample=True,
+    )
+
+    def call(module: nn.Module, x_t: Any, t: Any, labels: Any) -> torch.Tensor:
+        return module(x_t, t, class_labels=labels, return_dict=False)[0]
+
+    def loss(module: nn.Module, images: Any, labels: Any) -> torch.Tensor:
+        noise = torch.randn_like(images)
+        t = torch.randint(0, options.num_levels, images.shape[:1], device=images.device)
+        noised = scheduler.add_noise(images, noise, t)
+        output = call(module, noised, t, labels).float()
+        return nn.functional.mse_loss(output, noise)
+
+    def reverse(module: nn.Module, num_steps: int) -> Callable[..., torch.Tensor]:
+        scheduler.set_timesteps(num_steps, device=device())
+
+        def step(x_t: torch.Tensor, i: int, labels: Any) -> torch.Tensor:
+            t = scheduler.timesteps[i]
+            output = call(module, x_t, t, labels).float()
+            return scheduler.step(output, t, x_t, return_dict=False)[0]
+
+        return step
+
+    def average(module: nn.Module) -> Callable[[], None]:
+        ema = EMAModel(module.parameters(), decay=cfg.training.ema_decay, foreach=True)
+        return lambda: ema.step(module.parameters())
+
+    return Peer("diffusers", module, True, loss, reverse, average)
+
+
+# --- denoising-diffusion-pytorch ------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _stand_in_for_torchvision() -> Iterator[None]:
+    """Let denoising-diffusion-pytorch be imported where torchvision is missing.
+
+    It imports torchvision for reading and writing pictures, which nothing here does;
+    torchvision has to be built for the very torch that is installed, and often is not
+    to be had. So empty modules stand in, in this process and during the import alone,
+    so that no other library takes them for the real one.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    whole = types.ModuleType("torchvision", "An empty stand-in, of benchmarks.peers.")
+    for part in ("transforms", "utils"):
+        setattr(whole, part, types.ModuleType(f"torchvision.{part}"))
+    sys.modules["torchvision"] = whole
+    try:
+        yield
+    finally:
+        del sys.modules["torchvision"]
+
+
+def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
+    """Describe denoising-diffusion-pytorch's Unet, of sizes as near as it can have.
+
+    It is another network: two blocks per level both ways, a 7x7 convolution first,
+    RMS norms, linear attention where there is no full one, no classes. It is here
+    because it is what many use, and its number of parameters is reported.
+
+    Raises:
+        UserError: the images are of no shape that it takes.
+    """
+    from ema_pytorch import EMA
+
+    with _stand_in_for_torchvision():
+        from denoising_diffusion_pytorch.denoising_diffusion_pytorch import (
+            GaussianDiffusion,
+            Unet,
+        )
+
+    height, width, channels = image_shape
+    options = cfg.model
+    levels = range(len(options.channel_multipliers))
+    sides = [min(height, width) >> i for i in levels]
+    module = Unet(
+        dim=options.channels,
+        dim_mults=tuple(options.channel_multipliers),
+        channels=channels,
+        full_attn=tuple(side in options.attention_resolutions for side in sides),
+        dropout=options.dropout,
+        flash_attn=device() == "cuda",
+    ).to(device())
+
+    def of(module: nn.Module) -> GaussianDiffusion:
+        return GaussianDiffusion(
+            module,
+            image_size=(height, width),
+            timesteps=cfg.diffusion.num_levels,
+            objective="pred_noise",
+            beta_schedule="linear",
+            auto_normalize=False,
+        ).to(device())
+
+    made: dict[int, GaussianDiffusion] = {}
+
+    def diffusion_of(module: nn.Module) -> GaussianDiffusion:
+        if id(module) not in made:  # and it keeps the module, and so its number
+            made[id(module)] = of(module)
+        return made[id(module)]
+
+    def loss(module: nn.Module, images: Any, labels: Any) -> torch.Tensor:
+        del labels
+        return diffusion_of(module)(images)
+
+    def reverse(module: nn.Module, num_steps: int) -> Callable[..., torch.Tensor]:
+        del num_steps
+        diffusion, last = diffusion_of(module), cfg.diffusion.num_levels - 1
+
+        def step(x_t: torch.Tensor, i: int, labels: Any) -> torch.Tensor:
+            del labels
+            return diffusion.p_sample(x_t, max(last - i, 0))[0]
+
+        return step
+
+    def average(module: nn.Module) -> Callable[[], None]:
+        ema = EMA(
+            module,
+            beta=cfg.training.ema_decay,
+            update_every=1,  # its trainer's 10 would leave out what the others do
+            update_after_step=0,
+            use_foreach=True,
+        )
+        return ema.update
+
+    return Peer("denoising-diffusion-pytorch", module, False, loss, reverse, average)
+
+
+# --- What is timed --------------------------------------------------------------------
+
+
+def prepared(module: nn.Module, variant: str) -> nn.Module:
+    """Return the network in a variant: same parameters, other layout or compiled.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant!r}; use {', '.join(VARIANTS)}.")
+    channels_last, is_compiled = VARIANTS[variant]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    module = module.to(memory_format=layout)
+    return torch.compile(module) if is_compiled else module
+
+
+def layout_of(variant: str) -> torch.memory_format:
+    """Return the layout of images in a variant."""
+    return torch.channels_last if VARIANTS[variant][0] else torch.contiguous_format
+
+
+def make_train_step(
+    peer: Peer, variant: str, cfg: Any, batch: dict[str, Any]
+) -> Callable[[], None]:
+    """Return one step of training: forward, backward, clip, Adam, average.
+
+    Args:
+        peer: the library.
+        variant: of `VARIANTS`.
+        cfg: the recipe.
+        batch: "image" uint8 [B, H, W, C], "label" int [B] or none; NumPy.
+    """
+    module = prepared(peer.module, variant).train()
+    parameters = list(peer.module.parameters())
+    options = cfg.training
+    adam = torch.optim.Adam(
+        parameters,
+        lr=options.learning_rate,
+        betas=(options.adam_b1, options.adam_b2),
+        fused=True,
+    )
+    update_average = peer.average(peer.module)
+    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(batch["label"]).long() if "label" in batch else None
+    layout = layout_of(variant)
+
+    def step() -> None:
+        images = pixels.to(device()).to(memory_format=layout).float() / 127.5 - 1
+        told = None if labels is None else labels.to(device())
+        if cfg.data.flip:
+            mirrored = torch.rand(len(images), device=images.device) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        with autocast(cfg.model.dtype):
+            loss = peer.loss(module, images, told)
+        loss.backward()
+        if options.max_grad_norm:
+            nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        update_average()
+
+    return step
+
+
+def make_chain(
+    peer: Peer, variant: str, cfg: Any, x_init: Any, labels: Any, num_steps: int
+) -> Callable[[], torch.Tensor]:
+    """Return a reverse chain of so many steps from [B, H, W, C] noise.
+
+    Args:
+        peer: the library.
+        variant: of `VARIANTS`.
+        cfg: the recipe.
+        x_init: float32 [B, H, W, C], NumPy.
+        labels: int [B] or None, NumPy.
+        num_steps: N, each of one forward pass.
+    """
+    module = prepared(peer.module, variant).eval()
+    reverse = peer.reverse(module, num_steps)
+    first = torch.from_numpy(x_init).permute(0, 3, 1, 2).to(device())
+    first = first.contiguous(memory_format=layout_of(variant))
+    told = None if labels is None else torch.from_numpy(labels).long().to(device())
+
+    def chain() -> torch.Tensor:
+        x_t = first
+        with torch.inference_mode(), autocast(cfg.model.dtype):
+            for i in range(num_steps):
+                x_t = reverse(x_t, i, told)
+        return x_t
+
+    return chain

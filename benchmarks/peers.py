@@ -1,0 +1,344 @@
+"""The same network and batch in ddpm_jax and in PyTorch, in turns, in one run.
+
+    python -m benchmarks.peers --config=configs/cifar.py --batch-size=16
+
+Against diffusers the network is the same: its weights are carried over and the outputs
+compared before anything is timed. denoising-diffusion-pytorch has a network of its own,
+which is made as near as it can be. Every variant of a peer (`--variants`) is timed, and
+the fastest takes part in the turns. A ratio is the peer's time over that of ddpm_jax,
+pair by pair: above 1, ddpm_jax is faster.
+
+A training step is forward, backward, clipping, Adam and the moving average, from a
+batch of bytes on the host or, in ddpm_jax, on the devices, where its loop has put it
+while the step before was computed. Sampling is a short chain of reverse steps, each
+with one forward pass.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import start
+from ddpm_jax.errors import UserError
+
+PEERS = ("diffusers", "denoising-diffusion-pytorch")
+TASKS = ("train", "sample")
+# Largest difference of outputs of scale 1 in float32; tests/peers has it below 1e-4.
+BOUND = 1e-3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; see `start.run`."""
+    # Else JAX takes three quarters of a GPU's memory, and PyTorch has too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    parser = start.make_parser("peers", "The same network in PyTorch, in turns.")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which of them")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="which of them")
+    parser.add_argument(
+        "--variants",
+        default="eager,channels_last,compiled,compiled_channels_last",
+        help="of PyTorch; the fastest takes part",
+    )
+    parser.add_argument("--num-turns", type=int, default=10, help="pairs of times")
+    parser.add_argument(
+        "--num-steps", type=int, default=1, help="training steps in each turn"
+    )
+    parser.add_argument(
+        "--chain-steps", type=int, default=10, help="reverse steps of a chain"
+    )
+    return start.run("peers", parser, measure, argv)
+
+
+def measure(setup: start.Setup) -> dict[str, Any]:
+    """Measure what `main` says; plain data, seconds."""
+    try:
+        import torch
+
+        from benchmarks import peer_steps
+    except ImportError as error:
+        raise UserError(
+            f"{error}; install the peers: pip install -r benchmarks/requirements.txt "
+            "&& pip install --no-deps -r benchmarks/requirements-no-deps.txt"
+        ) from error
+    from benchmarks import machine, parts
+
+    args, cfg = setup.args, setup.cfg
+    start.at_least(1, num_turns=args.num_turns, num_steps=args.num_steps)
+    start.at_least(2, chain_steps=args.chain_steps)
+    names = _listed("peers", args.peers, PEERS)
+    tasks = _listed("tasks", args.tasks, TASKS)
+    variants = _listed("variants", args.variants, tuple(peer_steps.VARIANTS))
+    _check_recipe(cfg)
+    if args.chain_steps > cfg.diffusion.num_levels:
+        raise UserError(
+            f"--chain-steps={args.chain_steps} for {cfg.diffusion.num_levels} levels; "
+            "use fewer."
+        )
+    # As JAX does by default on GPUs; it changes nothing on a CPU.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    of = parts.make_parts(cfg)
+    found: dict[str, Any] = {
+        "recipe": start.recipe_name(args),
+        "dtype": cfg.model.dtype,
+        "batch_size": cfg.training.batch_size,
+        "chain_steps": args.chain_steps,
+        "num_parameters": parts.num_parameters(parts.start_state(of).params),
+        "torch": {
+            "versions": machine.versions(machine.TORCH_PACKAGES),
+            "device": peer_steps.device(),
+            "threads": torch.get_num_threads(),
+        },
+        "peers": {},
+    }
+    for name in names:
+        peer, params, equality = _peer(name, of)
+        count = sum(p.numel() for p in peer.module.parameters())
+        about = {"num_parameters": count, "same_network": peer.is_same, **equality}
+        found["peers"][name] = about
+        for task in tasks:
+            about[task] = _compare(task, peer, variants, of, params, args)
+    return found
+
+
+def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
+    chosen = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in chosen if word not in known]
+    if unknown or not chosen:
+        raise UserError(f"--{flag}={text} is not known; use some of {','.join(known)}.")
+    return chosen
+
+
+def _check_recipe(cfg: Any) -> None:
+    """Refuse what the peers do not have, and would not be asked the same."""
+    differs = {
+        "model.self_conditioning": cfg.model.self_conditioning,
+        "model.remat": cfg.model.remat,
+        "diffusion.variance=learned": cfg.diffusion.variance == "learned",
+        "diffusion.prediction": cfg.diffusion.prediction != "eps",
+        "diffusion.loss": cfg.diffusion.loss != "simple",
+        "training.ema_stds": bool(cfg.training.ema_stds),
+    }
+    for option, is_set in differs.items():
+        if is_set:
+            raise UserError(
+                f"the peers are compared without config.{option}; leave it as in "
+                "configs/cifar.py."
+            )
+
+
+def _peer(name: str, of: Any) -> tuple[Any, Any, dict[str, float]]:
+    """Build a peer; return it with ddpm_jax's parameters and how equal they are."""
+    from benchmarks import parts, peer_steps
+
+    if name == "diffusers":
+        module, params = same_network(of)
+        equality = check_equal(of, module, params)
+        return peer_steps.diffusers_peer(module, of.cfg), params, equality
+    try:
+        peer = peer_steps.ddp_peer(of.cfg, of.info.image_shape)
+    except ImportError as error:
+        raise UserError(
+            f"{error}; install the peer: pip install --no-deps -r "
+            "benchmarks/requirements-no-deps.txt, or leave it out: --peers=diffusers"
+        ) from error
+    return peer, parts.start_state(of).params, {}
+
+
+def same_network(of: Any) -> tuple[Any, Any]:
+    """Build the recipe's network in diffusers, with random weights, and carry them.
+
+    Args:
+        of: a `parts.Parts`.
+
+    Returns:
+        The torch module, and the parameters of ddpm_jax.
+
+    Raises:
+        UserError: diffusers has no such network.
+    """
+    import diffusers
+
+    from benchmarks import diffusers_weights as weights
+    from benchmarks import peer_steps
+
+    options = weights.options_of(of.unet, *of.info.image_shape)
+    module = diffusers.UNet2DModel(**options)
+    drawn = weights.random_weights(module, np.random.default_rng(0))
+    params = weights.to_flax(drawn, len(of.unet.channel_multipliers))
+    return module.to(peer_steps.device()), params
+
+
+def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
+    """Compare the outputs of both networks, computed in float32, on a few inputs.
+
+    Args:
+        of: a `parts.Parts`.
+        module: of diffusers.
+        params: of ddpm_jax.
+
+    Returns:
+        The largest difference, and the standard deviation of the output.
+
+    Raises:
+        UserError: they are not the same network; nothing may then be timed.
+    """
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from benchmarks import parts, peer_steps
+
+    x_t, t, label = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
+    net = of.unet.clone(dtype=jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        actual = jax.jit(net.apply)({"params": params}, x_t, t, label)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        on_device = peer_steps.device()
+        desired = module.eval()(
+            torch.from_numpy(x_t).permute(0, 3, 1, 2).to(on_device),
+            torch.from_numpy(t).to(on_device),
+            class_labels=None if label is None else torch.tensor(label).to(on_device),
+        ).sample
+    torch.set_float32_matmul_precision(before)
+    desired = desired.permute(0, 2, 3, 1).cpu().numpy()
+    difference = float(np.abs(np.asarray(actual) - desired).max())
+    scale = float(desired.std())
+    print(f"largest difference from diffusers: {difference:.2e}, outputs {scale:.2f}")
+    if not difference < BOUND * max(1.0, scale):
+        raise UserError(
+            f"the outputs differ by {difference:.2e} from those of diffusers, from the "
+            "same weights and input; nothing is timed, as it is not the same network."
+        )
+    return {"largest_difference": difference, "output_std": scale}
+
+
+def _compare(
+    task: str, peer: Any, variants: list[str], of: Any, params: Any, args: Any
+) -> dict[str, Any]:
+    """Time every variant of a peer, then the fastest in turns with ddpm_jax."""
+    from benchmarks import timing
+
+    own, theirs = {
+        "train": (own_training, _peer_training),
+        "sample": (own_chain, _peer_chain),
+    }[task]
+    tried = {}
+    for variant in variants:
+        print(f"{peer.name}, {task}: {variant} ...", flush=True)
+        started = time.perf_counter()
+        run = theirs(peer, variant, of, args)
+        run()  # compiles
+        ready = time.perf_counter() - started
+        tried[variant] = {"first_seconds": ready, "seconds": min(run(), run())}
+    best = min(tried, key=lambda variant: tried[variant]["seconds"])
+    turns = {"ddpm_jax": own(of, params, args), peer.name: theirs(peer, best, of, args)}
+    for run in turns.values():
+        run()
+    taken = timing.take_turns(turns, args.num_turns)
+    return {
+        "variants": tried,
+        "fastest": best,
+        "seconds": {name: timing.spread(times) for name, times in taken.items()},
+        "ratio": timing.ratios(taken[peer.name], taken["ddpm_jax"]),
+        "times": taken,
+    }
+
+
+def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
+    """Return a function that gives the seconds of one training step of ddpm_jax."""
+    import jax
+
+    from benchmarks import parts
+    from ddpm_jax import build
+    from ddpm_jax.devices import replicated
+    from ddpm_jax.training.step import init_state
+
+    step, key = parts.train_step(of), build.train_key(of.cfg)
+    batch = parts.put(parts.stream_of(of)[0], of.mesh)
+    memory = build.time_sampler(of.cfg).init()
+    state = init_state(params, build.optimizer(of.cfg), memory=memory)
+    # Donated: the next turn goes on from where this one came to.
+    kept = [jax.device_put(jax.tree.map(np.array, state), replicated(of.mesh))]
+
+    def run() -> float:
+        # Untimed: threads of the other library may not be at rest yet.
+        kept[0], _ = jax.block_until_ready(step(kept[0], key, batch))
+        started = time.perf_counter()
+        for _ in range(args.num_steps):
+            kept[0], metrics = step(kept[0], key, batch)
+        jax.block_until_ready((kept[0], metrics))
+        return (time.perf_counter() - started) / args.num_steps
+
+    return run
+
+
+def _peer_training(peer: Any, variant: str, of: Any, args: Any) -> Callable[[], float]:
+    from benchmarks import parts, peer_steps
+
+    batch = parts.stream_of(of)[0]
+    step = peer_steps.make_train_step(peer, variant, of.cfg, batch)
+
+    def run() -> float:
+        step()
+        peer_steps.synchronise()
+        started = time.perf_counter()
+        for _ in range(args.num_steps):
+            step()
+        peer_steps.synchronise()
+        return (time.perf_counter() - started) / args.num_steps
+
+    return run
+
+
+def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
+    """Return a function that gives the seconds of one reverse step of ddpm_jax."""
+    import jax
+
+    from ddpm_jax import build
+    from ddpm_jax.commands.sample import draw_of
+    from ddpm_jax.devices import replicated, round_up
+
+    cfg = of.cfg.copy_and_resolve_references()
+    cfg.sample.sampler = "ancestral"
+    cfg.sample.num_steps = args.chain_steps
+    cfg.sample.film_frames, cfg.sample.film_images = 2, 1
+    draw = draw_of(cfg, of.info, of.unet, of.mesh)
+    indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
+    labels = build.sample_labels(cfg, of.info)
+    labels = None if labels is None else np.resize(labels, len(indices))
+    key, params = build.sample_key(cfg), jax.device_put(params, replicated(of.mesh))
+
+    def run() -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(draw(params, key, indices, labels))
+        return (time.perf_counter() - started) / args.chain_steps
+
+    return run
+
+
+def _peer_chain(peer: Any, variant: str, of: Any, args: Any) -> Callable[[], float]:
+    from benchmarks import parts, peer_steps
+
+    x_init, _, label = parts.forward_inputs(of, of.cfg.training.batch_size)
+    chain = peer_steps.make_chain(
+        peer, variant, of.cfg, x_init, label, args.chain_steps
+    )
+
+    def run() -> float:
+        started = time.perf_counter()
+        chain()
+        peer_steps.synchronise()
+        return (time.perf_counter() - started) / args.chain_steps
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What all benchmarks share: their flags, the recipe, the devices, the file they write.
+
+JAX reads the environment when it is imported, so that it is imported here only after
+the recipe has said how many devices its batch can be spread over.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import cli, files
+from ddpm_jax.errors import UserError
+
+
+class Setup(NamedTuple):
+    """What a benchmark starts from.
+
+    Attributes:
+        args: its flags.
+        cfg: the recipe with all overrides.
+        command: as it was given, for the record.
+    """
+
+    args: argparse.Namespace
+    cfg: ConfigDict
+    command: str
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Start a parser with the flags that all benchmarks have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        epilog="Any option of the recipe can be set: --config.SECTION.NAME=VALUE.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", default="configs/cifar.py", help="a recipe")
+    parser.add_argument("--batch-size", type=int, help="instead of the recipe's")
+    parser.add_argument("--out", metavar="FILE", help="write the record as JSON")
+    return parser
+
+
+def run(
+    name: str,
+    parser: argparse.ArgumentParser,
+    measure: Callable[[Setup], dict[str, Any]],
+    argv: list[str] | None = None,
+) -> int:
+    """Parse, set the devices up as the program does, measure, print and write.
+
+    Args:
+        name: of the benchmark.
+        parser: from `make_parser`.
+        measure: returns the numbers as plain data.
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        The exit status: 0, or 2 for something the user can fix.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args, overrides = parser.parse_known_args(argv)
+    for word in overrides:
+        if word.startswith("--") and not word.startswith("--config."):
+            parser.error(f"unknown flag {word}; see --help")
+    try:
+        cfg = load(args.config, overrides, args.batch_size)
+        if args.out:
+            _check_writable(Path(args.out))
+        setup = Setup(args, cfg, shlex.join(["python", "-m", f"benchmarks.{name}"]))
+        setup = setup._replace(command=f"{setup.command} {shlex.join(argv)}".strip())
+        from benchmarks import machine  # which imports jax
+
+        before = machine.describe(setup.command)
+        record = {"benchmark": name} | before | {"results": measure(setup)}
+        if args.out:
+            files.write_json(args.out, record)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    from benchmarks import table
+
+    print("\n" + table.markdown([record]))
+    return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a place for the record before hours are spent on what it is to hold."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--out={path} cannot be written; choose another file.")
+
+
+def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDict:
+    """Load a recipe as the program does, and make as many devices as it would.
+
+    Args:
+        recipe: path of a recipe.
+        overrides: `--config.SECTION.NAME=VALUE` words.
+        batch_size: of training and sampling alike; None keeps the recipe's.
+
+    Raises:
+        UserError: no such recipe or option.
+    """
+    # The program's own functions, though not public: a benchmark that loaded recipes
+    # or laid out devices in its own way would measure another program.
+    cfg = cli._load(recipe)
+    if batch_size is not None:
+        if batch_size < 1:
+            raise UserError(f"--batch-size={batch_size} is too small; use 1 or more.")
+        cfg.training.batch_size = batch_size
+        cfg.sample.batch_size = batch_size
+        cfg.sample.num_images = batch_size
+    cli.override(cfg, overrides)
+    cli._use_all_cores(cfg.training.batch_size)
+    return cfg
+
+
+def recipe_name(args: argparse.Namespace) -> str:
+    """Name the recipe in records: "cifar" for configs/cifar.py."""
+    return Path(args.config).stem
+
+
+def at_least(least: int, **flags: int) -> None:
+    """Refuse flags that are too small.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name, value in flags.items():
+        if value < least:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag}={value} is too small; use {least} or more.")
