@@ -3,13 +3,14 @@
 #   make test        unit tests, on the CPU
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
+#   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
 #   make lint        formatting and rules
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-peers test-demo lint clean
+.PHONY: help demo test test-peers test-demo bench lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,7 +29,12 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-no-deps.txt $(VENV)/.installed-dev
+$(VENV)/.installed-bench: benchmarks/requirements.txt benchmarks/requirements-no-deps.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-no-deps.txt
+	@touch $@
+
+$(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-no-deps.txt $(VENV)/.installed-dev $(VENV)/.installed-bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-no-deps.txt
 	@touch $@
@@ -47,6 +53,19 @@ test-peers: $(VENV)/.installed-peers
 
 test-demo: $(VENV)/.installed-dev demo
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
+
+# Quick settings; docs/performance.md has those of the published figures.
+BENCH := $(BIN)/python -m benchmarks
+BENCH_OUT := runs/bench
+
+bench: $(VENV)/.installed-bench
+	$(BENCH).train --config=configs/digits.py --out=$(BENCH_OUT)/train-digits.json
+	$(BENCH).sample --config=configs/digits.py --num-steps=50 --num-turns=3 --out=$(BENCH_OUT)/sample-digits.json
+	$(BENCH).peers --config=configs/digits.py --variants=eager,channels_last --num-turns=5 --out=$(BENCH_OUT)/peers-digits.json
+	$(BENCH).train --batch-size=16 --num-steps=3 --out=$(BENCH_OUT)/train-cifar.json
+	$(BENCH).data --config=configs/digits.py --out=$(BENCH_OUT)/data.json
+	$(BENCH).evaluate --config=configs/digits.py --batch-size=16 --num-batches=2 --num-repeats=1 --out=$(BENCH_OUT)/evaluate.json
+	@echo; $(BENCH).table $(BENCH_OUT)/*.json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

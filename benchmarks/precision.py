@@ -83,6 +83,11 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
     from ddpm_jax import build, data
 
     of = parts.make_parts(cfg)
+    if not of.is_real:
+        raise UserError(
+            f"there is nothing to learn from random pixels; prepare {cfg.data.source}, "
+            "or give another recipe."
+        )
     state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
     batches = parts.onto_devices(data.iterate(parts.stream_of(of)), of.mesh)
     losses: list[Any] = []

@@ -135,9 +135,8 @@ def _time_loop(
             yield batch
 
     reports: list[Any] = []
-    first = 0  # of the steps that count, once buffers are filled and caches warm
-    total = num_steps + 2
     ends: list[float] = []
+    total = num_steps + 1  # the loop itself does not time its first
     train_loop(
         state,
         step,
@@ -148,12 +147,10 @@ def _time_loop(
         report=lambda report: (reports.append(report), ends.append(_now())),
         on_step=lambda: ends.append(_now()),
     )
-    first = 1
-    # Up to the report, which waits for all steps; the first step is done by then.
-    elapsed = ends[-1] - ends[first - 1]
-    waited = waits[first:]
+    # From the end of the first step to the report, which waits for all of them.
+    elapsed, waited = ends[-1] - ends[0], waits[1:]
     return {
-        "seconds_per_step": elapsed / (total - first),
+        "seconds_per_step": elapsed / num_steps,
         "wait_seconds": timing.spread(waited),
         "wait_share": sum(waited) / elapsed,
         "reported_images_per_second": reports[-1].images_per_second,

@@ -1,0 +1,157 @@
+"""Every script runs on the tiny recipe, and its numbers agree with each other."""
+
+import json
+
+import pytest
+from program import TINY
+
+from benchmarks import data, evaluate, precision, sample, table, train
+
+SMALL_MATMUL = "--matmul-side=64"
+
+
+def run(script, tmp_path, capsys, *flags):
+    """Run a script; return its record, and the table that is made of the file."""
+    path = tmp_path / "deep" / "record.json"
+    capsys.readouterr()
+    assert script.main([f"--config={TINY}", f"--out={path}", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert table.main([str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() in printed, "a file gives the table that the run printed"
+    record = json.loads(path.read_text())
+    assert record["devices"] == {
+        "count": 1, "kind": "cpu", "platform": "cpu",
+        "threads": record["hardware"]["cores"],
+    }  # fmt: skip
+    assert record["versions"]["jax"] and record["hardware"]["cpu"]
+    assert f"benchmarks.{record['benchmark']} --config={TINY}" in record["command"]
+    assert record["command"] in shown
+    return record["results"], shown
+
+
+def test_train(tmp_path, capsys):
+    profile = tmp_path / "profile"
+    it, shown = run(
+        train, tmp_path, capsys, "--num-steps=4", SMALL_MATMUL, f"--profile={profile}"
+    )
+    step = it["step_seconds"]
+    assert step["count"] == 4
+    assert step["least"] <= step["median"] <= step["greatest"]
+    assert it["batch_size"] == 8
+    assert it["images_per_second"] == pytest.approx(8 / step["median"])
+    # 3x3 convolutions and 1x1 ones, forward; in training nearly three times as much.
+    assert 2.5 < it["step_flops_per_image"] / it["forward_flops_per_image"] < 3
+    # XLA counts norms and sums too, and no products with the zeros of a border.
+    assert 0.5 < it["xla_step_flops_per_image"] / it["step_flops_per_image"] < 2
+    rate = 8 * it["step_flops_per_image"] / step["median"]
+    assert it["flops_per_second"] == pytest.approx(rate)
+    assert it["share_of_matmul"] == pytest.approx(
+        rate / it["matmul"]["flops_per_second"]
+    )
+    assert it["loop"]["wait_seconds"]["count"] == 4  # all but the first
+    assert 0 < it["loop"]["wait_share"] < 1
+    assert it["loop"]["seconds_per_step"] > 0
+    # Parameters, their average and Adam's two moments, float32.
+    assert it["compiled_memory"]["argument"] > 4 * 4 * it["num_parameters"]
+    assert it["peak_memory"]["process_peak"] > 10e6
+    assert list(profile.rglob("*.xplane.pb"))
+    assert "| tiny, float32 | 8 |" in shown
+
+
+def test_sample(tmp_path, capsys):
+    it, shown = run(
+        sample, tmp_path, capsys, "--num-steps=5", "--num-turns=2", SMALL_MATMUL
+    )
+    # Counted in the whole drawing and in one pass of the network, apart.
+    assert it["forward_passes"] == it["num_steps"] == 5
+    draw, forward = it["draw_seconds"]["median"], it["forward_seconds"]["median"]
+    ratio = it["draw_over_forward_passes"]
+    assert ratio["count"] == 2
+    assert ratio["least"] <= draw / (5 * forward) * 1.5
+    assert it["images_per_second"] == pytest.approx(it["batch_size"] / draw)
+    assert "ancestral, 5 steps" in shown
+
+
+def test_guidance_doubles_the_forward_passes(tmp_path, capsys):
+    it, _ = run(
+        sample, tmp_path, capsys, "--num-steps=2", "--num-turns=1", SMALL_MATMUL,
+        "--config.sample.guidance_scale=2",
+    )  # fmt: skip
+    assert it["forward_passes"] == 4
+
+
+def test_data(tmp_path, capsys):
+    it, shown = run(
+        data, tmp_path, capsys, "--sources=digits,folder,no_such_data",
+        "--num-batches=4", "--step-ms=1", "--folder-images=12", "--folder-side=32",
+        "--image-size=16", "--batch-size=8",
+    )  # fmt: skip
+    assert it["batch_size"] == 8
+    assert list(it["sources"]) == ["digits", "folder"]
+    assert "no_such_data" in it["left_out"]
+    digits, folder = it["sources"].values()
+    assert (digits["num_images"], digits["image_shape"]) == (1498, "8x8x1")
+    assert (folder["num_images"], folder["image_shape"]) == (12, "16x16x3")
+    assert "files" not in digits, "they are in memory from the start"
+    for way in (digits["memory"], folder["memory"], folder["files"]):
+        for one in way.values():
+            assert one["images_per_second"] == pytest.approx(
+                8 * one["batches_per_second"]
+            )
+            assert one["wait_seconds"]["count"] == 4
+            assert 0 < one["wait_share"] < 1
+        assert way["asked"]["threads"] == 0 < way["prefetched"]["threads"]
+    assert shown.count("| folder |") == 2
+
+
+def test_evaluate(tmp_path, capsys):
+    it, shown = run(
+        evaluate, tmp_path, capsys, "--networks=classifier", "--num-batches=2",
+        "--batch-size=4", "--num-vectors=101", "--num-features=8", "--num-repeats=1",
+    )  # fmt: skip
+    (network,) = it["features"].values()
+    assert network["images_per_second"] == pytest.approx(
+        4 / network["batch_seconds"]["median"]
+    )
+    assert set(it["score_seconds"]) == set(evaluate.SCORES)
+    assert "| kernel | 101 x 8 |" in shown
+
+
+def test_precision(tmp_path, capsys):
+    it, _ = run(precision, tmp_path, capsys, "--num-steps=4", "--window=2")
+    losses = it["smoothed_losses"]
+    assert {name: len(curve) for name, curve in losses.items()} == dict.fromkeys(
+        precision.RUNS, 3
+    )
+    # The same batches and noise in both formats, others under another seed.
+    assert 0 < it["distance"]["bfloat16"] < it["distance"]["another_seed"]
+    assert it["indistinguishable"] is True
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        (train, ["--batch-size=0"], "--batch-size=0 is too small"),
+        (train, ["--num-steps=1"], "--num-steps=1 is too small"),
+        (train, ["--config.model.chanels=3"], "unknown option --config.model.chanels"),
+        (sample, ["--num-turns=0"], "--num-turns=0 is too small"),
+        (sample, ["--num-steps=99"], "99"),
+        (data, ["--sources=no_such_data"], "none of --sources=no_such_data"),
+        (evaluate, ["--networks=vgg"], "--networks has 'vgg'"),
+        (precision, ["--num-steps=3"], "less than --window=250"),
+        (train, ["--out=/proc/none/record.json"], "cannot be written"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(script, flags, message, capsys):
+    assert script.main([f"--config={TINY}", *flags]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path, capsys):
+    path = tmp_path / "other.json"
+    path.write_text('{"benchmark": "other"}')
+    assert table.main([str(path)]) == 2
+    assert "is no record of a benchmark" in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""The comparison of `benchmarks.peers`: equal outputs first, times afterwards."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from program import TINY
+
+from benchmarks import flops, parts, peers, start, table
+from ddpm_jax.errors import UserError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+
+def has_ddp():
+    try:
+        from benchmarks.peer_steps import ddp_peer
+
+        ddp_peer(start.load(TINY, [], None), (8, 8, 1))
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    of = parts.make_parts(start.load(TINY, [], None))
+    return of, *peers.same_network(of)
+
+
+def test_the_networks_are_the_same_with_labels(tiny):
+    of, module, params = tiny
+    found = peers.check_equal(of, module, params)
+    assert found["output_std"] > 0.1
+    assert found["largest_difference"] < 1e-5
+
+
+def test_a_weight_that_was_not_carried_over_stops_the_comparison(tiny, monkeypatch):
+    of, module, params = tiny
+    monkeypatch.setattr(module, "conv_out", torch.nn.Conv2d(8, 1, 3, padding=1))
+    with pytest.raises(UserError, match="nothing is timed"):
+        peers.check_equal(of, module, params)
+
+
+def test_pytorch_counts_the_same_operations(tiny):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    of, module, params = tiny
+    x, t, label = parts.forward_inputs(of, 3)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(t),
+               class_labels=torch.from_numpy(label))  # fmt: skip
+    own = flops.count(parts.forward(of), params, x, t, label)
+    assert own == counter.get_total_flops()
+
+
+def test_gradients_are_the_same(tiny):
+    """Not only outputs: what a training step computes with them."""
+    from benchmarks.diffusers_weights import to_flax
+
+    of, module, params = tiny
+    x, t, label = parts.forward_inputs(of, 4)
+    network = parts.forward(of)
+    own = jax.jit(jax.grad(lambda p: (network(p, x, t, label) ** 2).mean()))(params)
+    module.eval().zero_grad()
+    output = module(
+        torch.from_numpy(x).permute(0, 3, 1, 2),
+        torch.from_numpy(t),
+        class_labels=torch.from_numpy(label),
+    ).sample
+    output.square().mean().backward()
+    theirs = to_flax(
+        {name: p.grad.numpy() for name, p in module.named_parameters()},
+        len(of.unet.channel_multipliers),
+    )
+    for path, leaf in jax.tree.leaves_with_path(own):
+        other = theirs
+        for key in path:
+            other = other[key.key]
+        scale = max(1e-3, np.abs(other).max())
+        np.testing.assert_allclose(leaf, other, atol=1e-4 * scale, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_the_script_takes_turns_and_reports_ratios(name, tmp_path, capsys):
+    if name != "diffusers" and not has_ddp():
+        pytest.skip(f"{name} is not installed")
+    path = tmp_path / "peers.json"
+    flags = [f"--peers={name}", "--variants=eager", "--num-turns=1", "--chain-steps=2"]
+    assert peers.main([f"--config={TINY}", f"--out={path}", *flags]) == 0
+    assert table.main([str(path)]) == 0
+    shown = capsys.readouterr().out
+    it = json.loads(path.read_text())["results"]
+    about = it["peers"][name]
+    if name == "diffusers":
+        assert about["largest_difference"] < 1e-5
+        assert about["num_parameters"] == it["num_parameters"]
+    else:
+        assert about["same_network"] is False
+        assert "other net" in shown
+    for task in peers.TASKS:
+        (own,), (other,) = (about[task]["times"][side] for side in ("ddpm_jax", name))
+        assert about[task]["ratio"]["median"] == pytest.approx(other / own)
+    assert f"{name} (eager)" in shown
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--variants=fast", "--variants=fast is not known"),
+        ("--peers=edm", "--peers=edm is not known"),
+        ("--chain-steps=21", "for 20 levels"),
+        ("--config.model.remat=True", "without config.model.remat"),
+        ("--config.diffusion.prediction=v", "without config.diffusion.prediction"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(flag, message, capsys):
+    assert peers.main([f"--config={TINY}", flag]) == 2
+    assert message in capsys.readouterr().err
