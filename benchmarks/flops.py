@@ -2,8 +2,9 @@
 
 A multiply-add counts as two. Products with the zeros at a border count, as is usual;
 those with the zeros that a stride puts between pixels in a gradient do not, so that
-the gradient of a convolution counts as much as the convolution. Sums, norms and the
-like are not counted: in a U-Net they are a few per cent of the work.
+each gradient of a convolution that keeps the size, or halves it, counts as much as the
+convolution. Sums, norms and the like are not counted: in a U-Net they are a few per
+cent of the work.
 """
 
 import math
