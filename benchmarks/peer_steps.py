@@ -223,7 +223,12 @@ def prepared(module: nn.Module, variant: str) -> nn.Module:
     channels_last, is_compiled = VARIANTS[variant]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module = module.to(memory_format=layout)
-    return torch.compile(module) if is_compiled else module
+    if not is_compiled:
+        return module
+    # What was compiled for other variants counts towards the number of recompilations
+    # after which PyTorch gives up and runs a network as it is.
+    torch.compiler.reset()
+    return torch.compile(module)
 
 
 def layout_of(variant: str) -> torch.memory_format:
@@ -252,18 +257,19 @@ def make_train_step(
         fused=True,
     )
     update_average = peer.average(peer.module)
-    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(batch["label"]).long() if "label" in batch else None
-    layout = layout_of(variant)
+    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).to(device())
+    pixels = pixels.contiguous(memory_format=layout_of(variant))
+    labels = None
+    if "label" in batch:
+        labels = torch.from_numpy(batch["label"]).long().to(device())
 
     def step() -> None:
-        images = pixels.to(device()).to(memory_format=layout).float() / 127.5 - 1
-        told = None if labels is None else labels.to(device())
+        images = pixels.float() / 127.5 - 1
         if cfg.data.flip:
             mirrored = torch.rand(len(images), device=images.device) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         with autocast(cfg.model.dtype):
-            loss = peer.loss(module, images, told)
+            loss = peer.loss(module, images, labels)
         loss.backward()
         if options.max_grad_norm:
             nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)

@@ -9,9 +9,8 @@ the fastest takes part in the turns. A ratio is the peer's time over that of ddp
 pair by pair: above 1, ddpm_jax is faster.
 
 A training step is forward, backward, clipping, Adam and the moving average, from a
-batch of bytes on the host or, in ddpm_jax, on the devices, where its loop has put it
-while the step before was computed. Sampling is a short chain of reverse steps, each
-with one forward pass.
+batch of bytes that is on the device already. Sampling is a short chain of reverse
+steps, each with one forward pass.
 """
 
 import os

@@ -39,13 +39,15 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from benchmarks import flops, machine, parts, rate, timing
     from ddpm_jax import build
     from ddpm_jax.build import names
+    from ddpm_jax.devices import round_up
 
     args, cfg = setup.args, setup.cfg
     start.at_least(1, num_turns=args.num_turns, num_forward=args.num_forward)
     if args.num_steps is not None:
         cfg.sample.num_steps = args.num_steps
     of = parts.make_parts(cfg)
-    batch_size, num_steps = cfg.sample.batch_size, build.num_steps(cfg)
+    # As the program does, to what the devices divide.
+    batch_size, num_steps = round_up(cfg.sample.batch_size), build.num_steps(cfg)
     params = parts.start_state(of).params
     draw, draw_flops = _draw(of, params, batch_size)
     forward, compile_seconds, memory = _forward(of, params, batch_size)
@@ -102,10 +104,9 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     from benchmarks import flops
     from ddpm_jax import build
     from ddpm_jax.commands.sample import draw_of
-    from ddpm_jax.devices import round_up
 
     draw = draw_of(of.cfg, of.info, of.unet, of.mesh)
-    indices = np.arange(round_up(batch_size), dtype=np.int32)
+    indices = np.arange(batch_size, dtype=np.int32)
     labels = build.sample_labels(of.cfg, of.info)
     labels = None if labels is None else np.resize(labels, len(indices))
     key = build.sample_key(of.cfg)
@@ -118,10 +119,10 @@ def _forward(
 ) -> tuple[Callable[[], jax.Array], dict[str, float], dict[str, int]]:
     """Return one forward pass of the same batch, its compile time and memory."""
     from benchmarks import machine, parts, timing
-    from ddpm_jax.devices import replicated, round_up, rows
+    from ddpm_jax.devices import replicated, rows
 
     by_row = rows(of.mesh)
-    inputs = jax.device_put(parts.forward_inputs(of, round_up(batch_size)), by_row)
+    inputs = jax.device_put(parts.forward_inputs(of, batch_size), by_row)
     jitted = jax.jit(
         parts.forward(of),
         in_shardings=(replicated(of.mesh), by_row, by_row, by_row),
