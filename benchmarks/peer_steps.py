@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import torch
 from torch import nn
 
@@ -47,13 +48,24 @@ class Peer(NamedTuple):
 
 
 def device() -> str:
-    """Return where PyTorch computes: the GPU if it sees one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return where PyTorch computes: where JAX does, whatever else there is.
+
+    Raises:
+        UserError: this PyTorch cannot.
+    """
+    platform = jax.default_backend()
+    found = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
+    if found is None or (found == "cuda" and not torch.cuda.is_available()):
+        raise UserError(
+            f"JAX computes on a {platform}, and this PyTorch cannot; install one that "
+            "can, or set JAX_PLATFORMS=cpu."
+        )
+    return found
 
 
 def synchronise() -> None:
     """Wait until the GPU has done what it was asked."""
-    if torch.cuda.is_available():
+    if device() == "cuda":
         torch.cuda.synchronize()
 
 

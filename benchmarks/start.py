@@ -5,9 +5,9 @@ the recipe has said how many devices its batch can be spread over.
 """
 
 import argparse
-import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +92,14 @@ def run(
 
 def _check_writable(path: Path) -> None:
     """Refuse a place for the record before hours are spent on what it is to hold."""
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--out={path} cannot be written; choose another file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--out={path} cannot be written ({error.strerror}); choose another file."
+        ) from error
 
 
 def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDict:

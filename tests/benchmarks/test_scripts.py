@@ -140,7 +140,7 @@ def test_precision(tmp_path, capsys):
         (data, ["--sources=no_such_data"], "none of --sources=no_such_data"),
         (evaluate, ["--networks=vgg"], "--networks has 'vgg'"),
         (precision, ["--num-steps=3"], "less than --window=250"),
-        (train, ["--out=/proc/none/record.json"], "cannot be written"),
+        (train, [f"--out={TINY}/record.json"], "cannot be written"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(script, flags, message, capsys):
