@@ -26,8 +26,6 @@ from ddpm_jax.errors import UserError
 
 PEERS = ("diffusers", "denoising-diffusion-pytorch")
 TASKS = ("train", "sample")
-# Largest difference of outputs of scale 1 in float32; tests/peers has it below 1e-4.
-BOUND = 1e-3
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +55,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     try:
         import torch
 
-        from benchmarks import peer_steps
+        from benchmarks import peer_networks, peer_steps
     except ImportError as error:
         raise UserError(
             f"{error}; install the peers: pip install -r benchmarks/requirements.txt "
@@ -89,7 +87,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         "num_parameters": parts.num_parameters(parts.start_state(of).params),
         "torch": {
             "versions": machine.versions(machine.TORCH_PACKAGES),
-            "device": peer_steps.device(),
+            "device": peer_networks.device(),
             "threads": torch.get_num_threads(),
         },
         "peers": {},
@@ -132,90 +130,20 @@ def _check_recipe(cfg: Any) -> None:
 
 def _peer(name: str, of: Any) -> tuple[Any, Any, dict[str, float]]:
     """Build a peer; return it with ddpm_jax's parameters and how equal they are."""
-    from benchmarks import parts, peer_steps
+    from benchmarks import equality, parts, peer_networks
 
     if name == "diffusers":
-        module, params = same_network(of)
-        equality = check_equal(of, module, params)
-        return peer_steps.diffusers_peer(module, of.cfg), params, equality
+        module, params = equality.same_network(of)
+        found = equality.check_equal(of, module, params)
+        return peer_networks.diffusers_peer(module, of.cfg), params, found
     try:
-        peer = peer_steps.ddp_peer(of.cfg, of.info.image_shape)
+        peer = peer_networks.ddp_peer(of.cfg, of.info.image_shape)
     except ImportError as error:
         raise UserError(
             f"{error}; install the peer: pip install --no-deps -r "
             "benchmarks/requirements-no-deps.txt, or leave it out: --peers=diffusers"
         ) from error
     return peer, parts.start_state(of).params, {}
-
-
-def same_network(of: Any) -> tuple[Any, Any]:
-    """Build the recipe's network in diffusers, with random weights, and carry them.
-
-    Args:
-        of: a `parts.Parts`.
-
-    Returns:
-        The torch module, and the parameters of ddpm_jax.
-
-    Raises:
-        UserError: diffusers has no such network.
-    """
-    import diffusers
-
-    from benchmarks import diffusers_weights as weights
-    from benchmarks import peer_steps
-
-    options = weights.options_of(of.unet, *of.info.image_shape)
-    module = diffusers.UNet2DModel(**options)
-    drawn = weights.random_weights(module, np.random.default_rng(0))
-    params = weights.to_flax(drawn, len(of.unet.channel_multipliers))
-    return module.to(peer_steps.device()), params
-
-
-def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
-    """Compare the outputs of both networks, computed in float32, on a few inputs.
-
-    Args:
-        of: a `parts.Parts`.
-        module: of diffusers.
-        params: of ddpm_jax.
-
-    Returns:
-        The largest difference, and the standard deviation of the output.
-
-    Raises:
-        UserError: they are not the same network; nothing may then be timed.
-    """
-    import jax
-    import jax.numpy as jnp
-    import torch
-
-    from benchmarks import parts, peer_steps
-
-    x_t, t, label = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
-    net = of.unet.clone(dtype=jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        actual = jax.jit(net.apply)({"params": params}, x_t, t, label)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
-        on_device = peer_steps.device()
-        desired = module.eval()(
-            torch.from_numpy(x_t).permute(0, 3, 1, 2).to(on_device),
-            torch.from_numpy(t).to(on_device),
-            class_labels=None if label is None else torch.tensor(label).to(on_device),
-        ).sample
-    torch.set_float32_matmul_precision(before)
-    desired = desired.permute(0, 2, 3, 1).cpu().numpy()
-    difference = float(np.abs(np.asarray(actual) - desired).max())
-    scale = float(desired.std())
-    print(f"largest difference from diffusers: {difference:.2e}, outputs {scale:.2f}")
-    if not difference < BOUND * max(1.0, scale):
-        raise UserError(
-            f"the outputs differ by {difference:.2e} from those of diffusers, from the "
-            "same weights and input; nothing is timed, as it is not the same network."
-        )
-    return {"largest_difference": difference, "output_std": scale}
 
 
 def _compare(

@@ -12,11 +12,12 @@ from ddpm_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
+equality = pytest.importorskip("benchmarks.equality")
 
 
 def has_ddp():
     try:
-        from benchmarks.peer_steps import ddp_peer
+        from benchmarks.peer_networks import ddp_peer
 
         ddp_peer(start.load(TINY, [], None), (8, 8, 1))
     except ImportError:
@@ -27,13 +28,13 @@ def has_ddp():
 @pytest.fixture(scope="module")
 def tiny():
     of = parts.make_parts(start.load(TINY, [], None))
-    return of, *peers.same_network(of)
+    return of, *equality.same_network(of)
 
 
 @pytest.mark.parametrize("recipe", [TINY, "configs/digits.py"])
 def test_the_networks_are_the_same_with_labels(recipe):
     of = parts.make_parts(start.load(recipe, [], None))
-    found = peers.check_equal(of, *peers.same_network(of))
+    found = equality.check_equal(of, *equality.same_network(of))
     assert found["output_std"] > 0.1
     assert found["largest_difference"] < 2e-5
 
@@ -42,7 +43,7 @@ def test_a_weight_that_was_not_carried_over_stops_the_comparison(tiny, monkeypat
     of, module, params = tiny
     monkeypatch.setattr(module, "conv_out", torch.nn.Conv2d(8, 1, 3, padding=1))
     with pytest.raises(UserError, match="nothing is timed"):
-        peers.check_equal(of, module, params)
+        equality.check_equal(of, module, params)
 
 
 def test_pytorch_counts_the_same_operations(tiny):
