@@ -62,7 +62,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     limit = rate.matmul_rate(
         of.mesh, names.DTYPES[cfg.model.dtype], side=args.matmul_side
     )
-    loop = _time_loop(of, compiled, parts.start_state(of), stream, args.num_steps)
+    loop = _time_loop(of, compiled, state, stream, args.num_steps)
     step_seconds = timing.spread(step_times)
     achieved = counted / step_seconds["median"]
     return {
@@ -136,11 +136,12 @@ def _time_loop(
 
     reports: list[Any] = []
     ends: list[float] = []
-    total = num_steps + 1  # the loop itself does not time its first
+    # The loop itself does not time its first step.
+    total = int(state.step) + num_steps + 1
     train_loop(
         state,
         step,
-        noted(parts.onto_devices(data.iterate(stream), of.mesh)),
+        noted(parts.onto_devices(data.iterate(stream, int(state.step)), of.mesh)),
         build.train_key(of.cfg),
         num_steps=total,
         report_every=total,
