@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Measure what `main` says; plain data, seconds."""
     try:
+        import jax
         import torch
 
         from benchmarks import peer_networks, peer_steps
@@ -74,6 +75,11 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         raise UserError(
             f"--chain-steps={args.chain_steps} for {cfg.diffusion.num_levels} levels; "
             "use fewer."
+        )
+    if peer_networks.device() == "cuda" and jax.device_count() > 1:
+        raise UserError(
+            f"JAX sees {jax.device_count()} GPUs and PyTorch would use one of them; "
+            "set CUDA_VISIBLE_DEVICES=0."
         )
     # As JAX does by default on GPUs; it changes nothing on a CPU.
     torch.set_float32_matmul_precision("high")
