@@ -1,7 +1,7 @@
 """The pieces of a run that benchmarks share: network, state, step, batches."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build, data
 from ddpm_jax.build import DataInfo
-from ddpm_jax.devices import data_mesh, replicated, rows
+from ddpm_jax.commands.feed import Feed, make_feed
+from ddpm_jax.devices import rows, shardings
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training.state import TrainState
@@ -61,7 +62,7 @@ def make_parts(cfg: ConfigDict) -> Parts:
     info = build.data_info(source)
     build.check(cfg, info)
     build.check_batch(cfg)
-    return Parts(cfg, source, is_real, info, build.model(cfg, info), data_mesh())
+    return Parts(cfg, source, is_real, info, build.model(cfg, info), build.mesh(cfg))
 
 
 def _stand_in(cfg: ConfigDict, error: UserError) -> data.Dataset:
@@ -85,15 +86,19 @@ def _stand_in(cfg: ConfigDict, error: UserError) -> data.Dataset:
 
 
 def start_state(parts: Parts) -> TrainState:
-    """Start a run as the program does, a copy of the state on every device."""
+    """Start a run as the program does, with the state where its mesh puts it."""
+    state = _fresh(parts)
+    return jax.device_put(state, shardings(parts.mesh, state))
+
+
+def _fresh(parts: Parts) -> TrainState:
     cfg = parts.cfg
-    state = init_state(
+    return init_state(
         build.init_params(cfg, parts.unet, parts.info),
         build.optimizer(cfg),
         memory=build.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
-    return jax.device_put(state, replicated(parts.mesh))
 
 
 def train_step(parts: Parts) -> TrainStep:
@@ -105,6 +110,20 @@ def train_step(parts: Parts) -> TrainStep:
         ema_target=cfg.training.ema_decay,
         mesh=parts.mesh,
         ema_stds=tuple(cfg.training.ema_stds),
+        placed=shardings(parts.mesh, jax.eval_shape(lambda: _fresh(parts))),
+        num_parts=cfg.training.accumulate,
+    )
+
+
+def feed_of(parts: Parts) -> Feed:
+    """Return the program's own way of bringing batches to the devices."""
+    cfg = parts.cfg
+    return make_feed(
+        parts.source,
+        cfg.training.batch_size,
+        seed=cfg.seed,
+        mesh=parts.mesh,
+        max_mb_on_device=cfg.data.on_device_mb,
     )
 
 
@@ -113,14 +132,6 @@ def stream_of(parts: Parts) -> Any:
     return data.batches(
         parts.source, parts.cfg.training.batch_size, seed=parts.cfg.seed
     )
-
-
-def onto_devices(
-    batches: Iterator[dict[str, np.ndarray]], mesh: Mesh
-) -> Iterator[dict[str, jax.Array]]:
-    """Spread each batch over the mesh by rows, as the training command does."""
-    for batch in batches:
-        yield put(batch, mesh)
 
 
 def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -80,7 +80,7 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
     import jax
 
     from benchmarks import parts
-    from ddpm_jax import build, data
+    from ddpm_jax import build
 
     of = parts.make_parts(cfg)
     if not of.is_real:
@@ -89,7 +89,7 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
             "or give another recipe."
         )
     state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
-    batches = parts.onto_devices(data.iterate(parts.stream_of(of)), of.mesh)
+    batches = parts.feed_of(of)(0)
     losses: list[Any] = []
     for i in range(num_steps):
         state, metrics = step(state, key, next(batches))

@@ -47,8 +47,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     of = parts.make_parts(cfg)
     batch_size = cfg.training.batch_size
     state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
-    stream = parts.stream_of(of)
-    batch = parts.put(stream[0], of.mesh)
+    batch = parts.put(parts.stream_of(of)[0], of.mesh)
     compiled, compile_seconds = timing.compile_twice(step, state, key, batch)
     counted = flops.count(step, state, key, batch)
     one = parts.forward_inputs(of, 1)
@@ -62,7 +61,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     limit = rate.matmul_rate(
         of.mesh, names.DTYPES[cfg.model.dtype], side=args.matmul_side
     )
-    loop = _time_loop(of, compiled, state, stream, args.num_steps)
+    loop = _time_loop(of, compiled, state, args.num_steps)
     step_seconds = timing.spread(step_times)
     achieved = counted / step_seconds["median"]
     return {
@@ -113,16 +112,14 @@ def _time_step(
     return state, times
 
 
-def _time_loop(
-    of: Any, step: Any, state: Any, stream: Any, num_steps: int
-) -> dict[str, Any]:
+def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]:
     """Run the program's loop over the program's batches, and note every wait.
 
     The loop runs ahead of the device by some steps, so that a wait of the loop need
     not be one of the device: `wait_share` is the most that the device can have waited.
     """
     from benchmarks import parts, timing
-    from ddpm_jax import build, data
+    from ddpm_jax import build
     from ddpm_jax.training.loop import train_loop
 
     waits: list[float] = []
@@ -141,7 +138,7 @@ def _time_loop(
     train_loop(
         state,
         step,
-        noted(parts.onto_devices(data.iterate(stream, int(state.step)), of.mesh)),
+        noted(parts.feed_of(of)(int(state.step))),
         build.train_key(of.cfg),
         num_steps=total,
         report_every=total,
