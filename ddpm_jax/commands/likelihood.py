@@ -199,12 +199,12 @@ def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.nda
     key = build.likelihood_key(run.cfg)
     with jax.default_matmul_precision("highest"):
         result = evaluate(run.trained.params, key, indices, batch["image"], labels)
-    result = {name: np.asarray(leaf)[:count] for name, leaf in result.items()}
-    for name, leaf in result.items():
+    found = {name: np.asarray(leaf)[:count] for name, leaf in result.items()}
+    for name, leaf in found.items():
         if not np.isfinite(leaf).all():
             raise UserError(
                 f"{name} of an image among {start} to {start + count - 1} is not "
                 "finite; use another checkpoint (config.sample.step), or a larger "
                 "config.likelihood.rtol and atol."
             )
-    return result
+    return found

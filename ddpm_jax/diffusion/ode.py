@@ -92,7 +92,7 @@ def adaptive(
     ) -> tuple[jax.Array, jax.Array]:
         f = slope(denoise, level_at)
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda u, y, args: f(u, y)),
+            diffrax.ODETerm(lambda u, y, args: f(jnp.asarray(u), y)),
             diffrax.Tsit5(),
             start,
             end,

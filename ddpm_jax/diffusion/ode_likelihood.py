@@ -167,7 +167,7 @@ def adaptive(*, rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 4096) -
         slope: Slope, state: Any, start: jax.Array, end: jax.Array
     ) -> tuple[Any, jax.Array]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda u, state, args: slope(u, state)),
+            diffrax.ODETerm(lambda u, state, args: slope(jnp.asarray(u), state)),
             diffrax.Tsit5(),
             start,
             end,

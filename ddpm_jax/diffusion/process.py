@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
 
 
 def like(value: jax.Array, x: jax.Array) -> jax.Array:
@@ -40,7 +41,7 @@ def like(value: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.reshape(value, jnp.shape(value) + (1,) * (x.ndim - jnp.ndim(value)))
 
 
-def noise_like(keys: jax.Array, x: jax.Array) -> jax.Array:
+def noise_like(keys: jax.Array, x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     """Draw standard normal noise, row i from key i alone.
 
     With a key of its own, an image does not depend on the batch it is drawn in.
@@ -246,12 +247,23 @@ def large_variance(
 
 
 def learned_variance(
-    t: Level, s: Level, prediction: Prediction, first: jax.Array | float = 0.0
+    t: Level,
+    s: Level,
+    prediction: Prediction | None,
+    first: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Interpolate between small and large in log space: [B, ...].
 
+    Raises:
+        UserError: the network predicts no variance.
+
     Source: Nichol and Dhariwal 2021, eq. (15); fraction 0 is small, 1 is large.
     """
+    if prediction is None or prediction.fraction is None:
+        raise UserError(
+            "a learned variance is asked for, and the network predicts none; use "
+            "small_variance or large_variance."
+        )
     fraction = prediction.fraction
     small = small_variance(t, s, first=first)
     large = t.sigma**2 * fraction_of_noise(t, s)

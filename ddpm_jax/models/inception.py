@@ -99,11 +99,12 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, H, W, C] to [B, H', W', sum of the branches' channels]."""
 
-        def run(what: Step | tuple[Step, ...] | Callable, x: jax.Array) -> jax.Array:
+        def run(what: Any, x: jax.Array) -> jax.Array:
             if isinstance(what, Step):
                 padding = "SAME" if what.stride == 1 else "VALID"
-                _, features, size, stride = what
-                return Conv(features, size, stride, padding, name=what.name)(x)
+                return Conv(
+                    what.features, what.size, what.stride, padding, name=what.name
+                )(x)
             if isinstance(what, tuple):
                 return jnp.concatenate([run(part, x) for part in what], axis=-1)
             return what(x)

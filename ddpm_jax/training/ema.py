@@ -89,7 +89,10 @@ def update_track(track: Any, params: Any, step: jax.Array, gamma: float) -> Any:
 
 
 def inner_product(
-    step_a: np.ndarray, gamma_a: np.ndarray, step_b: np.ndarray, gamma_b: np.ndarray
+    step_a: np.ndarray | float,
+    gamma_a: np.ndarray | float,
+    step_b: np.ndarray | float,
+    gamma_b: np.ndarray | float,
 ) -> np.ndarray:
     """Integrate the product of two profiles (1) over the run; arguments broadcast.
 

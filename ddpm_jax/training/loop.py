@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.training.objective import NUM_QUARTILES
+from ddpm_jax.training.objective import NUM_QUARTILES, Batch
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import TrainStep
 
@@ -54,7 +54,7 @@ class Report(NamedTuple):
 def train_loop(
     state: TrainState,
     train_step: TrainStep,
-    batches: Iterator[dict[str, np.ndarray]],
+    batches: Iterator[Batch],
     key: jax.Array,
     *,
     num_steps: int,
@@ -184,17 +184,17 @@ def catch_interrupts() -> Iterator[Callable[[], int]]:
         yield lambda: 0  # Python delivers signals to the main thread alone
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: Any) -> None:
         del frame
         came.append(number)
         signal.signal(number, before[number])
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: came[0] if came else 0
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for came_before, handler in before.items():
+            signal.signal(came_before, handler)
