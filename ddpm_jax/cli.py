@@ -60,8 +60,21 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    known, overrides = make_parser().parse_known_args(argv)
+    try:
+        return _dispatch(known.mode, known.config, known.workdir, overrides)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the flags; options of the config are left over for `override`."""
     parser = argparse.ArgumentParser(
-        prog="main.py",
+        prog=Path(sys.argv[0]).name,
         description="Train a denoising diffusion model, and draw from it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,19 +86,16 @@ def main(argv: list[str] | None = None) -> int:
         default="train",
         help="; ".join(f"{name}: {what}" for name, what in _MODES.items()),
     )
-    parser.add_argument("--config", metavar="FILE", help="a recipe, such as configs/*")
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="a file such as configs/digits.py, or the name of a recipe that comes "
+        "with the package, such as digits",
+    )
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
     )
-    known, overrides = parser.parse_known_args(argv)
-    try:
-        return _dispatch(known.mode, known.config, known.workdir, overrides)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 130
+    return parser
 
 
 def _dispatch(
@@ -93,10 +103,10 @@ def _dispatch(
 ) -> int:
     if workdir is None and recipe is None:
         raise UserError(
-            "nothing to do: give --config=FILE to train (see configs/), or "
+            "nothing to do: give --config=RECIPE to train (see configs/), or "
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
-    folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
+    folder = Path(workdir or Path("runs") / Path(recipe or "").stem)
     _use_compilation_cache()
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
@@ -109,10 +119,10 @@ def _dispatch(
 
     if recipe is None and mode in ("train", "features"):
         raise UserError(
-            f"--mode={mode} needs a recipe; give --config=FILE with "
+            f"--mode={mode} needs a recipe; give --config=RECIPE with "
             f"--workdir={workdir}."
         )
-    cfg = trained_config(folder) if recipe is None else _load(recipe)
+    cfg = trained_config(folder) if recipe is None else load_recipe(recipe)
     override(cfg, overrides)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
@@ -173,33 +183,53 @@ def _use_all_cores(batch_size: int) -> None:
         jax.config.update("jax_num_cpu_devices", max(fits))
 
 
-def _load(recipe: str) -> ConfigDict:
-    """Import a recipe and check that its options are the known ones."""
-    path = Path(recipe)
+def load_recipe(recipe: str) -> ConfigDict:
+    """Import a recipe and check that its options are the known ones.
+
+    Raises:
+        UserError: it is no file, no recipe, or sets an option that there is not.
+    """
+    path, shipped = Path(recipe), _shipped_recipes()
     if not path.is_file():
-        beside = sorted(p.stem for p in Path("configs").glob("*.py"))
-        listed = f"; configs/ has {', '.join(beside)}" if beside else ""
-        raise UserError(f"--config={recipe} is not a file{listed}.")
+        if recipe not in shipped:
+            raise UserError(
+                f"--config={recipe} is not a file; configs/ has {', '.join(shipped)}."
+            )
+        path = shipped[recipe]
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(
             f"--config={recipe} is not a Python file; a recipe ends in .py."
         )
     module = importlib.util.module_from_spec(spec)
+    wanted = (
+        "a recipe defines get_config(), which changes and returns "
+        "ddpm_jax.config.default()."
+    )
     try:
         spec.loader.exec_module(module)
         loaded = module.get_config()
-        if not isinstance(loaded, ConfigDict):
-            raise TypeError(f"get_config() returned {type(loaded).__name__}")
     except UserError:
         raise
     except Exception as error:  # a recipe is the user's own program
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--config={recipe} cannot be read ({text}); a recipe defines "
-            "get_config(), which changes and returns ddpm_jax.config.default()."
+            f"--config={recipe} cannot be read ({text}); {wanted}"
         ) from error
+    if not isinstance(loaded, ConfigDict):
+        text = f"get_config() returned {type(loaded).__name__}"
+        raise UserError(f"--config={recipe} cannot be read ({text}); {wanted}")
     return options.from_json(options.to_json(loaded))
+
+
+def _shipped_recipes() -> dict[str, Path]:
+    """Return name -> file of the recipes that come with the package."""
+    package = Path(__file__).parent
+    # Installed, they are within the package; in a checkout, beside it.
+    folders = (package / "recipes", package.parent / "configs")
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    files = sorted(folder.glob("*.py"))
+    return {file.stem: file for file in files if file.stem != "__init__"}
 
 
 def override(cfg: ConfigDict, arguments: list[str]) -> None:

@@ -97,7 +97,7 @@ def test_a_broken_recipe(tmp_path, capsys, monkeypatch, text, message):
 
 
 def test_nothing_asked(capsys, monkeypatch):
-    assert "give --config=FILE" in refused(capsys, monkeypatch, [])
+    assert "give --config=RECIPE" in refused(capsys, monkeypatch, [])
 
 
 def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
