@@ -64,7 +64,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python -m mypy
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) runs build

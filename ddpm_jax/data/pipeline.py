@@ -18,6 +18,7 @@ Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 import functools
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -161,7 +162,7 @@ def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def iterate(
-    stream, start_step: int = 0, *, num_threads: int = 2, prefetch: int = 4
+    stream: Any, start_step: int = 0, *, num_threads: int = 2, prefetch: int = 4
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterate over stream[start_step], stream[start_step + 1], ... reading ahead.
 

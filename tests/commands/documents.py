@@ -18,14 +18,20 @@ _FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1[ \t]*$", re.S | re.M)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _PROGRAMS = r"(?:python3?|make|pip|ddpm-jax|git|source|export|cd|for|tfds|\.)\s"
 _BEGINS = re.compile(rf"^(?:\$ )?(?:[A-Z_]+=\S* )*(?:{_PROGRAMS}|[A-Z_]+=)", re.M)
-_IN_A_SENTENCE = re.compile(r"^(?:[A-Z_]+=\S* )*(?:python|make|ddpm-jax)\s+\S")
+_IN_A_SENTENCE = re.compile(r"^(?:[A-Z_]+=\S* )*(?:python3? \S+|make|ddpm-jax)\s+\S")
 _SHELLS = ("bash", "sh", "shell", "console", "zsh")
 
-# What bash calls for a program that it does not find, as it finds none. The records
-# are separated by two NULs, the words by one. A few harmless tools do run, since what
-# they make may be needed by the lines after.
+# What bash calls for a program that it does not find, as it finds none. It writes down
+# the folder, the environment and the words, as many parts as it says, each with a NUL
+# at its end. A few harmless tools do run, since lines after may need what they make.
 _PRELUDE = """\
-command_not_found_handle() { printf '%s\\0' "$PWD" "$@" >&9; printf '\\0' >&9; }
+command_not_found_handle() {
+    local name names=()
+    for name in $(compgen -e); do
+        [[ $name =~ ^(PATH|HOME|PWD|OLDPWD|SHLVL|_)$ ]] || names+=("$name=${!name}")
+    done
+    printf '%s\\0' "$PWD" "${#names[@]}" "${names[@]}" "$#" "$@" >&9
+}
 cat() { /bin/cat "$@"; }; cp() { /bin/cp "$@"; }; mkdir() { /bin/mkdir "$@"; }
 """
 
@@ -44,6 +50,7 @@ class Command(NamedTuple):
     script: Script
     folder: Path  # where
     words: tuple[str, ...]
+    environment: dict[str, str]
 
     def __str__(self):
         where = self.script.document.relative_to(ROOT)
@@ -108,11 +115,14 @@ def commands(script, folder):
     )
     os.close(writer)
     with os.fdopen(reader, "rb") as records:
-        found = [record.split(b"\0") for record in records.read().split(b"\0\0")]
+        parts = iter(records.read().decode().split("\0")[:-1])
     where = f"{script.document.relative_to(ROOT)}:{script.line}"
     assert not shell.stderr, f"{where}: bash says: {shell.stderr.strip()}"
-    return [
-        Command(script, Path(os.fsdecode(place)), tuple(map(os.fsdecode, words)))
-        for place, *words in found
-        if words
-    ]
+    found = []
+    for place in parts:
+        pairs = [next(parts).split("=", 1) for _ in range(int(next(parts)))]
+        words = tuple(next(parts) for _ in range(int(next(parts))))
+        # "..." stands for something of the reader's.
+        environment = {name: value for name, value in pairs if value != "..."}
+        found.append(Command(script, Path(place), words, environment))
+    return found

@@ -36,6 +36,9 @@ RULES = (
     Rule(r"python3? -c ", "start"),
     Rule(r"python3? -m venv ", "listed", "make does it, and so does every CI run"),
     Rule(r"(python3? -m )?pip install ", "listed", "tests/installed does it, offline"),
+    Rule(r"register-python-argcomplete ", "listed", "tests/installed asks as a shell"),
+    Rule(r"wandb |tensorboard ", "listed", "programs of others"),
+    Rule(r"pre-commit ", "listed", "changes the checkout's hooks"),
     Rule(r"git ", "listed", "needs a network"),
     Rule(r"tfds build ", "listed", "downloads, and needs TensorFlow"),
 )

@@ -92,7 +92,9 @@ def fault_of(command):
     if rule is None:
         return "no rule in tests/commands/rules.py says how to try this"
     words = [word for word in command.words if word not in ("python", "python3", "-m")]
-    with contextlib.chdir(command.folder):
+    with contextlib.chdir(command.folder), pytest.MonkeyPatch.context() as patch:
+        for name, value in command.environment.items():
+            patch.setenv(name, value)
         if rule.treatment == "run":
             return run_small(words)
         if rule.treatment == "parse":
