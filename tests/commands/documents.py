@@ -102,10 +102,21 @@ def commands(script, folder):
     Raises:
         AssertionError: bash cannot read it.
     """
+    # Bash would not ask its handler for these, but start them.
+    paths = sorted(set(re.findall(r"[\w.][\w./-]*/[\w-]+\.(?:sh|py)\b", script.text)))
+    catch = "".join(
+        f'function {path} {{ command_not_found_handle {path} "$@"; }}\n'
+        for path in paths
+    )
     reader, writer = os.pipe()
     # What bash does itself, such as `cd`, it does; programs are only written down.
     shell = subprocess.run(
-        ["/bin/bash", "--norc", "-c", f"exec 9>&{writer}\n{_PRELUDE}{script.text}\n"],
+        [
+            "/bin/bash",
+            "--norc",
+            "-c",
+            f"exec 9>&{writer}\n{_PRELUDE}{catch}{script.text}\n",
+        ],
         cwd=folder,
         env={"PATH": "/nonexistent", "HOME": str(folder)},
         capture_output=True,

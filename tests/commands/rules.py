@@ -9,9 +9,15 @@ from typing import NamedTuple
 
 MAIN = r"(python3? main\.py|ddpm-jax|python3? -m ddpm_jax)"
 
-# Targets that documents name and .ci/run need not call: what they do is done there
-# under another name, or is of no weight.
-NOT_IN_CI = {"help", "clean", "demo"}
+# Targets that documents name and .ci/run does not call, and why.
+NOT_IN_CI = {
+    "help": "prints a text",
+    "clean": "removes what is there",
+    "demo": "make test-demo does it",
+    "bench": "measures for long; make test runs each benchmark in small",
+    "playground": "serves until it is stopped; its tests start it",
+    "notebooks": "writes them anew; make test-notebooks executes them",
+}
 
 
 class Rule(NamedTuple):
@@ -19,8 +25,8 @@ class Rule(NamedTuple):
 
     pattern: str  # a regular expression for the beginning of the words, joined
     # run: all of it, in small. parse: its flags, by the program's own parser, and the
-    # recipe that it names. target: of make, which has to exist. start: run as it is.
-    # listed: not at all.
+    # recipe that it names. help: the flags have to be in the help of the program.
+    # target: of make, which has to exist. start: run as it is. listed: not at all.
     treatment: str
     reason: str = ""
 
@@ -31,7 +37,18 @@ RULES = (
         "parse",
         "needs statistics published by others",
     ),
+    Rule(
+        rf"{MAIN}.* --(distributed|coordinator|num-processes|process-id)",
+        "parse",
+        "waits for other hosts; tests/runs starts two",
+    ),
+    Rule(rf"{MAIN}.* --from=[a-z-]+/[a-z]", "parse", "downloads a model"),
     Rule(rf"{MAIN}( |$)", "run"),
+    Rule(
+        r"python3? -m benchmarks\.",
+        "help",
+        "measures for minutes; tests/benchmarks runs each in small",
+    ),
     Rule(r"make \w", "target"),
     Rule(r"python3? -c ", "start"),
     Rule(r"python3? -m venv ", "listed", "make does it, and so does every CI run"),
@@ -39,6 +56,7 @@ RULES = (
     Rule(r"register-python-argcomplete ", "listed", "tests/installed asks as a shell"),
     Rule(r"wandb |tensorboard ", "listed", "programs of others"),
     Rule(r"pre-commit ", "listed", "changes the checkout's hooks"),
+    Rule(r"(sbatch|srun|gcloud|ssh|launch/\S+\.sh)( |$)", "listed", "needs a cluster"),
     Rule(r"git ", "listed", "needs a network"),
     Rule(r"tfds build ", "listed", "downloads, and needs TensorFlow"),
 )

@@ -99,6 +99,8 @@ def fault_of(command):
             return run_small(words)
         if rule.treatment == "parse":
             return captured(lambda: parse(words[1:]))
+        if rule.treatment == "help":
+            return missing_flags(command.words)
         if rule.treatment == "target":
             return missing_target(words[1:])
         if rule.treatment == "start":
@@ -145,6 +147,22 @@ def start(words):
     )
     last = done.stderr.strip().splitlines()[-1:]
     return f"exit status {done.returncode}: {''.join(last)}" if done.returncode else ""
+
+
+def missing_flags(words):
+    """Return which flags of a command its program's help does not know."""
+    asked = subprocess.run(
+        [sys.executable, *words[1:3], "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode:
+        return asked.stderr.strip().splitlines()[-1]
+    flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+    options = {flag for flag in flags if flag.startswith("--config.")}
+    unknown = [f for f in sorted(flags - options) if f not in asked.stdout]
+    return f"its help does not know {', '.join(unknown)}" if unknown else ""
 
 
 def missing_target(words):
