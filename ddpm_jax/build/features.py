@@ -104,7 +104,7 @@ def flat_weights(params: Any) -> dict[str, np.ndarray]:
 
 
 def fingerprint(weights: dict[str, np.ndarray]) -> str:
-    """Hash names, shapes and values to 16 hexadecimal digits of SHA-256."""
+    """Hash names, shapes `[...]` and values to 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for name, leaf in sorted(weights.items()):
         digest.update(f"{name} {leaf.shape}".encode() + leaf.tobytes())

@@ -172,7 +172,7 @@ class RateDistortion(NamedTuple):
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:
-    """Estimate that of the mean over the last axis, of n entries; NaN if n is 1."""
+    """Estimate that of the mean over the last axis: [..., n] -> [...]; NaN if n = 1."""
     count = values.shape[-1]
     if count < 2:
         return np.full(values.shape[:-1], np.nan)

@@ -63,17 +63,17 @@ class Conv(nn.Module):
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Average 3x3 neighbours, those beyond the border not being counted."""
+    """Average 3x3 neighbours [B, H, W, C], none beyond the border being counted."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the largest of 3x3 neighbours, at every pixel."""
+    """Take the largest of 3x3 neighbours, at every pixel: [B, H, W, C]."""
     return nn.max_pool(x, (3, 3), (1, 1), "SAME")
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Take the largest of 3x3 neighbours, at every second pixel, with no padding."""
+    """Take the largest of 3x3 [B, H, W, C], at every second pixel, with no padding."""
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 

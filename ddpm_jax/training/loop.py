@@ -71,7 +71,7 @@ def train_loop(
         state: where to start; donated.
         train_step: compiled step.
         batches: the batch of step `state.step`, then those that follow.
-        key: of the run; the step folds its number in.
+        key: [], of the run; the step folds its number in.
         num_steps: where to end.
         report_every: in steps; aligned to the step's number, so that a resumed run
             reports at the same steps.
