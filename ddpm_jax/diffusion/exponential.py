@@ -131,7 +131,7 @@ def combine(weights: jax.Array, values: tuple, start: jax.Array) -> jax.Array:
 
 
 def advance(x: jax.Array, x0: jax.Array, past: Past, t: Level, s: Level) -> jax.Array:
-    """Take x [B, ...] from t to s by eq. (1), the polynomial through x0 and the past."""
+    """Take x [B, ...] from t to s by eq. (1), a polynomial through x0 and the past."""
     h = place_of(s) - place_of(t)
     known = usable(past.place, place_of(t), place_of(s))
     shrink = s.sigma / t.sigma
