@@ -43,7 +43,7 @@ def cfg():
     made.model.channels = made.model.num_groups = 4
     made.model.channel_multipliers = (1, 1)
     made.model.attention_resolutions = ()
-    made.diffusion.num_levels = 10
+    made.diffusion.num_levels = made.training.sample_num_steps = 10
     return made
 
 

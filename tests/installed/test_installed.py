@@ -21,6 +21,7 @@ SMALL = [
     "--config.training.num_steps=2",
     "--config.training.batch_size=4",
     "--config.training.sample_every=0",
+    "--config.training.sample_num_steps=4",
     "--config.sample.num_images=2",
     "--config.sample.batch_size=2",
     "--config.sample.num_steps=4",
@@ -135,6 +136,8 @@ def test_control_c_is_quiet_while_importing(site, tmp_path, package):
         [str(site / "bin" / "ddpm-jax"), "--config=digits"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{site}"},
+        # Whoever runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

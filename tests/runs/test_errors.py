@@ -148,6 +148,15 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path, capsys, monkeypatch):
     assert "batch_size=8 cannot be spread evenly over 3" in line
 
 
+def test_control_c_while_compiling_is_quiet(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpm_jax.build.init_params", interrupted)
+    assert main([f"--config={TINY}", f"--workdir={tmp_path}/r"]) == 130
+    assert capsys.readouterr().err == "interrupted.\n"
+
+
 def test_a_loss_that_is_not_finite_names_step_rate_and_last_good_checkpoint(
     tmp_path, capsys
 ):
