@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    known, overrides = make_parser().parse_known_args(argv)
     try:
+        known, overrides = make_parser().parse_known_args(argv)
         return _dispatch(known.mode, known.config, known.workdir, overrides)
-    except UserError as error:
+    except (UserError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -79,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        exit_on_error=False,
     )
     parser.add_argument(
         "--mode",

@@ -100,6 +100,12 @@ def test_nothing_asked(capsys, monkeypatch):
     assert "give --config=RECIPE" in refused(capsys, monkeypatch, [])
 
 
+@pytest.mark.parametrize("flag", ["--mode=simple", "--config"])
+def test_a_flag_that_cannot_be_read(capsys, monkeypatch, flag):
+    line = refused(capsys, monkeypatch, [flag])
+    assert re.search("choose from .*sample|expected one argument", line), line
+
+
 def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
     before = (finished / "config.json").read_text()
     line = refused(
