@@ -192,7 +192,7 @@ def _graph_of(path: Path) -> bytes:
         member = archive.extractfile(GRAPH_NAME)
         if member is None:
             raise _Damaged(f"its {GRAPH_NAME} is no file")
-        return stream.read()
+        return member.read()
 
 
 # Whatever a damaged file makes of the reader.
