@@ -151,7 +151,9 @@ def _use_compilation_cache() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    # JAX makes these names when it runs.
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if chosen is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     smallest = {
         "jax_persistent_cache_min_compile_time_secs": 0.0,
