@@ -27,7 +27,7 @@ examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
-  python main.py --mode=inpaint --workdir=runs/digits \\
+  python main.py --mode=inpaint --workdir=runs/mnist \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
 
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
