@@ -3,14 +3,17 @@
 #   make test        unit tests, on the CPU
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
+#   make test-docs   every command of the README and the documents, in small
 #   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
-#   make lint        formatting and rules
+#   make lint        formatting, rules, docstrings, types
+#   make docs        a web site of the documents and docstrings, in build/site
+#   make clean       remove the virtual environment, runs and what was built
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-peers test-demo bench lint clean
+.PHONY: help demo test test-peers test-demo test-docs bench lint docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +42,10 @@ $(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-no-deps.txt
 	@touch $@
 
+$(VENV)/.installed-docs: requirements-docs.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
@@ -50,6 +57,9 @@ test: $(VENV)/.installed-dev
 
 test-peers: $(VENV)/.installed-peers
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/peers
+
+test-docs: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/commands --numprocesses=auto
 
 test-demo: $(VENV)/.installed-dev demo
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
@@ -70,6 +80,10 @@ bench: $(VENV)/.installed-bench
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

@@ -121,6 +121,9 @@ def to_flax(weights: dict[str, np.ndarray], num_levels: int) -> dict[str, Any]:
     Args:
         weights: by the names of diffusers, whose up blocks count from the coarsest.
         num_levels: of the network.
+
+    Raises:
+        ValueError: a name that is not of such a network.
     """
     params: dict[str, Any] = {}
     for name, value in weights.items():

@@ -33,6 +33,9 @@ def ratios(
 
     A drift of the machine is in both of a pair and drops out, which it would not from
     a ratio of two medians.
+
+    Raises:
+        ValueError: they are not pairs.
     """
     if len(numerators) != len(denominators):
         raise ValueError(f"{len(numerators)} values against {len(denominators)}")

@@ -29,7 +29,7 @@ examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
-  python main.py --mode=inpaint --workdir=runs/digits \\
+  python main.py --mode=inpaint --workdir=runs/mnist \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
 
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
@@ -62,30 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog="main.py",
-        description="Train a denoising diffusion model, and draw from it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--mode",
-        choices=("train", *_MODES),
-        default="train",
-        help="; ".join(f"{name}: {what}" for name, what in _MODES.items()),
-    )
-    parser.add_argument("--config", metavar="FILE", help="a recipe, such as configs/*")
-    parser.add_argument(
-        "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
-    )
-    _add_hosts(parser)
-    known, overrides = parser.parse_known_args(argv)
     try:
+        known, overrides = make_parser().parse_known_args(argv)
         _start_hosts(known)
         with hosts.as_one():
             status = _dispatch(known.mode, known.config, known.workdir, overrides)
-    except UserError as error:
+    except (UserError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
@@ -142,15 +124,44 @@ def _start_hosts(known: argparse.Namespace) -> None:
     )
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the flags; options of the config are left over for `override`."""
+    parser = argparse.ArgumentParser(
+        prog=Path(sys.argv[0]).name,
+        description="Train a denoising diffusion model, and draw from it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", *_MODES),
+        default="train",
+        help="; ".join(f"{name}: {what}" for name, what in _MODES.items()),
+    )
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="a file such as configs/digits.py, or the name of a recipe that comes "
+        "with the package, such as digits",
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
+    )
+    _add_hosts(parser)
+    return parser
+
+
 def _dispatch(
     mode: str, recipe: str | None, workdir: str | None, overrides: list[str]
 ) -> int:
     if workdir is None and recipe is None:
         raise UserError(
-            "nothing to do: give --config=FILE to train (see configs/), or "
+            "nothing to do: give --config=RECIPE to train (see configs/), or "
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
-    folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
+    folder = Path(workdir or Path("runs") / Path(recipe or "").stem)
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
@@ -162,10 +173,10 @@ def _dispatch(
 
     if recipe is None and mode in ("train", "features"):
         raise UserError(
-            f"--mode={mode} needs a recipe; give --config=FILE with "
+            f"--mode={mode} needs a recipe; give --config=RECIPE with "
             f"--workdir={workdir}."
         )
-    cfg = trained_config(folder) if recipe is None else _load(recipe)
+    cfg = trained_config(folder) if recipe is None else load_recipe(recipe)
     override(cfg, overrides)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
@@ -193,7 +204,9 @@ def _use_compilation_cache() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    # JAX makes these names when it runs.
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if chosen is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     smallest = {
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -228,33 +241,53 @@ def _use_all_cores(batch_size: int) -> None:
         jax.config.update("jax_num_cpu_devices", max(fits))
 
 
-def _load(recipe: str) -> ConfigDict:
-    """Import a recipe and check that its options are the known ones."""
-    path = Path(recipe)
+def load_recipe(recipe: str) -> ConfigDict:
+    """Import a recipe and check that its options are the known ones.
+
+    Raises:
+        UserError: it is no file, no recipe, or sets an option that there is not.
+    """
+    path, shipped = Path(recipe), _shipped_recipes()
     if not path.is_file():
-        beside = sorted(p.stem for p in Path("configs").glob("*.py"))
-        listed = f"; configs/ has {', '.join(beside)}" if beside else ""
-        raise UserError(f"--config={recipe} is not a file{listed}.")
+        if recipe not in shipped:
+            raise UserError(
+                f"--config={recipe} is not a file; configs/ has {', '.join(shipped)}."
+            )
+        path = shipped[recipe]
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(
             f"--config={recipe} is not a Python file; a recipe ends in .py."
         )
     module = importlib.util.module_from_spec(spec)
+    wanted = (
+        "a recipe defines get_config(), which changes and returns "
+        "ddpm_jax.config.default()."
+    )
     try:
         spec.loader.exec_module(module)
         loaded = module.get_config()
-        if not isinstance(loaded, ConfigDict):
-            raise TypeError(f"get_config() returned {type(loaded).__name__}")
     except UserError:
         raise
     except Exception as error:  # a recipe is the user's own program
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--config={recipe} cannot be read ({text}); a recipe defines "
-            "get_config(), which changes and returns ddpm_jax.config.default()."
+            f"--config={recipe} cannot be read ({text}); {wanted}"
         ) from error
+    if not isinstance(loaded, ConfigDict):
+        text = f"get_config() returned {type(loaded).__name__}"
+        raise UserError(f"--config={recipe} cannot be read ({text}); {wanted}")
     return options.from_json(options.to_json(loaded))
+
+
+def _shipped_recipes() -> dict[str, Path]:
+    """Return name -> file of the recipes that come with the package."""
+    package = Path(__file__).parent
+    # Installed, they are within the package; in a checkout, beside it.
+    folders = (package / "recipes", package.parent / "configs")
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    files = sorted(folder.glob("*.py"))
+    return {file.stem: file for file in files if file.stem != "__init__"}
 
 
 def override(cfg: ConfigDict, arguments: list[str]) -> None:

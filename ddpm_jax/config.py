@@ -105,6 +105,7 @@ def _training() -> ConfigDict:
             "ema_stds": (),  # further averages, as shares of the run: docs/ema.md
             "label_dropout": 0.1,  # share of labels hidden, if class_conditional
             "report_every": 100,  # steps: progress, metrics.jsonl, TensorBoard
+            "wandb": placeholder(str),  # project of Weights & Biases; unset: not sent
             "sample_every": 10_000,  # steps: a grid of samples; 0 for never
             "sample_num_steps": 100,  # DDIM steps of those grids
             "checkpoint_every": 5000,  # steps

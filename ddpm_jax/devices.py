@@ -101,7 +101,7 @@ def rows_of_host(mesh: Mesh, batch_size: int) -> np.ndarray:
     """
     places = rows(mesh).addressable_devices_indices_map((batch_size,))
     every = np.arange(batch_size)
-    return np.unique(np.concatenate([every[index] for (index,) in places.values()]))
+    return np.unique(np.concatenate([every[index or ()] for index in places.values()]))
 
 
 def check_batch_size(name: str, batch_size: int, num_devices: int) -> None:
@@ -125,14 +125,14 @@ def round_up(batch_size: int) -> int:
 
 
 def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Put an array that every host holds whole onto the devices of all hosts."""
+    """Put an array [...] that every host holds whole onto the devices of all hosts."""
     return jax.make_array_from_callback(
         array.shape, sharding, lambda index: array[index]
     )
 
 
 def gathered(array: jax.Array) -> np.ndarray:
-    """Bring an array that is spread over devices whole to every host."""
+    """Bring an array [...] that is spread over devices whole to every host."""
     if getattr(array, "is_fully_addressable", True):
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)

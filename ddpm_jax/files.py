@@ -111,5 +111,6 @@ def read_npz(
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays, uncompressed; see `write`."""
-    write(path, lambda file: np.savez(file, **arrays))
+    """Write named arrays [...], uncompressed; see `write`."""
+    whole: dict[str, Any] = dict(arrays)  # savez has an option among its names
+    write(path, lambda file: np.savez(file, **whole))

@@ -109,8 +109,8 @@ def _check(
             f"{' and '.join(present)} given without {' and '.join(absent)}; a start "
             "by hand needs all three, on every host."
         )
-    if absent:
-        return
+    if coordinator is None or num_processes is None or process_id is None:
+        return  # none of them is given
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(
@@ -195,6 +195,9 @@ def as_one() -> Iterator[None]:
     What fails on this host alone leaves the others waiting in a collective operation,
     and what they do in leaving (a save under way has hosts wait for each other) would
     wait for this one. So nothing is tidied up: the state is in the checkpoints.
+
+    Raises:
+        UserError: what was raised within, if this host is alone.
     """
     if not are_several():
         yield

@@ -11,6 +11,7 @@ A file appears under its name only when complete: it is written beside it, then 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,13 @@ from ddpm_jax import files
 from ddpm_jax.errors import UserError
 
 Array = np.ndarray | jax.Array
+Kind = TypeVar("Kind", np.ndarray, jax.Array)
 
 _LEGIBLE = 64  # pixels; smaller images are enlarged to at least this on a sheet
 _FASTEST_GIF = 50  # frames a second; a GIF counts time in hundredths
 
 
-def to_float(images: Array) -> Array:
+def to_float(images: Kind) -> Kind:
     """Map bytes to the networks' range: 0 to -1 and 255 to 1.
 
     Args:
@@ -44,7 +46,7 @@ def to_float(images: Array) -> Array:
     return (images.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
 
 
-def to_uint8(images: Array) -> Array:
+def to_uint8(images: Kind) -> Kind:
     """Map [-1, 1] to the nearest byte, clipping what lies outside; undoes `to_float`.
 
     Rounding to nearest matters: truncation, as often seen, darkens every image by half
@@ -292,7 +294,7 @@ def save_npz(path: str | Path, images: Array, labels: Array | None = None) -> No
 
     Source: `arr_0` and `arr_1` are the names in openai/guided-diffusion, evaluations.
     """
-    arrays = {"arr_0": _as_bytes(images, "NHWC")}
+    arrays: dict[str, Any] = {"arr_0": _as_bytes(images, "NHWC")}
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":

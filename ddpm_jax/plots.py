@@ -230,12 +230,11 @@ def _series(
     records: Sequence[Mapping[str, float | None]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collect (steps, values) where a value can stand on a logarithmic axis."""
+    found = [(record["step"], record.get(name)) for record in records]
     pairs = [
-        (record["step"], record[name])
-        for record in records
-        if record.get(name) is not None
-        and math.isfinite(record[name])
-        and record[name] > 0
+        (step, value)
+        for step, value in found
+        if value is not None and math.isfinite(value) and value > 0
     ]
     table = np.array(sorted(pairs), np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

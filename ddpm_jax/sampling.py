@@ -31,8 +31,8 @@ Draw = Callable[[Any, jax.Array, np.ndarray, np.ndarray | None], tuple]
 class Film(NamedTuple):
     """The reverse chain of the first images of a batch, uint8 [K, F, H, W, C]."""
 
-    x_t: np.ndarray  # the chain itself: first the noise, last the finished image
-    x0: np.ndarray  # what the network took that image to be; K - 1 frames, none at T
+    x_t: Any  # the chain itself: first the noise, last the finished image
+    x0: Any  # what the network took that image to be; K - 1 frames, none at T
 
 
 def make_draw(
@@ -170,7 +170,9 @@ def draw_images(
     Raises:
         UserError: as `draw_batch` does.
     """
-    finished, film, done = [], None, 0
+    finished: list[np.ndarray] = []
+    film: Film | None = None
+    done = 0
     while done < num_images:
         images, first_rows = draw_batch(
             draw,
@@ -185,6 +187,7 @@ def draw_images(
         finished.append(images)
         done += len(images)
         on_batch(len(images))
+    assert film is not None  # at least one image was asked for
     return np.concatenate(finished), film
 
 

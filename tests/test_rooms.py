@@ -1,6 +1,6 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-    diffusion <- {training, evaluation, sampling} <- build <- commands <- cli <- main
+diffusion <- {training, evaluation, sampling} <- build <- commands <- cli <- __main__
 
 `models`, `data`, `images` and `plots` stand beside. A room that is not in the table may
 import itself and `errors`, until somebody decides otherwise and writes it down here.
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "build": {"diffusion"} | BESIDE | USERS,
     "commands": {"diffusion", "build"} | BESIDE | USERS,
     "cli": {"commands", "config", "files", "hosts"},
+    "__main__": {"cli"},
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)

@@ -8,7 +8,7 @@ WORKDIR/
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def classifier(config: ConfigDict, info: DataInfo) -> Classifier:
     """Build the network of `config.features`."""
     options = config.features
     return Classifier(
-        num_classes=len(info.label_names),
+        num_classes=info.num_classes,
         num_features=options.num_features,
         channels=options.channels,
         channel_multipliers=tuple(options.channel_multipliers),
@@ -58,7 +58,7 @@ def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
 def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
     """Build what it is trained on."""
     return make_classify_objective(
-        lambda params, images: net.apply({"params": params}, images),
+        lambda params, images: cast(Any, net.apply({"params": params}, images)),
         label_smoothing=config.features.label_smoothing,
         max_shift=config.features.max_shift,
         flip=config.data.flip,
@@ -104,7 +104,7 @@ def flat_weights(params: Any) -> dict[str, np.ndarray]:
 
 
 def fingerprint(weights: dict[str, np.ndarray]) -> str:
-    """Hash names, shapes and values to 16 hexadecimal digits of SHA-256."""
+    """Hash names, shapes `[...]` and values to 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for name, leaf in sorted(weights.items()):
         digest.update(f"{name} {leaf.shape}".encode() + leaf.tobytes())
@@ -123,7 +123,7 @@ def classifier_features(workdir: Path) -> Features:
     except FileNotFoundError as error:
         recipe = Path("configs") / f"{workdir.name}.py"
         if not recipe.exists():
-            recipe = "configs/NAME_features.py"
+            recipe = Path("configs/NAME_features.py")
         raise UserError(
             f"{workdir} holds no features network; train one with python main.py "
             f"--mode=features --config={recipe} --workdir={workdir}"
@@ -158,14 +158,12 @@ def _described(
 ) -> Classifier | None:
     """Build the network that a folder describes; None if these are not its weights."""
     try:
-        net = Classifier(
-            num_classes=len(about["label_names"]),
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in about["config"]["features"].items()
-                if name in Classifier.__dataclass_fields__
-            },
-        )
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in about["config"]["features"].items()
+            if name in Classifier.__dataclass_fields__
+        }
+        net = Classifier(num_classes=len(about["label_names"]), **fields)
         images = jax.ShapeDtypeStruct((1, *about["image_shape"]), np.float32)
         expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

@@ -65,7 +65,8 @@ def _end(high: float | None) -> float:
     return math.inf if high is None else high
 
 
-def _without_label(num_classes: int, cond: Cond) -> Cond:
+def _without_label(num_classes: int | None, cond: Cond) -> Cond:
+    assert num_classes is not None  # check_guidance has refused a model without
     return {**cond, "label": jnp.full_like(cond["label"], num_classes)}
 
 
@@ -87,6 +88,7 @@ def _classifier(section: str) -> LogProb:
     dims = math.prod(source.image_shape)
     most = _MOST_IMAGES if dims <= _LARGE else _MOST_LARGE_IMAGES
     images, labels = data.in_memory(source)
+    assert labels is not None  # check_guidance has refused data without
     chosen = np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int)
     images, labels = images[chosen], labels[chosen]
     if config.data.flip:
@@ -95,7 +97,7 @@ def _classifier(section: str) -> LogProb:
     # Directions that a few images happen to differ in say nothing of their class.
     rank = max(1, min(1024, len(chosen) // 4))
     return gaussian_classifier(
-        to_float(images), labels, len(source.label_names), rank=rank
+        to_float(images), labels, len(source.label_names or ()), rank=rank
     )
 
 

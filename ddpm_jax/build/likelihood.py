@@ -24,9 +24,7 @@ from ddpm_jax.models.unet import UNet
 
 METHODS = ("bound", "ode")
 
-Measure = Callable[
-    [Any, jax.Array, jax.Array, jax.Array, jax.Array | None], dict[str, jax.Array]
-]
+Measure = Callable[[Any, jax.Array, Any, Any, Any], dict[str, jax.Array]]
 """(params, key, indices [B], bytes [B, H, W, C], labels [B]) -> arrays [B, ...]."""
 
 _LIKELIHOOD = 3  # a purpose of the seed, besides those of `parts`

@@ -24,7 +24,7 @@ CONTINUOUS: Mapping[str, Callable[[int], Schedule]] = {
 }
 SCHEDULES = (*TABLES, *CONTINUOUS)
 PREDICTIONS = {kind.name: kind for kind in (process.EPS, process.X0, process.V)}
-VARIANCES = {
+VARIANCES: Mapping[str, process.Variance] = {
     "small": process.small_variance,
     "large": process.large_variance,
     "learned": process.learned_variance,

@@ -1,7 +1,7 @@
 """From a config to the parts of training: schedule, network, objective, optimiser."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def schedule(config: ConfigDict) -> Schedule:
 
 def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
     """Count the classes the network is told, None for an unconditional one."""
-    return len(info.label_names) if config.model.class_conditional else None
+    return info.num_classes if config.model.class_conditional else None
 
 
 def model(config: ConfigDict, info: DataInfo) -> UNet:
@@ -84,12 +84,14 @@ def network(unet: UNet, *, self_conditioning: bool = False) -> Callable[..., jax
         cond = cond or {}
         label = cond.get("label")
         train = dropout_key is not None
-        rngs = {"dropout": dropout_key} if train else None
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
         if self_conditioning:
             x0 = cond.get(HINT)
             x0 = jnp.zeros_like(x_t) if x0 is None else x0
             x_t = jnp.concatenate([x_t, x0], axis=-1)
-        return unet.apply({"params": params}, x_t, t, label, train=train, rngs=rngs)
+        variables = {"params": params}
+        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs)
+        return cast(jax.Array, output)  # Flax cannot know what a module returns
 
     return apply
 

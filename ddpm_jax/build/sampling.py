@@ -94,8 +94,8 @@ def _sections(spacing: str) -> tuple[int, ...] | None:
     """Read "sections:10,10,20"; None for the spacings that are one word."""
     if spacing in names.SPACINGS or spacing in names.CONTINUOUS_GRIDS:
         return None
-    word, _, counts = spacing.partition(":")
-    counts = [count.strip() for count in counts.split(",")]
+    word, _, listed_counts = spacing.partition(":")
+    counts = [count.strip() for count in listed_counts.split(",")]
     if word != "sections" or not all(c.isdecimal() and int(c) for c in counts):
         listed = ", ".join([*names.SPACINGS, *names.CONTINUOUS_GRIDS])
         raise UserError(
@@ -139,7 +139,7 @@ def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
                 "labels; leave the option out."
             )
         return None
-    known = list(info.label_names)
+    known = list(info.label_names or ())
     if not asked:
         chosen = list(range(classes))
     else:

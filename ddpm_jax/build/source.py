@@ -23,6 +23,11 @@ class DataInfo:
     label_names: tuple[str, ...] | None
     fingerprint: str
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are: 0 without labels."""
+        return len(self.label_names or ())
+
 
 def dataset(config: ConfigDict) -> data.Dataset:
     """Open the data set of a config; nothing is decoded yet."""
@@ -40,5 +45,5 @@ def dataset(config: ConfigDict) -> data.Dataset:
 def data_info(source: data.Dataset) -> DataInfo:
     """Describe a data set."""
     return DataInfo(
-        source.name, tuple(source.image_shape), source.label_names, source.fingerprint
+        source.name, source.image_shape, source.label_names, source.fingerprint
     )

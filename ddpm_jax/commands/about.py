@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -51,7 +52,7 @@ def _logsnr_probe(cfg: ConfigDict) -> list[float]:
     """
     T = cfg.diffusion.num_levels
     times = np.linspace(0, T - 2, 5).round().astype(np.int32)
-    return [float(v) for v in build.schedule(cfg).at(times).logsnr]
+    return [float(v) for v in build.schedule(cfg).at(jnp.asarray(times)).logsnr]
 
 
 def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:

@@ -99,11 +99,17 @@ def _pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             f"--mode={mode} needs a picture; give --config.edit.image=FILE, or data:7 "
             "for an example of the model's data."
         )
-    found, source = [], None
+    found: list[np.ndarray] = []
+    source: data.Dataset | None = None
     for word in words:
         if word.startswith("data:"):
             source = source or build.dataset(cfg)
             indices = data.indices_of(word, source)
+            if indices is None:
+                raise UserError(
+                    f"config.edit.image={word} is no example of the data; write "
+                    "data:7, or data:7-10 for several."
+                )
             found += [source.source[i]["image"] for i in indices]
         else:
             padded = bool(cfg.data.pad_to)
@@ -126,6 +132,9 @@ def _rows(
 
     Returns:
         The rows, the number of the noise of each, and how many stand side by side.
+
+    Raises:
+        UserError: inpainting without a mask.
     """
     if mode == "interpolate":
         columns = cfg.edit.num_points
@@ -181,7 +190,7 @@ def _run(
     everywhere, by_row = replicated(mesh), rows(mesh)
     task = build.edit_task(cfg, mode, trained.unet)
 
-    def work(params: Any, key: jax.Array, noise: jax.Array, given: Rows) -> tuple:
+    def work(params: Any, key: jax.Array, noise: jax.Array, given: Any) -> tuple:
         edited = task(gather_params(mesh, params), image_keys(key, noise), given)
         finite = jnp.isfinite(edited.x).all(axis=(1, 2, 3))
         return tuple(map(images.to_uint8, edited)), finite

@@ -198,6 +198,7 @@ def _labels(source: data.Dataset, features: Features) -> np.ndarray | None:
 
 def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
     """Measure the variational bound of the model that drew a set."""
+    assert one.model is not None  # given images have no bound
     chosen = cfg.copy_and_resolve_references()
     chosen.sample.step = one.model["checkpoint_step"]
     chosen.likelihood.method = "bound"
@@ -211,13 +212,15 @@ def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
 
 def _neighbours(source: data.Dataset, fake: Outputs, judge: Judge) -> np.ndarray:
     """Lay images beside what is nearest to them: above all those that are too near."""
-    distances, indices = nearest(fake.features, judge.reference.features, k=_NEIGHBOURS)
+    real, features = judge.target.real, judge.reference.features
+    assert real is not None and features is not None  # else there is no neighbour
+    distances, indices = nearest(fake.features, features, k=_NEIGHBOURS)
     suspects = np.argsort(distances[:, 0], kind="stable")[: _SHOWN // 2]
     others = [i for i in range(_SHOWN) if i not in suspects][: _SHOWN // 2]
     lines = []
     for i in [*suspects, *others]:
         if i < len(source):
             own = gather(source, np.array([i]))["image"]
-            near = gather(judge.target.real, indices[i])["image"]
+            near = gather(real, indices[i])["image"]
             lines.append(np.concatenate([own, near]))
     return images.grid(np.concatenate(lines), columns=1 + _NEIGHBOURS)

@@ -70,7 +70,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         "data": source.name,
         "data_fingerprint": source.fingerprint,
         "image_shape": list(source.image_shape),
-        "label_names": list(source.label_names),
+        "label_names": list(source.label_names or ()),
         "num_features": cfg.features.num_features,
     }
     seen = of.as_features(net, state.ema_params, about)
@@ -170,7 +170,7 @@ def _train(
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(
         f"Training a classifier of {count:,} parameters on {len(source):,} images of "
-        f"{source.name}, {len(source.label_names)} classes, on {describe()}.",
+        f"{source.name}, {len(source.label_names or ())} classes, on {describe()}.",
         flush=True,
     )
     key = of.classify_key(cfg)
@@ -209,6 +209,7 @@ def _accuracy(seen: Features, source: data.Dataset) -> float:
     """Return the share of images that the classifier reads right."""
     batch = gather(source, np.arange(len(source)))
     logits = extract(seen, batch["image"], batch_size=256).logits
+    assert logits is not None  # of a classifier
     return float((logits.argmax(1) == batch["label"]).mean())
 
 

@@ -46,10 +46,10 @@ def make_feed(
     """
     if source.num_bytes <= data.MAX_BYTES:
         source = data.decoded(source)
-    in_memory = isinstance(source.source, data.Arrays)
     small = source.num_bytes <= max_mb_on_device * 1024**2
-    if in_memory and small and jax.process_count() == 1:
-        return lambda start: _from_devices(source, batch_size, seed, mesh, start)
+    if isinstance(source.source, data.Arrays) and small and jax.process_count() == 1:
+        stored, indices_of = source.source, data.order(source, batch_size, seed=seed)
+        return lambda start: _from_devices(stored, indices_of, mesh, start)
     stream = data.batches(
         source, batch_size, seed=seed, rows=rows_of_host(mesh, batch_size)
     )
@@ -57,20 +57,22 @@ def make_feed(
 
 
 def _from_devices(
-    source: data.Dataset, batch_size: int, seed: int, mesh: Mesh, start: int
+    stored: data.Arrays,
+    indices_of: Callable[[int], np.ndarray],
+    mesh: Mesh,
+    start: int,
 ) -> Iterator[Batch]:
-    images, labels = source.source.images, source.source.labels
-    stored = {"image": images} if labels is None else {"image": images, "label": labels}
     everywhere, by_row = replicated(mesh), rows(mesh)
-    stored = {name: spread(array, everywhere) for name, array in stored.items()}
+    whole = {"image": spread(stored.images, everywhere)}
+    if stored.labels is not None:
+        whole["label"] = spread(stored.labels, everywhere)
 
     @jax.jit
-    def pick(stored: Batch, indices: jax.Array) -> Batch:
-        return {name: array[indices] for name, array in stored.items()}
+    def pick(whole: Batch, indices: jax.Array) -> Batch:
+        return {name: array[indices] for name, array in whole.items()}
 
-    indices_of = data.order(source, batch_size, seed=seed)
     for step in itertools.count(start):
-        yield pick(stored, spread(indices_of(step).astype(np.int32), by_row))
+        yield pick(whole, spread(indices_of(step).astype(np.int32), by_row))
 
 
 def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:

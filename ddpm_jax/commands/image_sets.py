@@ -126,7 +126,7 @@ def _drawn(
         return None
     whole = parts.load_parts(folder, _DRAWN)["images"]
     # Images drawn without a class cannot be held against one.
-    known = None if labels is None or (labels >= len(names)).any() else labels
+    known = None if labels is None or (labels >= len(names or ())).any() else labels
     images.save_npz(folder / _SAMPLES, whole, known)
     images.save_png(folder / "grid.png", images.grid(whole[:100]))
     parts.drop_parts(folder, _DRAWN)

@@ -95,6 +95,7 @@ def appoint(
     run = make_extract(features, build.mesh(cfg))
     reference = target.published
     if reference is None:
+        assert target.real is not None  # a target has the one or the other
         folder = make_folder(extraction.reference_folder(target.real, features))
         outputs = _look(cfg, features, run, target.real, folder, interrupted)
         reference = reference_of(outputs)
@@ -177,6 +178,7 @@ def check_set(
                 "first, since how that is done is part of the score."
             )
     if {"frechet", "frechet_infinity"} & set(names) and not cfg.evaluate.allow_few:
+        assert features.num_features is not None
         check_count(one.num_images, features.num_features)
 
 

@@ -216,12 +216,12 @@ def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.nda
     ]
     with jax.default_matmul_precision("highest"):
         result = evaluate(run.trained.params, key, *given)
-    result = {name: gathered(leaf)[:count] for name, leaf in result.items()}
-    for name, leaf in result.items():
+    found = {name: gathered(leaf)[:count] for name, leaf in result.items()}
+    for name, leaf in found.items():
         if not np.isfinite(leaf).all():
             raise UserError(
                 f"{name} of an image among {start} to {start + count - 1} is not "
                 "finite; use another checkpoint (config.sample.step), or a larger "
                 "config.likelihood.rtol and atol."
             )
-    return result
+    return found

@@ -88,7 +88,7 @@ def _estimate(values: np.ndarray) -> dict[str, float | None]:
     return _pair(values.mean(), standard_error(values))
 
 
-def _pair(mean: float, error: float) -> dict[str, float | None]:
+def _pair(mean: float, error: float | np.ndarray) -> dict[str, float | None]:
     known = bool(np.isfinite(error))  # one image has no standard error, nor JSON a NaN
     return {"mean": float(mean), "standard_error": float(error) if known else None}
 

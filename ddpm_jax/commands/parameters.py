@@ -1,6 +1,7 @@
 """Which parameters to draw with: raw, averaged, or an average built after training."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ def _build(
         (step, index, std)
         for step in steps
         for index, std in enumerate(
-            _tracked(_read(step, lambda s=step: store.read_metadata(workdir, s)))
+            _tracked(_read(step, partial(store.read_metadata, workdir, step)))
         )
     ]
     stored = [Profile(step, std) for step, _, std in places]
@@ -152,9 +153,7 @@ def _build(
 
 def _snapshots(workdir: Path, places: list[tuple[int, int, float]]) -> Iterator[Any]:
     for step, index, _ in places:
-        yield _read(
-            step, lambda s=step, i=index: store.restore_track(workdir, i, step=s)
-        )
+        yield _read(step, partial(store.restore_track, workdir, index, step=step))
 
 
 def _read(step: int, read: Callable[[], Any]) -> Any:

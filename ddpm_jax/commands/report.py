@@ -140,7 +140,9 @@ def against(row: Row) -> str:
 def number(score: str, found: Mapping[str, float | None]) -> str:
     """Say a value with two digits of its standard error, if it has one."""
     scale = SCALE.get(score, 1.0)
-    value, error = found["value"] * scale, found["standard_error"]
+    value, error = found["value"], found["standard_error"]
+    assert value is not None  # a score has one, and perhaps an error
+    value *= scale
     if not error:
         return f"{value:.4g}"
     error *= scale

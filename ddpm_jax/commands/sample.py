@@ -80,7 +80,9 @@ def _write_samples(
     labels = build.sample_labels(cfg, info)
     names = None
     if labels is not None:
-        classes = [name.replace("/", "-") for name in (*info.label_names, "none")]
+        classes = [
+            name.replace("/", "-") for name in (*(info.label_names or ()), "none")
+        ]
         names = [f"{i:06d}-{classes[label]}" for i, label in enumerate(labels)]
     images.save_images(folder / "images", drawn, names)
     images.save_npz(folder / "samples.npz", drawn, labels)

@@ -32,11 +32,12 @@ from ddpm_jax.training.log import open_log, quiet_log, read_metrics
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import make_train_step
+from ddpm_jax.training.tracker import Tracker, open_tracker
 
 CONFIG_FILE = "config.json"
 
 # A run may be taken up again with other values of these, and stays the same run.
-_FREE_OPTIONS = (
+_FREE_OPTIONS: tuple[str, ...] = (
     *about.FREE_OPTIONS,
     "training.checkpoint_every",
     "training.keep_every",
@@ -44,6 +45,7 @@ _FREE_OPTIONS = (
     "training.report_every",
     "training.sample_every",
     "training.sample_num_steps",
+    "training.wandb",
 )
 
 
@@ -66,7 +68,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     _check_workdir(cfg, workdir)
     newest = store.latest_step(workdir)
     done = newest is not None and newest >= cfg.training.num_steps
-    if done and about.is_whole(workdir, newest):
+    if newest is not None and done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
     # Decodes what fits in memory, and so finds a broken image before any compile.
     feed = make_feed(
@@ -78,16 +80,20 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     )
     _write_config(cfg, workdir)
     run = plan(cfg, info, workdir, mesh)
-    opened = store.open_checkpoints(
-        workdir,
-        keep_last=cfg.training.keep_last,
-        keep_every=cfg.training.keep_every or None,
-    )
-    with opened as checkpoints, hosts.as_one():
+    project = cfg.training.wandb if jax.process_index() == 0 else None
+    with (
+        open_tracker(project, workdir, config.to_json(cfg)) as tracker,
+        store.open_checkpoints(
+            workdir,
+            keep_last=cfg.training.keep_last,
+            keep_every=cfg.training.keep_every or None,
+        ) as checkpoints,
+        hosts.as_one(),
+    ):
         state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
         save_forward_film(cfg, source, workdir)
-        state, signal_number = _advance(run, state, feed, checkpoints)
+        state, signal_number = _advance(run, state, feed, checkpoints, tracker)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
     wait_for_all_hosts("the last checkpoint")
     _plot_loss(workdir)
@@ -179,7 +185,11 @@ def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
 
 
 def _advance(
-    run: Run, state: TrainState, feed: Feed, checkpoints: store.Checkpoints
+    run: Run,
+    state: TrainState,
+    feed: Feed,
+    checkpoints: store.Checkpoints,
+    tracker: Tracker,
 ) -> tuple[TrainState, int]:
     """Train until the end or a signal; return the state and the signal's number."""
     cfg, options, start = run.cfg, run.cfg.training, int(state.step)
@@ -195,12 +205,16 @@ def _advance(
         store.save(checkpoints, state, description)
 
     hooks = [Hook(options.checkpoint_every, save, when_stopped=True)]
-    log = quiet_log()
+    opened = quiet_log()
     if jax.process_index() == 0:
-        log = open_log(
-            run.workdir, start=start, num_steps=options.num_steps, learning_rate=rate
+        opened = open_log(
+            run.workdir,
+            start=start,
+            num_steps=options.num_steps,
+            learning_rate=rate,
+            tracker=tracker,
         )
-    with log as log, catch_interrupts(start) as interrupted:
+    with opened as log, catch_interrupts(start) as interrupted:
         if options.sample_every:
             preview = make_preview(
                 cfg, run.info, run.unet, run.mesh, run.workdir, log.image

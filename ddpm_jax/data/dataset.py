@@ -122,7 +122,7 @@ def subset(dataset: Dataset, indices: np.ndarray) -> Dataset:
     source = dataset.source
     if isinstance(source, Arrays):
         labels = None if source.labels is None else source.labels[indices]
-        chosen = Arrays(source.images[indices], labels)
+        chosen: Records | Arrays = Arrays(source.images[indices], labels)
     else:
         chosen = replace(
             source,
@@ -177,4 +177,5 @@ def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
 def in_memory(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
     """Return all examples: images uint8 [N, H, W, C], labels int32 [N] or None."""
     source = decoded(dataset).source
+    assert isinstance(source, Arrays)  # as `decoded` promises
     return source.images, source.labels

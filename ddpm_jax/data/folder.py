@@ -38,7 +38,8 @@ def load_folder(path: str, *, split: str, layout: layouts.Layout) -> Dataset:
             images must then agree in size, and are grey only if all of them are.
 
     Raises:
-        UserError: No such folder, no images, no such split, or sizes that differ.
+        UserError: No such folder, no images, or sizes that differ.
+        NoSplitError: No such split.
     """
     name = f"folder:{path}"
     root = Path(path).expanduser()

@@ -82,7 +82,8 @@ def complete(layout: Layout, native: tuple[int, int, int], name: str) -> Layout:
 
 def shape_of(layout: Layout) -> tuple[int, int, int]:
     """Return the (H, W, C) that a complete layout leads to."""
-    return (*layout.pad_to, layout.channels)
+    _, channels, pad_to = _known(layout)
+    return (*pad_to, channels)
 
 
 def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
@@ -97,12 +98,18 @@ def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
     """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    image = _recolour(image, layout.channels)
-    height, width = layout.size
+    (height, width), channels, pad_to = _known(layout)
+    image = _recolour(image, channels)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image).reshape(height, width, layout.channels)
-    return pad(pixels, layout.pad_to)
+    pixels = np.asarray(image).reshape(height, width, channels)
+    return pad(pixels, pad_to)
+
+
+def _known(layout: Layout) -> tuple[tuple[int, int], int, tuple[int, int]]:
+    """Return what a complete layout says: size, channels, pad_to."""
+    assert layout.size and layout.channels and layout.pad_to  # as `complete` left it
+    return layout.size, layout.channels, layout.pad_to
 
 
 def _recolour(image, channels):

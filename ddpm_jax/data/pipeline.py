@@ -18,6 +18,7 @@ Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +131,10 @@ def order(
 ) -> Callable[[int], np.ndarray]:
     """Return the function from a step to the examples of its batch, int64 [B].
 
-    For arguments and errors see `batches`, whose order this is.
+    For the arguments see `batches`, whose order this is.
+
+    Raises:
+        UserError: as `batches`.
     """
     _check(batch_size, seed)
     count = len(dataset)
@@ -172,7 +176,7 @@ def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def iterate(
-    stream, start_step: int = 0, *, num_threads: int = 2, prefetch: int = 4
+    stream: Any, start_step: int = 0, *, num_threads: int = 2, prefetch: int = 4
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterate over stream[start_step], stream[start_step + 1], ... reading ahead.
 

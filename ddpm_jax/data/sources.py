@@ -62,6 +62,9 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     between keep all there is. Every sixth example (5, 11, 17, ...) is for testing,
     which gives 1,498 for "train" and 299 for "test"; "all" is both, in file order.
 
+    Raises:
+        UserError: No such split.
+
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI.
     """
     from sklearn.datasets import load_digits as read_digits

@@ -46,7 +46,7 @@ def place_of(level: Level) -> jax.Array:
 
 
 def with_latest(past: Past, x0: jax.Array, level: Level) -> Past:
-    """Put a prediction before the others and drop the oldest."""
+    """Put a prediction [B, ...] before the others and drop the oldest."""
     place = jnp.roll(past.place, 1).at[0].set(place_of(level))
     return Past((x0, *past.x0[:-1]), place)
 
@@ -131,7 +131,7 @@ def combine(weights: jax.Array, values: tuple, start: jax.Array) -> jax.Array:
 
 
 def advance(x: jax.Array, x0: jax.Array, past: Past, t: Level, s: Level) -> jax.Array:
-    """Go from t to s by eq. (1), with the polynomial through x0 and the past."""
+    """Take x [B, ...] from t to s by eq. (1), a polynomial through x0 and the past."""
     h = place_of(s) - place_of(t)
     known = usable(past.place, place_of(t), place_of(s))
     shrink = s.sigma / t.sigma

@@ -193,10 +193,9 @@ def _continuous_grid(
         t = np.asarray(level_at_logsnr(schedule, -2.0 * np.log(r)).t)
     # alpha and sigma from r in float64: 1 / cosh u and tanh u of r = sinh u.
     alpha, sigma = 1.0 / np.hypot(1.0, r), r / np.hypot(1.0, r)
-    level = Level(t.copy(), alpha.astype(np.float32), sigma.astype(np.float32))
-    for leaf, exact in zip(level, ends, strict=True):
+    leaves = (t.copy(), alpha.astype(np.float32), sigma.astype(np.float32))
+    for leaf, exact in zip(leaves, ends, strict=True):
         leaf[-1], leaf[0] = exact[1], exact[0]  # in this order: N = 1 keeps the noise
+    level = Level(*map(jnp.asarray, leaves))
     clean = schedule.at(jnp.asarray(-1))
-    return jax.tree.map(
-        lambda leaf, end: jnp.append(jnp.asarray(leaf), end), level, clean
-    )
+    return jax.tree.map(lambda leaf, end: jnp.append(leaf, end), level, clean)

@@ -11,7 +11,7 @@ bin of each value, so that the bound is one on discrete data and in true bits.
 Source: [H] Ho, Jain, Abbeel 2020, eq. (5), (8), (13) and section 4 (bits/dim).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,10 @@ from ddpm_jax.errors import UserError
 
 
 def gaussian_kl(
-    mean1: jax.Array, variance1: jax.Array, mean2: jax.Array, variance2: jax.Array
+    mean1: jax.Array,
+    variance1: jax.Array,
+    mean2: jax.Array | float,
+    variance2: jax.Array | float,
 ) -> jax.Array:
     """Compute KL(N(mean1, variance1) || N(mean2, variance2)) in nats, elementwise."""
     log_ratio = jnp.log(variance2) - jnp.log(variance1)
@@ -131,7 +134,7 @@ def step_term(
 
 
 class Bound(NamedTuple):
-    """The bound of each image, term by term.
+    """The bound of each image, term by term: JAX arrays, or NumPy's once fetched.
 
     Attributes:
         prior: L_T, bits/dim [B].
@@ -140,10 +143,10 @@ class Bound(NamedTuple):
         eps_mse: the same of eps: Algorithm 1's loss, by t, [T, B].
     """
 
-    prior: jax.Array
-    steps: jax.Array
-    x0_mse: jax.Array
-    eps_mse: jax.Array
+    prior: Any
+    steps: Any
+    x0_mse: Any
+    eps_mse: Any
 
     @property
     def total(self) -> jax.Array:
@@ -169,7 +172,7 @@ class RateDistortion(NamedTuple):
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:
-    """Estimate that of the mean over the last axis, of n entries; NaN if n is 1."""
+    """Estimate that of the mean over the last axis: [..., n] -> [...]; NaN if n = 1."""
     count = values.shape[-1]
     if count < 2:
         return np.full(values.shape[:-1], np.nan)

@@ -43,7 +43,8 @@ class Noised(NamedTuple):
     x_t: jax.Array  # [B, ...] = alpha x0 + sigma eps
     t: Level  # leaves [B]
     s: Level  # leaves [B], one step cleaner
-    index: jax.Array  # [B], t in 0..T-1
+    # [B], t in 0..T-1
+    index: jax.Array  # type: ignore[assignment]  # hides a method of tuples
     weight: jax.Array | float = 1.0  # [B], of the draw of t: see `times`
 
 

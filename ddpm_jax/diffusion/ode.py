@@ -79,8 +79,8 @@ def adaptive(
 
     Args:
         schedule: what the network is told between its levels; alpha_T > 0.
-        rtol: error allowed, relative to y = x / alpha, as the root mean square over an
-            image.
+        rtol: [], error allowed, relative to y = x / alpha, as the root mean square over
+            an image.
         atol: the same, absolute, in units of x_0.
         max_steps: solver steps tried in one step of the grid, at most.
     """
@@ -92,7 +92,7 @@ def adaptive(
     ) -> tuple[jax.Array, jax.Array]:
         f = slope(denoise, level_at)
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda u, y, args: f(u, y)),
+            diffrax.ODETerm(lambda u, y, args: f(jnp.asarray(u), y)),
             diffrax.Tsit5(),
             start,
             end,

@@ -167,7 +167,7 @@ def adaptive(*, rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 4096) -
         slope: Slope, state: Any, start: jax.Array, end: jax.Array
     ) -> tuple[Any, jax.Array]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda u, state, args: slope(u, state)),
+            diffrax.ODETerm(lambda u, state, args: slope(jnp.asarray(u), state)),
             diffrax.Tsit5(),
             start,
             end,
@@ -262,7 +262,7 @@ def dequantize(keys: jax.Array, x0: jax.Array, num_values: int = 256) -> jax.Arr
 
 
 def bits_of_density(log_density: jax.Array, num_values: int = 256) -> jax.Array:
-    """Turn a density of dequantised data into bits/dim of the bytes, eq. (5).
+    """Turn log-densities [B] of dequantised data into bits/dim of bytes [B], eq. (5).
 
     Args:
         log_density: nats per dimension.

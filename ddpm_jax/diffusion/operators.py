@@ -38,7 +38,7 @@ def mask_operator(mask: jax.Array) -> Operator:
     """Keep what is known and put zeros elsewhere: its own pseudo-inverse.
 
     Args:
-        mask: nonzero where x is known; broadcasts against x.
+        mask: nonzero where x is known; broadcasts against x [B, ...].
     """
 
     def keep(x: jax.Array) -> jax.Array:

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
 
 
 def like(value: jax.Array, x: jax.Array) -> jax.Array:
@@ -40,7 +41,7 @@ def like(value: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.reshape(value, jnp.shape(value) + (1,) * (x.ndim - jnp.ndim(value)))
 
 
-def noise_like(keys: jax.Array, x: jax.Array) -> jax.Array:
+def noise_like(keys: jax.Array, x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     """Draw standard normal noise, row i from key i alone.
 
     With a key of its own, an image does not depend on the batch it is drawn in.
@@ -117,7 +118,7 @@ def posterior(
 def posterior_mean_from_eps(
     x_t: jax.Array, eps: jax.Array, t: Level, s: Level
 ) -> jax.Array:
-    """Compute the same mean from eps, eq. (6): the bracket of Algorithm 2."""
+    """Compute the same mean [B, ...] from eps, eq. (6): Algorithm 2's bracket."""
     c = fraction_of_noise(t, s)
     return like(s.alpha / t.alpha, x_t) * (x_t - like(t.sigma * c, x_t) * eps)
 
@@ -125,7 +126,7 @@ def posterior_mean_from_eps(
 def posterior_mean_from_v(
     x_t: jax.Array, v: jax.Array, t: Level, s: Level
 ) -> jax.Array:
-    """Compute the same mean from v, eq. (5) with x_0 from eq. (7)."""
+    """Compute the same mean [B, ...] from v, eq. (5) with x_0 from eq. (7)."""
     mean, _ = posterior(x_t, x0_from_v(v, x_t, t), t, s)
     return mean
 
@@ -149,27 +150,27 @@ class Prediction(NamedTuple):
 
 
 def x0_from_eps(eps: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
-    """Solve eq. (1) for x_0."""
+    """Solve eq. (1) for x_0: [B, ...]."""
     return (x_t - like(level.sigma, x_t) * eps) / like(level.alpha, x_t)
 
 
 def eps_from_x0(x0: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
-    """Solve eq. (1) for eps."""
+    """Solve eq. (1) for eps: [B, ...]."""
     return (x_t - like(level.alpha, x_t) * x0) / like(level.sigma, x_t)
 
 
 def x0_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
-    """Rotate back to x_0, eq. (7)."""
+    """Rotate back to x_0 [B, ...], eq. (7)."""
     return like(level.alpha, x_t) * x_t - like(level.sigma, x_t) * v
 
 
 def eps_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
-    """Rotate back to eps, eq. (7)."""
+    """Rotate back to eps [B, ...], eq. (7)."""
     return like(level.sigma, x_t) * x_t + like(level.alpha, x_t) * v
 
 
 def v_from_x0_eps(x0: jax.Array, eps: jax.Array, level: Level) -> jax.Array:
-    """Compute the velocity v = alpha eps - sigma x_0, eq. (7)."""
+    """Compute the velocity v = alpha eps - sigma x_0, eq. (7): [B, ...]."""
     return like(level.alpha, x0) * eps - like(level.sigma, x0) * x0
 
 
@@ -246,12 +247,23 @@ def large_variance(
 
 
 def learned_variance(
-    t: Level, s: Level, prediction: Prediction, first: jax.Array | float = 0.0
+    t: Level,
+    s: Level,
+    prediction: Prediction | None,
+    first: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Interpolate between small and large in log space: [B, ...].
 
+    Raises:
+        UserError: the network predicts no variance.
+
     Source: Nichol and Dhariwal 2021, eq. (15); fraction 0 is small, 1 is large.
     """
+    if prediction is None or prediction.fraction is None:
+        raise UserError(
+            "a learned variance is asked for, and the network predicts none; use "
+            "small_variance or large_variance."
+        )
     fraction = prediction.fraction
     small = small_variance(t, s, first=first)
     large = t.sigma**2 * fraction_of_noise(t, s)

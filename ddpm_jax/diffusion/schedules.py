@@ -269,7 +269,7 @@ def scale_time(schedule: Schedule, scale: float) -> Schedule:
 
 
 def level_at_logsnr(schedule: Schedule, logsnr: jax.Array) -> Level:
-    """Make the level of any log-SNR, between the entries of a table too.
+    """Make the level of any log-SNR [...], between the entries of a table too.
 
     It preserves the variance, alpha^2 = sigmoid(logsnr) and sigma^2 = sigmoid(-logsnr).
     The network is told the real t at which the schedule has this log-SNR, interpolated

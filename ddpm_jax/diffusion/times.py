@@ -83,7 +83,8 @@ class History(NamedTuple):
     """The last losses seen at each of T levels."""
 
     losses: jax.Array  # [T, K] float32, of each level in a ring, oldest overwritten
-    count: jax.Array  # [T] int32, how many losses the level has been given so far
+    # [T] int32, how many losses the level has been given so far
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
 
 
 def importance(

@@ -35,7 +35,7 @@ ends of a schedule where their products do not.
 
 
 def even(logsnr: jax.Array) -> jax.Array:
-    """Give every level's eps-error the weight 1, whatever the network predicts."""
+    """Give every level's eps-error the weight 1 [B], whatever the network predicts."""
     return jnp.zeros_like(logsnr)
 
 

@@ -138,7 +138,7 @@ def extract(
 
 
 def check_images(features: Features, images: np.ndarray) -> None:
-    """Refuse images that these features are not made for.
+    """Refuse images [N, H, W, C] that these features are not made for.
 
     Raises:
         UserError: wrong type, axes, number of channels or size.

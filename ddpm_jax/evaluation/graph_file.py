@@ -17,11 +17,12 @@ Source: the .proto files of tensorflow/core/framework, and protobuf.dev, "Encodi
 
 import gzip
 import io
+import math
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -98,13 +99,24 @@ def _all(data: memoryview, wanted: int) -> list[int | memoryview]:
     return [value for number, value in _fields(data) if number == wanted]
 
 
-def _last(data: memoryview, wanted: int, default: int | memoryview) -> int | memoryview:
+Value = TypeVar("Value", int, memoryview)
+
+
+def _last(data: memoryview, wanted: int, default: Value) -> Value:
     """Return the value of a field that stands once; the last, as protobuf has it."""
     found = _all(data, wanted)
     value = found[-1] if found else default
-    if isinstance(value, int) != isinstance(default, int):
+    if not isinstance(value, type(default)):
         raise _Damaged(f"field {wanted} is of another kind")
     return value
+
+
+def _messages(data: memoryview, wanted: int) -> list[memoryview]:
+    found = _all(data, wanted)
+    messages = [value for value in found if isinstance(value, memoryview)]
+    if len(messages) != len(found):
+        raise _Damaged(f"field {wanted} is of another kind")
+    return messages
 
 
 # --- The messages ---------------------------------------------------------------------
@@ -137,9 +149,9 @@ def _tensor(data: memoryview) -> np.ndarray | None:
     number = _NUMBERS.get(_last(data, 1, 0))
     if number is None:
         return None
-    dims = _all(_last(data, 2, _NOTHING), 2)
+    dims = _messages(_last(data, 2, _NOTHING), 2)
     shape = [_last(dim, 1, 0) for dim in dims]
-    count = int(np.prod(shape, dtype=object)) if shape else 1
+    count = math.prod(shape)
     content = _last(data, 4, _NOTHING)
     if len(content):
         values = np.frombuffer(content, number.dtype)
@@ -155,10 +167,10 @@ def _tensor(data: memoryview) -> np.ndarray | None:
 
 def _constants(graph: memoryview) -> dict[str, np.ndarray]:
     found = {}
-    for node in _all(graph, 1):
+    for node in _messages(graph, 1):
         if _text(_last(node, 2, _NOTHING)) != "Const":
             continue
-        for attribute in _all(node, 5):
+        for attribute in _messages(node, 5):
             if _text(_last(attribute, 1, _NOTHING)) == "value":
                 proto = _last(_last(attribute, 2, _NOTHING), 8, _NOTHING)
                 tensor = _tensor(proto)
@@ -174,13 +186,13 @@ def _graph_of(path: Path) -> bytes:
     if not packed:
         return path.read_bytes()
     # All of it, whose checksum comes last; tarfile would stop at the member.
-    with gzip.open(path) as stream:
-        content = stream.read(_LARGEST)
+    with gzip.open(path) as unpacked:
+        content = unpacked.read(_LARGEST)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        stream = archive.extractfile(GRAPH_NAME)
-        if stream is None:
+        member = archive.extractfile(GRAPH_NAME)
+        if member is None:
             raise _Damaged(f"its {GRAPH_NAME} is no file")
-        return stream.read()
+        return member.read()
 
 
 # Whatever a damaged file makes of the reader.

@@ -195,7 +195,7 @@ def _convert(
             raise UserError(f"{path}: {name} is not finite; fetch the file again.")
         return np.asarray(found, np.float64)
 
-    params = {}
+    params: dict[str, np.ndarray] = {}
     for module in modules:
         shape = flat[f"{module}/kernel"].shape
         kernel = take(module, "kernel", shape)
@@ -204,8 +204,8 @@ def _convert(
             continue
         gamma, beta, mean, variance = (take(module, k, shape[-1:]) for k in _VECTORS)
         scale = gamma / np.sqrt(variance + EPSILON)
-        params[f"{module}/scale"] = np.float32(scale)
-        params[f"{module}/shift"] = np.float32(beta - mean * scale)
+        params[f"{module}/scale"] = scale.astype(np.float32)
+        params[f"{module}/shift"] = (beta - mean * scale).astype(np.float32)
     return traverse_util.unflatten_dict(params, sep="/")
 
 

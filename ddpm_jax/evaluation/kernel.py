@@ -83,7 +83,9 @@ def kid(
         return Estimate(float(np.mean(found)), None)
     variance = _variance_of_all(a, b, size, rng)
     if len(found) > 1:
-        variance += np.var(found, ddof=1) / len(found)  # of the choice of subsets
+        variance += float(np.var(found, ddof=1)) / len(
+            found
+        )  # of the choice of subsets
     return Estimate(float(np.mean(found)), float(variance**0.5))
 
 

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
         scatter: float64 [D, D], the sum of (x - mean)(x - mean)^T.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples
     mean: np.ndarray
     scatter: np.ndarray
 

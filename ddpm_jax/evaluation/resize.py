@@ -138,12 +138,12 @@ def bicubic_of_pillow(num_in: int, num_out: int) -> np.ndarray:
 
 
 def to_graph(x: jax.Array) -> jax.Array:
-    """Map 0..255 to -1..(1 - 1/128), as the graph does: (x - 128) / 128."""
+    """Map [...] of 0..255 to -1..(1 - 1/128) as the graph does: (x - 128) / 128."""
     return (x - 128.0) / 128.0
 
 
 def to_unit(x: jax.Array) -> jax.Array:
-    """Map 0..255 to -1..1, as pytorch-fid does: 2 (x / 255) - 1."""
+    """Map [...] of 0..255 to -1..1, as pytorch-fid does: 2 (x / 255) - 1."""
     return (x - 127.5) / 127.5
 
 

@@ -54,13 +54,25 @@ class _Compared:
     labels: np.ndarray | None
     seed: int
 
+    @property
+    def real(self) -> np.ndarray:
+        """Features of the real images: `score` asks for these scores with them only."""
+        assert self.reference.features is not None
+        return self.reference.features
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Classes of the fake images: `score` asks for these scores with them only."""
+        assert self.fake.logits is not None
+        return self.fake.logits
+
     def same_number(self) -> tuple[np.ndarray, np.ndarray]:
         """As many real features as fake ones, or the other way round.
 
         Balls around k-th neighbours shrink with the number of images, so that sets of
         different sizes would not be comparable.
         """
-        real, fake = self.reference.features, self.fake.features
+        real, fake = self.real, self.fake.features
         count = min(len(real), len(fake))
         return _choose(real, count, self.seed), _choose(fake, count, self.seed + 1)
 
@@ -91,12 +103,12 @@ def _frechet_infinity(it: _Compared) -> dict[str, Estimate]:
 
 
 def _kid(it: _Compared) -> dict[str, Estimate]:
-    value = kid(it.fake.features, it.reference.features, seed=it.seed)
+    value = kid(it.fake.features, it.real, seed=it.seed)
     return {"kernel_distance": value}
 
 
 def _inception(it: _Compared) -> dict[str, Estimate]:
-    return {"inception_score": inception_score(it.fake.logits)}
+    return {"inception_score": inception_score(it.logits)}
 
 
 def _precision(it: _Compared) -> dict[str, Estimate]:
@@ -110,11 +122,12 @@ def _density(it: _Compared) -> dict[str, Estimate]:
 
 
 def _accuracy(it: _Compared) -> dict[str, Estimate]:
-    return {"class_accuracy": class_accuracy(it.fake.logits, it.labels)}
+    assert it.labels is not None  # `score` leaves this score out without them
+    return {"class_accuracy": class_accuracy(it.logits, it.labels)}
 
 
 def _nearest(it: _Compared) -> dict[str, Estimate]:
-    distances, _ = nearest(it.fake.features, it.reference.features, k=1)
+    distances, _ = nearest(it.fake.features, it.real, k=1)
     return {"nearest_distance": Estimate(float(np.median(distances)), None)}
 
 

@@ -27,7 +27,7 @@ class Statistics(NamedTuple):
 
     mean: np.ndarray
     covariance: np.ndarray
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # hides a method of tuples
     provenance: dict[str, Any] | None = None
 
 

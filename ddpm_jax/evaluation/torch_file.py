@@ -39,7 +39,7 @@ def _read_zip(path: Path) -> tuple[Any, Stored]:
             raise Refused("numbers with the large end first")
         found, _ = run(io.BytesIO(archive.read(pickled)))
         start = folder + "data/"
-        stored = {
+        stored: Stored = {
             n[len(start) :]: archive.read(n) for n in names if n.startswith(start)
         }
     return found, stored
@@ -57,7 +57,8 @@ def _read_legacy(path: Path) -> tuple[Any, Stored]:
         found, widths = run(stream)
         keys, _ = run(stream)
         body = memoryview(stream.read())
-    stored, position = {}, 0
+    stored: Stored = {}
+    position = 0
     for key in keys:
         (count,) = struct.unpack_from("<q", body, position)
         stop = position + 8 + count * widths[key]
@@ -116,7 +117,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is no such dictionary, is cut short or damaged, or asks for
             anything that reading tensors does not need.
-    """
+    """  # noqa: DOC501 (a Refused is caught here)
     path = Path(path)
     with path.open("rb") as stream:
         start = stream.read(len(LEGACY_START))

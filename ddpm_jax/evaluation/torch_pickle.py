@@ -35,7 +35,7 @@ class Storage(NamedTuple):
     key: str
     dtype: np.dtype
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples
 
 
 class Tensor(NamedTuple):

@@ -63,17 +63,17 @@ class Conv(nn.Module):
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Average 3x3 neighbours, those beyond the border not being counted."""
+    """Average 3x3 neighbours [B, H, W, C], none beyond the border being counted."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the largest of 3x3 neighbours, at every pixel."""
+    """Take the largest of 3x3 neighbours, at every pixel: [B, H, W, C]."""
     return nn.max_pool(x, (3, 3), (1, 1), "SAME")
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Take the largest of 3x3 neighbours, at every second pixel, with no padding."""
+    """Take the largest of 3x3 [B, H, W, C], at every second pixel, with no padding."""
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 
@@ -99,11 +99,12 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, H, W, C] to [B, H', W', sum of the branches' channels]."""
 
-        def run(what: Step | tuple[Step, ...] | Callable, x: jax.Array) -> jax.Array:
+        def run(what: Any, x: jax.Array) -> jax.Array:
             if isinstance(what, Step):
                 padding = "SAME" if what.stride == 1 else "VALID"
-                _, features, size, stride = what
-                return Conv(features, size, stride, padding, name=what.name)(x)
+                return Conv(
+                    what.features, what.size, what.stride, padding, name=what.name
+                )(x)
             if isinstance(what, tuple):
                 return jnp.concatenate([run(part, x) for part in what], axis=-1)
             return what(x)

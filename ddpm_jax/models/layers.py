@@ -24,7 +24,7 @@ default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zero_init = nn.initializers.zeros_init()
 
 
-def time_embedding(t, num_features):
+def time_embedding(t: jax.Array, num_features: int) -> jax.Array:
     """Encode times as sines followed by cosines of geometrically spaced frequencies.
 
     Args:

@@ -19,8 +19,10 @@ Sources:
     for "no class".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -37,15 +39,15 @@ from ddpm_jax.models.layers import (
 
 
 def check_geometry(
-    height,
-    width,
+    height: int,
+    width: int,
     *,
-    channels,
-    channel_multipliers,
-    attention_resolutions=(),
-    num_heads=1,
-    num_groups=32,
-):
+    channels: int,
+    channel_multipliers: Sequence[int],
+    attention_resolutions: Sequence[int] = (),
+    num_heads: int = 1,
+    num_groups: int = 32,
+) -> None:
     """Refuse image sizes and channel counts that the U-Net cannot be built for.
 
     Args:
@@ -136,7 +138,14 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, t, label=None, *, train=False):
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        label: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
         """Predict from noisy images.
 
         Args:

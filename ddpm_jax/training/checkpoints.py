@@ -19,11 +19,12 @@ with what was saved, and some flipped bits load as other numbers without an erro
 Parameters are nested dictionaries with string keys, as Flax makes them.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import orbax.checkpoint as ocp
@@ -67,7 +68,7 @@ __all__ = [
     "save",
 ]
 
-Checkpoints = ocp.CheckpointManager
+Checkpoints: TypeAlias = ocp.CheckpointManager
 
 
 def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
@@ -269,7 +270,8 @@ def _restore_state(
         name: restore_item(directory, name, tree, record)
         for name, tree in wanted.items()
     }
-    state = abstract_state.replace(
+    state = dataclasses.replace(
+        abstract_state,
         params=items["params"],
         ema_params=items["ema_params"],
         tracks=tuple(items[f"track_{i}"] for i in range(len(abstract_state.tracks))),

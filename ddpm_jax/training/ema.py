@@ -89,9 +89,12 @@ def update_track(track: Any, params: Any, step: jax.Array, gamma: float) -> Any:
 
 
 def inner_product(
-    step_a: np.ndarray, gamma_a: np.ndarray, step_b: np.ndarray, gamma_b: np.ndarray
+    step_a: np.ndarray | float,
+    gamma_a: np.ndarray | float,
+    step_b: np.ndarray | float,
+    gamma_b: np.ndarray | float,
 ) -> np.ndarray:
-    """Integrate the product of two profiles (1) over the run; arguments broadcast.
+    """Integrate the product of two profiles (1) over the run: [...], broadcast.
 
     With f the first of the two steps to come and l the last, it is (gamma_a + 1)
     (gamma_b + 1) / (gamma_a + gamma_b + 1) (f / l)^gamma_l / l.

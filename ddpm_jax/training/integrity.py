@@ -140,6 +140,8 @@ def restore_item(
     Raises:
         DamageError: the item cannot be read or is not what was saved.
         ValueError: a sharding does not fit the shape of its leaf.
+        MemoryError: the machine has too little.
+        JaxRuntimeError: the same, said by a device.
     """
     abstract = jax.tree.map(_place, abstract)
     failure = None

@@ -1,4 +1,4 @@
-"""Where a run writes what it sees: metrics.jsonl, TensorBoard, the terminal."""
+"""Where a run writes what it sees: metrics.jsonl, TensorBoard, the terminal, W&B."""
 
 import json
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax.training.loop import Report
+from ddpm_jax.training.tracker import NO_TRACKER, Tracker
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -32,6 +33,7 @@ def open_log(
     start: int,
     num_steps: int,
     learning_rate: Callable[[int], float],
+    tracker: Tracker = NO_TRACKER,
 ) -> Iterator[Log]:
     """Open the logs of a run that goes on from step `start`.
 
@@ -43,6 +45,10 @@ def open_log(
         start: steps already taken.
         num_steps: steps in all.
         learning_rate: step -> rate, to be logged beside the loss.
+        tracker: where else numbers and images go.
+
+    Yields:
+        The open log.
     """
     from tensorboardX import SummaryWriter
 
@@ -59,6 +65,7 @@ def open_log(
             record = as_record(what, learning_rate(what.step - 1))
             stream.write(json.dumps(record) + "\n")
             stream.flush()
+            tracker.numbers(record, what.step)
             for name, value in record.items():
                 if name != "step" and value is not None:
                     board.add_scalar(name, value, what.step)
@@ -72,6 +79,7 @@ def open_log(
 
         def image(name: str, picture: np.ndarray, step: int) -> None:
             board.add_image(name, picture, step, dataformats="HWC")
+            tracker.image(name, picture, step)
 
         try:
             yield Log(report, image, bar.update)
@@ -114,7 +122,7 @@ def read_metrics(workdir: Path) -> list[dict[str, float | None]]:
 def _truncate(path: Path, start: int) -> None:
     if not path.exists():
         return
-    kept = [r for r in read_metrics(path.parent) if r["step"] <= start]
+    kept = [r for r in read_metrics(path.parent) if (r["step"] or 0) <= start]
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
     os.replace(partial, path)

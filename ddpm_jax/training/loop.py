@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.training.objective import NUM_QUARTILES
+from ddpm_jax.training.objective import NUM_QUARTILES, Batch
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import TrainStep
 
@@ -56,7 +56,7 @@ class Report(NamedTuple):
 def train_loop(
     state: TrainState,
     train_step: TrainStep,
-    batches: Iterator[dict[str, np.ndarray]],
+    batches: Iterator[Batch],
     key: jax.Array,
     *,
     num_steps: int,
@@ -73,7 +73,7 @@ def train_loop(
         state: where to start; donated.
         train_step: compiled step.
         batches: the batch of step `state.step`, then those that follow.
-        key: of the run; the step folds its number in.
+        key: [], of the run; the step folds its number in.
         num_steps: where to end.
         report_every: in steps; aligned to the step's number, so that a resumed run
             reports at the same steps.
@@ -194,20 +194,20 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
             yield _agreed(start)
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: Any) -> None:
         del frame
         came.append(number)
         signal.signal(number, before[number])
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: came[0] if came else 0
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for came_before, handler in before.items():
+            signal.signal(came_before, handler)
 
 
 def _agreed(start: int) -> Callable[[], int]:

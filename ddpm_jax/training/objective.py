@@ -101,7 +101,7 @@ def make_objective(
         metrics = {
             "loss": jnp.mean(weighted),
             "quartile_sum": jnp.sum(weighted[:, None] * member, axis=0),
-            "quartile_count": jnp.sum(noised.weight[:, None] * member, axis=0),
+            "quartile_count": jnp.sum((noised.weight * member.T).T, axis=0),
         }
         memory = times.update(memory, noised.index, jax.lax.stop_gradient(losses))
         return metrics["loss"], (metrics, memory)

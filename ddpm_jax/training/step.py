@@ -67,8 +67,9 @@ def make_optimizer(
 def ema_decay(step: jax.Array, target: float) -> jax.Array:
     """Warm the decay of the moving average up: min(target, (1 + step) / (10 + step)).
 
-    With a constant 0.9999 the average is mostly the random initial network for the
-    first 10,000 steps, and early samples are noise for no other reason.
+    The step is [], int32. With a constant 0.9999 the average is mostly the random
+    initial network for the first 10,000 steps, and early samples are noise for no other
+    reason.
     """
     step = step.astype(jnp.float32)
     return jnp.minimum(target, (1.0 + step) / (10.0 + step))
@@ -144,6 +145,7 @@ def gradient_in_parts(
             return (jax.tree.map(jnp.add, total, keep(gradient)), memory), metrics
 
         zero = keep(jax.tree.map(jnp.zeros_like, params))
+        metrics: dict[str, jax.Array]
         (total, memory), metrics = jax.lax.scan(
             add,
             (zero, memory),

@@ -57,12 +57,12 @@ def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any
 
     Raises:
         UserError: there is no such checkpoint, or its metadata is damaged.
-    """
+    """  # noqa: DOC501 (a function makes the UserError)
     directory = _find(workdir, step)
     try:
         return read_record(directory)["metadata"]
     except DamageError as error:
-        raise _damaged_error(directory, error) from error
+        raise _damaged_error(directory, error) from error  # a UserError
 
 
 def restore_params(

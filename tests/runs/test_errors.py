@@ -97,7 +97,13 @@ def test_a_broken_recipe(tmp_path, capsys, monkeypatch, text, message):
 
 
 def test_nothing_asked(capsys, monkeypatch):
-    assert "give --config=FILE" in refused(capsys, monkeypatch, [])
+    assert "give --config=RECIPE" in refused(capsys, monkeypatch, [])
+
+
+@pytest.mark.parametrize("flag", ["--mode=simple", "--config"])
+def test_a_flag_that_cannot_be_read(capsys, monkeypatch, flag):
+    line = refused(capsys, monkeypatch, [flag])
+    assert re.search("choose from .*sample|expected one argument", line), line
 
 
 def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
@@ -146,6 +152,15 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jax.device_count", lambda: 3)
     line = refused(capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/r"])
     assert "batch_size=8 cannot be spread evenly over 3" in line
+
+
+def test_control_c_while_compiling_is_quiet(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpm_jax.build.init_params", interrupted)
+    assert main([f"--config={TINY}", f"--workdir={tmp_path}/r"]) == 130
+    assert capsys.readouterr().err == "interrupted.\n"
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_last_good_checkpoint(

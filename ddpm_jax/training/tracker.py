@@ -1,0 +1,102 @@
+"""Weights & Biases, for those who ask for it: a run there for each workdir.
+
+The package `wandb` is imported only then. Its run goes on when the workdir's does: the
+id is kept in the workdir. `WANDB_MODE=offline` writes to the workdir and sends nothing.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpm_jax import files
+from ddpm_jax.errors import UserError
+
+RUN_FILE = "wandb.json"
+
+
+class Tracker(NamedTuple):
+    """Where else a log goes; every part is a function."""
+
+    numbers: Callable[[Mapping[str, float | None], int], Any]  # (name -> value, step)
+    image: Callable[[str, np.ndarray, int], Any]  # (name, uint8 [H, W, C], step)
+
+
+NO_TRACKER = Tracker(lambda values, step: None, lambda name, picture, step: None)
+
+
+@contextmanager
+def open_tracker(
+    project: str | None, workdir: Path, description: Mapping[str, Any]
+) -> Iterator[Tracker]:
+    """Open the run of a workdir in a project of Weights & Biases, or a new one.
+
+    Args:
+        project: its name; None or "" for no tracker.
+        workdir: folder of the run, which exists.
+        description: plain data, shown as the run's config.
+
+    Yields:
+        Where numbers and images go.
+
+    Raises:
+        UserError: wandb is not installed, is not logged in, or refuses the run.
+    """
+    if not project:
+        yield NO_TRACKER
+        return
+    wandb = _import(project)
+    path = workdir / RUN_FILE
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = known.get("project") == project
+    try:
+        run = wandb.init(
+            project=project,
+            id=known["id"] if same else None,
+            resume="allow" if same else None,
+            name=workdir.name,
+            dir=str(workdir),
+            config=dict(description),
+        )
+    except wandb.Error as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"config.training.wandb={project}: wandb says {said!r}; correct that, or "
+            "set WANDB_MODE=offline."
+        ) from error
+    files.write_json(path, {"project": project, "id": run.id})
+
+    def numbers(values: Mapping[str, float | None], step: int) -> None:
+        known = {name: value for name, value in values.items() if value is not None}
+        run.log(known, step=step)
+
+    def image(name: str, picture: np.ndarray, step: int) -> None:
+        run.log({name: wandb.Image(picture)}, step=step)
+
+    try:
+        yield Tracker(numbers, image)
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
+
+
+def _import(project: str) -> Any:
+    asked = f"config.training.wandb={project}"
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"{asked} needs the package wandb; pip install wandb, or leave it out."
+        ) from error
+    offline = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled")
+    if not offline and not wandb.login(prompt=False):
+        raise UserError(
+            f"{asked}, but wandb is not logged in; run `wandb login`, or set "
+            "WANDB_MODE=offline."
+        )
+    return wandb

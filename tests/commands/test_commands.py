@@ -1,0 +1,198 @@
+"""Every command that the README, docs and recipes show runs, in small.
+
+Run by `make test-docs`. The commands of a document run in their order, in a folder that
+looks like a checkout with made-up data, where the models that it takes for granted have
+been trained.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import documents
+import fabricated
+import jax
+import pytest
+import rules
+import small
+
+from ddpm_jax import cli, config
+
+# Workdirs that documents find trained, with the commands that make them.
+PREPARED = {
+    "digits": "--config=configs/digits.py",
+    "mnist": "--config=configs/mnist.py",
+    "cifar": "--config=configs/cifar.py",
+    "digits_features": "--mode=features --config=configs/digits_features.py",
+    "mnist_features": "--mode=features --config=configs/mnist_features.py",
+    "cifar_features": "--mode=features --config=configs/cifar_features.py",
+}
+FILES = ("mask.png", "digit.png")  # pictures that documents speak of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    """Share compiled programs, and one device, as tests/runs does."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(common / "xla"))
+        patch.setenv("DDPM_JAX_CACHE", str(common / "cache"))
+        jax.config.update("jax_compilation_cache_dir", str(common / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Return a folder for the models that several documents take for granted."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Make a folder with what a checkout has, and the data that documents name."""
+    for path in documents.ROOT.iterdir():
+        if path.name not in ("runs", ".venv", ".git"):
+            (tmp_path / path.name).symlink_to(path)
+    activate = tmp_path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
+    fabricated.data_sets(tmp_path / "prepared")
+    fabricated.photos(tmp_path / "photos")
+    for name in FILES:
+        fabricated.mask().save(tmp_path / name)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "document",
+    documents.documents(),
+    ids=lambda path: str(path.relative_to(documents.ROOT)),
+)
+def test_every_command_runs(document, checkout, models):
+    scripts = documents.scripts(document)
+    commands = [c for s in scripts for c in documents.commands(s, checkout)]
+    for name in models_in("\n".join(" ".join(c.words) for c in commands)):
+        prepare(name, models)
+    faults, seen = [], set()
+    for command in commands:
+        if (command.folder, command.words) not in seen:
+            seen.add((command.folder, command.words))
+            fault = fault_of(command)
+            faults += [f"{command}\n    {fault}"] if fault else []
+    assert not faults, "\n".join(faults)
+
+
+def prepare(name, models):
+    """Train a model into runs/NAME, or copy it from where an earlier document did."""
+    workdir, stored = Path("runs", name), models / name
+    if not stored.exists():
+        words = f"main.py {PREPARED[name]} --workdir={workdir}".split()
+        assert run_small(words) == ""
+        shutil.copytree(workdir, stored)
+    elif not workdir.exists():
+        shutil.copytree(stored, workdir)
+
+
+def models_in(text):
+    """Return the names of the trained models that commands take for granted."""
+    names = list(dict.fromkeys(re.findall(r"runs/(\w+)(?![\w-])", text)))
+    if "--mode=evaluate" in text:  # recipes name the network that looks
+        names += [f"{name}_features" for name in names]
+    return [name for name in dict.fromkeys(names) if name in PREPARED]
+
+
+def fault_of(command):
+    """Treat a command by its rule; return what went wrong, or nothing."""
+    rule = rules.rule_of(command.words)
+    if rule is None:
+        return "no rule in tests/commands/rules.py says how to try this"
+    words = [word for word in command.words if word not in ("python", "python3", "-m")]
+    with contextlib.chdir(command.folder), pytest.MonkeyPatch.context() as patch:
+        for name, value in command.environment.items():
+            patch.setenv(name, value)
+        if rule.treatment == "run":
+            return run_small(words)
+        if rule.treatment == "parse":
+            return captured(lambda: parse(words[1:]))
+        if rule.treatment == "help":
+            return missing_flags(command.words)
+        if rule.treatment == "target":
+            return missing_target(words[1:])
+        if rule.treatment == "start":
+            return start(command.words)
+    assert rule.treatment == "listed", rule
+    assert rule.reason
+    return ""
+
+
+def run_small(words):
+    """Run the program in this process; return the last it said, if it failed."""
+    arguments = [*words[1:]]
+    if not {"--help", "-h"} & set(arguments):
+        arguments += small.flags(arguments)
+    return captured(lambda: cli.main(arguments))
+
+
+def parse(arguments):
+    """Read a command line as the program does, and do nothing."""
+    known, overrides = cli.make_parser().parse_known_args(arguments)
+    cfg = cli.load_recipe(known.config) if known.config else config.default()
+    cli.override(cfg, overrides)
+
+
+def captured(run):
+    """Call a program; return its status and last words, or nothing if all was well."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            status = run()
+        except SystemExit as end:  # of argparse
+            status = end.code
+        except Exception as error:  # a defect; say so, and go on with the others
+            return f"{type(error).__name__}: {error}"
+    last = said.getvalue().strip().splitlines()[-1:]
+    return f"exit status {status}: {''.join(last)}" if status else ""
+
+
+def start(words):
+    """Start another program as it is; return its last words, if it failed."""
+    program = [sys.executable if words[0].startswith("python") else words[0]]
+    done = subprocess.run(
+        [*program, *words[1:]], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1:]
+    return f"exit status {done.returncode}: {''.join(last)}" if done.returncode else ""
+
+
+def missing_flags(words):
+    """Return which flags of a command its program's help does not know."""
+    asked = subprocess.run(
+        [sys.executable, *words[1:3], "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode:
+        return asked.stderr.strip().splitlines()[-1]
+    flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+    options = {flag for flag in flags if flag.startswith("--config.")}
+    unknown = [f for f in sorted(flags - options) if f not in asked.stdout]
+    return f"its help does not know {', '.join(unknown)}" if unknown else ""
+
+
+def missing_target(words):
+    """Return what is wrong with a call of make, which is not made."""
+    ci = (documents.ROOT / ".ci" / "run").read_text()
+    for target in (word for word in words if "=" not in word):
+        if target not in rules.NOT_IN_CI and f"make {target}\n" not in ci:
+            return f".ci/run does not call `make {target}`"
+    return start(["make", "--dry-run", *words])

@@ -1,0 +1,86 @@
+"""Commands are found where they stand, and expanded as a shell would."""
+
+import documents
+import pytest
+import rules
+import small
+from test_commands import fault_of
+
+TEXT = """\
+Run `make demo`, then `python main.py --mode=sample
+--workdir=runs/digits`, not `main.py` nor `python main.py`.
+
+```
+LEVEL=2
+FLAGS="--a=$LEVEL --b"
+for s in 1 2; do TFDS_DATA_DIR=data KEY=... python main.py $FLAGS \\
+    --c=$s; done
+```
+
+```python
+python = "make demo"
+```
+
+```
+runs/digits
+    config.json
+```
+
+```bash
+mkdir made && cd made
+brew install "two words"
+launch/pod.sh NAME
+```
+"""
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    document = tmp_path / "text.md"
+    document.write_text(TEXT)
+    monkeypatch.setattr(documents, "ROOT", tmp_path)
+    scripts = documents.scripts(document)
+    return [c for script in scripts for c in documents.commands(script, tmp_path)]
+
+
+def test_what_is_found(found):
+    assert [" ".join(command.words) for command in found] == [
+        "make demo",
+        "python main.py --mode=sample --workdir=runs/digits",
+        "python main.py --a=2 --b --c=1",
+        "python main.py --a=2 --b --c=2",
+        "brew install two words",
+        "launch/pod.sh NAME",
+    ]
+    assert [command.script.line for command in found] == [1, 1, 5, 5, 21, 21]
+
+
+def test_words_folder_and_environment(found, tmp_path):
+    loop, brew = found[3:5]
+    assert brew.words == ("brew", "install", "two words")
+    assert brew.folder == tmp_path / "made"
+    assert loop.environment == {"TFDS_DATA_DIR": "data"}
+
+
+def test_bad_shell_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "ROOT", tmp_path)
+    script = documents.Script(tmp_path / "x.md", 3, "for s in 1 2; do python main.py")
+    with pytest.raises(AssertionError, match=r"x\.md:3"):
+        documents.commands(script, tmp_path)
+
+
+def test_a_command_of_no_rule_is_a_fault(found):
+    assert rules.rule_of(found[4].words) is None
+    assert "no rule" in fault_of(found[4])
+
+
+def test_what_is_not_run_has_a_reason():
+    for rule in rules.RULES:
+        assert rule.treatment in ("run", "parse", "help", "target", "start", "listed")
+        assert rule.reason or rule.treatment in ("run", "target", "start")
+
+
+def test_options_are_only_changed_where_they_are_set():
+    assert "--config.evaluate.checkpoints=2,4" not in small.flags([])
+    said = ["--config.evaluate.checkpoints=1000,2000"]
+    assert "--config.evaluate.checkpoints=2,4" in small.flags(said)

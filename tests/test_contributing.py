@@ -1,0 +1,71 @@
+"""CONTRIBUTING.md names files that are there, and its steps lead to the end."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax import build, config, data
+from ddpm_jax.build import names
+from ddpm_jax.data import sources
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+DIGITS = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+
+
+def test_every_file_is_there():
+    paths = re.findall(r"`([\w./-]+/[\w./-]*|[\w.-]+\.(?:py|md|yaml))`", TEXT)
+    paths = [path for path in paths if path != ".venv"]
+    assert len(paths) > 20
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize(
+    ("module", "wanted"),
+    [
+        (names, "TABLES CONTINUOUS SAMPLERS"),
+        (build, "model"),
+        (sources, "load"),
+        (data, "Dataset"),
+    ],
+)
+def test_every_name_is_there(module, wanted):
+    assert all(hasattr(module, name) and name in TEXT for name in wanted.split())
+
+
+@pytest.fixture
+def cfg():
+    made = config.default()
+    made.model.channels = made.model.num_groups = 4
+    made.model.channel_multipliers = (1, 1)
+    made.model.attention_resolutions = ()
+    made.diffusion.num_levels = made.training.sample_num_steps = 10
+    return made
+
+
+def test_a_schedule_needs_no_more_than_its_steps(cfg, monkeypatch):
+    table = {**names.TABLES, "halving": lambda T: np.full(T, 0.5)}
+    monkeypatch.setattr(names, "TABLES", table)
+    monkeypatch.setattr(names, "SCHEDULES", (*names.SCHEDULES, "halving"))
+    cfg.diffusion.schedule = "halving"
+    build.check(cfg, DIGITS)
+    alpha = build.schedule(cfg).at(jnp.arange(10)).alpha
+    np.testing.assert_allclose(alpha**2, 0.5 ** np.arange(1, 11), rtol=1e-6)
+
+
+def test_a_network_is_built_in_one_place(cfg):
+    """A stranger's module goes through `network`, the only thing others know of it."""
+
+    class Twice:
+        def apply(self, variables, x_t, t, label, *, train, rngs):
+            assert not train
+            return variables["params"] * x_t + t[:, None, None, None]
+
+    apply = build.network(Twice())
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    out = apply(2.0, x, jnp.arange(3.0), None)
+    np.testing.assert_allclose(out, 2 * x + np.arange(3)[:, None, None, None])
