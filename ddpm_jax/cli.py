@@ -10,7 +10,9 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -26,6 +28,8 @@ _EPILOG = """\
 examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
+  python main.py --mode=look --config=configs/folder.py:64 \\
+      --config.data.source=folder:photos
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
   python main.py --mode=inpaint --workdir=runs/digits \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
@@ -36,6 +40,8 @@ lists them all. All modes but train need no --config: a checkpoint carries its o
 
 # What can be done with a trained model; those of the second half are edits.
 _MODES = {
+    "look": "look at the data first: counts, sizes, broken files, a contact sheet",
+    "plan": "say what training will take: parameters, memory, time",
     "sample": "draw images",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "features": "train a small classifier, through whose eyes to evaluate",
@@ -96,7 +102,7 @@ def _dispatch(
             "nothing to do: give --config=FILE to train (see configs/), or "
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
-    folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
+    folder = Path(workdir) if workdir else Path("runs") / _stem(recipe)
     _use_compilation_cache()
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
@@ -104,6 +110,8 @@ def _dispatch(
     from ddpm_jax.commands.evaluate import evaluate
     from ddpm_jax.commands.features import features
     from ddpm_jax.commands.likelihood import likelihood
+    from ddpm_jax.commands.look import look
+    from ddpm_jax.commands.plan import plan
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
@@ -112,13 +120,15 @@ def _dispatch(
             f"--mode={mode} needs a recipe; give --config=FILE with "
             f"--workdir={workdir}."
         )
-    cfg = trained_config(folder) if recipe is None else _load(recipe)
-    override(cfg, overrides)
+    cfg, fixed = (trained_config(folder), {}) if recipe is None else _load(recipe)
+    override(cfg, overrides, fixed)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
     _use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
+    if mode in ("look", "plan"):
+        return {"look": look, "plan": plan}[mode](cfg, folder)
     if mode == "features":
         return features(cfg, folder)
     if mode == "evaluate":
@@ -173,9 +183,27 @@ def _use_all_cores(batch_size: int) -> None:
         jax.config.update("jax_num_cpu_devices", max(fits))
 
 
-def _load(recipe: str) -> ConfigDict:
-    """Import a recipe and check that its options are the known ones."""
-    path = Path(recipe)
+def _divide(recipe: str) -> tuple[Path, list[str]]:
+    """Split FILE or FILE:ARGUMENT, as ml_collections has it."""
+    path, colon, argument = recipe.rpartition(":")
+    if colon and path.endswith(".py") and not Path(recipe).is_file():
+        return Path(path), [argument]
+    return Path(recipe), []
+
+
+def _stem(recipe: str) -> str:
+    path, arguments = _divide(recipe)
+    return "-".join([path.stem, *arguments])
+
+
+def _load(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
+    """Import a recipe and check that its options are the known ones.
+
+    Returns:
+        The config, and options that the recipe does not let be overridden, each with
+        what to do instead.
+    """
+    path, arguments = _divide(recipe)
     if not path.is_file():
         beside = sorted(p.stem for p in Path("configs").glob("*.py"))
         listed = f"; configs/ has {', '.join(beside)}" if beside else ""
@@ -188,7 +216,7 @@ def _load(recipe: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        loaded = module.get_config()
+        loaded = module.get_config(*arguments)
         if not isinstance(loaded, ConfigDict):
             raise TypeError(f"get_config() returned {type(loaded).__name__}")
     except UserError:
@@ -199,17 +227,29 @@ def _load(recipe: str) -> ConfigDict:
             f"--config={recipe} cannot be read ({text}); a recipe defines "
             "get_config(), which changes and returns ddpm_jax.config.default()."
         ) from error
-    return options.from_json(options.to_json(loaded))
+    fixed = getattr(module, "FIXED", {})
+    return options.from_json(options.to_json(loaded)), fixed
 
 
-def override(cfg: ConfigDict, arguments: list[str]) -> None:
+def override(
+    cfg: ConfigDict,
+    arguments: list[str],
+    fixed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Set options from `--config.SECTION.NAME=VALUE` arguments, in place.
+
+    Args:
+        cfg: the config to change.
+        arguments: of the command line.
+        fixed: options that may not be given, and what to do instead.
 
     Raises:
         UserError: for an argument that is no such thing, an unknown option, or a value
             of a wrong type.
     """
     for name in _names(arguments):
+        if name in fixed:
+            raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
         node = cfg
         *sections, last = name.split(".")
         for depth, section in enumerate([*sections, last]):

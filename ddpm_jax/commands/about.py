@@ -20,7 +20,7 @@ from ddpm_jax.training import checkpoints as store
 # What is asked of a model, and where its data lie, is no part of the model or its run.
 FREE_OPTIONS = (
     *("sample.", "edit.", "likelihood.", "evaluate.", "features."),
-    "data.data_dir",
+    *("data.data_dir", "data.cache"),
 )
 
 

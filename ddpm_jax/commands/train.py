@@ -17,7 +17,9 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, files, plots
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
+from ddpm_jax.commands.look import first_look, write_sheet
 from ddpm_jax.commands.parameters import check_tracks
+from ddpm_jax.commands.plan import short_plan
 from ddpm_jax.commands.sample import (
     make_preview,
     sample,
@@ -79,7 +81,9 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     done = newest is not None and newest >= cfg.training.num_steps
     if done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
+    looked = first_look(cfg, source, workdir)
     # Decodes what fits in memory, and so finds a broken image before any compile.
+    source = data.ready(source, report=_say)
     stream = data.batches(
         source,
         cfg.training.batch_size,
@@ -97,6 +101,9 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     ) as checkpoints:
         state = _start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
+        if source.listing is not None:
+            _say("\n".join([*looked, *short_plan(cfg, info)]))
+            write_sheet(source, workdir)
         save_forward_film(cfg, source, workdir)
         state, signal_number = _advance(run, state, stream, checkpoints)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
@@ -206,6 +213,10 @@ def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
             file=sys.stderr,
         )
     return state
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:

@@ -8,6 +8,7 @@
 Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train step.
 """
 
+from ddpm_jax.data.cache import cached, ready
 from ddpm_jax.data.dataset import (
     Arrays,
     Dataset,
@@ -20,13 +21,17 @@ from ddpm_jax.data.dataset import (
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once
 from ddpm_jax.data.sources import load
+from ddpm_jax.data.survey import Survey, broken_error, survey, write_broken
 
 __all__ = [
     "Arrays",
     "Dataset",
     "NoSplitError",
     "Records",
+    "Survey",
     "batches",
+    "broken_error",
+    "cached",
     "decoded",
     "in_memory",
     "indices_of",
@@ -35,5 +40,8 @@ __all__ = [
     "once",
     "read_mask",
     "read_picture",
+    "ready",
     "subset",
+    "survey",
+    "write_broken",
 ]

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset, decoded
+from ddpm_jax.data.cache import ready
+from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset
 from ddpm_jax.errors import UserError
 
 
@@ -77,6 +78,7 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     max_bytes: int = MAX_BYTES,
+    with_text: bool = False,
 ):
     """Return the endless training stream: `stream[step]` is the batch of that step.
 
@@ -86,9 +88,9 @@ def batches(
     epoch instead stops after its last whole batch.
 
     Args:
-        dataset: Decoded here, once, if it fits `max_bytes` (pass `decoded(dataset)`
-            where several parts of a program use it); else images are decoded batch
-            by batch in the threads of `iterate`.
+        dataset: Decoded here, once, if it fits `max_bytes` or may be kept on disk
+            (pass `ready(dataset)` where several parts of a program use it); else images
+            are decoded batch by batch in the threads of `iterate`.
         batch_size: B, over all processes.
         seed: Any whole number from 0 to 2**64 - 1; the order depends on it alone.
         shuffle: False gives file order, epoch after epoch.
@@ -97,6 +99,7 @@ def batches(
             (p + 1) B/P of each batch, in that order.
         process_count: P, the number of hosts.
         max_bytes: Decode into memory up to this many bytes of pixels.
+        with_text: Give the captions too, as "text", strings [B/P].
 
     Returns:
         A `grain.MapDataset` of {"image": uint8 [B/P, H, W, C], "label": int32 [B/P]},
@@ -104,9 +107,14 @@ def batches(
 
     Raises:
         UserError: The batch cannot be divided over the hosts, or is larger than an
-            epoch that drops its remainder.
+            epoch that drops its remainder; or there are no captions.
     """
     _check(batch_size, seed, process_index, process_count)
+    if with_text and dataset.texts is None:
+        raise UserError(
+            f"{dataset.name} has no captions; give each picture a 'text' in a file "
+            "metadata.jsonl beside them."
+        )
     count = len(dataset)
     epoch_length = count - count % batch_size if drop_remainder else count
     if epoch_length == 0:
@@ -116,8 +124,7 @@ def batches(
         )
     import grain
 
-    if dataset.num_bytes <= max_bytes:
-        dataset = decoded(dataset)
+    dataset = ready(dataset, max_bytes=max_bytes)
     rows = batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)
     indices_of = functools.partial(
@@ -128,7 +135,9 @@ def batches(
         seed=seed if shuffle else None,
     )
     steps = grain.MapDataset.range(sys.maxsize // batch_size)
-    return steps.map(lambda step: gather(dataset, indices_of(step)[mine]))
+    return steps.map(
+        lambda step: gather(dataset, indices_of(step)[mine], with_text=with_text)
+    )
 
 
 def _check(batch_size, seed, process_index, process_count):
@@ -145,7 +154,9 @@ def _check(batch_size, seed, process_index, process_count):
         raise UserError(f"seed={seed} is out of range; use 0 to 2**64 - 1.")
 
 
-def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
+def gather(
+    dataset: Dataset, indices: np.ndarray, *, with_text: bool = False
+) -> dict[str, np.ndarray]:
     """Return the examples with these indices [B] as one batch."""
     source = dataset.source
     if isinstance(source, Arrays):
@@ -157,7 +168,10 @@ def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
         labels = None
         if dataset.label_names is not None:
             labels = np.array([example["label"] for example in examples], np.int32)
-    return {"image": images} if labels is None else {"image": images, "label": labels}
+    batch = {"image": images} if labels is None else {"image": images, "label": labels}
+    if with_text:
+        batch["text"] = np.array([dataset.texts[index] for index in indices])
+    return batch
 
 
 def iterate(
