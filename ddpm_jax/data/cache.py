@@ -30,7 +30,6 @@ SHARD_BYTES = 128 * 1024**2  # of pixels
 _MAX_SHARDS = 512  # files that may be open at once
 _INDEX = "index.json"
 _WRITER = "group_size:1,zstd:1"  # each image by itself, for random access
-_READER = {"readahead_buffer_size": "0", "max_parallelism": "0"}
 
 
 def ready(
@@ -195,7 +194,7 @@ def _source(dataset: Dataset, folder: Path, names: list[str]) -> Records:
 
     paths = [str(folder / name) for name in names]
     try:
-        stored = array_record_data_source.ArrayRecordDataSource(paths, _READER)
+        stored = array_record_data_source.ArrayRecordDataSource(paths)
         if len(stored) != len(dataset):
             raise ValueError(f"it holds {len(stored)} images of {len(dataset)}")
     except (RuntimeError, ValueError) as error:
