@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from ddpm_jax.models.cost import count_flops
+from ddpm_jax.models.memory import num_bytes, saved_bytes
 from ddpm_jax.models.unet import UNet
 
 
@@ -145,3 +146,20 @@ def test_the_unet_of_cifar_by_hand(batch):
     )
     assert count_flops(unet.apply, params, x, t) == 2 * batch * by_hand
     assert round(2 * by_hand / 1e9, 1) == 12.4
+
+
+def test_bytes_of_a_tree():
+    tree = {"a": struct(2, 3), "b": (jax.ShapeDtypeStruct((5,), jnp.bfloat16),)}
+    assert num_bytes(tree) == 4 * 6 + 2 * 5
+
+
+def test_what_is_kept_for_a_gradient_by_hand():
+    # sin(x w) v: x for the gradient of w, cos(x w) to come through the sine, sin(x w)
+    # for the gradient of v; v itself is a parameter.
+    def loss(params, x):
+        return (jnp.sin(x @ params["w"]) @ params["v"]).sum()
+
+    params = {"w": struct(10, 20), "v": struct(20, 3)}
+    assert saved_bytes(loss, params, struct(5, 10)) == 4 * (5 * 10 + 2 * 5 * 20)
+    recomputed = jax.checkpoint(loss)
+    assert saved_bytes(recomputed, params, struct(5, 10)) == 4 * 5 * 10
