@@ -77,7 +77,7 @@ def halvings(size):
 
 @pytest.mark.parametrize("size", range(16, 257, 4))
 def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
-    # The levels of the table: halvings up to 16, 32, 64, 128 and 256 pixels.
+    # The levels of the table: halvings up to 24, 32, 64, 128 and 256 pixels.
     needed = next(n for most, n in TABLE if size <= most)
     if halvings(size) < needed:
         step = 2**needed
@@ -92,7 +92,7 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
     assert 4 <= size >> needed <= 16  # the coarsest map
 
 
-TABLE = ((16, 2), (32, 3), (64, 3), (128, 4), (256, 5))
+TABLE = ((24, 2), (32, 3), (64, 3), (128, 4), (256, 5))
 
 
 def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
