@@ -127,7 +127,7 @@ def _captions(
             "holds the class of each picture."
         )
     left_out = len(listing) - len(found.files)
-    said = f"{left_out:,} pictures that {captions.NAME} does not name are left out."
+    said = f"Left out, since {captions.NAME} does not name them: {left_out:,}."
     return found, [places[file] for file in found.files], [said] if left_out else []
 
 
@@ -141,7 +141,7 @@ def _skip_broken(
     skipped = [listing.files[index] for index in chosen if index in broken]
     if skipped:
         shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        notes = [*notes, f"{len(skipped):,} broken files are left out ({shown})."]
+        notes = [*notes, f"Left out as broken: {len(skipped):,} ({shown})."]
     return whole, notes
 
 

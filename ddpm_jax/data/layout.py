@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm_jax.errors import UserError
 
@@ -174,6 +174,8 @@ def seen_size(image: Image.Image) -> tuple[int, int]:
 
 def reason_of(error: Exception) -> str:
     """Say in one line what Pillow found wrong with a file."""
+    if isinstance(error, UnidentifiedImageError):  # its text repeats the whole path
+        return "it is no picture"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -134,8 +134,8 @@ def broken_error(found: Survey, name: str, place: Path | None = None) -> UserErr
     rest = f" and {more:,} more" if more else ""
     listed = f"; all are listed in {place}" if place else ""
     return UserError(
-        f"{len(found.broken):,} of the {len(found.listing):,} files of {name} are "
-        f"broken: {said}{rest}{listed}; repair or remove them, or give "
+        f"{name} has broken files, {len(found.broken):,} of {len(found.listing):,}: "
+        f"{said}{rest}{listed}; repair or remove them, or give "
         "--config.data.skip_broken=True to leave them out."
     )
 

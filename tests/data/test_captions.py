@@ -43,7 +43,7 @@ def test_captions_and_classes_belong_to_their_pictures_in_the_order_of_the_lines
     dataset = load(f"folder:{folder}")
     assert dataset.texts == ("größer", "a", "b")
     assert dataset.label_names == ("x", "y")
-    assert "1 pictures that metadata.jsonl does not name are left out" in dataset.note
+    assert "Left out, since metadata.jsonl does not name them: 1." in dataset.note
     whole = decoded(dataset)
     np.testing.assert_array_equal(whole.source.images[:, 0, 0, 0], [2, 0, 1])
     np.testing.assert_array_equal(whole.source.labels, [0, 1, 0])

@@ -86,12 +86,12 @@ def test_broken_files_stop_a_data_set_unless_they_are_skipped(folder):
     with pytest.raises(UserError) as raised:
         load(f"folder:{folder}", image_size=4)  # the channels are looked up
     message = str(raised.value)
-    assert message.startswith("5 of the 11 files of folder:")
+    assert "has broken files, 5 of 11: " in message
     assert all(name in message for name in names[:3]) and "and 2 more" in message
     assert "skip_broken" in message and "\n" not in message
     dataset = load(f"folder:{folder}", image_size=4, skip_broken=True)
     assert len(decoded(dataset)) == 6
-    assert "5 broken files are left out (g.png, h.jpg, i.png, ...)" in dataset.note
+    assert "Left out as broken: 5 (g.png, h.jpg, i.png, ...)." in dataset.note
 
 
 def test_skipping_changes_nothing_where_nothing_is_broken(folder):

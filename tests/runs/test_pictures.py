@@ -1,5 +1,6 @@
 """A folder of pictures from a first look to a trained model; plans by hand."""
 
+import functools
 import re
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import build
+from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
 from ddpm_jax.models.cost import count_flops
@@ -74,12 +75,12 @@ def test_training_looks_first_and_stops_at_broken_files(folder, tmp_path, capsys
     line = arguments(folder, tmp_path, "--config.data.channels=3")
     assert main(line) == 2
     error = capsys.readouterr().err
-    assert "1 of the 13 files" in error and "dog/b.png" in error
+    assert "broken files, 1 of 13: " in error and "dog/b.png" in error
     assert f"{tmp_path}/run/broken.txt" in error
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert main([*line, "--config.data.skip_broken=True"]) == 0
     said = capsys.readouterr().out
-    assert "12 images of 8x8x3. 1 broken files are left out (dog/b.png)." in said
+    assert "12 images of 8x8x3. Left out as broken: 1 (dog/b.png)." in said
     assert re.search(r"memory   about [\d.]+ MB a device", said)
     assert re.search(r"time     about \d+ minutes for 2 steps", said)
     assert (tmp_path / "run" / "look.png").exists()
@@ -90,7 +91,8 @@ def test_training_from_the_disk_cache_gives_the_same_parameters(
 ):
     losses = []
     for name, most in [("memory", 2**30), ("disk", 0)]:
-        monkeypatch.setattr("ddpm_jax.data.cache.MAX_BYTES", most)
+        ready = functools.partial(data.cache.ready, max_bytes=most)
+        monkeypatch.setattr(data, "ready", ready)
         line = arguments(folder, tmp_path / name, "--config.training.report_every=1")
         assert main(line) == 0
         text = (tmp_path / name / "run" / "metrics.jsonl").read_text()
