@@ -35,6 +35,7 @@ def arguments(folder, tmp_path, *more):
         "--config.data.image_size=8",
         "--config.training.num_steps=2",
         "--config.training.sample_every=0",
+        "--config.sample.num_steps=2",
         *more,
     ]
 
@@ -70,7 +71,9 @@ def test_a_look_at_captions_and_at_other_data(folder, tmp_path, capsys):
     assert (tmp_path / "d" / "look.png").exists()
 
 
-def test_training_looks_first_and_stops_at_broken_files(folder, tmp_path, capsys):
+def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
+    folder, tmp_path, capsys, monkeypatch
+):
     (folder / "dog" / "b.png").write_bytes(b"")
     line = arguments(folder, tmp_path, "--config.data.channels=3")
     assert main(line) == 2
@@ -78,27 +81,25 @@ def test_training_looks_first_and_stops_at_broken_files(folder, tmp_path, capsys
     assert "broken files, 1 of 13: " in error and "dog/b.png" in error
     assert f"{tmp_path}/run/broken.txt" in error
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert main([*line, "--config.data.skip_broken=True"]) == 0
+
+    line += ["--config.data.skip_broken=True", "--config.training.report_every=1"]
+    assert main(line) == 0
     said = capsys.readouterr().out
     assert "12 images of 8x8x3. Left out as broken: 1 (dog/b.png)." in said
     assert re.search(r"memory   about [\d.]+ MB a device", said)
     assert re.search(r"time     about \d+ minutes for 2 steps", said)
     assert (tmp_path / "run" / "look.png").exists()
 
-
-def test_training_from_the_disk_cache_gives_the_same_parameters(
-    folder, tmp_path, capsys, monkeypatch
-):
-    losses = []
-    for name, most in [("memory", 2**30), ("disk", 0)]:
-        ready = functools.partial(data.cache.ready, max_bytes=most)
-        monkeypatch.setattr(data, "ready", ready)
-        line = arguments(folder, tmp_path / name, "--config.training.report_every=1")
-        assert main(line) == 0
-        text = (tmp_path / name / "run" / "metrics.jsonl").read_text()
-        losses.append(re.findall(r'"loss": ([\d.e-]+)', text))
-    assert len(losses[0]) == 2 and losses[0] == losses[1]
+    monkeypatch.setattr(data, "ready", functools.partial(data.ready, max_bytes=0))
+    assert main([*line, f"--workdir={tmp_path}/disk"]) == 0
     assert str(tmp_path / "cache" / "decoded") in capsys.readouterr().out
+    losses = [
+        re.findall(
+            r'"loss": ([\d.e-]+)', (tmp_path / run / "metrics.jsonl").read_text()
+        )
+        for run in ("run", "disk")
+    ]
+    assert len(losses[0]) == 2 and losses[0] == losses[1]
 
 
 def test_a_plan_prints_its_numbers(tmp_path, capsys):
