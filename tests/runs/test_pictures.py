@@ -93,12 +93,8 @@ def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
     monkeypatch.setattr(data, "ready", functools.partial(data.ready, max_bytes=0))
     assert main([*line, f"--workdir={tmp_path}/disk"]) == 0
     assert str(tmp_path / "cache" / "decoded") in capsys.readouterr().out
-    losses = [
-        re.findall(
-            r'"loss": ([\d.e-]+)', (tmp_path / run / "metrics.jsonl").read_text()
-        )
-        for run in ("run", "disk")
-    ]
+    texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "disk")]
+    losses = [re.findall(r'"loss": ([\d.e-]+)', text) for text in texts]
     assert len(losses[0]) == 2 and losses[0] == losses[1]
 
 
