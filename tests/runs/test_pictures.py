@@ -35,7 +35,7 @@ def arguments(folder, tmp_path, *more):
         "--config.data.image_size=8",
         "--config.training.num_steps=2",
         "--config.training.sample_every=0",
-        "--config.sample.num_steps=2",
+        "--config.sample.num_steps=4",
         *more,
     ]
 
