@@ -36,10 +36,11 @@ def main(argv: list[str] | None = None) -> int:
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Measure what `main` says; plain data, seconds and bytes."""
     # After the devices are set up.
-    from benchmarks import flops, machine, parts, rate, timing
+    from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
     from ddpm_jax.build import names
     from ddpm_jax.devices import round_up
+    from ddpm_jax.models.cost import count_flops
 
     args, cfg = setup.args, setup.cfg
     start.at_least(1, num_turns=args.num_turns, num_forward=args.num_forward)
@@ -67,7 +68,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         if args.profile:
             draw()
     inputs = parts.forward_inputs(of, batch_size)
-    forward_flops = flops.count(parts.forward(of), params, *inputs)
+    forward_flops = count_flops(parts.forward(of), params, *inputs)
     limit = rate.matmul_rate(
         of.mesh, names.DTYPES[cfg.model.dtype], side=args.matmul_side
     )
@@ -101,16 +102,16 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 
 def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int]:
     """Return a drawing of one batch, as the program does it, and its operations."""
-    from benchmarks import flops
     from ddpm_jax import build
     from ddpm_jax.commands.sample import draw_of
+    from ddpm_jax.models.cost import count_flops
 
     draw = draw_of(of.cfg, of.info, of.unet, of.mesh)
     indices = np.arange(batch_size, dtype=np.int32)
     labels = build.sample_labels(of.cfg, of.info)
     labels = None if labels is None else np.resize(labels, len(indices))
     key = build.sample_key(of.cfg)
-    counted = flops.count(lambda params: draw(params, key, indices, labels), params)
+    counted = count_flops(lambda params: draw(params, key, indices, labels), params)
     return lambda: draw(params, key, indices, labels), counted
 
 

@@ -115,14 +115,14 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
     """
     # The program's own functions, though not public: a benchmark that loaded recipes
     # or laid out devices in its own way would measure another program.
-    cfg = cli._load(recipe)
+    cfg, fixed = cli.load_recipe(recipe)
     if batch_size is not None:
         if batch_size < 1:
             raise UserError(f"--batch-size={batch_size} is too small; use 1 or more.")
         cfg.training.batch_size = batch_size
         cfg.sample.batch_size = batch_size
         cfg.sample.num_images = batch_size
-    cli.override(cfg, overrides)
+    cli.override(cfg, overrides, fixed)
     cli._use_all_cores(cfg.training.batch_size)
     return cfg
 

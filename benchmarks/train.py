@@ -38,9 +38,10 @@ def main(argv: list[str] | None = None) -> int:
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Measure what `main` says; plain data, seconds and bytes."""
     # After the devices are set up.
-    from benchmarks import flops, machine, parts, rate, timing
+    from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
     from ddpm_jax.build import names
+    from ddpm_jax.models.cost import count_flops
 
     args, cfg = setup.args, setup.cfg
     start.at_least(2, num_steps=args.num_steps)
@@ -49,9 +50,9 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
     compiled, compile_seconds = timing.compile_twice(step, state, key, batch)
-    counted = flops.count(step, state, key, batch)
+    counted = count_flops(step, state, key, batch)
     one = parts.forward_inputs(of, 1)
-    forward = flops.count(parts.forward(of), state.params, *one)
+    forward = count_flops(parts.forward(of), state.params, *one)
     num_parameters = parts.num_parameters(state.params)
 
     state, step_times = _time_step(compiled, state, key, batch, args)

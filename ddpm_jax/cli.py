@@ -11,7 +11,9 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -28,6 +30,8 @@ _EPILOG = """\
 examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
+  python main.py --mode=look --config=configs/folder.py:64 \\
+      --config.data.source=folder:photos
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
   python main.py --mode=inpaint --workdir=runs/mnist \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
@@ -38,6 +42,8 @@ lists them all. All modes but train need no --config: a checkpoint carries its o
 
 # What can be done with a trained model; those of the second half are edits.
 _MODES = {
+    "look": "look at the data first: counts, sizes, broken files, a contact sheet",
+    "plan": "say what training will take: parameters, memory, time",
     "sample": "draw images",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "features": "train a small classifier, through whose eyes to evaluate",
@@ -161,13 +167,15 @@ def _dispatch(
             "nothing to do: give --config=RECIPE to train (see configs/), or "
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
-    folder = Path(workdir or Path("runs") / Path(recipe or "").stem)
+    folder = Path(workdir) if workdir else Path("runs") / _stem(recipe or "")
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
     from ddpm_jax.commands.features import features
     from ddpm_jax.commands.likelihood import likelihood
+    from ddpm_jax.commands.look import look
+    from ddpm_jax.commands.plan import plan
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
@@ -176,13 +184,15 @@ def _dispatch(
             f"--mode={mode} needs a recipe; give --config=RECIPE with "
             f"--workdir={workdir}."
         )
-    cfg = trained_config(folder) if recipe is None else load_recipe(recipe)
-    override(cfg, overrides)
+    cfg, fixed = (trained_config(folder), {}) if recipe is None else load_recipe(recipe)
+    override(cfg, overrides, fixed)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
     _use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
+    if mode in ("look", "plan"):
+        return {"look": look, "plan": plan}[mode](cfg, folder)
     if mode == "features":
         return features(cfg, folder)
     if mode == "evaluate":
@@ -241,19 +251,37 @@ def _use_all_cores(batch_size: int) -> None:
         jax.config.update("jax_num_cpu_devices", max(fits))
 
 
-def load_recipe(recipe: str) -> ConfigDict:
+def _divide(recipe: str) -> tuple[Path, list[str]]:
+    """Split FILE:ARGUMENT, as ml_collections has it, or NAME:ARGUMENT."""
+    path, colon, argument = recipe.rpartition(":")
+    known = path.endswith(".py") or path in _shipped_recipes()
+    if colon and known and not Path(recipe).is_file():
+        return Path(path), [argument]
+    return Path(recipe), []
+
+
+def _stem(recipe: str) -> str:
+    path, arguments = _divide(recipe)
+    return "-".join([path.stem, *arguments])
+
+
+def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
     """Import a recipe and check that its options are the known ones.
+
+    Returns:
+        The config, and options that the recipe does not let be overridden, each with
+        what to do instead.
 
     Raises:
         UserError: it is no file, no recipe, or sets an option that there is not.
     """
-    path, shipped = Path(recipe), _shipped_recipes()
+    (path, arguments), shipped = _divide(recipe), _shipped_recipes()
     if not path.is_file():
-        if recipe not in shipped:
+        if str(path) not in shipped:
             raise UserError(
                 f"--config={recipe} is not a file; configs/ has {', '.join(shipped)}."
             )
-        path = shipped[recipe]
+        path = shipped[str(path)]
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(
@@ -266,7 +294,7 @@ def load_recipe(recipe: str) -> ConfigDict:
     )
     try:
         spec.loader.exec_module(module)
-        loaded = module.get_config()
+        loaded = module.get_config(*arguments)
     except UserError:
         raise
     except Exception as error:  # a recipe is the user's own program
@@ -277,7 +305,8 @@ def load_recipe(recipe: str) -> ConfigDict:
     if not isinstance(loaded, ConfigDict):
         text = f"get_config() returned {type(loaded).__name__}"
         raise UserError(f"--config={recipe} cannot be read ({text}); {wanted}")
-    return options.from_json(options.to_json(loaded))
+    fixed = getattr(module, "FIXED", {})
+    return options.from_json(options.to_json(loaded)), fixed
 
 
 def _shipped_recipes() -> dict[str, Path]:
@@ -290,14 +319,25 @@ def _shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in files if file.stem != "__init__"}
 
 
-def override(cfg: ConfigDict, arguments: list[str]) -> None:
+def override(
+    cfg: ConfigDict,
+    arguments: list[str],
+    fixed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Set options from `--config.SECTION.NAME=VALUE` arguments, in place.
+
+    Args:
+        cfg: the config to change.
+        arguments: of the command line.
+        fixed: options that may not be given, and what to do instead.
 
     Raises:
         UserError: for an argument that is no such thing, an unknown option, or a value
             of a wrong type.
     """
     for name in _names(arguments):
+        if name in fixed:
+            raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
         node = cfg
         *sections, last = name.split(".")
         for depth, section in enumerate([*sections, last]):

@@ -37,13 +37,16 @@ def _data() -> ConfigDict:
             "source": "cifar10",  # digits, folder:PATH, or the name of a TFDS data set
             "split": "train",
             "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
-            "image_size": placeholder(
-                int
-            ),  # resize and centre-crop to this side; 0: as it is
+            "image_size": placeholder(int),  # bring images to this side; 0: as they are
+            "resize": "crop",  # how: crop, pad_black, pad_white or squash
             "channels": placeholder(int),  # 1 grey, 3 colour; 0: as stored
             "pad_to": placeholder(int),  # pad with zeros to this side; 0: not
             "flip": True,  # mirror half of the training images left to right
             "on_device_mb": 1024,  # keep images of up to so many MB on each device
+            # of folder:PATH, see docs/your-pictures.md
+            "skip_broken": False,  # leave out files that cannot be read
+            "label_field": placeholder(str),  # class in metadata.jsonl; unset: "label"
+            "cache": True,  # keep decoded images on disk, if memory is too small
         }
     )
 

@@ -19,6 +19,7 @@ BESIDE = {"models", "data", "images", "plots", "devices", "hosts", "config", "fi
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
+    "data": {"files"},
     "diffusion": set(),
     "images": {"files"},
     "plots": {"images"},

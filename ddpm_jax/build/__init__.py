@@ -26,6 +26,7 @@ from ddpm_jax.build.likelihood import (
     measure,
 )
 from ddpm_jax.build.parts import (
+    dtype,
     init_params,
     learning_rate,
     model,
@@ -61,6 +62,7 @@ __all__ = [
     "data_info",
     "dataset",
     "denoiser",
+    "dtype",
     "edit_task",
     "evaluation_features",
     "images_kind",

@@ -42,6 +42,11 @@ def schedule(config: ConfigDict) -> Schedule:
     return built if t_range is None else scale_time(built, t_range / T)
 
 
+def dtype(config: ConfigDict) -> Any:
+    """Return the dtype that the network computes in."""
+    return names.DTYPES[config.model.dtype]
+
+
 def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
     """Count the classes the network is told, None for an unconditional one."""
     return info.num_classes if config.model.class_conditional else None
@@ -62,7 +67,7 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
         scale_shift=options.scale_shift,
         num_classes=num_classes(config, info),
         num_groups=options.num_groups,
-        dtype=names.DTYPES[options.dtype],
+        dtype=dtype(config),
         remat=options.remat,
     )
 

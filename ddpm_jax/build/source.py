@@ -39,6 +39,10 @@ def dataset(config: ConfigDict) -> data.Dataset:
         channels=options.channels or None,
         pad_to=options.pad_to or None,
         data_dir=options.data_dir,
+        resize=options.resize,
+        skip_broken=options.skip_broken,
+        label_field=options.label_field or None,
+        cache=options.cache,
     )
 
 

@@ -8,6 +8,8 @@ workdir/
     metrics.jsonl     a line a report; loss.png is drawn from it
     tensorboard/      the same, and the sample grids
     progress/         grids and film strips drawn while training
+    look.txt          what the data hold; look.png shows some of them
+    broken.txt        files that cannot be read, if there are any
     forward.png       real images on their way into noise
     samples/NAME/     what was drawn: grid, film strips, GIF, PNGs, NPZ
     edits/NAME/       what was made of given pictures, likewise

@@ -44,8 +44,7 @@ def make_feed(
         UserError: an image cannot be read; for data too large for memory the iterator
             raises it.
     """
-    if source.num_bytes <= data.MAX_BYTES:
-        source = data.decoded(source)
+    source = data.ready(source)
     small = source.num_bytes <= max_mb_on_device * 1024**2
     if isinstance(source.source, data.Arrays) and small and jax.process_count() == 1:
         stored, indices_of = source.source, data.order(source, batch_size, seed=seed)

@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import Feed, make_feed
+from ddpm_jax.commands.look import first_look, write_sheet
 from ddpm_jax.commands.parameters import check_tracks
+from ddpm_jax.commands.plan import short_plan
 from ddpm_jax.commands.run import Run, plan, start_or_resume
 from ddpm_jax.commands.sample import (
     make_preview,
@@ -70,7 +72,9 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     done = newest is not None and newest >= cfg.training.num_steps
     if newest is not None and done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
+    looked = first_look(cfg, source, workdir)
     # Decodes what fits in memory, and so finds a broken image before any compile.
+    source = data.ready(source, report=_say)
     feed = make_feed(
         source,
         cfg.training.batch_size,
@@ -92,6 +96,9 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     ):
         state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
+        if source.listing is not None:
+            _say("\n".join([*looked, *short_plan(cfg, info)]))
+            write_sheet(source, workdir)
         save_forward_film(cfg, source, workdir)
         state, signal_number = _advance(run, state, feed, checkpoints, tracker)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
@@ -166,6 +173,10 @@ def _write_config(cfg: ConfigDict, workdir: Path) -> None:
 
 
 # --- The run --------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:

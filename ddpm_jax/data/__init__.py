@@ -8,6 +8,7 @@
 Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train step.
 """
 
+from ddpm_jax.data.cache import cached, ready
 from ddpm_jax.data.dataset import (
     MAX_BYTES,
     Arrays,
@@ -21,6 +22,7 @@ from ddpm_jax.data.dataset import (
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
+from ddpm_jax.data.survey import Survey, describe_broken, survey, write_broken
 
 __all__ = [
     "MAX_BYTES",
@@ -28,8 +30,11 @@ __all__ = [
     "Dataset",
     "NoSplitError",
     "Records",
+    "Survey",
     "batches",
+    "cached",
     "decoded",
+    "describe_broken",
     "in_memory",
     "indices_of",
     "iterate",
@@ -38,5 +43,8 @@ __all__ = [
     "order",
     "read_mask",
     "read_picture",
+    "ready",
     "subset",
+    "survey",
+    "write_broken",
 ]

@@ -11,10 +11,14 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ddpm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ddpm_jax.data.listing import Listing
 
 CORES = min(8, os.cpu_count() or 1)
 MAX_BYTES = 2 * 1024**3  # above this many bytes of pixels, images stay undecoded
@@ -29,12 +33,14 @@ class Records:
     """Examples that are read, and decoded, each time they are asked for.
 
     `num_threads` is how many threads reading gains from: Pillow lets go of the
-    interpreter lock, but for pictures of 32x32 threads lose more than they win.
+    interpreter lock, but for pictures of 32x32 threads lose more than they win. `label`
+    gives the class of an example without reading it, where that can be known.
     """
 
     num_examples: int
     read: Callable[[int], dict]
     num_threads: int = 1
+    label: Callable[[int], int] | None = None
 
     def __len__(self):
         return self.num_examples
@@ -77,6 +83,10 @@ class Dataset:
             they cover the identity of the data, the split and the preparation.
         split: The split that was asked for.
         note: What a person should know about these data, or nothing.
+        texts: A caption for each example, or None for data without captions.
+        listing: The files, if these are pictures of a folder; broken ones too.
+        cache_key: Names these images, as prepared, in the cache of decoded images (see
+            `cache`); empty if they are not to be kept there.
     """
 
     name: str
@@ -86,6 +96,9 @@ class Dataset:
     fingerprint: str
     split: str
     note: str = ""
+    texts: tuple[str, ...] | None = None
+    listing: "Listing | None" = None
+    cache_key: str = ""
 
     def __len__(self):
         return len(self.source)
@@ -124,13 +137,23 @@ def subset(dataset: Dataset, indices: np.ndarray) -> Dataset:
         labels = None if source.labels is None else source.labels[indices]
         chosen: Records | Arrays = Arrays(source.images[indices], labels)
     else:
+        label = source.label
         chosen = replace(
             source,
             num_examples=len(indices),
             read=lambda index: source.read(int(indices[index])),
+            label=label and (lambda index: label(int(indices[index]))),
         )
     identity = [dataset.fingerprint, np.asarray(indices, np.int64).tobytes()]
-    return replace(dataset, source=chosen, fingerprint=fingerprint_of(identity))
+    texts = dataset.texts
+    return replace(
+        dataset,
+        source=chosen,
+        fingerprint=fingerprint_of(identity),
+        texts=None if texts is None else tuple(texts[index] for index in indices),
+        listing=None,
+        cache_key="",
+    )
 
 
 def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:

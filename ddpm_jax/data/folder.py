@@ -1,17 +1,21 @@
 """A folder of PNG, JPEG or WebP images, searched recursively.
 
-Files and folders whose names begin with a dot are passed over, and so are links to
-folders. The order is that of the sorted relative paths. Labels exist when every image
-lies in one of at least two folders directly under the root (however deep below it):
-the classes are those folders, in sorted order. With some images loose beside class
-folders, or all in a single folder, there are no labels; `note` says so.
+The order is that of the sorted relative paths, or of the lines of a captions file
+`metadata.jsonl`, if there is one; then pictures that it does not name are left out.
+
+Labels exist when the captions file gives a class to each picture. Else they exist when
+every image lies in one of at least two folders directly under the root (however deep
+below it): the classes are those folders, in sorted order. With some images loose beside
+class folders, or all in a single folder, there are no labels; `note` says so.
 """
 
-import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
+from ddpm_jax.data import captions
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import (
     CORES,
@@ -20,28 +24,83 @@ from ddpm_jax.data.dataset import (
     Records,
     fingerprint_of,
 )
+from ddpm_jax.data.listing import Listing, list_pictures
+from ddpm_jax.data.survey import describe_broken, survey
 from ddpm_jax.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SPLITS = {"train", "test", "val", "valid", "validation"}
 
 
-def load_folder(path: str, *, split: str, layout: layouts.Layout) -> Dataset:
+def load_folder(
+    path: str,
+    *,
+    split: str,
+    layout: layouts.Layout,
+    skip_broken: bool = False,
+    label_field: str | None = None,
+    cache: bool = False,
+) -> Dataset:
     """Open a folder of images as a data set.
 
-    The fingerprint covers names and sizes of the files, not their content.
+    The fingerprint covers names and sizes of the files, and what a captions file says
+    of them, but not their content.
 
     Args:
         path: The folder; `~` is expanded.
         split: "train" or "all"; a folder is one split, and both mean all of it.
         layout: With `size` or `channels` open, every file's header is read: the
             images must then agree in size, and are grey only if all of them are.
+        skip_broken: Decode every file first (see `survey`), and leave out those that
+            cannot be; `note` counts them.
+        label_field: Field of the captions file that holds the class; None: "label",
+            if there is one.
+        cache: Allow the images to be kept decoded on disk (see `cache`).
 
     Raises:
-        UserError: No such folder, no images, or sizes that differ.
+        UserError: No such folder, no images, sizes that differ, or a captions file with
+            something wrong.
         NoSplitError: No such split.
     """
     name = f"folder:{path}"
+    root = _check_folder(path, split, name)
+    listing = list_pictures(root)
+    if not len(listing):
+        raise UserError(f"{name} holds no PNG, JPEG or WebP images; check the path.")
+    found, chosen, notes = _captions(listing, label_field, name)
+    if skip_broken:
+        chosen, notes = _skip_broken(listing, chosen, notes, name)
+    kept = listing.take(chosen)
+    texts, labels, classes, note = _describe(kept, found, name)
+    layout = _complete(layout, kept, listing, name)
+
+    def read(index):
+        example = {"image": _read_image(kept.path(index), layout)}
+        return example if labels is None else example | {"label": labels[index]}
+
+    identity = ["folder", kept.identity, *layouts.identity(layout)]
+    if texts is not None or found is not None:
+        identity += [texts, labels]
+    label = None if labels is None else labels.__getitem__
+    return Dataset(
+        name=name,
+        source=Records(
+            len(kept),
+            read,
+            num_threads=CORES,
+            label=label,
+        ),
+        image_shape=layouts.shape_of(layout),
+        label_names=classes,
+        fingerprint=fingerprint_of(identity),
+        split=split,
+        note=" ".join([*notes, *([note] if note else [])]),
+        texts=texts,
+        listing=listing,
+        cache_key=_cache_key(root, kept, layout) if cache else "",
+    )
+
+
+def _check_folder(path: str, split: str, name: str) -> Path:
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         raise UserError(f"{name} is not a folder; give the path of a folder of images.")
@@ -50,48 +109,80 @@ def load_folder(path: str, *, split: str, layout: layouts.Layout) -> Dataset:
             f"{name} has no split {split!r}: a folder is one split; "
             "give the folder of that split with split='train'."
         )
-    files = _find_images(root)
-    if not files:
-        raise UserError(f"{name} holds no PNG, JPEG or WebP images; check the path.")
-    classes, note = _find_classes(files, name)
-    layout = _complete(layout, root, files, name)
-
-    def read(index):
-        relative = files[index]
-        example = {"image": _read_image(root / relative, layout)}
-        if classes is not None:
-            example["label"] = classes.index(relative.parts[0])
-        return example
-
-    sizes = [(file.as_posix(), (root / file).stat().st_size) for file in files]
-    return Dataset(
-        name=name,
-        source=Records(len(files), read, num_threads=CORES),
-        image_shape=layouts.shape_of(layout),
-        label_names=classes,
-        fingerprint=fingerprint_of(["folder", sizes, layout]),
-        split=split,
-        note=note,
-    )
+    return root
 
 
-def _find_images(root):
-    """Return the relative paths of all images under root, sorted."""
-    found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name).relative_to(root)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found, key=lambda file: file.parts)
+def _captions(
+    listing: Listing, label_field: str | None, name: str
+) -> tuple[captions.Captions | None, list[int], list[str]]:
+    """Return (what a captions file says by file name, pictures to use, notes)."""
+    path = listing.root / captions.NAME
+    if not path.is_file():
+        if label_field is not None:
+            raise UserError(
+                f"label_field={label_field!r} names a field of {captions.NAME}, and "
+                f"{name} has no such file; write one, or leave label_field out."
+            )
+        return None, list(range(len(listing))), []
+    places = {file: index for index, file in enumerate(listing.files)}
+    found = captions.read_captions(path, frozenset(places), label_field or "label")
+    if label_field is not None and found.labels is None:
+        raise UserError(
+            f"{path} has no field {label_field!r}; label_field names the one that "
+            "holds the class of each picture."
+        )
+    left_out = len(listing) - len(found.files)
+    said = f"Left out, since {captions.NAME} does not name them: {left_out:,}."
+    return found, [places[file] for file in found.files], [said] if left_out else []
 
 
-def _find_classes(files, name):
-    """Return (class names or None, note)."""
-    tops = sorted({file.parts[0] for file in files if len(file.parts) > 1})
-    loose = sum(len(file.parts) == 1 for file in files)
+def _skip_broken(
+    listing: Listing, chosen: list[int], notes: list[str], name: str
+) -> tuple[list[int], list[str]]:
+    broken = survey(listing).broken
+    whole = [index for index in chosen if index not in broken]
+    if not whole:
+        raise UserError(f"all {len(chosen):,} images of {name} are broken.")
+    skipped = [listing.files[index] for index in chosen if index in broken]
+    if skipped:
+        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        notes = [*notes, f"Left out as broken: {len(skipped):,} ({shown})."]
+    return whole, notes
+
+
+def _describe(
+    kept: Listing, found: captions.Captions | None, name: str
+) -> tuple[tuple[str, ...] | None, list[int] | None, tuple[str, ...] | None, str]:
+    """Return (captions, class of each, names of the classes, note)."""
+    rows = {} if found is None else {file: i for i, file in enumerate(found.files)}
+    texts = None
+    if found is not None and found.texts is not None:
+        texts = tuple(found.texts[rows[file]] for file in kept.files)
+    if found is not None and found.labels is not None:
+        values = [found.labels[rows[file]] for file in kept.files]
+        names = sorted(set(values))
+        numbers = {value: number for number, value in enumerate(names)}
+        classes = tuple(str(value) for value in names)
+        return texts, [numbers[value] for value in values], classes, ""
+    classes, note = _find_classes([file.split("/") for file in kept.files], name)
+    if classes is None:
+        return texts, None, None, note
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = [numbers[file.partition("/")[0]] for file in kept.files]
+    return texts, labels, classes, note
+
+
+def _cache_key(root: Path, kept: Listing, layout: layouts.Layout) -> str:
+    """Name what is decoded: the folder and preparation, and the state of the files."""
+    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in root.resolve().name)
+    prepared = fingerprint_of([str(root.resolve()), *layouts.identity(layout)])
+    return f"{plain[-40:]}-{prepared}/{kept.key}"
+
+
+def _find_classes(files: Sequence[list[str]], name: str):
+    """Return (class names or None, note) of paths, given as lists of their parts."""
+    tops = sorted({parts[0] for parts in files if len(parts) > 1})
+    loose = sum(len(parts) == 1 for parts in files)
     if not tops:
         return None, ""
     if set(tops) <= SPLITS:
@@ -117,31 +208,30 @@ def _read_image(path, layout):
 
 
 def _broken(path, error):
-    reason = " ".join(str(error).split())
+    reason = layouts.reason_of(error)
     return UserError(f"cannot read the image {path} ({reason}); repair or remove it.")
 
 
 def _read_header(path):
     """Return ((H, W) as seen, whether it is grey) without decoding any pixel."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(layouts.ORIENTATION, 1) >= 5
-            size = image.size if turned else image.size[::-1]
-            return size, image.mode[0] in "1LI"
-    except layouts.BROKEN as error:
-        raise _broken(path, error) from error
+    with Image.open(path) as image:
+        return layouts.seen_size(image), image.mode[0] in "1LI"
 
 
-def _complete(layout, root, files, name):
+def _complete(layout, kept, listing, name):
     if layout.size and layout.channels:
         return layouts.complete(layout, (*layout.size, layout.channels), name)
-    first, is_grey = _read_header(root / files[0])
-    for file in files[1:]:
-        size, grey = _read_header(root / file)
+    with ThreadPoolExecutor(CORES, thread_name_prefix="header") as pool:
+        try:
+            headers = list(pool.map(_read_header, map(kept.path, range(len(kept)))))
+        except layouts.BROKEN as error:  # where one is, there may be more
+            raise UserError(describe_broken(survey(listing), name)) from error
+        (first, is_grey), *rest = headers
+    for file, (size, grey) in zip(kept.files[1:], rest, strict=True):
         is_grey &= grey
         if size != first and not layout.size:
             raise UserError(
-                f"the images of {name} differ in size ({files[0]} is "
+                f"the images of {name} differ in size ({kept.files[0]} is "
                 f"{first[0]}x{first[1]}, {file} is {size[0]}x{size[1]}); "
                 "give image_size to bring them to one size."
             )

@@ -2,17 +2,24 @@
 
 In this order: the EXIF orientation is applied; 16-bit samples are rounded to 8 bits;
 transparency is laid over white; the colours become one channel (the ITU-R 601 luma
-that Pillow uses) or three; the image is scaled until it just covers `size` (Lanczos,
-antialiased, on the stored values) and cropped about its centre; at last `pad_to` adds
-the value 0, the background of MNIST, on all sides alike (an odd pixel goes to the
-bottom or the right). Smaller images are enlarged. Nothing is stretched.
+that Pillow uses) or three; the image is brought to `size` in the way that `resize`
+names (Lanczos, antialiased, on the stored values; smaller images are enlarged); at last
+`pad_to` adds the value 0, the background of MNIST, on all sides alike (an odd pixel
+goes to the bottom or the right).
+
+| resize    | what happens to an image of another shape                            |
+| --------- | -------------------------------------------------------------------- |
+| crop      | scaled until it just covers `size`, cropped about its centre         |
+| pad_black | scaled until it just fits into `size`, black put on two sides        |
+| pad_white | the same with white                                                  |
+| squash    | both sides scaled to `size`, whatever becomes of the proportions     |
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm_jax.errors import UserError
 
@@ -29,12 +36,16 @@ class Layout:
     size: tuple[int, int] | None = None  # (H, W) before padding
     channels: int | None = None  # 1 or 3
     pad_to: tuple[int, int] | None = None  # (H, W) after padding
+    # Not in the text of a layout, which fingerprints cover, since older ones had none:
+    # see `identity`.
+    resize: str = field(default="crop", repr=False)
 
 
 def make_layout(
     image_size: int | Sequence[int] | None,
     channels: int | None,
     pad_to: int | Sequence[int] | None,
+    resize: str = "crop",
 ) -> Layout:
     """Check what the user asked for and return it as a `Layout`.
 
@@ -42,13 +53,18 @@ def make_layout(
         image_size: Side, or (H, W), in pixels.
         channels: 1 (grey) or 3 (RGB).
         pad_to: Side, or (H, W), in pixels after padding.
+        resize: How images of other shapes get there: see the table above.
 
     Raises:
-        UserError: A size is not positive or `channels` is neither 1 nor 3.
+        UserError: A size is not positive, `channels` is neither 1 nor 3, or `resize`
+            is not known.
     """
+    if resize not in RESIZES:
+        raise UserError(f"resize={resize!r} is not known; use {', '.join(RESIZES)}.")
     if channels not in (None, 1, 3):
         raise UserError(f"channels={channels}; use 1 for grey or 3 for RGB images.")
-    return Layout(_pair("image_size", image_size), channels, _pair("pad_to", pad_to))
+    size, padded = _pair("image_size", image_size), _pair("pad_to", pad_to)
+    return Layout(size, channels, padded, resize)
 
 
 def _pair(name, value):
@@ -77,7 +93,12 @@ def complete(layout: Layout, native: tuple[int, int, int], name: str) -> Layout:
             f"{size[0]}x{size[1]} images of {name}; use a larger pad_to, or "
             "image_size to shrink them first."
         )
-    return Layout(size, layout.channels or native[2], pad_to)
+    return Layout(size, layout.channels or native[2], pad_to, layout.resize)
+
+
+def identity(layout: Layout) -> tuple[object, ...]:
+    """Return what a fingerprint covers of a layout."""
+    return (layout,) if layout.resize == "crop" else (layout, layout.resize)
 
 
 def shape_of(layout: Layout) -> tuple[int, int, int]:
@@ -101,7 +122,7 @@ def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
     (height, width), channels, pad_to = _known(layout)
     image = _recolour(image, channels)
     if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        image = RESIZES[layout.resize](image, (width, height))
     pixels = np.asarray(image).reshape(height, width, channels)
     return pad(pixels, pad_to)
 
@@ -122,6 +143,47 @@ def _recolour(image, channels):
         image = Image.alpha_composite(white, image)
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _crop(image, size):
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def _squash(image, size):
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _pad_with(colour):
+    def pad_image(image, size):
+        scale = min(size[0] / image.width, size[1] / image.height)
+        inner = [max(1, round(side * scale)) for side in image.size]
+        sheet = Image.new(image.mode, size, colour)
+        corner = [(outer - side) // 2 for outer, side in zip(size, inner, strict=True)]
+        sheet.paste(image.resize(inner, Image.Resampling.LANCZOS), corner)
+        return sheet
+
+    return pad_image
+
+
+RESIZES = {
+    "crop": _crop,
+    "pad_black": _pad_with("black"),
+    "pad_white": _pad_with("white"),
+    "squash": _squash,
+}
+
+
+def seen_size(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) once the EXIF orientation is applied; no pixel is decoded."""
+    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    return image.size if turned else image.size[::-1]
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line what Pillow found wrong with a file."""
+    if isinstance(error, UnidentifiedImageError):  # its text repeats the whole path
+        return "it is no picture"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def pad(pixels: np.ndarray, pad_to: tuple[int, int]) -> np.ndarray:

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset, decoded
+from ddpm_jax.data.cache import ready
+from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset
 from ddpm_jax.errors import UserError
 
 
@@ -77,6 +78,7 @@ def batches(
     drop_remainder: bool = False,
     rows: np.ndarray | None = None,
     max_bytes: int = MAX_BYTES,
+    with_text: bool = False,
 ):
     """Return the endless training stream: `stream[step]` is the batch of that step.
 
@@ -86,9 +88,9 @@ def batches(
     epoch instead stops after its last whole batch.
 
     Args:
-        dataset: Decoded here, once, if it fits `max_bytes` (pass `decoded(dataset)`
-            where several parts of a program use it); else images are decoded batch
-            by batch in the threads of `iterate`.
+        dataset: Decoded here, once, if it fits `max_bytes` or may be kept on disk
+            (pass `ready(dataset)` where several parts of a program use it); else images
+            are decoded batch by batch in the threads of `iterate`.
         batch_size: B, over all processes.
         seed: Any whole number from 0 to 2**64 - 1; the order depends on it alone.
         shuffle: False gives file order, epoch after epoch.
@@ -96,6 +98,7 @@ def batches(
         rows: int [R], which rows of each batch this host reads, in this order; None
             for all of them. What others read is not touched here.
         max_bytes: Decode into memory up to this many bytes of pixels.
+        with_text: Give the captions too, as "text", strings [R].
 
     Returns:
         A `grain.MapDataset` of {"image": uint8 [R, H, W, C], "label": int32 [R]},
@@ -103,7 +106,7 @@ def batches(
 
     Raises:
         UserError: The batch is empty, or larger than an epoch that drops its
-            remainder.
+            remainder; or there are no captions.
     """
     indices_of = order(
         dataset,
@@ -112,13 +115,19 @@ def batches(
         shuffle=shuffle,
         drop_remainder=drop_remainder,
     )
+    if with_text and dataset.texts is None:
+        raise UserError(
+            f"{dataset.name} has no captions; give each picture a 'text' in a file "
+            "metadata.jsonl beside them."
+        )
     import grain
 
-    if dataset.num_bytes <= max_bytes:
-        dataset = decoded(dataset)
+    dataset = ready(dataset, max_bytes=max_bytes)
     mine = slice(None) if rows is None else rows
     steps = grain.MapDataset.range(sys.maxsize // batch_size)
-    return steps.map(lambda step: gather(dataset, indices_of(step)[mine]))
+    return steps.map(
+        lambda step: gather(dataset, indices_of(step)[mine], with_text=with_text)
+    )
 
 
 def order(
@@ -160,7 +169,9 @@ def _check(batch_size, seed):
         raise UserError(f"seed={seed} is out of range; use 0 to 2**64 - 1.")
 
 
-def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
+def gather(
+    dataset: Dataset, indices: np.ndarray, *, with_text: bool = False
+) -> dict[str, np.ndarray]:
     """Return the examples with these indices [B] as one batch."""
     source = dataset.source
     if isinstance(source, Arrays):
@@ -172,7 +183,10 @@ def gather(dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
         labels = None
         if dataset.label_names is not None:
             labels = np.array([example["label"] for example in examples], np.int32)
-    return {"image": images} if labels is None else {"image": images, "label": labels}
+    batch = {"image": images} if labels is None else {"image": images, "label": labels}
+    if with_text and dataset.texts is not None:
+        batch["text"] = np.array([dataset.texts[index] for index in indices])
+    return batch
 
 
 def iterate(

@@ -27,6 +27,10 @@ def load(
     channels: int | None = None,
     pad_to: int | Sequence[int] | None = None,
     data_dir: str | None = None,
+    resize: str = "crop",
+    skip_broken: bool = False,
+    label_field: str | None = None,
+    cache: bool = False,
 ) -> Dataset:
     """Open a data set by name; images are decoded later, when they are asked for.
 
@@ -40,17 +44,42 @@ def load(
             with pad_to=32 has two pixels of background more on each side.
         data_dir: Where TFDS data sets are; else $TFDS_DATA_DIR, else
             ~/tensorflow_datasets.
+        resize: How images of another shape come to `image_size`: crop, pad_black,
+            pad_white or squash (see `layout`).
+        skip_broken: Of a folder: leave out files that cannot be decoded.
+        label_field: Of a folder with a captions file: the field with the class.
+        cache: Of a folder: let `ready` keep decoded images on disk.
 
     Raises:
         UserError: The name, the split or a size does not fit; the message says what
             would.
     """
-    layout = layouts.make_layout(image_size, channels, pad_to)
+    layout = layouts.make_layout(image_size, channels, pad_to, resize)
+    kind, colon, rest = spec.partition(":")
+    if kind == "folder" and colon:
+        return load_folder(
+            rest,
+            split=split,
+            layout=layout,
+            skip_broken=skip_broken,
+            label_field=label_field,
+            cache=cache,
+        )
+    for option, given in (("skip_broken", skip_broken), ("label_field", label_field)):
+        if given:
+            raise UserError(
+                f"{option}={given!r} is for folders of pictures, and {spec!r} is none; "
+                "leave it out."
+            )
+    return _load_other(spec, split, layout, data_dir)
+
+
+def _load_other(
+    spec: str, split: str, layout: layouts.Layout, data_dir: str | None
+) -> Dataset:
     kind, colon, rest = spec.partition(":")
     if spec == "digits":
         return load_digits(split=split, layout=layout)
-    if kind == "folder" and colon:
-        return load_folder(rest, split=split, layout=layout)
     name = rest if kind == "tfds" and colon else spec
     return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
 
@@ -78,7 +107,8 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     chosen = {"train": places < 5, "test": places == 5, "all": places < 6}[split]
     images, labels = images[chosen], stored.target[chosen].astype(np.int32)
     layout = layouts.complete(layout, (8, 8, 1), "digits")
-    identity = ["digits", split, images.tobytes(), labels.tobytes(), layout]
+    identity = ["digits", split, images.tobytes(), labels.tobytes()]
+    identity += layouts.identity(layout)
     arranged = [
         layouts.arrange(Image.fromarray(image[..., 0]), layout) for image in images
     ]

@@ -77,7 +77,8 @@ def load_tfds(
     height, width, _ = features["image"].shape
     is_tiny = height and width and height * width <= 64 * 64
     info = json.loads((folder / "dataset_info.json").read_text())
-    identity = [builder.info.full_name, split, len(source), info["splits"], layout]
+    identity = [builder.info.full_name, split, len(source), info["splits"]]
+    identity += layouts.identity(layout)
     return Dataset(
         name=builder.info.full_name,
         source=Records(

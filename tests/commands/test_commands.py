@@ -145,8 +145,10 @@ def run_small(words):
 def parse(arguments):
     """Read a command line as the program does, and do nothing."""
     known, overrides = cli.make_parser().parse_known_args(arguments)
-    cfg = cli.load_recipe(known.config) if known.config else config.default()
-    cli.override(cfg, overrides)
+    cfg, fixed = (
+        cli.load_recipe(known.config) if known.config else (config.default(), {})
+    )
+    cli.override(cfg, overrides, fixed)
 
 
 def captured(run):

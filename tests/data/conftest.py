@@ -20,3 +20,9 @@ def tfds_dir():
 @pytest.fixture(scope="session")
 def mnist_train(tfds_dir):
     return decoded(load("mnist", data_dir=tfds_dir))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep what is remembered of folders out of the user's cache."""
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))

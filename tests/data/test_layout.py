@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data.layout import Layout, arrange, complete, make_layout
+from ddpm_jax.data.layout import Layout, arrange, complete, identity, make_layout
 from ddpm_jax.errors import UserError
 
 
@@ -127,3 +127,84 @@ def test_sizes_that_cannot_be_are_refused_in_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as raised:
         complete(make_layout(*arguments), (28, 28, 1), "mnist")
     assert "\n" not in str(raised.value)
+
+
+def spread(board):
+    return Image.fromarray(np.array(board, np.uint8))
+
+
+# Four ways to bring 4 x 8 and 8 x 4 flat grey images to 4 x 4, and where the grey is.
+@pytest.mark.parametrize(
+    ("resize", "around", "rows"),
+    [
+        ("crop", None, (0, 4)),
+        ("squash", None, (0, 4)),
+        ("pad_black", 0, (1, 3)),
+        ("pad_white", 255, (1, 3)),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ways_to_resize_a_flat_image(resize, around, rows, channels):
+    layout = Layout((4, 4), channels, (4, 4), resize)
+    expected = np.full((4, 4), 100 if around is None else around)
+    expected[rows[0] : rows[1]] = 100
+    flat = spread(np.full((4, 8), 100))
+    got = arrange(flat, layout)
+    np.testing.assert_array_equal(got, np.repeat(expected[..., None], channels, -1))
+    turned = arrange(flat.transpose(Image.Transpose.TRANSPOSE), layout)
+    np.testing.assert_array_equal(turned, got.swapaxes(0, 1))
+
+
+def lanczos(line, length):
+    """Resample a line of numbers: Lanczos of radius 3, widened where it shrinks."""
+    scale = len(line) / length
+    wide = max(scale, 1.0)
+    out = []
+    for i in range(length):
+        centre = (i + 0.5) * scale
+        x = (np.arange(len(line)) + 0.5 - centre) / wide
+        weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+        out.append((weights @ line) / weights.sum())
+    return np.array(out)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad_black", "pad_white", "squash"])
+def test_ways_to_resize_against_lanczos_in_numpy(resize):
+    # 24 x 48 to 8 x 8: by a third each way and the middle 8 of 16 columns, or by a
+    # sixth and rows 2 to 5 of the sheet, or by a third and a sixth.
+    image = np.random.default_rng(0).integers(0, 256, (24, 48))
+
+    def resample(height, width):
+        small = np.apply_along_axis(lanczos, 1, image.astype(float), width)
+        return np.clip(np.apply_along_axis(lanczos, 0, small, height), 0, 255)
+
+    if resize == "crop":
+        expected = resample(8, 16)[:, 4:12]
+    elif resize == "squash":
+        expected = resample(8, 8)
+    else:
+        expected = np.full((8, 8), 0.0 if resize == "pad_black" else 255.0)
+        expected[2:6] = resample(4, 8)
+    got = arrange(spread(image), Layout((8, 8), 1, (8, 8), resize))[..., 0]
+    # ImageOps.fit crops before it scales, which differs at the edge of the crop.
+    inner = np.s_[:, 2:-2] if resize == "crop" else np.s_[:]
+    assert np.abs(got - expected)[inner].max() <= 1.5  # Pillow rounds twice
+
+
+def test_an_odd_pixel_of_padding_goes_to_the_bottom():
+    flat = spread(np.full((2, 4), 9))
+    got = arrange(flat, Layout((5, 4), 1, (5, 4), "pad_white"))[..., 0]
+    np.testing.assert_array_equal(got[:, 0], [255, 9, 9, 255, 255])
+
+
+def test_fingerprints_of_crops_are_what_they_were_before_there_was_a_choice():
+    # Stored runs carry fingerprints made from this text.
+    crop = Layout((8, 8), 1, (8, 8))
+    assert repr(crop) == "Layout(size=(8, 8), channels=1, pad_to=(8, 8))"
+    assert identity(crop) == (crop,)
+    assert len(identity(Layout((8, 8), 1, (8, 8), "squash"))) == 2
+
+
+def test_a_way_that_is_not_known():
+    with pytest.raises(UserError, match="use crop, pad_black, pad_white, squash"):
+        make_layout(8, 1, None, "fit")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from program import TINY
 
-from benchmarks import flops, parts, peers, start, table
+from benchmarks import parts, peers, start, table
 from ddpm_jax.errors import UserError
+from ddpm_jax.models.cost import count_flops
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -60,7 +61,7 @@ def test_pytorch_counts_the_same_operations(tiny):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(t),
                class_labels=torch.from_numpy(label))  # fmt: skip
-    own = flops.count(parts.forward(of), params, x, t, label)
+    own = count_flops(parts.forward(of), params, x, t, label)
     assert own == counter.get_total_flops()
 
 

@@ -12,6 +12,7 @@ from program import TINY
 from ddpm_jax import build
 from ddpm_jax.build import features
 from ddpm_jax.cli import main
+from ddpm_jax.errors import UserError
 from ddpm_jax.training.log import read_metrics
 
 CIFAR = build.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
@@ -63,9 +64,67 @@ def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
 
 
+def recipe(*arguments):
+    names = {}
+    exec(compile(Path("configs/folder.py").read_text(), "folder.py", "exec"), names)
+    return names["get_config"](*arguments)
+
+
+def halvings(size):
+    """How often a size can be halved."""
+    return 0 if size % 2 else 1 + halvings(size // 2)
+
+
+@pytest.mark.parametrize("size", range(16, 257, 4))
+def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
+    # The levels of the table: halvings up to 24, 32, 64, 128 and 256 pixels.
+    needed = next(n for most, n in TABLE if size <= most)
+    if halvings(size) < needed:
+        step = 2**needed
+        with pytest.raises(UserError, match=f"use {size // step * step} or"):
+            recipe(str(size))
+        return
+    cfg = recipe(str(size))
+    build.check(cfg, build.DataInfo("folder:x", (size, size, 3), None, ""))
+    assert cfg.data.image_size == size
+    (attention,) = cfg.model.attention_resolutions
+    assert 8 <= attention <= 16
+    assert 4 <= size >> needed <= 16  # the coarsest map
+
+
+TABLE = ((24, 2), (32, 3), (64, 3), (128, 4), (256, 5))
+
+
+def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
+    # Ho et al. 2020: 35.7 million parameters for CIFAR-10, 114 million at 256 pixels.
+    for size, count in [(32, 35_746_307), (256, 113_673_219)]:
+        cfg = recipe(str(size))
+        unet = build.model(cfg, build.DataInfo("", (size, size, 3), None, ""))
+        x = jnp.zeros((1, size, size, 3))
+        shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
+        leaves = jax.tree.leaves(shapes["params"])
+        assert sum(math.prod(leaf.shape) for leaf in leaves) == count
+
+
+@pytest.mark.parametrize("argument", ["8", "512", "-32", "large", "32.5", "3²"])
+def test_a_size_that_is_none(argument, capsys):
+    assert main(["--mode=plan", f"--config=configs/folder.py:{argument}"]) == 2
+    assert "names no size; use 16 to 256" in capsys.readouterr().err
+
+
+def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
+    line = ["--config=configs/folder.py", "--config.data.image_size=128"]
+    assert main(line) == 2
+    assert "give the size as --config=configs/folder.py:SIZE" in capsys.readouterr().err
+    assert main(["--config=configs/digits.py:64"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["--config=configs/folder.py:64"]) == 2
+    assert "give the path of a folder" in capsys.readouterr().err
+
+
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    assert there == set(RECIPES | FEATURES)
+    assert there == set(RECIPES | FEATURES) | {"folder"}
 
 
 @pytest.mark.parametrize(

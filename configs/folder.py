@@ -1,0 +1,93 @@
+"""Your own pictures, at any size from 16 to 256 pixels: docs/your-pictures.md.
+
+Command:   python main.py --config=configs/folder.py:64 --config.data.source=folder:PATH
+           where 64 is the size that pictures are brought to, and may be left out
+Model:     by the size, as the table below says; --mode=plan gives its parameters, the
+           memory it needs and the time it takes; --mode=look looks at the pictures
+Time:      not measured; see --mode=plan
+Sources:   up to 32 the model of Ho et al. 2020 for CIFAR-10, up to 256 theirs for LSUN
+           and CelebA-HQ; between them the levels of Dhariwal and Nichol 2021
+"""
+
+from typing import NamedTuple
+
+from ddpm_jax.config import default
+from ddpm_jax.errors import UserError
+
+SIZE = 64  # if none is given
+
+
+class Row(NamedTuple):
+    """What a recipe does up to some size.
+
+    The smaller the pictures, the wider the network can be; the larger, the deeper it
+    must be, for the coarsest map to see the whole.
+    """
+
+    size: int  # pixels; the row serves this and smaller sizes
+    channels: int
+    channel_multipliers: tuple[int, ...]
+    dropout: float
+    batch_size: int
+    learning_rate: float
+    num_steps: int
+    schedule: str
+
+
+TABLE = (
+    Row(24, 64, (1, 2, 2), 0.1, 128, 2e-4, 100_000, "cosine"),
+    Row(32, 128, (1, 2, 2, 2), 0.1, 128, 2e-4, 200_000, "cosine"),
+    Row(64, 128, (1, 2, 3, 4), 0.1, 64, 1e-4, 300_000, "cosine"),
+    Row(128, 128, (1, 1, 2, 3, 4), 0.0, 64, 1e-4, 400_000, "linear"),
+    Row(256, 128, (1, 1, 2, 2, 4, 4), 0.0, 64, 2e-5, 500_000, "linear"),
+)
+SMALLEST, LARGEST = 16, TABLE[-1].size
+
+# Options that the network was chosen by, and what to do to change them.
+FIXED = {"data.image_size": "give the size as --config=configs/folder.py:SIZE"}
+
+
+def get_config(argument: str = ""):
+    """Return the recipe for a size, given as text; "" for the usual one."""
+    size = _size(argument)
+    row = next(row for row in TABLE if size <= row.size)
+    _check_halvings(size, row)
+    sides = [size >> level for level in range(len(row.channel_multipliers))]
+    config = default()
+    config.data.source = "folder:"  # the user's
+    config.data.image_size = size
+    config.model.channels = row.channels
+    config.model.channel_multipliers = row.channel_multipliers
+    # Where every position can look at every other at little cost.
+    config.model.attention_resolutions = (next(s for s in sides if s <= 16),)
+    config.model.dropout = row.dropout
+    config.diffusion.schedule = row.schedule
+    config.diffusion.variance = "small"  # the better one at fewer steps than T
+    config.diffusion.times = "stratified"
+    config.training.num_steps = row.num_steps
+    config.training.batch_size = row.batch_size
+    config.training.learning_rate = row.learning_rate
+    config.sample.num_steps = 250  # of 1000, evenly spaced
+    return config
+
+
+def _size(argument: str) -> int:
+    if not argument:
+        return SIZE
+    if not argument.isdecimal() or not SMALLEST <= int(argument) <= LARGEST:
+        raise UserError(
+            f"--config=configs/folder.py:{argument} names no size; use {SMALLEST} to "
+            f"{LARGEST} pixels, such as configs/folder.py:{SIZE}."
+        )
+    return int(argument)
+
+
+def _check_halvings(size: int, row: Row) -> None:
+    halvings = len(row.channel_multipliers) - 1
+    step = 2**halvings
+    if size % step:
+        below = size // step * step
+        raise UserError(
+            f"pictures of {size} pixels do not halve {halvings} times, as the network "
+            f"does with them; use {below} or {below + step}."
+        )

@@ -1,0 +1,277 @@
+"""What a run will take, before it starts: parameters, operations, memory, hours."""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build
+from ddpm_jax.build import DataInfo
+from ddpm_jax.devices import data_mesh, describe, replicated, rows, spread
+from ddpm_jax.models.cost import count_flops
+from ddpm_jax.models.memory import num_bytes, saved_bytes
+from ddpm_jax.training.step import init_state, make_train_step
+
+# Of the rate of matrix products, the part that training is assumed to reach.
+ASSUMED_SHARE = 0.3
+_MEASURE_BELOW = 3.0  # estimated seconds a step, up to which real ones are tried
+_NUM_MEASURED = 3  # steps
+_MATMUL_SIDE = 1024
+_USABLE = 0.9  # of a device's memory
+
+
+class Cost(NamedTuple):
+    """What can be said of a run without running it.
+
+    Attributes:
+        num_params: parameters of the network.
+        forward_flops: operations of one image's forward pass.
+        train_flops: operations of one image's part in a training step.
+        param_bytes: the parameters.
+        ema_bytes: all moving averages of them.
+        optimizer_bytes: the optimiser's memory.
+        image_bytes: what the backward pass needs of one image.
+    """
+
+    num_params: int
+    forward_flops: int
+    train_flops: int
+    param_bytes: int
+    ema_bytes: int
+    optimizer_bytes: int
+    image_bytes: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What a device holds whatever the batch: state and gradients."""
+        return 2 * self.param_bytes + self.ema_bytes + self.optimizer_bytes
+
+
+def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
+    """Work out what a run costs, from shapes alone; nothing is compiled.
+
+    The state is exact. The backward pass is taken as twice the forward pass, and with
+    `remat` as three times. What it needs of an image is what JAX would keep between the
+    passes (`saved_bytes`), which compilers come near to but do not match.
+    """
+    unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
+    num_tracks = len(cfg.training.ema_stds)
+    state = jax.eval_shape(
+        lambda: init_state(
+            build.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
+        )
+    )
+    apply = build.network(unet, self_conditioning=cfg.model.self_conditioning)
+    x = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def forward(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+        return apply(params, x, t, None)
+
+    def training(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+        return apply(params, x, t, None, jax.random.key(0))
+
+    flops = count_flops(forward, state.params, x, t)
+    return Cost(
+        num_params=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        forward_flops=flops,
+        train_flops=flops * (4 if cfg.model.remat else 3),
+        param_bytes=num_bytes(state.params),
+        ema_bytes=num_bytes((state.ema_params, state.tracks)),
+        optimizer_bytes=num_bytes(state.opt_state),
+        image_bytes=saved_bytes(training, state.params, x, t),
+    )
+
+
+def device_memory() -> int | None:
+    """Return the bytes that a device may use, None if that is not known.
+
+    The devices of a CPU share the machine's memory.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        try:
+            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            return None
+        return total // jax.local_device_count()
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def matmul_rate(dtype: Any) -> float:
+    """Measure the operations a second that all devices together reach in products.
+
+    The devices of a CPU share its cores, all of which one product uses.
+    """
+    side = _MATMUL_SIDE
+    square = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.dot)
+    product(square, square).block_until_ready()
+    best, turns = math.inf, 0
+    until = time.perf_counter() + 0.5
+    while turns < 3 or time.perf_counter() < until:
+        started = time.perf_counter()
+        product(square, square).block_until_ready()
+        best, turns = min(best, time.perf_counter() - started), turns + 1
+    alike = 1 if jax.default_backend() == "cpu" else jax.device_count()
+    return alike * 2 * side**3 / best
+
+
+def batch_that_fits(cost: Cost, memory: int, num_devices: int) -> int:
+    """Return the largest batch, over all devices, that the memory is enough for."""
+    left = int(memory * _USABLE) - cost.fixed_bytes
+    return max(left // cost.image_bytes, 0) * num_devices
+
+
+def plan(cfg: ConfigDict, workdir: Path) -> int:
+    """Print what training by a config will take."""
+    del workdir  # nothing is written
+    source = build.dataset(cfg)
+    info = build.data_info(source)
+    build.check(cfg, info)
+    build.check_batch(cfg)
+    cost = cost_of(cfg, info)
+    shape = "x".join(map(str, info.image_shape))
+    lines = [
+        f"data      {info.name}, {len(source):,} images of {shape}. {source.note}",
+        f"network   {cost.num_params:,} parameters",
+        *_operations(cost),
+        f"device    {describe()}, {cfg.model.dtype}",
+        *_memory(cfg, cost),
+    ]
+    print("\n".join(line.rstrip() for line in lines), flush=True)
+    seconds, how = _step_seconds(cfg, info, cost)
+    print("\n".join(_time(cfg, seconds, how, len(source))))
+    return 0
+
+
+def short_plan(cfg: ConfigDict, info: DataInfo) -> list[str]:
+    """Say in two lines what training will take, as an estimate."""
+    cost = cost_of(cfg, info)
+    seconds, how = _estimate(cfg, cost)
+    needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
+    memory = device_memory()
+    of = f" of {_bytes(memory)}" if memory else ""
+    hours = seconds * cfg.training.num_steps / 3600
+    return [
+        f"memory   about {_bytes(needed)} a device{of}",
+        f"time     about {_hours(hours)} for {cfg.training.num_steps:,} steps ({how})",
+    ]
+
+
+def _images_at_once(cfg: ConfigDict) -> int:
+    """How many images a device works on at the same time."""
+    parts = jax.device_count() * cfg.training.accumulate
+    return -(-cfg.training.batch_size // parts)
+
+
+def _operations(cost: Cost) -> list[str]:
+    forward, step = cost.forward_flops / 1e9, cost.train_flops / 1e9
+    times = cost.train_flops // cost.forward_flops
+    return [
+        f"work      {forward:,.3g} GFLOP an image forward, {step:,.3g} in a training "
+        f"step ({times} times; a multiply-add is 2)"
+    ]
+
+
+def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
+    num_devices = jax.device_count()
+    share = _images_at_once(cfg)
+    images = share * cost.image_bytes
+    lines = [
+        f"memory    {_bytes(cost.fixed_bytes + images)} a device:",
+        f"          {_bytes(cost.fixed_bytes)} exactly: parameters and gradients "
+        f"{_bytes(cost.param_bytes)} each, averages {_bytes(cost.ema_bytes)}, Adam "
+        f"{_bytes(cost.optimizer_bytes)}",
+        f"          {_bytes(images)} about: {share} images of "
+        f"{_bytes(cost.image_bytes)}, what JAX keeps for the backward pass",
+    ]
+    memory = device_memory()
+    if memory is not None:
+        fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
+        what = f"batch {fits:,} would fit" if fits else "no batch fits"
+        lines.append(
+            f"          {_bytes(memory)} are there: {what}; model.remat=True and "
+            "training.accumulate need less"
+        )
+    return lines
+
+
+def _estimate(cfg: ConfigDict, cost: Cost) -> tuple[float, str]:
+    rate = matmul_rate(build.dtype(cfg))
+    seconds = cost.train_flops * cfg.training.batch_size / (rate * ASSUMED_SHARE)
+    how = (
+        f"an estimate: {ASSUMED_SHARE:.0%} of the {rate / 1e9:,.0f} GFLOP/s of matrix "
+        "products here"
+    )
+    return seconds, how
+
+
+def _step_seconds(cfg: ConfigDict, info: DataInfo, cost: Cost) -> tuple[float, str]:
+    """Return the seconds of a training step, and how they are known."""
+    estimate, how = _estimate(cfg, cost)
+    memory = device_memory()
+    needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
+    if estimate > _MEASURE_BELOW or (memory and needed > _USABLE * memory):
+        return estimate, how
+    return _measure(cfg, info), f"measured: the best of {_NUM_MEASURED} steps"
+
+
+def _measure(cfg: ConfigDict, info: DataInfo) -> float:
+    unet, optimizer, mesh = build.model(cfg, info), build.optimizer(cfg), data_mesh()
+    state = init_state(
+        build.init_params(cfg, unet, info),
+        optimizer,
+        memory=build.time_sampler(cfg).init(),
+        num_tracks=len(cfg.training.ema_stds),
+    )
+    state = jax.device_put(state, replicated(mesh))
+    step = make_train_step(
+        build.objective(cfg, unet, info),
+        optimizer,
+        ema_target=cfg.training.ema_decay,
+        mesh=mesh,
+        ema_stds=tuple(cfg.training.ema_stds),
+        num_parts=cfg.training.accumulate,
+    )
+    size = cfg.training.batch_size
+    zeros = {"image": np.zeros((size, *info.image_shape), np.uint8)}
+    if info.label_names is not None:
+        zeros["label"] = np.zeros(size, np.int32)
+    batch = {name: spread(part, rows(mesh)) for name, part in zeros.items()}
+    key, best = build.train_key(cfg), math.inf
+    for turn in range(_NUM_MEASURED + 1):
+        started = time.perf_counter()
+        state, metrics = step(state, key, batch)
+        jax.block_until_ready((state, metrics))
+        if turn:  # the first compiles
+            best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _time(cfg: ConfigDict, seconds: float, how: str, num_images: int) -> list[str]:
+    size, num_steps = cfg.training.batch_size, cfg.training.num_steps
+    epochs = size * num_steps / num_images
+    return [
+        f"speed     {1 / seconds:,.3g} steps a second of {size} images, "
+        f"{size / seconds:,.3g} images a second",
+        f"          ({how})",
+        f"time      {_hours(seconds * num_steps / 3600)} for {num_steps:,} steps, in "
+        f"which each image is seen {epochs:,.0f} times",
+    ]
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:,.0f} minutes"
+    return f"{hours:,.1f} hours" + (f" ({hours / 24:,.0f} days)" if hours > 48 else "")

@@ -1,0 +1,160 @@
+"""A folder of pictures from a first look to a trained model; plans by hand."""
+
+import functools
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from program import TINY
+
+from ddpm_jax import build, data
+from ddpm_jax.cli import main
+from ddpm_jax.commands import plan as plans
+from ddpm_jax.models.cost import count_flops
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    for index in range(12):
+        path = tmp_path / "pictures" / ("cat", "dog", "dog")[index % 3] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (10, 16, 3) if index else (30, 20, 3)
+        Image.fromarray(generator.integers(0, 256, shape, np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def arguments(folder, tmp_path, *more):
+    return [
+        f"--config={TINY}",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.source=folder:{folder}",
+        "--config.data.image_size=8",
+        "--config.training.num_steps=2",
+        "--config.training.sample_every=0",
+        "--config.sample.num_steps=4",
+        *more,
+    ]
+
+
+def test_a_look_counts_and_names(folder, tmp_path, capsys):
+    (folder / "cat" / "b1.png").write_bytes(b"broken")
+    (folder / "dog" / "b2.jpg").write_bytes(b"")
+    assert main(["--mode=look", *arguments(folder, tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "14 files" in said
+    assert "10x16 11, 30x20 1 (height x width)" in said
+    assert "colour 12" in said
+    assert "2: cat/b1.png (" in said and "dog/b2.jpg (" in said
+    assert "12 images of 8x8x3, crop" in said
+    assert "2: cat 4, dog 8" in said
+    listed = (tmp_path / "run" / "broken.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["cat/b1.png", "dog/b2.jpg"]
+    assert (tmp_path / "run" / "look.txt").read_text() == said
+    with Image.open(tmp_path / "run" / "look.png") as sheet:
+        assert sheet.size == (8 * 66 + 2, 2 * 66 + 2)  # 12 of 8x8 times 8, and margins
+
+
+def test_a_look_at_captions_and_at_other_data(folder, tmp_path, capsys):
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "cat/0.png", "text": "a grey cat"}\n'
+    )
+    assert main(["--mode=look", *arguments(folder, tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "captions  1, the first: 'a grey cat'" in said
+    assert main(["--mode=look", f"--config={TINY}", f"--workdir={tmp_path}/d"]) == 0
+    said = capsys.readouterr().out
+    assert "1,498 images of 8x8x1" in said and "10: 0 " in said
+    assert (tmp_path / "d" / "look.png").exists()
+
+
+def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
+    folder, tmp_path, capsys, monkeypatch
+):
+    (folder / "dog" / "b.png").write_bytes(b"")
+    line = arguments(folder, tmp_path, "--config.data.channels=3")
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert "broken files, 1 of 13: " in error and "dog/b.png" in error
+    assert f"{tmp_path}/run/broken.txt" in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+    line += ["--config.data.skip_broken=True", "--config.training.report_every=1"]
+    assert main(line) == 0
+    said = capsys.readouterr().out
+    assert "12 images of 8x8x3. Left out as broken: 1 (dog/b.png)." in said
+    assert re.search(r"memory   about [\d.]+ MB a device", said)
+    assert re.search(r"time     about \d+ minutes for 2 steps", said)
+    assert (tmp_path / "run" / "look.png").exists()
+
+    monkeypatch.setattr(data, "ready", functools.partial(data.ready, max_bytes=0))
+    assert main([*line, f"--workdir={tmp_path}/disk"]) == 0
+    assert str(tmp_path / "cache" / "decoded") in capsys.readouterr().out
+    texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "disk")]
+    losses = [re.findall(r'"loss": ([\d.e-]+)', text) for text in texts]
+    assert len(losses[0]) == 2 and losses[0] == losses[1]
+
+
+def test_a_plan_prints_its_numbers(tmp_path, capsys):
+    assert main(["--mode=plan", f"--config={TINY}", f"--workdir={tmp_path}/run"]) == 0
+    said = capsys.readouterr().out
+    for word in ("parameters", "GFLOP an image", "exactly", "would fit", "measured"):
+        assert word in said
+    assert not (tmp_path / "run").exists()
+
+
+def cost(*changes):
+    from ddpm_jax.cli import load_recipe, override
+
+    cfg, _ = load_recipe(TINY)
+    override(cfg, [f"--config.{change}" for change in changes])
+    info = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+    return plans.cost_of(cfg, info)
+
+
+def test_the_cost_of_a_tiny_network_by_hand():
+    # One level of 8 channels at 8x8: conv_in, a block down, two blocks and attention in
+    # the middle, two blocks up (of 16 channels each, with a shortcut), conv_out.
+    time = 8 * 32 + 32 * 32
+    block, wide = 2 * 9 * 8 * 8, 9 * 16 * 8 + 9 * 8 * 8 + 16 * 8
+    attention = 4 * 8 * 8 + 2 * 64 * 8  # projections, and 64 positions by 64
+    dense = 5 * 32 * 8  # the time in each block
+    maps = 64 * (9 * 8 + 3 * block + 2 * wide + attention + 9 * 8)
+    got = cost()
+    assert got.forward_flops == 2 * (time + maps + dense)
+    assert got.train_flops == 3 * got.forward_flops
+    assert cost("model.remat=True").train_flops == 4 * got.forward_flops
+
+    biases = 8 + 3 * 2 * 8 + 2 * 2 * 8 + 2 * 8 + 4 * 8 + 1 + 2 * 32 + 5 * 8
+    norms = 3 * 2 * 16 + 2 * (2 * 16 + 2 * 8) + 16 + 16
+    kernels = 9 * 8 + 3 * block + 2 * wide + 4 * 8 * 8 + 9 * 8 + dense
+    assert got.num_params == time + kernels + biases + norms + 11 * 32
+    assert got.param_bytes == got.ema_bytes == 4 * got.num_params
+    # Adam keeps two moments and counts its steps; the learning rate counts them too.
+    assert got.optimizer_bytes == 8 * got.num_params + 2 * 4
+    assert cost("training.ema_stds=(0.05,0.1)").ema_bytes == 3 * got.param_bytes
+
+
+def test_remat_keeps_less_and_maps_grow_with_the_width():
+    one, two, three = (cost(f"model.channels={n}").image_bytes for n in (8, 16, 24))
+    assert cost("model.remat=True").image_bytes < one / 2
+    assert three - two == two - one > 0.6 * one  # attention's 64 by 64 do not grow
+
+
+def test_a_batch_that_fits_fills_the_memory():
+    some = plans.Cost(0, 0, 0, 100, 100, 200, 7)
+    assert some.fixed_bytes == 500
+    assert plans.batch_that_fits(some, 1000, 2) == 2 * ((900 - 500) // 7)
+    assert plans.batch_that_fits(some, 500, 1) == 0
+
+
+def test_the_rate_is_that_of_the_product_it_times(monkeypatch):
+    side = 8
+    monkeypatch.setattr(plans, "_MATMUL_SIDE", side)
+    clock = iter(np.arange(0, 1000, 0.25))
+    monkeypatch.setattr(plans.time, "perf_counter", lambda: next(clock))
+    one = count_flops(jnp.dot, jnp.ones((side, side)), jnp.ones((side, side)))
+    assert plans.matmul_rate(jnp.float32) == one / 0.25
