@@ -29,9 +29,10 @@ examples:
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
   python main.py --mode=inpaint --workdir=runs/digits \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
+  python main.py --mode=import --from=google/ddpm-celebahq-256 --workdir=runs/faces
 
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
-lists them all. All modes but train need no --config: a checkpoint carries its own.
+lists them all. Only a new run needs --config: a checkpoint carries its own.
 """
 
 # What can be done with a trained model; those of the second half are edits.
@@ -40,6 +41,8 @@ _MODES = {
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "features": "train a small classifier, through whose eyes to evaluate",
     "likelihood": "measure bits per dimension of a split of the data",
+    "import": "make a workdir of a pretrained model, --from a folder, file or hub",
+    "export": "write a model for diffusers, --to a folder",
     **{
         "inpaint": "fill the masked part of a picture",
         "image-to-image": "noise a picture to some level, and back (SDEdit)",
@@ -77,9 +80,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
     )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="PLACE",
+        help="import: a folder, a file of weights, or OWNER/NAME on huggingface.co",
+    )
+    parser.add_argument("--to", dest="goal", metavar="DIR", help="export: where to")
     known, overrides = parser.parse_known_args(argv)
     try:
-        return _dispatch(known.mode, known.config, known.workdir, overrides)
+        _check_places(known.mode, known.origin, known.goal, known.config)
+        if known.mode == "import":
+            return _import(known.origin, known.workdir, overrides)
+        return _dispatch(
+            known.mode, known.config, known.workdir, overrides, goal=known.goal
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -88,8 +103,39 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _check_places(
+    mode: str, origin: str | None, goal: str | None, recipe: str | None
+) -> None:
+    for flag, value, of in (("from", origin, "import"), ("to", goal, "export")):
+        if mode == of and not value:
+            raise UserError(f"--mode={of} needs --{flag}=; see --help.")
+        if mode != of and value:
+            raise UserError(f"--{flag}={value} is for --mode={of}; leave it out.")
+    if mode in ("import", "export") and recipe:
+        raise UserError(
+            f"--mode={mode} takes no recipe, got --config={recipe}; leave it out, and "
+            "give single options as --config.SECTION.NAME=VALUE."
+        )
+
+
+def _import(origin: str, workdir: str | None, overrides: list[str]) -> int:
+    folder = Path(workdir) if workdir else Path("runs") / Path(origin).resolve().stem
+    asked = options.default()
+    override(asked, overrides)
+    _use_compilation_cache()
+    from ddpm_jax.commands.import_model import import_model
+
+    import_model(origin, folder, asked, frozenset(_names(overrides)))
+    return 0
+
+
 def _dispatch(
-    mode: str, recipe: str | None, workdir: str | None, overrides: list[str]
+    mode: str,
+    recipe: str | None,
+    workdir: str | None,
+    overrides: list[str],
+    *,
+    goal: str | None = None,
 ) -> int:
     if workdir is None and recipe is None:
         raise UserError(
@@ -102,12 +148,14 @@ def _dispatch(
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
+    from ddpm_jax.commands.export_model import export_model
     from ddpm_jax.commands.features import features
     from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
-    if recipe is None and mode in ("train", "features"):
+    trained = (folder / "checkpoints").is_dir()  # then it carries its config
+    if recipe is None and (mode == "features" or (mode == "train" and not trained)):
         raise UserError(
             f"--mode={mode} needs a recipe; give --config=FILE with "
             f"--workdir={workdir}."
@@ -125,7 +173,9 @@ def _dispatch(
         return evaluate(cfg, folder)
     if mode == "likelihood":
         return likelihood(cfg, folder)
-    if mode == "sample":
+    if mode == "export":
+        export_model(cfg, folder, Path(goal))
+    elif mode == "sample":
         sample(cfg, folder)
     else:
         edit(mode, cfg, folder)
@@ -244,8 +294,8 @@ def _names(arguments: list[str]) -> list[str]:
         name = argument[2:].partition("=")[0]
         if not name.startswith("config."):
             raise UserError(
-                f"unknown flag --{name}; the flags are --mode, --config, --workdir and "
-                "--config.SECTION.NAME."
+                f"unknown flag --{name}; the flags are --mode, --config, --workdir, "
+                "--from, --to and --config.SECTION.NAME."
             )
         names.append(name.removeprefix("config."))
     return names

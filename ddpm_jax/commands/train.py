@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, files, plots
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
+from ddpm_jax.commands.further import free_since_import, from_import
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.sample import (
     make_preview,
@@ -146,7 +147,7 @@ def _check_workdir(cfg: ConfigDict, workdir: Path) -> None:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
-    free = _FREE_OPTIONS
+    free = (*_FREE_OPTIONS, *free_since_import(workdir))
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
     changed = [
@@ -182,6 +183,9 @@ def _start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
         )
 
     everywhere = replicated(run.mesh)
+    if about.is_import(run.workdir):
+        state = from_import(run.cfg, run.info, run.workdir, run.optimizer)
+        return jax.device_put(state, everywhere)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
         jax.eval_shape(fresh),
