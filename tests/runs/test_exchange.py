@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from ddpm_jax import data
 from ddpm_jax.cli import main
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.model import find_model
@@ -177,15 +178,18 @@ def test_the_data_to_measure_by_are_named_afterwards(foreign, tmp_path):
         find_model(cfg, workdir)
 
 
-def test_data_given_at_import_are_those_of_the_model(finished, foreign, tmp_path):
+def test_data_given_at_import_are_those_of_the_model(foreign, tmp_path, capsys):
     workdir = tmp_path / "run"
-    given = ("training.label_dropout=0.1", "data.source=digits", "data.flip=False")
+    given = ("training.label_dropout=0.1", "data.source=digits", "data.split=test")
     assert import_from(foreign, workdir, *given) == 0
-    assert (
-        main(["--mode=sample", f"--workdir={workdir}", "--config.sample.num_steps=2"])
-        == 0
-    )
-    assert list((workdir / "samples").rglob("forward.png"))
+    known = find_model(trained_config(workdir), workdir).info
+    digits = data.load("digits", split="test", image_size=8, channels=1)
+    assert (known.name, known.fingerprint) == ("digits", digits.fingerprint)
+    capsys.readouterr()
+    flags = ("--config.data.source=digits", "--config.data.pad_to=16")
+    other = ("--mode=import", f"--from={foreign}", f"--workdir={tmp_path / 'other'}")
+    line = refusal(capsys, *other, *flags)
+    assert "digits has images of (16, 16, 1) and 10 classes" in line
 
 
 # --- What is refused ------------------------------------------------------------------
