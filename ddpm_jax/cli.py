@@ -35,9 +35,10 @@ examples:
   python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
   python main.py --mode=inpaint --workdir=runs/mnist \\
       --config.edit.image=digit.png --config.edit.mask=mask.png
+  python main.py --mode=import --from=google/ddpm-celebahq-256 --workdir=runs/faces
 
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
-lists them all. All modes but train need no --config: a checkpoint carries its own.
+lists them all. Only a new run needs --config: a checkpoint carries its own.
 """
 
 # What can be done with a trained model; those of the second half are edits.
@@ -48,6 +49,8 @@ _MODES = {
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "features": "train a small classifier, through whose eyes to evaluate",
     "likelihood": "measure bits per dimension of a split of the data",
+    "import": "make a workdir of a pretrained model, --from a folder, file or hub",
+    "export": "write a model for diffusers, --to a folder",
     **{
         "inpaint": "fill the masked part of a picture",
         "image-to-image": "noise a picture to some level, and back (SDEdit)",
@@ -70,9 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         known, overrides = make_parser().parse_known_args(argv)
+        _check_places(known.mode, known.origin, known.goal, known.config)
         _start_hosts(known)
         with hosts.as_one():
-            status = _dispatch(known.mode, known.config, known.workdir, overrides)
+            status = _dispatch(known, overrides)
     except (UserError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
@@ -155,13 +159,46 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
     )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="PLACE",
+        help="import: a folder, a file of weights, or OWNER/NAME on huggingface.co",
+    )
+    parser.add_argument("--to", dest="goal", metavar="DIR", help="export: where to")
     _add_hosts(parser)
     return parser
 
 
-def _dispatch(
-    mode: str, recipe: str | None, workdir: str | None, overrides: list[str]
-) -> int:
+def _check_places(
+    mode: str, origin: str | None, goal: str | None, recipe: str | None
+) -> None:
+    for flag, value, of in (("from", origin, "import"), ("to", goal, "export")):
+        if mode == of and not value:
+            raise UserError(f"--mode={of} needs --{flag}=; see --help.")
+        if mode != of and value:
+            raise UserError(f"--{flag}={value} is for --mode={of}; leave it out.")
+    if mode in ("import", "export") and recipe:
+        raise UserError(
+            f"--mode={mode} takes no recipe, got --config={recipe}; leave it out, and "
+            "give single options as --config.SECTION.NAME=VALUE."
+        )
+
+
+def _import(origin: str, workdir: str | None, overrides: list[str]) -> int:
+    folder = Path(workdir) if workdir else Path("runs") / Path(origin).resolve().stem
+    asked = options.default()
+    override(asked, overrides)
+    from ddpm_jax.commands.import_model import import_model
+
+    import_model(origin, folder, asked, frozenset(_names(overrides)))
+    return 0
+
+
+def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
+    mode, recipe, workdir = known.mode, known.config, known.workdir
+    if mode == "import":
+        return _import(known.origin, workdir, overrides)
     if workdir is None and recipe is None:
         raise UserError(
             "nothing to do: give --config=RECIPE to train (see configs/), or "
@@ -172,6 +209,7 @@ def _dispatch(
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
+    from ddpm_jax.commands.export_model import export_model
     from ddpm_jax.commands.features import features
     from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.look import look
@@ -179,7 +217,8 @@ def _dispatch(
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
-    if recipe is None and mode in ("train", "features"):
+    trained = (folder / "checkpoints").is_dir()  # then it carries its config
+    if recipe is None and (mode == "features" or (mode == "train" and not trained)):
         raise UserError(
             f"--mode={mode} needs a recipe; give --config=RECIPE with "
             f"--workdir={workdir}."
@@ -199,7 +238,9 @@ def _dispatch(
         return evaluate(cfg, folder)
     if mode == "likelihood":
         return likelihood(cfg, folder)
-    if mode == "sample":
+    if mode == "export":
+        export_model(cfg, folder, Path(known.goal))
+    elif mode == "sample":
         sample(cfg, folder)
     else:
         edit(mode, cfg, folder)
@@ -373,7 +414,8 @@ def _names(arguments: list[str]) -> list[str]:
         if not name.startswith("config."):
             raise UserError(
                 f"unknown flag --{name}; the flags are --mode, --config, --workdir, "
-                "--config.SECTION.NAME, and those of --help for several processes."
+                "--from, --to, --config.SECTION.NAME, and those of --help for several "
+                "processes."
             )
         names.append(name.removeprefix("config."))
     return names

@@ -28,13 +28,16 @@ def default() -> ConfigDict:
     config.likelihood = _likelihood()
     config.evaluate = _evaluate()
     config.features = _features()
+    config.exchange = _exchange()
     return config.lock()
 
 
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "source": "cifar10",  # digits, folder:PATH, or the name of a TFDS data set
+            # digits, folder:PATH, or the name of a TFDS data set; "" of an imported
+            # model whose data are not known
+            "source": "cifar10",
             "split": "train",
             "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
             "image_size": placeholder(int),  # bring images to this side; 0: as they are
@@ -59,7 +62,13 @@ def _model() -> ConfigDict:
             "num_res_blocks": 2,  # per level on the way down, one more on the way up
             "attention_resolutions": (16,),  # shorter side of maps with attention
             "num_heads": 1,  # of each attention
+            "head_channels": placeholder(int),  # of each head, instead of num_heads
             "num_groups": 32,  # of each group normalisation
+            # four in which published networks differ: docs/pretrained.md
+            "norm_epsilon": 1e-6,  # of each group normalisation
+            "frequency_shift": 1,  # of the time code: 1, or 0
+            "downsample_padding": 0,  # zeros before each side of a map that is halved
+            "resample_blocks": False,  # halve and double maps inside residual blocks
             "dropout": 0.1,  # before the second convolution of a block
             "scale_shift": False,  # time scales and shifts features, not only adds
             "class_conditional": False,  # tell the network the label
@@ -75,6 +84,8 @@ def _diffusion() -> ConfigDict:
         {
             "schedule": "linear",  # see build/names.py
             "num_levels": 1000,  # T
+            "beta_start": placeholder(float),  # of linear and quadratic; unset: 1e-4
+            "beta_end": placeholder(float),  # likewise; unset: 0.02
             "t_range": placeholder(int),  # tell the network t * t_range / T
             "prediction": "eps",  # what the network outputs: eps, x0 or v
             "variance": "large",  # of the reverse step: small, large or learned
@@ -246,6 +257,18 @@ def _features() -> ConfigDict:
             "label_smoothing": 0.1,  # share of the target spread over all classes
             "max_shift": 2,  # pixels that a picture may be moved, each way
             "report_every": 100,  # steps
+        }
+    )
+
+
+def _exchange() -> ConfigDict:
+    return ConfigDict(
+        {
+            # of --mode=import: what a file of weights does not say of itself
+            "step": 0,  # that the model is stored under
+            # how an OpenAI checkpoint packs query, key and value: legacy, or new if it
+            # was trained with use_new_attention_order
+            "qkv_order": "legacy",
         }
     )
 

@@ -23,9 +23,15 @@ MAY_IMPORT = {
     "diffusion": set(),
     "images": {"files"},
     "plots": {"images"},
-    **{room: {"diffusion", "images", "devices", "files"} for room in USERS},
+    **{
+        room: {"diffusion", "images", "devices", "files"}
+        for room in USERS - {"evaluation"}
+    },
+    "evaluation": {"diffusion", "images", "devices", "files", "tensors"},
+    "tensors": {"files"},  # of other programs, and their files
+    "exchange": {"tensors", "files"},
     "build": {"diffusion"} | BESIDE | USERS,
-    "commands": {"diffusion", "build"} | BESIDE | USERS,
+    "commands": {"diffusion", "build", "exchange", "tensors"} | BESIDE | USERS,
     "cli": {"commands", "config", "files", "hosts"},
     "__main__": {"cli"},
 }

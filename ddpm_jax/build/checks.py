@@ -109,6 +109,7 @@ def _check_numbers(config: ConfigDict) -> None:
                 f"config.{option}={config[section][name]} is too small; "
                 f"use {lowest} or more."
             )
+    _check_network_numbers(config)
     for option in (
         "model.dropout",
         "training.label_dropout",
@@ -135,6 +136,25 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.training.learning_rate={config.training.learning_rate} must be "
             "positive and finite; the paper's is 2e-4."
         )
+
+
+def _check_network_numbers(config: ConfigDict) -> None:
+    model = config.model
+    if model.head_channels is not None and model.head_channels < 1:
+        raise UserError(
+            f"config.model.head_channels={model.head_channels} is too small; use 1 or "
+            "more, or leave it out."
+        )
+    if not 0 < model.norm_epsilon < 1:
+        raise UserError(
+            f"config.model.norm_epsilon={model.norm_epsilon} is not in (0, 1); use a "
+            "small number such as 1e-6."
+        )
+    for name in ("frequency_shift", "downsample_padding"):
+        if model[name] not in (0, 1):
+            raise UserError(
+                f"config.model.{name}={model[name]} is not known; use 0, 1."
+            )
 
 
 def _check_averages(config: ConfigDict) -> None:
@@ -167,6 +187,7 @@ def _check_model(config: ConfigDict, info: DataInfo) -> None:
         channel_multipliers=config.model.channel_multipliers,
         attention_resolutions=config.model.attention_resolutions,
         num_heads=config.model.num_heads,
+        head_channels=config.model.head_channels,
         num_groups=config.model.num_groups,
     )
     if config.model.class_conditional and info.label_names is None:
@@ -190,6 +211,7 @@ def _check_schedule(config: ConfigDict) -> None:
                 f"config.diffusion.times='importance' counts levels, and schedule "
                 f"{name!r} is continuous; use one of {tables}, or times stratified."
             )
+    _check_betas(config)
     for option in ("min_snr_gamma", "p2_k"):
         if not 0 < config.diffusion[option] < math.inf:
             raise UserError(
@@ -201,6 +223,24 @@ def _check_schedule(config: ConfigDict) -> None:
             f"config.diffusion.p2_gamma={config.diffusion.p2_gamma} must be finite and "
             "not negative; 0 gives every level the same weight."
         )
+
+
+def _check_betas(config: ConfigDict) -> None:
+    name = config.diffusion.schedule
+    for option in ("beta_start", "beta_end"):
+        beta = config.diffusion[option]
+        if beta is None:
+            continue
+        if name not in names.WITH_ENDS:
+            raise UserError(
+                f"config.diffusion.{option}={beta} does nothing with schedule {name!r};"
+                f" leave it out, or use one of {', '.join(names.WITH_ENDS)}."
+            )
+        if not 0 < beta < 1:
+            raise UserError(
+                f"config.diffusion.{option}={beta} is not in (0, 1); the paper's betas "
+                "go from 1e-4 to 0.02."
+            )
 
 
 def _check_variance(config: ConfigDict) -> None:

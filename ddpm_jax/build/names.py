@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_jax.diffusion import grids, process, schedules, times
 from ddpm_jax.diffusion.schedules import Schedule
 
-TABLES: Mapping[str, Callable[[int], np.ndarray]] = {  # T -> betas
+TABLES: Mapping[str, Callable[..., np.ndarray]] = {  # T -> betas
     "linear": schedules.linear_betas,
     "cosine": schedules.cosine_betas,
     "quadratic": schedules.quadratic_betas,
@@ -18,6 +18,7 @@ TABLES: Mapping[str, Callable[[int], np.ndarray]] = {  # T -> betas
     "warmup50": lambda T: schedules.warmup_betas(T, fraction=0.5),
     "sigmoid": schedules.sigmoid_betas,
 }
+WITH_ENDS = ("linear", "quadratic")  # that also take their first and last beta
 CONTINUOUS: Mapping[str, Callable[[int], Schedule]] = {
     "linear_logsnr": lambda T: schedules.linear_logsnr(num_levels=T),
     "cosine_logsnr": lambda T: schedules.cosine_logsnr(num_levels=T),

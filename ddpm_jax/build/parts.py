@@ -35,7 +35,9 @@ def schedule(config: ConfigDict) -> Schedule:
     if name in names.CONTINUOUS:
         built = names.CONTINUOUS[name](T)
     else:
-        betas = names.TABLES[name](T)
+        ends = {"start": config.diffusion.beta_start, "end": config.diffusion.beta_end}
+        given = {end: beta for end, beta in ends.items() if beta is not None}
+        betas = names.TABLES[name](T, **given)
         if config.diffusion.zero_terminal_snr:
             betas = zero_terminal_snr(betas)
         built = from_betas(betas)
@@ -63,10 +65,15 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
         num_res_blocks=options.num_res_blocks,
         attention_resolutions=tuple(options.attention_resolutions),
         num_heads=options.num_heads,
+        head_channels=options.head_channels,
         dropout=options.dropout,
         scale_shift=options.scale_shift,
         num_classes=num_classes(config, info),
         num_groups=options.num_groups,
+        norm_epsilon=options.norm_epsilon,
+        frequency_shift=options.frequency_shift,
+        downsample_padding=options.downsample_padding,
+        resample_blocks=options.resample_blocks,
         dtype=dtype(config),
         remat=options.remat,
     )

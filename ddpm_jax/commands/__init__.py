@@ -1,4 +1,4 @@
-"""What main.py can do: train a model, draw from it, edit with it, measure it.
+"""What main.py can do: train a model, draw, edit and measure, take in and give out.
 
 A folder holds a run and all that was made with its model.
 

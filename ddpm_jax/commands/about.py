@@ -21,9 +21,14 @@ from ddpm_jax.training import checkpoints as store
 # What is asked of a model, on which devices, and where its data lie, is no part of the
 # model or its run.
 FREE_OPTIONS = (
-    *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "mesh."),
-    *("data.data_dir", "data.cache", "data.on_device_mb"),
+    *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "exchange."),
+    *("mesh.", "data.data_dir", "data.cache", "data.on_device_mb"),
 )
+
+
+# The fingerprint of data that an imported model was trained on elsewhere.
+UNKNOWN_DATA = "unknown"
+IMPORTED = "imported"  # the key of metadata that says where a model came from
 
 
 def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
@@ -77,6 +82,19 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         label_names=None if names is None else tuple(names),
         fingerprint=stored["fingerprint"],
     )
+
+
+def free_options(about: dict[str, Any]) -> tuple[str, ...]:
+    """List what may be asked of a model, with its data where it does not know them."""
+    unknown = about["data"]["fingerprint"] == UNKNOWN_DATA
+    return (*FREE_OPTIONS, "data.") if unknown else FREE_OPTIONS
+
+
+def is_import(workdir: Path) -> bool:
+    """Say whether the newest checkpoint is an import, not trained here since."""
+    with contextlib.suppress(UserError):  # damaged: then it is dealt with elsewhere
+        return IMPORTED in store.read_metadata(workdir)
+    return False
 
 
 def is_whole(workdir: Path, step: int) -> bool:
@@ -151,10 +169,11 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: naming every option outside `sample` that differs.
     """
+    free = (*free_options(_any_metadata(workdir)), "training.")
     changed = [
         line
         for line in config.differences(trained_config(workdir), cfg)
-        if not line.startswith((*FREE_OPTIONS, "training."))
+        if not line.startswith(free)
     ]
     if changed:
         raise UserError(

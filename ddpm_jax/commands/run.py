@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
+from ddpm_jax.commands import about
+from ddpm_jax.commands.further import from_import
 from ddpm_jax.devices import sharded, spread
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
@@ -74,6 +76,11 @@ def start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
         UserError: the data are not those that the run was trained on so far, or the
             checkpoints cannot be used.
     """
+    if about.is_import(run.workdir):
+        state = from_import(run.cfg, run.info, run.workdir, run.optimizer)
+        return jax.tree.map(
+            lambda leaf, place: spread(np.asarray(leaf), place), state, run.placed
+        )
     restored = store.restore_latest(checkpoints, run.abstract)
     if restored is None:
         return _start(run)

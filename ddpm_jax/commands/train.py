@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import Feed, make_feed
+from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import first_look, write_sheet
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import short_plan
@@ -149,7 +150,7 @@ def _check_workdir(cfg: ConfigDict, workdir: Path) -> None:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
-    free = _FREE_OPTIONS
+    free = (*_FREE_OPTIONS, *free_since_import(workdir))
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
     changed = [

@@ -54,6 +54,12 @@ def load(
         UserError: The name, the split or a size does not fit; the message says what
             would.
     """
+    if not spec:
+        raise UserError(
+            "config.data.source is empty: this model was imported, and its data are "
+            "not known here; give --config.data.source=folder:PATH, or the name of a "
+            "data set."
+        )
     layout = layouts.make_layout(image_size, channels, pad_to, resize)
     kind, colon, rest = spec.partition(":")
     if kind == "folder" and colon:

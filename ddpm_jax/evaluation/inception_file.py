@@ -26,8 +26,8 @@ from ddpm_jax.evaluation.graph_file import (
     read_constants,
 )
 from ddpm_jax.evaluation.inception_weights import from_graph, from_torch
-from ddpm_jax.evaluation.torch_file import LEGACY_START, ZIP_START, read_tensors
 from ddpm_jax.files import CACHE_VARIABLE, cache_folder
+from ddpm_jax.tensors.torch_file import LEGACY_START, ZIP_START, read_tensors
 
 FILE_VARIABLE = "DDPM_JAX_INCEPTION"
 

@@ -12,6 +12,8 @@ Sources:
     section 2.5 and appendix A, for several heads and the scale-shift conditioning.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,25 +26,38 @@ default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zero_init = nn.initializers.zeros_init()
 
 
-def time_embedding(t: jax.Array, num_features: int) -> jax.Array:
+def time_embedding(
+    t: jax.Array, num_features: int, frequency_shift: int = 1
+) -> jax.Array:
     """Encode times as sines followed by cosines of geometrically spaced frequencies.
 
     Args:
         t: times as the network is told them, [B], 0..T-1 or fractions between.
         num_features: width d of the code, at least 4; an odd width ends in a zero.
+        frequency_shift: with 1 the last frequency is 1/10000, with 0 the one after it.
 
     Returns:
         [B, d] float32: sin(w_i t) for i < d/2, then cos(w_i t), with
-        w_i = 10000^(-i / (d/2 - 1)).
+        w_i = 10000^(-i / (d/2 - frequency_shift)).
 
     Source: Ho et al. 2020, appendix B, after Vaswani et al. 2017, section 3.5; the
-        order and the d/2 - 1 are those of the published code.
+        order and the d/2 - 1 are those of the published code; a shift of 0 is that of
+        the code of Nichol & Dhariwal 2021.
     """
     half = num_features // 2
-    frequencies = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / (half - 1))
+    frequencies = 10000.0 ** (
+        -jnp.arange(half, dtype=jnp.float32) / (half - frequency_shift)
+    )
     angles = jnp.asarray(t, jnp.float32)[:, None] * frequencies  # [B, d/2]
     code = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return jnp.pad(code, ((0, 0), (0, num_features % 2)))
+
+
+def average_pairs(x):
+    """Halve even height and width by averaging: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    batch, height, width, channels = x.shape
+    pairs = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return pairs.mean(axis=(2, 4), dtype=jnp.float32).astype(x.dtype)
 
 
 class Conv3x3(nn.Module):
@@ -109,9 +124,11 @@ class ResBlock(nn.Module):
     """Two convolutions around the time embedding, added to a shortcut.
 
     With `scale_shift` the embedding scales and shifts the second normalisation instead
-    of being added before it.
+    of being added before it. `resample` halves or doubles the map on both ways.
 
-    Source: Ho et al. 2020, appendix B; Nichol & Dhariwal 2021, appendix A.
+    Source: Ho et al. 2020, appendix B; Nichol & Dhariwal 2021, appendix A; Dhariwal &
+        Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", section 3, for
+        resampling.
     """
 
     features: int
@@ -119,23 +136,30 @@ class ResBlock(nn.Module):
     dropout: float = 0.0
     scale_shift: bool = False
     dtype: Any = jnp.float32
+    epsilon: float = 1e-6  # of the normalisations
+    resample: Callable | None = None  # upsample_nearest or average_pairs
 
     @nn.compact
     def __call__(self, x, embedding, train):
-        """Map [B, H, W, C] and an embedding [B, E] to [B, H, W, features]."""
+        """Map [B, H, W, C] and an embedding [B, E] to [B, H, W, features].
+
+        With `resample`, height and width are what it makes of them.
+        """
         width = 2 * self.features if self.scale_shift else self.features
         condition = nn.Dense(
             width, kernel_init=default_init, dtype=self.dtype, name="embedding"
         )(nn.swish(embedding))[:, None, None, :]
 
-        h = nn.swish(GroupNorm(self.num_groups, dtype=self.dtype, name="norm_0")(x))
+        norm = partial(GroupNorm, self.num_groups, self.epsilon, self.dtype)
+        h = nn.swish(norm(name="norm_0")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
         h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
-        norm = GroupNorm(self.num_groups, dtype=self.dtype, name="norm_1")
         if self.scale_shift:
             scale, shift = jnp.split(condition, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
+            h = norm(name="norm_1")(h) * (1 + scale) + shift
         else:
-            h = norm(h + condition)
+            h = norm(name="norm_1")(h + condition)
         h = nn.Dropout(self.dropout)(nn.swish(h), deterministic=not train)
         h = Conv3x3(
             self.features, kernel_init=zero_init, dtype=self.dtype, name="conv_1"
@@ -161,6 +185,7 @@ class Attention(nn.Module):
     num_heads: int
     num_groups: int
     dtype: Any = jnp.float32
+    epsilon: float = 1e-6  # of the normalisation
 
     @nn.compact
     def __call__(self, x):
@@ -173,7 +198,7 @@ class Attention(nn.Module):
                 channels, kernel_init=kernel_init, dtype=self.dtype, name=name
             )(h)
 
-        h = GroupNorm(self.num_groups, dtype=self.dtype, name="norm")(x)
+        h = GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)
         q, k, v = (
             project(h, name).reshape(batch, height * width, self.num_heads, depth)
             for name in ("query", "key", "value")

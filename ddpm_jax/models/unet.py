@@ -27,11 +27,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.models.convolution import upsample_nearest
 from ddpm_jax.models.layers import (
     Attention,
     Conv3x3,
     GroupNorm,
     ResBlock,
+    average_pairs,
     default_init,
     time_embedding,
     zero_init,
@@ -46,6 +48,7 @@ def check_geometry(
     channel_multipliers: Sequence[int],
     attention_resolutions: Sequence[int] = (),
     num_heads: int = 1,
+    head_channels: int | None = None,
     num_groups: int = 32,
 ) -> None:
     """Refuse image sizes and channel counts that the U-Net cannot be built for.
@@ -57,6 +60,7 @@ def check_geometry(
         channel_multipliers: channels of each level, in units of `channels`.
         attention_resolutions: shorter sides, pixels, of the maps with attention.
         num_heads: attention heads.
+        head_channels: channels of each head, in the place of their number.
         num_groups: groups of every normalisation.
 
     Raises:
@@ -84,9 +88,12 @@ def check_geometry(
     for level, multiplier in enumerate(channel_multipliers):
         side = min(height, width) >> level
         has_attention = level == num_levels - 1 or side in attention_resolutions
-        if has_attention and channels * multiplier % num_heads:
+        name, size = "num_heads", num_heads
+        if head_channels is not None:
+            name, size = "head_channels", head_channels
+        if has_attention and channels * multiplier % size:
             raise UserError(
-                f"num_heads={num_heads} does not divide the {channels * multiplier} "
+                f"{name}={size} does not divide the {channels * multiplier} "
                 f"channels of level {level}, which has attention; choose a divisor."
             )
 
@@ -116,10 +123,17 @@ class UNet(nn.Module):
         num_res_blocks: blocks per level on the way down; one more on the way up.
         attention_resolutions: shorter sides, pixels, of the maps with attention.
         num_heads: attention heads.
+        head_channels: channels of each head; None: as `num_heads` divides them.
         dropout: rate inside the blocks while training.
         scale_shift: let the embedding scale and shift instead of being added.
         num_classes: number of labels, or None for an unconditional network.
         num_groups: groups of every normalisation.
+        norm_epsilon: of every normalisation.
+        frequency_shift: of the time code; see `layers.time_embedding`.
+        downsample_padding: zeros before each side where a map is halved, 0 as in the
+            code of Ho et al. or 1 as in most PyTorch programs.
+        resample_blocks: halve and double maps inside residual blocks of their own,
+            instead of by a convolution.
         dtype: dtype of the computation between parameters and output.
         remat: recompute blocks in the backward pass, trading time for memory.
     """
@@ -130,10 +144,15 @@ class UNet(nn.Module):
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
     num_heads: int = 1
+    head_channels: int | None = None
     dropout: float = 0.0
     scale_shift: bool = False
     num_classes: int | None = None
     num_groups: int = 32
+    norm_epsilon: float = 1e-6
+    frequency_shift: int = 1
+    downsample_padding: int = 0
+    resample_blocks: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -170,7 +189,7 @@ class UNet(nn.Module):
         h = self._attend("mid_attention", h)
         h = self._block("mid_block_1", h.shape[-1], h, embedding, train)
         h = self._up(h, skips, embedding, train)
-        h = GroupNorm(self.num_groups, name="norm_out")(h)
+        h = GroupNorm(self.num_groups, self.norm_epsilon, name="norm_out")(h)
         # In float32 even under bfloat16: the output keeps all its digits, and a
         # convolution to a few channels costs next to nothing.
         return Conv3x3(self.out_channels, kernel_init=zero_init, name="conv_out")(
@@ -185,12 +204,13 @@ class UNet(nn.Module):
             channel_multipliers=self.channel_multipliers,
             attention_resolutions=self.attention_resolutions,
             num_heads=self.num_heads,
+            head_channels=self.head_channels,
             num_groups=self.num_groups,
         )
 
     def _embed(self, t, label):
         width = 4 * self.channels
-        h = time_embedding(t, self.channels)
+        h = time_embedding(t, self.channels, self.frequency_shift)
         h = nn.Dense(width, kernel_init=default_init, name="time_0")(h)
         h = nn.Dense(width, kernel_init=default_init, name="time_1")(nn.swish(h))
         if self.num_classes is None:
@@ -219,10 +239,21 @@ class UNet(nn.Module):
                 h = self._stage(f"down_{level}", i, features, h, embedding, train)
                 skips.append(h)
             if level < len(self.channel_multipliers) - 1:
-                name = f"down_{level}_downsample"
-                h = Conv3x3(features, stride=2, dtype=self.dtype, name=name)(h)
+                h = self._halve(f"down_{level}_downsample", h, embedding, train)
                 skips.append(h)
         return h, skips
+
+    def _halve(self, name, h, embedding, train):
+        if self.resample_blocks:
+            width = h.shape[-1]
+            return self._block(name, width, h, embedding, train, average_pairs)
+        conv = Conv3x3(h.shape[-1], stride=2, dtype=self.dtype, name=name)
+        if not self.downsample_padding:
+            return conv(h)
+        # A zero before each side moves every window by one; the zero after it, and the
+        # last output, are only there to keep the sides even.
+        h = jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return conv(h)[:, :-1, :-1]
 
     def _up(self, h, skips, embedding, train):
         skips = list(skips)
@@ -232,9 +263,14 @@ class UNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._stage(f"up_{level}", i, features, h, embedding, train)
             if level > 0:
-                name = f"up_{level}_upsample"
-                h = Conv3x3(features, upsample=True, dtype=self.dtype, name=name)(h)
+                h = self._double(f"up_{level}_upsample", h, embedding, train)
         return h
+
+    def _double(self, name, h, embedding, train):
+        width = h.shape[-1]
+        if self.resample_blocks:
+            return self._block(name, width, h, embedding, train, upsample_nearest)
+        return Conv3x3(width, upsample=True, dtype=self.dtype, name=name)(h)
 
     def _stage(self, name, i, features, h, embedding, train):
         h = self._block(f"{name}_block_{i}", features, h, embedding, train)
@@ -242,7 +278,7 @@ class UNet(nn.Module):
             h = self._attend(f"{name}_attention_{i}", h)
         return h
 
-    def _block(self, name, features, h, embedding, train):
+    def _block(self, name, features, h, embedding, train, resample=None):
         # `train` is argument 3 of the block, counting the module itself.
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         return block(
@@ -251,8 +287,15 @@ class UNet(nn.Module):
             dropout=self.dropout,
             scale_shift=self.scale_shift,
             dtype=self.dtype,
+            epsilon=self.norm_epsilon,
+            resample=resample,
             name=name,
         )(h, embedding, train)
 
     def _attend(self, name, h):
-        return Attention(self.num_heads, self.num_groups, self.dtype, name=name)(h)
+        heads = self.num_heads
+        if self.head_channels is not None:
+            heads = h.shape[-1] // self.head_channels
+        return Attention(
+            heads, self.num_groups, self.dtype, self.norm_epsilon, name=name
+        )(h)

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax.models.convolution import upsample_nearest
 from ddpm_jax.models.layers import (
     Attention,
     Conv3x3,
     GroupNorm,
     ResBlock,
+    average_pairs,
     time_embedding,
 )
 
@@ -43,12 +45,12 @@ def conv(x, kernel, bias, stride=1):
     return y + bias
 
 
-def group_norm(x, scale, bias, num_groups):
+def group_norm(x, scale, bias, num_groups, epsilon=1e-6):
     y = np.empty(x.shape)
     for image, out in zip(x.astype(np.float64), y, strict=True):
         for channels in np.split(np.arange(x.shape[-1]), num_groups):
             group = image[..., channels]
-            out[..., channels] = (group - group.mean()) / np.sqrt(group.var() + 1e-6)
+            out[..., channels] = (group - group.mean()) / np.sqrt(group.var() + epsilon)
     return y * scale + bias
 
 
@@ -64,6 +66,13 @@ def test_time_embedding_by_hand():
     # d = 4: frequencies 1 and 1e-4, sines first.
     code = time_embedding(jnp.asarray([0.0, 2.0]), 4)
     by_hand = [[0, 0, 1, 1], [0.9092974268, 2e-4, -0.4161468365, 0.99999998]]
+    np.testing.assert_allclose(code, by_hand, atol=1e-7)
+
+
+def test_time_embedding_without_the_shift_of_frequencies():
+    # d = 4: frequencies 1 and 1e-2, as in the code of Nichol & Dhariwal 2021.
+    code = time_embedding(jnp.asarray([2.0]), 4, 0)
+    by_hand = [[0.9092974268, 0.0199986667, -0.4161468365, 0.9998000067]]
     np.testing.assert_allclose(code, by_hand, atol=1e-7)
 
 
@@ -177,3 +186,26 @@ def test_residual_block(features, scale_shift):
     shortcut = x if features == 4 else dense(x, params["shortcut"])
     actual = layer.apply({"params": params}, x, embedding, False)
     np.testing.assert_allclose(actual, shortcut + h, atol=2e-5)
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_residual_block_that_resamples(way):
+    """Both ways are resampled after the first normalisation: NumPy by hand."""
+    x, embedding = draw(0, 2, 4, 2, 4), draw(1, 2, 5)
+
+    def by_hand(h):
+        if way == "up":
+            return np.repeat(np.repeat(h, 2, axis=1), 2, axis=2)
+        rows = h[:, 0::2] + h[:, 1::2]
+        return (rows[:, :, 0::2] + rows[:, :, 1::2]) / 4
+
+    resample = average_pairs if way == "down" else upsample_nearest
+    layer = ResBlock(4, num_groups=2, epsilon=0.5, resample=resample)
+    params = randomised(layer, x, embedding, False)
+    condition = dense(swish(embedding), params["embedding"])[:, None, None, :]
+    h = by_hand(swish(group_norm(x, **params["norm_0"], num_groups=2, epsilon=0.5)))
+    h = conv(h, **params["conv_0"]) + condition
+    h = group_norm(h, **params["norm_1"], num_groups=2, epsilon=0.5)
+    expected = by_hand(x) + conv(swish(h), **params["conv_1"])
+    actual = layer.apply({"params": params}, x, embedding, False)
+    np.testing.assert_allclose(actual, expected, atol=2e-5)

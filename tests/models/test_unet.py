@@ -193,6 +193,25 @@ def test_attention_follows_the_shorter_side():
     assert {name for name in names if "attention" in name} == expected
 
 
+def test_heads_are_counted_by_their_width_at_each_level():
+    """8 and 16 channels: heads of 8 are 1 there and 2 here, so no one number fits."""
+    net = UNet(1, **SMALL | {"head_channels": 8, "attention_resolutions": (4,)})
+    same = UNet(1, **SMALL | {"attention_resolutions": ()}, num_heads=2)
+    x, t = draw(0, 2, 4, 4, 1), np.asarray([3, 500], np.int32)
+    params = randomised(net, *x.shape)
+    assert {"down_0_attention_0", "mid_attention"} <= set(params)
+    for name in [name for name in params if "0_attention" in name]:
+        params[name]["out"] = jax.tree.map(np.zeros_like, params[name]["out"])
+    reduced = {name: leaf for name, leaf in params.items() if "0_attention" not in name}
+    np.testing.assert_allclose(
+        net.apply({"params": params}, x, t),
+        same.apply({"params": reduced}, x, t),
+        atol=1e-6,
+    )
+    with pytest.raises(UserError, match="head_channels=3 does not divide the 8 chan"):
+        net.clone(head_channels=3).apply({"params": params}, x, t)
+
+
 def test_labels_for_an_unconditional_network_are_refused(tiny):
     net, params, x, t = tiny
     with pytest.raises(UserError, match="unconditional network; set num_classes"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.torch_file import read_tensors
+from ddpm_jax.tensors.torch_file import read_tensors
 
 # --- The instructions of protocol 2, which the standard library documents -------------
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.torch_pickle import Refused, Tensor, run
+from ddpm_jax.tensors.torch_pickle import Refused, Tensor, run
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

@@ -1,0 +1,282 @@
+"""Importing: a workdir made of a model that another program trained."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, config, files
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands import about
+from ddpm_jax.errors import UserError
+from ddpm_jax.exchange import (
+    carry,
+    diffusers,
+    diffusers_scheduler,
+    diffusers_unet,
+    hub,
+    openai,
+)
+from ddpm_jax.exchange.pretrained import Pretrained
+from ddpm_jax.tensors.safetensors_file import read_safetensors
+from ddpm_jax.tensors.torch_file import read_tensors
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.step import init_state
+
+RECORD = "ddpm_jax.json"
+"""What --mode=export writes beside a diffusers model: all that it cannot say."""
+
+_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+
+
+def import_model(
+    source: str, workdir: Path, asked: ConfigDict, given: frozenset[str]
+) -> None:
+    """Make a workdir of a pretrained model, as if it had been trained here.
+
+    Its parameters, raw and averaged, are those of the checkpoint, its optimiser is
+    fresh, and its config says all that sampling needs.
+
+    Args:
+        source: a folder, a file of weights, or OWNER/NAME on the Hugging Face hub.
+        workdir: where to; it may hold no model yet.
+        asked: a config with the options that the user gave.
+        given: their names, "section.name".
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is no model that can be built here.
+    """
+    if store.latest_step(workdir) is not None:
+        raise UserError(f"{workdir} holds a model already; use another --workdir.")
+    values = {name: _value(asked, name) for name in given}
+    folder, pretrained = _read(source, values)
+    record = _record(folder)
+    if record is None:
+        cfg = _config(pretrained, values)
+        null_row = cfg.training.label_dropout > 0
+        info = _info(cfg, pretrained, null_row=null_row)
+        step = cfg.exchange.step
+    else:
+        cfg, info = config.from_json(record["config"]), about.info_of(record)
+        _set(cfg, values)
+        null_row, step = True, values.get("exchange.step", record["step"])
+        _check_record(folder, pretrained, cfg, info)
+    if step < 0:
+        raise UserError(f"config.exchange.step={step} is negative; use 0 or more.")
+    build.check(cfg, info)
+    params = _params(pretrained, cfg, info, null_row=null_row)
+    _save(workdir, cfg, info, params, step, source)
+    _announce(workdir, cfg, info, params, step)
+
+
+def _value(cfg: ConfigDict, name: str) -> Any:
+    for part in name.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+# --- Reading --------------------------------------------------------------------------
+
+
+def _read(source: str, given: Mapping[str, Any]) -> tuple[Path, Pretrained]:
+    """Find what `source` is, and read it: (the folder it lies in, the checkpoint)."""
+    place = Path(source).expanduser()
+    if not place.exists():
+        if not hub.is_repository(source):
+            raise UserError(
+                f"--from={source} is neither a folder nor a file here, nor OWNER/NAME "
+                "of a repository on huggingface.co."
+            )
+        print(f"Fetching {source} from huggingface.co.", flush=True)
+        place = hub.fetch(source)
+    if place.is_dir() and diffusers.is_folder(place):
+        return place, diffusers.read(place, source, given)
+    path = _file_in(place) if place.is_dir() else place
+    read = read_safetensors if path.suffix == ".safetensors" else read_tensors
+    tensors = read(path)
+    if not openai.is_state_dict(tensors):
+        first = ", ".join(sorted(tensors)[:3])
+        raise UserError(
+            f"{path} names its tensors otherwise than improved-diffusion and "
+            f"guided-diffusion ({first}, ...); of a diffusers model give the folder "
+            "that holds config.json."
+        )
+    return path.parent, openai.read(tensors, str(path), given)
+
+
+def _file_in(folder: Path) -> Path:
+    found = sorted(p for p in folder.iterdir() if p.suffix in _FILES and p.is_file())
+    if len(found) != 1:
+        has = f"{len(found)} files of weights" if found else "no file of weights"
+        raise UserError(
+            f"{folder} has no config.json and {has}; give a diffusers folder "
+            "(config.json, scheduler_config.json, diffusion_pytorch_model.safetensors),"
+            " or the .pt file of improved-diffusion or guided-diffusion itself."
+        )
+    return found[0]
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        return {name: record[name] for name in ("config", "data", "step")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); remove it, and only what the other "
+            "files say is used."
+        ) from error
+
+
+def _check_record(
+    folder: Path, pretrained: Pretrained, cfg: ConfigDict, info: DataInfo
+) -> None:
+    """Refuse a record that is not of the model beside it."""
+    facts = pretrained.facts
+    again = settings_of(cfg, info)
+    wanted = (
+        diffusers_unet.unet_options("", again[0], None)[0],
+        diffusers_scheduler.scheduler_options("", again[1])[0]["diffusion"],
+    )
+    changed = [
+        f"{section}.{name}"
+        for section, options in zip(("model", "diffusion"), wanted, strict=True)
+        for name, value in options.items()
+        if facts[section][name] != value
+    ]
+    if changed:
+        raise UserError(
+            f"{folder / RECORD} says otherwise than the files beside it "
+            f"({', '.join(changed)}); remove it, and only what they say is used."
+        )
+
+
+# --- The config and the data ----------------------------------------------------------
+
+
+def _config(pretrained: Pretrained, given: Mapping[str, Any]) -> ConfigDict:
+    cfg = config.default()
+    cfg.data.source = ""
+    config.update(cfg, pretrained.defaults)
+    _set(cfg, given)
+    for section, facts in pretrained.facts.items():
+        for name, fact in facts.items():
+            option = f"{section}.{name}"
+            if option in given and given[option] != fact:
+                raise UserError(
+                    f"config.{option}={given[option]} is not what {pretrained.name} is "
+                    f"made for, which is {fact}; leave it out."
+                )
+    config.update(cfg, pretrained.facts)
+    if "training.sample_num_steps" not in given:  # at most all
+        steps = min(cfg.training.sample_num_steps, cfg.diffusion.num_levels)
+        cfg.training.sample_num_steps = steps
+    return cfg
+
+
+def _set(cfg: ConfigDict, values: Mapping[str, Any]) -> None:
+    for option, value in values.items():
+        *sections, name = option.split(".")
+        node = cfg
+        for section in sections:
+            node = node[section]
+        node[name] = value
+
+
+def _info(cfg: ConfigDict, pretrained: Pretrained, *, null_row: bool) -> DataInfo:
+    """Describe the data: those of `config.data`, or what the checkpoint tells."""
+    classes = pretrained.num_classes
+    if classes is not None and null_row:
+        classes -= 1
+    shape = pretrained.image_shape
+    if not cfg.data.source:
+        names = None if classes is None else tuple(map(str, range(classes)))
+        return DataInfo(pretrained.name, shape, names, about.UNKNOWN_DATA)
+    info = build.data_info(build.dataset(cfg))
+    has = len(info.label_names or ())
+    if info.image_shape != shape or (classes is not None and has != classes):
+        raise UserError(
+            f"{info.name} has images of {info.image_shape} and {has} classes, and "
+            f"{pretrained.name} is made for {shape} and {classes or 0}; use data like "
+            "those it was trained on."
+        )
+    return info
+
+
+def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
+    """Write what diffusers should know of a model: its network, its process.
+
+    Raises:
+        UserError: naming what it cannot express.
+    """
+    classes = build.num_classes(cfg, info)
+    network = diffusers_unet.unet_config(
+        cfg.model.to_dict(),
+        info.image_shape,
+        build.model(cfg, info).out_channels,
+        None if classes is None else classes + 1,
+    )
+    return network, diffusers_scheduler.scheduler_config(
+        cfg.diffusion.to_dict(), cfg.sample.to_dict()
+    )
+
+
+# --- The workdir ----------------------------------------------------------------------
+
+
+def _params(
+    pretrained: Pretrained, cfg: ConfigDict, info: DataInfo, *, null_row: bool
+) -> Any:
+    unet = build.model(cfg, info)
+    abstract = jax.eval_shape(lambda: build.init_params(cfg, unet, info))
+    shapes = {
+        path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
+    }
+    return carry.into_tree(pretrained, shapes, null_row=null_row)
+
+
+def _save(
+    workdir: Path,
+    cfg: ConfigDict,
+    info: DataInfo,
+    params: Any,
+    step: int,
+    source: str,
+) -> None:
+    state = init_state(
+        jax.tree.map(jnp.asarray, params),
+        build.optimizer(cfg),
+        memory=build.time_sampler(cfg).init(),
+        num_tracks=len(cfg.training.ema_stds),
+    )
+    state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
+    noted = about.metadata(cfg, info) | {about.IMPORTED: source}
+    with store.open_checkpoints(workdir) as checkpoints:
+        files.write_json(workdir / "config.json", config.to_json(cfg))
+        store.save(checkpoints, state, noted, wait=True)
+
+
+def _announce(
+    workdir: Path, cfg: ConfigDict, info: DataInfo, params: Any, step: int
+) -> None:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    classes = build.num_classes(cfg, info)
+    told = f"{classes} classes" if classes else "unconditional"
+    shape = "x".join(map(str, info.image_shape))
+    options = cfg.diffusion
+    lines = (
+        f"model    {info.name}, {count:,} parameters, {told}, images of {shape}",
+        f"process  {options.schedule}, T={options.num_levels:,}, predicts "
+        f"{options.prediction}, variance {options.variance}",
+        f"run      {workdir}, step {step:,}",
+        f"Draw from it with --mode=sample --workdir={workdir}.",
+    )
+    print("\n".join(lines), flush=True)

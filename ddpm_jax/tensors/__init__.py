@@ -1,0 +1,1 @@
+"""Files of tensors that other programs wrote: read without running what is in them."""
