@@ -3,13 +3,15 @@
 #   make test        unit tests, on the CPU
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
+#   make test-notebooks  run the cells of the notebooks, with small settings
+#   make notebooks   make notebooks/*.ipynb from their scripts (minutes, CPU)
 #   make lint        formatting and rules
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-peers test-demo lint clean
+.PHONY: help demo test test-peers test-demo test-notebooks notebooks lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +35,10 @@ $(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-no-deps.txt
 	@touch $@
 
+$(VENV)/.installed-notebooks: notebooks/requirements.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r notebooks/requirements.txt
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
@@ -47,6 +53,12 @@ test-peers: $(VENV)/.installed-peers
 
 test-demo: $(VENV)/.installed-dev demo
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
+
+test-notebooks: $(VENV)/.installed-notebooks
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/notebooks
+
+notebooks: $(VENV)/.installed-notebooks
+	JAX_PLATFORMS=cpu $(BIN)/python notebooks/build.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
