@@ -772,6 +772,7 @@ def draw_guided(params, keys, labels, levels, scale):
     )[0]
 
 
+# %%
 levels = grids.grid(cosine, min(50, LONG_CHAIN))
 scales = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 guided = [

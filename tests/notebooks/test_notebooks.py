@@ -5,6 +5,7 @@ with fewer training steps and shorter chains than a student's: the parameters be
 """
 
 import base64
+import importlib.util
 import io
 import re
 import sys
@@ -17,9 +18,12 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
 
-import build
+spec = importlib.util.spec_from_file_location(
+    "build_notebooks", ROOT / "notebooks" / "build.py"
+)
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
 
 NAMES = ("lecture", "colab")
 QUICK = {"NUM_STEPS": 20, "BATCH_SIZE": 16, "SAMPLES": 20, "LONG_CHAIN": 25}
