@@ -476,7 +476,7 @@ np.testing.assert_allclose(np.diag(closeness), 1, atol=1e-5)
 # > $\quad x_0 \sim q(x_0)$<br>
 # > $\quad t \sim \mathrm{Uniform}(\{1, \dots, T\})$<br>
 # > $\quad \epsilon \sim \mathcal N(0, I)$<br>
-# > $\quad$descend
+# > $\quad$ descend
 # > $\nabla_\theta \|\epsilon-\epsilon_\theta(\alpha_t x_0+\sigma_t\epsilon,\,t)\|^2$
 #
 # The data: 1,498 handwritten digits of 8 × 8. The network: a U-Net with two
@@ -539,7 +539,7 @@ np.testing.assert_allclose(written_out, one_each.mean(), rtol=1e-5)
 assert abs(written_out - 1) < 5 * np.sqrt(2 / batch.size)
 
 # %% [markdown]
-# Training: Adam, and an average of the parameters over the last few hundred steps
+# Training: Adam, and an average of the parameters over about the last hundred steps
 # (EMA), which is what will be drawn from. This is the cell that takes minutes.
 
 # %%
