@@ -4,6 +4,8 @@
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
 #   make test-docs   every command of the README and the documents, in small
+#   make test-notebooks  run the cells of the notebooks, with small settings
+#   make notebooks   make notebooks/*.ipynb from their scripts (minutes, CPU)
 #   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
 #   make lint        formatting, rules, docstrings, types
 #   make docs        a web site of the documents and docstrings, in build/site
@@ -13,7 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-peers test-demo test-docs bench lint docs clean
+.PHONY: help demo test test-peers test-demo test-docs test-notebooks notebooks bench lint docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +48,10 @@ $(VENV)/.installed-docs: requirements-docs.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	@touch $@
 
+$(VENV)/.installed-notebooks: notebooks/requirements.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r notebooks/requirements.txt
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
@@ -63,6 +69,12 @@ test-docs: $(VENV)/.installed-dev
 
 test-demo: $(VENV)/.installed-dev demo
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
+
+test-notebooks: $(VENV)/.installed-notebooks
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/notebooks
+
+notebooks: $(VENV)/.installed-notebooks
+	JAX_PLATFORMS=cpu $(BIN)/python notebooks/build.py
 
 # Quick settings; docs/performance.md has those of the published figures.
 BENCH := $(BIN)/python -m benchmarks

@@ -1,0 +1,212 @@
+"""The notebooks run, say what they claim, and are those of their scripts.
+
+`make test-notebooks` runs these; they need notebooks/requirements.txt. All cells run,
+with fewer training steps and shorter chains than a student's: the parameters below.
+"""
+
+import base64
+import importlib.util
+import io
+import re
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401  builds its cache here, not in a cell
+import nbformat
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+spec = importlib.util.spec_from_file_location(
+    "build_notebooks", ROOT / "notebooks" / "build.py"
+)
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+NAMES = ("lecture", "colab")
+QUICK = {"NUM_STEPS": 20, "BATCH_SIZE": 16, "SAMPLES": 20, "LONG_CHAIN": 25}
+MAX_BYTES = 1.5e6  # of the lecture, pictures included
+
+
+def stored(name):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+def num_pictures(notebook):
+    """Count the pictures of each cell that has some, by its source."""
+    counts = {}
+    for cell in notebook.cells:
+        found = [o for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+        if found:
+            counts[cell.source] = len(found)
+    return counts
+
+
+def printed(notebook):
+    return "".join(output.get("text", "") for output in outputs(notebook))
+
+
+# --- As stored ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_notebook_is_that_of_its_script(name):
+    notebook = stored(name)
+    nbformat.validate(notebook)
+    assert build.same_cells(notebook, build.read_script(name))
+
+
+def test_a_changed_cell_is_noticed():
+    one, other = build.read_script("lecture"), build.read_script("lecture")
+    assert build.same_cells(one, other)
+    other.cells[-1].source += " "
+    assert not build.same_cells(one, other)
+    del other.cells[-1]
+    assert not build.same_cells(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_stored_that_differs_from_run_to_run(name):
+    notebook = stored(name)
+    assert set(notebook.metadata) <= {"kernelspec", "language_info", "accelerator"}
+    assert set(notebook.metadata.language_info) == {"name"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        assert cell.get("execution_count") is None
+    for output in outputs(notebook):
+        assert output.output_type in ("stream", "display_data")
+        assert output.get("name", "stdout") == "stdout"
+        assert set(output.get("data", {})) <= {"image/png"}
+    assert not re.search(r"/(home|root|tmp|work|usr)/", printed(notebook))
+
+
+def test_the_lecture_keeps_its_pictures_at_a_modest_size():
+    assert (ROOT / "notebooks" / "lecture.ipynb").stat().st_size < MAX_BYTES
+    pictures = [o.data["image/png"] for o in outputs(stored("lecture")) if "data" in o]
+    assert len(pictures) >= 15
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+            assert image.width < 1000
+
+
+def test_colab_keeps_none():
+    assert outputs(stored("colab")) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_is_longer_than_a_screen(name):
+    long = [
+        cell.source.splitlines()[0]
+        for cell in build.read_script(name).cells
+        if cell.cell_type == "code" and len(cell.source.splitlines()) > 32
+    ]
+    assert not long
+
+
+def test_the_badges_and_the_clone_name_one_repository():
+    readme = (ROOT / "README.md").read_text()
+    script = (ROOT / "notebooks" / "colab.py").read_text()
+    badge = r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/([\w./]+)"
+    (address,) = re.findall(r'REPOSITORY = "https://github\.com/(\S+)"', script)
+    for text in (readme, script):
+        assert re.findall(badge, text) == [(address, "notebooks/colab.ipynb")]
+
+
+# --- As run ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lecture():
+    notebook = build.read_script("lecture")
+    build.inject(notebook, QUICK)
+    build.execute(notebook)
+    return notebook
+
+
+def test_all_cells_of_the_lecture_hold_and_draw_what_is_stored(lecture):
+    """Its claims are asserted in the cells; a claim that fails has raised by now."""
+    assert num_pictures(lecture) == num_pictures(stored("lecture"))
+
+
+def test_the_lecture_warns_of_nothing(lecture):
+    assert build.complaints(lecture) == []
+
+
+def test_a_warning_would_be_noticed():
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell("import warnings\nwarnings.warn('look out')"),
+            nbformat.v4.new_code_cell("print('all is well')"),
+        ]
+    )
+    build.execute(notebook)
+    (complaint,) = build.complaints(notebook)
+    assert "look out" in complaint
+
+
+def run_colab(workdir, num_steps):
+    notebook = build.read_script("colab")
+    parameters = {
+        "RUN": str(workdir),
+        "RECIPE": "tests/runs/tiny.py",
+        "OPTIONS": [f"--config.training.num_steps={num_steps}"],
+        "SAMPLE": ["--config.sample.sampler=ddim", "--config.sample.num_steps=5"],
+    }
+    build.inject(notebook, parameters)
+    build.execute(notebook)
+    return notebook
+
+
+def test_colab_trains_goes_on_and_draws_on_a_cpu(tmp_path):
+    first = run_colab(tmp_path / "run", 6)
+    assert "step 0 of 6" in printed(first)
+    second = run_colab(tmp_path / "run", 12)
+    assert "step 6 of 12, resumed" in printed(second)
+    assert "EMA parameters of step 12" in printed(second)
+    # The loss, the sheet, two films of the chain.
+    assert sum(num_pictures(second).values()) == 4
+    assert build.complaints(second) == []
+
+
+@pytest.fixture
+def run():
+    """The function `run` of the notebook, which starts the program."""
+    cells = [cell.source for cell in build.read_script("colab").cells]
+    names = {}
+    for start in ("import glob", "def follow", "def run"):
+        (source,) = [source for source in cells if source.startswith(start)]
+        exec(source, names)
+    return names["run"]
+
+
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (print("saved"), sys.exit({status})))
+print("training", flush=True)
+time.sleep({seconds})
+print("done")
+"""
+
+
+def test_the_clock_stops_a_run_by_one_signal_that_saves(run, capsys):
+    before = time.monotonic()
+    source = PROGRAM.format(status=130, seconds=300)
+    run(sys.executable, "-c", source, minutes=2 / 60)
+    assert capsys.readouterr().out == "training\nsaved\n"
+    assert time.monotonic() - before < 200  # it did not wait for the end
+
+
+def test_a_run_without_a_clock_goes_to_its_end(run, capsys):
+    run(sys.executable, "-c", PROGRAM.format(status=130, seconds=0))
+    assert capsys.readouterr().out == "training\ndone\n"
+
+
+def test_a_failure_is_not_passed_over(run):
+    with pytest.raises(RuntimeError, match="ended with 2"):
+        run(sys.executable, "-c", "raise SystemExit(2)")
