@@ -74,6 +74,7 @@ def _model() -> ConfigDict:
             "class_conditional": False,  # tell the network the label
             "self_conditioning": False,  # show the network its own last x0
             "dtype": "float32",  # of the computation: float32 or bfloat16
+            "attention": "plain",  # or cudnn: fused, on GPUs and in bfloat16 alone
             "remat": False,  # recompute blocks in the backward pass: less memory
         }
     )

@@ -62,6 +62,7 @@ def mesh(config: ConfigDict) -> Mesh:
 def _check_names(config: ConfigDict) -> None:
     choices = {
         "model.dtype": names.DTYPES,
+        "model.attention": names.ATTENTIONS,
         "diffusion.schedule": names.SCHEDULES,
         "diffusion.prediction": names.PREDICTIONS,
         "diffusion.variance": names.VARIANCES,
@@ -190,10 +191,21 @@ def _check_model(config: ConfigDict, info: DataInfo) -> None:
         head_channels=config.model.head_channels,
         num_groups=config.model.num_groups,
     )
+    if config.model.attention == "cudnn":
+        _check_cudnn(config)
     if config.model.class_conditional and info.label_names is None:
         raise UserError(
             f"config.model.class_conditional=True, but {info.name} has no labels; sort "
             "the images into one folder per class, or set it to False."
+        )
+
+
+def _check_cudnn(config: ConfigDict) -> None:
+    platform, dtype = jax.default_backend(), config.model.dtype
+    if platform != "gpu" or dtype != "bfloat16":
+        raise UserError(
+            f"config.model.attention='cudnn' with {dtype} on {platform}; it needs "
+            "bfloat16 on a GPU: set model.dtype so, or use plain."
         )
 
 

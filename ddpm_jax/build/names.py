@@ -1,12 +1,15 @@
 """The words a config may use, and what each stands for."""
 
+import functools
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.diffusion import grids, process, schedules, times
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.models import layers
 
 TABLES: Mapping[str, Callable[..., np.ndarray]] = {  # T -> betas
     "linear": schedules.linear_betas,
@@ -69,3 +72,8 @@ SAMPLERS = (
 FROM_SIGNAL = ("euler", "heun", "adaptive")  # cannot start from pure noise
 DECAYS = ("constant", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {
+    "plain": layers.attend,
+    # Fused by cuDNN: the weights [B, heads, N, N] are never written to memory.
+    "cudnn": functools.partial(jax.nn.dot_product_attention, implementation="cudnn"),
+}

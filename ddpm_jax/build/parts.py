@@ -76,6 +76,7 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
         resample_blocks=options.resample_blocks,
         dtype=dtype(config),
         remat=options.remat,
+        attend=names.ATTENTIONS[options.attention],
     )
 
 

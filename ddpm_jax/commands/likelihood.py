@@ -57,7 +57,7 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
     source = _open_split(cfg, trained)
     # The parameters are what they are; rounding in between would be charged in bits.
     cfg = cfg.copy_and_resolve_references()
-    cfg.model.dtype = "float32"
+    cfg.model.dtype, cfg.model.attention = "float32", "plain"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
             folder = make_folder(likelihood_folder(cfg, workdir, trained.step, method))

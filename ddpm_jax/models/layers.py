@@ -175,8 +175,28 @@ class ResBlock(nn.Module):
         return x + h
 
 
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Mix values by the softmax of q k^T / sqrt(D), which is float32.
+
+    Args:
+        q: queries, [B, N, heads, D].
+        k: keys, of the same shape.
+        v: values, of the same shape.
+
+    Returns:
+        [B, N, heads, D], of the values' dtype.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", eq. (1).
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+    weights = nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)  # [B, heads, N, N]
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+
+
 class Attention(nn.Module):
     """Self-attention over all positions of a feature map, added to its input.
+
+    `attend` is the function of that name, or one that computes the same in another way.
 
     Source: Ho et al. 2020, appendix B (one head); Nichol & Dhariwal 2021, section 2.5
         (several). Logits are scaled by (channels of a head)^(-1/2).
@@ -186,10 +206,11 @@ class Attention(nn.Module):
     num_groups: int
     dtype: Any = jnp.float32
     epsilon: float = 1e-6  # of the normalisation
+    attend: Callable = attend
 
     @nn.compact
     def __call__(self, x):
-        """Map [B, H, W, C] to the same shape; the softmax is float32."""
+        """Map [B, H, W, C] to the same shape."""
         batch, height, width, channels = x.shape
         depth = channels // self.num_heads
 
@@ -203,9 +224,5 @@ class Attention(nn.Module):
             project(h, name).reshape(batch, height * width, self.num_heads, depth)
             for name in ("query", "key", "value")
         )  # [B, HW, heads, depth]
-        logits = jnp.einsum(
-            "bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32
-        ) * (depth**-0.5)
-        weights = nn.softmax(logits, axis=-1).astype(self.dtype)  # [B, heads, HW, HW]
-        h = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
+        h = self.attend(q, k, v).reshape(x.shape)
         return x + project(h, "out", zero_init)

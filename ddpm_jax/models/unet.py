@@ -19,7 +19,7 @@ Sources:
     for "no class".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ from ddpm_jax.models.layers import (
     Conv3x3,
     GroupNorm,
     ResBlock,
+    attend,
     average_pairs,
     default_init,
     time_embedding,
@@ -136,6 +137,7 @@ class UNet(nn.Module):
             instead of by a convolution.
         dtype: dtype of the computation between parameters and output.
         remat: recompute blocks in the backward pass, trading time for memory.
+        attend: how attention is computed; see `layers.Attention`.
     """
 
     out_channels: int
@@ -155,6 +157,7 @@ class UNet(nn.Module):
     resample_blocks: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
+    attend: Callable = attend
 
     @nn.compact
     def __call__(
@@ -297,5 +300,10 @@ class UNet(nn.Module):
         if self.head_channels is not None:
             heads = h.shape[-1] // self.head_channels
         return Attention(
-            heads, self.num_groups, self.dtype, self.norm_epsilon, name=name
+            heads,
+            self.num_groups,
+            self.dtype,
+            self.norm_epsilon,
+            self.attend,
+            name=name,
         )(h)

@@ -209,3 +209,14 @@ def test_residual_block_that_resamples(way):
     expected = by_hand(x) + conv(swish(h), **params["conv_1"])
     actual = layer.apply({"params": params}, x, embedding, False)
     np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_attention_by_jax_is_the_same(num_heads):
+    # jax.nn.dot_product_attention is what cuDNN's fused kernel is reached through.
+    x = draw(0, 2, 2, 4, 6)
+    plain = Attention(num_heads, num_groups=2)
+    params = randomised(plain, x)
+    other = Attention(num_heads, num_groups=2, attend=jax.nn.dot_product_attention)
+    found, wanted = (layer.apply({"params": params}, x) for layer in (other, plain))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -31,6 +31,7 @@ SETTINGS = [
     ("--config.data.skip_broken=True", "is for folders of pictures"),
     ("--config.data.label_field=kind", "is for folders of pictures"),
     ("--config.model.dtype=float16", "use float32, bfloat16"),
+    ("--config.model.attention=cudnn", "needs bfloat16 on a GPU"),
     ("--config.model.channels=10", "num_groups=4 does not divide"),
     ("--config.model.channel_multipliers=(1,2,2,2,2)", "8x8 do not halve 4 times"),
     ("--config.model.dropout=1.0", r"not in \[0, 1\)"),
