@@ -18,7 +18,7 @@ from ddpm_jax.training.step import init_state
 # What decides neither the network nor what its output means.
 _FREE_OPTIONS = (
     *("seed", "training.", "diffusion.loss", "diffusion.times"),
-    *("model.dtype", "model.attention", "model.remat", "model.dropout"),
+    *("model.dtype", "model.remat", "model.dropout"),
 )
 
 
