@@ -97,7 +97,7 @@ def _dispatch(
             "--mode=sample --workdir=DIR to draw from a trained model."
         )
     folder = Path(workdir) if workdir else Path("runs") / Path(recipe).stem
-    _use_compilation_cache()
+    use_compilation_cache()
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.edit import edit
@@ -116,7 +116,7 @@ def _dispatch(
     override(cfg, overrides)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
-    _use_all_cores(of_run.batch_size)
+    use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
     if mode == "features":
@@ -132,7 +132,7 @@ def _dispatch(
     return 0
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
     """Keep all compiled programs between runs, where the user has not chosen otherwise.
 
     JAX keeps those that took a second to compile. A run has a hundred small ones beside
@@ -151,7 +151,7 @@ def _use_compilation_cache() -> None:
             jax.config.update(name, value)
 
 
-def _use_all_cores(batch_size: int) -> None:
+def use_all_cores(batch_size: int) -> None:
     """Make a device of each CPU core, as far as a batch can be spread over them.
 
     XLA runs one device's program on the CPU with little parallelism between or within
