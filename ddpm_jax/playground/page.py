@@ -57,7 +57,7 @@ def _draw_tab(place: Place) -> None:
         with gr.Column(scale=2, min_width=320):
             asked = fields.chain_options(place, "empty: all")
             asked["sample.num_images"] = gr.Number(
-                min(16, most, cfg.sample.num_images),
+                min(20, most, cfg.sample.num_images),
                 label=f"Images, 1 to {most}",
                 elem_id="sample-images",
             )

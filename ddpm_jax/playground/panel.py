@@ -31,15 +31,15 @@ class Place(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a tab shows; but for the view, in the order of `work.Answer`."""
+    """What a tab shows; the first fields are those of `work.Answer`, in its order."""
 
     sheet: gr.Image
     status: gr.Markdown
     slider: gr.Slider
     watched: gr.State
-    files: gr.File
     command: gr.Code
     view: gr.Radio
+    files: tuple[gr.DownloadButton, ...]  # in the order of `pictures.FILES`
 
 
 def lay_out(mode: str) -> Shown:
@@ -51,7 +51,7 @@ def lay_out(mode: str) -> Shown:
         format="png",
         interactive=False,
         show_label=False,
-        height=430,
+        height=360,
         elem_id=f"{mode}-sheet",
         elem_classes="picture",
         buttons=["download", "fullscreen"],
@@ -73,12 +73,13 @@ def lay_out(mode: str) -> Shown:
         container=False,
         elem_id=f"{mode}-view",
     )
-    files = gr.File(
-        label="Download",
-        file_count="multiple",
-        interactive=False,
-        elem_id=f"{mode}-files",
-    )
+    with gr.Row():
+        files = tuple(
+            gr.DownloadButton(
+                name, size="sm", min_width=90, interactive=False, elem_id=f"{mode}-{i}"
+            )
+            for i, name in enumerate(pictures.FILES)
+        )
     with gr.Accordion("The same from the command line", open=False):
         command = gr.Code(
             "",
@@ -88,7 +89,7 @@ def lay_out(mode: str) -> Shown:
             wrap_lines=True,
             elem_id=f"{mode}-command",
         )
-    return Shown(sheet, status, slider, gr.State(None), files, command, view)
+    return Shown(sheet, status, slider, gr.State(None), command, view, files)
 
 
 def connect(
@@ -119,7 +120,7 @@ def connect(
     running = go.click(
         run,
         [*asked.values(), shown.view],
-        list(shown[:6]),
+        [*shown[:5], *shown.files],
         show_progress="minimal",
         show_progress_on=shown.status,
         **_ON_THE_DEVICE,
@@ -137,13 +138,19 @@ def connect(
 
 
 def _changes(answer: work.Answer) -> tuple:
-    """Translate an answer for gradio."""
-    fields = answer._asdict()
-    if (last := answer.last_frame) is not work.KEEP:
-        fields["last_frame"] = gr.Slider(maximum=max(last, 1), value=last)
-    return tuple(
-        gr.skip() if value is work.KEEP else value for value in fields.values()
+    """Translate an answer for gradio: what is to change of each component."""
+    *fields, files = answer._replace(
+        last_frame=work.KEEP
+        if answer.last_frame is work.KEEP
+        else gr.Slider(maximum=max(answer.last_frame, 1), value=answer.last_frame)
     )
+    if files is work.KEEP:
+        downloads = [work.KEEP] * len(pictures.FILES)
+    else:
+        downloads = [
+            gr.DownloadButton(value=f, interactive=f is not None) for f in files
+        ]
+    return tuple(gr.skip() if x is work.KEEP else x for x in (*fields, *downloads))
 
 
 def with_message(function: Callable) -> Callable:

@@ -17,6 +17,7 @@ from ddpm_jax.sampling import Film
 
 CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
 VIEWS = (CHAIN, BELIEF)
+FILES = "grid.png", "film.png", "film-x0.png", "chain.gif", "images.npz"
 
 
 def sheet(shown: np.ndarray, columns: int | None) -> np.ndarray:
@@ -60,11 +61,10 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
         film_images: rows of the film strips, at most.
 
     Returns:
-        The paths: grid.png, film.png, film-x0.png, chain.gif, images.npz.
+        The paths of `FILES`.
     """
     x_t, x0 = (np.stack(part)[:, :film_images] for part in done.film)
-    names = "grid.png", "film.png", "film-x0.png", "chain.gif", "images.npz"
-    paths = [folder / name for name in names]
+    paths = [folder / name for name in FILES]
     images.save_png(paths[0], images.grid(done.images, columns=done.columns))
     images.save_png(paths[1], images.film_strip(x_t))
     images.save_png(paths[2], images.film_strip(x0))

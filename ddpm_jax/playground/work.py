@@ -41,8 +41,8 @@ class Answer(NamedTuple):
     status: Any = KEEP  # a line
     last_frame: Any = KEEP  # number of the newest frame
     watched: Any = KEEP  # Watched
-    files: Any = KEEP  # paths, or None
     command: Any = KEEP  # a line for the shell
+    files: Any = KEEP  # a path for each of `pictures.FILES`, or None
 
 
 def answers(
@@ -65,7 +65,7 @@ def answers(
     cfg, job = _begun(studio, folder, mode, asked)
     yield Answer(
         status="Starting. What was not asked for before is compiled first.",
-        files=None,
+        files=[None] * len(pictures.FILES),
         command=command_line(studio.cfg, cfg, mode, str(studio.workdir)),
     )
     frames = 0
