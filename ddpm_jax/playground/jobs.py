@@ -146,11 +146,11 @@ def _run(studio: Studio, cfg: ConfigDict, task: _Task) -> Iterator[Progress]:
         yield now
         state, x_init, shown = program.begin(*start)
         now = now._replace(film=Film((_rows(x_init, task),), ()))
-        stops = _stops(num_steps, cfg.sample.film_frames)
-        for here in _walk(program, start, state, stops):
+        ends = stops(num_steps, cfg.sample.film_frames)
+        for here in _walk(program, start, state, ends):
             if studio.closing.is_set():
                 return
-            if here.step in stops:
+            if here.step in ends:
                 now = now._replace(film=_longer(now.film, here.seen, task))
             yield now._replace(step=here.step, seconds=time.perf_counter() - began)
         x, pixels, finite = program.finish(*start, here.state)
@@ -176,7 +176,7 @@ def _longer(film: Film, seen: Seen, task: _Task) -> Film:
     return Film((*film.x_t, _rows(seen.x, task)), (*film.x0, _rows(seen.x0, task)))
 
 
-def _stops(num_steps: int, film_frames: int) -> list[int]:
+def stops(num_steps: int, film_frames: int) -> list[int]:
     """Count the steps after which a frame is kept: those of `generate`'s records."""
     kept = min(film_frames - 1, num_steps)
     return [-(-(k + 1) * num_steps // kept) for k in range(kept)]

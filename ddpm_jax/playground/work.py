@@ -24,6 +24,7 @@ PICTURES = {  # what each mode is given, by the names of its fields
     "inpaint": ("picture",),
     "interpolate": ("picture", "other"),
 }
+NAMED = {"picture": "the picture", "other": "the other picture"}
 _NUM_FOLDERS = 32  # of results; then the oldest is written over
 
 
@@ -100,7 +101,7 @@ def _begun(
         cfg = chosen(cfg, info, options, most_images=jobs.most_images(cfg))
         return cfg, jobs.draw(studio, cfg)
     kept = [
-        pictures.keep_upload(folder, asked[name], f"the {name} picture")
+        pictures.keep_upload(folder, asked[name], NAMED[name])
         for name in PICTURES[mode]
     ]
     options["edit.image"] = ",".join(kept)
