@@ -36,7 +36,8 @@ def chosen(
     Raises:
         UserError: naming the first option that cannot be.
     """
-    changed = cfg.copy_and_resolve_references()
+    # Not a copy: that forgets what type an option has that is unset.
+    changed = config.from_json(config.to_json(cfg))
     for name, value in options.items():
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")

@@ -115,6 +115,8 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Iterator[Progress]:
     index = np.minimum(np.arange(round_up(count)), count - 1)
     given = {name: value[index] for name, value in given.items()}
     legs = build.edit_legs(cfg, mode, studio.trained.unet)
+    if mode != "interpolate" and len(pictures) == 1:
+        columns = None  # a row would be long and low
     task = _Task(mode, legs, noise[index], given, count, columns)
     return _one_at_a_time(studio, cfg, task)
 

@@ -109,11 +109,12 @@ def _inpaint_tab(place: Place, example: Any) -> None:
                 elem_id="inpaint-mask",
             )
             asked: Asked = {"picture": picture, "mask": mask}
-            asked["edit.method"] = fields.method(place)
+            with gr.Row():
+                asked["edit.method"] = fields.method(place)
+                asked["edit.num_images"] = fields.count(
+                    place, cfg.edit.num_images, "Images"
+                )
             asked |= fields.chain_options(place, "empty: none told")
-            asked["edit.num_images"] = fields.count(
-                place, cfg.edit.num_images, "Images"
-            )
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Fill")
         with gr.Column(scale=3, min_width=420):

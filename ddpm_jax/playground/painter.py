@@ -22,7 +22,7 @@ TEMPLATE = """
 
 CSS = """
 .painter canvas {
-  width: 100%; max-width: 320px; aspect-ratio: 1; border-radius: 8px;
+  width: 100%; max-width: 260px; aspect-ratio: 1; border-radius: 8px;
   border: 1px solid var(--border-color-primary); touch-action: none;
   cursor: crosshair; image-rendering: pixelated;
   background: var(--block-background-fill);

@@ -51,7 +51,7 @@ def lay_out(mode: str) -> Shown:
         format="png",
         interactive=False,
         show_label=False,
-        height=360,
+        height=320,
         elem_id=f"{mode}-sheet",
         elem_classes="picture",
         buttons=["download", "fullscreen"],

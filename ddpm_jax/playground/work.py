@@ -74,7 +74,7 @@ def answers(
         for now in job:
             if now.images is not None:
                 yield _last(folder, cfg, now)
-            elif len(now.film.x_t) != frames:
+            elif now.film.x_t and len(now.film.x_t) != frames:
                 frames = len(now.film.x_t)
                 yield _next(now, view)
             else:

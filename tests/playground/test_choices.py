@@ -1,6 +1,7 @@
 """What the page asks for and says: options, messages, the command, pictures, masks."""
 
 import base64
+import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from studio import make_studio
 
+from ddpm_jax import config
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import pictures, work
@@ -70,13 +72,14 @@ def test_the_command_line_asks_for_the_same(studio):
     python, main, mode, workdir, *flags = shlex.split(line)
     assert [python, main, mode] == ["python", "main.py", "--mode=sample"]
     assert workdir == "--workdir=runs/my model"
-    read = studio.cfg.copy_and_resolve_references()
+    read = config.from_json(config.to_json(studio.cfg))
     override(read, flags)
     assert read.to_dict() == cfg.to_dict()
 
 
 def test_a_class_name_with_a_comma_is_told_by_its_number(studio):
-    info = studio.trained.info._replace(label_names=("cat", "dog, small", "3"))
+    names = ("cat", "dog, small", "3")
+    info = dataclasses.replace(studio.trained.info, label_names=names)
     assert labels_text(["cat", "dog, small", "3", "none"], info) == "cat,1,3,none"
 
 
