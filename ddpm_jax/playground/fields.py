@@ -117,7 +117,7 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
                 elem_id=f"{place.mode}-{name}-number",
             )
             take = gr.Button(
-                "Take example",
+                "Example",
                 size="sm",
                 min_width=90,
                 elem_id=f"{place.mode}-{name}-example",
