@@ -50,7 +50,7 @@ def _run(workdir: Path, port: int, overrides: list[str]) -> None:
             "`pip install -r requirements-app.txt`."
         )
     use_compilation_cache()
-    # These import jax, which reads the environment: after it is set.
+    # What imports jax is imported here, so that --help and errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.model import open_model
     from ddpm_jax.playground.jobs import open_studio
