@@ -89,7 +89,9 @@ def keep_upload(folder: Path, path: str | None, what: str) -> str:
         UserError: there is no file.
     """
     if not path:
-        raise UserError(f"{what} is missing; upload one, or take an example of the data.")
+        raise UserError(
+            f"{what} is missing; upload one, or take an example of the data."
+        )
     content = Path(path).read_bytes()
     kept = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.picture"
     files.write(kept, lambda file: file.write(content))
