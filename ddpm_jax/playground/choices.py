@@ -42,8 +42,9 @@ def chosen(
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")
         section, option = name.split(".")
-        whole = isinstance(value, float) and value.is_integer()
-        if whole and not isinstance(cfg[section][option], float):
+        if isinstance(value, float) and not isinstance(cfg[section][option], float):
+            if not value.is_integer():
+                raise UserError(f"{name}={value} is not a whole number; give one.")
             value = int(value)
         config.update(changed, {section: {option: value}})
     count = changed.sample.num_images

@@ -28,7 +28,7 @@ def studio():
     ("asked", "message"),
     [
         ({"sample.num_steps": 21}, "num_steps=21 is not in 1..T; use 1 to 20"),
-        ({"sample.num_steps": 2.5}, "num_steps got 2.5; it wants a int"),
+        ({"sample.num_steps": 2.5}, "num_steps=2.5 is not a whole number"),
         ({"sample.num_images": None}, "sample.num_images is empty"),
         ({"sample.num_images": 0}, "num_images=0 is too small"),
         ({"sample.num_images": 5}, "draws at a time; use 1 to 4"),
@@ -40,6 +40,7 @@ def studio():
     ],
 )
 def test_a_wrong_number_is_named_before_anything_is_compiled(studio, asked, message):
+    asked = {"sample.num_images": 2} | asked
     answers = work.answers(studio, Path("none"), "sample", asked, pictures.CHAIN)
     with pytest.raises(UserError) as caught:
         next(answers)
