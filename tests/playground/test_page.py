@@ -83,7 +83,10 @@ def browser(tmp_path_factory):
     for argument in (
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         # It must work without a network: no name can be looked up.
-        *("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1240,1500"),
+        *(
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--window-size=1240,1500",
+        ),
     ):
         options.add_argument(argument)
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
