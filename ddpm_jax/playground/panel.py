@@ -80,7 +80,9 @@ def lay_out(mode: str) -> Shown:
             )
             for i, name in enumerate(pictures.FILES)
         )
-    with gr.Accordion("The same from the command line", open=False):
+    with gr.Accordion(
+        "The same from the command line", open=False, elem_id=f"{mode}-same"
+    ):
         command = gr.Code(
             "",
             language="shell",
