@@ -62,7 +62,7 @@ def server(workdir):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A program started in the background of a shell inherits that Ctrl-C is ignored.
+        # What a shell starts in the background inherits that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     said = process.stdout.readline()
