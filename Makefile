@@ -1,10 +1,12 @@
 # Each target sets up what it needs; a second run reuses what is there.
 #   make demo        train on 1,797 handwritten digits and draw new ones (minutes, CPU)
+#   make playground  a web page on a trained model (WORKDIR=runs/digits, PORT=7860)
 #   make test        unit tests, on the CPU
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
 #   make test-docs   every command of the README and the documents, in small
 #   make test-notebooks  run the cells of the notebooks, with small settings
+#   make test-playground  click through that page in a headless Chromium
 #   make notebooks   make notebooks/*.ipynb from their scripts (minutes, CPU)
 #   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
 #   make lint        formatting, rules, docstrings, types
@@ -15,7 +17,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-peers test-demo test-docs test-notebooks notebooks bench lint docs clean
+.PHONY: help demo playground test test-peers test-demo test-docs test-notebooks \
+    test-playground notebooks bench lint docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,8 +55,22 @@ $(VENV)/.installed-notebooks: notebooks/requirements.txt $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r notebooks/requirements.txt
 	@touch $@
 
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	@touch $@
+
+$(VENV)/.installed-browser: tests/playground/requirements.txt $(VENV)/.installed-app $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/playground/requirements.txt
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
+
+WORKDIR ?= runs/digits
+PORT ?= 7860
+
+playground: $(VENV)/.installed-app
+	$(BIN)/python -m ddpm_jax.playground --workdir=$(WORKDIR) --port=$(PORT)
 
 # Most of a test's time is compilation, of programs that then run for milliseconds.
 QUICK_COMPILATION := --xla_backend_optimization_level=0
@@ -88,6 +105,10 @@ bench: $(VENV)/.installed-bench
 	$(BENCH).data --config=configs/digits.py --out=$(BENCH_OUT)/data.json
 	$(BENCH).evaluate --config=configs/digits.py --batch-size=16 --num-batches=2 --num-repeats=1 --out=$(BENCH_OUT)/evaluate.json
 	@echo; $(BENCH).table $(BENCH_OUT)/*.json
+
+test-playground: $(VENV)/.installed-browser
+	@tests/playground/install-browser.sh
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/playground/test_page.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -123,7 +123,7 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         cfg.sample.batch_size = batch_size
         cfg.sample.num_images = batch_size
     cli.override(cfg, overrides, fixed)
-    cli._use_all_cores(cfg.training.batch_size)
+    cli.use_all_cores(cfg.training.batch_size)
     return cfg
 
 

@@ -126,7 +126,7 @@ def _start_hosts(known: argparse.Namespace) -> None:
             raise UserError(f"--{flag}={text} is not a whole number.") from None
 
     numbers = ("num_processes", "process_id", "start_timeout", "heartbeat_timeout")
-    _use_compilation_cache()
+    use_compilation_cache()
     hosts.start(
         detect=known.distributed,
         coordinator=known.coordinator,
@@ -227,7 +227,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     override(cfg, overrides, fixed)
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg.features if mode == "features" else cfg.training
-    _use_all_cores(of_run.batch_size)
+    use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
     if mode in ("look", "plan"):
@@ -247,7 +247,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
     """Keep all compiled programs between runs, where the user has not chosen otherwise.
 
     JAX keeps those that took a second to compile. A run has a hundred small ones beside
@@ -268,7 +268,7 @@ def _use_compilation_cache() -> None:
             jax.config.update(name, value)
 
 
-def _use_all_cores(batch_size: int) -> None:
+def use_all_cores(batch_size: int) -> None:
     """Make a device of each CPU core, as far as a batch can be spread over them.
 
     XLA runs one device's program on the CPU with little parallelism between or within

@@ -5,8 +5,7 @@ what cannot work, before anything is compiled.
 """
 
 from ddpm_jax.build.checks import check, check_batch, mesh
-from ddpm_jax.build.editing import TASKS as EDITS
-from ddpm_jax.build.editing import check_edit
+from ddpm_jax.build.editing import check_edit, edit_legs
 from ddpm_jax.build.editing import task as edit_task
 from ddpm_jax.build.evaluation import (
     BITS_PER_DIM,
@@ -17,6 +16,7 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
+from ddpm_jax.build.legs import Leg, sampling_legs
 from ddpm_jax.build.likelihood import (
     Measure,
     bound_times,
@@ -47,11 +47,15 @@ from ddpm_jax.build.sampling import (
     sampler,
 )
 from ddpm_jax.build.source import DataInfo, data_info, dataset
+from ddpm_jax.build.tasks import METHODS as EDIT_METHODS
+from ddpm_jax.build.tasks import TASKS as EDITS
 
 __all__ = [
     "BITS_PER_DIM",
     "EDITS",
+    "EDIT_METHODS",
     "DataInfo",
+    "Leg",
     "Measure",
     "bound_times",
     "check",
@@ -63,6 +67,7 @@ __all__ = [
     "dataset",
     "denoiser",
     "dtype",
+    "edit_legs",
     "edit_task",
     "evaluation_features",
     "images_kind",
@@ -83,6 +88,7 @@ __all__ = [
     "sample_key",
     "sample_labels",
     "sampler",
+    "sampling_legs",
     "schedule",
     "score_names",
     "time_sampler",

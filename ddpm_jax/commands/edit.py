@@ -48,8 +48,8 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
     """
     trained = open_model(cfg, workdir)
     build.check_edit(cfg, mode, trained.info.image_shape)
-    pictures = _pictures(mode, cfg, trained.info)
-    given, noise, columns = _rows(mode, cfg, trained.info, pictures)
+    pictures = read_pictures(mode, cfg, trained.info)
+    given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
     folder = make_folder(_folder(mode, cfg, workdir, trained.step))
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
@@ -91,8 +91,12 @@ def _distance(x: np.ndarray, given: Rows) -> float:
 # --- What is given --------------------------------------------------------------------
 
 
-def _pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
-    """Read the pictures that `config.edit.image` names: uint8 [P, H, W, C]."""
+def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
+    """Read the pictures that `config.edit.image` names: uint8 [P, H, W, C].
+
+    Raises:
+        UserError: if they are too few for the mode, or one cannot be read.
+    """
     words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
     if not words:
         raise UserError(
@@ -125,16 +129,22 @@ def _pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
     return np.stack(found)
 
 
-def _rows(
+def lay_out(
     mode: str, cfg: ConfigDict, info: DataInfo, pictures: np.ndarray
 ) -> tuple[Rows, np.ndarray, int]:
     """Lay out what is given for each image to make.
+
+    Args:
+        mode: of the program.
+        cfg: its `edit` and `sample.labels` are used.
+        info: of the model's data.
+        pictures: from `read_pictures`.
 
     Returns:
         The rows, the number of the noise of each, and how many stand side by side.
 
     Raises:
-        UserError: inpainting without a mask.
+        UserError: if there is no mask to inpaint, or a label is not a class.
     """
     if mode == "interpolate":
         columns = cfg.edit.num_points

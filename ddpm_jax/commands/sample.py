@@ -98,12 +98,12 @@ def _write_samples(
     files.write_json(folder / "sample.json", record)
     # Last, since its presence says that the folder is complete.
     images.save_png(
-        folder / "grid.png", images.grid(drawn, columns=_columns(cfg, info))
+        folder / "grid.png", images.grid(drawn, columns=columns_of(cfg, info))
     )
 
 
-def _columns(cfg: ConfigDict, info: DataInfo) -> int | None:
-    """Stand each class in a column of its own, if that makes a sheet."""
+def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
+    """Stand each class in a column of its own, if that makes a sheet; else None."""
     classes = build.num_classes(cfg, info)
     whole = classes and not cfg.sample.labels and classes <= 16
     return classes if whole and cfg.sample.num_images >= classes else None
@@ -206,7 +206,7 @@ def make_preview(
 
     def preview(step: int, state: TrainState) -> None:
         drawn, film = _draw_all(quick, info, draw, state.ema_params)
-        sheet = images.grid(drawn, columns=_columns(quick, info))
+        sheet = images.grid(drawn, columns=columns_of(quick, info))
         folder = workdir / "progress"
         images.save_png(folder / f"step-{step:07d}.png", sheet)
         images.save_png(

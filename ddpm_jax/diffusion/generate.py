@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import noise_like
-from ddpm_jax.diffusion.samplers import Info, Sampler
+from ddpm_jax.diffusion.samplers import Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
 
@@ -68,14 +68,7 @@ def generate(
     num_steps = levels.alpha.shape[0] - 1
     t = jax.tree.map(lambda leaf: leaf[:-1], levels)
     s = jax.tree.map(lambda leaf: leaf[1:], levels)
-    keys = fold_each(keys, _STEPS)
-
-    def bound(x: jax.Array, level: Level, also: dict | None = None) -> Any:
-        return denoise(x, level, cond if also is None else {**(cond or {}), **also})
-
-    def advance(state: Any, index: jax.Array, t: Level, s: Level) -> tuple[Any, Info]:
-        return sampler.step(fold_each(keys, index), bound, state, t, s)
-
+    advance = _advance(keys, sampler, denoise, cond)
     steps = (jnp.arange(num_steps), t, s)
     state = sampler.init(x_init)
     if record is None:
@@ -89,6 +82,70 @@ def generate(
         )
     state, records = _scan_recording(advance, record, num_records, state, steps)
     return state.x, records
+
+
+def generate_part(
+    keys: jax.Array,
+    sampler: Sampler,
+    denoise: Denoiser,
+    state: State,
+    levels: Level,
+    steps: tuple[jax.Array | int, jax.Array | int],
+    *,
+    cond: Cond = None,
+    record: Callable[[Info], Any],
+) -> tuple[State, Any]:
+    """Run some steps of the chain of `generate`, for who wants to look in between.
+
+    Parts that follow each other make the steps of the whole, with the same keys: those
+    of a step come from its number. Where a part begins and ends may be traced, so that
+    one compiled program serves them all, and chains of any length besides, if the
+    levels are padded to one shape.
+
+    Args:
+        keys: as for `generate`.
+        sampler: as for `generate`.
+        denoise: as for `generate`.
+        state: `sampler.init(x_init)` for the first part, then what the last one left.
+        levels: leaves [M + 1], those of the whole chain; what follows is not read.
+        steps: (start, stop), from 0; 0 <= start < stop <= M.
+        cond: as for `generate`.
+        record: Info -> pytree, of what to keep of the last step.
+
+    Returns:
+        The state before step `stop`, and the record of the step before it.
+    """
+    advance = _advance(keys, sampler, denoise, cond)
+
+    def step(index: jax.Array, state: State) -> tuple[State, Any]:
+        t = jax.tree.map(lambda leaf: leaf[index], levels)
+        s = jax.tree.map(lambda leaf: leaf[index + 1], levels)
+        state, info = advance(state, index, t, s)
+        return state, record(info)
+
+    shapes = jax.eval_shape(step, jnp.int32(0), state)[1]
+    unseen = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start, stop = steps
+    return jax.lax.fori_loop(
+        start, stop, lambda index, carry: step(index, carry[0]), (state, unseen)
+    )
+
+
+def _advance(
+    keys: jax.Array, sampler: Sampler, denoise: Denoiser, cond: Cond
+) -> Callable[..., tuple[State, Info]]:
+    """Bind what all steps share; (state, index, t, s) -> (state, Info) is left."""
+    keys = fold_each(keys, _STEPS)
+
+    def bound(x: jax.Array, level: Level, also: dict | None = None) -> Any:
+        return denoise(x, level, cond if also is None else {**(cond or {}), **also})
+
+    def advance(
+        state: State, index: jax.Array, t: Level, s: Level
+    ) -> tuple[State, Info]:
+        return sampler.step(fold_each(keys, index), bound, state, t, s)
+
+    return advance
 
 
 def _scan_recording(

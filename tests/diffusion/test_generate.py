@@ -9,7 +9,12 @@ import oracles
 import pytest
 
 from ddpm_jax.diffusion import grids, schedules
-from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.diffusion.generate import (
+    generate,
+    generate_part,
+    image_keys,
+    initial_noise,
+)
 from ddpm_jax.diffusion.process import Prediction, large_variance
 from ddpm_jax.diffusion.samplers import Info, Sampler, State, ancestral, ddim
 from ddpm_jax.errors import UserError
@@ -98,6 +103,28 @@ def test_records_are_of_the_last_step_of_each_run(num_records, kept):
     np.testing.assert_array_equal(records["x"][-1], x)
     digits = "9876543210"[: 10 - kept[0]]
     assert records["x"][0, 0, 0] == np.float32(int(digits))
+
+
+@pytest.mark.parametrize("ends", [(4,), (1, 2, 3, 4), (3, 4)])
+def test_parts_make_the_steps_of_the_whole_whatever_follows_in_the_levels(ends):
+    """The ledger of the test above, written in parts, and the pair each part shows."""
+    levels = SCHEDULE.at(jnp.array([7, 4, 2, 0, -1, -1, -1]))
+    state, shown, done = LEDGER.init(jnp.zeros((1, 2))), [], 0
+    for end in ends:
+        state, pair = generate_part(
+            KEYS[:1],
+            LEDGER,
+            nothing,
+            state,
+            levels,
+            (done, end),
+            record=lambda info: (info.t.t, info.s.t),
+        )
+        shown.append(tuple(map(int, pair)))
+        done = end
+    assert state.x.tolist() == [[7420, 5310]]
+    pairs = [(7, 4), (4, 2), (2, 0), (0, -1)]
+    assert shown == [pairs[end - 1] for end in ends]
 
 
 def test_recording_does_not_change_the_images():

@@ -1,0 +1,94 @@
+"""What a drawing or an edit is made of: walks along a chain, described and not yet run.
+
+`generate` runs a leg in one program; a page that shows the chain while it grows runs it
+in parts. Both are given the same leg.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.generate import initial_noise
+from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.models.unet import UNet
+
+Given = Mapping[str, jax.Array]
+"""Rows [B, ...] by name: what is known before a leg, results of earlier ones included.
+"label" is the class of each image, of a conditional model."""
+
+
+class Walk(NamedTuple):
+    """A chain that is ready to start. Made anew wherever it is traced: it holds arrays.
+
+    Attributes:
+        x_init: [B, H, W, C], at the first of the leg's levels.
+        sampler: the method.
+        denoise: the model, and what steers it.
+        cond: what the model is conditioned on.
+        shown: [B, H, W, C], what the model was given, for a person to see.
+        finish: from where the chain ends to the result, both [B, H, W, C].
+    """
+
+    x_init: jax.Array
+    sampler: Sampler
+    denoise: Denoiser
+    cond: Cond
+    shown: jax.Array
+    finish: Callable[[jax.Array], jax.Array]
+
+
+class Leg(NamedTuple):
+    """One walk of a task.
+
+    Attributes:
+        makes: the name by which later legs find its result among what is given; that of
+            the last leg is "x".
+        levels: leaves [N + 1], in the order they are visited.
+        walk: (params, keys [B], given, levels) -> Walk. Pure; the levels are those
+            above, given again so that a compiled program may serve others.
+    """
+
+    makes: str
+    levels: Level
+    walk: Callable[[Any, jax.Array, Given, Level], Walk]
+
+
+def condition(given: Given) -> Cond:
+    """Return what the network is told beside the level: the label, if there is one."""
+    return {"label": given["label"]} if "label" in given else None
+
+
+def unchanged(x: jax.Array) -> jax.Array:
+    """Return x: most chains end in their result."""
+    return x
+
+
+def sampling_legs(
+    config: ConfigDict, unet: UNet, image_shape: tuple[int, ...]
+) -> tuple[Leg, ...]:
+    """Describe the drawing of images from noise, as `config.sample` says: one leg.
+
+    Args:
+        config: all of it.
+        unet: the network.
+        image_shape: (H, W, C).
+    """
+
+    def walk(params: Any, keys: jax.Array, given: Given, levels: Level) -> Walk:
+        del levels
+        noise = initial_noise(keys, image_shape)
+        return Walk(
+            noise,
+            sampler(config),
+            denoiser(config, unet, params),
+            condition(given),
+            noise,
+            unchanged,
+        )
+
+    return (Leg("x", levels(config), walk),)

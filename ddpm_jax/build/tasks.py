@@ -1,0 +1,223 @@
+"""The editing tasks: for each mode and method, the walks along the chain it is made of.
+
+A step is given the parts that all tasks share and what is known so far, and describes a
+walk; `editing` makes legs of steps.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.legs import Given, Walk, condition, unchanged
+from ddpm_jax.build.sampling import levels
+from ddpm_jax.diffusion import editing, operators
+from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0
+from ddpm_jax.diffusion.generate import initial_noise
+from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.diffusion.samplers import Sampler, ddim
+from ddpm_jax.diffusion.schedules import Level
+
+
+class Chain(NamedTuple):
+    """The parts that all tasks share."""
+
+    config: ConfigDict
+    denoise: Denoiser
+    sampler: Sampler
+    levels: Level  # of this leg
+    keys: jax.Array
+    clip: bool  # whether `config.sample` asks for it
+
+    def noise(self, image: jax.Array) -> jax.Array:
+        """Draw x_T for images like these."""
+        return initial_noise(self.keys, image.shape[1:])
+
+    def first_level(self) -> Level:
+        """Return the level at which the walk starts."""
+        return jax.tree.map(lambda leaf: leaf[0], self.levels)
+
+    def walk(
+        self,
+        given: Given,
+        x_init: jax.Array,
+        *,
+        sampler: Sampler | None = None,
+        denoise: Denoiser | None = None,
+    ) -> Walk:
+        """Start at x_init, with the sampler and denoiser of the config or others."""
+        return Walk(
+            x_init,
+            sampler or self.sampler,
+            denoise or self.denoise,
+            condition(given),
+            x_init,
+            unchanged,
+        )
+
+
+class Step(NamedTuple):
+    """One leg of a task, as far as its mode and method decide."""
+
+    makes: str
+    levels: Callable[[ConfigDict, str], Level]
+    walk: Callable[[Chain, Given, str], Walk]
+
+
+def _whole(config: ConfigDict, method: str) -> Level:
+    del method
+    return levels(config)
+
+
+def _visited(config: ConfigDict, method: str) -> Level:
+    """Lay out the levels that a given picture is taken through."""
+    del method
+    return editing.start_at(levels(config), config.edit.strength)
+
+
+def _upwards(config: ConfigDict, method: str) -> Level:
+    return jax.tree.map(lambda leaf: leaf[::-1], _visited(config, method))
+
+
+def _for_inpainting(config: ConfigDict, method: str) -> Level:
+    visited = levels(config)
+    return walked_again(config, visited) if method == "repaint" else visited
+
+
+def walked_again(config: ConfigDict, visited: Level) -> Level:
+    """Lay out the levels of RePaint on those of a chain.
+
+    Raises:
+        UserError: if the jumps do not fit the chain.
+    """
+    options = config.edit
+    jump_length = options.jump_length
+    if jump_length is None:  # the paper's share of the chain
+        jump_length = max(1, (visited.alpha.shape[0] - 1) // 25)
+    return editing.repaint_grid(visited, jump_length, options.num_resamples)
+
+
+def _inpaint(chain: Chain, given: Given, method: str) -> Walk:
+    image, known = given["image"], given["mask"]
+    noise = chain.noise(image)
+    if method in ("repaint", "replace"):
+        kept = editing.inpaint(chain.sampler, image, known)
+        walk = chain.walk(given, noise, sampler=kept)
+    else:
+        operator = operators.mask_operator(known)
+        walk = _restore(chain, given, operator, operator.apply(image), method)
+    return walk._replace(
+        shown=jnp.where(known > 0, image, 0.0),  # mid grey where nothing is known
+        finish=lambda x: jnp.where(known > 0, image, x),
+    )
+
+
+def _restore(
+    chain: Chain,
+    given: Given,
+    operator: operators.Operator,
+    y: jax.Array,
+    method: str,
+) -> Walk:
+    """Draw an image of which y = A x is known, by one of the two ways."""
+    noise = chain.noise(given["image"])
+    if method == "project":
+        denoise = editing.project(chain.denoise, operator, y)
+    else:
+        guided = editing.reconstruction_guidance(
+            chain.denoise, operator, y, chain.config.edit.weight
+        )
+        denoise = clip_x0(guided) if chain.clip else guided
+    return chain.walk(given, noise, denoise=denoise)
+
+
+def _image_to_image(chain: Chain, given: Given, method: str) -> Walk:
+    del method
+    image = given["image"]
+    noised = add_noise(image, chain.noise(image), chain.first_level())
+    return chain.walk(given, noised)
+
+
+def _noise_between(chain: Chain, given: Given, method: str) -> Walk:
+    """Start between two pictures, noised alike."""
+    del method
+    a, b, first = given["image"], given["other"], chain.first_level()
+    eps = chain.noise(a)  # the same for both ends and for the whole walk
+    noised = add_noise(a, eps, first), add_noise(b, eps, first)
+    return chain.walk(given, editing.lerp(*noised, given["share"]))
+
+
+def _encoding_of(name: str) -> Step:
+    """Walk the deterministic chain from a clean image towards its noise.
+
+    As far as `strength` says. Near pure noise eps(x_t) is all but x_t itself, and the
+    equation behind a step says next to nothing of x_t: on the cosine schedule a code of
+    strength 1 cannot be decoded.
+    """
+
+    def walk(chain: Chain, given: Given, method: str) -> Walk:
+        del method
+        encode = editing.invert(chain.config.edit.iterations)
+        return chain.walk(given, given[name], sampler=encode)
+
+    return Step(f"code of {name}", _upwards, walk)
+
+
+def _decode(chain: Chain, given: Given, method: str) -> Walk:
+    del method
+    return chain.walk(given, given["code of image"], sampler=ddim(0.0))
+
+
+def _decode_between(chain: Chain, given: Given, method: str) -> Walk:
+    del method
+    codes = given["code of image"], given["code of other"]
+    return chain.walk(given, editing.slerp(*codes, given["share"]), sampler=ddim(0.0))
+
+
+def _colorize(chain: Chain, given: Given, method: str) -> Walk:
+    operator = operators.grey_operator(given["image"].shape[-1])
+    return _measured(chain, given, operator, method)
+
+
+def _upscale(chain: Chain, given: Given, method: str) -> Walk:
+    operator = operators.average_pool(chain.config.edit.factor, axes=(-3, -2))
+    return _measured(chain, given, operator, method)
+
+
+def _measured(
+    chain: Chain, given: Given, operator: operators.Operator, method: str
+) -> Walk:
+    """Measure an image, and draw one that measures the same."""
+    y = operator.apply(given["image"])
+    walk = _restore(chain, given, operator, y, method)
+    return walk._replace(shown=operator.pinv(y))
+
+
+def _interpolate(method: str) -> tuple[Step, ...]:
+    if method == "noise":
+        return (Step("x", _visited, _noise_between),)
+    ends = (_encoding_of("image"), _encoding_of("other"))
+    return (*ends, Step("x", _visited, _decode_between))
+
+
+TASKS: Mapping[str, Callable[[str], tuple[Step, ...]]] = {  # method -> legs
+    "inpaint": lambda method: (Step("x", _for_inpainting, _inpaint),),
+    "image-to-image": lambda method: (Step("x", _visited, _image_to_image),),
+    "interpolate": _interpolate,
+    "encode": lambda method: (
+        _encoding_of("image"),
+        Step("x", _visited, _decode),
+    ),
+    "colorize": lambda method: (Step("x", _whole, _colorize),),
+    "upscale": lambda method: (Step("x", _whole, _upscale),),
+}
+METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
+    "inpaint": ("repaint", "replace", "project", "guidance"),
+    "image-to-image": ("sdedit",),
+    "interpolate": ("encode", "noise"),
+    "encode": ("ddim",),
+    "colorize": ("project", "guidance"),
+    "upscale": ("project", "guidance"),
+}

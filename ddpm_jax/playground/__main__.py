@@ -1,0 +1,68 @@
+"""`python -m ddpm_jax.playground --workdir=DIR`: options in, a server until Ctrl-C.
+
+Exit status: 0 when it is told to end, 2 if the user can fix what is wrong.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from ddpm_jax.cli import override, use_all_cores, use_compilation_cache
+from ddpm_jax.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the playground.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m ddpm_jax.playground",
+        description="Draw from a trained model on a web page of this machine.",
+        epilog="Options of the model can be set as --config.SECTION.NAME=VALUE.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, help="folder of a trained model")
+    parser.add_argument(
+        "--port", type=int, default=7860, help="of 127.0.0.1; 0: any that is free"
+    )
+    known, overrides = parser.parse_known_args(argv)
+    try:
+        _run(Path(known.workdir), known.port, overrides)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while it starts
+        print("interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(workdir: Path, port: int, overrides: list[str]) -> None:
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError(
+            "the page needs gradio; run `make playground`, or "
+            "`pip install -r requirements-app.txt`."
+        )
+    use_compilation_cache()
+    # What imports jax is imported here, so that --help and errors come at once.
+    from ddpm_jax.commands.about import trained_config
+    from ddpm_jax.commands.model import open_model
+    from ddpm_jax.playground.jobs import open_studio
+    from ddpm_jax.playground.server import check_port, serve
+
+    check_port(port)
+    cfg = trained_config(workdir)
+    override(cfg, overrides)
+    # The devices of the command line, whose images are then the same bytes.
+    use_all_cores(cfg.training.batch_size)
+    serve(open_studio(cfg, workdir, open_model(cfg, workdir)), port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What the tabs ask: how a chain is run, how many images, which pictures."""
+
+from typing import Any
+
+import gradio as gr
+
+from ddpm_jax import build
+from ddpm_jax.build import names
+from ddpm_jax.playground import pictures
+from ddpm_jax.playground.panel import Asked, Place, with_message
+
+
+def chain_options(place: Place, no_label: str) -> Asked:
+    """Ask how the chain is run: labels, sampler, steps, seed, guidance."""
+    cfg, info = place.studio.cfg, place.studio.trained.info
+    asked: Asked = {}
+    knows_classes = build.num_classes(cfg, info) is not None
+    if knows_classes:
+        asked["sample.labels"] = gr.Dropdown(
+            [*info.label_names, "none"],
+            multiselect=True,
+            label=f"Labels, taken in turn ({no_label})",
+            elem_id=f"{place.mode}-labels",
+        )
+    with gr.Row():
+        asked["sample.sampler"] = gr.Dropdown(
+            list(names.SAMPLERS),
+            value=cfg.sample.sampler,
+            label="Sampler",
+            elem_id=f"{place.mode}-sampler",
+            min_width=120,
+        )
+        asked["sample.num_steps"] = gr.Number(
+            build.num_steps(cfg),
+            label=f"Steps, 1 to {cfg.diffusion.num_levels}",
+            elem_id=f"{place.mode}-steps",
+            min_width=120,
+        )
+    with gr.Row():
+        asked["sample.seed"] = gr.Number(
+            cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+            label="Seed",
+            elem_id=f"{place.mode}-seed",
+            min_width=120,
+        )
+        if knows_classes:
+            asked["sample.guidance_scale"] = gr.Number(
+                cfg.sample.guidance_scale,
+                label="Guidance scale",
+                step=0.5,
+                elem_id=f"{place.mode}-guidance",
+                min_width=120,
+            )
+    return asked
+
+
+def more_options(place: Place) -> Asked:
+    """Ask what is seldom asked: eta, spacing, frames of the film."""
+    cfg = place.studio.cfg
+    with gr.Accordion("More", open=False), gr.Row():
+        return {
+            "sample.eta": gr.Number(
+                cfg.sample.eta, label="Eta of ddim", step=0.1, min_width=90
+            ),
+            "sample.spacing": gr.Dropdown(
+                [*names.SPACINGS, *names.CONTINUOUS_GRIDS],
+                value=cfg.sample.spacing,
+                label="Spacing",
+                allow_custom_value=True,
+                min_width=120,
+            ),
+            "sample.film_frames": gr.Number(
+                cfg.sample.film_frames, label="Film frames", min_width=90
+            ),
+        }
+
+
+def count(place: Place, value: int, label: str) -> gr.Number:
+    """Ask for a number of images."""
+    return gr.Number(
+        value, label=label, elem_id=f"{place.mode}-{label.lower()}", min_width=120
+    )
+
+
+def method(place: Place) -> gr.Dropdown:
+    """Ask for one of the ways of an edit."""
+    methods = build.EDIT_METHODS[place.mode]
+    return gr.Dropdown(
+        list(methods),
+        value=methods[0],
+        label="Method",
+        elem_id=f"{place.mode}-method",
+        min_width=120,
+    )
+
+
+def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
+    """Ask for a picture: uploaded, or an example of the model's data."""
+    with gr.Column(min_width=150):
+        picture = gr.Image(
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            label=f"The {name}",
+            height=190,
+            elem_id=f"{place.mode}-{name}",
+            elem_classes="picture",
+            buttons=[],
+        )
+        with gr.Row():
+            which = gr.Number(
+                number,
+                label="Example of the data",
+                show_label=False,
+                container=False,
+                min_width=60,
+                elem_id=f"{place.mode}-{name}-number",
+            )
+            take = gr.Button(
+                "Example",
+                size="sm",
+                min_width=90,
+                elem_id=f"{place.mode}-{name}-example",
+            )
+
+    def taken(number: float | None) -> str:
+        pixels = with_message(example)(number)
+        return pictures.keep_example(place.folder, pixels, int(number))
+
+    take.click(taken, which, picture, show_progress="hidden", queue=False)
+    return picture
+
+
+def buttons(place: Place, word: str) -> tuple[gr.Button, gr.Button]:
+    """Lay out the button that runs the job, and the one that stops it."""
+    with gr.Row():
+        go = gr.Button(word, variant="primary", elem_id=f"{place.mode}-go")
+        stop = gr.Button("Stop", variant="stop", elem_id=f"{place.mode}-stop")
+    return go, stop

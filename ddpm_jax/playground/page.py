@@ -1,0 +1,162 @@
+"""The page: four tabs, on the left what is asked and on the right what comes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ddpm_jax.playground import fields, painter, panel, pictures, work
+from ddpm_jax.playground.jobs import Studio, most_images
+from ddpm_jax.playground.panel import Asked, Place
+
+STYLE = """
+.gradio-container { max-width: 1180px !important; margin: auto; }
+.picture img { image-rendering: pixelated; width: 100%; height: 100%;
+  object-fit: contain; }
+.status { min-height: 44px; }
+"""
+THEME = gr.themes.Default(  # fonts that are there: none is fetched
+    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+)
+
+
+def make_page(studio: Studio, folder: Path) -> gr.Blocks:
+    """Lay out the page of a model.
+
+    Args:
+        studio: the model.
+        folder: for uploads and results.
+    """
+    info = studio.trained.info
+    shape = "x".join(map(str, info.image_shape))
+    example = work.example_reader(studio)
+    with gr.Blocks(
+        title=f"ddpm_jax: {studio.workdir}",
+        analytics_enabled=False,
+        delete_cache=(600, 3600),
+    ) as page:
+        gr.Markdown(
+            f"## {studio.workdir}\nTrained on {info.name}, {shape}; drawing with "
+            f"{studio.trained.described}."
+        )
+        with gr.Tab("Draw", elem_id="tab-draw"):
+            _draw_tab(Place(studio, folder, "sample"))
+        with gr.Tab("Image to image", elem_id="tab-image"):
+            _image_tab(Place(studio, folder, "image-to-image"), example)
+        with gr.Tab("Inpaint", elem_id="tab-inpaint"):
+            _inpaint_tab(Place(studio, folder, "inpaint"), example)
+        with gr.Tab("Interpolate", elem_id="tab-interpolate"):
+            _interpolate_tab(Place(studio, folder, "interpolate"), example)
+    return page
+
+
+def _draw_tab(place: Place) -> None:
+    cfg = place.studio.cfg
+    most = most_images(cfg)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            asked = fields.chain_options(place, "empty: all")
+            asked["sample.num_images"] = gr.Number(
+                min(20, most, cfg.sample.num_images),
+                label=f"Images, 1 to {most}",
+                elem_id="sample-images",
+            )
+            asked |= fields.more_options(place)
+            buttons = fields.buttons(place, "Draw")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    panel.connect(place, asked, buttons, shown)
+
+
+def _image_tab(place: Place, example: Any) -> None:
+    cfg = place.studio.cfg
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            asked: Asked = {"picture": fields.picture(place, "picture", example, 0)}
+            T = cfg.diffusion.num_levels
+            level = gr.Slider(
+                1,
+                T,
+                value=round(cfg.edit.strength * T),
+                step=1,
+                label=f"Noise to level t of {T}, and back",
+                elem_id=f"{place.mode}-level",
+                buttons=[],
+            )
+            asked["level"] = level
+            asked |= fields.chain_options(place, "empty: none told")
+            asked["edit.num_images"] = fields.count(
+                place, cfg.edit.num_images, "Images"
+            )
+            asked |= fields.more_options(place)
+            buttons = fields.buttons(place, "Noise and back")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    panel.connect(place, asked, buttons, shown)
+
+
+def _inpaint_tab(place: Place, example: Any) -> None:
+    cfg = place.studio.cfg
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            picture = fields.picture(place, "picture", example, 0)
+            mask = gr.HTML(
+                {},
+                html_template=painter.TEMPLATE,
+                css_template=painter.CSS,
+                js_on_load=painter.SCRIPT,
+                apply_default_css=False,
+                elem_id="inpaint-mask",
+            )
+            asked: Asked = {"picture": picture, "mask": mask}
+            with gr.Row():
+                asked["edit.method"] = fields.method(place)
+                asked["edit.num_images"] = fields.count(
+                    place, cfg.edit.num_images, "Images"
+                )
+            asked |= fields.chain_options(place, "empty: none told")
+            asked |= fields.more_options(place)
+            buttons = fields.buttons(place, "Fill")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    shape = place.studio.trained.info.image_shape
+
+    def to_canvas(path: str | None) -> dict:
+        if path is None:
+            return {}
+        with_message = panel.with_message(pictures.canvas)
+        return with_message(path, shape, padded=bool(cfg.data.pad_to))
+
+    picture.change(to_canvas, picture, mask, show_progress="hidden", queue=False)
+    panel.connect(place, asked, buttons, shown)
+
+
+def _interpolate_tab(place: Place, example: Any) -> None:
+    cfg = place.studio.cfg
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            with gr.Row():
+                asked: Asked = {
+                    name: fields.picture(place, name, example, number)
+                    for number, name in enumerate(work.PICTURES[place.mode])
+                }
+            with gr.Row():
+                asked["edit.method"] = fields.method(place)
+                asked["edit.num_points"] = fields.count(
+                    place, cfg.edit.num_points, "Points"
+                )
+            asked["edit.strength"] = gr.Slider(
+                0.01,
+                1,
+                value=cfg.edit.strength,
+                step=0.01,
+                label="Share of the chain walked",
+                elem_id=f"{place.mode}-strength",
+                buttons=[],
+            )
+            asked |= fields.chain_options(place, "empty: none told")
+            asked |= fields.more_options(place)
+            buttons = fields.buttons(place, "Interpolate")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    panel.connect(place, asked, buttons, shown)

@@ -1,0 +1,173 @@
+"""The right side of a tab: what a job shows, and how its buttons reach the device.
+
+Every button that computes queues for the one device, and the page says its place.
+"""
+
+import html
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.playground import pictures, work
+from ddpm_jax.playground.jobs import Studio
+
+# One job at a time, of whatever tab in whatever window.
+_ON_THE_DEVICE = {"concurrency_id": "device", "concurrency_limit": 1}
+_STOPPED = "**Stopped.** What was drawn so far stays in the film."
+
+Asked = dict[str, gr.components.Component]
+"""Option of the config, or name of a picture -> the component that asks for it."""
+
+
+class Place(NamedTuple):
+    """Where a tab stands: the model, its folder, the mode of main.py it is for."""
+
+    studio: Studio
+    folder: Path
+    mode: str
+
+
+class Shown(NamedTuple):
+    """What a tab shows; the first fields are those of `work.Answer`, in its order."""
+
+    sheet: gr.Image
+    status: gr.Markdown
+    slider: gr.Slider
+    watched: gr.State
+    command: gr.Code
+    view: gr.Radio
+    files: tuple[gr.DownloadButton, ...]  # in the order of `pictures.FILES`
+
+
+def lay_out(mode: str) -> Shown:
+    """Lay out the sheet, the film under it, and what can be kept."""
+    status = gr.Markdown(
+        "Nothing drawn yet.", elem_id=f"{mode}-status", elem_classes="status"
+    )
+    sheet = gr.Image(
+        format="png",
+        interactive=False,
+        show_label=False,
+        height=320,
+        elem_id=f"{mode}-sheet",
+        elem_classes="picture",
+        buttons=["download", "fullscreen"],
+    )
+    slider = gr.Slider(
+        0,
+        1,
+        value=0,
+        step=1,
+        label="Film: frame, from noise to image",
+        interactive=True,
+        elem_id=f"{mode}-film",
+        buttons=[],
+    )
+    view = gr.Radio(
+        list(pictures.VIEWS),
+        value=pictures.CHAIN,
+        show_label=False,
+        container=False,
+        elem_id=f"{mode}-view",
+    )
+    with gr.Row():
+        files = tuple(
+            gr.DownloadButton(
+                name, size="sm", min_width=90, interactive=False, elem_id=f"{mode}-{i}"
+            )
+            for i, name in enumerate(pictures.FILES)
+        )
+    with gr.Accordion(
+        "The same from the command line", open=False, elem_id=f"{mode}-same"
+    ):
+        command = gr.Code(
+            "",
+            language="shell",
+            show_label=False,
+            interactive=False,
+            wrap_lines=True,
+            elem_id=f"{mode}-command",
+        )
+    return Shown(sheet, status, slider, gr.State(None), command, view, files)
+
+
+def connect(
+    place: Place, asked: Asked, buttons: tuple[gr.Button, gr.Button], shown: Shown
+) -> None:
+    """Make the buttons run and stop the tab's job, and the slider show its film.
+
+    Args:
+        place: of the tab.
+        asked: what is given to the job.
+        buttons: the one that runs it, and the one that stops it.
+        shown: what it answers to.
+    """
+    go, stop = buttons
+    names = list(asked)
+
+    def run(*values: Any) -> Iterator[tuple]:
+        *given, view = values
+        asked = dict(zip(names, given, strict=True))
+        try:
+            for answer in work.answers(
+                place.studio, place.folder, place.mode, asked, view
+            ):
+                yield _changes(answer)
+        except UserError as error:
+            raise _message(error) from error
+
+    running = go.click(
+        run,
+        [*asked.values(), shown.view],
+        [*shown[:5], *shown.files],
+        show_progress="minimal",
+        show_progress_on=shown.status,
+        **_ON_THE_DEVICE,
+    )
+    stop.click(lambda: _STOPPED, None, shown.status, cancels=running, queue=False)
+    for change in (shown.slider.input, shown.view.input):
+        change(
+            with_message(work.seen),
+            [shown.watched, shown.slider, shown.view],
+            shown.sheet,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            queue=False,
+        )
+
+
+def _changes(answer: work.Answer) -> tuple:
+    """Translate an answer for gradio: what is to change of each component."""
+    *fields, files = answer._replace(
+        last_frame=work.KEEP
+        if answer.last_frame is work.KEEP
+        else gr.Slider(maximum=max(answer.last_frame, 1), value=answer.last_frame)
+    )
+    if files is work.KEEP:
+        downloads = [work.KEEP] * len(pictures.FILES)
+    else:
+        downloads = [
+            gr.DownloadButton(value=f, interactive=f is not None) for f in files
+        ]
+    return tuple(gr.skip() if x is work.KEEP else x for x in (*fields, *downloads))
+
+
+def with_message(function: Callable) -> Callable:
+    """Let what the user can mend appear as a message in the page."""
+
+    def shielded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            raise _message(error) from error
+
+    return shielded
+
+
+def _message(error: UserError) -> gr.Error:
+    # The text may quote what the user typed, and the page reads it as HTML.
+    text = html.escape(str(error), quote=False)
+    return gr.Error(text, title="This cannot work", print_exception=False)

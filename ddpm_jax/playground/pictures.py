@@ -1,0 +1,155 @@
+"""Pictures out and in: films as sheets and files, uploads and masks to be read."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddpm_jax import data, files, images
+from ddpm_jax.errors import UserError
+from ddpm_jax.playground.jobs import Progress
+from ddpm_jax.sampling import Film
+
+CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
+VIEWS = (CHAIN, BELIEF)
+FILES = "grid.png", "film.png", "film-x0.png", "chain.gif", "images.npz"
+
+
+def sheet(shown: np.ndarray, columns: int | None) -> np.ndarray:
+    """Lay images out as the command line does, for the page.
+
+    Args:
+        shown: uint8 [B, H, W, C].
+        columns: images that stand side by side; None for about a square.
+
+    Returns:
+        uint8 [H', W', 3], or [H', W'] if grey.
+    """
+    drawn = images.grid(shown, columns=columns)
+    return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
+
+
+def frame(film: Film, number: int, view: str, columns: int | None) -> np.ndarray:
+    """Lay one frame of a film out as a `sheet`.
+
+    Args:
+        film: of a job.
+        number: of the frame, 0 being the noise; those beyond the end are the last.
+        view: CHAIN, or BELIEF; the network has no belief about frame 0, so that of
+            frame 1 stands for it.
+        columns: images that stand side by side.
+    """
+    number = min(max(number, 0), len(film.x_t) - 1)
+    if view == BELIEF and film.x0:
+        shown = film.x0[max(number, 1) - 1]
+    else:
+        shown = film.x_t[number]
+    return sheet(shown, columns)
+
+
+def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
+    """Write what a job made, for download, by the names that the command line uses.
+
+    Args:
+        folder: where to; its files are replaced.
+        done: the last of a job.
+        film_images: rows of the film strips, at most.
+
+    Returns:
+        The paths of `FILES`.
+    """
+    x_t, x0 = (np.stack(part)[:, :film_images] for part in done.film)
+    paths = [folder / name for name in FILES]
+    images.save_png(paths[0], images.grid(done.images, columns=done.columns))
+    images.save_png(paths[1], images.film_strip(x_t))
+    images.save_png(paths[2], images.film_strip(x0))
+    sheets = [images.grid(shown, columns=done.columns) for shown in done.film.x_t]
+    images.save_gif(paths[3], np.stack(sheets), fps=8, hold_last=2.0)
+    images.save_npz(paths[4], done.images)
+    return [str(path) for path in paths]
+
+
+def keep_upload(folder: Path, path: str | None, what: str) -> str:
+    """Copy an uploaded file to a name that an option can hold.
+
+    Args:
+        folder: of the uploads.
+        path: of the file; None if there is none.
+        what: the picture is, for the message.
+
+    Returns:
+        The copy's path, which a comma in a file's name cannot split.
+
+    Raises:
+        UserError: there is no file.
+    """
+    if not path:
+        raise UserError(
+            f"{what} is missing; upload one, or take an example of the data."
+        )
+    content = Path(path).read_bytes()
+    kept = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.picture"
+    files.write(kept, lambda file: file.write(content))
+    return str(kept)
+
+
+def canvas(path: str, image_shape: tuple[int, int, int], *, padded: bool) -> dict:
+    """Prepare an uploaded picture for the painter: brought to the model's size.
+
+    Raises:
+        UserError: it is no picture.
+    """
+    pixels = data.read_picture(path, image_shape, padded=padded)
+    height, width, channels = pixels.shape
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    encoded = base64.b64encode(file.getvalue()).decode()
+    url = f"data:image/png;base64,{encoded}"
+    return {"picture": url, "height": height, "width": width, "mask": ""}
+
+
+def keep_mask(folder: Path, painted: Any, size: tuple[int, int]) -> str:
+    """Write a painted mask as the file that an edit reads, white to be filled.
+
+    Args:
+        folder: of the uploads.
+        painted: value of the painter.
+        size: (H, W) of the model's images.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: nothing is painted, or everything.
+    """
+    text = painted.get("mask", "") if isinstance(painted, Mapping) else ""
+    if not isinstance(text, str) or len(text) != size[0] * size[1] or "1" not in text:
+        raise UserError(
+            "nothing is painted; paint on the picture what is to be filled."
+        )
+    if "0" not in text:
+        raise UserError("all is painted; leave something of the picture to be kept.")
+    white = np.frombuffer(text.encode(), np.uint8).reshape(*size, 1) == ord("1")
+    pixels = white.astype(np.uint8) * 255
+    path = folder / f"mask-{hashlib.sha256(pixels.tobytes()).hexdigest()[:16]}.png"
+    images.save_png(path, pixels)
+    return str(path)
+
+
+def keep_example(folder: Path, pixels: np.ndarray, number: int) -> str:
+    """Write an example of the model's data as a file, for a picture's place.
+
+    Args:
+        folder: of the uploads.
+        pixels: uint8 [H, W, C].
+        number: of the example.
+    """
+    path = folder / f"data-{number}.png"
+    images.save_png(path, pixels)
+    return str(path)

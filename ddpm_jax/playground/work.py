@@ -1,0 +1,183 @@
+"""From a pressed button to what the page shows: jobs begun, told of, and refused.
+
+Nothing here knows of gradio. A field that is not to change is KEEP.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build
+from ddpm_jax.errors import UserError
+from ddpm_jax.playground import jobs, pictures
+from ddpm_jax.playground.choices import chosen, command_line, labels_text
+from ddpm_jax.playground.jobs import Progress, Studio
+from ddpm_jax.sampling import Film
+
+KEEP = object()  # "leave what is there", in an Answer
+PICTURES = {  # what each mode is given, by the names of its fields
+    "image-to-image": ("picture",),
+    "inpaint": ("picture",),
+    "interpolate": ("picture", "other"),
+}
+NAMED = {"picture": "the picture", "other": "the other picture"}
+_NUM_FOLDERS = 32  # of results; then the oldest is written over
+
+
+class Watched(NamedTuple):
+    """A film, and how its sheets are laid out: what a tab remembers."""
+
+    film: Film
+    columns: int | None
+
+
+class Answer(NamedTuple):
+    """What a job tells the page; any of it may be KEEP."""
+
+    sheet: Any = KEEP  # uint8 [H, W, C]
+    status: Any = KEEP  # a line
+    last_frame: Any = KEEP  # number of the newest frame
+    watched: Any = KEEP  # Watched
+    command: Any = KEEP  # a line for the shell
+    files: Any = KEEP  # a path for each of `pictures.FILES`, or None
+
+
+def answers(
+    studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any], view: str
+) -> Iterator[Answer]:
+    """Run what a tab asks for.
+
+    Args:
+        studio: the model.
+        folder: for uploads and results.
+        mode: of main.py.
+        asked: options by their names in the config; beside them "picture" and "other",
+            uploaded files, "mask", from the painter, and "level", from 1 to T, to which
+            a picture is noised.
+        view: of the film, while it grows.
+
+    Yields:
+        What the page shows, as the work goes on.
+
+    Raises:
+        UserError: saying what to change.
+    """
+    cfg, job = _begun(studio, folder, mode, asked)
+    yield Answer(
+        status="Starting. What was not asked for before is compiled first.",
+        files=[None] * len(pictures.FILES),
+        command=command_line(studio.cfg, cfg, mode, str(studio.workdir)),
+    )
+    frames = 0
+    try:
+        for now in job:
+            if now.images is not None:
+                yield _last(folder, cfg, now)
+            elif now.film.x_t and len(now.film.x_t) != frames:
+                frames = len(now.film.x_t)
+                yield _next(now, view)
+            else:
+                yield Answer(status=_status(now))
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error).splitlines()[0]
+        raise UserError(
+            f"the device gave up ({text}); draw fewer images at a time."
+        ) from error
+    finally:
+        job.close()
+
+
+def _begun(
+    studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any]
+) -> tuple[ConfigDict, Iterator[Progress]]:
+    cfg, info = studio.cfg, studio.trained.info
+    options = {name: value for name, value in asked.items() if "." in name}
+    if "sample.labels" in options:
+        options["sample.labels"] = labels_text(options["sample.labels"] or (), info)
+    if (level := asked.get("level")) is not None:
+        options["edit.strength"] = level / cfg.diffusion.num_levels
+    if mode == "sample":
+        cfg = chosen(cfg, info, options, most_images=jobs.most_images(cfg))
+        return cfg, jobs.draw(studio, cfg)
+    kept = [
+        pictures.keep_upload(folder, asked[name], NAMED[name])
+        for name in PICTURES[mode]
+    ]
+    options["edit.image"] = ",".join(kept)
+    if mode == "inpaint":
+        size = info.image_shape[:2]
+        options["edit.mask"] = pictures.keep_mask(folder, asked["mask"], size)
+    cfg = chosen(cfg, info, options)
+    return cfg, jobs.edit(studio, mode, cfg)
+
+
+def _next(now: Progress, view: str) -> Answer:
+    last = len(now.film.x_t) - 1
+    return Answer(
+        sheet=pictures.frame(now.film, last, view, now.columns),
+        status=_status(now),
+        last_frame=last,
+        watched=Watched(now.film, now.columns),
+    )
+
+
+def _last(folder: Path, cfg: ConfigDict, now: Progress) -> Answer:
+    place = _results_folder(folder)
+    return Answer(
+        sheet=pictures.sheet(now.images, now.columns),
+        status=_status(now),
+        files=pictures.write_results(place, now, cfg.sample.film_images),
+    )
+
+
+def _status(now: Progress) -> str:
+    if now.images is not None:
+        return f"**Done.** {now.num_steps} steps, {now.seconds:.1f} s."
+    walk = "" if now.num_legs == 1 else f"Walk {now.leg + 1} of {now.num_legs}. "
+    return f"{walk}Step {now.step} of {now.num_steps}, {now.seconds:.1f} s."
+
+
+def _results_folder(folder: Path) -> Path:
+    used = sorted(folder.glob("results-*"), key=lambda path: path.stat().st_mtime)
+    if len(used) < _NUM_FOLDERS:
+        return folder / f"results-{len(used)}"
+    used[0].touch()
+    return used[0]
+
+
+def seen(watched: Watched | None, number: float, view: str) -> np.ndarray | None:
+    """Show a frame of a film, as far as there is one.
+
+    Args:
+        watched: what the tab remembers.
+        number: of the frame.
+        view: of `pictures.VIEWS`.
+    """
+    if watched is None:
+        return None
+    return pictures.frame(watched.film, int(number), view, watched.columns)
+
+
+def example_reader(studio: Studio) -> Callable[[float | None], np.ndarray]:
+    """Make a function from a number to that example of the model's data.
+
+    The data are opened when it is first called, and kept.
+    """
+    opened: list[Any] = []
+
+    def read(number: float | None) -> np.ndarray:
+        if not opened:
+            opened.append(build.dataset(studio.cfg))
+        source: Sequence = opened[0].source
+        if number is None or not 0 <= number < len(source):
+            raise UserError(
+                f"example {number} is not among the model's data; use 0 to "
+                f"{len(source) - 1}."
+            )
+        return source[int(number)]["image"]
+
+    return read

@@ -1,0 +1,29 @@
+"""A studio without a workdir: the smallest network, with parameters drawn at random."""
+
+from pathlib import Path
+
+import jax
+import tiny
+
+from ddpm_jax import build
+from ddpm_jax.commands.model import Trained
+from ddpm_jax.devices import data_mesh
+from ddpm_jax.playground.jobs import open_studio
+
+
+def make_studio():
+    cfg = tiny.get_config()
+    info = build.data_info(build.dataset(cfg))
+    unet = build.model(cfg, info)
+    # The last convolution starts at zero, and a network that answers zero hides errors.
+    leaves, tree = jax.tree.flatten(build.init_params(cfg, unet, info))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    params = jax.tree.unflatten(
+        tree,
+        [
+            leaf + 0.1 * jax.random.normal(key, leaf.shape)
+            for leaf, key in zip(leaves, keys, strict=True)
+        ],
+    )
+    trained = Trained(0, {}, info, unet, params, "random parameters", data_mesh())
+    return open_studio(cfg, Path("runs/none"), trained)

@@ -1,0 +1,391 @@
+"""The page in a headless Chromium: clicked through, and looked at.
+
+`make test-playground` runs this. It is skipped, and says so, where there is no Chromium
+or selenium.
+"""
+
+import io
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+from program import ROOT, TINY
+
+from ddpm_jax.data import load
+from ddpm_jax.playground.pictures import FILES
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no chromium with chromedriver here; Debian has both as packages",
+)
+PATIENCE = 120  # seconds, for what takes a few
+ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+# Long enough a chain to be stopped, and images enough to keep it busy.
+RECIPE = ("diffusion.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
+
+
+def program(*arguments):
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=ENV, check=True)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    options = [f"--config.{option}" for option in RECIPE]
+    program("main.py", f"--config={TINY}", f"--workdir={folder}", *options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(workdir):
+    """Start the playground at a free port; yield its process and address."""
+    arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    said = process.stdout.readline()
+    address = re.match(r"(http://127\.0\.0\.1:\d+)", said)
+    assert address, f"{said}{process.stderr.read() if process.poll() else ''}"
+    yield process, address[1]
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    downloads = tmp_path_factory.mktemp("downloads")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(downloads)}
+    )
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        # It must work without a network: no name can be looked up.
+        *(
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--window-size=1240,1500",
+        ),
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = downloads
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(server, browser):
+    """A fresh page."""
+    browser.get(server[1])
+    find(browser, "#sample-go")
+    return browser
+
+
+# --- Fingers and eyes -----------------------------------------------------------------
+
+
+def until(page, condition, seconds=PATIENCE):
+    return WebDriverWait(page, seconds, poll_frequency=0.1).until(lambda _: condition())
+
+
+def find(page, selector):
+    """Wait for what is to be seen."""
+
+    def seen():
+        found = page.find_elements(By.CSS_SELECTOR, selector)
+        return next((element for element in found if element.is_displayed()), None)
+
+    return until(page, seen)
+
+
+def text(page, selector):
+    return page.execute_script(
+        "return document.querySelector(arguments[0])?.innerText || ''", selector
+    )
+
+
+def fill(page, selector, value):
+    field = find(page, f"{selector} input")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(str(value), Keys.ENTER)
+
+
+def click(page, selector):
+    page.execute_script("arguments[0].scrollIntoView()", find(page, selector))
+    find(page, selector).click()
+
+
+def wait_for(page, mode, word):
+    until(page, lambda: word in text(page, f"#{mode}-status"))
+
+
+def run(page, mode):
+    """Run a job to its end; the first of a fresh page, which is not done with any."""
+    assert "Done" not in text(page, f"#{mode}-status")
+    click(page, f"#{mode}-go")
+    wait_for(page, mode, "Done")
+
+
+def picture(page, mode):
+    """Return the pixels that are on the screen."""
+    image = find(page, f"#{mode}-sheet img")
+    until(page, lambda: page.execute_script("return arguments[0].complete", image))
+    assert page.execute_script("return arguments[0].naturalWidth", image) > 0
+    return pixels(fetch(image.get_attribute("src")))
+
+
+def fetch(url):
+    with urllib.request.urlopen(url) as answer:
+        return answer.read()
+
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def download(page, mode, name):
+    """Click a download button; return what comes."""
+    click(page, f"#{mode}-{FILES.index(name)}")
+    path = page.downloads / name
+    until(page, path.exists)  # it has another name until it is whole
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def message(page):
+    toast = until(page, lambda: text(page, ".toast-body") or None)
+    page.execute_script("document.querySelector('.toast-close').click()")
+    return toast
+
+
+# --- The tests ------------------------------------------------------------------------
+
+
+def test_the_image_is_that_of_the_command_line(page, workdir):
+    fill(page, "#sample-labels", "7")
+    fill(page, "#sample-labels", "none")
+    fill(page, "#sample-sampler", "unipc")
+    fill(page, "#sample-steps", 12)
+    fill(page, "#sample-seed", 5)
+    fill(page, "#sample-images", 6)
+    run(page, "sample")
+    click(page, "#sample-same button")
+    line = find(page, "#sample-command .cm-content").text
+    python, *words = shlex.split(line)
+    assert python == "python" and "--config.sample.labels=7,none" in words
+    program(*words)
+    folder = max((workdir / "samples").iterdir(), key=lambda path: path.stat().st_mtime)
+    drawn = np.asarray(Image.open(folder / "grid.png"))
+    np.testing.assert_array_equal(pixels(download(page, "sample", "grid.png")), drawn)
+    shown = picture(page, "sample")
+    np.testing.assert_array_equal(shown[..., 0] if shown.ndim == 3 else shown, drawn)
+    film = pixels(download(page, "sample", "film.png"))
+    np.testing.assert_array_equal(film, np.asarray(Image.open(folder / "film.png")))
+    with Image.open(io.BytesIO(download(page, "sample", "chain.gif"))) as gif:
+        assert gif.format == "GIF" and gif.n_frames == 4
+    # All that was asked for came from this machine.
+    asked = [
+        url
+        for entry in page.get_log("performance")
+        if "requestWillBeSent" in entry["message"]
+        for url in re.findall(r'"url":"(https?://[^/"]*)', entry["message"])
+    ]
+    assert asked and all(url.startswith("http://127.0.0.1:") for url in asked)
+
+
+def test_the_film_can_be_drawn_through(page):
+    fill(page, "#sample-images", 4)
+    run(page, "sample")
+    last = picture(page, "sample")
+    source = find(page, "#sample-sheet img").get_attribute("src")
+    find(page, "#sample-film input[type=range]").send_keys(Keys.HOME)
+    until(
+        page,
+        lambda: find(page, "#sample-sheet img").get_attribute("src") != source,
+    )
+    noise = picture(page, "sample")
+    assert noise.shape == last.shape and (noise != last).any()
+    source = find(page, "#sample-sheet img").get_attribute("src")
+    click(page, "#sample-view label:nth-of-type(2)")
+    until(
+        page,
+        lambda: find(page, "#sample-sheet img").get_attribute("src") != source,
+    )
+    assert (picture(page, "sample") != noise).any()
+
+
+def test_wrong_input_is_told_in_the_page_and_the_server_lives_on(page):
+    fill(page, "#sample-steps", 5000)
+    click(page, "#sample-go")
+    assert "num_steps=5000 is not in 1..T; use 1 to 1000" in message(page)
+    fill(page, "#sample-steps", 3)
+    fill(page, "#sample-images", 2)
+    run(page, "sample")
+
+
+def long_job(page):
+    """Ask for much, and wait until it is under way."""
+    fill(page, "#sample-sampler", "heun")
+    fill(page, "#sample-steps", 1000)
+    fill(page, "#sample-images", 64)
+    click(page, "#sample-go")
+    wait_for(page, "sample", "of 1000")
+
+
+def steps_made(page):
+    found = re.search(r"Step (\d+) of 1000", text(page, "#sample-status"))
+    return int(found[1]) if found else 0
+
+
+def test_frames_arrive_one_by_one_and_a_stopped_job_stops(page):
+    long_job(page)
+    until(page, lambda: steps_made(page) > 0)
+    find(page, "#sample-sheet img")
+    click(page, "#sample-stop")
+    wait_for(page, "sample", "Stopped")
+    # The device is free: a short job does not wait for a thousand steps.
+    fill(page, "#sample-sampler", "ddim")
+    fill(page, "#sample-steps", 3)
+    run(page, "sample")
+
+
+def test_the_second_window_is_told_its_place_in_the_queue(page, server):
+    long_job(page)
+    first = page.current_window_handle
+    page.switch_to.new_window("tab")
+    try:
+        page.get(server[1])
+        find(page, "#sample-go")
+        fill(page, "#sample-steps", 3)
+        fill(page, "#sample-images", 2)
+        click(page, "#sample-go")
+        wait_for(page, "sample", "queue: 1/1")
+        second = page.current_window_handle
+        page.switch_to.window(first)
+        click(page, "#sample-stop")
+        wait_for(page, "sample", "Stopped")
+        page.switch_to.window(second)
+        wait_for(page, "sample", "Done")
+    finally:
+        page.close()
+        page.switch_to.window(first)
+
+
+def test_an_uploaded_picture_is_noised_and_brought_back(page, tmp_path):
+    digit = load("digits", split="train").source[3]["image"][..., 0]
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    click(page, "#tab-image-button")
+    find(page, "#image-to-image-go")
+    upload = page.find_element(
+        By.CSS_SELECTOR, "#image-to-image-picture input[type=file]"
+    )
+    upload.send_keys(str(tmp_path / "digit.png"))
+    find(page, "#image-to-image-picture img")
+    fill(page, "#image-to-image-level", 50)
+    fill(page, "#image-to-image-images", 2)
+    run(page, "image-to-image")
+    content = io.BytesIO(download(page, "image-to-image", "images.npz"))
+    with np.load(content) as stored:
+        made = stored["arr_0"]
+    assert made.shape == (2, 8, 8, 1)
+    near = np.abs(made[..., 0].astype(int) - digit).mean()
+    assert near < np.abs(made[..., 0].astype(int) - (255 - digit.astype(int))).mean()
+
+
+def test_what_is_painted_is_filled_and_the_rest_kept(page):
+    click(page, "#tab-inpaint-button")
+    click(page, "#inpaint-go")
+    assert "the picture is missing" in message(page)
+    click(page, "#inpaint-picture-example")
+    find(page, "#inpaint-picture img")
+    until(page, lambda: "Paint what" in text(page, "#inpaint-mask"))
+    click(page, "#inpaint-go")
+    assert "nothing is painted" in message(page)
+    canvas = find(page, "#inpaint-mask canvas")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    cell = canvas.size["width"] / 8
+    stroke = webdriver.ActionChains(page)
+    # Brush 2 covers the four pixels around a corner: columns 1 to 6 of rows 2 and 3.
+    stroke.move_to_element_with_offset(canvas, round(-2 * cell), round(-cell))
+    stroke.click_and_hold()
+    for column in range(-1, 3):
+        stroke.move_to_element_with_offset(canvas, round(column * cell), round(-cell))
+    stroke.release().perform()
+    fill(page, "#inpaint-images", 2)
+    run(page, "inpaint")
+    digit = load("digits", split="train").source[0]["image"][..., 0]
+    with np.load(io.BytesIO(download(page, "inpaint", "images.npz"))) as stored:
+        made = stored["arr_0"][..., 0]
+    changed = (made != digit).any(axis=0)
+    assert changed.any()
+    filled = np.zeros((8, 8), bool)
+    filled[2:4, 1:7] = True
+    assert not changed[~filled].any()
+
+
+def test_a_walk_between_two_pictures_starts_and_ends_at_them(page):
+    click(page, "#tab-interpolate-button")
+    for name in ("picture", "other"):
+        click(page, f"#interpolate-{name}-example")
+        find(page, f"#interpolate-{name} img")
+    fill(page, "#interpolate-points", 4)
+    run(page, "interpolate")
+    assert "Done" in text(page, "#interpolate-status")
+    with np.load(io.BytesIO(download(page, "interpolate", "images.npz"))) as stored:
+        made = stored["arr_0"][..., 0].astype(int)
+    source = load("digits", split="train").source
+    first, last = (source[i]["image"][..., 0].astype(int) for i in (0, 1))
+    assert len(made) == 4
+    assert np.abs(made[0] - first).mean() < np.abs(made[0] - last).mean()
+    assert np.abs(made[-1] - last).mean() < np.abs(made[-1] - first).mean()
+
+
+def test_a_port_that_is_taken_is_refused_in_one_line(server, workdir):
+    port = server[1].rpartition(":")[2]
+    started = subprocess.run(
+        [
+            *(sys.executable, "-m", "ddpm_jax.playground"),
+            *(f"--workdir={workdir}", f"--port={port}"),
+        ],
+        cwd=ROOT,
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert started.returncode == 2
+    assert f"port {port} cannot be used" in started.stderr
+    assert started.stderr.count("\n") == 1
+
+
+def test_ctrl_c_ends_it_without_a_word(server):
+    """Last, for the server is gone then."""
+    process, _ = server
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "Traceback" not in out + err
