@@ -19,9 +19,9 @@
 # 9. Guidance
 
 # %% tags=["parameters"]
-NUM_STEPS = 700  # of training
+NUM_STEPS = 500  # of training
 BATCH_SIZE = 128
-SAMPLES = 200  # digits that are drawn to judge a sampler
+SAMPLES = 100  # digits that are drawn to judge a sampler
 LONG_CHAIN = 1000  # steps of the longest reverse chain that is drawn
 
 # %%
@@ -401,10 +401,10 @@ weight = losses.bound_weight(noised.t, noised.s, sigma2)
 np.testing.assert_allclose(by_means, by_noise, rtol=2e-3)  # (a) = (b), in float32
 np.testing.assert_allclose(by_noise, weight * simple, rtol=1e-5)  # (b) = w (c)
 
-print("step t    (a)        (b)        w         (c)")
+print("step t", *(f"{name:>9}" for name in ("(a)", "(b)", "w", "(c)")))
 for i in np.argsort(noised.index)[:: len(labels) // 6]:
     row = by_means[i], by_noise[i], weight[i], simple[i]
-    print(f"{noised.index[i] + 1:6d}", *(f"{float(value):10.2e}" for value in row))
+    print(f"{noised.index[i] + 1:6d}", *(f"{float(value):9.2e}" for value in row))
 
 # %%
 every, before = linear.at(jnp.arange(T)), linear.at(jnp.arange(T) - 1)
@@ -581,7 +581,7 @@ axes[0].set(title="Loss", ylabel=r"$\|\epsilon-\epsilon_\theta\|^2$ per pixel")
 for values, name, shade in zip(by_quartile.T, names, shades, strict=True):
     axes[1].plot(steps, values, color=shade, label=name)
 axes[1].set(title="Loss by quarter of t", yscale="log")
-axes[1].legend()
+axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
 for axis in axes:
     axis.set_xlabel("training step")
 plt.show()
@@ -703,37 +703,47 @@ assert accuracy > 0.97
 
 wanted = jnp.arange(SAMPLES) % 10
 keys = generate.image_keys(jax.random.key(10), jnp.arange(SAMPLES))
-counts = [n for n in (2, 3, 5, 10, 25, 100, 250) if n <= LONG_CHAIN]
-share, sheets = {}, {}
+counts = [n for n in (2, 3, 5, 10, 25, 100) if n <= LONG_CHAIN]
+drawn = {}  # by N and eta
 for num_steps in counts:
     levels = grids.grid(cosine, num_steps)
     for eta in (1.0, 0.0):
-        drawn, _ = draw(state.ema_params, keys, wanted, levels, eta)
-        drawn = images.to_uint8(drawn)
-        share[num_steps, eta] = judge.score(flat(drawn), np.asarray(wanted))
-        sheets[num_steps, eta] = drawn[:10]
+        x, _ = draw(state.ema_params, keys, wanted, levels, eta)
+        drawn[num_steps, eta] = np.asarray(images.to_uint8(x))
+share = {which: judge.score(flat(x), np.asarray(wanted)) for which, x in drawn.items()}
+print(f"Of the drawn ones, {min(share.values()):.0%} or more, whatever N and eta.")
 
 # %%
 for eta, name in ((1.0, "Algorithm 2 ($\\eta = 1$)"), (0.0, "DDIM ($\\eta = 0$)")):
-    films = jnp.stack([sheets[n, eta] for n in counts], axis=1)  # [10, counts, ...]
+    films = np.stack([drawn[n, eta][:10] for n in counts], axis=1)  # [10, counts, ...]
     rows = [f"N = {n}" for n in counts]
     show_films(films, range(10), rows, f"{name}, N of {T} steps", "class asked for")
 
+# %% [markdown]
+# Told the class, and with 8 × 8 pixels, even two steps draw the right digit, if a
+# blurred one. The samplers differ in another way: with DDIM the noise $x_T$ alone
+# decides the picture. So more steps cannot give *another* picture, only the same one
+# more exactly, and one can measure how far $N$ steps are from many.
+
+# %%
+longest = counts[-1]
 _, axes = plt.subplots(figsize=(6, 3))
+off = {}
 for eta, name, colour in ((1.0, "Algorithm 2", ORANGE), (0.0, "DDIM", BLUE)):
-    values = [100 * share[n, eta] for n in counts]
-    axes.semilogx(counts, values, "o-", color=colour, label=name)
-axes.axhline(100 * accuracy, color=GREY, linestyle="--", label="real test digits")
-axes.set(title=f"{SAMPLES} digits each", xlabel="steps N", ylabel="% read as asked for")
-axes.set_xticks(counts, counts)
+    last = drawn[longest, eta].astype(float)
+    off[eta] = [np.sqrt(np.mean((drawn[n, eta] - last) ** 2)) for n in counts[:-1]]
+    axes.loglog(counts[:-1], off[eta], "o-", color=colour, label=name)
+axes.set(title=f"From the same noise: distance to the picture of {longest} steps")
+axes.set(xlabel="steps N", ylabel="RMS, of 0..255")
+axes.set_xticks(counts[:-1], counts[:-1])
 axes.minorticks_off()
-axes.legend(loc="lower right")
+axes.set_yticks([5, 10, 20, 50], [5, 10, 20, 50])
+axes.legend()
 plt.show()
 
 # %% [markdown]
-# Both come to the same in the end, DDIM much sooner. A step is an approximation: it
-# acts as if the guess $\hat x_0$ were final. Without fresh noise the error of a step is
-# smooth and its successor can still work on it.
+# DDIM follows a curve, and its error falls with the length of its steps. Algorithm 2
+# draws fresh noise at every step, and with another $N$ another digit.
 #
 # **Exercise.** `ddpm_jax.diffusion.multistep.dpmpp_2m()` and
 # `ddpm_jax.diffusion.karras.heun()` are samplers too. Put them in the place of
@@ -773,7 +783,7 @@ def draw_guided(params, keys, labels, levels, scale):
 
 
 # %%
-levels = grids.grid(cosine, min(50, LONG_CHAIN))
+levels = grids.grid(cosine, min(25, LONG_CHAIN))
 scales = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 guided = [
     images.to_uint8(draw_guided(state.ema_params, keys, wanted, levels, scale))
@@ -781,8 +791,8 @@ guided = [
 ]
 # Scale 1 is the plain conditional model.
 plain, _ = draw(state.ema_params, keys, wanted, levels, 0.0)
-off = np.abs(images.to_uint8(plain).astype(int) - guided[2].astype(int))
-assert off.max() <= 2  # of 255
+apart = np.abs(images.to_uint8(plain).astype(int) - guided[2].astype(int))
+assert apart.max() <= 2  # of 255
 
 
 # %%
@@ -806,25 +816,27 @@ axes[0].set(title="They fit their labels ...", ylabel="% read as asked for")
 axes[1].plot(scales, varied, "o-", color=ORANGE)
 real_variety = variety(real, real_labels)
 axes[1].axhline(real_variety, color=GREY, linestyle="--", label="real test digits")
-axes[1].set(title="... and grow alike", ylabel="variety in a class (0..255)")
+axes[1].set(title="... and grow alike", ylabel="variety (0..255)")
 for axis in axes:
     axis.set_xlabel("guidance w")
     axis.legend()
 plt.show()
 
 # %% [markdown]
-# Guidance sharpens the class and pays with variety: at large $w$ every 3 is the most
-# typical 3. At $w = 0$ the label is not heard, and only about one digit in ten is the
-# one asked for.
+# Guidance sharpens the class and pays with variety: with $w = 4$ a 3 is a typical 3. At
+# $w = 0$ the label is not heard, and only about one digit in ten is the one asked for.
+#
+# These are the claims of the last three sections, for a network that has been trained:
 
 # %%
 trained = NUM_STEPS >= 500  # a rehearsal with fewer steps has learned nothing yet
 if trained:
-    assert read[0] < 35  # chance is 10%
-    assert read[2] > 90 and read[3] > 90
-    assert varied[-1] < 0.8 * varied[2]
-    assert share[10, 0.0] > share[10, 1.0] - 0.05  # DDIM needs no more steps
-    assert share[max(counts), 1.0] > 0.9
+    assert min(share.values()) > 0.8  # any sampler, any number of steps
+    assert off[0.0][-1] < off[0.0][0] / 3  # DDIM comes closer with more steps
+    assert off[0.0][-1] < off[1.0][-1] / 3  # and Algorithm 2 does not
+    assert read[0] < 35  # w = 0: chance is 10%
+    assert read[2] > 90 and read[3] > 90  # w = 1 and w = 2
+    assert varied[4] < 0.9 * varied[2]  # w = 4 against w = 1
 
 # %% [markdown]
 # **Question.** What does the unconditional half of the pass cost, and when could it be
