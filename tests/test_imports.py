@@ -12,7 +12,8 @@ PACKAGE = Path(ddpm_jax.__file__).parent
 MODULES = [
     ".".join(["ddpm_jax", *path.relative_to(PACKAGE).with_suffix("").parts])
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__main__.py"
+    # The playground is for those who have installed gradio.
+    if path.name != "__main__.py" and "playground" not in path.parts
 ]
 NEVER = {"torch", "tensorflow", "keras", "sklearn", "wandb", "gradio", "diffusers"} | {
     "tensorboardX",

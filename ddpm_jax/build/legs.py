@@ -64,7 +64,7 @@ def condition(given: Given) -> Cond:
 
 
 def unchanged(x: jax.Array) -> jax.Array:
-    """Return x: most chains end in their result."""
+    """Return x [B, ...]: most chains end in their result."""
     return x
 
 

@@ -32,7 +32,7 @@ class Chain(NamedTuple):
     clip: bool  # whether `config.sample` asks for it
 
     def noise(self, image: jax.Array) -> jax.Array:
-        """Draw x_T for images like these."""
+        """Draw x_T for images [B, H, W, C] like these, of the same shape."""
         return initial_noise(self.keys, image.shape[1:])
 
     def first_level(self) -> Level:
@@ -47,7 +47,7 @@ class Chain(NamedTuple):
         sampler: Sampler | None = None,
         denoise: Denoiser | None = None,
     ) -> Walk:
-        """Start at x_init, with the sampler and denoiser of the config or others."""
+        """Start at x_init [B, H, W, C], with the sampler of the config or another."""
         return Walk(
             x_init,
             sampler or self.sampler,

@@ -138,7 +138,7 @@ def lay_out(
         mode: of the program.
         cfg: its `edit` and `sample.labels` are used.
         info: of the model's data.
-        pictures: from `read_pictures`.
+        pictures: from `read_pictures`, uint8 [N, H, W, C].
 
     Returns:
         The rows, the number of the noise of each, and how many stand side by side.

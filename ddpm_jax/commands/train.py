@@ -65,8 +65,8 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     source = build.dataset(cfg)
     info = build.data_info(source)
     build.check(cfg, info)
-    mesh = build.mesh(cfg)
     build.check_batch(cfg)
+    mesh = build.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
     _check_workdir(cfg, workdir)
     newest = store.latest_step(workdir)
@@ -84,7 +84,6 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         max_mb_on_device=cfg.data.on_device_mb,
     )
     _write_config(cfg, workdir)
-    run = plan(cfg, info, workdir, mesh)
     project = cfg.training.wandb if jax.process_index() == 0 else None
     with (
         open_tracker(project, workdir, config.to_json(cfg)) as tracker,
@@ -95,6 +94,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         ) as checkpoints,
         hosts.as_one(),
     ):
+        run = plan(cfg, info, workdir, mesh)
         state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
         if source.listing is not None:

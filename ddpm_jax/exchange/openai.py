@@ -42,7 +42,7 @@ def read(
     """Read a state dict.
 
     Args:
-        tensors: by name.
+        tensors: by name; kernels are [out, in, ...].
         name: what to call it.
         given: the user's options, by "section.name".
 

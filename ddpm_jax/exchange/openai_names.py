@@ -98,7 +98,7 @@ def unpacked(
 
     Args:
         name: of the checkpoint, for messages.
-        tensors: by name.
+        tensors: by name; a packed one is [3C, C, 1] or [3C].
         given: the user's options: how many heads, and the order of packing.
 
     Raises:

@@ -39,7 +39,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write tensors by name; see `files.write`.
+    """Write tensors [...], of any shapes, by name; see `files.write`.
 
     The header says "pt" of the format, as PyTorch programs ask for that word.
     """

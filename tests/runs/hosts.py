@@ -34,11 +34,11 @@ def note_what_is_read(path):
     gather, batches = pipeline.gather, data.batches
 
     def batches_noted(dataset, *args, **options):
-        def noted(source, indices):
+        def noted(source, indices, **options):
             if len(source) == len(dataset):
                 with open(path, "a") as file:
                     file.write(json.dumps([int(i) for i in indices]) + "\n")
-            return gather(source, indices)
+            return gather(source, indices, **options)
 
         pipeline.gather = noted
         return batches(dataset, *args, **options)

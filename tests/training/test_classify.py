@@ -114,7 +114,9 @@ objective = make_classify_objective(sides, label_smoothing=0.1, max_shift=2, fli
 optimizer = optax.adamw(0.1)
 found = []
 for count in (1, 2):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",))
+    mesh = jax.sharding.Mesh(
+        np.array(jax.devices()[:count])[:, None], ("data", "fsdp")
+    )
     step = make_train_step(objective, optimizer, ema_target=0.9, mesh=mesh)
     state = init_state(np.float32(1), optimizer)
     for _ in range(3):
