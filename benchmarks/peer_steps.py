@@ -83,7 +83,7 @@ def make_train_step(
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).to(device())
     pixels = pixels.contiguous(memory_format=layout_of(variant))
     labels = None
-    if "label" in batch:
+    if cfg.model.class_conditional:
         labels = torch.from_numpy(batch["label"]).long().to(device())
 
     def step() -> None:

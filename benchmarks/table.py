@@ -221,6 +221,26 @@ def _precision(record: Record) -> list[dict[str, str]]:
     ]
 
 
+def _convolution(record: Record) -> list[dict[str, str]]:
+    it = record["results"]
+    ways = [f"{way} {what}" for what in ("forward", "all") for way in _WAYS]
+    titles = {"all": "with gradients"}
+    return [
+        {
+            "map": f"{it['batch_size']} x {one['side']}x{one['side']}",
+            "channels": f"{one['channels']} to {one['features']}",
+            **{
+                f"{_WAYS[way]}, {titles.get(what, what)}": f"{one[name] / 1e9:.0f}"
+                for name in ways
+                for way, what in [name.split()]
+            },
+        }
+        for one in it["rows"]
+    ]
+
+
+_WAYS = {"library": "ddpm_jax", "xla": "XLA", "torch": "PyTorch"}
+
 _TABLES: dict[str, Callable[[Record], list[dict[str, str]]]] = {
     "train": _train,
     "sample": _sample,
@@ -228,6 +248,7 @@ _TABLES: dict[str, Callable[[Record], list[dict[str, str]]]] = {
     "evaluate": _evaluate,
     "peers": _peers,
     "precision": _precision,
+    "convolution": _convolution,
 }
 
 
