@@ -39,6 +39,7 @@ from IPython.display import Image, display
 ON_COLAB = "google.colab" in sys.modules
 
 
+# %%
 def follow(program):
     """Print a program's lines as they come, until it ends."""
     try:
