@@ -394,7 +394,7 @@ def override(
                 f"--config.{name} is a section; set one of {', '.join(sorted(node))}."
             )
     values = flags.FlagValues()
-    line = ["main.py", *arguments]
+    line = ["main.py", *_last_of_each(arguments)]
     config_flags.DEFINE_config_dict("config", cfg, flag_values=values, sys_argv=line)
     try:
         rest = values(line)[1:]
@@ -403,6 +403,21 @@ def override(
         raise UserError(f"{text.removesuffix('.')}; correct that option.") from error
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; see --help.")
+
+
+def _last_of_each(arguments: list[str]) -> list[str]:
+    """Keep the last value given to each option.
+
+    ml_collections would join two values of a tuple into one longer tuple.
+    """
+    given: dict[str, list[str]] = {}
+    name = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument.partition("=")[0]
+            given[name] = []
+        given.setdefault(name, []).append(argument)
+    return [word for words in given.values() for word in words]
 
 
 def _names(arguments: list[str]) -> list[str]:

@@ -176,10 +176,23 @@ def _config(pretrained: Pretrained, given: Mapping[str, Any]) -> ConfigDict:
                     f"made for, which is {fact}; leave it out."
                 )
     config.update(cfg, pretrained.facts)
+    if not cfg.data.source:
+        _fit_later_data(cfg, pretrained.image_shape, given)
     if "training.sample_num_steps" not in given:  # at most all
         steps = min(cfg.training.sample_num_steps, cfg.diffusion.num_levels)
         cfg.training.sample_num_steps = steps
     return cfg
+
+
+def _fit_later_data(
+    cfg: ConfigDict, shape: tuple[int, int, int], given: Mapping[str, Any]
+) -> None:
+    """Bring pictures that training is given later to what the network is made for."""
+    height, width, channels = shape
+    fits = {"image_size": height if height == width else None, "channels": channels}
+    for name, value in fits.items():
+        if f"data.{name}" not in given and value is not None:
+            cfg.data[name] = value
 
 
 def _set(cfg: ConfigDict, values: Mapping[str, Any]) -> None:

@@ -26,6 +26,19 @@ def photos(root):
             _picture(rng, (*size, 3)).save(root / label / f"{i:02}.png")
 
 
+def emoji(root):
+    """Make a folder of pictures with their captions and categories in a file."""
+    rng = np.random.default_rng(2)
+    root.mkdir()
+    lines = []
+    for i in range(16):
+        _picture(rng, (64, 64, 3)).save(root / f"{i:02}.png")
+        kind = ("food", "animals")[i % 2]
+        line = {"file_name": f"{i:02}.png", "text": f"no. {i}", "category": kind}
+        lines.append(json.dumps(line) + "\n")
+    (root / "metadata.jsonl").write_text("".join(lines))
+
+
 def mask():
     """Return a picture whose lower half is white."""
     return Image.fromarray(np.repeat(np.uint8([[0], [255]]), 2, 1)).resize((32, 32), 0)

@@ -43,6 +43,12 @@ RULES = (
         "waits for other hosts; tests/runs starts two",
     ),
     Rule(rf"{MAIN}.* --from=[a-z-]+/[a-z]", "parse", "downloads a model"),
+    Rule(rf"{MAIN}.* --from=\S+\.pt( |$)", "parse", "needs a model of others"),
+    Rule(
+        r"python3? -m ddpm_jax\.playground ",
+        "help",
+        "serves until it is stopped; make test-playground starts it",
+    ),
     Rule(rf"{MAIN}( |$)", "run"),
     Rule(
         r"python3? -m benchmarks\.",
