@@ -20,6 +20,7 @@ NEVER = {"torch", "tensorflow", "keras", "sklearn", "wandb", "gradio", "diffuser
     "tensorflow_datasets",
     "huggingface_hub",
     "argcomplete",
+    "tokenizers",
 }
 # These draw plots, or start what does.
 DRAW = ("ddpm_jax.plots", "ddpm_jax.commands")

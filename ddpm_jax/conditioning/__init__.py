@@ -1,0 +1,41 @@
+"""Text that a picture is made for: from prompts to what a model is fed.
+
+    text.py             Tokens, Encoded; dropping, interpolating; what readers share
+    tokens.py           Words, Bytes: for an encoder that trains (models/text.py)
+    minilm.py           MiniLM: a sentence encoder that others trained, frozen
+    minilm_folder.py    where its files lie, and what is in them
+    encoded_file.py     what it said of texts, kept on disk
+
+Nothing here knows of diffusion, of a config or of pictures. `text` says how the two
+ways of reading are alike.
+"""
+
+from typing import Any
+
+from ddpm_jax.conditioning.minilm import MiniLM
+from ddpm_jax.conditioning.text import Encoded, Reader, Tokens
+from ddpm_jax.conditioning.tokens import Bytes, Words
+from ddpm_jax.errors import UserError
+
+_READERS: dict[str, Any] = {"words": Words, "bytes": Bytes, "minilm": MiniLM}
+
+
+def reopen(stored: dict[str, Any]) -> Reader:
+    """Make the reader that a checkpoint remembers; the inverse of `to_json`.
+
+    Args:
+        stored: plain data.
+
+    Raises:
+        UserError: it is none of ours, or the files it needs are missing or others.
+    """
+    kind = stored.get("kind")
+    if kind not in _READERS:
+        raise UserError(
+            f"the model reads text by {kind!r}, which this version does not know; it "
+            f"knows {', '.join(_READERS)}."
+        )
+    return _READERS[kind].from_json(stored)
+
+
+__all__ = ["Bytes", "Encoded", "MiniLM", "Reader", "Tokens", "Words", "reopen"]
