@@ -11,7 +11,7 @@ pictures are float32 whatever the compute `dtype`.
 
 Sources:
     Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models",
-    section 3.1 and appendix E.1; the wiring is that of their code.
+    section 3.1 and appendix G; the wiring is that of their code.
     Kingma & Welling 2014, "Auto-Encoding Variational Bayes", for the posterior.
 """
 

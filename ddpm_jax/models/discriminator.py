@@ -13,7 +13,7 @@ from step to step or to share between devices.
 Sources:
     Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial
     Networks", section 3.2.2 and appendix 6.1.2.
-    Rombach et al. 2022, appendix E.1: it trains their autoencoders.
+    Rombach et al. 2022, appendix G: it trains their autoencoders.
 """
 
 from typing import Any
