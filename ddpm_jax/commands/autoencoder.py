@@ -1,8 +1,8 @@
 """Training the KL autoencoder that a latent diffusion model works in.
 
 WORKDIR/
-    unfinished/         checkpoints, while it trains; gone when it is done
-    reconstructions.png held-out images, and below each its reconstruction
+    unfinished/          config.json and checkpoints, while it trains; then gone
+    reconstructions.png  held-out images, and below each its reconstruction
     weights.npz, autoencoder.json
 """
 
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import ddpm_jax
-from ddpm_jax import build, config, data
+from ddpm_jax import build, config, data, files
 from ddpm_jax.build import autoencode as of
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build.autoencoder import Autoencoder
@@ -32,7 +32,7 @@ from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
 from ddpm_jax.training.state import TrainState
 
-UNFINISHED = "unfinished"
+UNFINISHED, BEGUN = "unfinished", "config.json"
 # A run may be taken up again with other values of these, and stays the same run.
 _FREE = (
     *("data.data_dir", "data.cache", "data.on_device_mb"),
@@ -142,16 +142,30 @@ def _train(
         "config": config.to_json(cfg),
         "data_fingerprint": source.fingerprint,
     }
-    with store.open_checkpoints(unfinished, keep_last=1) as checkpoints:
+    if store.latest_step(unfinished) is not None:
+        before = _read_begun(unfinished / BEGUN)
+        _check_same(cfg, unfinished.parent, before, source.fingerprint)
+    files.write_json(unfinished / BEGUN, noted)
+    with store.open_checkpoints(unfinished, keep_last=2) as checkpoints:
         restored = store.restore_latest(checkpoints, state)
         if restored is not None:
-            state, _, before = restored
-            _check_same(cfg, unfinished.parent, before, source.fingerprint)
+            state = restored[0]
         _announce(source, state)
         state = _advance(cfg, info, source, state, interrupted, checkpoints, noted)
         if int(state.step) < options.num_steps:
             store.save(checkpoints, state, noted, wait=True)
     return state
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return {name: found[name] for name in ("config", "data_fingerprint")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); remove the folder {path.parent} to "
+            "begin again."
+        ) from error
 
 
 def _announce(source: data.Dataset, state: TrainState) -> None:
