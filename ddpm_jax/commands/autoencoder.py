@@ -136,8 +136,8 @@ def _train(
     interrupted: Any,
 ) -> TrainState:
     """Train to the end or a signal, from where a run before this was stopped."""
-    options, mesh = cfg.autoencoder, build.mesh(cfg)
-    state = jax.device_put(of.autoencode_state(cfg, info), replicated(mesh))
+    fresh = of.autoencode_state(cfg, info)
+    state = jax.device_put(fresh, replicated(build.mesh(cfg)))
     noted = {
         "config": config.to_json(cfg),
         "data_fingerprint": source.fingerprint,
@@ -152,8 +152,7 @@ def _train(
             state = restored[0]
         _announce(source, state)
         state = _advance(cfg, info, source, state, interrupted, checkpoints, noted)
-        if int(state.step) < options.num_steps:
-            store.save(checkpoints, state, noted, wait=True)
+        store.save(checkpoints, state, noted, wait=True)
     return state
 
 

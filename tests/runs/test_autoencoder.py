@@ -147,6 +147,19 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
     assert (run / "weights.npz").read_bytes() == (trained / "weights.npz").read_bytes()
 
 
+def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monkeypatch):
+    short = {"num_steps": "3", "discriminator_weight": "0.0"}
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_measured", fails)
+        assert train(tmp_path / "run", **short) == 130
+    monkeypatch.setattr(command.of, "autoencode_steps", lambda *_: None)  # would fail
+    assert train(tmp_path / "run", **short) == 0
+
+
 def test_a_begun_run_that_does_not_say_what_it_is_is_refused(tmp_path, capsys):
     run = tmp_path / "run" / "unfinished"
     (run / "checkpoints" / "3").mkdir(parents=True)
