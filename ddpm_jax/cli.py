@@ -48,6 +48,7 @@ _MODES = {
     "sample": "draw images",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "features": "train a small classifier, through whose eyes to evaluate",
+    "autoencoder": "train an autoencoder, for diffusion in its latents",
     "likelihood": "measure bits per dimension of a split of the data",
     "import": "make a workdir of a pretrained model, --from a folder, file or hub",
     "export": "write a model for diffusers, --to a folder",
@@ -207,6 +208,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     folder = Path(workdir) if workdir else Path("runs") / _stem(recipe or "")
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
+    from ddpm_jax.commands.autoencoder import autoencoder
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
     from ddpm_jax.commands.export_model import export_model
@@ -218,7 +220,8 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     from ddpm_jax.commands.train import train
 
     trained = (folder / "checkpoints").is_dir()  # then it carries its config
-    if recipe is None and (mode == "features" or (mode == "train" and not trained)):
+    of_recipe = {"features": features, "autoencoder": autoencoder}
+    if recipe is None and (mode in of_recipe or (mode == "train" and not trained)):
         raise UserError(
             f"--mode={mode} needs a recipe; give --config=RECIPE with "
             f"--workdir={workdir}."
@@ -226,14 +229,14 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     cfg, fixed = (trained_config(folder), {}) if recipe is None else load_recipe(recipe)
     override(cfg, overrides, fixed)
     # The same devices in every mode, whose images are then the same bytes.
-    of_run = cfg.features if mode == "features" else cfg.training
+    of_run = cfg[mode] if mode in of_recipe else cfg.training
     use_all_cores(of_run.batch_size)
     if mode == "train":
         return train(cfg, folder)
     if mode in ("look", "plan"):
         return {"look": look, "plan": plan}[mode](cfg, folder)
-    if mode == "features":
-        return features(cfg, folder)
+    if mode in of_recipe:
+        return of_recipe[mode](cfg, folder)
     if mode == "evaluate":
         return evaluate(cfg, folder)
     if mode == "likelihood":

@@ -28,6 +28,7 @@ def default() -> ConfigDict:
     config.likelihood = _likelihood()
     config.evaluate = _evaluate()
     config.features = _features()
+    config.autoencoder = _autoencoder()
     config.exchange = _exchange()
     return config.lock()
 
@@ -258,6 +259,38 @@ def _features() -> ConfigDict:
             "label_smoothing": 0.1,  # share of the target spread over all classes
             "max_shift": 2,  # pixels that a picture may be moved, each way
             "report_every": 100,  # steps
+        }
+    )
+
+
+def _autoencoder() -> ConfigDict:
+    return ConfigDict(
+        {
+            # what --mode=autoencoder trains: docs/latents.md
+            "latent_channels": 4,
+            "channels": 64,  # of the first level
+            "channel_multipliers": (1, 2, 4),  # one per level; all but the last halve
+            "num_res_blocks": 2,  # per level of the encoder, one more in the decoder
+            "num_groups": 32,  # of each group normalisation, the discriminator's too
+            "attention": True,  # in the middle
+            "dtype": "float32",  # of the computation: float32 or bfloat16
+            "num_steps": 50_000,
+            "batch_size": 64,  # over all devices
+            "learning_rate": 4e-4,  # after the warm-up; then it falls on a cosine
+            "warmup_steps": 500,
+            "adam_b1": 0.5,
+            "adam_b2": 0.9,
+            "ema_decay": 0.999,  # of the averaged parameters, which are those kept
+            "kl_weight": 1e-6,  # beside errors summed over an image's numbers
+            # the network whose maps are compared: a folder of --mode=features; "": none
+            "perceptual": "",
+            "perceptual_weight": 1.0,
+            "discriminator_weight": 0.5,  # beside the adaptive weight; 0: none
+            "discriminator_start": 25_000,  # steps before it is used and trained
+            "discriminator_channels": 64,  # of its first layer
+            "discriminator_layers": 2,  # how often it halves
+            "report_every": 100,  # steps
+            "checkpoint_every": 1000,  # steps, to go on from after an interruption
         }
     )
 

@@ -7,6 +7,7 @@ WORKDIR/
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,6 +118,47 @@ def classifier_features(workdir: Path) -> Features:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    return as_features(*_open(workdir))
+
+
+def classifier_maps(
+    workdir: Path, image_shape: tuple[int, ...]
+) -> Callable[[jax.Array], list[jax.Array]]:
+    """Open such a network for its maps, one a level, finest first.
+
+    Args:
+        workdir: its folder.
+        image_shape: (H, W, C) of what it will be shown.
+
+    Returns:
+        Images in [-1, 1] -> maps, each [B, h, w, c].
+
+    Raises:
+        UserError: there is none, it is damaged, or it takes images of another size.
+    """
+    net, params, about = _open(workdir)
+    if tuple(about["image_shape"]) != tuple(image_shape):
+        wanted, given = (
+            "x".join(map(str, shape)) for shape in (about["image_shape"], image_shape)
+        )
+        raise UserError(
+            f"the features network in {workdir} takes images of {wanted}, and these "
+            f"are {given}; train one on the same data."
+        )
+
+    def maps(images: jax.Array) -> list[jax.Array]:
+        _, kept = net.apply({"params": params}, images, mutable="intermediates")
+        found = kept["intermediates"]  # a tuple of one for each name
+        return [found[name][0] for name in sorted(found, key=_level)]
+
+    return maps
+
+
+def _level(name: str) -> int:
+    return int(name.removeprefix("level_"))
+
+
+def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
     try:
         about = json.loads((workdir / ABOUT).read_text())
         weights = files.read_npz(workdir / WEIGHTS)
@@ -150,7 +192,7 @@ def classifier_features(workdir: Path) -> Features:
             f"the weights in {workdir} do not fit its network; train it again with "
             "this version, in another folder."
         )
-    return as_features(net, traverse_util.unflatten_dict(weights, sep="/"), about)
+    return net, traverse_util.unflatten_dict(weights, sep="/"), about
 
 
 def _described(

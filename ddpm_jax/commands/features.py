@@ -1,7 +1,6 @@
 """Training the small classifier whose last hidden layer is used as features."""
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ddpm_jax import build, config, data, files
 from ddpm_jax.build import features as of
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
+from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import (
     check_batch_size,
@@ -29,8 +29,6 @@ from ddpm_jax.training.loop import catch_interrupts
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
 
-_HELD_OUT = 10  # every so many images of data without a test split
-
 
 def features(cfg: ConfigDict, workdir: Path) -> int:
     """Train a classifier on `config.data` and write it, with its accuracy.
@@ -41,7 +39,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = _splits(cfg)
+    source, test, held_out = with_test_split(cfg)
     info = build.data_info(source)
     of.check_features(cfg, info)
     build.mesh(cfg)
@@ -89,42 +87,6 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
     print(_spell(about, workdir))
     return 0
-
-
-def _splits(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
-    """Open the images to learn from, others to be tested on, and name the others.
-
-    Raises:
-        UserError: no images are left to be tested on.
-    """
-    source = build.dataset(cfg)
-    chosen = cfg.copy_and_resolve_references()
-    chosen.data.split = "test"
-    try:
-        test = build.dataset(chosen)
-    except data.NoSplitError:
-        return _held_out(source)
-    if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):
-        raise UserError(
-            f"config.data.split={cfg.data.split!r} holds the test images, which are to "
-            "tell how well the network reads others; use train."
-        )
-    return source, test, "test"
-
-
-def _held_out(source: data.Dataset) -> tuple[data.Dataset, data.Dataset, str]:
-    if len(source) < _HELD_OUT:
-        raise UserError(
-            f"{source.name} has {len(source)} images and no test split; every "
-            f"{_HELD_OUT}th is held out, so give {_HELD_OUT} or more."
-        )
-    places = np.arange(len(source))
-    tested = places % _HELD_OUT == _HELD_OUT - 1
-    return (
-        data.subset(source, places[~tested]),
-        data.subset(source, places[tested]),
-        f"every {_HELD_OUT}th image, held out",
-    )
 
 
 def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, files
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
+from ddpm_jax.commands.import_autoencoder import import_autoencoder
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange import (
     carry,
     diffusers,
+    diffusers_autoencoder,
     diffusers_scheduler,
     diffusers_unet,
     hub,
@@ -55,7 +57,11 @@ def import_model(
     if store.latest_step(workdir) is not None:
         raise UserError(f"{workdir} holds a model already; use another --workdir.")
     values = {name: _value(asked, name) for name in given}
-    folder, pretrained = _read(source, values)
+    place = _place(source)
+    if diffusers_autoencoder.is_autoencoder(place):
+        import_autoencoder(place, source, workdir, values)
+        return
+    folder, pretrained = _read(place, source, values)
     record = _record(folder)
     if record is None:
         cfg = _config(pretrained, values)
@@ -84,8 +90,8 @@ def _value(cfg: ConfigDict, name: str) -> Any:
 # --- Reading --------------------------------------------------------------------------
 
 
-def _read(source: str, given: Mapping[str, Any]) -> tuple[Path, Pretrained]:
-    """Find what `source` is, and read it: (the folder it lies in, the checkpoint)."""
+def _place(source: str) -> Path:
+    """Find what `source` is: a folder or a file here, fetched if it has to be."""
     place = Path(source).expanduser()
     if not place.exists():
         if not hub.is_repository(source):
@@ -95,6 +101,13 @@ def _read(source: str, given: Mapping[str, Any]) -> tuple[Path, Pretrained]:
             )
         print(f"Fetching {source} from huggingface.co.", flush=True)
         place = hub.fetch(source)
+    return place
+
+
+def _read(
+    place: Path, source: str, given: Mapping[str, Any]
+) -> tuple[Path, Pretrained]:
+    """Read a diffusion model: (the folder it lies in, the checkpoint)."""
     if place.is_dir() and diffusers.is_folder(place):
         return place, diffusers.read(place, source, given)
     path = _file_in(place) if place.is_dir() else place

@@ -102,7 +102,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
     place = folder / "unet" if (folder / "unet").is_dir() else folder
     where = place / diffusers_unet.FILE
     options, said = diffusers_unet.unet_options(
-        str(where), _json(where), given.get("data.image_size")
+        str(where), settings_in(where), given.get("data.image_size")
     )
     scheduler = _scheduler_file(folder)
     if scheduler is None:
@@ -112,7 +112,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
             "config.json, or into the folder scheduler."
         )
     facts, defaults = diffusers_scheduler.scheduler_options(
-        str(scheduler), _json(scheduler)
+        str(scheduler), settings_in(scheduler)
     )
     channels, outputs = said["in_channels"], said["out_channels"]
     learned = facts["diffusion"]["variance"] == "learned"
@@ -137,7 +137,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
         facts={"model": options, **facts},
         defaults=defaults
         | {"sample": defaults["sample"] | sizes_of_run(height, width)["sample"]},
-        tensors=_tensors(place),
+        tensors=tensors_in(place),
         name_of=name_of(len(options["channel_multipliers"])),
         flips_time=said["flip_sin_to_cos"],
     )
@@ -151,7 +151,12 @@ def _scheduler_file(folder: File) -> File | None:
     return None
 
 
-def _json(path: File) -> dict[str, Any]:
+def settings_in(path: File) -> dict[str, Any]:
+    """Read a file of settings by name.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -161,7 +166,12 @@ def _json(path: File) -> dict[str, Any]:
     return found
 
 
-def _tensors(place: File) -> dict[str, np.ndarray]:
+def tensors_in(place: File) -> dict[str, np.ndarray]:
+    """Read the weights of a folder, by their names of today.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
     if (place / WEIGHTS).is_file():
         found = read_safetensors(place / WEIGHTS)
     elif (place / PICKLED_WEIGHTS).is_file():

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange.diffusers import PICKLED_WEIGHTS, WEIGHTS
+from ddpm_jax.exchange.diffusers_autoencoder import is_autoencoder
 from ddpm_jax.exchange.diffusers_scheduler import FILE as SCHEDULER
 from ddpm_jax.exchange.diffusers_unet import FILE as UNET
 
@@ -74,10 +75,13 @@ def _fetch(hub: ModuleType, repository: str) -> Path:
                 continue
         raise UserError(
             f"{repository} has no {' or '.join(names)}; give a repository with a "
-            "diffusers UNet2DModel."
+            "diffusers UNet2DModel or AutoencoderKL."
         )
 
     settings = get(UNET, f"unet/{UNET}")
+    if is_autoencoder(settings.parent):
+        get(WEIGHTS, PICKLED_WEIGHTS)
+        return settings.parent
     part = "unet/" if settings.parent.name == "unet" else ""
     places = [SCHEDULER, f"scheduler/{SCHEDULER}"]
     get(*(places[::-1] if part else places))

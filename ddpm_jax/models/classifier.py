@@ -7,6 +7,9 @@ features are taken before the nonlinearity: a swish would fold what is negative 
 zero, and a Frechet distance takes features for Gaussian. Group normalisation, as in the
 U-Net, so that an image's features do not depend on what else is in its batch.
 
+Asked with `mutable="intermediates"`, it also gives the map of each level, by which a
+perceptual distance compares pictures.
+
 Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", the order of
     normalisation, nonlinearity and convolution.
 """
@@ -46,6 +49,7 @@ class Classifier(nn.Module):
                 h = Conv3x3(width, stride=2, name=f"level_{level}_downsample")(_even(h))
             for i in range(self.num_res_blocks):
                 h = self._block(f"level_{level}_block_{i}", width, h)
+            self.sow("intermediates", f"level_{level}", h)
         h = nn.swish(GroupNorm(self.num_groups, name="norm_out")(h)).mean((1, 2))
         features = nn.Dense(
             self.num_features, kernel_init=default_init, name="features"

@@ -39,6 +39,16 @@ ALWAYS = {
     "features.num_steps": "2",
     "features.batch_size": "8",
     "features.warmup_steps": "1",
+    "autoencoder.channels": "4",
+    "autoencoder.num_groups": "4",
+    "autoencoder.channel_multipliers": "(1,1)",
+    "autoencoder.num_res_blocks": "1",
+    "autoencoder.num_steps": "2",
+    "autoencoder.batch_size": "8",
+    "autoencoder.warmup_steps": "1",
+    "autoencoder.discriminator_start": "1",
+    "autoencoder.discriminator_channels": "4",
+    "autoencoder.discriminator_layers": "1",
 }
 # Changed only where the command sets them, which it then still does.
 WHERE_SET = {

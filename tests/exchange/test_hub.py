@@ -66,6 +66,13 @@ def test_it_is_asked_for_exactly_the_files_needed(
     assert given == wanted
 
 
+def test_an_autoencoder_has_no_scheduler(monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    given = serve(monkeypatch, tmp_path, ["config.json", PICKLED, "README.md"])
+    assert hub.fetch("google/ddpm-celebahq-256") == tmp_path
+    assert given == ["config.json", PICKLED]
+
+
 def test_a_repository_without_a_model(monkeypatch, tmp_path):
     serve(monkeypatch, tmp_path, ROOT_LAYOUT)
     with pytest.raises(UserError, match=r"has no diffusion_pytorch_model.safetensors"):

@@ -10,7 +10,7 @@ import pytest
 from program import TINY
 
 from ddpm_jax import build
-from ddpm_jax.build import features
+from ddpm_jax.build import autoencode, features
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.log import read_metrics
@@ -32,6 +32,13 @@ FEATURES = {
     "cifar_features": (CIFAR, 140_362),
     "digits_features": (DIGITS, 116_490),
     "mnist_features": (MNIST, 130_474),
+}
+
+
+# Autoencoders, and their discriminators.
+AUTOENCODERS = {
+    "cifar_autoencoder": (CIFAR, 13_859_495, 663_745),
+    "mnist_autoencoder": (MNIST, 241_749, 42_545),
 }
 
 
@@ -62,6 +69,21 @@ def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
+    info, count, judge = AUTOENCODERS[name]
+    cfg = load(f"configs/{name}.py")
+    autoencode.check_autoencode(cfg, info)
+    state = jax.eval_shape(lambda: autoencode.autoencode_state(cfg, info))
+    found = {
+        part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        for part, params in state.params.items()
+    }
+    assert found == {"autoencoder": count, "discriminator": judge}
+    net = autoencode.autoencoder_network(cfg, info)
+    assert (info.image_shape[0] // net.factor, net.latent_channels) == (8, 4)
 
 
 def recipe(*arguments):
@@ -124,7 +146,7 @@ def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
 
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    assert there == set(RECIPES | FEATURES) | {"folder"}
+    assert there == set(RECIPES | FEATURES | AUTOENCODERS) | {"folder"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,214 @@
+"""The training of an autoencoder, from `config.autoencoder`."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.features import classifier_maps
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.autoencoder import (
+    KLAutoencoder,
+    check_autoencoder,
+    sample_posterior,
+)
+from ddpm_jax.models.discriminator import PatchDiscriminator, check_discriminator
+from ddpm_jax.training.autoencode import (
+    Networks,
+    Weights,
+    init_autoencode_state,
+    make_autoencode_step,
+)
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import TrainStep, make_optimizer, warmup_schedule
+
+_INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def autoencoder_network(config: ConfigDict, info: DataInfo) -> KLAutoencoder:
+    """Build the network of `config.autoencoder`."""
+    options = config.autoencoder
+    return KLAutoencoder(
+        image_channels=info.image_shape[-1],
+        latent_channels=options.latent_channels,
+        channels=options.channels,
+        channel_multipliers=tuple(options.channel_multipliers),
+        num_res_blocks=options.num_res_blocks,
+        num_groups=options.num_groups,
+        attention=options.attention,
+        dtype=_DTYPES[options.dtype],
+    )
+
+
+def discriminator_network(config: ConfigDict) -> PatchDiscriminator:
+    """Build the discriminator of `config.autoencoder`."""
+    options = config.autoencoder
+    return PatchDiscriminator(
+        channels=options.discriminator_channels,
+        num_layers=options.discriminator_layers,
+        num_groups=options.num_groups,
+        dtype=_DTYPES[options.dtype],
+    )
+
+
+def is_adversarial(config: ConfigDict) -> bool:
+    """Say whether a discriminator takes part at some step of the run."""
+    options = config.autoencoder
+    starts = options.discriminator_start < options.num_steps
+    return bool(options.discriminator_weight > 0 and starts)
+
+
+def autoencode_optimizers(
+    config: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Build Adam with a warm-up and a cosine decay, for network and discriminator.
+
+    The discriminator's begin when it does. Gradients are not clipped: the losses are
+    sums, whose size is nothing to Adam.
+    """
+    options = config.autoencoder
+
+    def adam(num_steps: int) -> optax.GradientTransformation:
+        rate = warmup_schedule(options.learning_rate, options.warmup_steps, num_steps)
+        return make_optimizer(
+            rate, b1=options.adam_b1, b2=options.adam_b2, max_grad_norm=None
+        )
+
+    later = max(options.num_steps - options.discriminator_start, 1)
+    return adam(options.num_steps), adam(later)
+
+
+def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
+    """Draw the initial parameters, and start a run with them."""
+    root = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    keys = jax.random.split(root)
+    images = jnp.zeros((1, *info.image_shape))
+    net, discriminator = autoencoder_network(config, info), ()
+    params = jax.jit(net.init)(keys[0], images)["params"]
+    if is_adversarial(config):
+        init = discriminator_network(config).init
+        discriminator = jax.jit(init)(keys[1], images)["params"]
+    return init_autoencode_state(params, discriminator, autoencode_optimizers(config))
+
+
+def autoencode_key(config: ConfigDict) -> jax.Array:
+    """Return the key of flips and latents."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+
+
+def autoencode_steps(
+    config: ConfigDict, info: DataInfo, mesh: Mesh
+) -> Callable[[int], TrainStep]:
+    """Build the training step of every step, counted from 0: there are two kinds.
+
+    Raises:
+        UserError: the network of `perceptual` cannot be opened, or takes other images.
+    """
+    options = config.autoencoder
+    maps = None
+    if options.perceptual and options.perceptual_weight:
+        maps = classifier_maps(Path(options.perceptual), info.image_shape)
+    net, discriminator = autoencoder_network(config, info), None
+    if is_adversarial(config):
+        judge = discriminator_network(config)
+
+        def discriminator(params: Any, x: jax.Array) -> jax.Array:
+            return cast(jax.Array, judge.apply({"params": params}, x))
+
+    def call(method: str) -> Callable[[Any, jax.Array], Any]:
+        return lambda params, x: net.apply({"params": params}, x, method=method)
+
+    networks = Networks(
+        encode=call("encode"),
+        decode=call("decode"),
+        sample=sample_posterior,
+        last=lambda params: params["decoder"]["conv_out"]["kernel"],
+        discriminate=discriminator,
+        maps=maps,
+    )
+    weights = Weights(
+        kl=options.kl_weight,
+        perceptual=options.perceptual_weight,
+        discriminator=options.discriminator_weight,
+    )
+    with_discriminator, without = (
+        make_autoencode_step(
+            networks,
+            autoencode_optimizers(config),
+            weights,
+            adversarial=adversarial,
+            ema_target=options.ema_decay,
+            mesh=mesh,
+            flip=config.data.flip,
+        )
+        for adversarial in (True, False)
+    )
+    start = options.discriminator_start if is_adversarial(config) else math.inf
+    return lambda step: with_discriminator if step >= start else without
+
+
+def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    options = config.autoencoder
+    least = {
+        "num_steps": 1,
+        "batch_size": 1,
+        "warmup_steps": 0,
+        "report_every": 1,
+        "checkpoint_every": 1,
+        "kl_weight": 0,
+        "perceptual_weight": 0,
+        "discriminator_weight": 0,
+        "discriminator_start": 0,
+    }
+    for name, lowest in least.items():
+        if not lowest <= options[name] < float("inf"):
+            raise UserError(
+                f"config.autoencoder.{name}={options[name]} must be finite, and "
+                f"{lowest} or more."
+            )
+    for name in ("adam_b1", "adam_b2", "ema_decay"):
+        if not 0 <= options[name] < 1:
+            raise UserError(
+                f"config.autoencoder.{name}={options[name]} is not in [0, 1)."
+            )
+    if not 0 < options.learning_rate < float("inf"):
+        raise UserError(
+            f"config.autoencoder.learning_rate={options.learning_rate} must be positive"
+            " and finite, such as 4e-4."
+        )
+    if options.dtype not in _DTYPES:
+        raise UserError(
+            f"config.autoencoder.dtype={options.dtype!r} is unknown; use "
+            f"{' or '.join(_DTYPES)}."
+        )
+    height, width, _ = info.image_shape
+    names = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
+    try:
+        check_autoencoder(
+            height, width, **{n: options[n] for n in (*names, "num_groups")}
+        )
+        if is_adversarial(config):
+            check_discriminator(
+                height,
+                width,
+                channels=options.discriminator_channels,
+                num_layers=options.discriminator_layers,
+                num_groups=options.num_groups,
+            )
+    except UserError as error:
+        raise UserError(f"config.autoencoder: {error}") from None
+    if options.perceptual and options.perceptual_weight:
+        classifier_maps(Path(options.perceptual), info.image_shape)

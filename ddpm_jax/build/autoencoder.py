@@ -1,0 +1,247 @@
+"""A trained KL autoencoder: into a folder, and from a folder.
+
+WORKDIR/
+    weights.npz         parameters, float32, named by their path
+    autoencoder.json    what it is, and how well it reconstructs; written last
+
+Latents outside are (z - shift) * scale, z being those of the network: of about unit
+variance over the data, as a diffusion process wants them.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from ddpm_jax import files
+from ddpm_jax.build.features import fingerprint as hash_weights
+from ddpm_jax.build.features import flat_weights
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.autoencoder import (
+    KLAutoencoder,
+    check_autoencoder,
+    sample_posterior,
+)
+
+WEIGHTS, ABOUT = "weights.npz", "autoencoder.json"
+_TOLD = {  # by `ABOUT`, and read here
+    *("name", "fingerprint", "image_shape", "latent_shape", "factor"),
+    *("scale", "shift", "network"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """A trained autoencoder, and what must be known of its latents.
+
+    Attributes:
+        name: for a person to read.
+        fingerprint: 16 hexadecimal digits of a SHA-256 over weights, scale and shift:
+            equal latents of equal images.
+        image_shape: (H, W, C) that it was trained on.
+        latent_shape: (h, w, c) of these images' latents.
+        factor: H / h = W / w.
+        scale: what latents are multiplied by, 1 / their standard deviation.
+        shift: what is taken off them before.
+        net: the network.
+        params: its parameters.
+    """
+
+    name: str
+    fingerprint: str
+    image_shape: tuple[int, int, int]
+    latent_shape: tuple[int, int, int]
+    factor: int
+    scale: float
+    shift: float
+    net: KLAutoencoder
+    params: Any
+
+    def posterior(self, params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Map images to the distribution of their scaled latents.
+
+        Args:
+            params: of the network.
+            x: [B, H, W, C] in [-1, 1].
+
+        Returns:
+            Mean and log-variance, each float32 [B, h, w, c].
+        """
+        found: Any = self.net.apply({"params": params}, x, method="encode")
+        mean, log_variance = found
+        added = 2.0 * math.log(self.scale)
+        return (mean - self.shift) * self.scale, log_variance + added
+
+    def encode(
+        self, params: Any, x: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Map images to scaled latents.
+
+        Args:
+            params: of the network.
+            x: [B, H, W, C] in [-1, 1].
+            key: to draw from the posterior; None takes its mean.
+
+        Returns:
+            float32 [B, h, w, c].
+        """
+        mean, log_variance = self.posterior(params, x)
+        return mean if key is None else sample_posterior(key, mean, log_variance)
+
+    def decode(self, params: Any, z: jax.Array) -> jax.Array:
+        """Map scaled latents [B, h, w, c] to images, float32 [B, H, W, C]."""
+        z = z / self.scale + self.shift
+        return jnp.asarray(self.net.apply({"params": params}, z, method="decode"))
+
+
+def make(
+    name: str,
+    net: KLAutoencoder,
+    params: Any,
+    image_shape: tuple[int, int, int],
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> Autoencoder:
+    """Put an autoencoder together.
+
+    Args:
+        name: for a person to read.
+        net: the network.
+        params: its parameters.
+        image_shape: (H, W, C).
+        scale: of the latents.
+        shift: of the latents.
+    """
+    height, width, _ = image_shape
+    return Autoencoder(
+        name=name,
+        fingerprint=_fingerprint(flat_weights(params), scale, shift),
+        image_shape=image_shape,
+        latent_shape=(height // net.factor, width // net.factor, net.latent_channels),
+        factor=net.factor,
+        scale=scale,
+        shift=shift,
+        net=net,
+        params=params,
+    )
+
+
+def _fingerprint(weights: dict[str, np.ndarray], scale: float, shift: float) -> str:
+    return hash_weights(weights | {"": np.array([scale, shift], np.float64)})
+
+
+def save(workdir: Path, autoencoder: Autoencoder, told: dict[str, Any]) -> None:
+    """Write a folder.
+
+    Args:
+        workdir: where to.
+        autoencoder: what to write.
+        told: what else is to be said of it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    network = {
+        field.name: getattr(autoencoder.net, field.name)
+        for field in dataclasses.fields(KLAutoencoder)
+        if field.name not in ("dtype", "parent", "name")
+    }
+    about = {name: getattr(autoencoder, name) for name in _TOLD - {"network"}} | {
+        "network": network
+    }
+    files.write_npz(workdir / WEIGHTS, flat_weights(autoencoder.params))
+    ordered = {name: about[name] for name in sorted(about)}
+    files.write_json(workdir / ABOUT, ordered | told)  # says that it is whole
+
+
+def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
+    """Open the autoencoder that `--mode=autoencoder` or an import left in a folder.
+
+    Args:
+        workdir: the folder.
+        dtype: of the computation.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        about = json.loads((workdir / ABOUT).read_text())
+        weights = files.read_npz(workdir / WEIGHTS)
+    except FileNotFoundError as error:
+        recipe = Path("configs") / f"{workdir.name}.py"
+        if not recipe.exists():
+            recipe = Path("configs/NAME_autoencoder.py")
+        raise UserError(
+            f"{workdir} holds no autoencoder; train one with python main.py "
+            f"--mode=autoencoder --config={recipe} --workdir={workdir}"
+        ) from error
+    except (OSError, ValueError, files.DamagedError) as error:
+        raise UserError(
+            f"the autoencoder in {workdir} cannot be read ({error}); make it again, in "
+            "another folder."
+        ) from error
+    missing = _TOLD - set(about) if isinstance(about, dict) else _TOLD
+    if missing:
+        raise UserError(
+            f"{workdir / ABOUT} does not describe an autoencoder (it lacks "
+            f"{', '.join(sorted(missing))}); make one in another folder."
+        )
+    made = _described(about, weights, dtype)
+    if made is None:
+        raise UserError(
+            f"the weights in {workdir} do not fit its network; make it again with this "
+            "version, in another folder."
+        )
+    if made.fingerprint != about["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that {ABOUT} describes; make the "
+            "autoencoder again, in another folder."
+        )
+    return made
+
+
+def _described(
+    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: Any
+) -> Autoencoder | None:
+    """Build what a folder describes; None if these are not its weights."""
+    try:
+        network: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in about["network"].items()
+        }
+        net = KLAutoencoder(**network, dtype=dtype)
+        shape = tuple(about["image_shape"])
+        height, width, channels = shape
+        check_autoencoder(height, width, **geometry(net))
+        scale, shift = float(about["scale"]), float(about["shift"])
+        if channels != net.image_channels or not 0 < scale < math.inf:
+            return None
+        expected = parameter_shapes(net, shape)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None  # no such network can be made
+    if expected != {name: leaf.shape for name, leaf in weights.items()}:
+        return None
+    params = traverse_util.unflatten_dict(weights, sep="/")
+    return make(about["name"], net, params, shape, scale=scale, shift=shift)
+
+
+def geometry(net: KLAutoencoder) -> dict[str, Any]:
+    """Return what `check_autoencoder` has to know of a network."""
+    names = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
+    return {name: getattr(net, name) for name in (*names, "num_groups")}
+
+
+def parameter_shapes(
+    net: KLAutoencoder, image_shape: tuple[int, int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by its path, for images of (H, W, C)."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
+    return traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")

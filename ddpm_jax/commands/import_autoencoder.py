@@ -1,0 +1,66 @@
+"""Importing an autoencoder: the folder of a trained one, made of diffusers' files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddpm_jax.build import autoencoder as folder
+from ddpm_jax.errors import UserError
+from ddpm_jax.exchange import carry, diffusers_autoencoder
+from ddpm_jax.models.autoencoder import KLAutoencoder, check_autoencoder
+
+_TAKEN = "data.image_size"
+
+
+def import_autoencoder(
+    place: Path, source: str, workdir: Path, given: Mapping[str, Any]
+) -> None:
+    """Make a workdir as `--mode=autoencoder` does, of an AutoencoderKL of diffusers.
+
+    Args:
+        place: the folder that holds it.
+        source: what the user calls it.
+        workdir: where to; it may hold no autoencoder yet.
+        given: the user's options, by "section.name".
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is no autoencoder that can be built
+            here.
+    """
+    for name in set(given) - {_TAKEN}:
+        raise UserError(
+            f"--config.{name} is nothing that an autoencoder can be told; only "
+            f"--config.{_TAKEN} is."
+        )
+    if (workdir / folder.ABOUT).exists():
+        raise UserError(f"{workdir} holds an autoencoder; use another --workdir.")
+    pretrained = diffusers_autoencoder.read(place, source, given.get(_TAKEN))
+    net = KLAutoencoder(**pretrained.facts["network"])
+    height, width, _ = pretrained.image_shape
+    try:
+        check_autoencoder(height, width, **folder.geometry(net))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    shapes = folder.parameter_shapes(net, pretrained.image_shape)
+    params = carry.into_tree(
+        pretrained,
+        {tuple(path.split("/")): shape for path, shape in shapes.items()},
+        null_row=True,
+    )
+    made = folder.make(
+        pretrained.name,
+        net,
+        params,
+        pretrained.image_shape,
+        **pretrained.facts["latents"],
+    )
+    folder.save(workdir, made, {"imported": source})
+    count = sum(leaf.size for leaf in folder.flat_weights(params).values())
+    shown = [
+        "x".join(map(str, shape)) for shape in (made.image_shape, made.latent_shape)
+    ]
+    print(
+        f"autoencoder of {count:,} parameters, images of {shown[0]} to latents of "
+        f"{shown[1]}, scaled by {made.scale:g}; in {workdir}.",
+        flush=True,
+    )

@@ -1,0 +1,109 @@
+"""How well an autoencoder reconstructs, and what its latents are like."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax import data
+from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.devices import data_mesh, gathered, replicated, round_up, rows, spread
+from ddpm_jax.images import grid, save_png, to_float, to_uint8
+
+_SHOWN = 12  # images on the sheet
+_AT_ONCE = 128
+
+
+class Latents(NamedTuple):
+    """What the latents of a data set are like.
+
+    Attributes:
+        mean: of all their numbers, drawn from the posteriors.
+        std: their standard deviation, about that one mean.
+        noise: root mean square of the posteriors' own standard deviation.
+    """
+
+    mean: float
+    std: float
+    noise: float
+
+
+def latents(autoencoder: Autoencoder, source: data.Dataset) -> Latents:
+    """Measure the scaled latents of all images of a data set.
+
+    Without drawing any: their moments are those of the posteriors' means, and the mean
+    variance that the posteriors add.
+    """
+
+    def look(params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+        mean, log_variance = autoencoder.posterior(params, x)
+        return mean, jnp.square(mean), jnp.exp(log_variance)
+
+    mean, square, noise = _means(look, autoencoder, source).mean(0)
+    return Latents(
+        mean=float(mean),
+        std=math.sqrt(square - mean**2 + noise),
+        noise=math.sqrt(noise),
+    )
+
+
+def psnr(autoencoder: Autoencoder, source: data.Dataset) -> float:
+    """Return the peak signal-to-noise ratio of reconstructions, dB, mean over images.
+
+    It is 10 log10(4 / mean squared error), between images in [-1, 1] and what is
+    decoded from the means of their posteriors, clipped to that.
+    """
+
+    def look(params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+        again = autoencoder.decode(params, autoencoder.encode(params, x))
+        return (jnp.square(jnp.clip(again, -1.0, 1.0) - x),)
+
+    errors = _means(look, autoencoder, source)
+    return float((10 * np.log10(4.0 / np.maximum(errors, 1e-12))).mean())
+
+
+def _means(
+    look: Callable[[Any, jax.Array], tuple[jax.Array, ...]],
+    autoencoder: Autoencoder,
+    source: data.Dataset,
+) -> np.ndarray:
+    """Return of every image the means of what is seen in it, float64 [N, number]."""
+    mesh = data_mesh()
+    everywhere, by_row = replicated(mesh), rows(mesh)
+
+    def of_batch(params: Any, images: jax.Array) -> jax.Array:
+        seen = look(params, to_float(images))
+        return jnp.stack([array.mean((1, 2, 3)) for array in seen], axis=1)
+
+    compiled = jax.jit(
+        of_batch, in_shardings=(everywhere, by_row), out_shardings=by_row
+    )
+    params = jax.device_put(autoencoder.params, everywhere)
+    size, found = round_up(min(_AT_ONCE, len(source))), []
+    for start in range(0, len(source), size):
+        # The last batch is filled up with the last image, and the surplus dropped.
+        places = np.minimum(np.arange(start, start + size), len(source) - 1)
+        batch = gather(source, places)["image"]
+        seen = gathered(compiled(params, spread(batch, by_row)))
+        found.append(seen[: len(source) - start].astype(np.float64))
+    return np.concatenate(found)
+
+
+def draw(path: Path, autoencoder: Autoencoder, source: data.Dataset) -> None:
+    """Draw the first images of a data set, and below each its reconstruction."""
+    images = gather(source, np.arange(min(_SHOWN, len(source))))["image"]
+
+    @jax.jit
+    def reconstruct(params: Any, images: jax.Array) -> jax.Array:
+        x = to_float(images)
+        return to_uint8(autoencoder.decode(params, autoencoder.encode(params, x)))
+
+    params = jax.tree.map(gathered, autoencoder.params)
+    again = np.asarray(reconstruct(params, images))
+    sheet = grid(np.concatenate([images, again]), columns=len(images))
+    save_png(path, sheet)

@@ -1,0 +1,47 @@
+"""Images to learn from, and others to be tested on."""
+
+import re
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, data
+from ddpm_jax.errors import UserError
+
+_HELD_OUT = 10  # every so many images of data without a test split
+
+
+def with_test_split(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
+    """Open the images to learn from, others to be tested on, and name the others.
+
+    Raises:
+        UserError: no images are left to be tested on.
+    """
+    source = build.dataset(cfg)
+    chosen = cfg.copy_and_resolve_references()
+    chosen.data.split = "test"
+    try:
+        test = build.dataset(chosen)
+    except data.NoSplitError:
+        return _held_out(source)
+    if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):
+        raise UserError(
+            f"config.data.split={cfg.data.split!r} holds the test images, which are to "
+            "tell how well the network does on others; use train."
+        )
+    return source, test, "test"
+
+
+def _held_out(source: data.Dataset) -> tuple[data.Dataset, data.Dataset, str]:
+    if len(source) < _HELD_OUT:
+        raise UserError(
+            f"{source.name} has {len(source)} images and no test split; every "
+            f"{_HELD_OUT}th is held out, so give {_HELD_OUT} or more."
+        )
+    places = np.arange(len(source))
+    tested = places % _HELD_OUT == _HELD_OUT - 1
+    return (
+        data.subset(source, places[~tested]),
+        data.subset(source, places[tested]),
+        f"every {_HELD_OUT}th image, held out",
+    )

@@ -1,0 +1,287 @@
+"""What a KL autoencoder is trained on, and one step of it: a pure, jitted function.
+
+With images x [B, H, W, C], posterior N(mu, s^2) over latents and reconstruction x',
+
+    nll = mean_B [ sum_HWC |x - x'| + H W C w_p d(x, x') ]                           (1)
+    KL  = mean_B sum_hwc (mu^2 + s^2 - 1 - log s^2) / 2                              (2)
+    loss of the autoencoder  = nll + w_KL KL - lambda w_D mean D(x')                 (3)
+    lambda = |grad nll| / (|grad (-mean D(x'))| + 1e-4), at most 1e4                 (4)
+    loss of the discriminator = mean [(1 - D(x))+ + (1 + D(x'))+] / 2                (5)
+
+Both (1) and (2) are sums over an image's numbers and means over the batch: w_KL = 1e-6
+means what it does in the published code, and would mean H W C times more beside a mean
+absolute error. The gradients of (4) are those by the decoder's last kernel. d is a
+distance of feature maps, (6) in `perceptual_distance`.
+
+Before a start step the discriminator is neither used nor trained. Autoencoder and
+discriminator learn from the same reconstructions, where the published code reconstructs
+again for the second: one forward pass fewer, and lambda apart the same gradients.
+
+Sources:
+    Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models",
+    section 3.1 and appendix G, and their code for the constants.
+    Esser, Rombach, Ommer 2021, "Taming Transformers", eq. (7), for lambda.
+    Lim & Ye 2017, "Geometric GAN", for the hinge.
+    Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric", eq. (1), for d.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ddpm_jax.devices import replicated, rows
+from ddpm_jax.images import to_float
+from ddpm_jax.training.objective import Batch, random_flip
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import TrainStep, ema_decay
+
+_MAX_ADAPTIVE = 1e4
+_SMALL_NORM = 1e-4
+
+Maps = Callable[[jax.Array], Sequence[jax.Array]]
+"""Images [B, H, W, C] in [-1, 1] -> feature maps, each [B, h, w, c]."""
+
+
+class Networks(NamedTuple):
+    """What is trained, as functions of its parameters.
+
+    Attributes:
+        encode: (params, x) -> mean and log-variance, each [B, h, w, c].
+        decode: (params, z) -> x' [B, H, W, C].
+        sample: (key, mean, log-variance) -> z.
+        last: from the autoencoder's parameters to the kernel of its last layer.
+        discriminate: (params, x) -> logits [B, ...]; None for no discriminator.
+        maps: of the network that looks, for d; None for no such term.
+    """
+
+    encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+    decode: Callable[[Any, jax.Array], jax.Array]
+    sample: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    last: Callable[[Any], jax.Array]
+    discriminate: Callable[[Any, jax.Array], jax.Array] | None = None
+    maps: Maps | None = None
+
+
+class Weights(NamedTuple):
+    """Of the terms beside the absolute error: w_KL, w_p and w_D."""
+
+    kl: float = 1e-6
+    perceptual: float = 1.0
+    discriminator: float = 0.5
+
+
+# --- The losses -----------------------------------------------------------------------
+
+
+def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Return KL(N(mu, s^2) || N(0, 1)) [B] in nats, summed over all latents.
+
+    Args:
+        mean: [B, ...].
+        log_variance: log s^2, [B, ...].
+
+    Source: Kingma & Welling 2014, appendix B.
+    """
+    terms = jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance
+    return 0.5 * terms.reshape(len(terms), -1).sum(1)
+
+
+def perceptual_distance(
+    maps_a: Sequence[jax.Array], maps_b: Sequence[jax.Array]
+) -> jax.Array:
+    """Compare two batches of images by what a network sees in them: [B], 0 to 4.
+
+    d = mean over maps and places of |a / |a| - b / |b||^2,                          (6)
+
+    a and b being the vectors of channels at a place. This is LPIPS with equal weights
+    in the place of those that it fits to people's judgement.
+
+    Args:
+        maps_a: feature maps of the first, each [B, h, w, c].
+        maps_b: of the second, of the same shapes.
+
+    Source: Zhang et al. 2018, eq. (1).
+    """
+
+    def unit(vectors: jax.Array) -> jax.Array:
+        square = jnp.square(vectors).sum(-1, keepdims=True)
+        return vectors * jax.lax.rsqrt(square + 1e-10)  # also where all are zero
+
+    distances = [
+        jnp.square(unit(a) - unit(b)).sum(-1).mean((1, 2))
+        for a, b in zip(maps_a, maps_b, strict=True)
+    ]
+    return jnp.stack(distances).mean(0)
+
+
+def hinge_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Return the discriminator's loss (5), [], of logits [...] of either kind."""
+    return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
+
+
+def adaptive_weight(of_nll: jax.Array, of_generator: jax.Array) -> jax.Array:
+    """Return lambda (4), [], of two gradients by the same parameters [...]."""
+    ratio = jnp.linalg.norm(of_nll) / (jnp.linalg.norm(of_generator) + _SMALL_NORM)
+    return jnp.clip(ratio, 0.0, _MAX_ADAPTIVE)
+
+
+# --- The step -------------------------------------------------------------------------
+
+
+def init_autoencode_state(
+    autoencoder: Any,
+    discriminator: Any,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+) -> TrainState:
+    """Start a run: the average starts as the autoencoder's parameters themselves.
+
+    Args:
+        autoencoder: its initial parameters.
+        discriminator: those of the discriminator; () if there is none.
+        optimizers: of the one and of the other.
+    """
+    of_autoencoder, of_discriminator = optimizers
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params={"autoencoder": autoencoder, "discriminator": discriminator},
+        # A copy, not an alias: the state is donated, and a buffer only once.
+        ema_params=jax.tree.map(jnp.copy, autoencoder),
+        opt_state={
+            "autoencoder": of_autoencoder.init(autoencoder),
+            "discriminator": of_discriminator.init(discriminator),
+        },
+    )
+
+
+def make_gradients(
+    networks: Networks, weights: Weights, *, adversarial: bool
+) -> Callable[[Any, jax.Array, jax.Array], tuple[dict[str, Any], dict]]:
+    """Compose the gradients of (3) and (5).
+
+    The autoencoder is differentiated once for all its terms: they differ only in what
+    they say of x'. Those of its last kernel alone, for (4), cost little besides.
+
+    Args:
+        networks: what is trained.
+        weights: of the terms.
+        adversarial: whether the discriminator takes part.
+
+    Returns:
+        (params, key, x) -> (gradients, metrics); params and gradients are of
+        "autoencoder" and "discriminator", the latter None unless it takes part.
+    """
+
+    def gradients(params: Any, key: jax.Array, x: jax.Array) -> tuple:
+        def reconstruct(of_autoencoder: Any) -> tuple[jax.Array, jax.Array]:
+            mean, log_variance = networks.encode(of_autoencoder, x)
+            z = networks.sample(key, mean, log_variance)
+            kl = kl_divergence(mean, log_variance).mean()
+            return networks.decode(of_autoencoder, z), kl
+
+        def negative_log_likelihood(fake: jax.Array) -> tuple[jax.Array, dict]:
+            size = x[0].size
+            error = jnp.abs(x - fake).sum() / len(x)
+            told = {"absolute_error": error / size}
+            if networks.maps is not None and weights.perceptual:
+                seen = perceptual_distance(networks.maps(x), networks.maps(fake)).mean()
+                error = error + size * weights.perceptual * seen
+                told["perceptual"] = seen
+            return error, told
+
+        (fake, kl), pull_back = jax.vjp(reconstruct, params["autoencoder"])
+        nothing = jnp.zeros_like(kl)
+        (nll, metrics), slope = jax.value_and_grad(
+            negative_log_likelihood, has_aux=True
+        )(fake)
+        found = {"discriminator": None}
+        if adversarial:
+            assert networks.discriminate is not None  # else nobody asks for it
+            discriminate = networks.discriminate
+
+            def generator(fake: jax.Array) -> jax.Array:
+                return -discriminate(params["discriminator"], fake).mean()
+
+            def loss(of_discriminator: Any) -> jax.Array:
+                real = discriminate(of_discriminator, x)
+                return hinge_loss(real, discriminate(of_discriminator, fake))
+
+            g, slope_of_g = jax.value_and_grad(generator)(fake)
+            adaptive = adaptive_weight(
+                networks.last(pull_back((slope, nothing))[0]),
+                networks.last(pull_back((slope_of_g, nothing))[0]),
+            )
+            slope = slope + weights.discriminator * adaptive * slope_of_g
+            hinge, found["discriminator"] = jax.value_and_grad(loss)(
+                params["discriminator"]
+            )
+            metrics |= {"generator": g, "hinge": hinge, "adaptive_weight": adaptive}
+        (found["autoencoder"],) = pull_back((slope, nothing + weights.kl))
+        loss_of_x = nll + weights.kl * kl
+        return found, {**metrics, "kl": kl, "loss": loss_of_x}
+
+    return gradients
+
+
+def make_autoencode_step(
+    networks: Networks,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    weights: Weights,
+    *,
+    adversarial: bool,
+    ema_target: float,
+    mesh: Mesh,
+    flip: bool = False,
+) -> TrainStep:
+    """Compile-ready step over a mesh: batch by rows, state replicated and donated.
+
+    Args:
+        networks: what is trained.
+        optimizers: of the autoencoder and of the discriminator.
+        weights: of the terms.
+        adversarial: whether the discriminator takes part. If not, its parameters and
+            its optimiser are as before.
+        ema_target: decay of the moving average after its warm-up.
+        mesh: from `devices.data_mesh`.
+        flip: mirror half of the images.
+
+    Returns:
+        (state, key, batch) -> (state, metrics). The key is that of the run: the step
+        folds its own number in. `metrics["loss"]` is (3) without the discriminator.
+    """
+    gradients = make_gradients(networks, weights, adversarial=adversarial)
+    both = dict(zip(("autoencoder", "discriminator"), optimizers, strict=True))
+
+    def train_step(
+        state: TrainState, key: jax.Array, batch: Batch
+    ) -> tuple[TrainState, dict]:
+        key_flip, key_z = jax.random.split(jax.random.fold_in(key, state.step))
+        x = to_float(batch["image"])
+        if flip:
+            x = random_flip(key_flip, x)
+        found, metrics = gradients(state.params, key_z, x)
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        for name, gradient in found.items():
+            if gradient is not None:
+                updates, opt_state[name] = both[name].update(
+                    gradient, opt_state[name], params[name]
+                )
+                params[name] = optax.apply_updates(params[name], updates)
+        decay = ema_decay(state.step, ema_target)
+        ema_params = optax.incremental_update(
+            params["autoencoder"], state.ema_params, 1.0 - decay
+        )
+        metrics["grad_norm"] = optax.tree.norm(found["autoencoder"])
+        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(everywhere, everywhere, rows(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )

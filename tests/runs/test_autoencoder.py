@@ -1,0 +1,273 @@
+"""The autoencoder as a user meets it, trained for a moment on the digits."""
+
+import contextlib
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from program import ROOT
+
+from ddpm_jax import data
+from ddpm_jax.build import autoencoder
+from ddpm_jax.cli import main
+from ddpm_jax.commands import autoencoder as command
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import to_float
+
+RECIPE = f"--config={ROOT / 'configs' / 'digits.py'}"
+QUICK = {
+    "channels": "8",
+    "channel_multipliers": "(1,2)",
+    "num_res_blocks": "1",
+    "num_groups": "4",
+    "num_steps": "40",
+    "batch_size": "32",
+    "learning_rate": "0.005",
+    "warmup_steps": "5",
+    "ema_decay": "0.9",
+    "discriminator_start": "30",
+    "discriminator_channels": "4",
+    "discriminator_layers": "1",
+}
+
+
+def flags(options):
+    return [f"--config.autoencoder.{name}={value}" for name, value in options.items()]
+
+
+def train(workdir, *arguments, **options):
+    line = ["--mode=autoencoder", RECIPE, f"--workdir={workdir}"]
+    return main([*line, *flags(QUICK | options), *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("autoencoder") / "digits"
+    assert train(workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def told(workdir):
+    return json.loads((workdir / "autoencoder.json").read_text())
+
+
+def test_what_it_says_of_itself_is_so(trained):
+    about, ours = told(trained), autoencoder.load(trained)
+    assert (ours.image_shape, ours.latent_shape, ours.factor) == (
+        (8, 8, 1),
+        (4, 4, 4),
+        2,
+    )
+    assert ours.fingerprint == about["fingerprint"]
+    images, _ = data.in_memory(data.load("digits", split="test"))
+    x = to_float(images)
+    mean, log_variance = jax.jit(ours.posterior)(ours.params, x)
+    drawn = ours.encode(ours.params, x, jax.random.key(0))
+    for split, least, most in (("train", 1.0, 1.0), ("test", 0.98, 1.02)):
+        assert least - 1e-6 <= about["latents"][split]["std"] <= most + 1e-6
+    # 4,784 numbers in dependent groups of 16: the error of their spread is about 1%.
+    assert np.std(drawn) == pytest.approx(about["latents"]["test"]["std"], rel=0.04)
+    noise = np.sqrt(np.exp(np.asarray(log_variance, np.float64)).mean())
+    assert noise == pytest.approx(about["latents"]["test"]["noise"], rel=1e-4)
+    assert np.mean(mean) == pytest.approx(about["latents"]["test"]["mean"], abs=1e-4)
+    again = np.clip(ours.decode(ours.params, ours.encode(ours.params, x)), -1, 1)
+    errors = ((again - x) ** 2).mean((1, 2, 3))
+    assert np.mean(10 * np.log10(4 / errors)) == pytest.approx(
+        about["psnr"]["test"], abs=1e-3
+    )
+    # Of the mean image of the digits, which needs no latents.
+    flat = ((x.mean(0) - x) ** 2).mean((1, 2, 3))
+    assert about["psnr"]["test"] > np.mean(10 * np.log10(4 / flat))
+
+
+def test_the_sheet_shows_held_out_images_above_their_reconstructions(trained):
+    images, _ = data.in_memory(data.load("digits", split="test"))
+    ours = autoencoder.load(trained)
+    decoded = ours.decode(ours.params, ours.encode(ours.params, to_float(images[:12])))
+    with Image.open(trained / "reconstructions.png") as picture:
+        sheet = np.asarray(picture)[2:, 2:]
+    assert sheet.shape == (2 * 66, 12 * 66)
+    for i in (0, 11):
+        top, below = sheet[:64, 66 * i :][:, :64], sheet[66:130, 66 * i :][:, :64]
+        np.testing.assert_array_equal(top[4::8, 4::8], images[i, ..., 0])
+        pixels = np.clip((np.asarray(decoded[i, ..., 0]) + 1) * 127.5, 0, 255)
+        np.testing.assert_allclose(below[4::8, 4::8], pixels, atol=0.51)
+
+
+def test_nothing_half_done_is_left(trained):
+    assert {path.name for path in trained.iterdir()} == {
+        "autoencoder.json",
+        "reconstructions.png",
+        "weights.npz",
+    }
+
+
+@contextlib.contextmanager
+def stop_at(monkeypatch, step):
+    """Press Ctrl-C at a step of a run."""
+
+    @contextlib.contextmanager
+    def pressed():
+        asked = []
+
+        def ask():
+            asked.append(0)
+            return 2 if len(asked) >= step else 0
+
+        yield ask
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "catch_interrupts", pressed)
+        yield
+
+
+@pytest.mark.parametrize("step", [17, 35])  # before the discriminator, and with it
+def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
+    trained, tmp_path, monkeypatch, capsys, step
+):
+    run = tmp_path / "run"
+    with stop_at(monkeypatch, step):
+        assert train(run) == 130
+    assert f"Interrupted at step {step} of 40; saved" in capsys.readouterr().out
+    assert [path.name for path in run.iterdir()] == ["unfinished"]
+    assert train(run, num_res_blocks=2) == 2
+    assert "autoencoder.num_res_blocks: 1 -> 2" in capsys.readouterr().err
+    assert train(run, report_every=5) == 0
+    assert f"from step {step}" in capsys.readouterr().out
+    assert told(run)["fingerprint"] == told(trained)["fingerprint"]
+    assert (run / "weights.npz").read_bytes() == (trained / "weights.npz").read_bytes()
+
+
+def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monkeypatch):
+    short = {"num_steps": "3", "discriminator_weight": "0.0"}
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_measured", fails)
+        assert train(tmp_path / "run", **short) == 130
+    monkeypatch.setattr(command.of, "autoencode_steps", lambda *_: None)  # would fail
+    assert train(tmp_path / "run", **short) == 0
+
+
+def test_a_begun_run_that_does_not_say_what_it_is_is_refused(tmp_path, capsys):
+    run = tmp_path / "run" / "unfinished"
+    (run / "checkpoints" / "3").mkdir(parents=True)
+    (run / "config.json").write_text("{")
+    assert train(tmp_path / "run") == 2
+    assert "remove the folder" in capsys.readouterr().err
+
+
+def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_train", None)  # would fail
+    assert train(copy) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert train(copy, kl_weight="1e-5") == 2
+    assert "autoencoder.kl_weight: 1e-06 -> 1e-05" in capsys.readouterr().err
+
+
+def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):
+    eyes = tmp_path / "eyes"
+    small = {"channels": 4, "num_groups": 2, "num_steps": 2, "warmup_steps": 1}
+    options = [f"--config.features.{name}={value}" for name, value in small.items()]
+    line = ["--mode=features", RECIPE, f"--workdir={eyes}", *options]
+    assert main(line) == 0
+    capsys.readouterr()
+    short = {"num_steps": "2", "discriminator_weight": "0.0", "perceptual": str(eyes)}
+    assert train(tmp_path / "run", **short) == 0
+    out = capsys.readouterr().out
+    assert re.search(r", perceptual \d", out) and "discriminator" not in out
+    # Its weight is felt; where that is zero no such network is opened.
+    unused = short | {"perceptual": "nowhere", "perceptual_weight": "0.0"}
+    assert train(tmp_path / "other", **unused) == 0
+    folders = [told(tmp_path / name)["fingerprint"] for name in ("run", "other")]
+    assert folders[0] != folders[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_groups": "3"}, "config.autoencoder: num_groups=3 does not divide"),
+        ({"channel_multipliers": "(1,1,1,1,1)"}, "multiples of 16"),
+        ({"discriminator_layers": "2"}, "too small for a discriminator"),
+        ({"learning_rate": "0.0"}, "must be positive"),
+        ({"num_steps": "0"}, "num_steps=0 must be finite, and 1 or more"),
+        ({"kl_weight": "-1.0"}, "kl_weight=-1.0 must be finite"),
+        ({"adam_b1": "1.0"}, "adam_b1=1.0 is not in [0, 1)"),
+        ({"dtype": "float16"}, "use float32 or bfloat16"),
+        ({"perceptual": "nowhere"}, "nowhere holds no features network"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, capsys, options, said):
+    assert train(tmp_path / "run", **options) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_features_network_of_other_images_is_refused(tmp_path, capsys, monkeypatch):
+    about = {"image_shape": [32, 32, 1]}
+    monkeypatch.setattr(
+        "ddpm_jax.build.features._open", lambda workdir: (None, None, about)
+    )
+    assert train(tmp_path / "run", perceptual="eyes") == 2
+    assert "takes images of 32x32x1, and these are 8x8x1" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_diffusion_model_is_left_alone(tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
+    assert train(tmp_path / "run") == 2
+    assert "holds a diffusion model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+def test_damaged_weights_are_refused(copy, damage):
+    path = copy / "weights.npz"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "changed":
+        weights = dict(np.load(path))
+        weights["decoder/conv_out/bias"] += 1
+        np.savez(path, **weights)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match="autoencoder"):
+        autoencoder.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: {}, "it lacks factor, fingerprint"),
+        (lambda about: [about], "it lacks factor, fingerprint"),
+        (lambda about: about | {"scale": 2.0}, "are not those that autoencoder.json"),
+        (lambda about: about | {"scale": 0.0}, "do not fit"),
+        (lambda about: about | {"image_shape": [8, 7, 1]}, "do not fit"),
+        (lambda about: about | {"network": {"width": 3}}, "do not fit"),
+    ],
+)
+def test_a_description_of_something_else_is_refused(copy, change, said):
+    path = copy / "autoencoder.json"
+    path.write_text(json.dumps(change(told(copy))))
+    with pytest.raises(UserError, match=said):
+        autoencoder.load(copy)
+
+
+def test_a_missing_folder_says_how_to_make_it(tmp_path):
+    with pytest.raises(UserError, match=r"--mode=autoencoder --config=.*nowhere"):
+        autoencoder.load(tmp_path / "nowhere")
+
+
+def test_it_needs_a_recipe(tmp_path, capsys):
+    assert main(["--mode=autoencoder", f"--workdir={tmp_path}"]) == 2
+    assert "needs a recipe" in capsys.readouterr().err
