@@ -82,7 +82,7 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
 
 def test_a_recipe_that_is_not_there(capsys, monkeypatch):
     line = refused(capsys, monkeypatch, ["--config=configs/cifer.py"])
-    assert "is not a file; configs/ has cifar, cifar_cosine, " in line
+    assert "is not a file; configs/ has cifar, cifar_autoencoder, " in line
 
 
 @pytest.mark.parametrize(
