@@ -1,8 +1,8 @@
 """Your own pictures, at any size from 16 to 256 pixels: docs/your-pictures.md.
 
-Command:   python main.py --config=configs/folder.py:64 --config.data.source=folder:photos
-           where 64 is the size that pictures are brought to, and may be left out, and
-           photos is your folder
+Command:   python main.py --config=folder:64 --config.data.source=folder:photos
+           where photos is your folder and 64 the size that pictures are brought to,
+           which may be left out
 Model:     by the size, as the table below says; --mode=plan gives its parameters, the
            memory it needs and the time it takes; --mode=look looks at the pictures
 Time:      not measured; see --mode=plan

@@ -40,6 +40,7 @@ def read_script(name: str) -> NotebookNode:
     }
     for place, cell in enumerate(notebook.cells):
         cell.id = f"cell-{place:02d}"  # a random one would change with every build
+        cell.metadata.pop("lines_to_next_cell", None)  # of the script's layout
     return notebook
 
 

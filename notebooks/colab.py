@@ -1,8 +1,6 @@
 # %% [markdown]
 # # Train a diffusion model on Colab's GPU or TPU
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/ddpm_jax/blob/main/notebooks/colab.ipynb)
-#
 # Choose a runtime with a GPU or TPU (*Runtime → Change runtime type*), then *Runtime →
 # Run all*. The notebook installs ddpm_jax, keeps its checkpoints on your Google Drive,
 # picks a recipe that suits the device, trains, and shows what the model draws.
@@ -14,7 +12,7 @@
 # then keeps its runs in the checkout, under `runs/`.
 
 # %% tags=["parameters"]
-REPOSITORY = "https://github.com/OWNER/ddpm_jax"  # where the code comes from
+REPOSITORY = "https://github.com/OWNER/ddpm_jax"  # your copy of the code
 KEEP_ON_DRIVE = True  # False: in the session, and gone with it
 RUN = "colab"  # a name; the same name goes on with the same run
 RECIPE = None  # such as "configs/mnist.py"; None: what suits the device
@@ -95,6 +93,8 @@ def jax_for_this_machine():
 if ON_COLAB:
     checkout = "/content/ddpm_jax"
     if not Path(checkout).is_dir():
+        if "OWNER" in REPOSITORY:
+            raise SystemExit("Give the address of your copy as REPOSITORY, above.")
         run("git", "clone", "--quiet", "--depth=1", REPOSITORY, checkout)
     os.chdir(checkout)
     pip = (sys.executable, "-m", "pip", "install", "--quiet")

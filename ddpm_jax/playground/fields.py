@@ -17,7 +17,7 @@ def chain_options(place: Place, no_label: str) -> Asked:
     knows_classes = build.num_classes(cfg, info) is not None
     if knows_classes:
         asked["sample.labels"] = gr.Dropdown(
-            [*info.label_names, "none"],
+            [*(info.label_names or ()), "none"],
             multiselect=True,
             label=f"Labels, taken in turn ({no_label})",
             elem_id=f"{place.mode}-labels",
@@ -125,6 +125,7 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
 
     def taken(number: float | None) -> str:
         pixels = with_message(example)(number)
+        assert number is not None  # `example` has refused it
         return pictures.keep_example(place.folder, pixels, int(number))
 
     take.click(taken, which, picture, show_progress="hidden", queue=False)

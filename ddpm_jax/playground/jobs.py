@@ -7,7 +7,7 @@ second's.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ def most_images(cfg: ConfigDict) -> int:
     return cfg.sample.batch_size
 
 
-def draw(studio: Studio, cfg: ConfigDict) -> Iterator[Progress]:
+def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
     """Draw `cfg.sample.num_images`, as --mode=sample would, in one batch."""
     info = studio.trained.info
     labels = build.sample_labels(cfg, info)
@@ -99,7 +99,7 @@ def draw(studio: Studio, cfg: ConfigDict) -> Iterator[Progress]:
     return _one_at_a_time(studio, cfg, task)
 
 
-def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Iterator[Progress]:
+def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None, None]:
     """Run an editing mode on the pictures of `cfg.edit`, in one batch.
 
     Raises:
@@ -108,6 +108,7 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Iterator[Progress]:
     info = studio.trained.info
     build.check_edit(cfg, mode, info.image_shape)
     pictures = read_pictures(mode, cfg, info)
+    columns: int | None
     given, noise, columns = lay_out(mode, cfg, info, pictures)
     count = len(noise)
     if count > (most := most_images(cfg)):
@@ -126,16 +127,20 @@ class _Task(NamedTuple):
     legs: tuple[build.Leg, ...]
     indices: np.ndarray  # of the noise, [B]
     given: dict[str, np.ndarray]
-    count: int  # images that are wanted; the rows after them fill up the batch
+    num_wanted: int  # images; the rows after them fill up the batch
     columns: int | None
 
 
-def _one_at_a_time(studio: Studio, cfg: ConfigDict, task: _Task) -> Iterator[Progress]:
+def _one_at_a_time(
+    studio: Studio, cfg: ConfigDict, task: _Task
+) -> Generator[Progress, None, None]:
     with studio.device:
         yield from _run(studio, cfg, task)
 
 
-def _run(studio: Studio, cfg: ConfigDict, task: _Task) -> Iterator[Progress]:
+def _run(
+    studio: Studio, cfg: ConfigDict, task: _Task
+) -> Generator[Progress, None, None]:
     trained, began = studio.trained, time.perf_counter()
     batch = len(task.indices)
     programs = studio.programs(task.mode, task.legs, cfg, batch, trained.mesh)
@@ -156,7 +161,7 @@ def _run(studio: Studio, cfg: ConfigDict, task: _Task) -> Iterator[Progress]:
                 now = now._replace(film=_longer(now.film, here.seen, task))
             yield now._replace(step=here.step, seconds=time.perf_counter() - began)
         x, pixels, finite = program.finish(*start, here.state)
-        if not gathered(finite)[: task.count].all():
+        if not gathered(finite)[: task.num_wanted].all():
             raise UserError(
                 "an image is not finite; use less guidance or weight, another sampler, "
                 "or float32."
@@ -171,7 +176,7 @@ def _run(studio: Studio, cfg: ConfigDict, task: _Task) -> Iterator[Progress]:
 
 
 def _rows(array: jax.Array, task: _Task) -> np.ndarray:
-    return gathered(array)[: task.count]
+    return gathered(array)[: task.num_wanted]
 
 
 def _longer(film: Film, seen: Seen, task: _Task) -> Film:

@@ -15,7 +15,7 @@ from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.jobs import Studio
 
 # One job at a time, of whatever tab in whatever window.
-_ON_THE_DEVICE = {"concurrency_id": "device", "concurrency_limit": 1}
+_ON_THE_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
 _STOPPED = "**Stopped.** What was drawn so far stays in the film."
 
 Asked = dict[str, gr.components.Component]

@@ -63,6 +63,7 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     Returns:
         The paths of `FILES`.
     """
+    assert done.images is not None  # the last of a job has them
     x_t, x0 = (np.stack(part)[:, :film_images] for part in done.film)
     paths = [folder / name for name in FILES]
     images.save_png(paths[0], images.grid(done.images, columns=done.columns))

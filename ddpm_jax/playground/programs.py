@@ -85,8 +85,8 @@ def compile_leg(leg: Leg, mesh: Mesh) -> Program:
         state = walk.sampler.init(walk.x_init)
         return laid_out(state), to_uint8(walk.x_init), to_uint8(walk.shown)
 
-    def advance(*task: Any) -> tuple:
-        *task, state, first, last = task
+    def advance(*given: Any) -> tuple:
+        *task, state, first, last = given
         keys, walk = start(*task)
         state, seen = generate_part(
             keys,
@@ -100,8 +100,8 @@ def compile_leg(leg: Leg, mesh: Mesh) -> Program:
         )
         return laid_out(state), seen
 
-    def finish(*task: Any) -> tuple:
-        *task, state = task
+    def finish(*given: Any) -> tuple:
+        *task, state = given
         x = start(*task)[1].finish(state.x)
         return x, to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim))
 

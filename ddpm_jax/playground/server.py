@@ -67,10 +67,12 @@ def serve(studio: Studio, port: int) -> None:
                 prevent_thread_lock=True,
             )
             print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
-            while True:
-                time.sleep(3600)
-        studio.closing.set()
-        page.close(verbose=False)
+            try:
+                while True:
+                    time.sleep(3600)
+            finally:
+                studio.closing.set()
+                page.close(verbose=False)
 
 
 def _keep_to_ourselves(folder: Path) -> None:

@@ -3,7 +3,7 @@
 Nothing here knows of gradio. A field that is not to change is KEEP.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def answers(
 
 def _begun(
     studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any]
-) -> tuple[ConfigDict, Iterator[Progress]]:
+) -> tuple[ConfigDict, Generator[Progress, None, None]]:
     cfg, info = studio.cfg, studio.trained.info
     options = {name: value for name, value in asked.items() if "." in name}
     if "sample.labels" in options:
@@ -126,6 +126,7 @@ def _next(now: Progress, view: str) -> Answer:
 
 
 def _last(folder: Path, cfg: ConfigDict, now: Progress) -> Answer:
+    assert now.images is not None  # the last of a job has them
     place = _results_folder(folder)
     return Answer(
         sheet=pictures.sheet(now.images, now.columns),
