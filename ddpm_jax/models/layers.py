@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ddpm_jax.models.convolution import conv3x3, conv3x3_of_upsampled
+from ddpm_jax.models.masked import masked_attend
 
 default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zero_init = nn.initializers.zeros_init()
@@ -225,4 +226,47 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         )  # [B, HW, heads, depth]
         h = self.attend(q, k, v).reshape(x.shape)
+        return x + project(h, "out", zero_init)
+
+
+class CrossAttention(nn.Module):
+    """Attention from all positions of a feature map to the tokens of a text.
+
+    One key more than there are tokens is learned and always there, so that a position
+    may look at no token, and a row without text looks at nothing else.
+
+    Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
+        Models", section 3.3; Saharia et al. 2022, "Photorealistic Text-to-Image
+        Diffusion Models with Deep Language Understanding", appendix D.1, for the
+        normalisation of the text.
+    """
+
+    num_heads: int
+    num_groups: int
+    dtype: Any = jnp.float32
+    epsilon: float = 1e-6  # of the normalisation of the map
+
+    @nn.compact
+    def __call__(self, x, sequence, mask):
+        """Map [B, H, W, C], given tokens [B, L, D] and where they are, to its shape."""
+        batch, height, width, channels = x.shape
+        depth = channels // self.num_heads
+
+        def project(h, name, kernel_init=default_init):
+            return nn.Dense(
+                channels, kernel_init=kernel_init, dtype=self.dtype, name=name
+            )(h)
+
+        def with_none(h, name):
+            none = self.param(f"no_{name}", nn.initializers.normal(0.02), (channels,))
+            none = jnp.broadcast_to(none.astype(h.dtype), (batch, 1, channels))
+            h = jnp.concatenate([none, h], axis=1)
+            return h.reshape(batch, -1, self.num_heads, depth)
+
+        h = GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)
+        q = project(h, "query").reshape(batch, height * width, self.num_heads, depth)
+        tokens = nn.LayerNorm(dtype=self.dtype, name="norm_text")(sequence)
+        k, v = (with_none(project(tokens, name), name) for name in ("key", "value"))
+        there = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        h = masked_attend(q, k, v, there).reshape(x.shape)
         return x + project(h, "out", zero_init)

@@ -7,7 +7,8 @@ block more per level, each block takes one of them back:
     conv_in -> down_0 .. down_{L-1} -> mid -> up_{L-1} .. up_0 -> norm, swish, conv_out
 
 Attention follows a block wherever the shorter side of its map is listed, and always
-stands in the middle.
+stands in the middle. Where there is text, attention to it follows attention to the map;
+a vector for the whole text joins the embedding of the time.
 
 Parameters and output are float32 whatever the compute `dtype`.
 
@@ -17,10 +18,12 @@ Sources:
     Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models".
     Ho & Salimans 2022, "Classifier-Free Diffusion Guidance": one extra class row stands
     for "no class".
+    Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep
+    Language Understanding", section 2.1 and appendix D.1, for how text enters.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +34,7 @@ from ddpm_jax.models.convolution import upsample_nearest
 from ddpm_jax.models.layers import (
     Attention,
     Conv3x3,
+    CrossAttention,
     GroupNorm,
     ResBlock,
     attend,
@@ -113,8 +117,16 @@ def _check_size(height, width, num_levels):
     )
 
 
+class Told(NamedTuple):
+    """What every block is told of its batch."""
+
+    embedding: jax.Array  # [B, 4 * channels]: time, class and text as a whole
+    text: Any  # (sequence [B, L, D], mask [B, L], pooled [B, P]), or None
+    train: bool
+
+
 class UNet(nn.Module):
-    """A U-Net of residual blocks that is told the time, and the class if it has any.
+    """A U-Net of residual blocks that is told the time, and class or text if any.
 
     Attributes:
         out_channels: channels of the output; twice the image's if it also predicts
@@ -128,6 +140,8 @@ class UNet(nn.Module):
         dropout: rate inside the blocks while training.
         scale_shift: let the embedding scale and shift instead of being added.
         num_classes: number of labels, or None for an unconditional network.
+        text_shape: (L, D, P) of the text it is told, as `conditioning.Encoded` has it:
+            tokens, width of each, width of the vector for the whole; None for none.
         num_groups: groups of every normalisation.
         norm_epsilon: of every normalisation.
         frequency_shift: of the time code; see `layers.time_embedding`.
@@ -150,6 +164,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     scale_shift: bool = False
     num_classes: int | None = None
+    text_shape: tuple[int, int, int] | None = None
     num_groups: int = 32
     norm_epsilon: float = 1e-6
     frequency_shift: int = 1
@@ -165,6 +180,7 @@ class UNet(nn.Module):
         x: jax.Array,
         t: jax.Array,
         label: jax.Array | None = None,
+        text: Any = None,
         *,
         train: bool = False,
     ) -> jax.Array:
@@ -175,23 +191,30 @@ class UNet(nn.Module):
             t: times, [B], 0..T-1 or fractions between.
             label: classes, int32 [B] in 0..num_classes, where num_classes means "no
                 class"; None means "no class" for all.
+            text: a `conditioning.Encoded`, or three arrays like it: sequence [B, L, D],
+                mask [B, L], pooled [B, P]. A row whose mask is all False has no text;
+                None means no text for all.
             train: whether dropout acts; then `rngs={"dropout": key}` is needed.
 
         Returns:
             float32 [B, H, W, out_channels].
 
         Raises:
-            UserError: if the sizes do not fit, or an unconditional network is given
-                labels.
+            UserError: if the sizes do not fit, or a network is given labels or text
+                that it was not made for.
         """
         self._check_geometry(*x.shape[1:3])
+        text = self._text(len(x), text)
         embedding = self._embed(t, label)  # [B, 4 * channels]
+        if text is not None:
+            embedding = embedding + PooledText(4 * self.channels, name="text")(text)
+        told = Told(embedding, text, train)
         x = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
-        h, skips = self._down(x, embedding, train)
-        h = self._block("mid_block_0", h.shape[-1], h, embedding, train)
-        h = self._attend("mid_attention", h)
-        h = self._block("mid_block_1", h.shape[-1], h, embedding, train)
-        h = self._up(h, skips, embedding, train)
+        h, skips = self._down(x, told)
+        h = self._block("mid_block_0", h.shape[-1], h, told)
+        h = self._attend("mid_attention", h, told)
+        h = self._block("mid_block_1", h.shape[-1], h, told)
+        h = self._up(h, skips, told)
         h = GroupNorm(self.num_groups, self.norm_epsilon, name="norm_out")(h)
         # In float32 even under bfloat16: the output keeps all its digits, and a
         # convolution to a few channels costs next to nothing.
@@ -210,6 +233,27 @@ class UNet(nn.Module):
             head_channels=self.head_channels,
             num_groups=self.num_groups,
         )
+
+    def _text(self, batch, text):
+        if self.text_shape is None:
+            if text is not None:
+                raise UserError(
+                    "got text for a network without; give text_shape to the model, or "
+                    "leave the text out."
+                )
+            return None
+        length, width, pooled = self.text_shape
+        shapes = [(batch, length, width), (batch, length), (batch, pooled)]
+        if text is None:
+            sequence, mask, whole = shapes
+            return jnp.zeros(sequence), jnp.zeros(mask, bool), jnp.zeros(whole)
+        got = [jnp.shape(part) for part in text]
+        if got != shapes:
+            raise UserError(
+                f"got text of shapes {got}, this network wants {shapes}; use the "
+                "encoder that it was made for."
+            )
+        return tuple(text)
 
     def _embed(self, t, label):
         width = 4 * self.channels
@@ -234,22 +278,22 @@ class UNet(nn.Module):
         )
         return h + rows(label)
 
-    def _down(self, h, embedding, train):
+    def _down(self, h, told):
         skips = [h]
         for level, multiplier in enumerate(self.channel_multipliers):
             features = self.channels * multiplier
             for i in range(self.num_res_blocks):
-                h = self._stage(f"down_{level}", i, features, h, embedding, train)
+                h = self._stage(f"down_{level}", i, features, h, told)
                 skips.append(h)
             if level < len(self.channel_multipliers) - 1:
-                h = self._halve(f"down_{level}_downsample", h, embedding, train)
+                h = self._halve(f"down_{level}_downsample", h, told)
                 skips.append(h)
         return h, skips
 
-    def _halve(self, name, h, embedding, train):
+    def _halve(self, name, h, told):
         if self.resample_blocks:
             width = h.shape[-1]
-            return self._block(name, width, h, embedding, train, average_pairs)
+            return self._block(name, width, h, told, average_pairs)
         conv = Conv3x3(h.shape[-1], stride=2, dtype=self.dtype, name=name)
         if not self.downsample_padding:
             return conv(h)
@@ -258,30 +302,30 @@ class UNet(nn.Module):
         h = jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return conv(h)[:, :-1, :-1]
 
-    def _up(self, h, skips, embedding, train):
+    def _up(self, h, skips, told):
         skips = list(skips)
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             features = self.channels * multiplier
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._stage(f"up_{level}", i, features, h, embedding, train)
+                h = self._stage(f"up_{level}", i, features, h, told)
             if level > 0:
-                h = self._double(f"up_{level}_upsample", h, embedding, train)
+                h = self._double(f"up_{level}_upsample", h, told)
         return h
 
-    def _double(self, name, h, embedding, train):
+    def _double(self, name, h, told):
         width = h.shape[-1]
         if self.resample_blocks:
-            return self._block(name, width, h, embedding, train, upsample_nearest)
+            return self._block(name, width, h, told, upsample_nearest)
         return Conv3x3(width, upsample=True, dtype=self.dtype, name=name)(h)
 
-    def _stage(self, name, i, features, h, embedding, train):
-        h = self._block(f"{name}_block_{i}", features, h, embedding, train)
+    def _stage(self, name, i, features, h, told):
+        h = self._block(f"{name}_block_{i}", features, h, told)
         if min(h.shape[1:3]) in self.attention_resolutions:
-            h = self._attend(f"{name}_attention_{i}", h)
+            h = self._attend(f"{name}_attention_{i}", h, told)
         return h
 
-    def _block(self, name, features, h, embedding, train, resample=None):
+    def _block(self, name, features, h, told, resample=None):
         # `train` is argument 3 of the block, counting the module itself.
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         return block(
@@ -293,17 +337,35 @@ class UNet(nn.Module):
             epsilon=self.norm_epsilon,
             resample=resample,
             name=name,
-        )(h, embedding, train)
+        )(h, told.embedding, told.train)
 
-    def _attend(self, name, h):
+    def _attend(self, name, h, told):
         heads = self.num_heads
         if self.head_channels is not None:
             heads = h.shape[-1] // self.head_channels
-        return Attention(
-            heads,
-            self.num_groups,
-            self.dtype,
-            self.norm_epsilon,
-            self.attend,
-            name=name,
-        )(h)
+        options = (heads, self.num_groups, self.dtype, self.norm_epsilon)
+        h = Attention(*options, self.attend, name=name)(h)
+        if told.text is None:
+            return h
+        sequence, mask, _ = told.text
+        return CrossAttention(*options, name=f"{name}_text")(h, sequence, mask)
+
+
+class PooledText(nn.Module):
+    """The vector for a whole text as part of the embedding of the time."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, text):
+        """Map (sequence [B, L, D], mask [B, L], pooled [B, P]) to [B, features]."""
+        _, mask, pooled = text
+        # No text has a vector of its own, which is learned: zeros would be what some
+        # texts are near.
+        none = self.param("none", nn.initializers.normal(1.0), pooled.shape[-1:])
+        h = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
+        h = jnp.where(mask.any(axis=1)[:, None], h, none)
+        h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)
+        return nn.Dense(self.features, kernel_init=default_init, name="dense_1")(
+            nn.swish(h)
+        )
