@@ -4,6 +4,7 @@
 or selenium.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -53,6 +54,12 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(workdir):
+    with serving(workdir) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def serving(workdir):
     """Start the playground at a free port; yield its process and address."""
     arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
     process = subprocess.Popen(
@@ -75,7 +82,13 @@ def server(workdir):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    downloads = tmp_path_factory.mktemp("downloads")
+    driver = chromium(tmp_path_factory.mktemp("downloads"))
+    yield driver
+    driver.quit()
+
+
+def chromium(downloads):
+    """Start a browser without a window, which keeps what it downloads in a folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.add_experimental_option(
@@ -93,8 +106,7 @@ def browser(tmp_path_factory):
         options.add_argument(argument)
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     driver.downloads = downloads
-    yield driver
-    driver.quit()
+    return driver
 
 
 @pytest.fixture
