@@ -5,6 +5,11 @@
 # Run all*. The notebook installs ddpm_jax, keeps its checkpoints on your Google Drive,
 # picks a recipe that suits the device, trains, and shows what the model draws.
 #
+# It has to be told where the code is. Give `REPOSITORY` the address of the repository
+# you have it from, or of your fork. Or leave it empty: then the notebook takes the zip
+# file that it finds in `/content`, or asks you for one: GitHub's *Download ZIP*, or
+# what `git archive --output=ddpm_jax.zip HEAD` makes in a checkout.
+#
 # Colab ends a session when it likes. Nothing is lost by that but the steps since the
 # last checkpoint: open the notebook again, run all, and the run goes on from there.
 #
@@ -12,7 +17,8 @@
 # then keeps its runs in the checkout, under `runs/`.
 
 # %% tags=["parameters"]
-REPOSITORY = "https://github.com/OWNER/ddpm_jax"  # your copy of the code
+# Address of a git repository, or path of a zip file; empty: a zip file that you upload
+REPOSITORY = ""  # @param {type: "string"}
 KEEP_ON_DRIVE = True  # False: in the session, and gone with it
 RUN = "colab"  # a name; the same name goes on with the same run
 RECIPE = None  # such as "configs/mnist.py"; None: what suits the device
@@ -26,6 +32,7 @@ SAMPLE = ["--config.sample.sampler=ddim", "--config.sample.num_steps=100"]
 # %%
 import glob
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +83,36 @@ def run(*command, minutes=None):
 
 
 # %%
+def uploaded(folder):
+    """Find the newest zip file of a folder; if there is none, ask for one."""
+    if not any(folder.glob("*.zip")):
+        from google.colab import files
+
+        print("Choose a zip file of ddpm_jax, or give REPOSITORY an address above.")
+        for name, content in files.upload().items():
+            (folder / Path(name).name).write_bytes(content)
+    zips = sorted(folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)
+    assert zips, "no zip file was given, and REPOSITORY above is empty"
+    return str(zips[-1])
+
+
+# %%
+def fetch(source, checkout):
+    """Put the code into a new folder: from a zip file, or a git repository."""
+    if not source.endswith(".zip"):
+        run("git", "clone", "--quiet", "--depth=1", source, str(checkout))
+        return
+    unpacked = checkout.with_name(f"{checkout.name}-unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.unpack_archive(source, unpacked)
+    # GitHub puts a folder around everything; git archive does not.
+    tops = [path.parent for path in unpacked.rglob("main.py")]
+    tops = [top for top in tops if (top / "ddpm_jax").is_dir()]
+    assert tops, f"{source} is no zip file of ddpm_jax: it has no main.py beside it"
+    tops[0].rename(checkout)
+
+
+# %%
 def jax_for_this_machine():
     """Name the build of JAX that drives this machine's accelerator."""
     if "TPU_ACCELERATOR_TYPE" in os.environ or glob.glob("/dev/accel*"):
@@ -91,11 +128,9 @@ def jax_for_this_machine():
 
 
 if ON_COLAB:
-    checkout = "/content/ddpm_jax"
-    if not Path(checkout).is_dir():
-        if "OWNER" in REPOSITORY:
-            raise SystemExit("Give the address of your copy as REPOSITORY, above.")
-        run("git", "clone", "--quiet", "--depth=1", REPOSITORY, checkout)
+    checkout = Path("/content/ddpm_jax")
+    if not checkout.is_dir():
+        fetch(REPOSITORY or uploaded(checkout.parent), checkout)
     os.chdir(checkout)
     pip = (sys.executable, "-m", "pip", "install", "--quiet")
     run(*pip, "-r", "requirements.txt", jax_for_this_machine())

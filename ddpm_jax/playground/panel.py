@@ -17,6 +17,7 @@ from ddpm_jax.playground.jobs import Studio
 # One job at a time, of whatever tab in whatever window.
 _ON_THE_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
 _STOPPED = "**Stopped.** What was drawn so far stays in the film."
+_REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
 """Option of the config, or name of a picture -> the component that asks for it."""
@@ -117,6 +118,7 @@ def connect(
             ):
                 yield _changes(answer)
         except UserError as error:
+            yield _changes(work.Answer(status=_REFUSED))
             raise _message(error) from error
 
     running = go.click(
@@ -127,7 +129,15 @@ def connect(
         show_progress_on=shown.status,
         **_ON_THE_DEVICE,
     )
-    stop.click(lambda: _STOPPED, None, shown.status, cancels=running, queue=False)
+    stop.click(None, None, None, cancels=running)
+    # Said when the job is gone, so that no step of it can be told of afterwards.
+    running.failure(
+        _after_failure,
+        shown.status,
+        shown.status,
+        show_progress="hidden",
+        queue=False,
+    )
     for change in (shown.slider.input, shown.view.input):
         change(
             with_message(work.seen),
@@ -137,6 +147,11 @@ def connect(
             trigger_mode="always_last",
             queue=False,
         )
+
+
+def _after_failure(status: str) -> str:
+    """Tell a job that was stopped from one that was refused: both have failed."""
+    return status if status == _REFUSED else _STOPPED
 
 
 def _changes(answer: work.Answer) -> tuple:

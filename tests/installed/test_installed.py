@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,10 @@ def test_control_c_is_quiet_while_importing(site, tmp_path, package):
     _, said = process.communicate(timeout=60)
     assert said == "interrupted.\n"
     assert process.returncode == 130
+
+
+def test_the_extra_of_the_page_is_what_make_installs():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements-app.txt").read_text().splitlines()
+    wanted = [line for line in lines if not line.startswith("#")]
+    assert extras["optional-dependencies"]["app"] == wanted

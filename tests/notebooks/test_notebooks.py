@@ -8,8 +8,11 @@ import base64
 import importlib.util
 import io
 import re
+import subprocess
 import sys
 import time
+import types
+import zipfile
 from pathlib import Path
 
 import matplotlib.font_manager  # noqa: F401  builds its cache here, not in a cell
@@ -109,11 +112,11 @@ def test_no_cell_is_longer_than_a_screen(name):
     assert not long
 
 
-def test_colab_asks_for_an_address_where_none_was_given():
-    script = (ROOT / "notebooks" / "colab.py").read_text()
-    (address,) = re.findall(r'REPOSITORY = "https://github\.com/(\S+)"', script)
-    assert address.startswith("OWNER/")  # what the cell that clones looks for
-    assert '"OWNER" in REPOSITORY' in script
+def test_no_address_waits_to_be_filled_in():
+    """There is no public repository: a link to one would lead nowhere."""
+    for name in ("README.md", "notebooks/colab.py", "notebooks/colab.ipynb"):
+        text = (ROOT / name).read_text()
+        assert "OWNER/" not in text and "github.com/" not in text
 
 
 # --- As run ---------------------------------------------------------------------------
@@ -172,15 +175,21 @@ def test_colab_trains_goes_on_and_draws_on_a_cpu(tmp_path):
     assert build.complaints(second) == []
 
 
-@pytest.fixture
-def run():
-    """The function `run` of the notebook, which starts the program."""
+@pytest.fixture(scope="module")
+def colab():
+    """The functions of the notebook, by their names."""
     cells = [cell.source for cell in build.read_script("colab").cells]
     names = {}
-    for start in ("import glob", "def follow", "def run"):
+    for start in ("import glob", "def follow", "def run", "def uploaded", "def fetch"):
         (source,) = [source for source in cells if source.startswith(start)]
         exec(source, names)
-    return names["run"]
+    return names
+
+
+@pytest.fixture
+def run(colab):
+    """The function that starts the program."""
+    return colab["run"]
 
 
 PROGRAM = """
@@ -208,3 +217,63 @@ def test_a_run_without_a_clock_goes_to_its_end(run, capsys):
 def test_a_failure_is_not_passed_over(run):
     with pytest.raises(RuntimeError, match="ended with 2"):
         run(sys.executable, "-c", "raise SystemExit(2)")
+
+
+# --- Where the code comes from --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository with little more in it than what the notebook looks for."""
+    folder = tmp_path_factory.mktemp("theirs")
+    for name in ("main.py", "ddpm_jax/__init__.py", "tests/main.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"# {name}\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    git(folder, *author, "commit", "--quiet", "--message=all")
+    return folder
+
+
+def git(folder, *arguments):
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "--prefix=ddpm_jax-main/"])
+def test_the_code_comes_from_a_zip_file(colab, repository, tmp_path, prefix):
+    """As the notebook says to make it, and with a folder around it like GitHub's."""
+    options = [
+        "--output",
+        str(tmp_path / "ddpm_jax.zip"),
+        *([prefix] if prefix else []),
+    ]
+    git(repository, "archive", *options, "HEAD")
+    assert colab["uploaded"](tmp_path) == str(tmp_path / "ddpm_jax.zip")
+    checkout = tmp_path / "ddpm_jax"
+    colab["fetch"](colab["uploaded"](tmp_path), checkout)
+    assert (checkout / "main.py").read_text() == "# main.py\n"
+
+
+def test_the_code_comes_from_a_repository(colab, repository, tmp_path):
+    colab["fetch"](repository.as_uri(), tmp_path / "ddpm_jax")
+    assert (tmp_path / "ddpm_jax" / "main.py").read_text() == "# main.py\n"
+
+
+def test_another_zip_file_is_refused(colab, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        file.writestr("main.py", "")
+    with pytest.raises(AssertionError, match=r"photos.zip is no zip file of ddpm_jax"):
+        colab["fetch"](str(tmp_path / "photos.zip"), tmp_path / "ddpm_jax")
+
+
+def test_without_a_zip_file_one_is_asked_for(colab, tmp_path, monkeypatch):
+    chosen = {}  # Colab's dialog answers with what was chosen: name -> content
+    files = types.SimpleNamespace(upload=lambda: chosen)
+    colab_module = types.SimpleNamespace(files=files)
+    monkeypatch.setitem(sys.modules, "google.colab", colab_module)
+    with pytest.raises(AssertionError, match="no zip file was given"):
+        colab["uploaded"](tmp_path)
+    chosen["mine.zip"] = b"PK"
+    assert colab["uploaded"](tmp_path) == str(tmp_path / "mine.zip")
+    assert (tmp_path / "mine.zip").read_bytes() == b"PK"

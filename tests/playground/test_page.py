@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
 import numpy as np
@@ -255,6 +256,7 @@ def test_wrong_input_is_told_in_the_page_and_the_server_lives_on(page):
     fill(page, "#sample-steps", 5000)
     click(page, "#sample-go")
     assert "num_steps=5000 is not in 1..T; use 1 to 1000" in message(page)
+    wait_for(page, "sample", "Not made")
     fill(page, "#sample-steps", 3)
     fill(page, "#sample-images", 2)
     run(page, "sample")
@@ -280,6 +282,8 @@ def test_frames_arrive_one_by_one_and_a_stopped_job_stops(page):
     find(page, "#sample-sheet img")
     click(page, "#sample-stop")
     wait_for(page, "sample", "Stopped")
+    time.sleep(1)  # twice what a part of the chain takes
+    assert "Stopped" in text(page, "#sample-status")
     # The device is free: a short job does not wait for a thousand steps.
     fill(page, "#sample-sampler", "ddim")
     fill(page, "#sample-steps", 3)
