@@ -7,6 +7,9 @@ from pathlib import Path
 
 TINY = str(Path(__file__).with_name("tiny.py"))
 ROOT = Path(__file__).parents[2]
+# XLA ends a process of which one device waits 40 s for the others. Eight of them on two
+# cores that have other work may.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 
 
 def start(*arguments, num_devices=1):
@@ -17,6 +20,7 @@ def start(*arguments, num_devices=1):
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PATIENT}",
             "JAX_NUM_CPU_DEVICES": str(num_devices),
         },
         stdout=subprocess.PIPE,
