@@ -87,6 +87,7 @@ def lay_out(mode: str) -> Shown:
         command = gr.Code(
             "",
             language="shell",
+            lines=2,
             show_label=False,
             interactive=False,
             wrap_lines=True,

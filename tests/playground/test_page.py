@@ -4,12 +4,9 @@
 or selenium.
 """
 
-import contextlib
 import io
-import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,19 +21,29 @@ from program import ROOT, TINY
 from ddpm_jax.data import load
 from ddpm_jax.playground.pictures import FILES
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+pytest.importorskip("selenium.webdriver", reason="selenium is missing")
+import chrome
+import screenshots
+from chrome import (
+    ENV,
+    PATIENCE,
+    click,
+    fill,
+    find,
+    paint,
+    run,
+    take_example,
+    text,
+    until,
+    wait_for,
+)
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
+    not (chrome.CHROMIUM and chrome.DRIVER),
     reason="no chromium with chromedriver here; Debian has both as packages",
 )
-PATIENCE = 120  # seconds, for what takes a few
-ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
 # Long enough a chain to be stopped, and images enough to keep it busy.
 RECIPE = ("diffusion.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
 
@@ -55,112 +62,20 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(workdir):
-    with serving(workdir) as served:
-        yield served
-
-
-@contextlib.contextmanager
-def serving(workdir):
-    """Start the playground at a free port; yield its process and address."""
-    arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=ENV,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background inherits that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    said = process.stdout.readline()
-    address = re.match(r"(http://127\.0\.0\.1:\d+)", said)
-    assert address, f"{said}{process.stderr.read() if process.poll() else ''}"
-    yield process, address[1]
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=PATIENCE)
+    """Start the playground; yield its process and address."""
+    with chrome.serving(workdir) as process_and_address:
+        yield process_and_address
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    driver = chromium(tmp_path_factory.mktemp("downloads"))
-    yield driver
-    driver.quit()
-
-
-def chromium(downloads):
-    """Start a browser without a window, which keeps what it downloads in a folder."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.add_experimental_option(
-        "prefs", {"download.default_directory": str(downloads)}
-    )
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-        # It must work without a network: no name can be looked up.
-        *(
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            "--window-size=1240,1500",
-        ),
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.downloads = downloads
-    return driver
+    with chrome.chromium(tmp_path_factory.mktemp("downloads")) as driver:
+        yield driver
 
 
 @pytest.fixture
 def page(server, browser):
-    """A fresh page."""
-    browser.get(server[1])
-    find(browser, "#sample-go")
-    return browser
-
-
-# --- Fingers and eyes -----------------------------------------------------------------
-
-
-def until(page, condition, seconds=PATIENCE):
-    return WebDriverWait(page, seconds, poll_frequency=0.1).until(lambda _: condition())
-
-
-def find(page, selector):
-    """Wait for what is to be seen."""
-
-    def seen():
-        found = page.find_elements(By.CSS_SELECTOR, selector)
-        return next((element for element in found if element.is_displayed()), None)
-
-    return until(page, seen)
-
-
-def text(page, selector):
-    return page.execute_script(
-        "return document.querySelector(arguments[0])?.innerText || ''", selector
-    )
-
-
-def fill(page, selector, value):
-    field = find(page, f"{selector} input")
-    field.send_keys(Keys.CONTROL, "a")
-    field.send_keys(str(value), Keys.ENTER)
-
-
-def click(page, selector):
-    page.execute_script("arguments[0].scrollIntoView()", find(page, selector))
-    find(page, selector).click()
-
-
-def wait_for(page, mode, word):
-    until(page, lambda: word in text(page, f"#{mode}-status"))
-
-
-def run(page, mode):
-    """Run a job to its end; the first of a fresh page, which is not done with any."""
-    assert "Done" not in text(page, f"#{mode}-status")
-    click(page, f"#{mode}-go")
-    wait_for(page, mode, "Done")
+    return chrome.open_page(browser, server[1])
 
 
 def picture(page, mode):
@@ -337,21 +252,11 @@ def test_what_is_painted_is_filled_and_the_rest_kept(page):
     click(page, "#tab-inpaint-button")
     click(page, "#inpaint-go")
     assert "the picture is missing" in message(page)
-    click(page, "#inpaint-picture-example")
-    find(page, "#inpaint-picture img")
+    take_example(page, "inpaint", "picture", 0)
     until(page, lambda: "Paint what" in text(page, "#inpaint-mask"))
     click(page, "#inpaint-go")
     assert "nothing is painted" in message(page)
-    canvas = find(page, "#inpaint-mask canvas")
-    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    cell = canvas.size["width"] / 8
-    stroke = webdriver.ActionChains(page)
-    # Brush 2 covers the four pixels around a corner: columns 1 to 6 of rows 2 and 3.
-    stroke.move_to_element_with_offset(canvas, round(-2 * cell), round(-cell))
-    stroke.click_and_hold()
-    for column in range(-1, 3):
-        stroke.move_to_element_with_offset(canvas, round(column * cell), round(-cell))
-    stroke.release().perform()
+    paint(page, 3, range(2, 7))  # columns 1 to 6 of rows 2 and 3
     fill(page, "#inpaint-images", 2)
     run(page, "inpaint")
     digit = load("digits", split="train").source[0]["image"][..., 0]
@@ -366,9 +271,8 @@ def test_what_is_painted_is_filled_and_the_rest_kept(page):
 
 def test_a_walk_between_two_pictures_starts_and_ends_at_them(page):
     click(page, "#tab-interpolate-button")
-    for name in ("picture", "other"):
-        click(page, f"#interpolate-{name}-example")
-        find(page, f"#interpolate-{name} img")
+    take_example(page, "interpolate", "picture", 0)
+    take_example(page, "interpolate", "other", 1)
     fill(page, "#interpolate-points", 4)
     run(page, "interpolate")
     assert "Done" in text(page, "#interpolate-status")
@@ -379,6 +283,19 @@ def test_a_walk_between_two_pictures_starts_and_ends_at_them(page):
     assert len(made) == 4
     assert np.abs(made[0] - first).mean() < np.abs(made[0] - last).mean()
     assert np.abs(made[-1] - last).mean() < np.abs(made[-1] - first).mean()
+
+
+def test_the_pictures_of_the_document_can_be_taken(page, server, tmp_path):
+    screenshots.take(page, server[1], tmp_path)
+    document = (ROOT / "docs" / "playground.md").read_text()
+    shown = re.findall(r"\((playground-[\w-]+\.png)\)", document)
+    assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())
+    for name in shown:
+        with Image.open(tmp_path / name) as taken:
+            assert taken.width == screenshots.WIDTH
+            far = np.abs(np.asarray(taken.convert("RGB")).astype(int) - (249, 115, 22))
+            # The orange of the button, which is lowest on the left.
+            assert (far.max(axis=-1) < 8).any(axis=1).sum() > 30
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(server, workdir):

@@ -1,0 +1,144 @@
+"""A playground served, a headless Chromium that looks at it, and fingers and eyes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+PATIENCE = 120  # seconds, for what takes a few
+ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+
+
+@contextmanager
+def serving(workdir):
+    """Start the playground at a free port; give its process and address."""
+    arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        said = process.stdout.readline()
+        address = re.match(r"(http://127\.0\.0\.1:\d+)", said)
+        assert address, f"{said}{process.stderr.read() if process.poll() else ''}"
+        yield process, address[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=PATIENCE)
+
+
+@contextmanager
+def chromium(downloads):
+    """Open a browser without a network, which keeps what it downloads in a folder."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(downloads)}
+    )
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        # It must work without a network: no name can be looked up.
+        *(
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--window-size=1240,1500",
+        ),
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = downloads
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def open_page(browser, address):
+    """Get a fresh page, ready to be clicked."""
+    browser.get(address)
+    find(browser, "#sample-go")
+    return browser
+
+
+def until(page, condition, seconds=PATIENCE):
+    return WebDriverWait(page, seconds, poll_frequency=0.1).until(lambda _: condition())
+
+
+def find(page, selector):
+    """Wait for what is to be seen."""
+
+    def seen():
+        found = page.find_elements(By.CSS_SELECTOR, selector)
+        return next((element for element in found if element.is_displayed()), None)
+
+    return until(page, seen)
+
+
+def text(page, selector):
+    return page.execute_script(
+        "return document.querySelector(arguments[0])?.innerText || ''", selector
+    )
+
+
+def fill(page, selector, value):
+    field = find(page, f"{selector} input")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(str(value), Keys.ENTER)
+
+
+def click(page, selector):
+    page.execute_script("arguments[0].scrollIntoView()", find(page, selector))
+    find(page, selector).click()
+
+
+def wait_for(page, mode, word):
+    until(page, lambda: word in text(page, f"#{mode}-status"))
+
+
+def run(page, mode):
+    """Run a job to its end; the first of a fresh page, which is not done with any."""
+    assert "Done" not in text(page, f"#{mode}-status")
+    click(page, f"#{mode}-go")
+    wait_for(page, mode, "Done")
+
+
+def take_example(page, mode, name, number):
+    """Choose a picture of the model's data, and wait until it is there."""
+    fill(page, f"#{mode}-{name}-number", number)
+    click(page, f"#{mode}-{name}-example")
+    find(page, f"#{mode}-{name} img")
+
+
+def paint(page, row, columns):
+    """Draw a stroke between rows of an 8x8 picture, from corner to corner of pixels.
+
+    The brush, 2 wide, covers the four pixels around a corner.
+    """
+    until(page, lambda: "Paint what" in text(page, "#inpaint-mask"))
+    canvas = find(page, "#inpaint-mask canvas")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    cell = canvas.size["width"] / 8
+    places = [(round((x - 4) * cell), round((row - 4) * cell)) for x in columns]
+    stroke = webdriver.ActionChains(page)
+    stroke.move_to_element_with_offset(canvas, *places[0]).click_and_hold()
+    for place in places[1:]:
+        stroke.move_to_element_with_offset(canvas, *place)
+    stroke.release().perform()
