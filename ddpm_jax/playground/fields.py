@@ -107,6 +107,8 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
             elem_classes="picture",
             buttons=[],
         )
+        # gradio would open the file, and refuse what is no picture in its own words.
+        picture.preprocess = _path_of
         with gr.Row():
             which = gr.Number(
                 number,
@@ -128,8 +130,13 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
         assert number is not None  # `example` has refused it
         return pictures.keep_example(place.folder, pixels, int(number))
 
-    take.click(taken, which, picture, show_progress="hidden", queue=False)
+    # Queued, though it waits for nothing: messages of what is not queued get lost.
+    take.click(taken, which, picture, show_progress="hidden")
     return picture
+
+
+def _path_of(upload: Any) -> str | None:
+    return upload.path if upload else None
 
 
 def buttons(place: Place, word: str) -> tuple[gr.Button, gr.Button]:

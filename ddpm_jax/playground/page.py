@@ -127,7 +127,7 @@ def _inpaint_tab(place: Place, example: Any) -> None:
         with_message = panel.with_message(pictures.canvas)
         return with_message(path, shape, padded=bool(cfg.data.pad_to))
 
-    picture.change(to_canvas, picture, mask, show_progress="hidden", queue=False)
+    picture.change(to_canvas, picture, mask, show_progress="hidden")
     panel.connect(place, asked, buttons, shown)
 
 

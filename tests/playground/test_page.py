@@ -108,6 +108,7 @@ def download(page, mode, name):
 def message(page):
     toast = until(page, lambda: text(page, ".toast-body") or None)
     page.execute_script("document.querySelector('.toast-close').click()")
+    until(page, lambda: not text(page, ".toast-body"))  # it fades
     return toast
 
 
@@ -246,6 +247,19 @@ def test_an_uploaded_picture_is_noised_and_brought_back(page, tmp_path):
     assert made.shape == (2, 8, 8, 1)
     near = np.abs(made[..., 0].astype(int) - digit).mean()
     assert near < np.abs(made[..., 0].astype(int) - (255 - digit.astype(int))).mean()
+
+
+def test_what_is_no_picture_is_refused_in_the_words_of_the_command_line(page, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture, whatever its name says")
+    click(page, "#tab-inpaint-button")
+    find(page, "#inpaint-go")
+    upload = page.find_element(By.CSS_SELECTOR, "#inpaint-picture input[type=file]")
+    upload.send_keys(str(tmp_path / "notes.png"))
+    assert "cannot read the picture" in (said := message(page))
+    assert "give a PNG, JPEG or WebP file" in said
+    fill(page, "#inpaint-picture-number", 99999)
+    click(page, "#inpaint-picture-example")
+    assert "example 99999 is not among the model's data" in message(page)
 
 
 def test_what_is_painted_is_filled_and_the_rest_kept(page):
