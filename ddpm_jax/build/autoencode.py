@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
@@ -30,7 +31,6 @@ from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import TrainStep, make_optimizer, warmup_schedule
 
 _INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def autoencoder_network(config: ConfigDict, info: DataInfo) -> KLAutoencoder:
@@ -44,7 +44,7 @@ def autoencoder_network(config: ConfigDict, info: DataInfo) -> KLAutoencoder:
         num_res_blocks=options.num_res_blocks,
         num_groups=options.num_groups,
         attention=options.attention,
-        dtype=_DTYPES[options.dtype],
+        dtype=names.DTYPES[options.dtype],
     )
 
 
@@ -55,7 +55,7 @@ def discriminator_network(config: ConfigDict) -> PatchDiscriminator:
         channels=options.discriminator_channels,
         num_layers=options.discriminator_layers,
         num_groups=options.num_groups,
-        dtype=_DTYPES[options.dtype],
+        dtype=names.DTYPES[options.dtype],
     )
 
 
@@ -189,16 +189,16 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
             f"config.autoencoder.learning_rate={options.learning_rate} must be positive"
             " and finite, such as 4e-4."
         )
-    if options.dtype not in _DTYPES:
+    if options.dtype not in names.DTYPES:
         raise UserError(
             f"config.autoencoder.dtype={options.dtype!r} is unknown; use "
-            f"{' or '.join(_DTYPES)}."
+            f"{' or '.join(names.DTYPES)}."
         )
     height, width, _ = info.image_shape
-    names = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
+    fields = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
     try:
         check_autoencoder(
-            height, width, **{n: options[n] for n in (*names, "num_groups")}
+            height, width, **{n: options[n] for n in (*fields, "num_groups")}
         )
         if is_adversarial(config):
             check_discriminator(

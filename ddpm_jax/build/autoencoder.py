@@ -9,7 +9,6 @@ variance over the data, as a diffusion process wants them.
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from ddpm_jax import files
-from ddpm_jax.build.features import fingerprint as hash_weights
-from ddpm_jax.build.features import flat_weights
+from ddpm_jax.build import weights_folder
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.autoencoder import (
     KLAutoencoder,
@@ -29,11 +26,17 @@ from ddpm_jax.models.autoencoder import (
     sample_posterior,
 )
 
-WEIGHTS, ABOUT = "weights.npz", "autoencoder.json"
-_TOLD = {  # by `ABOUT`, and read here
-    *("name", "fingerprint", "image_shape", "latent_shape", "factor"),
-    *("scale", "shift", "network"),
-}
+ABOUT = "autoencoder.json"
+KIND = weights_folder.Kind(
+    mode="autoencoder",
+    noun="an autoencoder",
+    verb="make",
+    about=ABOUT,
+    told={  # and read here
+        *("name", "fingerprint", "image_shape", "latent_shape", "factor"),
+        *("scale", "shift", "network"),
+    },
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,7 @@ def make(
     height, width, _ = image_shape
     return Autoencoder(
         name=name,
-        fingerprint=_fingerprint(flat_weights(params), scale, shift),
+        fingerprint=_fingerprint(weights_folder.flat_weights(params), scale, shift),
         image_shape=image_shape,
         latent_shape=(height // net.factor, width // net.factor, net.latent_channels),
         factor=net.factor,
@@ -134,7 +137,8 @@ def make(
 
 
 def _fingerprint(weights: dict[str, np.ndarray], scale: float, shift: float) -> str:
-    return hash_weights(weights | {"": np.array([scale, shift], np.float64)})
+    of_latents = np.array([scale, shift], np.float64)
+    return weights_folder.fingerprint(weights | {"": of_latents})
 
 
 def save(workdir: Path, autoencoder: Autoencoder, told: dict[str, Any]) -> None:
@@ -153,10 +157,11 @@ def save(workdir: Path, autoencoder: Autoencoder, told: dict[str, Any]) -> None:
         for field in dataclasses.fields(KLAutoencoder)
         if field.name not in ("dtype", "parent", "name")
     }
-    about = {name: getattr(autoencoder, name) for name in _TOLD - {"network"}} | {
+    about = {name: getattr(autoencoder, name) for name in KIND.told - {"network"}} | {
         "network": network
     }
-    files.write_npz(workdir / WEIGHTS, flat_weights(autoencoder.params))
+    weights = weights_folder.flat_weights(autoencoder.params)
+    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
     ordered = {name: about[name] for name in sorted(about)}
     files.write_json(workdir / ABOUT, ordered | told)  # says that it is whole
 
@@ -171,28 +176,7 @@ def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    try:
-        about = json.loads((workdir / ABOUT).read_text())
-        weights = files.read_npz(workdir / WEIGHTS)
-    except FileNotFoundError as error:
-        recipe = Path("configs") / f"{workdir.name}.py"
-        if not recipe.exists():
-            recipe = Path("configs/NAME_autoencoder.py")
-        raise UserError(
-            f"{workdir} holds no autoencoder; train one with python main.py "
-            f"--mode=autoencoder --config={recipe} --workdir={workdir}"
-        ) from error
-    except (OSError, ValueError, files.DamagedError) as error:
-        raise UserError(
-            f"the autoencoder in {workdir} cannot be read ({error}); make it again, in "
-            "another folder."
-        ) from error
-    missing = _TOLD - set(about) if isinstance(about, dict) else _TOLD
-    if missing:
-        raise UserError(
-            f"{workdir / ABOUT} does not describe an autoencoder (it lacks "
-            f"{', '.join(sorted(missing))}); make one in another folder."
-        )
+    about, weights = weights_folder.read(workdir, KIND)
     made = _described(about, weights, dtype)
     if made is None:
         raise UserError(
@@ -223,12 +207,12 @@ def _described(
         scale, shift = float(about["scale"]), float(about["shift"])
         if channels != net.image_channels or not 0 < scale < math.inf:
             return None
-        expected = parameter_shapes(net, shape)
+        expected = weights_folder.parameter_shapes(net, shape)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None  # no such network can be made
     if expected != {name: leaf.shape for name, leaf in weights.items()}:
         return None
-    params = traverse_util.unflatten_dict(weights, sep="/")
+    params = weights_folder.as_params(weights)
     return make(about["name"], net, params, shape, scale=scale, shift=shift)
 
 
@@ -236,12 +220,3 @@ def geometry(net: KLAutoencoder) -> dict[str, Any]:
     """Return what `check_autoencoder` has to know of a network."""
     names = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
     return {name: getattr(net, name) for name in (*names, "num_groups")}
-
-
-def parameter_shapes(
-    net: KLAutoencoder, image_shape: tuple[int, int, int]
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by its path, for images of (H, W, C)."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
-    return traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")

@@ -5,8 +5,6 @@ WORKDIR/
     features.json       what it is, and how often it is right; written last
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import files
+from ddpm_jax.build import weights_folder
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -28,11 +25,17 @@ from ddpm_jax.training.classify import make_classify_objective
 from ddpm_jax.training.objective import Objective
 from ddpm_jax.training.step import warmup_schedule
 
-WEIGHTS, ABOUT = "weights.npz", "features.json"
-_TOLD = {  # by `ABOUT`, and read here or by the command
-    *("name", "fingerprint", "data_fingerprint", "image_shape", "label_names"),
-    *("accuracy", "num_images", "config"),
-}
+ABOUT = "features.json"
+KIND = weights_folder.Kind(
+    mode="features",
+    noun="a features network",
+    verb="train",
+    about=ABOUT,
+    told={  # and read here or by the command
+        *("name", "fingerprint", "data_fingerprint", "image_shape", "label_names"),
+        *("accuracy", "num_images", "config"),
+    },
+)
 _INIT, _TRAIN = 10, 11  # streams of `config.seed`, apart from those of a diffusion run
 
 
@@ -98,20 +101,6 @@ def as_features(net: Classifier, params: Any, about: dict[str, Any]) -> Features
     )
 
 
-def flat_weights(params: Any) -> dict[str, np.ndarray]:
-    """Name every parameter by its path."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    return {name: np.asarray(leaf, np.float32) for name, leaf in sorted(flat.items())}
-
-
-def fingerprint(weights: dict[str, np.ndarray]) -> str:
-    """Hash names, shapes `[...]` and values to 16 hexadecimal digits of SHA-256."""
-    digest = hashlib.sha256()
-    for name, leaf in sorted(weights.items()):
-        digest.update(f"{name} {leaf.shape}".encode() + leaf.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def classifier_features(workdir: Path) -> Features:
     """Open the network that `--mode=features` trained in a folder.
 
@@ -159,29 +148,8 @@ def _level(name: str) -> int:
 
 
 def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
-    try:
-        about = json.loads((workdir / ABOUT).read_text())
-        weights = files.read_npz(workdir / WEIGHTS)
-    except FileNotFoundError as error:
-        recipe = Path("configs") / f"{workdir.name}.py"
-        if not recipe.exists():
-            recipe = Path("configs/NAME_features.py")
-        raise UserError(
-            f"{workdir} holds no features network; train one with python main.py "
-            f"--mode=features --config={recipe} --workdir={workdir}"
-        ) from error
-    except (OSError, ValueError, files.DamagedError) as error:
-        raise UserError(
-            f"the features network in {workdir} cannot be read ({error}); train it "
-            "again, in another folder."
-        ) from error
-    missing = _TOLD - set(about) if isinstance(about, dict) else _TOLD
-    if missing:
-        raise UserError(
-            f"{workdir / ABOUT} does not describe a features network (it lacks "
-            f"{', '.join(sorted(missing))}); train one in another folder."
-        )
-    if fingerprint(weights) != about["fingerprint"]:
+    about, weights = weights_folder.read(workdir, KIND)
+    if weights_folder.fingerprint(weights) != about["fingerprint"]:
         raise UserError(
             f"the weights in {workdir} are not those that {ABOUT} describes; train the "
             "network again, in another folder."
@@ -192,7 +160,7 @@ def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
             f"the weights in {workdir} do not fit its network; train it again with "
             "this version, in another folder."
         )
-    return net, traverse_util.unflatten_dict(weights, sep="/"), about
+    return net, weights_folder.as_params(weights), about
 
 
 def _described(
@@ -206,11 +174,9 @@ def _described(
             if name in Classifier.__dataclass_fields__
         }
         net = Classifier(num_classes=len(about["label_names"]), **fields)
-        images = jax.ShapeDtypeStruct((1, *about["image_shape"]), np.float32)
-        expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
+        shapes = weights_folder.parameter_shapes(net, about["image_shape"])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None  # no such network can be made
-    shapes = traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")
     return net if shapes == {n: leaf.shape for n, leaf in weights.items()} else None
 
 

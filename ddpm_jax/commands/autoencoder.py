@@ -25,6 +25,7 @@ from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
+from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.devices import check_batch_size, describe, replicated
 from ddpm_jax.errors import UserError
@@ -58,11 +59,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     )
     if _is_finished(cfg, workdir, source.fingerprint):
         return 0
-    if store.latest_step(workdir) is not None:
-        raise UserError(
-            f"{workdir} holds a diffusion model; give the autoencoder another "
-            "--workdir."
-        )
+    refuse_diffusion_model(workdir, "the autoencoder")
     make_folder(workdir)
     source, test = data.ready(source), data.ready(test)
     started = time.perf_counter()
@@ -110,19 +107,15 @@ def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:
 def _check_same(
     cfg: ConfigDict, workdir: Path, about: dict[str, Any], fingerprint: str
 ) -> None:
-    changed = [
-        line
-        for line in config.differences(config.from_json(about["config"]), cfg)
-        if line.startswith(("autoencoder.", "data.", "seed"))
-        and not line.startswith(_FREE)
-    ]
-    if about["data_fingerprint"] != fingerprint:
-        changed.append("the data themselves")
-    if changed:
-        raise UserError(
-            f"{workdir} holds an autoencoder of another config ({'; '.join(changed)}); "
-            "use another --workdir."
-        )
+    refuse_another(
+        cfg,
+        workdir,
+        about,
+        fingerprint,
+        section="autoencoder",
+        noun=folder.KIND.noun,
+        free=_FREE,
+    )
 
 
 # --- The run --------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from tqdm import tqdm
 import ddpm_jax
 from ddpm_jax import build, config, data, files
 from ddpm_jax.build import features as of
+from ddpm_jax.build import weights_folder
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
+from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import (
@@ -24,7 +26,6 @@ from ddpm_jax.devices import (
 )
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, extract
-from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
@@ -48,11 +49,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     )
     if _is_finished(cfg, workdir, source.fingerprint):
         return 0
-    if store.latest_step(workdir) is not None:
-        raise UserError(
-            f"{workdir} holds a diffusion model; give the features network another "
-            "--workdir."
-        )
+    refuse_diffusion_model(workdir, "the features network")
     make_folder(workdir)
     net = of.classifier(cfg, info)
     started = time.perf_counter()
@@ -61,10 +58,10 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         if int(state.step) < cfg.features.num_steps:
             print("Interrupted; nothing is kept of a features network half trained.")
             return 128 + interrupted()
-    weights = of.flat_weights(state.ema_params)
+    weights = weights_folder.flat_weights(state.ema_params)
     about = {
         "name": f"classifier of {source.name}",
-        "fingerprint": of.fingerprint(weights),
+        "fingerprint": weights_folder.fingerprint(weights),
         "data": source.name,
         "data_fingerprint": source.fingerprint,
         "image_shape": list(source.image_shape),
@@ -83,7 +80,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         "versions": {"ddpm_jax": ddpm_jax.__version__, "jax": jax.__version__},
         "config": config.to_json(cfg),
     }
-    files.write_npz(workdir / of.WEIGHTS, weights)
+    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
     files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
     print(_spell(about, workdir))
     return 0
@@ -95,19 +92,15 @@ def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:
         return False
     of.classifier_features(workdir)  # refuses a damaged one
     about = json.loads(path.read_text())
-    changed = [
-        line
-        for line in config.differences(config.from_json(about["config"]), cfg)
-        if line.startswith(("features.", "data.", "seed"))
-        and not line.startswith(("data.data_dir", "features.report_every"))
-    ]
-    if about["data_fingerprint"] != fingerprint:
-        changed.append("the data themselves")
-    if changed:
-        raise UserError(
-            f"{workdir} holds a features network of another config "
-            f"({'; '.join(changed)}); use another --workdir."
-        )
+    refuse_another(
+        cfg,
+        workdir,
+        about,
+        fingerprint,
+        section="features",
+        noun=of.KIND.noun,
+        free=("data.data_dir", "features.report_every"),
+    )
     print(f"{_spell(about, workdir)} It is finished. Nothing to do.")
     return True
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_jax.build import autoencoder as folder
+from ddpm_jax.build import weights_folder
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange import carry, diffusers_autoencoder
 from ddpm_jax.models.autoencoder import KLAutoencoder, check_autoencoder
@@ -41,7 +42,7 @@ def import_autoencoder(
         check_autoencoder(height, width, **folder.geometry(net))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    shapes = folder.parameter_shapes(net, pretrained.image_shape)
+    shapes = weights_folder.parameter_shapes(net, pretrained.image_shape)
     params = carry.into_tree(
         pretrained,
         {tuple(path.split("/")): shape for path, shape in shapes.items()},
@@ -55,7 +56,7 @@ def import_autoencoder(
         **pretrained.facts["latents"],
     )
     folder.save(workdir, made, {"imported": source})
-    count = sum(leaf.size for leaf in folder.flat_weights(params).values())
+    count = sum(leaf.size for leaf in weights_folder.flat_weights(params).values())
     shown = [
         "x".join(map(str, shape)) for shape in (made.image_shape, made.latent_shape)
     ]

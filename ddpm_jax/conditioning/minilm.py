@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ddpm_jax.conditioning import encoded_file, minilm_folder
 from ddpm_jax.conditioning.text import Encoded, Tokens, distinct
-from ddpm_jax.conditioning.tokens import lacks, padded, quoted, stored_length
+from ddpm_jax.conditioning.tokens import lacks, padded, stored_length
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.bert import Bert, Sizes
 from ddpm_jax.models.masked import masked_mean
@@ -88,13 +88,8 @@ class MiniLM:
         """
         encodings = self._tokenizer.encode_batch(list(texts))
         rows = [encoding.ids for encoding in encodings]
-        for text, row in zip(texts, rows, strict=True):
-            if len(row) == _ENDS:
-                raise UserError(
-                    f"the prompt {quoted(text)} is empty; say what the picture shows."
-                )
         unit = "tokens with its end marks"
-        return padded(texts, rows, self.max_length, unit)
+        return padded(texts, rows, self.max_length, unit, num_marks=_ENDS)
 
     def read(self, texts: Sequence[str], *, cache: bool = True) -> Encoded:
         """Encode texts; what was encoded before is read from disk.

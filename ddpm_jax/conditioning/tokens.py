@@ -202,6 +202,7 @@ def padded(
     rows: Sequence[Sequence[int]],
     max_length: int,
     unit: str = "tokens",
+    num_marks: int = 0,
 ) -> Tokens:
     """Fill rows of numbers up to one length with zeros.
 
@@ -210,6 +211,7 @@ def padded(
         rows: the numbers of each.
         max_length: L.
         unit: what is counted, for messages.
+        num_marks: numbers in every row that are not of its text.
 
     Returns:
         int32 and bool [N, L].
@@ -218,7 +220,7 @@ def padded(
         UserError: a text that has none, or too many.
     """
     for text, row in zip(texts, rows, strict=True):
-        if not row:
+        if len(row) <= num_marks:
             raise UserError(
                 f"the prompt {quoted(text)} is empty; say what the picture shows."
             )

@@ -12,7 +12,12 @@ from typing import Any
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange import diffusers
-from ddpm_jax.exchange.diffusers_settings import choose, complete
+from ddpm_jax.exchange.diffusers_settings import (
+    choose,
+    complete,
+    sides_of,
+    widths_of,
+)
 from ddpm_jax.exchange.diffusers_unet import FILE
 from ddpm_jax.exchange.pretrained import Path, Pretrained
 
@@ -74,7 +79,9 @@ def read(folder: File, name: str, image_size: int | None) -> Pretrained:
     """
     where = folder / FILE
     said = complete(str(where), diffusers.settings_in(where), _DEFAULTS, _FIXED)
-    height, width = _sides(str(where), said["sample_size"], image_size)
+    height, width = sides_of(
+        str(where), image_size or said["sample_size"] or _SAMPLE_SIZE
+    )
     network = _network(str(where), said)
     scale, shift = said["scaling_factor"], said["shift_factor"]
     if not 0 < scale < float("inf"):
@@ -97,14 +104,7 @@ def read(folder: File, name: str, image_size: int | None) -> Pretrained:
 
 
 def _network(where: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    widths = said["block_out_channels"]
-    if not widths or not all(isinstance(w, int) and w > 0 for w in widths):
-        raise UserError(f"{where} has block_out_channels={widths}; they are no sizes.")
-    if any(width % widths[0] for width in widths):
-        raise UserError(
-            f"{where} has block_out_channels={widths}, and here each is a multiple of "
-            "the first; this checkpoint is of another kind of model."
-        )
+    widths = widths_of(where, said)
     for key, table in (("down_block_types", _DOWN), ("up_block_types", _UP)):
         for kind in said[key]:
             choose(where, key, kind, table)
@@ -133,14 +133,6 @@ def _network(where: str, said: Mapping[str, Any]) -> dict[str, Any]:
         "attention": said["mid_block_add_attention"],
         "quant_convs": said["use_quant_conv"],
     }
-
-
-def _sides(where: str, size: Any, image_size: int | None) -> tuple[int, int]:
-    size = image_size or size or _SAMPLE_SIZE
-    sides = tuple(size) if isinstance(size, list) else (size, size)
-    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-        raise UserError(f"{where} has sample_size={size!r}; it is no size in pixels.")
-    return sides
 
 
 def name_of(num_levels: int) -> Callable[[Path], str]:

@@ -70,6 +70,35 @@ def complete(
     return filled
 
 
+def widths_of(where: str, said: Mapping[str, Any]) -> list[int]:
+    """Read the channels of each level, all multiples of the first's.
+
+    Raises:
+        UserError: they are no such sizes.
+    """
+    widths = said["block_out_channels"]
+    if not widths or not all(isinstance(w, int) and w > 0 for w in widths):
+        raise UserError(f"{where} has block_out_channels={widths}; they are no sizes.")
+    if any(width % widths[0] for width in widths):
+        raise UserError(
+            f"{where} has block_out_channels={widths}, and here each is a multiple of "
+            "the first; this checkpoint is of another kind of model."
+        )
+    return widths
+
+
+def sides_of(where: str, size: Any) -> tuple[int, int]:
+    """Read a sample_size, one number or two, as (height, width) in pixels.
+
+    Raises:
+        UserError: it is no size.
+    """
+    sides = tuple(size) if isinstance(size, list) else (size, size)
+    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+        raise UserError(f"{where} has sample_size={size!r}; it is no size in pixels.")
+    return sides
+
+
 def key_of(table: Mapping[str, Any], value: Any) -> str | None:
     """Return the first word of a table that stands for a value."""
     return next((key for key, ours in table.items() if ours == value), None)

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.exchange.diffusers_settings import choose, complete, key_of, refusal
+from ddpm_jax.exchange.diffusers_settings import (
+    choose,
+    complete,
+    key_of,
+    refusal,
+    sides_of,
+    widths_of,
+)
 
 FILE = "config.json"
 
@@ -66,14 +73,7 @@ def unet_options(
     if kind != "UNet2DModel":
         raise UserError(refusal(where, "_class_name", kind, ["UNet2DModel"]))
     said = complete(where, found, _UNET_DEFAULTS, _UNET_FIXED)
-    widths = said["block_out_channels"]
-    if not widths or not all(isinstance(w, int) and w > 0 for w in widths):
-        raise UserError(f"{where} has block_out_channels={widths}; they are no sizes.")
-    if any(width % widths[0] for width in widths):
-        raise UserError(
-            f"{where} has block_out_channels={widths}, and here each is a multiple of "
-            "the first; this checkpoint is of another kind of model."
-        )
+    widths = widths_of(where, said)
     attends = _attends(where, said)
     said["sample_size"] = _sides(where, said["sample_size"], image_size)
     side = min(said["sample_size"])
@@ -126,10 +126,7 @@ def _sides(where: str, size: Any, image_size: int | None) -> tuple[int, int]:
             f"{where} does not tell the size of its images (sample_size); add "
             "--config.data.image_size=SIDE, in pixels."
         )
-    sides = tuple(size) if isinstance(size, list) else (size, size)
-    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-        raise UserError(f"{where} has sample_size={size!r}; it is no size in pixels.")
-    return sides
+    return sides_of(where, size)
 
 
 def _check_norms(where: str, said: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ Sources:
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -24,12 +23,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.models.geometry import check_groups, check_halves
 from ddpm_jax.models.layers import (
     Attention,
     Conv3x3,
     GroupNorm,
+    ResBlock,
     default_init,
-    zero_init,
 )
 
 # Beyond these a variance, or its inverse, is near the ends of float32.
@@ -75,21 +75,8 @@ def check_autoencoder(
     ):
         if count < 1:
             raise UserError(f"{name}={count} is too small; use 1 or more.")
-    for level, multiplier in enumerate((1, *channel_multipliers)):
-        if channels * multiplier % num_groups:
-            raise UserError(
-                f"num_groups={num_groups} does not divide the "
-                f"{channels * multiplier} channels of level {max(level - 1, 0)}; "
-                f"make channels a multiple of {num_groups} or lower num_groups."
-            )
-    factor = 2 ** (len(channel_multipliers) - 1)
-    if height < 1 or width < 1 or height % factor or width % factor:
-        raise UserError(
-            f"images of {height}x{width} do not halve {len(channel_multipliers) - 1} "
-            f"times; {len(channel_multipliers)} channel_multipliers need height and "
-            f"width in multiples of {factor}: resize or pad in the data config, or use "
-            "fewer levels."
-        )
+    check_groups(channels, channel_multipliers, num_groups)
+    check_halves(height, width, len(channel_multipliers))
 
 
 def sample_posterior(
@@ -98,41 +85,6 @@ def sample_posterior(
     """Draw latents from N(mean, exp(log_variance)), both [B, h, w, c], elementwise."""
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     return mean + jnp.exp(0.5 * log_variance) * noise
-
-
-class _Block(nn.Module):
-    """Two convolutions, added to a shortcut: the block of the U-Net without its time.
-
-    Attributes:
-        features: channels of the output.
-        num_groups: of the normalisations.
-        epsilon: of the normalisations.
-        dtype: of the computation.
-    """
-
-    features: int
-    num_groups: int
-    epsilon: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        """Map [B, H, W, C] to [B, H, W, features]."""
-        norm = partial(GroupNorm, self.num_groups, self.epsilon, self.dtype)
-        h = nn.swish(norm(name="norm_0")(x))
-        h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
-        h = nn.swish(norm(name="norm_1")(h))
-        h = Conv3x3(
-            self.features, kernel_init=zero_init, dtype=self.dtype, name="conv_1"
-        )(h)
-        if x.shape[-1] != self.features:
-            x = nn.Dense(
-                self.features,
-                kernel_init=default_init,
-                dtype=self.dtype,
-                name="shortcut",
-            )(x)
-        return x + h
 
 
 class _Half(nn.Module):
@@ -157,7 +109,14 @@ class _Half(nn.Module):
     dtype: Any
 
     def _block(self, name, width, h):
-        return _Block(width, self.num_groups, self.epsilon, self.dtype, name=name)(h)
+        block = ResBlock(
+            width,
+            self.num_groups,
+            dtype=self.dtype,
+            epsilon=self.epsilon,
+            name=name,
+        )
+        return block(h, None, False)  # no time, and no dropout
 
     def _middle(self, h):
         width = self.widths[-1]

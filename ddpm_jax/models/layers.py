@@ -122,7 +122,7 @@ class GroupNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the time embedding, added to a shortcut.
+    """Two convolutions around the time embedding, if there is one, and a shortcut.
 
     With `scale_shift` the embedding scales and shifts the second normalisation instead
     of being added before it. `resample` halves or doubles the map on both ways.
@@ -142,25 +142,22 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding, train):
-        """Map [B, H, W, C] and an embedding [B, E] to [B, H, W, features].
+        """Map [B, H, W, C] and an embedding [B, E], or None, to [B, H, W, features].
 
         With `resample`, height and width are what it makes of them.
         """
-        width = 2 * self.features if self.scale_shift else self.features
-        condition = nn.Dense(
-            width, kernel_init=default_init, dtype=self.dtype, name="embedding"
-        )(nn.swish(embedding))[:, None, None, :]
-
         norm = partial(GroupNorm, self.num_groups, self.epsilon, self.dtype)
         h = nn.swish(norm(name="norm_0")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = Conv3x3(self.features, dtype=self.dtype, name="conv_0")(h)
-        if self.scale_shift:
-            scale, shift = jnp.split(condition, 2, axis=-1)
+        if embedding is None:
+            h = norm(name="norm_1")(h)
+        elif self.scale_shift:
+            scale, shift = jnp.split(self._condition(2, embedding), 2, axis=-1)
             h = norm(name="norm_1")(h) * (1 + scale) + shift
         else:
-            h = norm(name="norm_1")(h + condition)
+            h = norm(name="norm_1")(h + self._condition(1, embedding))
         h = nn.Dropout(self.dropout)(nn.swish(h), deterministic=not train)
         h = Conv3x3(
             self.features, kernel_init=zero_init, dtype=self.dtype, name="conv_1"
@@ -174,6 +171,12 @@ class ResBlock(nn.Module):
                 name="shortcut",
             )(x)
         return x + h
+
+    def _condition(self, times, embedding):
+        width = times * self.features
+        return nn.Dense(
+            width, kernel_init=default_init, dtype=self.dtype, name="embedding"
+        )(nn.swish(embedding))[:, None, None, :]
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -215,18 +218,14 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         depth = channels // self.num_heads
 
-        def project(h, name, kernel_init=default_init):
-            return nn.Dense(
-                channels, kernel_init=kernel_init, dtype=self.dtype, name=name
-            )(h)
-
+        dense = partial(nn.Dense, channels, kernel_init=default_init, dtype=self.dtype)
         h = GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)
         q, k, v = (
-            project(h, name).reshape(batch, height * width, self.num_heads, depth)
+            dense(name=name)(h).reshape(batch, height * width, self.num_heads, depth)
             for name in ("query", "key", "value")
         )  # [B, HW, heads, depth]
         h = self.attend(q, k, v).reshape(x.shape)
-        return x + project(h, "out", zero_init)
+        return x + dense(kernel_init=zero_init, name="out")(h)
 
 
 class CrossAttention(nn.Module):
@@ -252,10 +251,7 @@ class CrossAttention(nn.Module):
         batch, height, width, channels = x.shape
         depth = channels // self.num_heads
 
-        def project(h, name, kernel_init=default_init):
-            return nn.Dense(
-                channels, kernel_init=kernel_init, dtype=self.dtype, name=name
-            )(h)
+        dense = partial(nn.Dense, channels, kernel_init=default_init, dtype=self.dtype)
 
         def with_none(h, name):
             none = self.param(f"no_{name}", nn.initializers.normal(0.02), (channels,))
@@ -264,9 +260,9 @@ class CrossAttention(nn.Module):
             return h.reshape(batch, -1, self.num_heads, depth)
 
         h = GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)
-        q = project(h, "query").reshape(batch, height * width, self.num_heads, depth)
+        q = dense(name="query")(h).reshape(batch, height * width, self.num_heads, depth)
         tokens = nn.LayerNorm(dtype=self.dtype, name="norm_text")(sequence)
-        k, v = (with_none(project(tokens, name), name) for name in ("key", "value"))
+        k, v = (with_none(dense(name=name)(tokens), name) for name in ("key", "value"))
         there = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         h = masked_attend(q, k, v, there).reshape(x.shape)
-        return x + project(h, "out", zero_init)
+        return x + dense(kernel_init=zero_init, name="out")(h)

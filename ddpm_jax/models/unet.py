@@ -31,6 +31,7 @@ from flax import linen as nn
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.convolution import upsample_nearest
+from ddpm_jax.models.geometry import check_groups, check_halves
 from ddpm_jax.models.layers import (
     Attention,
     Conv3x3,
@@ -78,18 +79,12 @@ def check_geometry(
             f"channel_multipliers={tuple(channel_multipliers)}; give one whole number "
             "of 1 or more per level, such as (1, 2, 2, 2)."
         )
-    _check_size(height, width, num_levels)
+    check_halves(height, width, num_levels)
     if channels < 4:
         raise UserError(
             f"channels={channels} is too narrow for the time embedding; use 4 or more."
         )
-    for level, multiplier in enumerate((1, *channel_multipliers)):
-        if channels * multiplier % num_groups:
-            raise UserError(
-                f"num_groups={num_groups} does not divide the "
-                f"{channels * multiplier} channels of level {max(level - 1, 0)}; "
-                f"make channels a multiple of {num_groups} or lower num_groups."
-            )
+    check_groups(channels, channel_multipliers, num_groups)
     for level, multiplier in enumerate(channel_multipliers):
         side = min(height, width) >> level
         has_attention = level == num_levels - 1 or side in attention_resolutions
@@ -101,20 +96,6 @@ def check_geometry(
                 f"{name}={size} does not divide the {channels * multiplier} "
                 f"channels of level {level}, which has attention; choose a divisor."
             )
-
-
-def _check_size(height, width, num_levels):
-    step = 2 ** (num_levels - 1)
-    if height > 0 and width > 0 and height % step == 0 and width % step == 0:
-        return
-    below = [max(side // step, 1) * step for side in (height, width)]
-    above = [max(-(-side // step), 1) * step for side in (height, width)]
-    fits = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys(map(tuple, (below, above))))
-    raise UserError(
-        f"images of {height}x{width} do not halve {num_levels - 1} times; "
-        f"{num_levels} channel_multipliers need height and width in multiples of "
-        f"{step}: resize or pad to {fits} in the data config, or use fewer levels."
-    )
 
 
 class Told(NamedTuple):

@@ -15,6 +15,7 @@ from ddpm_jax.cli import main
 from ddpm_jax.commands import features as command
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import extract
+from ddpm_jax.training import checkpoints
 
 RECIPE = f"--config={ROOT / 'configs' / 'digits_features.py'}"
 QUICK = [
@@ -214,7 +215,7 @@ def test_a_folder_that_says_too_little_or_the_wrong_thing_is_refused(copy):
 
 
 def test_the_workdir_of_a_diffusion_model_is_left_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command.store, "latest_step", lambda workdir: 12)
+    monkeypatch.setattr(checkpoints, "latest_step", lambda workdir: 12)
     assert train(tmp_path / "run") == 2
     assert "holds a diffusion model" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
