@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         known, overrides = make_parser().parse_known_args(argv)
+        _names(overrides)  # a misspelt flag, before what is missing without it
         _check_places(known.mode, known.origin, known.goal, known.config)
         _start_hosts(known)
         with hosts.as_one():

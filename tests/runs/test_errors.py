@@ -85,6 +85,11 @@ def test_a_recipe_that_is_not_there(capsys, monkeypatch):
     assert "is not a file; configs/ has cifar, cifar_autoencoder, " in line
 
 
+def test_a_misspelt_flag_is_named_before_what_is_missing_for_it(capsys, monkeypatch):
+    line = refused(capsys, monkeypatch, ["--confg=configs/digits.py"])
+    assert "unknown flag --confg;" in line
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
