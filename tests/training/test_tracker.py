@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import types
 
 import numpy as np
@@ -109,6 +110,7 @@ def test_the_real_one_offline(tmp_path, monkeypatch):
         with open_tracker("p", tmp_path, {"seed": 0}) as tracker:
             tracker.numbers({"loss": 1.0 / step}, step)
             tracker.image("grid", np.zeros((4, 4, 3), np.uint8), step)
+        time.sleep(1.1)  # wandb names a folder by the second; a program starts slower
     stored = json.loads((tmp_path / "wandb.json").read_text())
     runs = list((tmp_path / "wandb").glob(f"offline-run-*-{stored['id']}"))
     assert len(runs) == 2  # two pieces of one run, as `wandb sync` will see them
