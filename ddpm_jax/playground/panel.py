@@ -3,6 +3,7 @@
 Every button that computes queues for the one device, and the page says its place.
 """
 
+import functools
 import html
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,7 +142,7 @@ def connect(
     )
     for change in (shown.slider.input, shown.view.input):
         change(
-            with_message(work.seen),
+            with_message(functools.partial(work.seen, place.folder)),
             [shown.watched, shown.slider, shown.view],
             shown.sheet,
             show_progress="hidden",

@@ -52,6 +52,26 @@ def frame(film: Film, number: int, view: str, columns: int | None) -> np.ndarray
     return sheet(shown, columns)
 
 
+def keep_sheet(folder: Path, pixels: np.ndarray) -> str:
+    """Write a sheet as a file that is named by its bytes, and never changes after.
+
+    gradio would write the same pixels over the file that it wrote for them before,
+    which a browser may be reading: the end of a chain shows what its last step showed.
+
+    Args:
+        folder: of the page.
+        pixels: of a `sheet`.
+
+    Returns:
+        The file's path.
+    """
+    content = f"{pixels.shape}".encode() + pixels.tobytes()
+    path = folder / "sheets" / f"{hashlib.sha256(content).hexdigest()[:24]}.png"
+    if not path.exists():
+        images.save_png(path, pixels.reshape(*pixels.shape[:2], -1))
+    return str(path)
+
+
 def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     """Write what a job made, for download, by the names that the command line uses.
 

@@ -38,7 +38,7 @@ class Watched(NamedTuple):
 class Answer(NamedTuple):
     """What a job tells the page; any of it may be KEEP."""
 
-    sheet: Any = KEEP  # uint8 [H, W, C]
+    sheet: Any = KEEP  # path of a picture
     status: Any = KEEP  # a line
     last_frame: Any = KEEP  # number of the newest frame
     watched: Any = KEEP  # Watched
@@ -79,7 +79,7 @@ def answers(
                 yield _last(folder, cfg, now)
             elif now.film.x_t and len(now.film.x_t) != frames:
                 frames = len(now.film.x_t)
-                yield _next(now, view)
+                yield _next(folder, now, view)
             else:
                 yield Answer(status=_status(now))
     except jax.errors.JaxRuntimeError as error:
@@ -115,10 +115,11 @@ def _begun(
     return cfg, jobs.edit(studio, mode, cfg)
 
 
-def _next(now: Progress, view: str) -> Answer:
+def _next(folder: Path, now: Progress, view: str) -> Answer:
     last = len(now.film.x_t) - 1
+    pixels = pictures.frame(now.film, last, view, now.columns)
     return Answer(
-        sheet=pictures.frame(now.film, last, view, now.columns),
+        sheet=pictures.keep_sheet(folder, pixels),
         status=_status(now),
         last_frame=last,
         watched=Watched(now.film, now.columns),
@@ -129,7 +130,7 @@ def _last(folder: Path, cfg: ConfigDict, now: Progress) -> Answer:
     assert now.images is not None  # the last of a job has them
     place = _results_folder(folder)
     return Answer(
-        sheet=pictures.sheet(now.images, now.columns),
+        sheet=pictures.keep_sheet(folder, pictures.sheet(now.images, now.columns)),
         status=_status(now),
         files=pictures.write_results(place, now, cfg.sample.film_images),
     )
@@ -150,17 +151,22 @@ def _results_folder(folder: Path) -> Path:
     return used[0]
 
 
-def seen(watched: Watched | None, number: float, view: str) -> np.ndarray | None:
+def seen(folder: Path, watched: Watched | None, number: float, view: str) -> str | None:
     """Show a frame of a film, as far as there is one.
 
     Args:
+        folder: of the page.
         watched: what the tab remembers.
         number: of the frame.
         view: of `pictures.VIEWS`.
+
+    Returns:
+        The path of a picture.
     """
     if watched is None:
         return None
-    return pictures.frame(watched.film, int(number), view, watched.columns)
+    pixels = pictures.frame(watched.film, int(number), view, watched.columns)
+    return pictures.keep_sheet(folder, pixels)
 
 
 def example_reader(studio: Studio) -> Callable[[float | None], np.ndarray]:
