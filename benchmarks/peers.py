@@ -244,13 +244,13 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     cfg.sample.film_frames, cfg.sample.film_images = 2, 1
     draw = draw_of(cfg, of.info, of.unet, of.mesh)
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
-    labels = build.sample_labels(cfg, of.info)
-    labels = None if labels is None else np.resize(labels, len(indices))
+    cfg.sample.num_images = len(indices)
+    cond = build.sample_cond(cfg, of.info)
     key, params = build.sample_key(cfg), jax.device_put(params, replicated(of.mesh))
 
     def run() -> float:
         started = time.perf_counter()
-        jax.block_until_ready(draw(params, key, indices, labels))
+        jax.block_until_ready(draw(params, key, indices, cond))
         return (time.perf_counter() - started) / args.chain_steps
 
     return run

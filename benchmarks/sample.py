@@ -108,11 +108,12 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
 
     draw = draw_of(of.cfg, of.info, of.unet, of.mesh)
     indices = np.arange(batch_size, dtype=np.int32)
-    labels = build.sample_labels(of.cfg, of.info)
-    labels = None if labels is None else np.resize(labels, len(indices))
+    asked = of.cfg.copy_and_resolve_references()
+    asked.sample.num_images = len(indices)
+    cond = build.sample_cond(asked, of.info)
     key = build.sample_key(of.cfg)
-    counted = count_flops(lambda params: draw(params, key, indices, labels), params)
-    return lambda: draw(params, key, indices, labels), counted
+    counted = count_flops(lambda params: draw(params, key, indices, cond), params)
+    return lambda: draw(params, key, indices, cond), counted
 
 
 def _forward(

@@ -73,6 +73,11 @@ def _model() -> ConfigDict:
             "dropout": 0.1,  # before the second convolution of a block
             "scale_shift": False,  # time scales and shifts features, not only adds
             "class_conditional": False,  # tell the network the label
+            "text": "",  # tell it the caption, read by words, bytes or minilm
+            "text_length": placeholder(int),  # tokens; unset: the longest caption's
+            "text_width": 128,  # of the encoder that words and bytes are read by
+            "text_depth": 2,  # its blocks
+            "text_heads": 4,  # of each of its attentions
             "self_conditioning": False,  # show the network its own last x0
             "dtype": "float32",  # of the computation: float32 or bfloat16
             "attention": "plain",  # or cudnn: fused, on GPUs and in bfloat16 alone
@@ -119,7 +124,7 @@ def _training() -> ConfigDict:
             "adam_b2": 0.999,
             "ema_decay": 0.9999,  # of the averaged parameters, after a warm-up
             "ema_stds": (),  # further averages, as shares of the run: docs/ema.md
-            "label_dropout": 0.1,  # share of labels hidden, if class_conditional
+            "label_dropout": 0.1,  # share of labels and captions hidden, for guidance
             "report_every": 100,  # steps: progress, metrics.jsonl, TensorBoard
             "wandb": placeholder(str),  # project of Weights & Biases; unset: not sent
             "sample_every": 10_000,  # steps: a grid of samples; 0 for never
@@ -164,6 +169,11 @@ def _sample() -> ConfigDict:
             "guidance_high": placeholder(float),  # and up to this; unset: no bound
             "guidance_rescale": 0.0,  # restore the contrast that guidance adds: 0 to 1
             "classifier_scale": 0.0,  # guide by a classifier fitted to the data
+            # of a model with text: a prompt, file:PATH with one in each line, or
+            # data:SPLIT for the captions of a split; "": some that it was trained on
+            "prompt": "",
+            "negative_prompt": "",  # what guidance goes away from
+            "prompt_to": "",  # go from the prompt to this one, with the same noise
             "labels": "",  # such as "7" or "0,1,2", repeated in turn; "": all in turn
             "seed": placeholder(int),  # unset: config.seed
             "ema": True,  # averaged parameters, not the raw ones

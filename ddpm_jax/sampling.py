@@ -16,7 +16,7 @@ from ddpm_jax.devices import (
     rows,
     spread,
 )
-from ddpm_jax.diffusion.denoisers import Denoiser
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.diffusion.samplers import Info, Sampler
@@ -24,8 +24,8 @@ from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float, to_uint8
 
-Draw = Callable[[Any, jax.Array, np.ndarray, np.ndarray | None], tuple]
-"""(params, key, indices [B], labels [B]) -> (uint8 [B, H, W, C], finite [B], Film)."""
+Draw = Callable[[Any, jax.Array, np.ndarray, Any], tuple]
+"""(params, key, indices [B], cond) -> (uint8 [B, H, W, C], finite [B], Film)."""
 
 
 class Film(NamedTuple):
@@ -44,6 +44,7 @@ def make_draw(
     film_frames: int,
     film_images: int,
     mesh: Mesh,
+    encode: Callable[[Any, Cond], Cond] = lambda params, cond: cond,
 ) -> Draw:
     """Compile-ready drawing of a batch, its rows spread over the mesh.
 
@@ -55,6 +56,8 @@ def make_draw(
         film_frames: K >= 2; at most one more than the number of steps is used.
         film_images: F; at most the size of the batch is used.
         mesh: from `devices.data_mesh`.
+        encode: (params, cond) -> cond, once before the chain: what need not be read
+            anew at every step.
     """
     num_records = min(film_frames, levels.alpha.shape[0]) - 1
 
@@ -64,17 +67,18 @@ def make_draw(
         )
 
     def draw(
-        params: Any, key: jax.Array, indices: jax.Array, labels: jax.Array | None
+        params: Any, key: jax.Array, indices: jax.Array, cond: Cond
     ) -> tuple[jax.Array, jax.Array, Film]:
+        params = gather_params(mesh, params)
         keys = image_keys(key, indices)
         x_init = initial_noise(keys, image_shape)
         x, film = generate(
             keys,
             sampler,
-            denoiser_of(gather_params(mesh, params)),
+            denoiser_of(params),
             x_init,
             levels,
-            cond=None if labels is None else {"label": labels},
+            cond=encode(params, cond),
             record=record,
             num_records=num_records,
         )
@@ -90,11 +94,9 @@ def make_draw(
     )
 
     def spread_out(
-        params: Any, key: jax.Array, indices: np.ndarray, labels: np.ndarray | None
+        params: Any, key: jax.Array, indices: np.ndarray, cond: Cond
     ) -> tuple[jax.Array, jax.Array, Film]:
-        on_devices = [
-            None if part is None else spread(part, by_row) for part in (indices, labels)
-        ]
+        on_devices = jax.tree.map(lambda part: spread(part, by_row), (indices, cond))
         return compiled(params, key, *on_devices)
 
     return spread_out
@@ -108,7 +110,8 @@ def draw_batch(
     start: int,
     batch_size: int,
     num_images: int,
-    labels: np.ndarray | None = None,
+    cond: Cond = None,
+    noise: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Film]:
     """Draw the images from `start` on, as far as one batch goes; (key, i) makes i.
 
@@ -122,7 +125,8 @@ def draw_batch(
         start: the first image, from 0.
         batch_size: B.
         num_images: N, of all batches.
-        labels: int32 [N], or None.
+        cond: what the network is told, leaves [N, ...]; None for nothing.
+        noise: int32 [N], the number whose noise each image takes; None: its own.
 
     Returns:
         Images uint8 [min(B, N - start), H, W, C], and the film of their first rows.
@@ -132,8 +136,10 @@ def draw_batch(
     """
     indices = np.arange(start, start + round_up(batch_size), dtype=np.int32)
     count = min(len(indices), num_images - start)
-    chosen = None if labels is None else labels[np.minimum(indices, num_images - 1)]
-    images, finite, film = draw(params, key, indices, chosen)
+    known = np.minimum(indices, num_images - 1)
+    told = jax.tree.map(lambda leaf: leaf[known], cond)
+    numbers = indices if noise is None else noise[known]
+    images, finite, film = draw(params, key, numbers, told)
     if not gathered(finite)[:count].all():
         raise UserError(
             f"an image among {start} to {start + count - 1} is not finite; draw in "
@@ -150,7 +156,8 @@ def draw_images(
     *,
     num_images: int,
     batch_size: int,
-    labels: np.ndarray | None = None,
+    cond: Cond = None,
+    noise: np.ndarray | None = None,
     on_batch: Callable[[int], Any] = lambda count: None,
 ) -> tuple[np.ndarray, Film]:
     """Draw any number of images, batch after batch; see `draw_batch`.
@@ -161,7 +168,8 @@ def draw_images(
         key: of all images.
         num_images: N.
         batch_size: B.
-        labels: int32 [N], or None.
+        cond: what the network is told, leaves [N, ...]; None for nothing.
+        noise: int32 [N], the number whose noise each image takes; None: its own.
         on_batch: called with the number of images finished by each batch.
 
     Returns:
@@ -181,7 +189,8 @@ def draw_images(
             start=done,
             batch_size=batch_size,
             num_images=num_images,
-            labels=labels,
+            cond=cond,
+            noise=noise,
         )
         film = film or first_rows
         finished.append(images)

@@ -42,6 +42,7 @@ from sklearn.svm import SVC
 
 # %%
 from ddpm_jax import data, images
+from ddpm_jax.conditioning import condition
 from ddpm_jax.devices import data_mesh
 from ddpm_jax.diffusion import (
     denoisers,
@@ -547,8 +548,7 @@ the_objective = objective.make_objective(
     network,
     cosine,
     losses.simple_loss(process.EPS),
-    num_classes=10,
-    label_dropout=0.1,
+    tell=condition.tell(condition.silence(num_classes=10), dropout=0.1),
     times=times.STRATIFIED,  # t spread evenly over each batch: less scatter
 )
 rate = step.warmup_schedule(1e-3, warmup_steps=100, decay_steps=NUM_STEPS)

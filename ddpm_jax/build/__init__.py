@@ -4,7 +4,18 @@ No other room sees a config, a flag or a string that selects behaviour. `check` 
 what cannot work, before anything is compiled.
 """
 
+from ddpm_jax.build.asked import prompts, sample_labels
 from ddpm_jax.build.checks import check, check_batch, mesh
+from ddpm_jax.build.conditions import (
+    AnyUNet,
+    Captions,
+    captions,
+    cond_between,
+    encode,
+    example_cond,
+    sample_cond,
+    text_cond,
+)
 from ddpm_jax.build.editing import check_edit, edit_legs
 from ddpm_jax.build.editing import task as edit_task
 from ddpm_jax.build.evaluation import (
@@ -31,7 +42,6 @@ from ddpm_jax.build.parts import (
     learning_rate,
     model,
     network,
-    num_classes,
     objective,
     optimizer,
     sample_key,
@@ -43,10 +53,9 @@ from ddpm_jax.build.sampling import (
     denoiser,
     levels,
     num_steps,
-    sample_labels,
     sampler,
 )
-from ddpm_jax.build.source import DataInfo, data_info, dataset
+from ddpm_jax.build.source import DataInfo, data_info, dataset, num_classes
 from ddpm_jax.build.tasks import METHODS as EDIT_METHODS
 from ddpm_jax.build.tasks import TASKS as EDITS
 
@@ -54,22 +63,28 @@ __all__ = [
     "BITS_PER_DIM",
     "EDITS",
     "EDIT_METHODS",
+    "AnyUNet",
+    "Captions",
     "DataInfo",
     "Leg",
     "Measure",
     "bound_times",
+    "captions",
     "check",
     "check_batch",
     "check_edit",
     "check_evaluate",
     "check_likelihood",
+    "cond_between",
     "data_info",
     "dataset",
     "denoiser",
     "dtype",
     "edit_legs",
     "edit_task",
+    "encode",
     "evaluation_features",
+    "example_cond",
     "images_kind",
     "init_params",
     "learning_rate",
@@ -85,12 +100,15 @@ __all__ = [
     "numbers",
     "objective",
     "optimizer",
+    "prompts",
+    "sample_cond",
     "sample_key",
     "sample_labels",
     "sampler",
     "sampling_legs",
     "schedule",
     "score_names",
+    "text_cond",
     "time_sampler",
     "train_key",
     "variants",

@@ -8,9 +8,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
+from ddpm_jax.build.asked import check_prompts, sample_labels
 from ddpm_jax.build.guidance import check_guidance
 from ddpm_jax.build.parts import schedule
-from ddpm_jax.build.sampling import levels, sample_labels
+from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.errors import UserError
@@ -311,6 +312,7 @@ def _check_sampling(config: ConfigDict, info: DataInfo) -> None:
     check_guidance(config, info)
     levels(config)  # refuses a spacing that fits neither the steps nor the schedule
     sample_labels(config, info)
+    check_prompts(config, info)
 
 
 def _check_churn_and_tolerance(config: ConfigDict) -> None:

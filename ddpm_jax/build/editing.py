@@ -5,19 +5,20 @@ those before it among what is given. It owns no files and no devices.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import tasks
-from ddpm_jax.build.legs import Given, Leg, Walk
+from ddpm_jax.build.conditions import AnyUNet
+from ddpm_jax.build.legs import Given, Leg, Walk, condition
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.generate import generate
 from ddpm_jax.diffusion.samplers import Info
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
 
 
 class Edited(NamedTuple):
@@ -37,10 +38,10 @@ class Edited(NamedTuple):
 Task = Callable[[Any, jax.Array, Given], Edited]
 """(params, keys [B], given) -> Edited. Given are rows [B, ...]: "image" in [-1, 1];
 "mask", 1 where known; "other", the picture at the end of a walk; "share" [B], how far
-along it; "label" of a conditional model."""
+along it; and those of `legs.TOLD`, for a conditional model."""
 
 
-def edit_legs(config: ConfigDict, mode: str, unet: UNet) -> tuple[Leg, ...]:
+def edit_legs(config: ConfigDict, mode: str, unet: AnyUNet) -> tuple[Leg, ...]:
     """Describe the task of a mode of the program, one walk after the other.
 
     Args:
@@ -60,7 +61,9 @@ def edit_legs(config: ConfigDict, mode: str, unet: UNet) -> tuple[Leg, ...]:
     def leg(step: tasks.Step) -> Leg:
         def walk(params: Any, keys: jax.Array, given: Given, levels: Level) -> Walk:
             denoise = denoiser(config, unet, params)
-            chain = tasks.Chain(config, denoise, sampler(config), levels, keys, clip)
+            tell = partial(condition, unet, params)
+            method_of = sampler(config)
+            chain = tasks.Chain(config, denoise, method_of, levels, keys, clip, tell)
             return step.walk(chain, given, method)
 
         return Leg(step.makes, step.levels(config, method), walk)
@@ -68,7 +71,7 @@ def edit_legs(config: ConfigDict, mode: str, unet: UNet) -> tuple[Leg, ...]:
     return tuple(leg(step) for step in tasks.TASKS[mode](method))
 
 
-def task(config: ConfigDict, mode: str, unet: UNet) -> Task:
+def task(config: ConfigDict, mode: str, unet: AnyUNet) -> Task:
     """Build the task of a mode of the program; arguments as of `edit_legs`."""
     legs = edit_legs(config, mode, unet)
 

@@ -9,11 +9,11 @@ import json
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import data
+from ddpm_jax.build.conditions import AnyUNet, silent_for, told
 from ddpm_jax.build.source import DataInfo, dataset
 from ddpm_jax.config import from_json, to_json
 from ddpm_jax.diffusion.classifier import gaussian_classifier
@@ -28,13 +28,12 @@ from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float
-from ddpm_jax.models.unet import UNet
 
 # Enough to tell classes apart; more makes the eigenvectors slow to find.
 _MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
 
 
-def guided(config: ConfigDict, unet: UNet, denoise: Denoiser) -> Denoiser:
+def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
     """Lay around a denoiser what `config.sample` asks for.
 
     With `classifier_scale` the data set is read, at the first use in a process.
@@ -44,7 +43,7 @@ def guided(config: ConfigDict, unet: UNet, denoise: Denoiser) -> Denoiser:
         denoise = classifier_free(
             denoise,
             options.guidance_scale,
-            functools.partial(_without_label, unet.num_classes),
+            silent_for(unet),
             low=options.guidance_low,
             high=_end(options.guidance_high),
             rescale=options.guidance_rescale,
@@ -63,11 +62,6 @@ def guided(config: ConfigDict, unet: UNet, denoise: Denoiser) -> Denoiser:
 
 def _end(high: float | None) -> float:
     return math.inf if high is None else high
-
-
-def _without_label(num_classes: int | None, cond: Cond) -> Cond:
-    assert num_classes is not None  # check_guidance has refused a model without
-    return {**cond, "label": jnp.full_like(cond["label"], num_classes)}
 
 
 def _untold(denoise: Denoiser) -> Denoiser:
@@ -114,16 +108,22 @@ def check_guidance(config: ConfigDict, info: DataInfo) -> None:
                 f"config.sample.{name}={options[name]} is not finite; use a number "
                 "such as 2."
             )
-    if options.guidance_scale != 1 and not config.model.class_conditional:
+    if options.guidance_scale != 1 and not told(config):
         raise UserError(
             f"config.sample.guidance_scale={options.guidance_scale}, but this model "
-            "was trained without labels; use 1, or classifier_scale."
+            "was trained without labels or text; use 1, or classifier_scale."
         )
     if options.guidance_scale != 1 and config.training.label_dropout == 0:
         raise UserError(
             f"config.sample.guidance_scale={options.guidance_scale} needs a model that "
-            "has also been trained without labels; use 1, or train with "
+            "has also been trained without labels or text; use 1, or train with "
             "config.training.label_dropout above 0, such as 0.1."
+        )
+    if options.guidance_scale == 1 and options.negative_prompt:
+        raise UserError(
+            f"config.sample.negative_prompt={options.negative_prompt!r} is what "
+            "guidance goes away from, and there is none; use guidance_scale above 1, "
+            "such as 3, or leave the prompt out."
         )
     if options.classifier_scale and info.label_names is None:
         raise UserError(

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from ddpm_jax.build.conditions import AnyUNet, encode
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Level
-from ddpm_jax.models.unet import UNet
 
-Given = Mapping[str, jax.Array]
+Given = Mapping[str, Any]
 """Rows [B, ...] by name: what is known before a leg, results of earlier ones included.
-"label" is the class of each image, of a conditional model."""
+Those of `TOLD` are for the network: class, prompt, and negative prompt."""
 
 
 class Walk(NamedTuple):
@@ -58,9 +58,13 @@ class Leg(NamedTuple):
     walk: Callable[[Any, jax.Array, Given, Level], Walk]
 
 
-def condition(given: Given) -> Cond:
-    """Return what the network is told beside the level: the label, if there is one."""
-    return {"label": given["label"]} if "label" in given else None
+TOLD = ("label", "text", "negative")  # what of a leg's rows is for the network
+
+
+def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
+    """Return what the network is told beside the level, None if that is nothing."""
+    cond = {name: given[name] for name in TOLD if name in given}
+    return encode(network, params, cond) if cond else None
 
 
 def unchanged(x: jax.Array) -> jax.Array:
@@ -69,7 +73,7 @@ def unchanged(x: jax.Array) -> jax.Array:
 
 
 def sampling_legs(
-    config: ConfigDict, unet: UNet, image_shape: tuple[int, ...]
+    config: ConfigDict, unet: AnyUNet, image_shape: tuple[int, ...]
 ) -> tuple[Leg, ...]:
     """Describe the drawing of images from noise, as `config.sample` says: one leg.
 
@@ -86,7 +90,7 @@ def sampling_legs(
             noise,
             sampler(config),
             denoiser(config, unet, params),
-            condition(given),
+            condition(unet, params, given),
             noise,
             unchanged,
         )

@@ -11,21 +11,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
+from ddpm_jax.build.conditions import AnyUNet, encode
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import denoiser
 from ddpm_jax.diffusion import ode_likelihood as ode
+from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.grids import grid, linear_steps
 from ddpm_jax.diffusion.likelihood import variational_bound
 from ddpm_jax.diffusion.schedules import level_at_logsnr
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float
-from ddpm_jax.models.unet import UNet
 
 METHODS = ("bound", "ode")
 
 Measure = Callable[[Any, jax.Array, Any, Any, Any], dict[str, jax.Array]]
-"""(params, key, indices [B], bytes [B, H, W, C], labels [B]) -> arrays [B, ...]."""
+"""(params, key, indices [B], bytes [B, H, W, C], cond) -> arrays [B, ...]."""
 
 _LIKELIHOOD = 3  # a purpose of the seed, besides those of `parts`
 _NOISE, _DEQUANTIZE, _PROBES = 0, 1, 2  # each image's key, by purpose
@@ -49,7 +50,7 @@ def bound_times(config: ConfigDict) -> np.ndarray:
     return linear_steps(T, config.likelihood.num_steps or T)
 
 
-def measure(config: ConfigDict, unet: UNet, method: str) -> Measure:
+def measure(config: ConfigDict, unet: AnyUNet, method: str) -> Measure:
     """Build the evaluation of a batch.
 
     Returns:
@@ -60,7 +61,7 @@ def measure(config: ConfigDict, unet: UNet, method: str) -> Measure:
     return table[method](config, unet)
 
 
-def _bound(config: ConfigDict, unet: UNet) -> Measure:
+def _bound(config: ConfigDict, unet: AnyUNet) -> Measure:
     options = config.likelihood
     variance = names.VARIANCES[options.variance or config.diffusion.variance]
     levels = grid(schedule(config), len(bound_times(config)), linear_steps)
@@ -70,7 +71,7 @@ def _bound(config: ConfigDict, unet: UNet) -> Measure:
         key: jax.Array,
         indices: jax.Array,
         images: jax.Array,
-        labels: jax.Array | None,
+        cond: Cond,
     ) -> dict[str, jax.Array]:
         bound = variational_bound(
             fold_each(image_keys(key, indices), _NOISE),
@@ -78,14 +79,14 @@ def _bound(config: ConfigDict, unet: UNet) -> Measure:
             to_float(images),
             levels,
             variance=variance,
-            cond=None if labels is None else {"label": labels},
+            cond=encode(unet, params, cond),
         )
         return {name: leaf.T for name, leaf in bound._asdict().items()}
 
     return evaluate
 
 
-def _ode(config: ConfigDict, unet: UNet) -> Measure:
+def _ode(config: ConfigDict, unet: AnyUNet) -> Measure:
     options, the_schedule = config.likelihood, schedule(config)
     T = config.diffusion.num_levels
     start, end = (the_schedule.at(jnp.asarray(t)) for t in (0, T - 1))
@@ -101,7 +102,7 @@ def _ode(config: ConfigDict, unet: UNet) -> Measure:
         key: jax.Array,
         indices: jax.Array,
         images: jax.Array,
-        labels: jax.Array | None,
+        cond: Cond,
     ) -> dict[str, jax.Array]:
         keys = image_keys(key, indices)
         data = ode.dequantize(fold_each(keys, _DEQUANTIZE), to_float(images))
@@ -118,7 +119,7 @@ def _ode(config: ConfigDict, unet: UNet) -> Measure:
             level_at=partial(level_at_logsnr, the_schedule),
             probes=probes,
             solve=solve,
-            cond=None if labels is None else {"label": labels},
+            cond=encode(unet, params, cond),
         )
         bits = ode.bits_of_density(flow.log_density)
         return {"bits": bits, "num_calls": flow.num_calls}
@@ -126,7 +127,7 @@ def _ode(config: ConfigDict, unet: UNet) -> Measure:
     return evaluate
 
 
-def _denoiser(config: ConfigDict, unet: UNet, params: Any, *, clip: bool) -> Any:
+def _denoiser(config: ConfigDict, unet: AnyUNet, params: Any, *, clip: bool) -> Any:
     chosen = config.copy_and_resolve_references()
     chosen.sample.clip = clip
     # A guided model is no distribution whose likelihood could be measured.

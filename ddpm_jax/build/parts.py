@@ -9,7 +9,9 @@ import optax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
-from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.conditions import AnyUNet, teller
+from ddpm_jax.build.reader import text_encoder
+from ddpm_jax.build.source import DataInfo, num_classes
 from ddpm_jax.diffusion import losses, weights
 from ddpm_jax.diffusion.likelihood import decoder_variance
 from ddpm_jax.diffusion.schedules import (
@@ -20,6 +22,7 @@ from ddpm_jax.diffusion.schedules import (
 )
 from ddpm_jax.diffusion.self_conditioning import HINT, hints
 from ddpm_jax.diffusion.times import TimeSampler
+from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training.objective import Objective, make_objective
 from ddpm_jax.training.step import make_optimizer, warmup_schedule
@@ -49,16 +52,12 @@ def dtype(config: ConfigDict) -> Any:
     return names.DTYPES[config.model.dtype]
 
 
-def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
-    """Count the classes the network is told, None for an unconditional one."""
-    return info.num_classes if config.model.class_conditional else None
-
-
-def model(config: ConfigDict, info: DataInfo) -> UNet:
+def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
     """Build the network, without parameters."""
     options = config.model
     learns_variance = config.diffusion.variance == "learned"
-    return UNet(
+    encoder, text_shape = text_encoder(config, info.reader)
+    unet = UNet(
         out_channels=info.image_shape[-1] * (2 if learns_variance else 1),
         channels=options.channels,
         channel_multipliers=tuple(options.channel_multipliers),
@@ -69,6 +68,7 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
         dropout=options.dropout,
         scale_shift=options.scale_shift,
         num_classes=num_classes(config, info),
+        text_shape=text_shape,
         num_groups=options.num_groups,
         norm_epsilon=options.norm_epsilon,
         frequency_shift=options.frequency_shift,
@@ -78,9 +78,12 @@ def model(config: ConfigDict, info: DataInfo) -> UNet:
         remat=options.remat,
         attend=names.ATTENTIONS[options.attention],
     )
+    return unet if encoder is None else TextUNet(unet, encoder)
 
 
-def network(unet: UNet, *, self_conditioning: bool = False) -> Callable[..., jax.Array]:
+def network(
+    unet: AnyUNet, *, self_conditioning: bool = False
+) -> Callable[..., jax.Array]:
     """Wrap a U-Net as (params, x_t, t, cond, dropout_key=None) -> output.
 
     With a dropout key the network is in training, without one it is not. A
@@ -103,13 +106,14 @@ def network(unet: UNet, *, self_conditioning: bool = False) -> Callable[..., jax
             x0 = jnp.zeros_like(x_t) if x0 is None else x0
             x_t = jnp.concatenate([x_t, x0], axis=-1)
         variables = {"params": params}
-        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs)
+        text = {"text": cond["text"]} if "text" in cond else {}
+        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs, **text)
         return cast(jax.Array, output)  # Flax cannot know what a module returns
 
     return apply
 
 
-def init_params(config: ConfigDict, unet: UNet, info: DataInfo) -> Any:
+def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
     key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
     height, width, channels = info.image_shape
@@ -118,7 +122,7 @@ def init_params(config: ConfigDict, unet: UNet, info: DataInfo) -> Any:
     return jax.jit(unet.init)(key, x, jnp.zeros((1,)))["params"]
 
 
-def objective(config: ConfigDict, unet: UNet, info: DataInfo) -> Objective:
+def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
     """Build what training descends."""
     the_schedule = schedule(config)
     hint = None
@@ -132,8 +136,7 @@ def objective(config: ConfigDict, unet: UNet, info: DataInfo) -> Objective:
         the_schedule,
         _loss(config, the_schedule),
         flip=config.data.flip,
-        num_classes=num_classes(config, info),
-        label_dropout=config.training.label_dropout,
+        tell=teller(config, info),
         times=time_sampler(config),
         hint=hint,
     )

@@ -1,26 +1,24 @@
-"""From a config to the parts of sampling: denoiser, sampler, levels, labels."""
+"""From a config to the parts of sampling: denoiser, sampler, levels."""
 
 import math
 from functools import partial
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
+from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import guided
-from ddpm_jax.build.parts import network, num_classes, schedule
-from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.parts import network, schedule
 from ddpm_jax.diffusion import karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
 from ddpm_jax.diffusion.grids import grid, section_steps
 from ddpm_jax.diffusion.schedules import Level, level_at_logsnr
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
 
 
-def denoiser(config: ConfigDict, unet: UNet, params: Any) -> Denoiser:
+def denoiser(config: ConfigDict, unet: AnyUNet, params: Any) -> Denoiser:
     """Build the denoiser that samplers see, guidance and clipping included."""
     built = from_network(
         network(unet, self_conditioning=config.model.self_conditioning),
@@ -116,46 +114,4 @@ def _churn(config: ConfigDict) -> karras.Churn | None:
         low=options.churn_low,
         high=math.inf if options.churn_high is None else options.churn_high,
         noise=options.churn_noise,
-    )
-
-
-def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
-    """Return the label of each image to draw, int32 [num_images].
-
-    The classes asked for are taken in turn; none asked for means all of them. A
-    network without classes has no labels: None.
-
-    Raises:
-        UserError: if a label is not a class, or the network knows none.
-    """
-    asked, count = config.sample.labels.strip(), config.sample.num_images
-    classes = num_classes(config, info)
-    if config.sample.classifier_scale and info.label_names is not None:
-        classes = len(info.label_names)  # for the classifier, if not the network
-    if classes is None:
-        if asked:
-            raise UserError(
-                f"config.sample.labels={asked!r}, but this model was trained without "
-                "labels; leave the option out."
-            )
-        return None
-    known = list(info.label_names or ())
-    if not asked:
-        chosen = list(range(classes))
-    else:
-        chosen = [_label(word.strip(), known) for word in asked.split(",")]
-    return np.resize(np.asarray(chosen, np.int32), count)
-
-
-def _label(word: str, known: list[str]) -> int:
-    if word in known:
-        return known.index(word)
-    if word == "none":
-        return len(known)  # the null class: unconditional
-    if word.isdecimal() and int(word) < len(known):
-        return int(word)
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    raise UserError(
-        f"label {word!r} in config.sample.labels is not a class; use 0 to "
-        f"{len(known) - 1}, or a name ({shown}), or none."
     )

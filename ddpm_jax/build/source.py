@@ -1,10 +1,18 @@
 """The data of a config, and what a model must know of them."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import data
+from ddpm_jax import conditioning, data
+from ddpm_jax.build.reader import make_reader
+from ddpm_jax.conditioning import Reader
+from ddpm_jax.data.dataset import fingerprint_of
+from ddpm_jax.errors import UserError
+
+_SHOWN = 64  # captions that a checkpoint remembers, evenly from all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +23,17 @@ class DataInfo:
         name: of the data set.
         image_shape: (H, W, C).
         label_names: of the classes, or None.
-        fingerprint: of the images themselves.
+        fingerprint: of the images themselves, and of the captions if they are read.
+        reader: how a model that is told a text reads it, as plain data; else None.
+        captions: some of those it is trained on.
     """
 
     name: str
     image_shape: tuple[int, int, int]
     label_names: tuple[str, ...] | None
     fingerprint: str
+    reader: Mapping[str, Any] | None = None
+    captions: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -46,8 +58,48 @@ def dataset(config: ConfigDict) -> data.Dataset:
     )
 
 
-def data_info(source: data.Dataset) -> DataInfo:
-    """Describe a data set."""
-    return DataInfo(
+def data_info(source: data.Dataset, config: ConfigDict | None = None) -> DataInfo:
+    """Describe a data set, as a model must know it.
+
+    Args:
+        source: the data.
+        config: of the model; None for what is told nothing of captions.
+
+    Raises:
+        UserError: the model is to be told a text, and the data have none, or the way
+            of reading does not fit theirs.
+    """
+    info = DataInfo(
         source.name, source.image_shape, source.label_names, source.fingerprint
     )
+    if config is None or not config.model.text:
+        return info
+    if source.texts is None:
+        raise UserError(
+            f"config.model.text={config.model.text!r}, but {source.name} has no "
+            "captions; give each picture a 'text' in a file metadata.jsonl, or leave "
+            "the option out."
+        )
+    count = len(source.texts)
+    shown = [source.texts[i * count // _SHOWN] for i in range(_SHOWN)]
+    return dataclasses.replace(
+        info,
+        fingerprint=fingerprint_of([source.fingerprint, *source.texts]),
+        reader=make_reader(config, source.texts).to_json(),
+        captions=tuple(dict.fromkeys(shown)),
+    )
+
+
+def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
+    """Count the classes the network is told, None for an unconditional one."""
+    return info.num_classes if config.model.class_conditional else None
+
+
+def reader_of(info: DataInfo) -> Reader:
+    """Make the reader that the model was trained with.
+
+    Raises:
+        UserError: it is not on this machine.
+    """
+    assert info.reader is not None  # a model that is told a text has one
+    return conditioning.reopen(dict(info.reader))

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.legs import Given, Walk, condition, unchanged
+from ddpm_jax.build.legs import Given, Walk, unchanged
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.diffusion import editing, operators
-from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.diffusion.samplers import Sampler, ddim
@@ -30,6 +30,7 @@ class Chain(NamedTuple):
     levels: Level  # of this leg
     keys: jax.Array
     clip: bool  # whether `config.sample` asks for it
+    tell: Callable[[Given], Cond]  # what the network is told
 
     def noise(self, image: jax.Array) -> jax.Array:
         """Draw x_T for images [B, H, W, C] like these, of the same shape."""
@@ -52,7 +53,7 @@ class Chain(NamedTuple):
             x_init,
             sampler or self.sampler,
             denoise or self.denoise,
-            condition(given),
+            self.tell(given),
             x_init,
             unchanged,
         )

@@ -82,6 +82,8 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         image_shape=tuple(stored["image_shape"]),
         label_names=None if names is None else tuple(names),
         fingerprint=stored["fingerprint"],
+        reader=stored.get("reader"),
+        captions=tuple(stored.get("captions", ())),
     )
 
 

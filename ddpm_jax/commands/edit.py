@@ -173,20 +173,29 @@ def lay_out(
         unknown = data.read_mask(cfg.edit.mask, info.image_shape[:2])
         known = (~unknown).astype(np.float32)[None, ..., None]
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
-    label = _labels(cfg, info, columns)
-    if label is not None:
-        given["label"] = np.tile(label, len(given["image"]) // columns)
+    repeat = len(given["image"]) // columns
+    told = _told(cfg, info, columns)
+    given |= jax.tree.map(
+        lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), told
+    )
     return given, noise, columns
 
 
-def _labels(cfg: ConfigDict, info: DataInfo, columns: int) -> np.ndarray | None:
-    """Take the labels asked for in turn; none asked for means none told."""
-    if build.num_classes(cfg, info) is None and not cfg.sample.labels:
-        return None
-    asked = cfg.copy_and_resolve_references()
+def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
+    """Take the labels and prompts asked for in turn; none asked for means none told."""
+    asked, told = cfg.copy_and_resolve_references(), {}
     asked.sample.num_images = columns
-    asked.sample.labels = cfg.sample.labels or "none"
-    return build.sample_labels(asked, info)
+    if build.num_classes(cfg, info) is not None or cfg.sample.labels:
+        asked.sample.labels = cfg.sample.labels or "none"
+        told["label"] = build.sample_labels(asked, info)
+    if cfg.sample.negative_prompt and not cfg.sample.prompt:
+        raise UserError(
+            f"config.sample.negative_prompt={cfg.sample.negative_prompt!r} stands "
+            "against a prompt, and there is none; give sample.prompt too."
+        )
+    if cfg.sample.prompt:
+        told |= build.text_cond(asked, info, build.prompts(asked, info) or [])
+    return told
 
 
 # --- The work -------------------------------------------------------------------------

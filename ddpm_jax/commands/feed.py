@@ -5,6 +5,7 @@ Larger data stay on the host, which reads ahead and sends each batch while the d
 work.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import data, hosts
+from ddpm_jax import build, data, hosts
 from ddpm_jax.devices import replicated, rows, rows_of_host, spread
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.objective import Batch
@@ -29,6 +30,7 @@ def make_feed(
     seed: int,
     mesh: Mesh,
     max_mb_on_device: int,
+    captions: build.Captions | None = None,
 ) -> Feed:
     """Prepare the training batches; what fits in memory is decoded here.
 
@@ -39,24 +41,35 @@ def make_feed(
         mesh: from `devices.data_mesh`.
         max_mb_on_device: keep all images on every device if they are no more than this,
             and there is one host: with several, each reads only its part.
+        captions: what the examples' texts were read as, for a model that is told them.
 
     Raises:
         UserError: an image cannot be read; for data too large for memory the iterator
             raises it.
     """
     source = data.ready(source)
-    small = source.num_bytes <= max_mb_on_device * 1024**2
+    of_texts = 0
+    if captions is not None:
+        of_texts = sum(leaf.nbytes for leaf in jax.tree.leaves(captions))
+    small = source.num_bytes + of_texts <= max_mb_on_device * 1024**2
     if isinstance(source.source, data.Arrays) and small and jax.process_count() == 1:
         stored, indices_of = source.source, data.order(source, batch_size, seed=seed)
-        return lambda start: _from_devices(stored, indices_of, mesh, start)
+        return lambda start: _from_devices(stored, captions, indices_of, mesh, start)
     stream = data.batches(
-        source, batch_size, seed=seed, rows=rows_of_host(mesh, batch_size)
+        source,
+        batch_size,
+        seed=seed,
+        rows=rows_of_host(mesh, batch_size),
+        with_index=captions is not None,
     )
+    if captions is not None:
+        stream = stream.map(functools.partial(_captioned, captions))
     return lambda start: _from_host(_read(stream, start), mesh)
 
 
 def _from_devices(
     stored: data.Arrays,
+    captions: build.Captions | None,
     indices_of: Callable[[int], np.ndarray],
     mesh: Mesh,
     start: int,
@@ -66,12 +79,26 @@ def _from_devices(
     if stored.labels is not None:
         whole["label"] = spread(stored.labels, everywhere)
 
+    texts = jax.tree.map(lambda leaf: spread(leaf, everywhere), captions)
+
     @jax.jit
-    def pick(whole: Batch, indices: jax.Array) -> Batch:
-        return {name: array[indices] for name, array in whole.items()}
+    def pick(whole: Batch, texts: Any, indices: jax.Array) -> Batch:
+        batch = {name: array[indices] for name, array in whole.items()}
+        if texts is None:
+            return batch
+        return _captioned(texts, {**batch, "index": indices})
 
     for step in itertools.count(start):
-        yield pick(whole, spread(indices_of(step).astype(np.int32), by_row))
+        indices = spread(indices_of(step).astype(np.int32), by_row)
+        yield pick(whole, texts, indices)
+
+
+def _captioned(captions: build.Captions, batch: Batch) -> Batch:
+    """Put the text of each example beside its image, in the place of its number."""
+    rows, places = captions
+    place = places[batch["index"]]
+    kept = {name: part for name, part in batch.items() if name != "index"}
+    return {**kept, "text": jax.tree.map(lambda leaf: leaf[place], rows)}
 
 
 def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -88,7 +115,6 @@ def _from_host(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator
     """Send each batch, of which this host holds its part."""
     by_row = rows(mesh)
     for batch in batches:
-        yield {
-            name: jax.make_array_from_process_local_data(by_row, part)
-            for name, part in batch.items()
-        }
+        yield jax.tree.map(
+            lambda part: jax.make_array_from_process_local_data(by_row, part), batch
+        )

@@ -19,7 +19,7 @@ from ddpm_jax import build, config, data, files, images, sampling
 from ddpm_jax.commands import parts
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.commands.sample import draw_of, sample_folder
+from ddpm_jax.commands.sample import cond_of, draw_of, sample_folder
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.devices import least_of_hosts, on_every_host
@@ -68,7 +68,6 @@ def drawn_set(
         UserError: the workdir holds no such model, or the options do not fit it.
     """
     found = find_model(cfg, workdir)
-    build.sample_labels(cfg, found.info)  # refuses what is no class, now
     options = config.to_json(cfg)["sample"]
     steps = build.num_steps(cfg)
     said = f"{cfg.sample.sampler}, {steps} steps"
@@ -107,6 +106,7 @@ def _drawn(
     total = cfg.sample.num_images
     done = least_of_hosts(parts.num_done(folder, _DRAWN))
     trained = open_model(cfg, workdir)
+    told = cond_of(cfg, info, trained.unet, trained.params)
     draw = draw_of(cfg, trained.info, trained.unet, trained.mesh)
     with progress("drawing", total, done) as bar:
         while done < total and not interrupted():
@@ -117,7 +117,8 @@ def _drawn(
                 start=done,
                 batch_size=min(cfg.sample.batch_size, total),
                 num_images=total,
-                labels=labels,
+                cond=told.cond,
+                noise=told.noise,
             )
             parts.save_part(folder, done, {"images": batch}, _DRAWN)
             done += len(batch)

@@ -94,6 +94,11 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
             f"the classes of split {options.split!r} are not those of the model; give "
             "the data that it was trained on."
         )
+    if cfg.model.text and source.texts is None:
+        raise UserError(
+            f"the model is told a caption of each image, and {source.name} has none; "
+            "give the data that it was trained on."
+        )
     if options.num_images is not None and options.num_images > len(source):
         raise UserError(
             f"config.likelihood.num_images={options.num_images}, but split "
@@ -207,13 +212,13 @@ def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.nda
     size = round_up(min(run.cfg.likelihood.batch_size, run.num_images))
     count = min(size, run.num_images - start)
     indices = np.arange(start, start + size)
-    batch = gather(run.source, np.minimum(indices, run.num_images - 1))
-    labels = batch["label"] if run.cfg.model.class_conditional else None
+    known = np.minimum(indices, run.num_images - 1)
+    batch = gather(run.source, known, with_text=bool(run.cfg.model.text))
+    cond = build.example_cond(run.cfg, run.trained.info, batch)
     key, by_row = build.likelihood_key(run.cfg), rows(run.trained.mesh)
-    given = [
-        None if part is None else spread(part, by_row)
-        for part in (indices, batch["image"], labels)
-    ]
+    given = jax.tree.map(
+        lambda part: spread(part, by_row), (indices, batch["image"], cond)
+    )
     with jax.default_matmul_precision("highest"):
         result = evaluate(run.trained.params, key, *given)
     found = {name: gathered(leaf)[:count] for name, leaf in result.items()}

@@ -19,7 +19,6 @@ from ddpm_jax.commands.about import (
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.devices import sharded
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
 from ddpm_jax.training import checkpoints as store
 
 
@@ -40,7 +39,7 @@ class Trained:
     step: int
     about: dict[str, Any]
     info: DataInfo
-    unet: UNet
+    unet: build.AnyUNet
     params: Any
     described: str
     mesh: Mesh

@@ -133,7 +133,7 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
     """Print what training by a config will take."""
     del workdir  # nothing is written
     source = build.dataset(cfg)
-    info = build.data_info(source)
+    info = build.data_info(source, cfg)
     build.check(cfg, info)
     build.check_batch(cfg)
     cost = cost_of(cfg, info)
@@ -244,7 +244,10 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
     zeros = {"image": np.zeros((size, *info.image_shape), np.uint8)}
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
-    batch = {name: spread(part, rows(mesh)) for name, part in zeros.items()}
+    if cfg.model.text:
+        some = [info.captions[i % len(info.captions)] for i in range(size)]
+        zeros |= build.text_cond(cfg, info, some)
+    batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
     key, best = build.train_key(cfg), math.inf
     for turn in range(_NUM_MEASURED + 1):
         started = time.perf_counter()

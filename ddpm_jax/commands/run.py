@@ -17,7 +17,6 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.further import from_import
 from ddpm_jax.devices import sharded, spread
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state
@@ -30,7 +29,7 @@ class Run:
     cfg: ConfigDict
     info: DataInfo
     workdir: Path
-    unet: UNet
+    unet: build.AnyUNet
     optimizer: optax.GradientTransformation
     mesh: Mesh
     abstract: TrainState  # of each leaf its shape, type and sharding

@@ -1,11 +1,14 @@
 """Drawing from a trained model, and writing what was drawn."""
 
+import functools
 import hashlib
+import json
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -44,7 +47,8 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
     with bar:
-        drawn, film = _draw_all(cfg, info, draw, trained.params, on_batch=bar.update)
+        told = cond_of(cfg, info, trained.unet, trained.params)
+        drawn, film = _draw_all(cfg, draw, trained.params, told, on_batch=bar.update)
     seconds = time.perf_counter() - started
     record = {
         "seconds": round(seconds, 2),
@@ -77,15 +81,12 @@ def _write_samples(
     film: sampling.Film,
     record: dict,
 ) -> None:
-    labels = build.sample_labels(cfg, info)
-    names = None
-    if labels is not None:
-        classes = [
-            name.replace("/", "-") for name in (*(info.label_names or ()), "none")
-        ]
-        names = [f"{i:06d}-{classes[label]}" for i, label in enumerate(labels)]
+    names = image_names(cfg, info)
     images.save_images(folder / "images", drawn, names)
-    images.save_npz(folder / "samples.npz", drawn, labels)
+    images.save_npz(folder / "samples.npz", drawn, build.sample_labels(cfg, info))
+    texts = build.prompts(cfg, info)
+    if texts is not None and not cfg.sample.prompt_to:
+        _write_captions(folder / "images", names or [], texts)
     images.save_png(folder / "film.png", images.film_strip(film.x_t))
     images.save_png(folder / "film-x0.png", images.film_strip(film.x0))
     columns = max(1, round(len(film.x_t[0]) ** 0.5))
@@ -100,6 +101,66 @@ def _write_samples(
     images.save_png(
         folder / "grid.png", images.grid(drawn, columns=columns_of(cfg, info))
     )
+
+
+def image_names(cfg: ConfigDict, info: DataInfo) -> list[str] | None:
+    """Name each image to draw after its number, class and prompt; None for number."""
+    labels, texts = build.sample_labels(cfg, info), build.prompts(cfg, info)
+    if labels is None and texts is None:
+        return None
+    classes = [name.replace("/", "-") for name in (*(info.label_names or ()), "none")]
+    names = [f"{i:06d}" for i in range(cfg.sample.num_images)]
+    if labels is not None:
+        names = [f"{name}-{classes[c]}" for name, c in zip(names, labels, strict=True)]
+    if texts is not None:
+        names = [f"{name}-{slug(t)}" for name, t in zip(names, texts, strict=True)]
+    return names
+
+
+def slug(text: str) -> str:
+    """Make a part of a file's name of a prompt: its words, joined, of any script."""
+    words = "-".join(re.findall(r"\w+", text.lower()))
+    return _cut(words, 80) or "prompt"
+
+
+def _cut(text: str, num_bytes: int) -> str:
+    """Shorten a text to what a file system takes, at the end of a character."""
+    return text.encode()[:num_bytes].decode(errors="ignore").rstrip("-")
+
+
+def _write_captions(folder: Path, names: Sequence[str], texts: Sequence[str]) -> None:
+    """Write which picture is of which prompt, as a folder of training data has it."""
+    lines = [
+        json.dumps({"file_name": f"{name}.png", "text": text}, ensure_ascii=False)
+        for name, text in zip(names, texts, strict=True)
+    ]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    files.write(folder / "metadata.jsonl", lambda file: file.write(content))
+
+
+class Told(NamedTuple):
+    """What a network is told of each image to draw, and whose noise that takes."""
+
+    cond: Any  # leaves [N, ...]
+    noise: np.ndarray | None  # int32 [N]; None: each its own
+
+
+def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
+    """Make what the network is told of each image of a drawing.
+
+    Args:
+        cfg: its `sample` says what is asked for.
+        info: of the model.
+        unet: the network.
+        params: its parameters, which read the two ends of a walk between prompts.
+
+    Raises:
+        UserError: a label or a prompt cannot be used.
+    """
+    if not cfg.sample.prompt_to:
+        return Told(build.sample_cond(cfg, info), None)
+    cond = build.cond_between(cfg, info, unet, params)
+    return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
 def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
@@ -119,14 +180,15 @@ def draw_of(cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh) -> sampling.
         film_frames=cfg.sample.film_frames,
         film_images=cfg.sample.film_images,
         mesh=mesh,
+        encode=functools.partial(build.encode, unet),
     )
 
 
 def _draw_all(
     cfg: ConfigDict,
-    info: DataInfo,
     draw: sampling.Draw,
     params: Any,
+    told: Told,
     on_batch: Callable[[int], Any] = lambda count: None,
 ) -> tuple[np.ndarray, sampling.Film]:
     return sampling.draw_images(
@@ -135,7 +197,8 @@ def _draw_all(
         build.sample_key(cfg),
         num_images=cfg.sample.num_images,
         batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
-        labels=build.sample_labels(cfg, info),
+        cond=told.cond,
+        noise=told.noise,
         on_batch=on_batch,
     )
 
@@ -144,7 +207,9 @@ def _draw_all(
 _NAMED = {
     *("ema", "ema_std", "step", "sampler", "variance", "eta", "num_steps", "spacing"),
     *("guidance_scale", "seed", "num_images", "clip", "labels"),
+    *("prompt", "negative_prompt", "prompt_to"),
 }
+_PROMPTS = {"prompt": "of", "prompt_to": "to", "negative_prompt": "not"}
 _OF_NO_MATTER = {"batch_size", "film_frames", "film_images"}
 
 
@@ -169,6 +234,11 @@ def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
     if options.labels:
         labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
         parts.append(f"labels-{_short(labels)}")
+    parts += [
+        f"{word}-{_short(slug(options[name]))}"
+        for name, word in _PROMPTS.items()
+        if options[name]
+    ]
     rest = {
         name: value
         for name, value in options.items()
@@ -202,10 +272,12 @@ def make_preview(
     quick.sample.churn = 0.0
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
+    quick.sample.prompt_to = ""
     draw = draw_of(quick, info, unet, mesh)
+    told = Told(build.sample_cond(quick, info), None)
 
     def preview(step: int, state: TrainState) -> None:
-        drawn, film = _draw_all(quick, info, draw, state.ema_params)
+        drawn, film = _draw_all(quick, draw, state.ema_params, told)
         sheet = images.grid(drawn, columns=columns_of(quick, info))
         folder = workdir / "progress"
         images.save_png(folder / f"step-{step:07d}.png", sheet)

@@ -63,7 +63,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         UserError: if config, data or workdir do not fit; before any compile.
     """
     source = build.dataset(cfg)
-    info = build.data_info(source)
+    info = build.data_info(source, cfg)
     build.check(cfg, info)
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
@@ -82,6 +82,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         seed=cfg.seed,
         mesh=mesh,
         max_mb_on_device=cfg.data.on_device_mb,
+        captions=_read_captions(cfg, info, source),
     )
     _write_config(cfg, workdir)
     project = cfg.training.wandb if jax.process_index() == 0 else None
@@ -176,6 +177,13 @@ def _write_config(cfg: ConfigDict, workdir: Path) -> None:
 # --- The run --------------------------------------------------------------------------
 
 
+def _read_captions(
+    cfg: ConfigDict, info: build.DataInfo, source: data.Dataset
+) -> build.Captions | None:
+    """Read the captions of the data, for a model that is told them."""
+    return build.captions(cfg, info, source.texts or ()) if cfg.model.text else None
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -185,11 +193,14 @@ def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
     shape = "x".join(map(str, info.image_shape))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     classes = build.num_classes(cfg, info)
-    told = f"{classes} classes" if classes else "unconditional"
+    told = [f"{classes} classes"] if classes else []
+    if info.reader is not None:
+        kind, length = info.reader["kind"], info.reader["max_length"]
+        told.append(f"captions of up to {length} tokens ({kind})")
     resumed = ", resumed" if step else ""
     lines = (
         f"data     {info.name}, {len(source):,} images of {shape}. {source.note}",
-        f"network  {count:,} parameters, {told}",
+        f"network  {count:,} parameters, {', '.join(told) or 'unconditional'}",
         f"device   {describe()}, {cfg.model.dtype}",
         f"run      {run.workdir}, step {step:,} of {cfg.training.num_steps:,}{resumed}",
     )

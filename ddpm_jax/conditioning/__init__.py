@@ -1,5 +1,6 @@
 """Text that a picture is made for: from prompts to what a model is fed.
 
+    condition.py        what a network is told: label and text, in one dictionary
     text.py             Tokens, Encoded; dropping, interpolating; what readers share
     tokens.py           Words, Bytes: for an encoder that trains (models/text.py)
     minilm.py           MiniLM: a sentence encoder that others trained, frozen
@@ -13,7 +14,7 @@ ways of reading are alike.
 from typing import Any
 
 from ddpm_jax.conditioning.minilm import MiniLM
-from ddpm_jax.conditioning.text import Encoded, Reader, Tokens
+from ddpm_jax.conditioning.text import Encoded, Reader, Tokens, distinct
 from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 
@@ -38,4 +39,13 @@ def reopen(stored: dict[str, Any]) -> Reader:
     return _READERS[kind].from_json(stored)
 
 
-__all__ = ["Bytes", "Encoded", "MiniLM", "Reader", "Tokens", "Words", "reopen"]
+__all__ = [
+    "Bytes",
+    "Encoded",
+    "MiniLM",
+    "Reader",
+    "Tokens",
+    "Words",
+    "distinct",
+    "reopen",
+]

@@ -67,6 +67,9 @@ class Reader(Protocol):
     def max_length(self) -> int:
         """L, the most tokens that a prompt may have."""
 
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Number the tokens of prompts, a row for each, which costs little."""
+
     def read(self, texts: Sequence[str]) -> Tokens | Encoded:
         """Read prompts, a row for each; what cannot be read is a UserError."""
 

@@ -79,6 +79,7 @@ def batches(
     rows: np.ndarray | None = None,
     max_bytes: int = MAX_BYTES,
     with_text: bool = False,
+    with_index: bool = False,
 ):
     """Return the endless training stream: `stream[step]` is the batch of that step.
 
@@ -99,6 +100,7 @@ def batches(
             for all of them. What others read is not touched here.
         max_bytes: Decode into memory up to this many bytes of pixels.
         with_text: Give the captions too, as "text", strings [R].
+        with_index: Give the numbers of the examples too, as "index", int32 [R].
 
     Returns:
         A `grain.MapDataset` of {"image": uint8 [R, H, W, C], "label": int32 [R]},
@@ -125,9 +127,13 @@ def batches(
     dataset = ready(dataset, max_bytes=max_bytes)
     mine = slice(None) if rows is None else rows
     steps = grain.MapDataset.range(sys.maxsize // batch_size)
-    return steps.map(
-        lambda step: gather(dataset, indices_of(step)[mine], with_text=with_text)
-    )
+
+    def read(step):
+        indices = indices_of(step)[mine]
+        batch = gather(dataset, indices, with_text=with_text)
+        return {**batch, "index": indices.astype(np.int32)} if with_index else batch
+
+    return steps.map(read)
 
 
 def order(

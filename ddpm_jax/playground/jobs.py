@@ -88,12 +88,11 @@ def most_images(cfg: ConfigDict) -> int:
 def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
     """Draw `cfg.sample.num_images`, as --mode=sample would, in one batch."""
     info = studio.trained.info
-    labels = build.sample_labels(cfg, info)
+    cond = build.sample_cond(cfg, info)
     count = cfg.sample.num_images
     indices = np.arange(round_up(count), dtype=np.int32)
-    given = {}
-    if labels is not None:
-        given["label"] = labels[np.minimum(indices, count - 1)]
+    known = np.minimum(indices, count - 1)
+    given = jax.tree.map(lambda leaf: leaf[known], cond or {})
     legs = build.sampling_legs(cfg, studio.trained.unet, info.image_shape)
     task = _Task("sample", legs, indices, given, count, columns_of(cfg, info))
     return _one_at_a_time(studio, cfg, task)
@@ -114,7 +113,7 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None
     if count > (most := most_images(cfg)):
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     index = np.minimum(np.arange(round_up(count)), count - 1)
-    given = {name: value[index] for name, value in given.items()}
+    given = jax.tree.map(lambda leaf: leaf[index], given)
     legs = build.edit_legs(cfg, mode, studio.trained.unet)
     if mode != "interpolate" and len(pictures) == 1:
         columns = None  # a row would be long and low
@@ -126,7 +125,7 @@ class _Task(NamedTuple):
     mode: str
     legs: tuple[build.Leg, ...]
     indices: np.ndarray  # of the noise, [B]
-    given: dict[str, np.ndarray]
+    given: dict[str, Any]
     num_wanted: int  # images; the rows after them fill up the batch
     columns: int | None
 

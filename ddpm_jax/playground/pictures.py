@@ -60,7 +60,7 @@ def keep_sheet(folder: Path, pixels: np.ndarray) -> str:
 
     Args:
         folder: of the page.
-        pixels: of a `sheet`.
+        pixels: of a `sheet`, uint8 [H, W, 3] or [H, W].
 
     Returns:
         The file's path.

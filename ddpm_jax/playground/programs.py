@@ -26,9 +26,15 @@ from ddpm_jax.images import to_uint8
 MOST_KEPT = 8
 
 # What reaches a program through its arguments, or not at all.
-_OF_SAMPLE = {"labels", "seed", "num_images", "batch_size", "film_frames"} | {
-    *("film_images", "num_steps", "spacing", "step", "ema", "ema_std")
-}
+_OF_SAMPLE = {
+    "labels",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "num_images",
+    "batch_size",
+    "film_frames",
+} | {*("film_images", "num_steps", "spacing", "step", "ema", "ema_std")}
 _OF_EDIT = {"image", "mask", "num_images", "strength", "num_points"} | {
     *("jump_length", "num_resamples")
 }

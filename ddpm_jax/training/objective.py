@@ -1,8 +1,7 @@
 """From a batch of pictures to a number to descend: Algorithm 1 with its trimmings.
 
 The trimmings are those of Ho et al. 2020: uint8 scaled to [-1, 1] and random horizontal
-flips, both done here, on the device; and, for conditional models, the label dropped now
-and then (Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", Algorithm 1).
+flips, both done here, on the device; and what a conditional model is told of each.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,11 @@ from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
 from ddpm_jax.images import to_float
 
 Batch = dict[str, jax.Array]
-"""{"image": uint8 [B, H, W, C], "label": int32 [B]}; no label if the data have none."""
+"""{"image": uint8 [B, H, W, C], "label": int32 [B], "text": ...}, as far as there are
+labels and texts."""
+
+Tell = Callable[[jax.Array, Batch, jax.Array], Any]
+"""(key, batch, x0 [B, H, W, C] as the network is to draw it) -> its condition."""
 
 Objective = Callable[
     [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[dict[str, jax.Array], Any]]
@@ -33,22 +36,13 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
-def drop_labels(
-    key: jax.Array, labels: jax.Array, probability: float, null: int
-) -> jax.Array:
-    """Replace each label [B] by the null class with the given probability."""
-    dropped = jax.random.bernoulli(key, probability, labels.shape)
-    return jnp.where(dropped, null, labels)
-
-
 def make_objective(
     network: Callable[..., jax.Array],
     schedule: Schedule,
     loss: Loss,
     *,
     flip: bool = False,
-    num_classes: int | None = None,
-    label_dropout: float = 0.0,
+    tell: Tell | None = None,
     times: TimeSampler = UNIFORM,
     hint: Hint | None = None,
 ) -> Objective:
@@ -59,8 +53,8 @@ def make_objective(
         schedule: the forward process.
         loss: one of `diffusion.losses`.
         flip: mirror half of the images.
-        num_classes: of a conditional model; its null class has this number.
-        label_dropout: probability of the null class in the place of the label.
+        tell: what a conditional model is told, such as `conditioning.tell`; None for
+            one that is told nothing.
         times: how training levels are drawn; its memory is that of the objective.
         hint: of a self-conditioned network, `self_conditioning.hints`.
 
@@ -74,14 +68,10 @@ def make_objective(
     """
 
     def objective(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
-        key_loss, key_flip, key_label, key_dropout = jax.random.split(key, 4)
+        key_loss, key_flip, key_tell, key_dropout = jax.random.split(key, 4)
         x0 = to_float(batch["image"])
         if flip:
             x0 = random_flip(key_flip, x0)
-        cond = None
-        if num_classes is not None:
-            labels = drop_labels(key_label, batch["label"], label_dropout, num_classes)
-            cond = {"label": labels}
         losses, noised = training_loss(
             key_loss,
             lambda *args: network(*args, key_dropout),
@@ -89,7 +79,7 @@ def make_objective(
             x0,
             schedule=schedule,
             loss=loss,
-            cond=cond,
+            cond=None if tell is None else tell(key_tell, batch, x0),
             times=times,
             memory=memory,
             hint=hint,

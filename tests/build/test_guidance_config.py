@@ -151,7 +151,7 @@ def test_labels_may_be_asked_of_a_model_that_only_its_classifier_knows():
 @pytest.mark.parametrize(
     ("conditional", "options", "message"),
     [
-        (False, {"guidance_scale": 3.0}, "was trained without labels; use 1"),
+        (False, {"guidance_scale": 3.0}, "was trained without labels or text; use 1"),
         (True, {"guidance_scale": float("inf")}, "guidance_scale=inf is not finite"),
         (True, {"guidance_low": 2.0, "guidance_high": 1.0}, "are no range"),
         (True, {"guidance_low": -1.0}, "are no range"),

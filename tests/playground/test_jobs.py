@@ -41,7 +41,7 @@ def whole(studio, cfg):
         build.sample_key(cfg),
         num_images=cfg.sample.num_images,
         batch_size=cfg.sample.num_images,
-        labels=build.sample_labels(cfg, trained.info),
+        cond=build.sample_cond(cfg, trained.info),
     )
 
 

@@ -141,7 +141,7 @@ def test_many_labels_do_not_make_a_name_that_is_too_long(model):
 
 
 def test_images_that_are_not_finite_are_refused_and_not_drawn_black():
-    def draw(params, key, indices, labels):
+    def draw(params, key, indices, cond):
         finite = indices != 5
         images = jnp.zeros((len(indices), 2, 2, 1), jnp.uint8)
         return images, finite, Film(images[None], images[None])

@@ -1,0 +1,133 @@
+"""What `config.sample` asks for: labels and prompts, taken in turn, and checked."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import conditioning
+from ddpm_jax.build.source import DataInfo, dataset, num_classes, reader_of
+from ddpm_jax.errors import UserError
+
+_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
+
+
+def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
+    """Return the label of each image to draw, int32 [num_images].
+
+    The classes asked for are taken in turn; none asked for means all of them. A
+    network without classes has no labels: None.
+
+    Raises:
+        UserError: if a label is not a class, or the network knows none.
+    """
+    asked, count = config.sample.labels.strip(), config.sample.num_images
+    classes = num_classes(config, info)
+    if config.sample.classifier_scale and info.label_names is not None:
+        classes = len(info.label_names)  # for the classifier, if not the network
+    if classes is None:
+        if asked:
+            raise UserError(
+                f"config.sample.labels={asked!r}, but this model was trained without "
+                "labels; leave the option out."
+            )
+        return None
+    known = list(info.label_names or ())
+    if not asked:
+        chosen = list(range(classes))
+    else:
+        chosen = [_label(word.strip(), known) for word in asked.split(",")]
+    return np.resize(np.asarray(chosen, np.int32), count)
+
+
+def _label(word: str, known: list[str]) -> int:
+    if word in known:
+        return known.index(word)
+    if word == "none":
+        return len(known)  # the null class: unconditional
+    if word.isdecimal() and int(word) < len(known):
+        return int(word)
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    raise UserError(
+        f"label {word!r} in config.sample.labels is not a class; use 0 to "
+        f"{len(known) - 1}, or a name ({shown}), or none."
+    )
+
+
+def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
+    """Return the prompt of each image to draw; None for a model without text.
+
+    Prompts of a file, or captions of the data, are taken in turn. Left out, they are
+    some of the captions that the model was trained on. With `prompt_to` every image
+    stands for a mixture of two, and has the first for a name.
+
+    Raises:
+        UserError: there are none in the file or the data, or the model knows no text.
+    """
+    options = config.sample
+    for name in ("prompt", "negative_prompt", "prompt_to"):
+        if options[name] and not config.model.text:
+            raise UserError(
+                f"config.sample.{name}={options[name]!r}, but this model was trained "
+                "without text; leave the option out."
+            )
+    if not config.model.text:
+        return None
+    asked = _asked(config) if options.prompt else list(info.captions)
+    return [asked[i % len(asked)] for i in range(options.num_images)]
+
+
+def _asked(config: ConfigDict) -> list[str]:
+    prompt = config.sample.prompt
+    if prompt.startswith(_FILE):
+        return _lines(prompt.removeprefix(_FILE))
+    if prompt.startswith(_DATA):
+        return list(_captions(config, prompt.removeprefix(_DATA)))
+    if not prompt.strip():
+        raise UserError("config.sample.prompt is blank; say what the picture shows.")
+    return [prompt]
+
+
+def _lines(where: str) -> list[str]:
+    try:
+        text = Path(where).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(
+            f"cannot read the prompts in {where} ({reason}); give a text file with one "
+            "prompt in each line."
+        ) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{where} has no prompts; write one in each line.")
+    return lines
+
+
+def _captions(config: ConfigDict, split: str) -> tuple[str, ...]:
+    chosen = config.copy_and_resolve_references()
+    chosen.data.split = split or config.data.split
+    source = dataset(chosen)
+    if source.texts is None:
+        raise UserError(f"{source.name} has no captions to draw; give a prompt.")
+    return source.texts
+
+
+def check_prompts(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse prompts that cannot be read, before any is.
+
+    Raises:
+        UserError: naming the prompt.
+    """
+    texts, options = prompts(config, info), config.sample
+    if texts is None:
+        return
+    listed, _ = conditioning.distinct(texts)
+    more = [text for text in (options.negative_prompt, options.prompt_to) if text]
+    reader_of(info).tokenize([*listed, *more])
+    if options.prompt_to and (
+        not options.prompt or options.prompt.startswith(_OF_MANY)
+    ):
+        raise UserError(
+            f"config.sample.prompt_to={options.prompt_to!r} needs one prompt to come "
+            f"from, and config.sample.prompt is {options.prompt!r}; give it."
+        )

@@ -1,0 +1,98 @@
+"""How a model reads: the reader of a config, made once and kept with the checkpoint."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import conditioning
+from ddpm_jax.build import names
+from ddpm_jax.conditioning import Bytes, MiniLM, Reader, Words
+from ddpm_jax.errors import UserError
+from ddpm_jax.models.text import TextTransformer
+
+_LEAST_PIECES = 32  # that a sentence encoder reads, however short the captions are
+
+
+def make_reader(config: ConfigDict, texts: Sequence[str]) -> Reader:
+    """Make the reader of `config.model.text` for the captions it is to be trained on.
+
+    Args:
+        config: all of it.
+        texts: the captions of the training set.
+
+    Raises:
+        UserError: the way of reading is not known, or does not fit the captions.
+    """
+    name = config.model.text
+    if name not in READERS:
+        raise UserError(
+            f"config.model.text={name!r} is not known; use {', '.join(READERS)}, or "
+            "leave it empty for a model without text."
+        )
+    reader = READERS[name](texts, config.model.text_length)
+    # Refuses a caption that is empty or too long, before anything is computed.
+    reader.tokenize(conditioning.distinct(texts)[0])
+    return reader
+
+
+def _words(texts: Sequence[str], length: int | None) -> Reader:
+    return Words.learn(texts, length)
+
+
+def _bytes(texts: Sequence[str], length: int | None) -> Reader:
+    longest = max(len(text.strip().encode(errors="replace")) for text in texts)
+    return Bytes(length or max(1, longest))
+
+
+def _minilm(texts: Sequence[str], length: int | None) -> Reader:
+    if length is None:
+        whole = MiniLM.open(max_length=MiniLM.open().sizes.max_length)
+        lengths = whole.tokenize(conditioning.distinct(texts)[0]).mask.sum(axis=1)
+        length = max(_LEAST_PIECES, int(lengths.max()))
+    return MiniLM.open(max_length=length)
+
+
+READERS: Mapping[str, Callable[[Sequence[str], int | None], Reader]] = {
+    "words": _words,
+    "bytes": _bytes,
+    "minilm": _minilm,
+}
+
+
+def text_encoder(
+    config: ConfigDict, stored: Mapping[str, Any] | None
+) -> tuple[TextTransformer | None, tuple[int, int, int] | None]:
+    """Build the encoder that is trained along, if there is one.
+
+    Args:
+        config: all of it.
+        stored: the reader, as plain data; None without text.
+
+    Returns:
+        The encoder, None where texts come encoded; and (L, D, P) of what the U-Net is
+        told, None without text.
+
+    Raises:
+        UserError: the reader is not on this machine.
+    """
+    if not config.model.text:
+        return None, None
+    assert stored is not None  # `data_info` has made it
+    reader = conditioning.reopen(dict(stored))
+    length = reader.max_length
+    if isinstance(reader, MiniLM):
+        width = reader.sizes.width
+        return None, (length, width, width)
+    assert isinstance(reader, Words | Bytes)
+    options = config.model
+    encoder = TextTransformer(
+        reader.vocabulary_size,
+        length,
+        width=options.text_width,
+        depth=options.text_depth,
+        num_heads=options.text_heads,
+        dropout=options.dropout,
+        dtype=names.DTYPES[options.dtype],
+    )
+    return encoder, (length, options.text_width, options.text_width)
