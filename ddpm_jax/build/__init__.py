@@ -4,7 +4,7 @@ No other room sees a config, a flag or a string that selects behaviour. `check` 
 what cannot work, before anything is compiled.
 """
 
-from ddpm_jax.build.asked import prompts, sample_labels
+from ddpm_jax.build.asked import PROMPT_FILE, prompt_lines, prompts, sample_labels
 from ddpm_jax.build.checks import check, check_batch, mesh
 from ddpm_jax.build.conditions import (
     AnyUNet,
@@ -63,6 +63,7 @@ __all__ = [
     "BITS_PER_DIM",
     "EDITS",
     "EDIT_METHODS",
+    "PROMPT_FILE",
     "AnyUNet",
     "Captions",
     "DataInfo",
@@ -100,6 +101,7 @@ __all__ = [
     "numbers",
     "objective",
     "optimizer",
+    "prompt_lines",
     "prompts",
     "sample_cond",
     "sample_key",

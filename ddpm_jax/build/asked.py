@@ -9,7 +9,7 @@ from ddpm_jax import conditioning
 from ddpm_jax.build.source import DataInfo, dataset, num_classes, reader_of
 from ddpm_jax.errors import UserError
 
-_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
+PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
 
 
 def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
@@ -79,8 +79,8 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
 
 def _asked(config: ConfigDict) -> list[str]:
     prompt = config.sample.prompt
-    if prompt.startswith(_FILE):
-        return _lines(prompt.removeprefix(_FILE))
+    if prompt.startswith(PROMPT_FILE):
+        return prompt_lines(prompt)
     if prompt.startswith(_DATA):
         return list(_captions(config, prompt.removeprefix(_DATA)))
     if not prompt.strip():
@@ -88,7 +88,13 @@ def _asked(config: ConfigDict) -> list[str]:
     return [prompt]
 
 
-def _lines(where: str) -> list[str]:
+def prompt_lines(prompt: str) -> list[str]:
+    """Read the prompts of "file:PATH", one in each line that is not blank.
+
+    Raises:
+        UserError: the file cannot be read, or has none.
+    """
+    where = prompt.removeprefix(PROMPT_FILE)
     try:
         text = Path(where).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

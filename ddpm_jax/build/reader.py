@@ -30,6 +30,12 @@ def make_reader(config: ConfigDict, texts: Sequence[str]) -> Reader:
             f"config.model.text={name!r} is not known; use {', '.join(READERS)}, or "
             "leave it empty for a model without text."
         )
+    for option in ("text_length", "text_width", "text_depth", "text_heads"):
+        value = config.model[option]
+        if value is not None and value < 1:
+            raise UserError(
+                f"config.model.{option}={value} is too small; use 1 or more."
+            )
     reader = READERS[name](texts, config.model.text_length)
     # Refuses a caption that is empty or too long, before anything is computed.
     reader.tokenize(conditioning.distinct(texts)[0])

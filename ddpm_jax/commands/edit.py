@@ -222,9 +222,9 @@ def _run(
         for start in range(0, count, size):
             # The last batch is filled up, so that one program serves.
             index = np.minimum(np.arange(start, start + size), count - 1)
-            batch = {
-                name: spread(value[index], by_row) for name, value in given.items()
-            }
+            batch = jax.tree.map(
+                lambda part, index=index: spread(part[index], by_row), given
+            )
             made, finite = compiled(
                 trained.params,
                 build.sample_key(cfg),

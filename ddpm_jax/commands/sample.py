@@ -235,7 +235,7 @@ def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
         labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
         parts.append(f"labels-{_short(labels)}")
     parts += [
-        f"{word}-{_short(slug(options[name]))}"
+        f"{word}-{_named(options[name])}"
         for name, word in _PROMPTS.items()
         if options[name]
     ]
@@ -248,6 +248,16 @@ def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
         said = "_".join(f"{name}-{value}" for name, value in sorted(rest.items()))
         parts.append(_short(said.replace("/", "-")))
     return workdir / "samples" / "_".join(parts)
+
+
+def _named(prompt: str) -> str:
+    """Name what was asked for in words: those of another prompt, or file, differ."""
+    said, content = slug(prompt), prompt
+    if prompt.startswith(build.PROMPT_FILE):
+        content = "\n".join(build.prompt_lines(prompt))
+    if said.replace("-", " ") != content:
+        said = f"{_cut(said, 40)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    return _short(said)
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,9 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
 
 # What a person can leave empty, and what that means then.
-_MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"}
+_MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
+    *("sample.prompt", "sample.negative_prompt")
+}
 
 
 def chosen(

@@ -10,11 +10,24 @@ from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, with_message
 
 
-def chain_options(place: Place, no_label: str) -> Asked:
-    """Ask how the chain is run: labels, sampler, steps, seed, guidance."""
+_PROMPTS = {
+    "prompt": "Prompt (empty: {captions})",
+    "negative_prompt": "Negative prompt, with guidance above 1",
+}
+
+
+def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
+    """Ask how the chain is run: labels, prompts, sampler, steps, seed, guidance."""
     cfg, info = place.studio.cfg, place.studio.trained.info
     asked: Asked = {}
     knows_classes = build.num_classes(cfg, info) is not None
+    if info.reader is not None:
+        for name, label in _PROMPTS.items():
+            asked[f"sample.{name}"] = gr.Textbox(
+                label=label.format(captions=nothing_asked),
+                placeholder=info.captions[0] if name == "prompt" else "",
+                elem_id=f"{place.mode}-{name.replace('_', '-')}",
+            )
     if knows_classes:
         asked["sample.labels"] = gr.Dropdown(
             [*(info.label_names or ()), "none"],
@@ -43,7 +56,7 @@ def chain_options(place: Place, no_label: str) -> Asked:
             elem_id=f"{place.mode}-seed",
             min_width=120,
         )
-        if knows_classes:
+        if knows_classes or info.reader is not None:
             asked["sample.guidance_scale"] = gr.Number(
                 cfg.sample.guidance_scale,
                 label="Guidance scale",

@@ -55,7 +55,9 @@ def _draw_tab(place: Place) -> None:
     most = most_images(cfg)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            asked = fields.chain_options(place, "empty: all")
+            asked = fields.chain_options(
+                place, "empty: all", "some captions of the data"
+            )
             asked["sample.num_images"] = gr.Number(
                 min(20, most, cfg.sample.num_images),
                 label=f"Images, 1 to {most}",
@@ -84,7 +86,7 @@ def _image_tab(place: Place, example: Any) -> None:
                 buttons=[],
             )
             asked["level"] = level
-            asked |= fields.chain_options(place, "empty: none told")
+            asked |= fields.chain_options(place, "empty: none told", "told nothing")
             asked["edit.num_images"] = fields.count(
                 place, cfg.edit.num_images, "Images"
             )
@@ -114,7 +116,7 @@ def _inpaint_tab(place: Place, example: Any) -> None:
                 asked["edit.num_images"] = fields.count(
                     place, cfg.edit.num_images, "Images"
                 )
-            asked |= fields.chain_options(place, "empty: none told")
+            asked |= fields.chain_options(place, "empty: none told", "told nothing")
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Fill")
         with gr.Column(scale=3, min_width=420):
@@ -154,7 +156,7 @@ def _interpolate_tab(place: Place, example: Any) -> None:
                 elem_id=f"{place.mode}-strength",
                 buttons=[],
             )
-            asked |= fields.chain_options(place, "empty: none told")
+            asked |= fields.chain_options(place, "empty: none told", "told nothing")
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Interpolate")
         with gr.Column(scale=3, min_width=420):
