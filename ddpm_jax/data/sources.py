@@ -3,7 +3,7 @@
 | name               | what it is                                                      |
 | ------------------ | --------------------------------------------------------------- |
 | digits             | 1,797 handwritten digits of 8x8, shipped with scikit-learn      |
-| shapes, shapes:N   | captioned shapes, made by a rule, or N of them (see `shapes`)    |
+| shapes, shapes:N   | captioned shapes, drawn by a rule, or N of them (see `shapes`)  |
 | folder:PATH        | PNG, JPEG and WebP files in a folder (see `folder`)             |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """

@@ -6,7 +6,8 @@
     agreement(scene, seen).colour    # True
 
 `grammar` has scenes and captions, `examples` what is drawn of them for training and
-testing, `drawing` turns a scene into pixels and `reading` pixels into a scene.
+testing, `drawing` turns a scene into pixels, `reading` pixels into a scene, and `scoring`
+compares scenes.
 """
 
 from ddpm_jax.data.shapes.drawing import SMALLEST_SIDE, render
@@ -22,7 +23,8 @@ from ddpm_jax.data.shapes.grammar import (
     caption,
     parse,
 )
-from ddpm_jax.data.shapes.reading import UNKNOWN, Agreement, agreement, read
+from ddpm_jax.data.shapes.reading import UNKNOWN, read
+from ddpm_jax.data.shapes.scoring import Agreement, agreement
 from ddpm_jax.data.shapes.source import load_shapes
 
 __all__ = [

@@ -18,8 +18,8 @@ import numpy as np
 from ddpm_jax.data.shapes.grammar import BACKGROUND, COLOURS, PLACES, SIZES, Scene
 from ddpm_jax.errors import UserError
 
-SMALLEST_SIDE = 16  # pixels; the arms of a small cross are then 1.2 wide
-MARGIN = 0.03
+SMALLEST_SIDE = 16  # pixels; the arms of a small cross are then 1.3 wide
+MARGIN = 0.025
 _COLUMNS = 32  # in a pixel; along each the covered length is exact
 
 

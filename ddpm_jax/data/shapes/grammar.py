@@ -4,8 +4,8 @@
     thing   = "a " size " " colour " " shape " " place
 
 Places are the four quarters of the picture, each with one thing at most. Things are
-named in the order of `PLACES`, so a scene has one caption and a caption one scene; there
-are 4 * 56 + 6 * 56^2 + 4 * 56^3 = 721,504 of them, 56 being the things there are.
+named in the order of `PLACES`, so a scene has one caption and a caption one scene.
+There are 56 things, and 4 * 56 + 6 * 56^2 + 4 * 56^3 = 721,504 scenes.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = {"small": 0.11, "large": 0.19}  # half of the width and height, by the side
+SIZES = {"small": 0.125, "large": 0.2}  # half of the width and height, by the side
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 MOST = 3  # things in a scene
 
@@ -51,7 +51,7 @@ Scene = tuple[Thing | None, ...]  # what is at each of the four `PLACES`; None: 
 
 
 def caption(scene: Scene) -> str:
-    """Write the caption of a scene."""
+    """Write the caption of a scene, things in the order of `PLACES`."""
     things = zip(scene, PLACES, strict=True)
     return " and ".join(f"a {' '.join(thing)} {at}" for thing, at in things if thing)
 

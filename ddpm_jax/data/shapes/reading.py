@@ -2,19 +2,21 @@
 
 Each quarter is read by itself. What differs from the background is held against eight
 stencils, a shape in a size each, laid so that their centre of mass is that of what is
-seen. For the best colour c [3] of stencil T [h, w], what is left of the picture D is
+seen. For the best colour c [3] of stencil T [h, w], what is left of the difference D is
 
-    E = sum |D - c T|^2 / sum |D|^2,    c = sum T D / sum T^2
+    E = (sum |D - c T|^2 - noise) / sum |D|^2,    c = sum T D / sum T^2
 
-Shape and size are those of the stencil with the least E, if that is small, and clearly
-smaller than that of others; the colour is the one of the palette that is next to c, if
-it is near, and if all that is seen has this hue. Stencils are made here by testing
-points, 16 to a pixel and direction, and not by the formulas of `drawing`.
+with the noise of pixels told from those where nothing is seen. Shape and size are those
+of the stencil with the least E, if that is small, and clearly smaller than the E of all
+others; the colour is the one of the palette that has the hue of what is seen, if c is
+near to it and little is of another hue. What has no clear colour is faint, blurred or
+two things at once, and its shape and size are left unknown too.
+
+Stencils are made here by testing points, 16 to a pixel and direction, and not by the
+formulas of `drawing`.
 """
 
 import functools
-from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,12 +36,16 @@ UNKNOWN = "unknown"
 _NEAR = 45.0  # levels from a colour of the palette; two of them are 142 or more apart
 _FAINT = 30.0  # levels that the mean of 2x2 pixels may be from the background
 _SEEN = 60.0  # levels from the background at which a pixel belongs to the thing
-_UNEXPLAINED = 0.2  # the most that E may be
-_CLEARER = 0.04  # by how much another shape's or size's E has to be larger
-_OTHER_HUES = 0.15  # share of sum |D|^2 that may be of another hue
+_UNEXPLAINED = 0.06  # the most that E may be
+_CLEARER = 0.02  # by how much another shape's or size's E has to be larger
+_OTHER_HUES = 0.04  # the most of sum |D|^2 that may be of another hue
+_MOST_NOISE = 15.0  # levels of standard deviation; what is more is no noise but a thing
+_MEAN_BY_MEDIAN = 1.268  # of the sum of three squared normal numbers
 _FINE = 16  # points in a pixel and direction
 _AT_ONCE = 256  # pictures, for the memory they take
 
+_BACKGROUND = np.array(BACKGROUND, np.float32)
+_PALETTE = np.array(list(COLOURS.values()), np.float32) - _BACKGROUND
 _STENCILS = [(size, shape) for size in SIZES for shape in SHAPES]
 _INSIDE = {
     "circle": lambda y, x: y**2 + x**2 <= 1,
@@ -50,51 +56,6 @@ _INSIDE = {
         & (np.minimum(np.abs(y), np.abs(x)) <= 1 / 3)
     ),
 }
-
-
-class Agreement(NamedTuple):
-    """What of a scene that was asked for is in the one that is seen.
-
-    Colours, shapes and sizes are compared as collections, wherever the things are: a
-    red circle and a blue square, asked for and seen with their colours exchanged, agree
-    in all of them but not in `things`.
-
-    Attributes:
-        count: As many things.
-        place: In the same quarters.
-        colour: The same colours, as often.
-        shape: The same shapes, as often.
-        size: The same sizes, as often.
-        things: The same things, wherever they are.
-        scene: All of it: the same things in the same quarters.
-    """
-
-    count: bool
-    place: bool
-    colour: bool
-    shape: bool
-    size: bool
-    things: bool
-    scene: bool
-
-
-def agreement(asked: Scene, seen: Scene) -> Agreement:
-    """Compare what was asked for with what `read` saw; unknown agrees with nothing."""
-    wanted, found = ([thing for thing in scene if thing] for scene in (asked, seen))
-    clear = Thing(UNKNOWN, UNKNOWN, UNKNOWN) not in found
-    same = {
-        field: Counter(getattr(thing, field) for thing in wanted)
-        == Counter(getattr(thing, field) for thing in found)
-        for field in Thing._fields
-    }
-    where = [[thing is not None for thing in scene] for scene in (asked, seen)]
-    return Agreement(
-        count=clear and len(wanted) == len(found),
-        place=clear and where[0] == where[1],
-        things=Counter(wanted) == Counter(found),
-        scene=asked == seen,
-        **same,
-    )
 
 
 def read(pixels: np.ndarray) -> list[Scene]:
@@ -127,10 +88,12 @@ def read(pixels: np.ndarray) -> list[Scene]:
 
 
 def _read(pixels: np.ndarray) -> list[Scene]:
-    differs = _quarters(pixels) - np.float32(BACKGROUND)  # D, [N * 4, h, w, 3]
+    differs = _quarters(pixels) - _BACKGROUND  # D, [N * 4, h, w, 3]
     things: list[Thing | None] = [None] * len(differs)
     (there,) = np.nonzero(_is_there(differs))
-    for index, thing in zip(there, _things(differs[there], len(pixels[0])), strict=True):
+    for index, thing in zip(
+        there, _things(differs[there], len(pixels[0])), strict=True
+    ):
         things[index] = thing
     num_places = len(PLACES)
     return [
@@ -146,7 +109,7 @@ def _quarters(pixels: np.ndarray) -> np.ndarray:
 
 
 def _is_there(differs: np.ndarray) -> np.ndarray:
-    """Say where something is: bool [M]. Noise alone leaves means of 2x2 pixels small."""
+    """Say where something is: bool [M]. Noise alone has small means of 2x2 pixels."""
     rows = differs[:, 1:] + differs[:, :-1]
     means = (rows[:, :, 1:] + rows[:, :, :-1]) / 4
     return np.linalg.norm(means, axis=-1).max(axis=(1, 2)) > _FAINT
@@ -154,16 +117,14 @@ def _is_there(differs: np.ndarray) -> np.ndarray:
 
 def _things(differs: np.ndarray, side: int) -> list[Thing]:
     """Read quarters [M, h, w, 3] that are not empty."""
-    energy = np.sum(differs**2, axis=(1, 2, 3))
-    hues, other = _hues(differs, energy)
-    centre = _centres(differs, hues)
-    colours, left = _fit(differs, energy, centre, side)
-    best = left.argmin(axis=1)
-    colour = colours[np.arange(len(best)), best]  # c of the best stencil, [M, 3]
-    palette = np.subtract(list(COLOURS.values()), BACKGROUND)
-    is_near = np.linalg.norm(colour - palette[hues], axis=1) < _NEAR
-    names = np.array(list(COLOURS))[hues]
-    names[~is_near | (other > _OTHER_HUES)] = UNKNOWN
+    noise = _noise(differs)
+    hues, other = _hues(differs, noise)
+    colours, left = _fit(differs, noise, _centres(differs, hues), side)
+    colour = colours[np.arange(len(left)), left.argmin(axis=1)]  # c, [M, 3]
+    is_near = np.linalg.norm(colour - _PALETTE[hues], axis=1) < _NEAR
+    is_clear = is_near & (other < _OTHER_HUES)
+    names = np.where(is_clear, np.array(list(COLOURS))[hues], UNKNOWN)
+    left[~is_clear] = np.inf
     sizes, shapes = (_clear(left, words) for words in zip(*_STENCILS, strict=True))
     return [Thing(*map(str, words)) for words in zip(sizes, names, shapes, strict=True)]
 
@@ -177,32 +138,46 @@ def _clear(left: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
     """
     kinds = list(dict.fromkeys(words))
     least = np.stack(
-        [left[:, [word == kind for word in words]].min(axis=1) for kind in kinds], axis=1
+        [left[:, [word == kind for word in words]].min(axis=1) for kind in kinds],
+        axis=1,
     )
     first, second = np.sort(least, axis=1)[:, :2].T
-    is_clear = (first < _UNEXPLAINED) & (second - first > _CLEARER)
+    is_clear = (first < _UNEXPLAINED) & (second > first + _CLEARER)
     return np.where(is_clear, np.array(kinds)[least.argmin(axis=1)], UNKNOWN)
 
 
-def _hues(differs: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _noise(differs: np.ndarray) -> np.ndarray:
+    """Estimate the mean of |noise|^2 of a pixel, from those where nothing is seen: [M].
+
+    By the median, since the faint edges of things are among them.
+    """
+    squares = np.sum(differs**2, axis=-1)
+    unseen = np.where(squares < _SEEN**2, squares, np.nan).reshape(len(squares), -1)
+    unseen[np.isnan(unseen).all(axis=1)] = 0
+    noise = _MEAN_BY_MEDIAN * np.nanmedian(unseen, axis=1)
+    return np.minimum(noise, 3 * _MOST_NOISE**2)
+
+
+def _hues(differs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the colour whose direction from the background what is seen has.
 
     Returns:
-        Its number, int [M], and the share of the energy across this direction.
+        Its number, int [M], and the share of sum |D|^2 across this direction.
     """
-    palette = np.float32(np.subtract(list(COLOURS.values()), BACKGROUND))
-    palette /= np.linalg.norm(palette, axis=1, keepdims=True)
+    directions = _PALETTE / np.linalg.norm(_PALETTE, axis=1, keepdims=True)
     seen = np.linalg.norm(differs, axis=-1, keepdims=True) > _SEEN
-    hues = (np.sum(differs * seen, axis=(1, 2)) @ palette.T).argmax(axis=1)
-    along = np.einsum("mhwc,mc->mhw", differs, palette[hues])
-    return hues, 1 - np.sum(along**2, axis=(1, 2)) / energy
+    hues = (np.sum(differs * seen, axis=(1, 2)) @ directions.T).argmax(axis=1)
+    along = np.einsum("mhwc,mc->mhw", differs, directions[hues])
+    energy = np.sum(differs**2, axis=(1, 2, 3))
+    # Two of the three directions of noise are across.
+    across = energy - np.sum(along**2, axis=(1, 2)) - noise * along[0].size * 2 / 3
+    return hues, across / energy
 
 
 def _centres(differs: np.ndarray, hues: np.ndarray) -> np.ndarray:
     """Return the centre of mass (y, x) of what is seen, in pixels: [M, 2]."""
-    palette = np.float32(np.subtract(list(COLOURS.values()), BACKGROUND))[hues]
-    palette /= np.sum(palette**2, axis=1, keepdims=True)
-    covered = np.einsum("mhwc,mc->mhw", differs, palette)
+    along = _PALETTE / np.sum(_PALETTE**2, axis=1, keepdims=True)
+    covered = np.einsum("mhwc,mc->mhw", differs, along[hues])
     covered = np.where(covered > 0.2, np.minimum(covered, 1), 0)  # what is not noise
     places = np.arange(covered.shape[1]) + 0.5
     mass = np.maximum(covered.sum(axis=(1, 2)), 1e-6)
@@ -211,7 +186,7 @@ def _centres(differs: np.ndarray, hues: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    differs: np.ndarray, energy: np.ndarray, centre: np.ndarray, side: int
+    differs: np.ndarray, noise: np.ndarray, centre: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lay each stencil on each quarter.
 
@@ -219,19 +194,21 @@ def _fit(
         c, [M, stencils, 3], and E, [M, stencils].
     """
     stencils, heavy = _stencils(side)
-    reach = stencils.shape[1] - 1
-    pixels = np.arange(differs.shape[1])
-    colours, left = [], []
+    last = stencils.shape[1] - 1
+    pixels = np.arange(differs.shape[1]) + 0.5
+    energy = np.sum(differs**2, axis=(1, 2, 3))
+    colours, explained = [], []
     for stencil, offset in zip(stencils, heavy, strict=True):
-        first = (offset - centre) * _FINE + reach / 2  # of pixel (0, 0), [M, 2]
-        at = np.rint(first[:, :, None] + pixels * _FINE - _FINE / 2).astype(int)
-        at = np.clip(at, 0, reach)
+        # From the middle of the stencil to that of each pixel: [M, 2, h].
+        steps = (offset - centre)[:, :, None] + pixels
+        at = np.clip(np.rint(last / 2 + steps * _FINE).astype(int), 0, last)
         covered = stencil[at[:, 0, :, None], at[:, 1, None, :]]
         area = np.maximum(np.sum(covered**2, axis=(1, 2)), 1e-6)
         colour = np.einsum("mhw,mhwc->mc", covered, differs) / area[:, None]
         colours.append(colour)
-        left.append(1 - np.sum(colour**2, axis=1) * area / energy)
-    return np.stack(colours, axis=1), np.stack(left, axis=1)
+        explained.append(np.sum(colour**2, axis=1) * area)
+    remains = (energy - noise * pixels.size**2)[:, None] - np.stack(explained, axis=1)
+    return np.stack(colours, axis=1), remains / energy[:, None]
 
 
 @functools.lru_cache(maxsize=4)
@@ -255,4 +232,4 @@ def _stencils(side: int) -> tuple[np.ndarray, np.ndarray]:
         sums[1:, 1:] = inside.cumsum(axis=0).cumsum(axis=1)
         rows = sums[_FINE:] - sums[:-_FINE]
         stencils.append((rows[:, _FINE:] - rows[:, :-_FINE]) / _FINE**2)
-    return np.float32(stencils), np.array(heavy)
+    return np.array(stencils, np.float32), np.array(heavy)
