@@ -6,8 +6,8 @@
     agreement(scene, seen).colour    # True
 
 `grammar` has scenes and captions, `examples` what is drawn of them for training and
-testing, `drawing` turns a scene into pixels, `reading` pixels into a scene, and `scoring`
-compares scenes.
+testing. `drawing` turns a scene into pixels, `reading` pixels into a scene, and
+`scoring` compares two scenes.
 """
 
 from ddpm_jax.data.shapes.drawing import SMALLEST_SIDE, render

@@ -66,8 +66,8 @@ def parse(text: str) -> Scene:
     found: dict[str, Thing] = {}
     rest = ["and", *words]
     while rest:
-        _take(text, rest, "the word between two things", ("and",))
-        _take(text, rest, "the beginning of a thing", ("a",))
+        _take(text, rest, "what joins two things", ("and",))
+        _take(text, rest, "the first word of a thing", ("a",))
         thing = Thing(
             _take(text, rest, "a size", tuple(SIZES)),
             _take(text, rest, "a colour", tuple(COLOURS)),
@@ -93,13 +93,13 @@ def _take(text: str, rest: list[str], role: str, known: tuple[str, ...]) -> str:
     listed = ", ".join(known)
     if not rest:
         raise UserError(
-            f"the caption {text!r} ends where {role} is due; go on with one of "
-            f"{listed}, as in {_EXAMPLE!r}."
+            f"the caption {text!r} ends where {role} is due ({listed}); write as in "
+            f"{_EXAMPLE!r}."
         )
     word = rest.pop(0)
     if word not in known:
         raise UserError(
-            f"the caption {text!r} has {word!r} for {role}; use one of {listed}, as in "
+            f"the caption {text!r} has {word!r} for {role} ({listed}); write as in "
             f"{_EXAMPLE!r}."
         )
     return word

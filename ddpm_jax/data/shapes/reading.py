@@ -36,7 +36,7 @@ UNKNOWN = "unknown"
 _NEAR = 45.0  # levels from a colour of the palette; two of them are 142 or more apart
 _FAINT = 30.0  # levels that the mean of 2x2 pixels may be from the background
 _SEEN = 60.0  # levels from the background at which a pixel belongs to the thing
-_UNEXPLAINED = 0.06  # the most that E may be
+_UNEXPLAINED = 0.05  # the most that E may be
 _CLEARER = 0.02  # by how much another shape's or size's E has to be larger
 _OTHER_HUES = 0.04  # the most of sum |D|^2 that may be of another hue
 _MOST_NOISE = 15.0  # levels of standard deviation; what is more is no noise but a thing
@@ -91,10 +91,10 @@ def _read(pixels: np.ndarray) -> list[Scene]:
     differs = _quarters(pixels) - _BACKGROUND  # D, [N * 4, h, w, 3]
     things: list[Thing | None] = [None] * len(differs)
     (there,) = np.nonzero(_is_there(differs))
-    for index, thing in zip(
-        there, _things(differs[there], len(pixels[0])), strict=True
-    ):
-        things[index] = thing
+    if there.size:
+        seen = _things(differs[there], side=pixels.shape[1])
+        for index, thing in zip(there, seen, strict=True):
+            things[index] = thing
     num_places = len(PLACES)
     return [
         tuple(things[i : i + num_places]) for i in range(0, len(things), num_places)
@@ -152,9 +152,9 @@ def _noise(differs: np.ndarray) -> np.ndarray:
     By the median, since the faint edges of things are among them.
     """
     squares = np.sum(differs**2, axis=-1)
-    unseen = np.where(squares < _SEEN**2, squares, np.nan).reshape(len(squares), -1)
-    unseen[np.isnan(unseen).all(axis=1)] = 0
-    noise = _MEAN_BY_MEDIAN * np.nanmedian(unseen, axis=1)
+    unseen = np.where(squares < _SEEN**2, squares, np.nan)
+    unseen[np.isnan(unseen).all(axis=(1, 2))] = 0
+    noise = _MEAN_BY_MEDIAN * np.nanmedian(unseen, axis=(1, 2))
     return np.minimum(noise, 3 * _MOST_NOISE**2)
 
 
