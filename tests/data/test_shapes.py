@@ -1,8 +1,11 @@
 """Captioned shapes: the language, the splits, and what is drawn of them."""
 
+import ast
 import itertools
 import math
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from ddpm_jax.config import default
 from ddpm_jax.data import NoSplitError, batches, load, shapes, subset
 from ddpm_jax.errors import UserError
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "shapes.md").read_text()
 THINGS = [
     shapes.Thing(*words)
     for words in itertools.product(shapes.SIZES, shapes.COLOURS, shapes.SHAPES)
@@ -69,11 +73,17 @@ def test_the_number_of_captions():
     assert num_things == 7 * 4 * 2
     counts = {n: math.comb(4, n) * num_things**n for n in (1, 2, 3)}
     assert sum(counts.values()) == 721_504
+    assert "721,504" in DOCUMENT
     assert sum(1 for _ in scenes_of(1)) == counts[1]
     assert sum(1 for _ in scenes_of(2)) == counts[2]
     # 4 of 28 pairs are held out, so 8 things of 56.
     seen = [s for s in scenes_of(2) if shapes.split_of(s) != "held_out"]
     assert len(seen) == math.comb(4, 2) * 48**2
+    familiar = sum(math.comb(4, n) * 48**n for n in (1, 2, 3))
+    one_strange = sum(math.comb(4, n) * n * 8 * 48 ** (n - 1) for n in (1, 2, 3))
+    assert f"{familiar:,} |" in DOCUMENT and f"| {one_strange:,} |" in DOCUMENT
+    tested = [s for s in scenes_of(1) if shapes.split_of(s) == "test"]
+    assert f"Only {len(tested)} captions of one" in DOCUMENT
 
 
 def test_every_colour_and_every_shape_is_seen_without_the_held_out_pairs():
@@ -234,3 +244,20 @@ def test_captions_that_say_left_and_right_are_not_mirrored():
     # What a mirror does: the caption of the picture is another one.
     image = dataset.source[0]["image"][None]
     assert shapes.read(image) != shapes.read(image[:, :, ::-1])
+
+
+def test_the_example_of_the_document_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
+    tree = ast.parse(code)
+    assert isinstance(tree.body[-1], ast.Assert)
+    exec(compile(tree, "shapes.md", "exec"), {})
+
+
+def test_the_document_names_what_there_is():
+    said = re.sub(r"\s+", " ", DOCUMENT)
+    words = [*shapes.COLOURS, *shapes.SHAPES, *shapes.SIZES, *shapes.PLACES]
+    assert all(f"`{word}`" in said for word in [*words, *shapes.SPLITS])
+    pairs = [f"{colour} {shape}" for colour, shape in shapes.HELD_OUT]
+    assert f"{', '.join(pairs[:-1])} and {pairs[-1]}." in said
+    for split, count in shapes.DEFAULT_COUNTS.items():
+        assert re.search(rf"\| `{split}` \|.*\| {count:,} \|", DOCUMENT)

@@ -34,7 +34,7 @@ from ddpm_jax.data.shapes.grammar import (
 UNKNOWN = "unknown"
 
 _NEAR = 45.0  # levels from a colour of the palette; two of them are 142 or more apart
-_FAINT = 30.0  # levels that the mean of 2x2 pixels may be from the background
+_FAINT = 30.0  # levels that the mean of 3x3 pixels may be from the background
 _SEEN = 60.0  # levels from the background at which a pixel belongs to the thing
 _UNEXPLAINED = 0.05  # the most that E may be
 _CLEARER = 0.02  # by how much another shape's or size's E has to be larger
@@ -109,9 +109,9 @@ def _quarters(pixels: np.ndarray) -> np.ndarray:
 
 
 def _is_there(differs: np.ndarray) -> np.ndarray:
-    """Say where something is: bool [M]. Noise alone has small means of 2x2 pixels."""
-    rows = differs[:, 1:] + differs[:, :-1]
-    means = (rows[:, :, 1:] + rows[:, :, :-1]) / 4
+    """Say where something is: bool [M]. Noise alone has small means of 3x3 pixels."""
+    rows = differs[:, 2:] + differs[:, 1:-1] + differs[:, :-2]
+    means = (rows[:, :, 2:] + rows[:, :, 1:-1] + rows[:, :, :-2]) / 9
     return np.linalg.norm(means, axis=-1).max(axis=(1, 2)) > _FAINT
 
 
