@@ -42,9 +42,13 @@ class DataInfo:
 
 
 def dataset(config: ConfigDict) -> data.Dataset:
-    """Open the data set of a config; nothing is decoded yet."""
+    """Open the data set of a config; nothing is decoded yet.
+
+    Raises:
+        UserError: it cannot be opened, or must not be mirrored.
+    """
     options = config.data
-    return data.load(
+    opened = data.load(
         options.source,
         split=options.split,
         image_size=options.image_size or None,
@@ -56,6 +60,12 @@ def dataset(config: ConfigDict) -> data.Dataset:
         label_field=options.label_field or None,
         cache=options.cache,
     )
+    if opened.sided and options.flip:
+        raise UserError(
+            f"config.data.flip=True mirrors images, and the captions of {opened.name} "
+            "say left and right; set it to False."
+        )
+    return opened
 
 
 def data_info(source: data.Dataset, config: ConfigDict | None = None) -> DataInfo:

@@ -36,6 +36,7 @@ def look(cfg: ConfigDict, workdir: Path) -> int:
         UserError: the data cannot be opened, for another reason than broken files.
     """
     chosen = cfg.copy_and_resolve_references()
+    chosen.data.flip = False  # nothing is mirrored here
     is_folder = cfg.data.source.startswith("folder:")
     if is_folder:
         chosen.data.skip_broken = True

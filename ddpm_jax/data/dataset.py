@@ -87,6 +87,7 @@ class Dataset:
         listing: The files, if these are pictures of a folder; broken ones too.
         cache_key: Names these images, as prepared, in the cache of decoded images (see
             `cache`); empty if they are not to be kept there.
+        sided: The captions tell left from right: mirrored images would make them lie.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Dataset:
     texts: tuple[str, ...] | None = None
     listing: "Listing | None" = None
     cache_key: str = ""
+    sided: bool = False
 
     def __len__(self):
         return len(self.source)

@@ -3,6 +3,7 @@
 | name               | what it is                                                      |
 | ------------------ | --------------------------------------------------------------- |
 | digits             | 1,797 handwritten digits of 8x8, shipped with scikit-learn      |
+| shapes, shapes:N   | captioned shapes, drawn by a rule, or N of them (see `shapes`)  |
 | folder:PATH        | PNG, JPEG and WebP files in a folder (see `folder`)             |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
@@ -15,6 +16,7 @@ from PIL import Image
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
+from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
 
@@ -35,10 +37,12 @@ def load(
     """Open a data set by name; images are decoded later, when they are asked for.
 
     Args:
-        spec: "digits", "folder:PATH", or a TFDS name with or without "tfds:".
-        split: "train", "test" or "all"; TFDS takes its own expressions as well.
+        spec: "digits", "shapes", "shapes:N", "folder:PATH", or a TFDS name with or
+            without "tfds:".
+        split: "train", "test" or "all"; TFDS takes its own expressions as well, and
+            shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
-            keeps their size.
+            keeps their size (shapes are drawn with a side of 32).
         channels: 1 or 3; None keeps what the data set has.
         pad_to: Side, or (H, W), that images are then padded to with zeros: MNIST
             with pad_to=32 has two pixels of background more on each side.
@@ -86,6 +90,8 @@ def _load_other(
     kind, colon, rest = spec.partition(":")
     if spec == "digits":
         return load_digits(split=split, layout=layout)
+    if kind == "shapes":
+        return load_shapes(rest if colon else None, split=split, layout=layout)
     name = rest if kind == "tfds" and colon else spec
     return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
 

@@ -149,8 +149,9 @@ def _explain_missing(name, root, prepared):
     have = ", ".join(sorted({full.split("/")[0] for full in prepared})) or "none"
     if not _is_registered(re.split("[:/]", name)[0]):
         return (
-            f"unknown data set {name!r}; use digits, folder:PATH, or a TFDS data set "
-            f"prepared in {root} ({have}); data_dir or TFDS_DATA_DIR names another."
+            f"unknown data set {name!r}; use digits, shapes, folder:PATH, or a TFDS "
+            f"data set prepared in {root} ({have}); data_dir or TFDS_DATA_DIR names "
+            "another."
         )
     return (
         f"data set {name!r} is not prepared in {root} (there: {have}); set data_dir or "

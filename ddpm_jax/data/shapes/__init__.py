@@ -1,0 +1,51 @@
+"""Captioned shapes: pictures made by a rule, whose captions can be read off the pixels.
+
+    scene = parse("a small red circle top left and a large blue square bottom right")
+    pixels = render(scene, 32)       # uint8 [32, 32, 3]
+    (seen,) = read(pixels[None])     # the scene again, from the pixels alone
+    agreement(scene, seen).colour    # True
+
+`grammar` has scenes and captions, `examples` what is drawn of them for training and
+testing. `drawing` turns a scene into pixels, `reading` pixels into a scene, and
+`scoring` compares two scenes.
+"""
+
+from ddpm_jax.data.shapes.drawing import SMALLEST_SIDE, render
+from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example, split_of
+from ddpm_jax.data.shapes.grammar import (
+    COLOURS,
+    HELD_OUT,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    caption,
+    parse,
+)
+from ddpm_jax.data.shapes.reading import UNKNOWN, read
+from ddpm_jax.data.shapes.scoring import Agreement, agreement
+from ddpm_jax.data.shapes.source import load_shapes
+
+__all__ = [
+    "COLOURS",
+    "DEFAULT_COUNTS",
+    "HELD_OUT",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "SMALLEST_SIDE",
+    "SPLITS",
+    "UNKNOWN",
+    "Agreement",
+    "Scene",
+    "Thing",
+    "agreement",
+    "caption",
+    "example",
+    "load_shapes",
+    "parse",
+    "read",
+    "render",
+    "split_of",
+]

@@ -1,0 +1,106 @@
+"""Which scenes are examples: three splits, each example a pure function of its number.
+
+| split    | its scenes                                                             |
+| -------- | ---------------------------------------------------------------------- |
+| train    | no pair of `HELD_OUT`; the caption's CRC-32 is no multiple of ten       |
+| test     | no pair of `HELD_OUT`; the caption's CRC-32 is a multiple of ten        |
+| held_out | at least one pair of `HELD_OUT`; those drawn as examples have just one  |
+
+How many things there are, 1, 2 or 3, is drawn first, then the places, then each thing:
+a colour, one of the shapes it is seen with, a size, all with equal chances. Each shape
+being held out once, shapes are equally frequent too. A scene of another split is drawn
+again. In a scene of `held_out` one thing, any of them, has a pair of `HELD_OUT`; the
+others are such as training shows.
+
+Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
+(Philox, whose words NumPy promises never to change; see `pipeline`).
+"""
+
+import itertools
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from ddpm_jax.data.shapes.grammar import (
+    COLOURS,
+    HELD_OUT,
+    MOST,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    caption,
+)
+
+DEFAULT_COUNTS = {"train": 20_000, "test": 2_000, "held_out": 2_000}
+SPLITS = tuple(DEFAULT_COUNTS)
+
+Key = tuple[int, int]  # of a Philox generator
+
+_ONE_IN = 10  # captions that are kept for testing
+_CHUNK = 64  # words drawn at a time
+_PLACINGS = {n: list(itertools.combinations(PLACES, n)) for n in range(1, MOST + 1)}
+_SEEN_WITH = {
+    colour: [shape for shape in SHAPES if (colour, shape) not in HELD_OUT]
+    for colour in COLOURS
+}
+Option = TypeVar("Option")
+
+
+def split_of(scene: Scene) -> str:
+    """Say to which split a scene belongs; every scene belongs to one."""
+    if any(thing and (thing.colour, thing.shape) in HELD_OUT for thing in scene):
+        return "held_out"
+    tested = zlib.crc32(caption(scene).encode()) % _ONE_IN == 0
+    return "test" if tested else "train"
+
+
+def example(split: str, index: int) -> tuple[Scene, Key]:
+    """Draw an example of a split, the same whatever else is drawn.
+
+    Args:
+        split: one of `SPLITS`.
+        index: 0, 1, ...
+
+    Returns:
+        The scene, and the key by which `render` shifts its things.
+    """
+    stream = SPLITS.index(split)
+    words = _words((stream, index))
+    num_things = _choose(words, range(1, MOST + 1))
+    while True:
+        scene = _draw(words, num_things, split == "held_out")
+        if split_of(scene) == split:
+            return scene, (len(SPLITS) + stream, index)
+
+
+def _draw(words: Iterator[int], num_things: int, strange: bool) -> Scene:
+    """Draw a scene of so many things, one of them with a held-out pair if `strange`."""
+    places = _choose(words, _PLACINGS[num_things])
+    strange_place = _choose(words, places) if strange else None
+    found = {place: _thing(words, place == strange_place) for place in places}
+    return tuple(found.get(place) for place in PLACES)
+
+
+def _thing(words: Iterator[int], strange: bool) -> Thing:
+    if strange:
+        colour, shape = _choose(words, HELD_OUT)
+    else:
+        colour = _choose(words, tuple(COLOURS))
+        shape = _choose(words, _SEEN_WITH[colour])
+    return Thing(_choose(words, tuple(SIZES)), colour, shape)
+
+
+def _choose(words: Iterator[int], options: Sequence[Option]) -> Option:
+    # Of 2^64 words, so the chances differ by less than 2^-60.
+    return options[next(words) % len(options)]
+
+
+def _words(key: Key) -> Iterator[int]:
+    """Yield the random words of 64 bits that belong to a key."""
+    generator = np.random.Philox(key=np.array(key, np.uint64))
+    while True:
+        yield from generator.random_raw(_CHUNK).tolist()

@@ -1,0 +1,53 @@
+"""How far a scene that is seen agrees with the one that was asked for."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ddpm_jax.data.shapes.grammar import Scene, Thing
+from ddpm_jax.data.shapes.reading import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What of a scene that was asked for is in the one that is seen.
+
+    Colours, shapes and sizes are compared as collections, wherever the things are: a
+    red circle and a blue square, asked for and seen with their colours exchanged, agree
+    in all of them but not in `things`.
+
+    Attributes:
+        count: As many things.
+        place: In the same quarters.
+        colour: The same colours, as often.
+        shape: The same shapes, as often.
+        size: The same sizes, as often.
+        things: The same things, wherever they are.
+        scene: All of it: the same things in the same quarters.
+    """
+
+    count: bool
+    place: bool
+    colour: bool
+    shape: bool
+    size: bool
+    things: bool
+    scene: bool
+
+
+def agreement(asked: Scene, seen: Scene) -> Agreement:
+    """Compare what was asked for with what `read` saw; unknown agrees with nothing."""
+    wanted, found = ([thing for thing in scene if thing] for scene in (asked, seen))
+    clear = Thing(UNKNOWN, UNKNOWN, UNKNOWN) not in found
+    same = {
+        field: Counter(getattr(thing, field) for thing in wanted)
+        == Counter(getattr(thing, field) for thing in found)
+        for field in Thing._fields
+    }
+    where = [[thing is not None for thing in scene] for scene in (asked, seen)]
+    return Agreement(
+        count=clear and len(wanted) == len(found),
+        place=clear and where[0] == where[1],
+        things=Counter(wanted) == Counter(found),
+        scene=asked == seen,
+        **same,
+    )

@@ -1,0 +1,79 @@
+"""Captioned shapes as a data set: `shapes`, or `shapes:N` for N examples."""
+
+from ddpm_jax.data import layout as layouts
+from ddpm_jax.data.dataset import Dataset, NoSplitError, Records, fingerprint_of
+from ddpm_jax.data.shapes.drawing import check_side, render
+from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example
+from ddpm_jax.data.shapes.grammar import HELD_OUT, caption
+from ddpm_jax.errors import UserError
+
+_SIDE = 32  # pixels, unless told otherwise
+_NOTES = {
+    "train": f"{len(HELD_OUT)} pairs of colour and shape are never shown.",
+    "test": "No caption is one of training.",
+    "held_out": "Each has a pair of colour and shape that training never shows.",
+}
+_VERSION = 1  # of grammar, examples and drawing: what they make is kept in fingerprints
+
+
+def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dataset:
+    """Make the first examples of a split; pictures are drawn when they are asked for.
+
+    Args:
+        count: how many, as text; None takes `DEFAULT_COUNTS`.
+        split: one of `SPLITS`.
+        layout: its size is the side, 32 if it is open.
+
+    Raises:
+        UserError: the count is no number, or the pictures cannot be had so.
+        NoSplitError: no such split.
+    """
+    if split not in SPLITS:
+        raise NoSplitError(f"shapes has no split {split!r}; use {', '.join(SPLITS)}.")
+    side = _side(layout)
+    num_examples = DEFAULT_COUNTS[split] if count is None else _number(count)
+
+    def read(index: int) -> dict:
+        scene, key = example(split, index)
+        return {"image": render(scene, side, key)}
+
+    return Dataset(
+        name="shapes" if count is None else f"shapes:{num_examples}",
+        source=Records(num_examples, read),
+        image_shape=(side, side, 3),
+        label_names=None,
+        fingerprint=fingerprint_of(["shapes", _VERSION, split, num_examples, side]),
+        split=split,
+        note=_NOTES[split],
+        texts=tuple(caption(example(split, i)[0]) for i in range(num_examples)),
+        sided=True,
+    )
+
+
+def _side(layout: layouts.Layout) -> int:
+    height, width = layout.size or (_SIDE, _SIDE)
+    if height != width:
+        raise UserError(
+            f"image_size={height}x{width}, but shapes are square; give one side."
+        )
+    if layout.pad_to not in (None, (height, width)):
+        raise UserError(
+            "pad_to puts black around the pictures, and shapes are drawn at any size; "
+            "give image_size alone."
+        )
+    if layout.channels not in (None, 3):
+        raise UserError(
+            f"channels={layout.channels}, but the captions of shapes name colours; use "
+            "3."
+        )
+    check_side(height)
+    return height
+
+
+def _number(count: str) -> int:
+    if not count.isdecimal() or int(count) < 1:
+        raise UserError(
+            f"shapes:{count} names no number of examples; use one from 1, such as "
+            "shapes:1000."
+        )
+    return int(count)
