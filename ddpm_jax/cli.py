@@ -47,6 +47,7 @@ _MODES = {
     "plan": "say what training will take: parameters, memory, time",
     "sample": "draw images",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
+    "attributes": "read off drawn shapes whether they are those asked for",
     "features": "train a small classifier, through whose eyes to evaluate",
     "autoencoder": "train an autoencoder, for diffusion in its latents",
     "likelihood": "measure bits per dimension of a split of the data",
@@ -209,6 +210,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     folder = Path(workdir) if workdir else Path("runs") / _stem(recipe or "")
     # What imports jax is imported here, so that --help and --mode errors come at once.
     from ddpm_jax.commands.about import trained_config
+    from ddpm_jax.commands.attributes import attributes
     from ddpm_jax.commands.autoencoder import autoencoder
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
@@ -238,10 +240,13 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
         return {"look": look, "plan": plan}[mode](cfg, folder)
     if mode in of_recipe:
         return of_recipe[mode](cfg, folder)
-    if mode == "evaluate":
-        return evaluate(cfg, folder)
-    if mode == "likelihood":
-        return likelihood(cfg, folder)
+    measures = {
+        "evaluate": evaluate,
+        "attributes": attributes,
+        "likelihood": likelihood,
+    }
+    if mode in measures:
+        return measures[mode](cfg, folder)
     if mode == "export":
         export_model(cfg, folder, Path(known.goal))
     elif mode == "sample":

@@ -9,7 +9,6 @@ from ddpm_jax.build import names
 from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, with_message
 
-
 _PROMPTS = {
     "prompt": "Prompt (empty: {captions})",
     "negative_prompt": "Negative prompt, with guidance above 1",

@@ -1,0 +1,185 @@
+"""Whether a model draws what it was asked for, read off the pixels.
+
+For models that were trained on captioned shapes, whose pictures can be read without a
+network: data/shapes. Prompts come from two splits, captions that training never showed,
+of pairs of colour and shape that it did show and of pairs that it did not.
+
+workdir/attributes/
+    SET/                the images: samples.npz, grid.png
+        attributes.json the share of them that agree, by attribute
+    attributes.json     all rows
+    over-guidance.png
+
+What is there already is not computed again.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, data, files, plots
+from ddpm_jax.commands.about import usable_step
+from ddpm_jax.commands.image_sets import drawn_set
+from ddpm_jax.commands.model import find_model, make_folder
+from ddpm_jax.data import shapes
+from ddpm_jax.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.errors import UserError
+from ddpm_jax.training.loop import catch_interrupts
+
+ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))
+_SPLITS = ("data:test", "data:held_out")
+_ROW = "attributes.json"
+
+
+def attributes(cfg: ConfigDict, workdir: Path) -> int:
+    """Draw for prompts, read the pictures, and print how many are as asked for.
+
+    Args:
+        cfg: `sample.prompt` or, left out, two splits of the data; `evaluate` says how
+            many images, which guidance scales, and how many seeds.
+        workdir: of the model.
+
+    Returns:
+        0 if all is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: the options do not fit the model, or a prompt names no shapes.
+    """
+    build.check_evaluate(cfg)
+    if not cfg.model.text:
+        raise UserError(
+            "--mode=attributes asks for shapes by their names, and this model was "
+            "trained without text; train one on shapes, as configs/shapes.py does."
+        )
+    if cfg.sample.prompt_to:
+        raise UserError(
+            f"config.sample.prompt_to={cfg.sample.prompt_to!r} asks for what lies "
+            "between two captions, which has no attributes; leave it out."
+        )
+    step = cfg.sample.step
+    step = usable_step(workdir) if step is None else step
+    asked = [cfg.sample.prompt] if cfg.sample.prompt else list(_SPLITS)
+    chosen = []
+    for prompt in asked:
+        for variant in build.variants(cfg, [step]):
+            variant.sample.prompt = prompt
+            _scenes(variant, workdir)  # refuses what is no caption, before all work
+            chosen.append(variant)
+    rows = []
+    with catch_interrupts() as interrupted:
+        print(_HEAD)
+        for variant in chosen:
+            row = _row(variant, workdir, interrupted)
+            if row is None:
+                print("Interrupted; saved. The same command goes on from here.")
+                return 128 + interrupted()
+            rows.append(row)
+            print(_spell(row), flush=True)
+    wait_for_all_hosts("the rows")
+    _summarise(workdir)
+    return 0
+
+
+def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
+    texts = build.prompts(cfg, find_model(cfg, workdir).info)
+    assert texts is not None  # a model that is told a text
+    return [shapes.parse(text) for text in texts]
+
+
+def _row(
+    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+) -> dict[str, Any] | None:
+    """Return the row of a drawing, None if it was interrupted."""
+    one = drawn_set(cfg, workdir, interrupted)
+    folder = make_folder(workdir / "attributes" / one.name)
+    path = folder / _ROW
+    if on_every_host(path.exists()):
+        return json.loads(path.read_text())
+    source = one.load(folder)
+    if source is None:
+        return None
+    asked = _scenes(cfg, workdir)
+    seen = shapes.read(data.in_memory(source)[0])
+    found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
+    agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
+    row = {
+        "set": one.name,
+        "prompts": cfg.sample.prompt,
+        "guidance_scale": cfg.sample.guidance_scale,
+        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "num_images": len(found),
+        "unclear": float(np.mean([_unclear(scene) for scene in seen])),
+        "share": {name: float(np.mean(values)) for name, values in agree.items()},
+        "model": one.model,
+    }
+    files.write_json(path, row)
+    return row
+
+
+def _unclear(scene: shapes.Scene) -> bool:
+    """Say whether something of a picture could not be read."""
+    return any(shapes.UNKNOWN in thing for thing in scene if thing)
+
+
+_COLUMNS = ("guidance", "seed", "images", "scene +-", *ATTRIBUTES[:-1])
+_HEAD = f"{'prompts':<16}" + "".join(f"{name:>10}" for name in _COLUMNS) + "   in %"
+
+
+def _spell(row: dict[str, Any]) -> str:
+    share, count = row["share"], row["num_images"]
+    whole = f"{100 * share['scene']:.1f} {100 * _error(share['scene'], count):.1f}"
+    numbers = [
+        f"{row['guidance_scale']:g}",
+        f"{row['seed']}",
+        f"{count:,}",
+        whole,
+        *(f"{100 * share[name]:.1f}" for name in ATTRIBUTES[:-1]),
+    ]
+    return f"{row['prompts'][:15]:<16}" + "".join(f"{text:>10}" for text in numbers)
+
+
+def _error(share: float, count: int) -> float:
+    """Estimate the standard error of a share of `count` independent pictures."""
+    return math.sqrt(share * (1 - share) / count)
+
+
+def _summarise(workdir: Path) -> None:
+    """Write all rows that the workdir has, and what guidance does."""
+    folder = workdir / "attributes"
+    rows = [json.loads(path.read_text()) for path in folder.glob(f"*/{_ROW}")]
+    rows.sort(key=lambda row: (row["prompts"], row["guidance_scale"], row["seed"]))
+    files.write_json(folder / _ROW, rows)
+    print(f"Files: {folder}/")
+    if len({row["guidance_scale"] for row in rows}) > 1:
+        panels = [
+            plots.Panel(f"{name} as asked for, %", _lines(rows, name), None)
+            for name in ("scene", "colour", "shape", "place", "size", "count")
+        ]
+        plots.plot_scores(folder / "over-guidance.png", "guidance scale", panels)
+
+
+def _lines(rows: Sequence[dict[str, Any]], name: str) -> list[plots.Line]:
+    """Draw a share over the guidance scale, a line for each set of prompts."""
+    lines = []
+    for prompts in sorted({row["prompts"] for row in rows}):
+        scales = sorted({r["guidance_scale"] for r in rows if r["prompts"] == prompts})
+        values, errors = [], []
+        for scale in scales:
+            here = [
+                row
+                for row in rows
+                if (row["prompts"], row["guidance_scale"]) == (prompts, scale)
+            ]
+            total = sum(row["num_images"] for row in here)
+            right = sum(row["num_images"] * row["share"][name] for row in here)
+            values.append(100 * right / total)
+            errors.append(100 * _error(right / total, total))
+        label = prompts.removeprefix("data:")
+        lines.append(plots.Line(label, scales, values, errors))
+    return lines

@@ -1,0 +1,121 @@
+"""The share of prompts that are kept, counted where it is known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from program import TINY
+
+from ddpm_jax import data
+from ddpm_jax.cli import main
+from ddpm_jax.commands import attributes as mode
+from ddpm_jax.data import shapes
+
+OPTIONS = [
+    *("data.source=shapes:24", "data.image_size=16", "data.flip=False"),
+    *("model.text=words", "model.class_conditional=False", "model.text_width=8"),
+    *("model.text_depth=1", "model.text_heads=2", "training.num_steps=2"),
+    *("training.sample_every=0", "sample.sampler=ddim", "sample.num_steps=2"),
+    *("evaluate.num_images=20", "sample.batch_size=20"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "shapes"
+    flags = [f"--config.{option}" for option in OPTIONS]
+    assert main([f"--config={TINY}", f"--workdir={workdir}", *flags]) == 0
+    return workdir
+
+
+def run(workdir, *options):
+    flags = [f"--config.{option}" for option in options]
+    return main(["--mode=attributes", f"--workdir={workdir}", *flags])
+
+
+def rows(workdir):
+    return json.loads((workdir / "attributes" / "attributes.json").read_text())
+
+
+def painted(scene, number):
+    """Paint a scene, but every fifth in another colour, the one after in a corner."""
+    things = list(scene)
+    place = next(i for i, thing in enumerate(things) if thing)
+    if number % 5 == 0:
+        other = "green" if things[place].colour == "white" else "white"
+        things[place] = things[place]._replace(colour=other)
+    if number % 5 == 1:
+        free = things.index(None)
+        things[free], things[place] = things[place], None
+    return shapes.render(tuple(things), 16)
+
+
+def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, capsys):
+    """Twenty prompts a split: four of another colour, four in another quarter."""
+    drawn_set = mode.drawn_set
+
+    def of_the_painter(cfg, workdir, interrupted):
+        scenes = mode._scenes(cfg, workdir)
+        pixels = np.stack([painted(scene, i) for i, scene in enumerate(scenes)])
+        drawn = drawn_set(cfg, workdir, interrupted)
+        info = dataclasses.replace(
+            data.load("shapes:20", image_size=16), source=data.Arrays(pixels, None)
+        )
+        return dataclasses.replace(drawn, load=lambda folder: info)
+
+    monkeypatch.setattr(mode, "drawn_set", of_the_painter)
+    assert run(model, "evaluate.guidance_scales=1,2") == 0
+    said = capsys.readouterr().out
+    assert "60.0 11.0" in said  # 12 of 20, and sqrt(0.6 0.4 / 20)
+    found = rows(model)
+    assert len(found) == 4  # two splits, two scales
+    for row in found:
+        share = {name: round(20 * value) for name, value in row["share"].items()}
+        assert share == {
+            **{"count": 20, "shape": 20, "size": 20},
+            **{"colour": 16, "things": 16, "place": 16, "scene": 12},
+        }
+        assert row["unclear"] == 0
+    with Image.open(model / "attributes" / "over-guidance.png") as picture:
+        assert picture.width > 600
+
+
+def test_what_a_network_draws_is_kept_and_not_drawn_again(model, monkeypatch, capsys):
+    asked = "sample.prompt=a small red circle top left"
+    assert run(model, asked, "evaluate.num_images=3") == 0
+    (row,) = (row for row in rows(model) if row["num_images"] == 3)
+    assert row["share"]["scene"] == 0  # after two steps of training
+    assert row["unclear"] > 0
+    monkeypatch.setattr(mode, "drawn_set", lambda *given: drawn(*given))
+
+    def drawn(*given):
+        one = drawn_set(*given)
+        return dataclasses.replace(one, load=None)
+
+    from ddpm_jax.commands.image_sets import drawn_set
+
+    assert run(model, asked, "evaluate.num_images=3") == 0
+    assert "a small red cir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sample.prompt=a red cat"], "never seen: cat"),
+        (["sample.prompt=red circle"], "'red' for the first word of a thing"),
+        (["sample.prompt=data:dev"], "use train, test, held_out"),
+        (["sample.prompt_to=a red circle", "sample.prompt=data:test"], "leave it out"),
+    ],
+)
+def test_what_is_no_caption_of_shapes_is_refused(model, capsys, options, message):
+    assert run(model, *options) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_model_without_text_is_refused(finished, capsys):
+    assert run(finished) == 2
+    assert "trained without text; train one on shapes" in capsys.readouterr().err
