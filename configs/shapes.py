@@ -22,7 +22,7 @@ def get_config():
     config.diffusion.num_levels = 1000
     config.diffusion.prediction = "v"
     config.diffusion.times = "stratified"
-    config.training.num_steps = 8000
+    config.training.num_steps = 4000
     config.training.batch_size = 64
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 200

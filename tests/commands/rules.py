@@ -55,6 +55,7 @@ RULES = (
         "help",
         "measures for minutes; tests/benchmarks runs each in small",
     ),
+    Rule(r"python3? scripts/", "help", "downloads; tests/ has a test of each"),
     Rule(r"make \w", "target"),
     Rule(r"python3? -c ", "start"),
     Rule(r"python3? -m venv ", "listed", "make does it, and so does every CI run"),

@@ -190,8 +190,9 @@ def start(words):
 
 def missing_flags(words):
     """Return which flags of a command its program's help does not know."""
+    program = words[1:3] if words[1] == "-m" else words[1:2]
     asked = subprocess.run(
-        [sys.executable, *words[1:3], "--help"],
+        [sys.executable, *program, "--help"],
         capture_output=True,
         text=True,
         check=False,
