@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import names
 from ddpm_jax.build.asked import check_prompts, sample_labels
 from ddpm_jax.build.guidance import check_guidance
+from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.source import DataInfo
@@ -28,6 +29,7 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     _check_names(config)
     _check_numbers(config)
     _check_averages(config)
+    check_latents(config, info)
     _check_model(config, info)
     _check_schedule(config)
     _check_variance(config)
@@ -181,7 +183,7 @@ def _check_averages(config: ConfigDict) -> None:
 
 
 def _check_model(config: ConfigDict, info: DataInfo) -> None:
-    height, width, _ = info.image_shape
+    height, width, _ = info.shape
     check_geometry(
         height,
         width,

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
@@ -17,7 +19,7 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.devices import sharded
+from ddpm_jax.devices import replicated, sharded, spread
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
@@ -31,7 +33,8 @@ class Trained:
         about: the checkpoint's metadata.
         info: what the model knows of its data.
         unet: the network.
-        params: its parameters, on all devices.
+        params: its parameters, on all devices, and those of its autoencoder.
+        space: what it works in.
         described: which parameters these are, for a person to read.
         mesh: the devices.
     """
@@ -40,7 +43,8 @@ class Trained:
     about: dict[str, Any]
     info: DataInfo
     unet: build.AnyUNet
-    params: Any
+    params: Params
+    space: Space
     described: str
     mesh: Mesh
 
@@ -73,6 +77,7 @@ def find_model(cfg: ConfigDict, workdir: Path) -> Described:
     info = info_of(about)
     build.check(cfg, info)
     check_schedule(cfg, about)
+    build.check_copy(info, workdir)
     return Described(step, about, info)
 
 
@@ -87,8 +92,20 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     params, which = load_parameters(
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
-    described = f"the {which} parameters of step {step:,}"
-    return Trained(step, about, info, build.model(cfg, info), params, described, mesh)
+    space = build.space(info, workdir)
+    everywhere = jax.tree.map(
+        lambda leaf: spread(np.asarray(leaf), replicated(mesh)), space.params
+    )
+    return Trained(
+        step=step,
+        about=about,
+        info=info,
+        unet=build.model(cfg, info),
+        params=Params(params, everywhere),
+        space=space,
+        described=f"the {which} parameters of step {step:,}",
+        mesh=mesh,
+    )
 
 
 def _tell(line: str) -> None:
