@@ -25,5 +25,14 @@ def make_studio():
             for leaf, key in zip(leaves, keys, strict=True)
         ],
     )
-    trained = Trained(0, {}, info, unet, params, "random parameters", data_mesh())
+    trained = Trained(
+        step=0,
+        about={},
+        info=info,
+        unet=unet,
+        params=build.Params(params),
+        space=build.pixels(info.image_shape),
+        described="random parameters",
+        mesh=data_mesh(),
+    )
     return open_studio(cfg, Path("runs/none"), trained)
