@@ -246,7 +246,8 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
     cond = build.sample_cond(cfg, of.info)
-    key, params = build.sample_key(cfg), jax.device_put(params, replicated(of.mesh))
+    params = jax.device_put(build.Params(params), replicated(of.mesh))
+    key = build.sample_key(cfg)
 
     def run() -> float:
         started = time.perf_counter()
