@@ -107,6 +107,37 @@ def test_latents_that_are_the_images_are_drawn_to_the_byte():
     jax.tree.map(np.testing.assert_array_equal, found, plain)
 
 
+def test_latents_that_are_the_images_are_trained_on_alike():
+    """The same loss and gradient, to rounding, with the same keys."""
+    images = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), np.uint8)
+    x = (images.astype(np.float32) - 127.5) / 127.5
+    info = build.DataInfo("d", SHAPE, None, "")
+    same = LatentInfo("squares", "squares", SHAPE)
+    found = []
+    for place, about, image in (
+        ("", info, images),
+        ("somewhere", dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
+    ):
+        config = with_options(data__latents=place, data__flip=False)
+        config.model.channels, config.model.num_groups = 8, 4
+        unet = build.model(config, about)
+        objective = build.objective(config, unet, about)
+        params = build.init_params(config, unet, about)
+        descend = jax.jit(jax.value_and_grad(objective, has_aux=True))
+        (loss, _), gradient = descend(params, jax.random.key(2), {"image": image}, ())
+        found.append((loss, gradient))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(found[0][1]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest),
+        *(gradient for _, gradient in found),
+    )
+
+
+def of_moments(mean, std):
+    return np.concatenate([mean, np.full_like(mean, std)], axis=-1)
+
+
 # --- Editing --------------------------------------------------------------------------
 
 
