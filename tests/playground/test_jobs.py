@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import patchwork
 import pytest
 from PIL import Image
 from studio import make_studio
@@ -63,6 +64,14 @@ def test_the_parts_of_a_chain_are_the_whole_to_the_byte(studio, sampler, steps):
     options |= {"sample.num_images": 3, "sample.labels": "7,none"}
     drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
     assert len({image.tobytes() for image in drawn}) == 3
+
+
+def test_latents_are_drawn_to_the_byte_as_well():
+    matrix = patchwork.orthogonal(4)
+    studio = make_studio(patchwork.autoencoder((8, 8, 1), matrix=matrix))
+    options = {"sample.sampler": "ddim", "sample.num_steps": 7, "sample.num_images": 3}
+    drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
+    assert drawn.shape == (3, 8, 8, 1)
 
 
 def test_a_kept_program_serves_other_steps_seeds_and_labels(studio):
