@@ -11,6 +11,8 @@ whole, and without `moments.npy` nothing is taken to be there.
 
 import contextlib
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset, fingerprint_of
 from ddpm_jax.errors import UserError
 
 _MOMENTS, _LABELS = "moments.npy", "labels.npy"
+_AT_WORK = 3600  # seconds within which a process that writes has written something
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray | None]]
 """Moments float32 [B, ...] and labels int32 [B] or None, in the order of the data."""
@@ -96,8 +99,7 @@ def _write(folder: Path, shape: tuple[int, ...], encode: Callable[[], Batches]) 
             if labels:
                 with _whole(folder / _LABELS) as beside:
                     np.save(beside, np.concatenate(labels).astype(np.int32))
-        for leftover in folder.glob(".*.partial"):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
+        _remove_leftovers(folder)
     except OSError as error:
         raise UserError(
             f"cannot write latents to {folder} ({error.strerror or error}); make room "
@@ -106,16 +108,25 @@ def _write(folder: Path, shape: tuple[int, ...], encode: Callable[[], Batches]) 
         ) from error
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed has left; one at work writes all along."""
+    for partial in folder.glob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > _AT_WORK:
+                partial.unlink()
+
+
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes its name when all is written.
 
-    Not as `files.write` does: each host of several may have a cache of its own.
+    Not as `files.write` does: each host of several may have a cache of its own, or all
+    the same, where processes of different hosts may have one number.
 
     Yields:
         The file.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with partial.open("wb") as file:
             yield file

@@ -1,6 +1,7 @@
 """Moments on disk: computed once, whole or not at all, and those asked for."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -94,10 +95,14 @@ def test_what_is_interrupted_leaves_nothing(cache):
         data.encoded(dataset(), ["net"], SHAPE, batches(calls, fail_at=8))
     (folder,) = cache.iterdir()
     assert list(folder.iterdir()) == []
-    (folder / ".moments.npy.1.partial").touch()  # of one that was killed
+    killed, at_work = (folder / f".moments.npy.{i}.partial" for i in range(2))
+    killed.touch()
+    at_work.touch()
+    os.utime(killed, (0, 0))
     found = data.encoded(dataset(), ["net"], SHAPE, batches(calls))
     np.testing.assert_array_equal(found.source.images, VALUES)
-    assert {p.name for p in folder.iterdir()} == {"moments.npy", "labels.npy"}
+    kept = {"moments.npy", "labels.npy", at_work.name}
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_without_the_disk_they_stay_in_memory(cache):
