@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,7 +17,7 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.devices import replicated, sharded, spread
+from ddpm_jax.devices import sharded, spread_whole
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
@@ -93,15 +91,12 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
     space = build.space(info, workdir)
-    everywhere = jax.tree.map(
-        lambda leaf: spread(np.asarray(leaf), replicated(mesh)), space.params
-    )
     return Trained(
         step=step,
         about=about,
         info=info,
         unet=build.model(cfg, info),
-        params=Params(params, everywhere),
+        params=Params(params, spread_whole(space.params, mesh)),
         space=space,
         described=f"the {which} parameters of step {step:,}",
         mesh=mesh,

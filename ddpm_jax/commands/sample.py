@@ -20,7 +20,7 @@ from ddpm_jax import build, config, files, images, sampling
 from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.model import make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.devices import describe
+from ddpm_jax.devices import describe, spread_whole
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.state import TrainState
 
@@ -288,9 +288,10 @@ def make_preview(
     quick.sample.prompt_to = ""
     draw = draw_of(quick, unet, mesh, space)
     told = Told(build.sample_cond(quick, info), None)
+    of_space = spread_whole(space.params, mesh)
 
     def preview(step: int, state: TrainState) -> None:
-        params = Params(state.ema_params, space.params)
+        params = Params(state.ema_params, of_space)
         drawn, film = _draw_all(quick, draw, params, told)
         sheet = images.grid(drawn, columns=columns_of(quick, info))
         folder = workdir / "progress"
