@@ -27,7 +27,7 @@ def get_config():
     config.diffusion.schedule = "cosine"
     config.diffusion.variance = "small"  # the better one at fewer steps than T
     config.diffusion.times = "stratified"
-    config.training.num_steps = 4000
+    config.training.num_steps = 2500
     config.training.batch_size = 64
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 200
