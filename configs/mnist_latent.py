@@ -25,9 +25,10 @@ def get_config():
     config.model.dropout = 0.0
     config.model.class_conditional = True
     config.diffusion.schedule = "cosine"
+    config.diffusion.prediction = "v"  # x0 is not clamped: see docs/latents.md
     config.diffusion.variance = "small"  # the better one at fewer steps than T
     config.diffusion.times = "stratified"
-    config.training.num_steps = 2500
+    config.training.num_steps = 2000
     config.training.batch_size = 64
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 200

@@ -295,11 +295,24 @@ def test_the_network_has_the_size_of_the_latents():
         ({"sample__dynamic_percentile": 0.99}, "is for pixels, which have a range"),
         ({"sample__classifier_scale": 1.0}, "use guidance_scale"),
         ({"model__channel_multipliers": (1, 1, 1)}, "2x2 do not halve 2 times"),
+        ({"diffusion__schedule": "cosine"}, "ends in a signal of 5e-05.*prediction v"),
     ],
 )
 def test_what_cannot_work_in_latents_is_refused(options, said):
     with pytest.raises(UserError, match=said):
         build.check(with_options(**options), INFO)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"diffusion__schedule": "linear"},
+        {"diffusion__schedule": "cosine", "diffusion__prediction": "v"},
+        {"diffusion__schedule": "cosine", "diffusion__prediction": "x0"},
+    ],
+)
+def test_what_can_work_in_latents_is_not(options):
+    build.check(with_options(**options), INFO)
 
 
 def test_latents_of_a_model_of_pixels_are_refused():
