@@ -242,11 +242,12 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     cfg.sample.sampler = "ancestral"
     cfg.sample.num_steps = args.chain_steps
     cfg.sample.film_frames, cfg.sample.film_images = 2, 1
-    draw = draw_of(cfg, of.info, of.unet, of.mesh)
+    draw = draw_of(cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
     cond = build.sample_cond(cfg, of.info)
-    key, params = build.sample_key(cfg), jax.device_put(params, replicated(of.mesh))
+    params = jax.device_put(build.Params(params), replicated(of.mesh))
+    key = build.sample_key(cfg)
 
     def run() -> float:
         started = time.perf_counter()

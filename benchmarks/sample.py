@@ -106,7 +106,8 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     from ddpm_jax.commands.sample import draw_of
     from ddpm_jax.models.cost import count_flops
 
-    draw = draw_of(of.cfg, of.info, of.unet, of.mesh)
+    params = build.Params(params)
+    draw = draw_of(of.cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
     indices = np.arange(batch_size, dtype=np.int32)
     asked = of.cfg.copy_and_resolve_references()
     asked.sample.num_images = len(indices)

@@ -51,6 +51,9 @@ def _data() -> ConfigDict:
             "skip_broken": False,  # leave out files that cannot be read
             "label_field": placeholder(str),  # class in metadata.jsonl; unset: "label"
             "cache": True,  # keep decoded images on disk, if memory is too small
+            # the folder of an autoencoder, in whose latents diffusion is to take place,
+            # see docs/latents.md; "": in pixels
+            "latents": "",
         }
     )
 
@@ -162,7 +165,7 @@ def _sample() -> ConfigDict:
             "churn_noise": 1.0,  # S_noise
             "rtol": 1e-4,  # of adaptive
             "atol": 1e-4,
-            "clip": True,  # clamp the predicted x0 to [-1, 1]
+            "clip": True,  # clamp the predicted x0 to [-1, 1]; latents never are
             "dynamic_percentile": 0.0,  # clip by each image's own range; 0: not, 0.995
             "guidance_scale": 1.0,  # 1 conditional, 0 unconditional, more: guidance
             "guidance_low": 0.0,  # guide only above this sigma / alpha
@@ -227,7 +230,8 @@ def _evaluate() -> ConfigDict:
     return ConfigDict(
         {
             # what is scored: the model's samples, or folder:PATH, npz:FILE, data:SPLIT
-            # (real images), or noise
+            # (real images), reconstructions:SPLIT (the same, through the autoencoder of
+            # data.latents), or noise
             "images": "",
             "num_images": 10_000,  # of a folder, file or split: at most what it has
             "num_seeds": 1,  # drawn with sample.seed, the seed after it, and so on

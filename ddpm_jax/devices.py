@@ -131,6 +131,17 @@ def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     )
 
 
+def spread_whole(tree: Any, mesh: Mesh) -> Any:
+    """Put a tree of arrays [...] that every host holds whole onto each of the devices.
+
+    Args:
+        tree: of NumPy arrays, or of others on one device.
+        mesh: from `data_mesh`.
+    """
+    everywhere = replicated(mesh)
+    return jax.tree.map(lambda leaf: spread(np.asarray(leaf), everywhere), tree)
+
+
 def gathered(array: jax.Array) -> np.ndarray:
     """Bring an array [...] that is spread over devices whole to every host."""
     if getattr(array, "is_fully_addressable", True):

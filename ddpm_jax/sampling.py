@@ -28,6 +28,10 @@ Draw = Callable[[Any, jax.Array, np.ndarray, Any], tuple]
 """(params, key, indices [B], cond) -> (uint8 [B, H, W, C], finite [B], Film)."""
 
 
+See = Callable[[jax.Array], jax.Array]
+"""Points of a chain [B, ...] -> the images [B, H, W, C] they stand for, [-1, 1]."""
+
+
 class Film(NamedTuple):
     """The reverse chain of the first images of a batch, uint8 [K, F, H, W, C]."""
 
@@ -35,16 +39,22 @@ class Film(NamedTuple):
     x0: Any  # what the network took that image to be; K - 1 frames, none at T
 
 
+def _as_it_is(params: Any) -> See:
+    del params
+    return lambda x: x
+
+
 def make_draw(
     denoiser_of: Callable[[Any], Denoiser],
     sampler: Sampler,
     levels: Level,
     *,
-    image_shape: tuple[int, ...],
+    shape: tuple[int, ...],
     film_frames: int,
     film_images: int,
     mesh: Mesh,
     encode: Callable[[Any, Cond], Cond] = lambda params, cond: cond,
+    see_of: Callable[[Any], See] = _as_it_is,
 ) -> Draw:
     """Compile-ready drawing of a batch, its rows spread over the mesh.
 
@@ -52,26 +62,25 @@ def make_draw(
         denoiser_of: params -> Denoiser.
         sampler: the method.
         levels: leaves [N + 1].
-        image_shape: (H, W, C).
+        shape: of what is drawn: (H, W, C) of an image, (h, w, c) of its latents.
         film_frames: K >= 2; at most one more than the number of steps is used.
         film_images: F; at most the size of the batch is used.
         mesh: from `devices.data_mesh`.
         encode: (params, cond) -> cond, once before the chain: what need not be read
             anew at every step.
+        see_of: params -> what makes images of latents; by default x is an image.
     """
     num_records = min(film_frames, levels.alpha.shape[0]) - 1
 
     def record(info: Info) -> Film:
-        return Film(
-            to_uint8(info.x_s[:film_images]), to_uint8(info.prediction.x0[:film_images])
-        )
+        return Film(info.x_s[:film_images], info.prediction.x0[:film_images])
 
     def draw(
         params: Any, key: jax.Array, indices: jax.Array, cond: Cond
     ) -> tuple[jax.Array, jax.Array, Film]:
         params = gather_params(mesh, params)
-        keys = image_keys(key, indices)
-        x_init = initial_noise(keys, image_shape)
+        keys, see = image_keys(key, indices), see_of(params)
+        x_init = initial_noise(keys, shape)
         x, film = generate(
             keys,
             sampler,
@@ -82,9 +91,12 @@ def make_draw(
             record=record,
             num_records=num_records,
         )
-        noise = to_uint8(x_init[:film_images])[None]
+        noise = x_init[:film_images][None]
         film = film._replace(x_t=jnp.concatenate([noise, film.x_t]))
-        return to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim)), film
+        film = Film(*(jax.lax.map(lambda x: to_uint8(see(x)), part) for part in film))
+        images = see(x)
+        finite = jnp.isfinite(images).all(axis=range(1, images.ndim))
+        return to_uint8(images), finite, film
 
     everywhere, by_row = replicated(mesh), rows(mesh)
     compiled = jax.jit(
@@ -201,7 +213,13 @@ def draw_images(
 
 
 def forward_film(
-    key: jax.Array, images: np.ndarray, schedule: Schedule, num_frames: int
+    key: jax.Array,
+    images: np.ndarray,
+    schedule: Schedule,
+    num_frames: int,
+    *,
+    encode: See = lambda x: x,
+    decode: See = lambda x: x,
 ) -> np.ndarray:
     """Destroy real images step by step, as q(x_t | x_0) does.
 
@@ -213,12 +231,14 @@ def forward_film(
         images: uint8 [F, H, W, C].
         schedule: the forward process.
         num_frames: K >= 2, the clean images first, then evenly in t up to T.
+        encode: from images in [-1, 1] to what is noised.
+        decode: from that to images.
 
     Returns:
         uint8 [K, F, H, W, C].
     """
-    x0 = to_float(jnp.asarray(images))
+    x0 = encode(to_float(jnp.asarray(images)))
     eps = jax.random.normal(key, x0.shape)
     times = jnp.linspace(-1, schedule.num_levels - 1, num_frames).round()
     noised = [add_noise(x0, eps, schedule.at(t.astype(jnp.int32))) for t in times]
-    return np.asarray(to_uint8(jnp.stack(noised)))
+    return np.asarray(to_uint8(jnp.stack([decode(x) for x in noised])))

@@ -27,6 +27,18 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
+from ddpm_jax.build.latents import (
+    COPY,
+    Params,
+    Space,
+    check_copy,
+    check_latents,
+    fingerprint_in,
+    keep_copy,
+    pixels,
+    refuse_latents,
+    space,
+)
 from ddpm_jax.build.legs import Leg, sampling_legs
 from ddpm_jax.build.likelihood import (
     Measure,
@@ -42,6 +54,7 @@ from ddpm_jax.build.parts import (
     learning_rate,
     model,
     network,
+    num_views,
     objective,
     optimizer,
     sample_key,
@@ -55,26 +68,38 @@ from ddpm_jax.build.sampling import (
     num_steps,
     sampler,
 )
-from ddpm_jax.build.source import DataInfo, data_info, dataset, num_classes
+from ddpm_jax.build.source import (
+    DataInfo,
+    LatentInfo,
+    data_info,
+    dataset,
+    num_classes,
+)
 from ddpm_jax.build.tasks import METHODS as EDIT_METHODS
 from ddpm_jax.build.tasks import TASKS as EDITS
 
 __all__ = [
     "BITS_PER_DIM",
+    "COPY",
     "EDITS",
     "EDIT_METHODS",
     "PROMPT_FILE",
     "AnyUNet",
     "Captions",
     "DataInfo",
+    "LatentInfo",
     "Leg",
     "Measure",
+    "Params",
+    "Space",
     "bound_times",
     "captions",
     "check",
     "check_batch",
+    "check_copy",
     "check_edit",
     "check_evaluate",
+    "check_latents",
     "check_likelihood",
     "cond_between",
     "data_info",
@@ -86,8 +111,10 @@ __all__ = [
     "encode",
     "evaluation_features",
     "example_cond",
+    "fingerprint_in",
     "images_kind",
     "init_params",
+    "keep_copy",
     "learning_rate",
     "levels",
     "likelihood_key",
@@ -98,11 +125,14 @@ __all__ = [
     "network",
     "num_classes",
     "num_steps",
+    "num_views",
     "numbers",
     "objective",
     "optimizer",
+    "pixels",
     "prompt_lines",
     "prompts",
+    "refuse_latents",
     "sample_cond",
     "sample_key",
     "sample_labels",
@@ -110,6 +140,7 @@ __all__ = [
     "sampling_legs",
     "schedule",
     "score_names",
+    "space",
     "text_cond",
     "time_sampler",
     "train_key",

@@ -66,6 +66,24 @@ class Autoencoder:
     net: KLAutoencoder
     params: Any
 
+    def shape_of(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return (h, w, c) of the latents of images of (H, W, C), of any size.
+
+        Raises:
+            UserError: it does not take such images.
+        """
+        *sides, channels = image_shape
+        height, width = sides
+        wanted = self.image_shape[-1]
+        if channels != wanted or height % self.factor or width % self.factor:
+            raise UserError(
+                f"the data have images of {height}x{width}x{channels}, and "
+                f"{self.name} takes {wanted} channel(s) and sides that {self.factor} "
+                "divides; set config.data.image_size, pad_to or channels, or train an "
+                "autoencoder on these data."
+            )
+        return height // self.factor, width // self.factor, self.latent_shape[-1]
+
     def posterior(self, params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Map images to the distribution of their scaled latents.
 

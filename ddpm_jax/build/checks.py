@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import names
 from ddpm_jax.build.asked import check_prompts, sample_labels
 from ddpm_jax.build.guidance import check_guidance
+from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.source import DataInfo
@@ -17,6 +18,9 @@ from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import check_geometry
 from ddpm_jax.training.ema import MAX_STD
+
+# Below this alpha the x0 of a predicted eps is mostly error, unless it is clamped.
+_LEAST_SIGNAL = 1e-3
 
 
 def check(config: ConfigDict, info: DataInfo) -> None:
@@ -28,9 +32,11 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     _check_names(config)
     _check_numbers(config)
     _check_averages(config)
+    check_latents(config, info)
     _check_model(config, info)
     _check_schedule(config)
     _check_variance(config)
+    _check_signal(config)
     _check_sampling(config, info)
 
 
@@ -181,7 +187,7 @@ def _check_averages(config: ConfigDict) -> None:
 
 
 def _check_model(config: ConfigDict, info: DataInfo) -> None:
-    height, width, _ = info.image_shape
+    height, width, _ = info.shape
     check_geometry(
         height,
         width,
@@ -292,6 +298,18 @@ def _check_variance(config: ConfigDict) -> None:
             f"config.sample.sampler={config.sample.sampler!r} cannot start from pure "
             f"noise, in which schedule {config.diffusion.schedule!r} ends; use "
             "ancestral, ddim, dpmpp_2m or unipc."
+        )
+
+
+def _check_signal(config: ConfigDict) -> None:
+    """Refuse to divide by next to nothing where no clamp makes up for it."""
+    noisiest = schedule(config).at(jnp.asarray(config.diffusion.num_levels - 1))
+    told = config.diffusion.prediction == "eps" and config.data.latents
+    if told and noisiest.alpha < _LEAST_SIGNAL:
+        raise UserError(
+            f"config.diffusion.schedule={config.diffusion.schedule!r} ends in a signal "
+            f"of {noisiest.alpha:.1g}, by which eps divides what the network errs, and "
+            "latents are not clamped; use prediction v or x0, or schedule linear."
         )
 
 

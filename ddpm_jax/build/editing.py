@@ -6,19 +6,24 @@ those before it among what is given. It owns no files and no devices.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import tasks
 from ddpm_jax.build.conditions import AnyUNet
+from ddpm_jax.build.guidance import clips
+from ddpm_jax.build.latents import Params, Space, refuse_latents
 from ddpm_jax.build.legs import Given, Leg, Walk, condition
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.generate import generate
 from ddpm_jax.diffusion.samplers import Info
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+
+_OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 
 
 class Edited(NamedTuple):
@@ -35,22 +40,25 @@ class Edited(NamedTuple):
     film: jax.Array
 
 
-Task = Callable[[Any, jax.Array, Given], Edited]
+Task = Callable[[Params, jax.Array, Given], Edited]
 """(params, keys [B], given) -> Edited. Given are rows [B, ...]: "image" in [-1, 1];
 "mask", 1 where known; "other", the picture at the end of a walk; "share" [B], how far
 along it; and those of `legs.TOLD`, for a conditional model."""
 
 
-def edit_legs(config: ConfigDict, mode: str, unet: AnyUNet) -> tuple[Leg, ...]:
+def edit_legs(
+    config: ConfigDict, mode: str, unet: AnyUNet, space: Space
+) -> tuple[Leg, ...]:
     """Describe the task of a mode of the program, one walk after the other.
 
     Args:
         config: its `sample` says how chains are run, its `edit` what is done.
         mode: a key of `tasks.TASKS`.
         unet: the network.
+        space: in which it works. What is given is of pixels, and brought there.
     """
     method = config.edit.method or tasks.METHODS[mode][0]
-    clip = config.sample.clip
+    clip = clips(config)
     if {"encode", "guidance"} & {mode, method}:
         # Clipping is no part of the ODE, and what it throws away cannot be decoded; and
         # no gradient passes through a clamp that acts.
@@ -59,28 +67,72 @@ def edit_legs(config: ConfigDict, mode: str, unet: AnyUNet) -> tuple[Leg, ...]:
         config.sample.dynamic_percentile = 0.0
 
     def leg(step: tasks.Step) -> Leg:
-        def walk(params: Any, keys: jax.Array, given: Given, levels: Level) -> Walk:
-            denoise = denoiser(config, unet, params)
-            tell = partial(condition, unet, params)
-            method_of = sampler(config)
-            chain = tasks.Chain(config, denoise, method_of, levels, keys, clip, tell)
-            return step.walk(chain, given, method)
+        def walk(params: Params, keys: jax.Array, given: Given, levels: Level) -> Walk:
+            chain = tasks.Chain(
+                config=config,
+                denoise=denoiser(config, unet, params.network),
+                sampler=sampler(config),
+                levels=levels,
+                keys=keys,
+                clip=clip,
+                tell=partial(condition, unet, params.network),
+                see=partial(space.decode, params.space),
+            )
+            encode = partial(space.encode, params.space)
+            return _keep_known(
+                step.walk(chain, _brought(given, encode, space.reduce), method), given
+            )
 
         return Leg(step.makes, step.levels(config, method), walk)
 
     return tuple(leg(step) for step in tasks.TASKS[mode](method))
 
 
-def task(config: ConfigDict, mode: str, unet: AnyUNet) -> Task:
-    """Build the task of a mode of the program; arguments as of `edit_legs`."""
-    legs = edit_legs(config, mode, unet)
+def _brought(
+    given: Given,
+    encode: Callable[[jax.Array], jax.Array],
+    reduce: Callable[[jax.Array], jax.Array],
+) -> Given:
+    """Bring what is given in pixels to where the chain is.
 
-    def run(params: Any, keys: jax.Array, given: Given) -> Edited:
+    Of a picture with a hole nothing in the hole is looked at.
+    """
+    brought = dict(given)
+    if "mask" in given:
+        brought["mask"] = reduce(given["mask"])
+        brought["image"] = encode(_without_hole(given))
+    elif "image" in given:
+        brought["image"] = encode(given["image"])
+    if "other" in given:
+        brought["other"] = encode(given["other"])
+    return brought
+
+
+def _without_hole(given: Given) -> jax.Array:
+    return jnp.where(given["mask"] > 0, given["image"], 0.0)  # mid grey
+
+
+def _keep_known(walk: Walk, given: Given) -> Walk:
+    """Lay the known pixels over the result, which may have been decoded."""
+    if "mask" not in given:
+        return walk
+    image, known = given["image"], given["mask"]
+    return walk._replace(
+        shown=_without_hole(given),
+        see_result=lambda x: jnp.where(known > 0, image, walk.see(x)),
+    )
+
+
+def task(config: ConfigDict, mode: str, unet: AnyUNet, space: Space) -> Task:
+    """Build the task of a mode of the program; arguments as of `edit_legs`."""
+    legs = edit_legs(config, mode, unet, space)
+
+    def run(params: Params, keys: jax.Array, given: Given) -> Edited:
         edited: Edited | None = None
         for leg in legs:
             walk = leg.walk(params, keys, given, leg.levels)
             num_steps = leg.levels.alpha.shape[0] - 1
-            x, film = generate(
+            x, points = generate(
                 keys,
                 walk.sampler,
                 walk.denoise,
@@ -90,9 +142,10 @@ def task(config: ConfigDict, mode: str, unet: AnyUNet) -> Task:
                 record=_chain_itself,
                 num_records=min(config.sample.film_frames, num_steps),
             )
-            made = walk.finish(x)
-            given = {**given, leg.makes: made}
-            edited = Edited(walk.shown, made, film)  # the last leg's is the result
+            given = {**given, leg.makes: x}
+            # The last leg's is the result.
+            film = jax.lax.map(walk.see, points)
+            edited = Edited(walk.shown, walk.see_result(x), film)
         assert edited is not None  # no task is without legs
         return edited
 
@@ -111,6 +164,8 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
             images of this shape (H, W, C).
     """
     options, methods = config.edit, tasks.METHODS[mode]
+    if mode in _OF_PIXELS:
+        refuse_latents(config, f"--mode={mode}")
     if options.method not in (None, *methods):
         raise UserError(
             f"config.edit.method={options.method!r} is not a way to {mode}; use "

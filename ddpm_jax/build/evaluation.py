@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.features import classifier_features
+from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import inception_file, resize
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -42,7 +43,8 @@ def check_evaluate(config: ConfigDict) -> None:
             f"config.evaluate.resize={options.resize!r} is not known; use "
             f"{', '.join(RESIZES)}."
         )
-    score_names(config)
+    if BITS_PER_DIM in score_names(config):
+        refuse_latents(config, f"config.evaluate.scores={BITS_PER_DIM}")
     images_kind(config)
     if options.reference and not options.reference.startswith("npz:"):
         raise UserError(
@@ -64,7 +66,9 @@ def check_evaluate(config: ConfigDict) -> None:
 
 
 def images_kind(config: ConfigDict) -> tuple[str, str]:
-    """Read `config.evaluate.images` as (samples, folder, npz, data or noise; rest).
+    """Read `config.evaluate.images` as (kind, the rest after a colon).
+
+    The kinds are samples, folder, npz, data, reconstructions and noise.
 
     Raises:
         UserError: it is none of these.
@@ -75,11 +79,12 @@ def images_kind(config: ConfigDict) -> tuple[str, str]:
         return "samples", ""
     if text == "noise":
         return text, ""
-    if kind in ("folder", "npz", "data") and colon and rest:
+    if kind in ("folder", "npz", "data", "reconstructions") and colon and rest:
         return kind, rest
     raise UserError(
         f"config.evaluate.images={text!r} is not known; use folder:PATH, npz:FILE, "
-        "data:SPLIT or noise, or leave it out to score the model's samples."
+        "data:SPLIT, reconstructions:SPLIT or noise, or leave it out to score the "
+        "model's samples."
     )
 
 

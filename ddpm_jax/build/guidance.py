@@ -55,9 +55,16 @@ def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
         denoise = classifier_guidance(
             denoise, _classifier(section), options.classifier_scale
         )
-    if options.clip and options.dynamic_percentile:
+    if not clips(config):
+        return denoise
+    if options.dynamic_percentile:
         return dynamic_threshold(denoise, options.dynamic_percentile)
-    return clip_x0(denoise) if options.clip else denoise
+    return clip_x0(denoise)
+
+
+def clips(config: ConfigDict) -> bool:
+    """Say whether the predicted x0 is clamped: latents have no range to clamp to."""
+    return config.sample.clip and not config.data.latents
 
 
 def _end(high: float | None) -> float:

@@ -5,12 +5,14 @@ in parts. Both are given the same leg.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.latents import Params, Space
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
@@ -26,12 +28,13 @@ class Walk(NamedTuple):
     """A chain that is ready to start. Made anew wherever it is traced: it holds arrays.
 
     Attributes:
-        x_init: [B, H, W, C], at the first of the leg's levels.
+        x_init: [B, ...], at the first of the leg's levels.
         sampler: the method.
         denoise: the model, and what steers it.
         cond: what the model is conditioned on.
-        shown: [B, H, W, C], what the model was given, for a person to see.
-        finish: from where the chain ends to the result, both [B, H, W, C].
+        shown: [B, H, W, C], what the model was given, for a person to see: pixels.
+        see: from a point of the chain to the pixels [B, H, W, C] it stands for.
+        see_result: likewise from where the chain ends, which later legs find as it is.
     """
 
     x_init: jax.Array
@@ -39,7 +42,8 @@ class Walk(NamedTuple):
     denoise: Denoiser
     cond: Cond
     shown: jax.Array
-    finish: Callable[[jax.Array], jax.Array]
+    see: Callable[[jax.Array], jax.Array]
+    see_result: Callable[[jax.Array], jax.Array]
 
 
 class Leg(NamedTuple):
@@ -49,13 +53,13 @@ class Leg(NamedTuple):
         makes: the name by which later legs find its result among what is given; that of
             the last leg is "x".
         levels: leaves [N + 1], in the order they are visited.
-        walk: (params, keys [B], given, levels) -> Walk. Pure; the levels are those
+        walk: (`Params`, keys [B], given, levels) -> Walk. Pure; the levels are those
             above, given again so that a compiled program may serve others.
     """
 
     makes: str
     levels: Level
-    walk: Callable[[Any, jax.Array, Given, Level], Walk]
+    walk: Callable[[Params, jax.Array, Given, Level], Walk]
 
 
 TOLD = ("label", "text", "negative")  # what of a leg's rows is for the network
@@ -67,32 +71,27 @@ def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
     return encode(network, params, cond) if cond else None
 
 
-def unchanged(x: jax.Array) -> jax.Array:
-    """Return x [B, ...]: most chains end in their result."""
-    return x
-
-
-def sampling_legs(
-    config: ConfigDict, unet: AnyUNet, image_shape: tuple[int, ...]
-) -> tuple[Leg, ...]:
+def sampling_legs(config: ConfigDict, unet: AnyUNet, space: Space) -> tuple[Leg, ...]:
     """Describe the drawing of images from noise, as `config.sample` says: one leg.
 
     Args:
         config: all of it.
         unet: the network.
-        image_shape: (H, W, C).
+        space: in which it works.
     """
 
-    def walk(params: Any, keys: jax.Array, given: Given, levels: Level) -> Walk:
+    def walk(params: Params, keys: jax.Array, given: Given, levels: Level) -> Walk:
         del levels
-        noise = initial_noise(keys, image_shape)
+        noise = initial_noise(keys, space.shape)
+        see = partial(space.decode, params.space)
         return Walk(
             noise,
             sampler(config),
-            denoiser(config, unet, params),
-            condition(unet, params, given),
-            noise,
-            unchanged,
+            denoiser(config, unet, params.network),
+            condition(unet, params.network, given),
+            see(noise),
+            see,
+            see,
         )
 
     return (Leg("x", levels(config), walk),)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import denoiser
 from ddpm_jax.diffusion import ode_likelihood as ode
@@ -144,6 +145,7 @@ def check_likelihood(config: ConfigDict) -> None:
         UserError: for the first rule that does not hold.
     """
     options = config.likelihood
+    refuse_latents(config, "bits per dimension")
     if options.method not in (*METHODS, "both"):
         raise UserError(
             f"config.likelihood.method={options.method!r} is not known; use bound, ode "

@@ -24,7 +24,13 @@ from ddpm_jax.diffusion.self_conditioning import HINT, hints
 from ddpm_jax.diffusion.times import TimeSampler
 from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
-from ddpm_jax.training.objective import Objective, make_objective
+from ddpm_jax.training.objective import (
+    Objective,
+    Start,
+    latents,
+    make_objective,
+    pixels,
+)
 from ddpm_jax.training.step import make_optimizer, warmup_schedule
 
 # One key per purpose, derived from the seed and never stored.
@@ -58,7 +64,7 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
     learns_variance = config.diffusion.variance == "learned"
     encoder, text_shape = text_encoder(config, info.reader)
     unet = UNet(
-        out_channels=info.image_shape[-1] * (2 if learns_variance else 1),
+        out_channels=info.shape[-1] * (2 if learns_variance else 1),
         channels=options.channels,
         channel_multipliers=tuple(options.channel_multipliers),
         num_res_blocks=options.num_res_blocks,
@@ -116,7 +122,7 @@ def network(
 def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
     key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
-    height, width, channels = info.image_shape
+    height, width, channels = info.shape
     seen = channels * (2 if config.model.self_conditioning else 1)
     x = jnp.zeros((1, height, width, seen))
     return jax.jit(unet.init)(key, x, jnp.zeros((1,)))["params"]
@@ -135,11 +141,23 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
         network(unet, self_conditioning=config.model.self_conditioning),
         the_schedule,
         _loss(config, the_schedule),
-        flip=config.data.flip,
+        start=start(config, info),
         tell=teller(config, info),
         times=time_sampler(config),
         hint=hint,
     )
+
+
+def start(config: ConfigDict, info: DataInfo) -> Start:
+    """Build what makes x0 of a training batch."""
+    if info.latents is None:
+        return pixels(flip=config.data.flip)
+    return latents(num_views(config))
+
+
+def num_views(config: ConfigDict) -> int:
+    """Count the pictures of each example that are encoded: it, and its mirror image."""
+    return 2 if config.data.flip else 1
 
 
 def time_sampler(config: ConfigDict) -> TimeSampler:

@@ -7,12 +7,28 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning, data
+from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.build.reader import make_reader
 from ddpm_jax.conditioning import Reader
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.errors import UserError
 
 _SHOWN = 64  # captions that a checkpoint remembers, evenly from all
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentInfo:
+    """What a model must know of the latents that it works in.
+
+    Attributes:
+        name: of the autoencoder.
+        fingerprint: of the autoencoder.
+        shape: (h, w, c) of the latents.
+    """
+
+    name: str
+    fingerprint: str
+    shape: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +42,7 @@ class DataInfo:
         fingerprint: of the images themselves, and of the captions if they are read.
         reader: how a model that is told a text reads it, as plain data; else None.
         captions: some of those it is trained on.
+        latents: of these images, if that is where the model works; None for pixels.
     """
 
     name: str
@@ -34,6 +51,12 @@ class DataInfo:
     fingerprint: str
     reader: Mapping[str, Any] | None = None
     captions: tuple[str, ...] = ()
+    latents: LatentInfo | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what the network sees: of latents, or of the images themselves."""
+        return self.image_shape if self.latents is None else self.latents.shape
 
     @property
     def num_classes(self) -> int:
@@ -68,19 +91,32 @@ def dataset(config: ConfigDict) -> data.Dataset:
     return opened
 
 
-def data_info(source: data.Dataset, config: ConfigDict | None = None) -> DataInfo:
+def data_info(
+    source: data.Dataset,
+    config: ConfigDict | None = None,
+    autoencoder: Autoencoder | None = None,
+) -> DataInfo:
     """Describe a data set, as a model must know it.
 
     Args:
         source: the data.
         config: of the model; None for what is told nothing of captions.
+        autoencoder: in whose latents the model works; None for pixels.
 
     Raises:
         UserError: the model is to be told a text, and the data have none, or the way
-            of reading does not fit theirs.
+            of reading does not fit theirs; or the autoencoder takes other images.
     """
+    latents = None
+    if autoencoder is not None:
+        shape = autoencoder.shape_of(source.image_shape)
+        latents = LatentInfo(autoencoder.name, autoencoder.fingerprint, shape)
     info = DataInfo(
-        source.name, source.image_shape, source.label_names, source.fingerprint
+        source.name,
+        source.image_shape,
+        source.label_names,
+        source.fingerprint,
+        latents=latents,
     )
     if config is None or not config.model.text:
         return info

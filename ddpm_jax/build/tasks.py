@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.legs import Given, Walk, unchanged
+from ddpm_jax.build.legs import Given, Walk
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
@@ -29,8 +28,9 @@ class Chain(NamedTuple):
     sampler: Sampler
     levels: Level  # of this leg
     keys: jax.Array
-    clip: bool  # whether `config.sample` asks for it
+    clip: bool  # whether x0 is clamped
     tell: Callable[[Given], Cond]  # what the network is told
+    see: Callable[[jax.Array], jax.Array]  # from a point of the chain to its pixels
 
     def noise(self, image: jax.Array) -> jax.Array:
         """Draw x_T for images [B, H, W, C] like these, of the same shape."""
@@ -54,8 +54,9 @@ class Chain(NamedTuple):
             sampler or self.sampler,
             denoise or self.denoise,
             self.tell(given),
-            x_init,
-            unchanged,
+            self.see(x_init),
+            self.see,
+            self.see,
         )
 
 
@@ -105,14 +106,9 @@ def _inpaint(chain: Chain, given: Given, method: str) -> Walk:
     noise = chain.noise(image)
     if method in ("repaint", "replace"):
         kept = editing.inpaint(chain.sampler, image, known)
-        walk = chain.walk(given, noise, sampler=kept)
-    else:
-        operator = operators.mask_operator(known)
-        walk = _restore(chain, given, operator, operator.apply(image), method)
-    return walk._replace(
-        shown=jnp.where(known > 0, image, 0.0),  # mid grey where nothing is known
-        finish=lambda x: jnp.where(known > 0, image, x),
-    )
+        return chain.walk(given, noise, sampler=kept)
+    operator = operators.mask_operator(known)
+    return _restore(chain, given, operator, operator.apply(image), method)
 
 
 def _restore(

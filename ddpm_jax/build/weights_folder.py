@@ -5,9 +5,10 @@ WORKDIR/
     KIND.json       what it is, and how well it does; written last
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,10 +47,34 @@ def read(workdir: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.ndarra
     Raises:
         UserError: there is none, or it is damaged.
     """
+    described = about(workdir, kind)
+    with _explained(workdir, kind):
+        return described, files.read_npz(workdir / WEIGHTS)
+
+
+def about(workdir: Path, kind: Kind) -> dict[str, Any]:
+    """Read what describes a network alone.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    with _explained(workdir, kind):
+        found = json.loads((workdir / kind.about).read_text())
+    missing = kind.told - set(found) if isinstance(found, dict) else kind.told
+    if missing:
+        raise UserError(
+            f"{workdir / kind.about} does not describe {kind.noun} (it lacks "
+            f"{', '.join(sorted(missing))}); {kind.verb} one in another folder."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _explained(workdir: Path, kind: Kind) -> Iterator[None]:
+    """Say what a file that is missing or damaged means to the user."""
     _, bare = kind.noun.split(maxsplit=1)
     try:
-        about = json.loads((workdir / kind.about).read_text())
-        weights = files.read_npz(workdir / WEIGHTS)
+        yield
     except FileNotFoundError as error:
         recipe = Path("configs") / f"{workdir.name}.py"
         if not recipe.exists():
@@ -63,13 +88,6 @@ def read(workdir: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.ndarra
             f"the {bare} in {workdir} cannot be read ({error}); {kind.verb} it again, "
             "in another folder."
         ) from error
-    missing = kind.told - set(about) if isinstance(about, dict) else kind.told
-    if missing:
-        raise UserError(
-            f"{workdir / kind.about} does not describe {kind.noun} (it lacks "
-            f"{', '.join(sorted(missing))}); {kind.verb} one in another folder."
-        )
-    return about, weights
 
 
 def flat_weights(params: Any) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import ddpm_jax
 from ddpm_jax import build, config
-from ddpm_jax.build import DataInfo
+from ddpm_jax.build import DataInfo, LatentInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
@@ -24,6 +24,7 @@ FREE_OPTIONS = (
     *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "exchange."),
     "autoencoder.",
     *("mesh.", "data.data_dir", "data.cache", "data.on_device_mb", "model.attention"),
+    "data.latents",  # where it lies; which it is, its fingerprint says
 )
 
 
@@ -84,7 +85,14 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         fingerprint=stored["fingerprint"],
         reader=stored.get("reader"),
         captions=tuple(stored.get("captions", ())),
+        latents=_latents_of(stored.get("latents")),
     )
+
+
+def _latents_of(stored: dict[str, Any] | None) -> LatentInfo | None:
+    if stored is None:  # of pixels, or written before there were others
+        return None
+    return LatentInfo(**{**stored, "shape": tuple(stored["shape"])})
 
 
 def free_options(about: dict[str, Any]) -> tuple[str, ...]:
@@ -147,7 +155,7 @@ def trained_config(workdir: Path) -> ConfigDict:
     Raises:
         UserError: if the workdir holds no model, or one of a newer version.
     """
-    stored = _any_metadata(workdir)
+    stored = any_metadata(workdir)
     try:
         return config.from_json({**stored["config"], "mesh": {}})
     except UserError as error:
@@ -158,7 +166,7 @@ def trained_config(workdir: Path) -> ConfigDict:
         ) from error
 
 
-def _any_metadata(workdir: Path) -> dict[str, Any]:
+def any_metadata(workdir: Path) -> dict[str, Any]:
     """Read the newest metadata that can be read; the config is the same in all."""
     for step in reversed(store.all_steps(workdir)):
         with contextlib.suppress(UserError):
@@ -172,7 +180,7 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: naming every option outside `sample` that differs.
     """
-    free = (*free_options(_any_metadata(workdir)), "training.")
+    free = (*free_options(any_metadata(workdir)), "training.")
     changed = [
         line
         for line in config.differences(trained_config(workdir), cfg)

@@ -27,7 +27,13 @@ import ddpm_jax
 from ddpm_jax import build, data, files, images
 from ddpm_jax.commands import extraction, likelihood_files, report
 from ddpm_jax.commands.about import usable_step
-from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
+from ddpm_jax.commands.image_sets import (
+    ImageSet,
+    drawn_set,
+    given_set,
+    open_split,
+    reconstructed_set,
+)
 from ddpm_jax.commands.judge import (
     Interrupted,
     Judge,
@@ -90,6 +96,8 @@ def _sets(
 ) -> list[ImageSet]:
     kind, where = build.images_kind(cfg)
     if kind != "samples":
+        if kind == "reconstructions":
+            return [reconstructed_set(cfg, workdir, where)]
         like = open_split(cfg, cfg.evaluate.reference_split)
         return [given_set(cfg, kind, where, like)]
     return [

@@ -29,6 +29,7 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
     """
     if (folder / diffusers.INDEX).exists() or diffusers.is_folder(folder):
         raise UserError(f"--to={folder} holds a model already; use another folder.")
+    build.refuse_latents(cfg, "a DDPMPipeline")
     step, _, info = find_model(cfg, workdir)
     network, scheduler = settings_of(cfg, info)
     params, which = load_parameters(

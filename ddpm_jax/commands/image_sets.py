@@ -16,13 +16,16 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import build, config, data, files, images, sampling
+from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands import parts
+from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import cond_of, draw_of, sample_folder
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
-from ddpm_jax.devices import least_of_hosts, on_every_host
+from ddpm_jax.devices import least_of_hosts, on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 
 _SAMPLES = "samples.npz"
@@ -106,8 +109,8 @@ def _drawn(
     total = cfg.sample.num_images
     done = least_of_hosts(parts.num_done(folder, _DRAWN))
     trained = open_model(cfg, workdir)
-    told = cond_of(cfg, info, trained.unet, trained.params)
-    draw = draw_of(cfg, trained.info, trained.unet, trained.mesh)
+    told = cond_of(cfg, info, trained.unet, trained.params.network)
+    draw = draw_of(cfg, trained.unet, trained.mesh, trained.space)
     with progress("drawing", total, done) as bar:
         while done < total and not interrupted():
             batch, _ = sampling.draw_batch(
@@ -146,6 +149,54 @@ def progress(what: str, total: int, done: int) -> tqdm:
     )
 
 
+# --- Reconstructed --------------------------------------------------------------------
+
+
+def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
+    """Describe a split of the data as its latents' means are decoded.
+
+    What a model of these latents can at best be expected to reach.
+
+    Args:
+        cfg: its `data.latents` names the autoencoder.
+        workdir: of a model, whose autoencoder comes first; or of none.
+        split: of `config.data`.
+
+    Raises:
+        UserError: there is no autoencoder, or it takes other images.
+    """
+    autoencoder = autoencoder_of(cfg, workdir)
+    if autoencoder is None:
+        raise UserError(
+            f"config.evaluate.images=reconstructions:{split} are an autoencoder's; "
+            "name its folder in config.data.latents."
+        )
+    source = open_split(cfg, split)
+    autoencoder.shape_of(source.image_shape)  # refuses other images
+    count = min(cfg.evaluate.num_images, len(source))
+    known = (source.fingerprint, autoencoder.fingerprint)
+    return ImageSet(
+        name="_".join(["reconstructions", _plain(split), *known, f"{count}-images"]),
+        described=f"reconstructions of {source.name} ({split})",
+        model=None,
+        num_images=count,
+        image_shape=source.image_shape,
+        load=lambda folder: _reconstructed(autoencoder, _some(source, count), folder),
+    )
+
+
+def _reconstructed(
+    autoencoder: Autoencoder, source: data.Dataset, folder: Path
+) -> data.Dataset:
+    path = folder / _SAMPLES
+    if not on_every_host(path.exists()):
+        pixels, labels = reconstructions(autoencoder, source)
+        images.save_npz(path, pixels, labels)
+        images.save_png(folder / "grid.png", images.grid(pixels[:100]))
+        wait_for_all_hosts(f"{path}")
+    return _in_memory(folder.name, *read_npz(path), source.label_names)
+
+
 # --- Given ----------------------------------------------------------------------------
 
 
@@ -163,8 +214,7 @@ def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> Ima
     """
     source = _given(cfg, kind, where, like)
     count = min(cfg.evaluate.num_images, len(source))
-    plain = re.sub(r"[^A-Za-z0-9.]+", "-", where).strip("-.")[-40:]
-    parts_of_name = [kind, plain, source.fingerprint, f"{count}-images"]
+    parts_of_name = [kind, _plain(where), source.fingerprint, f"{count}-images"]
     return ImageSet(
         name="_".join(part for part in parts_of_name if part),
         described=source.name,
@@ -173,6 +223,10 @@ def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> Ima
         image_shape=source.image_shape,
         load=lambda folder: _some(source, count),
     )
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-40:]
 
 
 def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:

@@ -220,7 +220,7 @@ def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.nda
         lambda part: spread(part, by_row), (indices, batch["image"], cond)
     )
     with jax.default_matmul_precision("highest"):
-        result = evaluate(run.trained.params, key, *given)
+        result = evaluate(run.trained.params.network, key, *given)
     found = {name: gathered(leaf)[:count] for name, leaf in result.items()}
     for name, leaf in found.items():
         if not np.isfinite(leaf).all():

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
@@ -17,7 +17,7 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.devices import sharded
+from ddpm_jax.devices import sharded, spread_whole
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
@@ -31,7 +31,8 @@ class Trained:
         about: the checkpoint's metadata.
         info: what the model knows of its data.
         unet: the network.
-        params: its parameters, on all devices.
+        params: its parameters, on all devices, and those of its autoencoder.
+        space: what it works in.
         described: which parameters these are, for a person to read.
         mesh: the devices.
     """
@@ -40,7 +41,8 @@ class Trained:
     about: dict[str, Any]
     info: DataInfo
     unet: build.AnyUNet
-    params: Any
+    params: Params
+    space: Space
     described: str
     mesh: Mesh
 
@@ -73,6 +75,7 @@ def find_model(cfg: ConfigDict, workdir: Path) -> Described:
     info = info_of(about)
     build.check(cfg, info)
     check_schedule(cfg, about)
+    build.check_copy(info, workdir)
     return Described(step, about, info)
 
 
@@ -87,8 +90,17 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     params, which = load_parameters(
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
-    described = f"the {which} parameters of step {step:,}"
-    return Trained(step, about, info, build.model(cfg, info), params, described, mesh)
+    space = build.space(info, workdir)
+    return Trained(
+        step=step,
+        about=about,
+        info=info,
+        unet=build.model(cfg, info),
+        params=Params(params, spread_whole(space.params, mesh)),
+        space=space,
+        described=f"the {which} parameters of step {step:,}",
+        mesh=mesh,
+    )
 
 
 def _tell(line: str) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
+from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.devices import data_mesh, describe, replicated, rows, spread
 from ddpm_jax.models.cost import count_flops
 from ddpm_jax.models.memory import num_bytes, saved_bytes
@@ -68,7 +69,7 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
         )
     )
     apply = build.network(unet, self_conditioning=cfg.model.self_conditioning)
-    x = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
 
     def forward(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
@@ -131,13 +132,14 @@ def batch_that_fits(cost: Cost, memory: int, num_devices: int) -> int:
 
 def plan(cfg: ConfigDict, workdir: Path) -> int:
     """Print what training by a config will take."""
-    del workdir  # nothing is written
     source = build.dataset(cfg)
-    info = build.data_info(source, cfg)
+    info = build.data_info(source, cfg, autoencoder_of(cfg, workdir))
     build.check(cfg, info)
     build.check_batch(cfg)
     cost = cost_of(cfg, info)
     shape = "x".join(map(str, info.image_shape))
+    if info.latents is not None:
+        shape += f", in latents of {'x'.join(map(str, info.shape))}"
     lines = [
         f"data      {info.name}, {len(source):,} images of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
@@ -241,7 +243,12 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
         num_parts=cfg.training.accumulate,
     )
     size = cfg.training.batch_size
-    zeros = {"image": np.zeros((size, *info.image_shape), np.uint8)}
+    zeros: dict[str, np.ndarray] = {}
+    if info.latents is None:
+        zeros["image"] = np.zeros((size, *info.image_shape), np.uint8)
+    else:
+        moments = moments_shape(cfg, info.latents.shape)
+        zeros["image"] = np.zeros((size, *moments), np.float32)
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
     if cfg.model.text:

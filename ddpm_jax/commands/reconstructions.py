@@ -11,12 +11,12 @@ import numpy as np
 
 from ddpm_jax import data
 from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.commands.over_images import over_images
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import data_mesh, gathered, replicated, round_up, rows, spread
+from ddpm_jax.devices import gathered
 from ddpm_jax.images import grid, save_png, to_float, to_uint8
 
 _SHOWN = 12  # images on the sheet
-_AT_ONCE = 128
 
 
 class Latents(NamedTuple):
@@ -67,31 +67,36 @@ def psnr(autoencoder: Autoencoder, source: data.Dataset) -> float:
     return float((10 * np.log10(4.0 / np.maximum(errors, 1e-12))).mean())
 
 
+def reconstructions(
+    autoencoder: Autoencoder, source: data.Dataset
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode the means of all images' posteriors.
+
+    Returns:
+        uint8 [N, H, W, C], and the labels [N] of the images, if they have any.
+    """
+
+    def again(params: Any, x: jax.Array) -> jax.Array:
+        return to_uint8(autoencoder.decode(params, autoencoder.encode(params, x)))
+
+    pixels, labels = zip(*over_images(again, autoencoder.params, source), strict=True)
+    told = None if labels[0] is None else np.concatenate(labels)
+    return np.concatenate(pixels), told
+
+
 def _means(
     look: Callable[[Any, jax.Array], tuple[jax.Array, ...]],
     autoencoder: Autoencoder,
     source: data.Dataset,
 ) -> np.ndarray:
     """Return of every image the means of what is seen in it, float64 [N, number]."""
-    mesh = data_mesh()
-    everywhere, by_row = replicated(mesh), rows(mesh)
 
-    def of_batch(params: Any, images: jax.Array) -> jax.Array:
-        seen = look(params, to_float(images))
+    def of_batch(params: Any, x: jax.Array) -> jax.Array:
+        seen = look(params, x)
         return jnp.stack([array.mean((1, 2, 3)) for array in seen], axis=1)
 
-    compiled = jax.jit(
-        of_batch, in_shardings=(everywhere, by_row), out_shardings=by_row
-    )
-    params = jax.device_put(autoencoder.params, everywhere)
-    size, found = round_up(min(_AT_ONCE, len(source))), []
-    for start in range(0, len(source), size):
-        # The last batch is filled up with the last image, and the surplus dropped.
-        places = np.minimum(np.arange(start, start + size), len(source) - 1)
-        batch = gather(source, places)["image"]
-        seen = gathered(compiled(params, spread(batch, by_row)))
-        found.append(seen[: len(source) - start].astype(np.float64))
-    return np.concatenate(found)
+    found = over_images(of_batch, autoencoder.params, source)
+    return np.concatenate([seen.astype(np.float64) for seen, _ in found])
 
 
 def draw(path: Path, autoencoder: Autoencoder, source: data.Dataset) -> None:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax.build import DataInfo, Space
 from ddpm_jax.commands import about
 from ddpm_jax.commands.further import from_import
 from ddpm_jax.devices import sharded, spread
@@ -30,6 +30,7 @@ class Run:
     info: DataInfo
     workdir: Path
     unet: build.AnyUNet
+    space: Space
     optimizer: optax.GradientTransformation
     mesh: Mesh
     abstract: TrainState  # of each leaf its shape, type and sharding
@@ -54,7 +55,8 @@ def plan(cfg: ConfigDict, info: DataInfo, workdir: Path, mesh: Mesh) -> Run:
         ),
         jax.eval_shape(fresh),
     )
-    return Run(cfg, info, workdir, unet, optimizer, mesh, abstract)
+    space = build.space(info, workdir)
+    return Run(cfg, info, workdir, unet, space, optimizer, mesh, abstract)
 
 
 def _state(
@@ -89,6 +91,11 @@ def start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
         raise UserError(
             f"the data of this run have changed since step {step} (fingerprint {was}, "
             f"now {now}); restore them, or use another --workdir."
+        )
+    if about.info_of(stored).latents != run.info.latents:
+        raise UserError(
+            f"the autoencoder of the run in {run.workdir} has changed since step "
+            f"{step}; restore it, or use another --workdir."
         )
     _tell_of_devices(stored, run.cfg)
     return state

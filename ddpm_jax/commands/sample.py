@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import build, config, files, images, sampling
-from ddpm_jax.build import DataInfo
+from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.model import make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.devices import describe
+from ddpm_jax.devices import describe, spread_whole
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.state import TrainState
 
@@ -42,12 +43,12 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    draw = draw_of(cfg, info, trained.unet, mesh)
+    draw = draw_of(cfg, trained.unet, mesh, trained.space)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
     with bar:
-        told = cond_of(cfg, info, trained.unet, trained.params)
+        told = cond_of(cfg, info, trained.unet, trained.params.network)
         drawn, film = _draw_all(cfg, draw, trained.params, told, on_batch=bar.update)
     seconds = time.perf_counter() - started
     record = {
@@ -60,15 +61,15 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         "versions": trained.about.get("versions", {}),
     }
     _write_samples(cfg, info, folder, drawn, film, record)
-    _write_forward(cfg, folder)
+    _write_forward(cfg, folder, trained.space)
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
 
 
-def _write_forward(cfg: ConfigDict, folder: Path) -> None:
+def _write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward_film(cfg, build.dataset(cfg), folder)
+        save_forward_film(cfg, build.dataset(cfg), folder, space)
     except UserError as error:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
@@ -170,17 +171,18 @@ def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
     return classes if whole and cfg.sample.num_images >= classes else None
 
 
-def draw_of(cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh) -> sampling.Draw:
-    """Build the drawing that `config.sample` describes."""
+def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, space: Space) -> sampling.Draw:
+    """Build the drawing that `config.sample` describes; it is given `build.Params`."""
     return sampling.make_draw(
-        lambda params: build.denoiser(cfg, unet, params),
+        lambda params: build.denoiser(cfg, unet, params.network),
         build.sampler(cfg),
         build.levels(cfg),
-        image_shape=info.image_shape,
+        shape=space.shape,
         film_frames=cfg.sample.film_frames,
         film_images=cfg.sample.film_images,
         mesh=mesh,
-        encode=functools.partial(build.encode, unet),
+        encode=lambda params, cond: build.encode(unet, params.network, cond),
+        see_of=lambda params: functools.partial(space.decode, params.space),
     )
 
 
@@ -271,6 +273,7 @@ def make_preview(
     info: DataInfo,
     unet: Any,
     mesh: Mesh,
+    space: Space,
     workdir: Path,
     log_image: Callable,
 ) -> Callable[[int, TrainState], None]:
@@ -283,11 +286,13 @@ def make_preview(
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
-    draw = draw_of(quick, info, unet, mesh)
+    draw = draw_of(quick, unet, mesh, space)
     told = Told(build.sample_cond(quick, info), None)
+    of_space = spread_whole(space.params, mesh)
 
     def preview(step: int, state: TrainState) -> None:
-        drawn, film = _draw_all(quick, draw, state.ema_params, told)
+        params = Params(state.ema_params, of_space)
+        drawn, film = _draw_all(quick, draw, params, told)
         sheet = images.grid(drawn, columns=columns_of(quick, info))
         folder = workdir / "progress"
         images.save_png(folder / f"step-{step:07d}.png", sheet)
@@ -303,7 +308,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def save_forward_film(cfg: ConfigDict, source: Any, folder: Path) -> None:
+def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, space: Space) -> None:
     """Draw the first real images on their way into noise: forward.png."""
     count = min(cfg.sample.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
@@ -312,5 +317,7 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path) -> None:
         real,
         build.schedule(cfg),
         max(2, cfg.sample.film_frames),
+        encode=functools.partial(jax.jit(space.encode), space.params),
+        decode=functools.partial(jax.jit(space.decode), space.params),
     )
     images.save_png(folder / "forward.png", images.film_strip(film))

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.commands import about
+from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import first_look, write_sheet
@@ -63,7 +64,8 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         UserError: if config, data or workdir do not fit; before any compile.
     """
     source = build.dataset(cfg)
-    info = build.data_info(source, cfg)
+    autoencoder = autoencoder_of(cfg, workdir)
+    info = build.data_info(source, cfg, autoencoder)
     build.check(cfg, info)
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
@@ -74,10 +76,13 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     if newest is not None and done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
     looked = first_look(cfg, source, workdir)
-    # Decodes what fits in memory, and so finds a broken image before any compile.
-    source = data.ready(source, report=_say)
+    if autoencoder is None:
+        # Decodes what fits in memory, and so finds a broken image before any compile.
+        fed = source = data.ready(source, report=_say)
+    else:
+        fed = encoded(cfg, source, autoencoder, _say)
     feed = make_feed(
-        source,
+        fed,
         cfg.training.batch_size,
         seed=cfg.seed,
         mesh=mesh,
@@ -85,6 +90,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         captions=_read_captions(cfg, info, source),
     )
     _write_config(cfg, workdir)
+    keep_autoencoder(cfg, autoencoder, workdir)
     project = cfg.training.wandb if jax.process_index() == 0 else None
     with (
         open_tracker(project, workdir, config.to_json(cfg)) as tracker,
@@ -95,13 +101,14 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         ) as checkpoints,
         hosts.as_one(),
     ):
+        wait_for_all_hosts("the autoencoder in the workdir")
         run = plan(cfg, info, workdir, mesh)
         state = start_or_resume(run, checkpoints)
         _announce(run, source, int(state.step), state.params)
         if source.listing is not None:
             _say("\n".join([*looked, *short_plan(cfg, info)]))
             write_sheet(source, workdir)
-        save_forward_film(cfg, source, workdir)
+        save_forward_film(cfg, source, workdir, run.space)
         state, signal_number = _advance(run, state, feed, checkpoints, tracker)
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
     wait_for_all_hosts("the last checkpoint")
@@ -191,6 +198,9 @@ def _say(line: str) -> None:
 def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
     cfg, info = run.cfg, run.info
     shape = "x".join(map(str, info.image_shape))
+    if info.latents is not None:
+        inner = "x".join(map(str, info.shape))
+        shape += f", in latents of {inner} of {info.latents.name}"
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     classes = build.num_classes(cfg, info)
     told = [f"{classes} classes"] if classes else []
@@ -240,7 +250,7 @@ def _advance(
     with opened as log, catch_interrupts(start) as interrupted:
         if options.sample_every:
             preview = make_preview(
-                cfg, run.info, run.unet, run.mesh, run.workdir, log.image
+                cfg, run.info, run.unet, run.mesh, run.space, run.workdir, log.image
             )
             hooks.append(Hook(options.sample_every, preview))
         state = train_loop(

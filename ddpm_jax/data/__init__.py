@@ -19,6 +19,7 @@ from ddpm_jax.data.dataset import (
     in_memory,
     subset,
 )
+from ddpm_jax.data.moments import encoded
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
@@ -35,6 +36,7 @@ __all__ = [
     "cached",
     "decoded",
     "describe_broken",
+    "encoded",
     "in_memory",
     "indices_of",
     "iterate",

@@ -53,7 +53,11 @@ class Records:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N] or None."""
+    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N] or None.
+
+    Where an encoder has seen the images, what it says of each, float32 [N, h, w, c],
+    takes their place (see `moments`).
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -113,6 +117,8 @@ class Dataset:
     @property
     def num_bytes(self) -> int:
         """The size of all images once decoded."""
+        if isinstance(self.source, Arrays):
+            return self.source.images.nbytes
         return len(self.source) * int(np.prod(self.image_shape))
 
 

@@ -53,7 +53,7 @@ class Program(NamedTuple):
     Attributes:
         begin: -> (State, x_init uint8, shown uint8).
         advance: and (state, start, stop) -> (State, Seen).
-        finish: and (state) -> (x float, x uint8, finite [B]).
+        finish: and (state) -> (x float, its pixels uint8, finite [B]).
     """
 
     begin: Callable[..., tuple]
@@ -79,8 +79,8 @@ def compile_leg(leg: Leg, mesh: Mesh) -> Program:
             state,
         )
 
-    def see(info: Info) -> Seen:
-        return Seen(to_uint8(info.x_s), to_uint8(info.prediction.x0))
+    def record(info: Info) -> tuple[jax.Array, jax.Array]:
+        return info.x_s, info.prediction.x0
 
     def start(params: Any, key: Any, indices: Any, given: Any, levels: Level) -> tuple:
         keys = image_keys(key, indices)
@@ -89,12 +89,13 @@ def compile_leg(leg: Leg, mesh: Mesh) -> Program:
     def begin(*task: Any) -> tuple:
         _, walk = start(*task)
         state = walk.sampler.init(walk.x_init)
-        return laid_out(state), to_uint8(walk.x_init), to_uint8(walk.shown)
+        first = to_uint8(walk.see(walk.x_init))
+        return laid_out(state), first, to_uint8(walk.shown)
 
     def advance(*given: Any) -> tuple:
         *task, state, first, last = given
         keys, walk = start(*task)
-        state, seen = generate_part(
+        state, last_step = generate_part(
             keys,
             walk.sampler,
             walk.denoise,
@@ -102,14 +103,16 @@ def compile_leg(leg: Leg, mesh: Mesh) -> Program:
             task[-1],
             (first, last),
             cond=walk.cond,
-            record=see,
+            record=record,
         )
-        return laid_out(state), seen
+        # Once a part, not once a step: it may be a decoder that sees.
+        return laid_out(state), Seen(*(to_uint8(walk.see(x)) for x in last_step))
 
     def finish(*given: Any) -> tuple:
         *task, state = given
-        x = start(*task)[1].finish(state.x)
-        return x, to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim))
+        seen = start(*task)[1].see_result(state.x)
+        finite = jnp.isfinite(seen).all(axis=range(1, seen.ndim))
+        return state.x, to_uint8(seen), finite
 
     task = (everywhere, everywhere, by_row, by_row, everywhere)
     return Program(

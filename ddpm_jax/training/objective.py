@@ -17,10 +17,14 @@ from ddpm_jax.images import to_float
 
 Batch = dict[str, jax.Array]
 """{"image": uint8 [B, H, W, C], "label": int32 [B], "text": ...}, as far as there are
-labels and texts."""
+labels and texts. In latents the image is float32 [B, h, w, 2 c V], moments of V views:
+see `latents`."""
+
+Start = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, image of a batch) -> x0 float32 [B, ...], what is to be noised."""
 
 Tell = Callable[[jax.Array, Batch, jax.Array], Any]
-"""(key, batch, x0 [B, H, W, C] as the network is to draw it) -> its condition."""
+"""(key, batch, x0 [B, ...] as the network is to draw it) -> its condition."""
 
 Objective = Callable[
     [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[dict[str, jax.Array], Any]]
@@ -36,12 +40,45 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
+def pixels(*, flip: bool) -> Start:
+    """Start from the images themselves, half of them mirrored if asked."""
+
+    def start(key: jax.Array, images: jax.Array) -> jax.Array:
+        x0 = to_float(images)
+        return random_flip(key, x0) if flip else x0
+
+    return start
+
+
+def latents(num_views: int) -> Start:
+    """Start from latents drawn from their posterior, as Rombach et al. 2022 train.
+
+    Args:
+        num_views: V, how many pictures of an example were encoded, such as one and its
+            mirror image; each example takes one of them. The moments of all lie one
+            after the other along the last axis, mean and standard deviation of each.
+    """
+
+    def start(key: jax.Array, moments: jax.Array) -> jax.Array:
+        key_view, key_noise = jax.random.split(key)
+        views = jnp.stack(jnp.split(moments, num_views, axis=-1), axis=1)
+        chosen = jax.random.randint(key_view, moments.shape[:1], 0, num_views)
+        one = jax.vmap(lambda of, view: of[view])(views, chosen)
+        mean, std = jnp.split(one, 2, axis=-1)
+        return mean + std * jax.random.normal(key_noise, mean.shape)
+
+    return start
+
+
+_PLAIN = pixels(flip=False)
+
+
 def make_objective(
     network: Callable[..., jax.Array],
     schedule: Schedule,
     loss: Loss,
     *,
-    flip: bool = False,
+    start: Start = _PLAIN,
     tell: Tell | None = None,
     times: TimeSampler = UNIFORM,
     hint: Hint | None = None,
@@ -52,7 +89,7 @@ def make_objective(
         network: (params, x_t, t, cond, dropout_key) -> output.
         schedule: the forward process.
         loss: one of `diffusion.losses`.
-        flip: mirror half of the images.
+        start: what of a batch is noised: `pixels`, by default unmirrored, or `latents`.
         tell: what a conditional model is told, such as `conditioning.tell`; None for
             one that is told nothing.
         times: how training levels are drawn; its memory is that of the objective.
@@ -68,10 +105,8 @@ def make_objective(
     """
 
     def objective(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
-        key_loss, key_flip, key_tell, key_dropout = jax.random.split(key, 4)
-        x0 = to_float(batch["image"])
-        if flip:
-            x0 = random_flip(key_flip, x0)
+        key_loss, key_start, key_tell, key_dropout = jax.random.split(key, 4)
+        x0 = start(key_start, batch["image"])
         losses, noised = training_loss(
             key_loss,
             lambda *args: network(*args, key_dropout),

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.build import check_edit, edit_task, editing
+from ddpm_jax.build import Params, check_edit, edit_task, editing, pixels
 from ddpm_jax.config import default
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
@@ -33,9 +33,9 @@ def given(seed=0):
 
 
 def run(config, mode, rows):
-    task = jax.jit(lambda keys, rows: edit_task(config, mode, None)(None, keys, rows))
+    task = jax.jit(edit_task(config, mode, None, pixels(SHAPE)))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
-    return jax.tree.map(np.asarray, task(keys, rows))
+    return jax.tree.map(np.asarray, task(Params(None), keys, rows))
 
 
 def test_colours_agree_with_the_grey_picture(config):

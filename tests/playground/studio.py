@@ -6,14 +6,20 @@ import jax
 import tiny
 
 from ddpm_jax import build
+from ddpm_jax.build.latents import latents
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.devices import data_mesh
 from ddpm_jax.playground.jobs import open_studio
 
 
-def make_studio():
+def make_studio(autoencoder=None):
+    """Make the studio of a model of the digits, or of their latents."""
     cfg = tiny.get_config()
-    info = build.data_info(build.dataset(cfg))
+    cfg.data.latents = autoencoder.name if autoencoder else ""
+    info = build.data_info(build.dataset(cfg), cfg, autoencoder)
+    space = build.pixels(info.image_shape)
+    if autoencoder:
+        space = latents(autoencoder, info.image_shape)
     unet = build.model(cfg, info)
     # The last convolution starts at zero, and a network that answers zero hides errors.
     leaves, tree = jax.tree.flatten(build.init_params(cfg, unet, info))
@@ -25,5 +31,14 @@ def make_studio():
             for leaf, key in zip(leaves, keys, strict=True)
         ],
     )
-    trained = Trained(0, {}, info, unet, params, "random parameters", data_mesh())
+    trained = Trained(
+        step=0,
+        about={},
+        info=info,
+        unet=unet,
+        params=build.Params(params, space.params),
+        space=space,
+        described="random parameters",
+        mesh=data_mesh(),
+    )
     return open_studio(cfg, Path("runs/none"), trained)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import patchwork
 import pytest
 from PIL import Image
 from studio import make_studio
@@ -36,7 +37,7 @@ def whole(studio, cfg):
     cfg.sample.film_images = cfg.sample.num_images
     trained = studio.trained
     return draw_images(
-        draw_of(cfg, trained.info, trained.unet, trained.mesh),
+        draw_of(cfg, trained.unet, trained.mesh, trained.space),
         trained.params,
         build.sample_key(cfg),
         num_images=cfg.sample.num_images,
@@ -65,6 +66,14 @@ def test_the_parts_of_a_chain_are_the_whole_to_the_byte(studio, sampler, steps):
     assert len({image.tobytes() for image in drawn}) == 3
 
 
+def test_latents_are_drawn_to_the_byte_as_well():
+    matrix = patchwork.orthogonal(4)
+    studio = make_studio(patchwork.autoencoder((8, 8, 1), matrix=matrix))
+    options = {"sample.sampler": "ddim", "sample.num_steps": 7, "sample.num_images": 3}
+    drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
+    assert drawn.shape == (3, 8, 8, 1)
+
+
 def test_a_kept_program_serves_other_steps_seeds_and_labels(studio):
     for options in (
         {"sample__num_steps": 4, "sample__seed": 0},
@@ -83,7 +92,7 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
 
     def ask(**options):
         cfg = config_of(studio, **options)
-        legs = build.sampling_legs(cfg, studio.trained.unet, (8, 8, 1))
+        legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.space)
         made.append(keep("sample", legs, cfg, 4, studio.trained.mesh))
         return made[-1]
 
@@ -152,7 +161,7 @@ def test_the_walks_of_an_edit_are_its_task_to_the_byte(studio, files, mode, meth
     *_, last = jobs.edit(studio, mode, cfg)
     pictures = read_pictures(mode, cfg, studio.trained.info)
     given, noise, columns = lay_out(mode, cfg, studio.trained.info, pictures)
-    task = build.edit_task(cfg, mode, studio.trained.unet)
+    task = build.edit_task(cfg, mode, studio.trained.unet, studio.trained.space)
     keys = image_keys(build.sample_key(cfg), noise)
     edited = jax.jit(task)(studio.trained.params, keys, given)
     np.testing.assert_array_equal(last.images, images.to_uint8(edited.x))

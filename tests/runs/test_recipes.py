@@ -1,5 +1,6 @@
 """Recipes build the networks they promise; options go through the whole program."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ddpm_jax.training.log import read_metrics
 
 CIFAR = build.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
 MNIST = build.DataInfo("mnist", (32, 32, 1), tuple("0123456789"), "")
+LATENTS = build.LatentInfo("of configs/mnist_autoencoder.py", "", (8, 8, 4))
 DIGITS = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 
 # Parameters: of the first as in Ho et al.'s code; of the second as counted from Nichol
@@ -26,6 +28,7 @@ RECIPES = {
     "cifar_cosine": (CIFAR, 52_546_438),
     "digits": (DIGITS, 1_003_137),
     "mnist": (MNIST, 687_473),
+    "mnist_latent": (dataclasses.replace(MNIST, latents=LATENTS), 1_026_308),
 }
 # Classifiers whose features judge images.
 FEATURES = {
@@ -54,7 +57,7 @@ def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
     cfg = load(f"configs/{name}.py")
     build.check(cfg, info)
     unet = build.model(cfg, info)
-    x = jnp.zeros((1, *info.image_shape))
+    x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count

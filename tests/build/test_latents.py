@@ -1,0 +1,344 @@
+"""Diffusion in latents of an exact autoencoder: what is known of images holds there."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import patchwork
+import pytest
+
+from ddpm_jax import build, sampling
+from ddpm_jax.build import Params, editing
+from ddpm_jax.build.latents import latents
+from ddpm_jax.build.source import LatentInfo
+from ddpm_jax.config import default
+from ddpm_jax.devices import data_mesh
+from ddpm_jax.diffusion import karras
+from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.diffusion.grids import grid
+from ddpm_jax.diffusion.schedules import cosine_logsnr
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import to_uint8
+
+SHAPE = (4, 4, 1)
+SIZE = 16
+TURNED = patchwork.autoencoder(SHAPE, matrix=patchwork.orthogonal(4))
+SAMPLER, LEVELS = karras.heun(), grid(cosine_logsnr(1000), 40)
+INFO = build.DataInfo(
+    "d", SHAPE, None, "", latents=LatentInfo("squares", "squares", (2, 2, 4))
+)
+
+
+def gaussian_images():
+    """Mean and covariance of images [4, 4, 1], flat, far from black and white."""
+    rng = np.random.default_rng(1)
+    root = 0.1 * rng.standard_normal((SIZE, SIZE)) / 2
+    return 0.2 * rng.standard_normal(SIZE), root @ root.T
+
+
+def of_latents(mean, covariance):
+    """The law of the latents: those of the unit images are the columns of a matrix."""
+    unit = jnp.eye(SIZE).reshape(SIZE, *SHAPE)
+    turn = np.asarray(TURNED.encode(TURNED.params, unit), np.float64)
+    turn = turn.reshape(SIZE, SIZE).T
+    return turn @ mean, turn @ covariance @ turn.T
+
+
+def draw_from(denoise, space, count, see=True):
+    draw = sampling.make_draw(
+        lambda params: denoise,
+        SAMPLER,
+        LEVELS,
+        shape=space.shape,
+        film_frames=3,
+        film_images=2,
+        mesh=data_mesh(),
+        **({"see_of": lambda p: lambda x: space.decode(p.space, x)} if see else {}),
+    )
+    params = Params((), space.params)
+    return draw(params, jax.random.key(0), np.arange(count, dtype=np.int32), None)
+
+
+def test_samples_of_latents_decode_to_the_law_of_the_images():
+    mean, covariance = gaussian_images()
+    denoise = oracles.gaussian(*of_latents(mean, covariance))
+    images, finite, _ = draw_from(denoise, latents(TURNED, SHAPE), 8192)
+    assert finite.all()
+    x = (np.asarray(images, np.float64) - 127.5).reshape(-1, SIZE) / 127.5
+    # Standard errors of mean and covariance of 8192 draws.
+    variances = np.diag(covariance)
+    error = np.sqrt(variances / len(x))
+    assert np.all(np.abs(x.mean(0) - mean) < 4.5 * error)
+    spread = np.sqrt((np.outer(variances, variances) + covariance**2) / len(x))
+    assert np.all(
+        np.abs(np.cov(x.T) - covariance) < 5 * spread + 1e-4 * variances.max()
+    )
+    # And it is no law of uncorrelated pixels that would pass as well.
+    assert np.abs(covariance - np.diag(variances)).max() > 20 * spread.max()
+
+
+def test_the_program_decodes_as_one_does_outside_of_it():
+    mean, covariance = gaussian_images()
+    denoise = oracles.gaussian(*of_latents(mean, covariance))
+    space, key, indices = latents(TURNED, SHAPE), jax.random.key(0), jnp.arange(5)
+    images, _, film = draw_from(denoise, space, 5)
+
+    @jax.jit
+    def chain():
+        keys = image_keys(key, indices)
+        noise = initial_noise(keys, space.shape)
+        return noise, generate(keys, SAMPLER, denoise, noise, LEVELS)[0]
+
+    noise, z = (to_uint8(space.decode(space.params, part)) for part in chain())
+    off = np.abs(np.asarray(z, int) - np.asarray(images, int))
+    assert off.max() <= 1 and off.mean() < 0.05, "but for rounding"
+    np.testing.assert_array_equal(film.x_t[0], noise[:2])
+    np.testing.assert_array_equal(film.x_t[-1], images[:2])
+    np.testing.assert_array_equal(film.x0[-1], images[:2])
+
+
+def test_latents_that_are_the_images_are_drawn_to_the_byte():
+    same = patchwork.autoencoder(SHAPE, factor=1)
+    denoise = oracles.gaussian(*gaussian_images())
+    found = draw_from(denoise, latents(same, SHAPE), 4)
+    plain = draw_from(denoise, build.pixels(SHAPE), 4, see=False)
+    jax.tree.map(np.testing.assert_array_equal, found, plain)
+
+
+def test_latents_that_are_the_images_are_trained_on_alike():
+    """The same loss and gradient, to rounding, with the same keys."""
+    images = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), np.uint8)
+    x = (images.astype(np.float32) - 127.5) / 127.5
+    info = build.DataInfo("d", SHAPE, None, "")
+    same = LatentInfo("squares", "squares", SHAPE)
+    found = []
+    for place, about, image in (
+        ("", info, images),
+        ("somewhere", dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
+    ):
+        config = with_options(data__latents=place, data__flip=False)
+        config.model.channels, config.model.num_groups = 8, 4
+        unet = build.model(config, about)
+        objective = build.objective(config, unet, about)
+        params = build.init_params(config, unet, about)
+        descend = jax.jit(jax.value_and_grad(objective, has_aux=True))
+        (loss, _), gradient = descend(params, jax.random.key(2), {"image": image}, ())
+        found.append((loss, gradient))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(found[0][1]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest),
+        *(gradient for _, gradient in found),
+    )
+
+
+def of_moments(mean, std):
+    return np.concatenate([mean, np.full_like(mean, std)], axis=-1)
+
+
+# --- Editing --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(monkeypatch):
+    """A recipe whose model is that of Gaussian latents."""
+    denoise = oracles.gaussian(*of_latents(*gaussian_images()))
+    monkeypatch.setattr(editing, "denoiser", lambda *_: denoise)
+    config = default()
+    config.data.latents = "somewhere"
+    config.diffusion.num_levels = 40
+    config.sample.film_frames = 3
+    return config
+
+
+def given(mode, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 2)
+    rows = {"image": 0.3 * jax.random.normal(keys[0], (2, *SHAPE))}
+    if mode == "inpaint":
+        known = np.ones((2, *SHAPE), np.float32)
+        known[:, 2:, 1:3] = 0
+        rows["mask"] = jnp.asarray(known)
+    if mode == "interpolate":
+        rows["other"] = 0.3 * jax.random.normal(keys[1], (2, *SHAPE))
+        rows["share"] = jnp.array([0.0, 0.4])
+    return rows
+
+
+def edit(config, mode, rows, space):
+    build.check_edit(config, mode, SHAPE)
+    task = jax.jit(build.edit_task(config, mode, None, space))
+    keys = image_keys(jax.random.key(3), jnp.arange(2))
+    return jax.tree.map(np.asarray, task(Params(None, space.params), keys, rows))
+
+
+MODES = [
+    ("image-to-image", "sdedit"),
+    ("encode", "ddim"),
+    ("interpolate", "encode"),
+    ("interpolate", "noise"),
+    ("inpaint", "repaint"),
+    ("inpaint", "guidance"),
+]
+
+
+@pytest.mark.parametrize(("mode", "method"), MODES)
+def test_an_edit_of_latents_is_that_of_the_images_they_are(
+    config, monkeypatch, mode, method
+):
+    """In another basis of each square, with the same noise in that basis."""
+    config.edit.method = method
+    rows = given(mode)
+    if mode == "inpaint":  # whole squares, so that the mask loses nothing
+        known = np.ones((2, *SHAPE), np.float32)
+        known[:, 2:, :2] = 0
+        rows["mask"] = jnp.asarray(known)
+    in_latents = edit(config, mode, rows, latents(TURNED, SHAPE))
+    # The same by hand: images are handed over as latents, and taken back.
+    space = latents(TURNED, SHAPE)
+    brought = {
+        name: space.encode(space.params, part) if part.ndim == 4 else part
+        for name, part in rows.items()
+    }
+    if "mask" in rows:
+        brought["mask"] = space.reduce(rows["mask"])
+        hidden = rows["mask"] * rows["image"]
+        brought["image"] = space.encode(space.params, hidden)
+    by_hand = edit(config, mode, brought, build.pixels((2, 2, 4)))
+    for name in ("x", "film"):
+        made = getattr(by_hand, name)
+        flat = jnp.asarray(made.reshape(-1, 2, 2, 4))
+        decoded = np.asarray(space.decode(space.params, flat))
+        found = getattr(in_latents, name)
+        np.testing.assert_allclose(found, decoded.reshape(found.shape), atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["replace", "project"])
+def test_what_is_known_of_a_picture_is_kept_and_the_hole_is_not_looked_into(
+    config, method
+):
+    config.edit.method = method
+    rows, space = given("inpaint"), latents(TURNED, SHAPE)
+    known = np.asarray(rows["mask"]) > 0
+    edited = edit(config, "inpaint", rows, space)
+    np.testing.assert_array_equal(edited.x[known], np.asarray(rows["image"])[known])
+    np.testing.assert_array_equal(edited.shown[~known], 0)
+    painted_over = {**rows, "image": jnp.where(known, rows["image"], 0.9)}
+    other = edit(config, "inpaint", painted_over, space)
+    np.testing.assert_array_equal(other.x, edited.x)
+
+
+def test_a_latent_is_known_where_all_its_pixels_are():
+    reduce = latents(TURNED, SHAPE).reduce
+    mask = np.ones((1, *SHAPE), np.float32)
+    mask[0, 3, 0] = 0
+    found = np.asarray(reduce(jnp.asarray(mask)))
+    assert found.shape == (1, 2, 2, 4)
+    np.testing.assert_array_equal(found[0, :, :, 0], [[1, 1], [0, 1]])
+    np.testing.assert_array_equal(found, found[..., :1].repeat(4, -1))
+    colours = np.ones((1, 4, 4, 3), np.float32)
+    colours[0, 0, 0, 2] = 0  # of one pixel one colour is not known
+    of_colours = latents(patchwork.autoencoder((4, 4, 3)), (4, 4, 3)).reduce
+    assert np.asarray(of_colours(jnp.asarray(colours)))[0, 0, 0].max() == 0
+
+
+# --- What a config says ---------------------------------------------------------------
+
+
+def with_options(**options):
+    config = default()
+    config.data.latents = "somewhere"
+    config.model.channel_multipliers, config.model.attention_resolutions = (1,), ()
+    for name, value in options.items():
+        section, option = name.split("__")
+        config[section][option] = value
+    return config
+
+
+def test_latents_are_not_clamped():
+    """A network that says 3 everywhere is believed, as it is not in pixels."""
+
+    class SaysThree:
+        num_classes = None
+
+        def apply(self, variables, x_t, t, label, *, train, rngs):
+            return 3 + 0 * x_t
+
+    for place, said in (("somewhere", 3.0), ("", 1.0)):
+        config = with_options(data__latents=place, diffusion__prediction="x0")
+        denoise = build.denoiser(config, SaysThree(), None)
+        level = build.schedule(config).at(jnp.asarray(5))
+        assert denoise(jnp.ones((1, 2, 2, 4)), level).x0.max() == said
+
+
+def test_the_network_has_the_size_of_the_latents():
+    config = with_options(
+        model__channel_multipliers=(1, 1), model__attention_resolutions=(2,)
+    )
+    build.check(config, INFO)
+    unet = build.model(config, INFO)
+    params = jax.eval_shape(lambda: build.init_params(config, unet, INFO))
+    assert params["conv_in"]["kernel"].shape[2] == 4
+    assert params["conv_out"]["kernel"].shape[3] == 4
+    with_attention = {name for name in params if "attention" in name}
+    assert len(with_attention) == 6, "2 on the way down, 3 up, 1 in the middle"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"data__latents": ""},
+            "latents='', but this model works in the latents of sq",
+        ),
+        ({"sample__dynamic_percentile": 0.99}, "is for pixels, which have a range"),
+        ({"sample__classifier_scale": 1.0}, "use guidance_scale"),
+        ({"model__channel_multipliers": (1, 1, 1)}, "2x2 do not halve 2 times"),
+        ({"diffusion__schedule": "cosine"}, "ends in a signal of 5e-05.*prediction v"),
+    ],
+)
+def test_what_cannot_work_in_latents_is_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        build.check(with_options(**options), INFO)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"diffusion__schedule": "linear"},
+        {"diffusion__schedule": "cosine", "diffusion__prediction": "v"},
+        {"diffusion__schedule": "cosine", "diffusion__prediction": "x0"},
+    ],
+)
+def test_what_can_work_in_latents_is_not(options):
+    build.check(with_options(**options), INFO)
+
+
+def test_latents_of_a_model_of_pixels_are_refused():
+    with pytest.raises(UserError, match="this model works in pixels; leave it out"):
+        build.check(with_options(), dataclasses.replace(INFO, latents=None))
+
+
+@pytest.mark.parametrize("mode", ["colorize", "upscale"])
+def test_what_is_measured_in_pixels_is_refused(mode):
+    with pytest.raises(UserError, match=f"--mode={mode} is of pixels"):
+        build.check_edit(with_options(), mode, (4, 4, 3))
+
+
+def test_bits_per_dimension_are_refused():
+    config = with_options()
+    with pytest.raises(UserError, match="bits per dimension is of pixels"):
+        build.check_likelihood(config)
+    config.evaluate.scores = "frechet,bits_per_dim"
+    with pytest.raises(UserError, match="scores=bits_per_dim is of pixels"):
+        build.check_evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((4, 4, 3), r"4x4x3, and squares takes 1 channel"), ((4, 5, 1), "2 divides")],
+)
+def test_images_that_the_autoencoder_does_not_take_are_refused(shape, said):
+    with pytest.raises(UserError, match=said):
+        TURNED.shape_of(shape)
