@@ -179,6 +179,11 @@ def unet_config(
         raise UserError(
             "config.model.self_conditioning=True, which diffusers cannot express."
         )
+    if model["text"]:
+        raise UserError(
+            f"config.model.text={model['text']!r}: a DDPMPipeline is told no text, so "
+            "this model cannot be one."
+        )
     if model["resample_blocks"]:
         raise UserError(
             "config.model.resample_blocks=True, which is not written for diffusers."

@@ -289,6 +289,15 @@ def test_a_prompt_to_a_model_without_text(finished, capsys):
     assert "was trained without text; leave the option out" in line
 
 
+def test_a_model_that_reads_is_not_written_for_one_that_does_not(
+    model, tmp_path, capsys
+):
+    to = tmp_path / "exported"
+    line = refusal(capsys, ["--mode=export", f"--workdir={model}", f"--to={to}"])
+    assert "is told no text" in line
+    assert not to.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
