@@ -2,7 +2,8 @@
 
 For models that were trained on captioned shapes, whose pictures can be read without a
 network: data/shapes. Prompts come from two splits, captions that training never showed,
-of pairs of colour and shape that it did show and of pairs that it did not.
+of pairs of colour and shape that it did show and of pairs that it did not. No colour of
+theirs is at the end of its range, so that values of 0 and 255 are what guidance adds.
 
 workdir/attributes/
     SET/                the images: samples.npz, grid.png
@@ -105,7 +106,8 @@ def _row(
     if source is None:
         return None
     asked = _scenes(cfg, workdir)
-    seen = shapes.read(data.in_memory(source)[0])
+    pixels, _ = data.in_memory(source)
+    seen = shapes.read(pixels)
     found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
     agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
     row = {
@@ -115,6 +117,7 @@ def _row(
         "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
         "num_images": len(found),
         "unclear": float(np.mean([_unclear(scene) for scene in seen])),
+        "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
         "share": {name: float(np.mean(values)) for name, values in agree.items()},
         "model": one.model,
     }
@@ -127,7 +130,7 @@ def _unclear(scene: shapes.Scene) -> bool:
     return any(shapes.UNKNOWN in thing for thing in scene if thing)
 
 
-_COLUMNS = ("guidance", "seed", "images", "scene +-", *ATTRIBUTES[:-1])
+_COLUMNS = ("guidance", "seed", "images", "scene +-", *ATTRIBUTES[:-1], "saturated")
 _HEAD = f"{'prompts':<16}" + "".join(f"{name:>10}" for name in _COLUMNS) + "   in %"
 
 
@@ -140,6 +143,7 @@ def _spell(row: dict[str, Any]) -> str:
         f"{count:,}",
         whole,
         *(f"{100 * share[name]:.1f}" for name in ATTRIBUTES[:-1]),
+        f"{100 * row['saturated']:.2f}",
     ]
     return f"{row['prompts'][:15]:<16}" + "".join(f"{text:>10}" for text in numbers)
 

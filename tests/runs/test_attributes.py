@@ -49,7 +49,9 @@ def painted(scene, number):
     if number % 5 == 1:
         free = things.index(None)
         things[free], things[place] = things[place], None
-    return shapes.render(tuple(things), 16)
+    pixels = shapes.render(tuple(things), 16)
+    pixels[7, 8, 2] = 0  # between the quarters
+    return pixels
 
 
 def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, capsys):
@@ -78,6 +80,7 @@ def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, caps
             **{"colour": 16, "things": 16, "place": 16, "scene": 12},
         }
         assert row["unclear"] == 0
+        assert row["saturated"] == pytest.approx(1 / (3 * 16**2))  # one in each
     with Image.open(model / "attributes" / "over-guidance.png") as picture:
         assert picture.width > 600
 
