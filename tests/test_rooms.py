@@ -1,12 +1,15 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-diffusion <- {training, evaluation, sampling} <- build <- commands <- cli <- __main__
+diffusion <- {training, evaluation, sampling, systems} <- build <- commands <- cli
+          <- __main__
 
 `playground` is a page on top of all that, and what it needs besides is its own.
-`models`, `data`, `images` and `plots` stand beside. `conditioning` reads prompts: it
-runs networks of `models` on files of others, and knows nothing of diffusion; `build`
-and `commands` use it. A room that is not in the table may import itself and `errors`,
-until somebody decides otherwise and writes it down here.
+`systems` composes `generate` and the wrappers of denoisers to more than one model, or
+to a model that is shown a picture; the core knows nothing of it. `models`, `data`,
+`images` and `plots` stand beside. `conditioning` reads prompts: it runs networks of
+`models` on files of others, and knows nothing of diffusion; `build` and `commands` use
+it. A room that is not in the table may import itself and `errors`, until somebody
+decides otherwise and writes it down here.
 """
 
 import ast
@@ -24,6 +27,7 @@ MAY_IMPORT = {
     "errors": set(),
     "data": {"files"},
     "diffusion": set(),
+    "systems": {"diffusion"},  # several models, or a picture as a condition
     "images": {"files"},
     "plots": {"images"},
     **{
@@ -34,8 +38,8 @@ MAY_IMPORT = {
     "tensors": {"files"},  # of other programs, and their files
     "exchange": {"tensors", "files"},
     "conditioning": {"models", "tensors", "files"},  # prompts -> what a model is fed
-    "build": {"diffusion", "conditioning"} | BESIDE | USERS,
-    "commands": {"diffusion", "build", "conditioning", "exchange", "tensors"}
+    "build": {"diffusion", "conditioning", "systems"} | BESIDE | USERS,
+    "commands": {"diffusion", "build", "conditioning", "systems", "exchange", "tensors"}
     | BESIDE
     | USERS,
     "cli": {"commands", "config", "files", "hosts"},
@@ -130,6 +134,9 @@ def test_the_rooms_are_found():
         ("diffusion", "import flax.linen as nn"),
         ("models", "from ddpm_jax.diffusion import process"),
         ("models", "import ddpm_jax.diffusion.process"),
+        ("diffusion", "from ddpm_jax.systems import cascade"),
+        ("training", "from ddpm_jax.systems.pictures import grey"),
+        ("systems", "from ddpm_jax.models.unet import UNet"),
         ("data", "from ddpm_jax.images import to_float"),
         ("images", "from ddpm_jax import data"),
         ("training", "from ddpm_jax.models import UNet"),
@@ -167,6 +174,7 @@ def test_each_rule_can_be_broken(room, source):
         ("diffusion", "import jax\nimport numpy as np\nfrom typing import Any"),
         ("diffusion", "from ddpm_jax.errors import UserError"),
         ("training", "from ddpm_jax.diffusion.losses import Loss"),
+        ("systems", "from ddpm_jax.diffusion.generate import generate"),
         ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
         ("data", "import tensorflow_datasets as tfds"),
         ("conditioning", "from ddpm_jax.models.bert import Bert"),

@@ -8,7 +8,8 @@ block more per level, each block takes one of them back:
 
 Attention follows a block wherever the shorter side of its map is listed, and always
 stands in the middle. Where there is text, attention to it follows attention to the map;
-a vector for the whole text joins the embedding of the time.
+a vector for the whole text joins the embedding of the time. So does the amount of noise
+in a picture that is given as a condition; the picture itself is further channels of x.
 
 Parameters and output are float32 whatever the compute `dtype`.
 
@@ -20,6 +21,8 @@ Sources:
     for "no class".
     Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep
     Language Understanding", section 2.1 and appendix D.1, for how text enters.
+    Ho et al. 2021, "Cascaded Diffusion Models for High Fidelity Image Generation", for
+    the noise of a condition.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,7 +104,7 @@ def check_geometry(
 class Told(NamedTuple):
     """What every block is told of its batch."""
 
-    embedding: jax.Array  # [B, 4 * channels]: time, class and text as a whole
+    embedding: jax.Array  # [B, 4 * channels]: time, class, text as a whole, noise
     text: Any  # (sequence [B, L, D], mask [B, L], pooled [B, P]), or None
     train: bool
 
@@ -123,6 +126,7 @@ class UNet(nn.Module):
         num_classes: number of labels, or None for an unconditional network.
         text_shape: (L, D, P) of the text it is told, as `conditioning.Encoded` has it:
             tokens, width of each, width of the vector for the whole; None for none.
+        augmentation: whether it is told how much noise is in a picture among x.
         num_groups: groups of every normalisation.
         norm_epsilon: of every normalisation.
         frequency_shift: of the time code; see `layers.time_embedding`.
@@ -146,6 +150,7 @@ class UNet(nn.Module):
     scale_shift: bool = False
     num_classes: int | None = None
     text_shape: tuple[int, int, int] | None = None
+    augmentation: bool = False
     num_groups: int = 32
     norm_epsilon: float = 1e-6
     frequency_shift: int = 1
@@ -162,31 +167,35 @@ class UNet(nn.Module):
         t: jax.Array,
         label: jax.Array | None = None,
         text: Any = None,
+        noise_level: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> jax.Array:
         """Predict from noisy images.
 
         Args:
-            x: images, [B, H, W, C], about [-1, 1].
+            x: images, [B, H, W, C], about [-1, 1], and what is joined to them.
             t: times, [B], 0..T-1 or fractions between.
             label: classes, int32 [B] in 0..num_classes, where num_classes means "no
                 class"; None means "no class" for all.
             text: a `conditioning.Encoded`, or three arrays like it: sequence [B, L, D],
                 mask [B, L], pooled [B, P]. A row whose mask is all False has no text;
                 None means no text for all.
+            noise_level: of a picture among x, [B], in the units of t; None means 0,
+                no noise, for all.
             train: whether dropout acts; then `rngs={"dropout": key}` is needed.
 
         Returns:
             float32 [B, H, W, out_channels].
 
         Raises:
-            UserError: if the sizes do not fit, or a network is given labels or text
-                that it was not made for.
+            UserError: if the sizes do not fit, or a network is given labels, text or
+                a noise level that it was not made for.
         """
         self._check_geometry(*x.shape[1:3])
         text = self._text(len(x), text)
         embedding = self._embed(t, label)  # [B, 4 * channels]
+        embedding = self._embed_noise(embedding, noise_level)
         if text is not None:
             embedding = embedding + PooledText(4 * self.channels, name="text")(text)
         told = Told(embedding, text, train)
@@ -258,6 +267,23 @@ class UNet(nn.Module):
             name="label",
         )
         return h + rows(label)
+
+    def _embed_noise(self, embedding, noise_level):
+        if not self.augmentation:
+            if noise_level is not None:
+                raise UserError(
+                    "got a noise level for a network that is told none; give "
+                    "augmentation=True to the model, or leave the level out."
+                )
+            return embedding
+        if noise_level is None:
+            noise_level = jnp.zeros(embedding.shape[:1])
+        width = 4 * self.channels
+        h = time_embedding(noise_level, self.channels, self.frequency_shift)
+        h = nn.Dense(width, kernel_init=default_init, name="augmentation_0")(h)
+        return embedding + nn.Dense(
+            width, kernel_init=default_init, name="augmentation_1"
+        )(nn.swish(h))
 
     def _down(self, h, told):
         skips = [h]
