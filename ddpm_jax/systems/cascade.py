@@ -25,10 +25,9 @@ from ddpm_jax.diffusion.generate import fold_each, generate, initial_noise
 from ddpm_jax.diffusion.samplers import Info, Sampler
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
-from ddpm_jax.systems.pictures import low_res_cond
+from ddpm_jax.systems.pictures import low_res_cond, picture_keys
 
-# Beyond the numbers by which `generate` splits an image's key.
-_AUGMENT, _STAGES = 2, 3
+_STAGES = 3  # beyond the numbers by which an image's key is split elsewhere
 
 
 class Stage(NamedTuple):
@@ -181,8 +180,8 @@ def run_stage(
     """
     if low is not None:
         keys = fold_each(keys, _STAGES + index)
-        augment = fold_each(keys, _AUGMENT)
-        picture = low_res_cond(augment, low, stage.image_shape, stage.augmentation)
+        of_noise = picture_keys(keys)
+        picture = low_res_cond(of_noise, low, stage.image_shape, stage.augmentation)
         cond = {**(cond or {}), **picture}
     return generate(
         keys,

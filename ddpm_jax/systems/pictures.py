@@ -34,6 +34,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import average_pool, grey_operator
 from ddpm_jax.diffusion.process import add_noise, noise_like
 from ddpm_jax.diffusion.schedules import Level
@@ -47,6 +48,14 @@ Cond = dict[str, jax.Array]
 
 # Of the time that a network is told: the code of times resolves steps of about 1.
 _T = 1000.0
+# Beyond the numbers by which `generate` splits an image's key; and one by which the key
+# of a picture is split, whose noise is drawn from it as it is.
+_PICTURE, _S = 2, 0
+
+
+Make = Callable[[jax.Array, jax.Array, jax.Array | float | None], Cond]
+"""(typed keys [B], x0 [B, H, W, C], s) -> conditions, row i from key i alone. `s` is []
+or [B], or None for what training wants: drawn, where there is noise at all."""
 
 
 class PictureOf(NamedTuple):
@@ -55,12 +64,28 @@ class PictureOf(NamedTuple):
     Attributes:
         num_channels: K, joined to x_t.
         told_noise: whether the network is told the noise of the picture.
-        make: (key, x0 [B, H, W, C]) -> conditions, as training wants them.
+        make: the making; see `Make`.
     """
 
     num_channels: int
     told_noise: bool
-    make: Callable[[jax.Array, jax.Array], Cond]
+    make: Make
+
+
+def show(picture: jax.Array, num_channels: int) -> jax.Array:
+    """Make of a condition [B, H, W, K] a picture for a person: [B, H, W, C].
+
+    Args:
+        picture: what the network is shown; of a masked one the mask is left out.
+        num_channels: C of the images.
+    """
+    last = picture[..., -num_channels:]
+    return jnp.broadcast_to(last, (*last.shape[:-1], num_channels))
+
+
+def picture_keys(keys: jax.Array) -> jax.Array:
+    """Derive from images' keys [B] those of the noise or the mask of their pictures."""
+    return fold_each(keys, _PICTURE)
 
 
 # --- A smaller picture ----------------------------------------------------------------
@@ -127,12 +152,16 @@ def low_res(factor: int, num_channels: int, max_augmentation: float = 0.0) -> Pi
         )
     pool = average_pool(factor)
 
-    def make(key: jax.Array, x0: jax.Array) -> Cond:
-        key_s, key_noise = jax.random.split(key)
-        s = None
-        if max_augmentation:
-            s = jax.random.uniform(key_s, x0.shape[:1], maxval=max_augmentation)
-        keys = jax.random.split(key_noise, len(x0))
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, maxval=max_augmentation)
+
+    def make(
+        keys: jax.Array, x0: jax.Array, s: jax.Array | float | None = None
+    ) -> Cond:
+        if not max_augmentation:
+            s = None
+        elif s is None:
+            s = jax.vmap(draw)(fold_each(keys, _S))
         return low_res_cond(keys, pool.apply(x0), x0.shape[1:], s)
 
     return PictureOf(num_channels, max_augmentation > 0, make)
@@ -152,7 +181,14 @@ def grey_cond(x0: jax.Array) -> Cond:
 
 def grey() -> PictureOf:
     """Show the network the luma of a colour picture."""
-    return PictureOf(1, False, lambda key, x0: grey_cond(x0))
+
+    def make(
+        keys: jax.Array, x0: jax.Array, s: jax.Array | float | None = None
+    ) -> Cond:
+        del keys, s
+        return grey_cond(x0)
+
+    return PictureOf(1, False, make)
 
 
 def masked_cond(x0: jax.Array, known: jax.Array) -> Cond:
@@ -174,8 +210,10 @@ def masked(num_channels: int) -> PictureOf:
         num_channels: C of the images.
     """
 
-    def make(key: jax.Array, x0: jax.Array) -> Cond:
-        keys = jax.random.split(key, len(x0))
+    def make(
+        keys: jax.Array, x0: jax.Array, s: jax.Array | float | None = None
+    ) -> Cond:
+        del s
         shape = (x0.shape[1], x0.shape[2])
         known = jax.vmap(lambda key: random_mask(key, shape))(keys)
         return masked_cond(x0, known[..., None])

@@ -10,6 +10,7 @@ from ddpm_jax.systems import pictures
 
 X0 = np.random.default_rng(0).uniform(-1, 1, (3, 8, 12, 3)).astype(np.float32)
 KEY = jax.random.key(5)
+KEYS = jax.random.split(KEY, 3)
 
 
 def boxed(x, factor):
@@ -39,7 +40,7 @@ def enlarged(low, height, width):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_low_res_is_the_box_average_enlarged(factor):
-    made = pictures.low_res(factor, 3).make(KEY, jnp.asarray(X0))
+    made = pictures.low_res(factor, 3).make(KEYS, jnp.asarray(X0), None)
     assert set(made) == {"picture"}  # told no noise, so none is there
     expected = enlarged(boxed(X0, factor), 8, 12)
     np.testing.assert_allclose(made["picture"], expected, atol=1e-6)
@@ -79,7 +80,8 @@ def test_the_noise_of_a_small_picture_has_the_mean_and_variance_of_its_level():
 
 def test_training_draws_levels_uniformly_and_tells_each_row_its_own():
     x0 = jnp.zeros((4000, 2, 2, 1))
-    made = pictures.low_res(2, 1, max_augmentation=0.5).make(KEY, x0)
+    keys = jax.random.split(KEY, 4000)
+    made = pictures.low_res(2, 1, max_augmentation=0.5).make(keys, x0, None)
     s = np.asarray(made["noise_level"], np.float64) / 1000
     assert 0 <= s.min() < 0.002 and 0.498 < s.max() <= 0.5
     # The deciles of a uniform law; the largest gap is below Kolmogorov's 1 in 1000.
@@ -101,15 +103,43 @@ def test_no_noise_is_the_picture_itself():
     assert set(told_none) == {"picture"}
 
 
-def test_a_row_depends_on_its_own_key_alone():
-    keys, low = jax.random.split(KEY, 3), jnp.asarray(X0)
-    whole = pictures.low_res_cond(keys, low, (8, 12, 3), 0.3)
-    one = pictures.low_res_cond(keys[1:2], low[1:2], (8, 12, 3), 0.3)
-    np.testing.assert_array_equal(whole["picture"][1:2], one["picture"])
+@pytest.mark.parametrize("s", [None, 0.3])
+@pytest.mark.parametrize("name", ["low_res", "masked"])
+def test_a_row_depends_on_its_own_key_alone(name, s):
+    make = {"low_res": pictures.low_res(2, 3, 0.5), "masked": pictures.masked(3)}
+    x0 = jnp.asarray(X0)
+    whole = make[name].make(KEYS, x0, s)
+    one = make[name].make(KEYS[1:2], x0[1:2], s)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1:2], b, atol=1e-6), whole, one
+    )
+
+
+def test_a_level_that_is_given_is_not_drawn():
+    told = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), 0.25)
+    np.testing.assert_allclose(told["noise_level"], [250, 250, 250])
+    # One that was drawn, given, makes the same picture.
+    drawn = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), None)
+    level = pictures.augmentation_level(drawn["noise_level"] / 1000)
+    again = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), level.t / 1000)
+    np.testing.assert_allclose(again["picture"], drawn["picture"], atol=1e-5)
+
+
+def test_what_a_person_is_shown():
+    x0 = jnp.asarray(X0)
+    low = pictures.low_res(2, 3).make(KEYS, x0, None)["picture"]
+    np.testing.assert_array_equal(pictures.show(low, 3), low)
+    grey = pictures.show(pictures.grey_cond(x0)["picture"], 3)
+    np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+    assert grey.shape == x0.shape
+    known = jnp.ones((3, 8, 12, 1)).at[:, :4].set(0)
+    shown = pictures.show(pictures.masked_cond(x0, known)["picture"], 3)
+    np.testing.assert_array_equal(shown[:, 4:], x0[:, 4:])
+    np.testing.assert_array_equal(shown[:, :4], 0)
 
 
 def test_grey_is_luma():
-    made = pictures.grey().make(KEY, jnp.asarray(X0))["picture"]
+    made = pictures.grey().make(KEYS, jnp.asarray(X0), None)["picture"]
     expected = X0.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(made[..., 0], expected, atol=1e-6)
     # A picture without colour is told as it is.
@@ -120,7 +150,7 @@ def test_grey_is_luma():
 def test_masked_shows_what_is_known_and_nothing_else():
     x0 = jnp.asarray(X0)
     condition = pictures.masked(3)
-    made = condition.make(KEY, x0)["picture"]
+    made = condition.make(KEYS, x0, None)["picture"]
     assert made.shape[-1] == condition.num_channels == 4
     known, kept = made[..., :1], made[..., 1:]
     assert set(np.unique(known)) == {0, 1}
@@ -138,7 +168,7 @@ def test_the_same_key_makes_the_same_condition_jitted_or_not(name):
         "grey": pictures.grey(),
         "masked": pictures.masked(3),
     }[name]
-    plain, jitted = made.make(KEY, X0), jax.jit(made.make)(KEY, X0)
+    plain, jitted = made.make(KEYS, X0, None), jax.jit(made.make)(KEYS, X0, None)
     assert plain["picture"].shape[-1] == made.num_channels
     assert ("noise_level" in plain) == made.told_noise
     jax.tree.map(
@@ -151,7 +181,7 @@ def test_the_same_key_makes_the_same_condition_jitted_or_not(name):
     [
         (lambda: pictures.low_res(1, 3), "factor=1"),
         (lambda: pictures.low_res(2, 3, 1.5), "max_augmentation=1.5"),
-        (lambda: pictures.low_res(5, 3).make(KEY, jnp.asarray(X0)), "axis of 8"),
+        (lambda: pictures.low_res(5, 3).make(KEYS, jnp.asarray(X0), None), "axis of 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
