@@ -82,6 +82,10 @@ def _model() -> ConfigDict:
             "text_depth": 2,  # its blocks
             "text_heads": 4,  # of each of its attentions
             "self_conditioning": False,  # show the network its own last x0
+            # draw from a picture: low_res, grey or masked; see docs/cascade.md
+            "picture": "",
+            "picture_factor": 2,  # of low_res: how many times smaller it is
+            "picture_noise": 0.0,  # of low_res: most noise laid over it, 0 to 1
             "dtype": "float32",  # of the computation: float32 or bfloat16
             "attention": "plain",  # or cudnn: fused, on GPUs and in bfloat16 alone
             "remat": False,  # recompute blocks in the backward pass: less memory
@@ -177,6 +181,10 @@ def _sample() -> ConfigDict:
             "prompt": "",
             "negative_prompt": "",  # what guidance goes away from
             "prompt_to": "",  # go from the prompt to this one, with the same noise
+            # of a model that draws from a picture: data:SPLIT for those of a split; "":
+            # of the split it was trained on
+            "picture": "",
+            "picture_noise": 0.0,  # laid over a low_res one: 0 to model.picture_noise
             "labels": "",  # such as "7" or "0,1,2", repeated in turn; "": all in turn
             "seed": placeholder(int),  # unset: config.seed
             "ema": True,  # averaged parameters, not the raw ones
@@ -197,7 +205,7 @@ def _edit() -> ConfigDict:
             "num_images": 4,  # made of each picture given, with different noise
             "strength": 0.5,  # share of the chain that a given picture is taken through
             "num_points": 6,  # of a walk between two pictures
-            "factor": 2,  # of upscale
+            "factor": placeholder(int),  # of upscale; unset: 2, or as it was trained
             "weight": 1.0,  # of method guidance; above 2 it may diverge
             "jump_length": placeholder(int),  # steps repaint goes back; unset: N / 25
             "num_resamples": 5,  # times that repaint walks each stretch

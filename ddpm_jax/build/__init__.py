@@ -27,6 +27,7 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
+from ddpm_jax.build.keys import sample_key, train_key
 from ddpm_jax.build.latents import (
     COPY,
     Params,
@@ -57,11 +58,10 @@ from ddpm_jax.build.parts import (
     num_views,
     objective,
     optimizer,
-    sample_key,
     schedule,
     time_sampler,
-    train_key,
 )
+from ddpm_jax.build.pictures import example_picture, lay_out_picture, mode_of, shown
 from ddpm_jax.build.sampling import (
     denoiser,
     levels,
@@ -75,14 +75,14 @@ from ddpm_jax.build.source import (
     dataset,
     num_classes,
 )
-from ddpm_jax.build.tasks import METHODS as EDIT_METHODS
 from ddpm_jax.build.tasks import TASKS as EDITS
+from ddpm_jax.build.tasks import methods_of as edit_methods
+from ddpm_jax.build.tasks import upscale_factor
 
 __all__ = [
     "BITS_PER_DIM",
     "COPY",
     "EDITS",
-    "EDIT_METHODS",
     "PROMPT_FILE",
     "AnyUNet",
     "Captions",
@@ -107,20 +107,24 @@ __all__ = [
     "denoiser",
     "dtype",
     "edit_legs",
+    "edit_methods",
     "edit_task",
     "encode",
     "evaluation_features",
     "example_cond",
+    "example_picture",
     "fingerprint_in",
     "images_kind",
     "init_params",
     "keep_copy",
+    "lay_out_picture",
     "learning_rate",
     "levels",
     "likelihood_key",
     "likelihood_methods",
     "measure",
     "mesh",
+    "mode_of",
     "model",
     "network",
     "num_classes",
@@ -140,9 +144,11 @@ __all__ = [
     "sampling_legs",
     "schedule",
     "score_names",
+    "shown",
     "space",
     "text_cond",
     "time_sampler",
     "train_key",
+    "upscale_factor",
     "variants",
 ]

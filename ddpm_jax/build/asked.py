@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
+from ddpm_jax.build.pictures import examples
 from ddpm_jax.build.source import DataInfo, dataset, num_classes, reader_of
 from ddpm_jax.errors import UserError
 
@@ -15,8 +16,9 @@ PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are na
 def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
     """Return the label of each image to draw, int32 [num_images].
 
-    The classes asked for are taken in turn; none asked for means all of them. A
-    network without classes has no labels: None.
+    The classes asked for are taken in turn; none asked for means all of them, or, where
+    a picture is shown, that of each picture. A network without classes has no labels:
+    None.
 
     Raises:
         UserError: if a label is not a class, or the network knows none.
@@ -33,6 +35,10 @@ def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
             )
         return None
     known = list(info.label_names or ())
+    if not asked and config.model.picture:
+        labels = examples(config, info).labels
+        assert labels is not None  # the data are those of a conditional model
+        return labels
     if not asked:
         chosen = list(range(classes))
     else:
@@ -58,8 +64,9 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
     """Return the prompt of each image to draw; None for a model without text.
 
     Prompts of a file, or captions of the data, are taken in turn. Left out, they are
-    some of the captions that the model was trained on. With `prompt_to` every image
-    stands for a mixture of two, and has the first for a name.
+    some of the captions that the model was trained on, or those of the pictures shown.
+    With `prompt_to` every image stands for a mixture of two, and has the first for a
+    name.
 
     Raises:
         UserError: there are none in the file or the data, or the model knows no text.
@@ -73,8 +80,16 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
             )
     if not config.model.text:
         return None
-    asked = _asked(config) if options.prompt else list(info.captions)
+    asked = _asked(config) if options.prompt else _captions_of(config, info)
     return [asked[i % len(asked)] for i in range(options.num_images)]
+
+
+def _captions_of(config: ConfigDict, info: DataInfo) -> list[str]:
+    if not config.model.picture:
+        return list(info.captions)
+    texts = examples(config, info).texts
+    assert texts is not None  # the data are those of a model with text
+    return list(texts)
 
 
 def _asked(config: ConfigDict) -> list[str]:
@@ -118,13 +133,26 @@ def _captions(config: ConfigDict, split: str) -> tuple[str, ...]:
     return source.texts
 
 
+def check_labels(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse labels that are no classes.
+
+    Raises:
+        UserError: naming the label.
+    """
+    if config.sample.labels.strip():  # else they may be those of data not at hand
+        sample_labels(config, info)
+
+
 def check_prompts(config: ConfigDict, info: DataInfo) -> None:
     """Refuse prompts that cannot be read, before any is.
 
     Raises:
         UserError: naming the prompt.
     """
-    texts, options = prompts(config, info), config.sample
+    options = config.sample
+    if config.model.picture and config.model.text and not options.prompt:
+        return  # captions of the data, which need not be at hand for a user's picture
+    texts = prompts(config, info)
     if texts is None:
         return
     listed, _ = conditioning.distinct(texts)

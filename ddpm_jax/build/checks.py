@@ -8,10 +8,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
-from ddpm_jax.build.asked import check_prompts, sample_labels
+from ddpm_jax.build.asked import check_labels, check_prompts
 from ddpm_jax.build.guidance import check_guidance
 from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
+from ddpm_jax.build.pictures import check_picture
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.devices import check_batch_size, data_mesh
@@ -200,6 +201,7 @@ def _check_model(config: ConfigDict, info: DataInfo) -> None:
     )
     if config.model.attention == "cudnn":
         _check_cudnn(config)
+    check_picture(config, info)
     if config.model.class_conditional and info.label_names is None:
         raise UserError(
             f"config.model.class_conditional=True, but {info.name} has no labels; sort "
@@ -329,7 +331,7 @@ def _check_sampling(config: ConfigDict, info: DataInfo) -> None:
     _check_churn_and_tolerance(config)
     check_guidance(config, info)
     levels(config)  # refuses a spacing that fits neither the steps nor the schedule
-    sample_labels(config, info)
+    check_labels(config, info)
     check_prompts(config, info)
 
 

@@ -1,4 +1,4 @@
-"""From a config to what the network is told of an image: its class, its text.
+"""From a config to what the network is told of an image: class, text, picture.
 
 One dictionary, `conditioning.condition`, in training and in sampling.
 """
@@ -12,15 +12,19 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
 from ddpm_jax.build.asked import prompts, sample_labels
+from ddpm_jax.build.pictures import picture_of, source_rows
 from ddpm_jax.build.source import DataInfo, num_classes, reader_of
 from ddpm_jax.conditioning import Encoded, Reader, Tokens
 from ddpm_jax.conditioning.condition import Silence, silence, tell
 from ddpm_jax.conditioning.text import interpolate
 from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
+from ddpm_jax.systems.pictures import PictureOf
 from ddpm_jax.training.objective import Tell
 
 AnyUNet = UNet | TextUNet
+
+_PICTURE = 1  # by which the key of what is told is split, which is drawn from as it is
 
 
 def told(config: ConfigDict) -> tuple[str, ...]:
@@ -37,10 +41,23 @@ def silent_for(network: AnyUNet) -> Silence:
 def teller(config: ConfigDict, info: DataInfo) -> Tell | None:
     """Make what training tells the network; None if that is nothing."""
     names = told(config)
-    if not names:
-        return None
-    silent = silence(num_classes(config, info))
-    return tell(silent, config.training.label_dropout, names)
+    said: Tell | None = None
+    if names:
+        silent = silence(num_classes(config, info))
+        said = tell(silent, config.training.label_dropout, names)
+    made = picture_of(config, info.image_shape[-1])
+    return said if made is None else _and_shown(said, made)
+
+
+def _and_shown(said: Tell | None, made: PictureOf) -> Tell:
+    """Show a picture as well, which is never left out."""
+
+    def both(key: jax.Array, batch: Mapping[str, Any], x0: jax.Array) -> dict[str, Any]:
+        cond = {} if said is None else said(key, dict(batch), x0)
+        keys = jax.random.split(jax.random.fold_in(key, _PICTURE), len(x0))
+        return {**cond, **made.make(keys, x0, None)}
+
+    return both
 
 
 def encode(network: AnyUNet, params: Any, cond: Any) -> Any:
@@ -126,7 +143,7 @@ def sample_cond(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None:
         UserError: a label or a prompt cannot be used, or the network knows none.
     """
     labels, texts = sample_labels(config, info), prompts(config, info)
-    cond: dict[str, Any] = {}
+    cond: dict[str, Any] = source_rows(config, info)
     if labels is not None:
         cond["label"] = labels
     if texts is not None:

@@ -17,6 +17,7 @@ from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import clips
 from ddpm_jax.build.latents import Params, Space, refuse_latents
 from ddpm_jax.build.legs import Given, Leg, Walk, condition
+from ddpm_jax.build.pictures import mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.generate import generate
 from ddpm_jax.diffusion.samplers import Info
@@ -57,7 +58,7 @@ def edit_legs(
         unet: the network.
         space: in which it works. What is given is of pixels, and brought there.
     """
-    method = config.edit.method or tasks.METHODS[mode][0]
+    method = config.edit.method or tasks.methods_of(config, mode)[0]
     clip = clips(config)
     if {"encode", "guidance"} & {mode, method}:
         # Clipping is no part of the ODE, and what it throws away cannot be decoded; and
@@ -163,9 +164,14 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         UserError: an option of `config.edit` is unknown, out of range, or does not fit
             images of this shape (H, W, C).
     """
-    options, methods = config.edit, tasks.METHODS[mode]
+    options, methods = config.edit, tasks.methods_of(config, mode)
     if mode in _OF_PIXELS:
         refuse_latents(config, f"--mode={mode}")
+    if not methods:
+        raise UserError(
+            f"--mode={mode} with a model that was trained to draw from a picture "
+            f"({config.model.picture}); use --mode={mode_of(config)}, or sample."
+        )
     if options.method not in (None, *methods):
         raise UserError(
             f"config.edit.method={options.method!r} is not a way to {mode}; use "
@@ -189,12 +195,17 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         # Raises if the jumps do not fit the chain.
         tasks.walked_again(config, levels(config))
     height, width, channels = image_shape
-    if mode == "upscale" and (
-        options.factor < 2 or height % options.factor or width % options.factor
-    ):
+    factor = tasks.upscale_factor(config)
+    if mode == "upscale" and (factor < 2 or height % factor or width % factor):
         raise UserError(
-            f"config.edit.factor={options.factor} does not divide images of "
-            f"{height}x{width}; use a divisor of both sides, 2 or more."
+            f"config.edit.factor={factor} does not divide images of {height}x{width}; "
+            "use a divisor of both sides, 2 or more."
+        )
+    trained = config.model.picture_factor
+    if mode == "upscale" and methods == (tasks.TRAINED,) and factor != trained:
+        raise UserError(
+            f"config.edit.factor={factor}, but the model was trained to make pictures "
+            f"{trained} times larger; leave the option out."
         )
     if mode == "colorize" and channels != 3:
         raise UserError(

@@ -13,15 +13,18 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build.conditions import AnyUNet, encode
 from ddpm_jax.build.latents import Params, Space
+from ddpm_jax.build.pictures import lay_out_picture
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.systems.pictures import NOISE_LEVEL, PICTURE
 
 Given = Mapping[str, Any]
 """Rows [B, ...] by name: what is known before a leg, results of earlier ones included.
-Those of `TOLD` are for the network: class, prompt, and negative prompt."""
+Those of `TOLD` are for the network: class, prompt, negative prompt, and a picture with
+its noise."""
 
 
 class Walk(NamedTuple):
@@ -62,7 +65,8 @@ class Leg(NamedTuple):
     walk: Callable[[Params, jax.Array, Given, Level], Walk]
 
 
-TOLD = ("label", "text", "negative")  # what of a leg's rows is for the network
+# What of a leg's rows is for the network.
+TOLD = ("label", "text", "negative", PICTURE, NOISE_LEVEL)
 
 
 def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
@@ -88,7 +92,7 @@ def sampling_legs(config: ConfigDict, unet: AnyUNet, space: Space) -> tuple[Leg,
             noise,
             sampler(config),
             denoiser(config, unet, params.network),
-            condition(unet, params.network, given),
+            condition(unet, params.network, lay_out_picture(config, given)),
             see(noise),
             see,
             see,

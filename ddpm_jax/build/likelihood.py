@@ -146,6 +146,11 @@ def check_likelihood(config: ConfigDict) -> None:
     """
     options = config.likelihood
     refuse_latents(config, "bits per dimension")
+    if config.model.picture:
+        raise UserError(
+            f"the model draws from a picture ({config.model.picture}), and says how "
+            "likely an image is only beside one; give a model without."
+        )
     if options.method not in (*METHODS, "both"):
         raise UserError(
             f"config.likelihood.method={options.method!r} is not known; use bound, ode "

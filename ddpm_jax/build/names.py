@@ -43,6 +43,8 @@ LOSSES = (
     "min_snr",
     "p2",
 )
+PICTURES = ("", "low_res", "grey", "masked")
+PICTURE_MODES = {"low_res": "upscale", "grey": "colorize", "masked": "inpaint"}
 TIMES: Mapping[str, Callable[[int], times.TimeSampler]] = {
     "uniform": lambda T: times.UNIFORM,
     "stratified": lambda T: times.STRATIFIED,

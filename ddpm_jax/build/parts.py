@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.conditions import AnyUNet, teller
+from ddpm_jax.build.keys import init_key
+from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
 from ddpm_jax.diffusion import losses, weights
@@ -22,8 +24,10 @@ from ddpm_jax.diffusion.schedules import (
 )
 from ddpm_jax.diffusion.self_conditioning import HINT, hints
 from ddpm_jax.diffusion.times import TimeSampler
+from ddpm_jax.errors import UserError
 from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
+from ddpm_jax.systems.pictures import NOISE_LEVEL, PICTURE
 from ddpm_jax.training.objective import (
     Objective,
     Start,
@@ -32,9 +36,6 @@ from ddpm_jax.training.objective import (
     pixels,
 )
 from ddpm_jax.training.step import make_optimizer, warmup_schedule
-
-# One key per purpose, derived from the seed and never stored.
-_INIT, _TRAIN, _SAMPLE = 0, 1, 2
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -75,6 +76,7 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
         scale_shift=options.scale_shift,
         num_classes=num_classes(config, info),
         text_shape=text_shape,
+        augmentation=_is_told_noise(config, info),
         num_groups=options.num_groups,
         norm_epsilon=options.norm_epsilon,
         frequency_shift=options.frequency_shift,
@@ -87,13 +89,19 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
     return unet if encoder is None else TextUNet(unet, encoder)
 
 
+def _is_told_noise(config: ConfigDict, info: DataInfo) -> bool:
+    made = picture_of(config, info.image_shape[-1])
+    return made is not None and made.told_noise
+
+
 def network(
-    unet: AnyUNet, *, self_conditioning: bool = False
+    unet: AnyUNet, *, self_conditioning: bool = False, picture: bool = False
 ) -> Callable[..., jax.Array]:
     """Wrap a U-Net as (params, x_t, t, cond, dropout_key=None) -> output.
 
     With a dropout key the network is in training, without one it is not. A
     self-conditioned one sees `cond["x0"]` as further channels, zeros if it is left out.
+    One that draws from a picture sees `cond["picture"]` after them, which is needed.
     """
 
     def apply(
@@ -111,9 +119,16 @@ def network(
             x0 = cond.get(HINT)
             x0 = jnp.zeros_like(x_t) if x0 is None else x0
             x_t = jnp.concatenate([x_t, x0], axis=-1)
+        if picture:
+            if PICTURE not in cond:
+                raise UserError(
+                    "this network draws from a picture, and there is none; give it as "
+                    f"cond[{PICTURE!r}], [B, H, W, K]."
+                )
+            x_t = jnp.concatenate([x_t, cond[PICTURE]], axis=-1)
         variables = {"params": params}
-        text = {"text": cond["text"]} if "text" in cond else {}
-        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs, **text)
+        also = {name: cond[name] for name in ("text", NOISE_LEVEL) if name in cond}
+        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs, **also)
         return cast(jax.Array, output)  # Flax cannot know what a module returns
 
     return apply
@@ -121,11 +136,11 @@ def network(
 
 def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
-    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
     height, width, channels = info.shape
     seen = channels * (2 if config.model.self_conditioning else 1)
+    seen += picture_channels(config, channels)
     x = jnp.zeros((1, height, width, seen))
-    return jax.jit(unet.init)(key, x, jnp.zeros((1,)))["params"]
+    return jax.jit(unet.init)(init_key(config), x, jnp.zeros((1,)))["params"]
 
 
 def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
@@ -138,7 +153,11 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
             learns_variance=config.diffusion.variance == "learned",
         )
     return make_objective(
-        network(unet, self_conditioning=config.model.self_conditioning),
+        network(
+            unet,
+            self_conditioning=config.model.self_conditioning,
+            picture=bool(config.model.picture),
+        ),
         the_schedule,
         _loss(config, the_schedule),
         start=start(config, info),
@@ -207,14 +226,3 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
         b2=config.training.adam_b2,
         max_grad_norm=config.training.max_grad_norm or None,
     )
-
-
-def train_key(config: ConfigDict) -> jax.Array:
-    """Return the key of training noise, levels, flips and dropout."""
-    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
-
-
-def sample_key(config: ConfigDict) -> jax.Array:
-    """Return the key that the images' keys are derived from."""
-    seed = config.seed if config.sample.seed is None else config.sample.seed
-    return jax.random.fold_in(jax.random.key(seed), _SAMPLE)

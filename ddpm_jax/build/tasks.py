@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.legs import Given, Walk
+from ddpm_jax.build.pictures import mode_of, picture_of
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
@@ -18,6 +19,7 @@ from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.diffusion.samplers import Sampler, ddim
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.systems import pictures
 
 
 class Chain(NamedTuple):
@@ -101,9 +103,18 @@ def walked_again(config: ConfigDict, visited: Level) -> Level:
     return editing.repaint_grid(visited, jump_length, options.num_resamples)
 
 
+def _trained(chain: Chain, given: Given, made: pictures.Cond) -> Walk:
+    """Let a model that was trained for it draw from what it is shown."""
+    image = given["image"]
+    walk = chain.walk({**given, **made}, chain.noise(image))
+    return walk._replace(shown=pictures.show(made[pictures.PICTURE], image.shape[-1]))
+
+
 def _inpaint(chain: Chain, given: Given, method: str) -> Walk:
     image, known = given["image"], given["mask"]
     noise = chain.noise(image)
+    if method == TRAINED:
+        return _trained(chain, given, pictures.masked_cond(image, known[..., :1]))
     if method in ("repaint", "replace"):
         kept = editing.inpaint(chain.sampler, image, known)
         return chain.walk(given, noise, sampler=kept)
@@ -174,12 +185,20 @@ def _decode_between(chain: Chain, given: Given, method: str) -> Walk:
 
 
 def _colorize(chain: Chain, given: Given, method: str) -> Walk:
+    if method == TRAINED:
+        return _trained(chain, given, pictures.grey_cond(given["image"]))
     operator = operators.grey_operator(given["image"].shape[-1])
     return _measured(chain, given, operator, method)
 
 
 def _upscale(chain: Chain, given: Given, method: str) -> Walk:
-    operator = operators.average_pool(chain.config.edit.factor, axes=(-3, -2))
+    if method == TRAINED:
+        image = given["image"]
+        made = picture_of(chain.config, image.shape[-1])
+        assert made is not None  # check_edit has refused a model that was not
+        keys, s = pictures.picture_keys(chain.keys), chain.config.sample.picture_noise
+        return _trained(chain, given, made.make(keys, image, s))
+    operator = operators.average_pool(upscale_factor(chain.config))
     return _measured(chain, given, operator, method)
 
 
@@ -210,6 +229,7 @@ TASKS: Mapping[str, Callable[[str], tuple[Step, ...]]] = {  # method -> legs
     "colorize": lambda method: (Step("x", _whole, _colorize),),
     "upscale": lambda method: (Step("x", _whole, _upscale),),
 }
+TRAINED = "trained"  # the only method of a model that draws from a picture
 METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "inpaint": ("repaint", "replace", "project", "guidance"),
     "image-to-image": ("sdedit",),
@@ -218,3 +238,21 @@ METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "colorize": ("project", "guidance"),
     "upscale": ("project", "guidance"),
 }
+
+
+def methods_of(config: ConfigDict, mode: str) -> tuple[str, ...]:
+    """List the ways of a mode that a model knows, the first being the default.
+
+    A model that draws from a picture knows one mode, and that in one way.
+    """
+    trained_for = mode_of(config)
+    if trained_for is None:
+        return METHODS[mode]
+    return (TRAINED,) if mode == trained_for else ()
+
+
+def upscale_factor(config: ConfigDict) -> int:
+    """Return how many times larger a picture is made."""
+    if config.edit.factor is not None:
+        return config.edit.factor
+    return config.model.picture_factor if config.model.picture == "low_res" else 2

@@ -117,7 +117,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             found += [source.source[i]["image"] for i in indices]
         else:
             padded = bool(cfg.data.pad_to)
-            factor = cfg.edit.factor if mode == "upscale" else 1
+            factor = build.upscale_factor(cfg) if mode == "upscale" else 1
             found.append(
                 data.read_picture(word, info.image_shape, padded=padded, factor=factor)
             )

@@ -68,15 +68,20 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
             build.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
         )
     )
-    apply = build.network(unet, self_conditioning=cfg.model.self_conditioning)
+    apply = build.network(
+        unet,
+        self_conditioning=cfg.model.self_conditioning,
+        picture=bool(cfg.model.picture),
+    )
+    cond = build.example_picture(cfg, info)
     x = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
 
     def forward(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
-        return apply(params, x, t, None)
+        return apply(params, x, t, cond)
 
     def training(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
-        return apply(params, x, t, None, jax.random.key(0))
+        return apply(params, x, t, cond, jax.random.key(0))
 
     flops = count_flops(forward, state.params, x, t)
     return Cost(

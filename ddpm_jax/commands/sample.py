@@ -60,7 +60,8 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
-    _write_samples(cfg, info, folder, drawn, film, record)
+    sheet = sheet_of(cfg, info, told, drawn)
+    write_samples(cfg, info, folder, drawn, film, sheet, record)
     _write_forward(cfg, folder, trained.space)
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
@@ -74,14 +75,26 @@ def _write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
 
-def _write_samples(
+def write_samples(
     cfg: ConfigDict,
     info: DataInfo,
     folder: Path,
     drawn: np.ndarray,
     film: sampling.Film,
+    sheet: np.ndarray,
     record: dict,
 ) -> None:
+    """Write all that a drawing leaves.
+
+    Args:
+        cfg: its `sample` names the images.
+        info: of the model.
+        folder: where to.
+        drawn: uint8 [N, H, W, C].
+        film: of the first of them.
+        sheet: of all, uint8 [rows, columns, C].
+        record: of how they were drawn, as plain data.
+    """
     names = image_names(cfg, info)
     images.save_images(folder / "images", drawn, names)
     images.save_npz(folder / "samples.npz", drawn, build.sample_labels(cfg, info))
@@ -99,9 +112,30 @@ def _write_samples(
     )
     files.write_json(folder / "sample.json", record)
     # Last, since its presence says that the folder is complete.
-    images.save_png(
-        folder / "grid.png", images.grid(drawn, columns=columns_of(cfg, info))
-    )
+    images.save_png(folder / "grid.png", sheet)
+
+
+def sheet_of(
+    cfg: ConfigDict, info: DataInfo, told: "Told", drawn: np.ndarray
+) -> np.ndarray:
+    """Lay out a drawing in one picture, with what it was drawn from if there is such.
+
+    Args:
+        cfg: as of the drawing.
+        info: of the model.
+        told: from `cond_of`.
+        drawn: uint8 [N, H, W, C].
+
+    Returns:
+        uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
+        what was drawn, and the image that the picture was made of, side by side.
+    """
+    if not cfg.model.picture:
+        return images.grid(drawn, columns=columns_of(cfg, info))
+    shown, real = build.shown(cfg, told.cond)
+    beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
+    threes = max(1, round((len(drawn) / 3) ** 0.5))
+    return images.grid(beside.reshape(-1, *drawn.shape[1:]), columns=3 * threes)
 
 
 def image_names(cfg: ConfigDict, info: DataInfo) -> list[str] | None:
@@ -181,7 +215,9 @@ def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, space: Space) -> sampling.Dr
         film_frames=cfg.sample.film_frames,
         film_images=cfg.sample.film_images,
         mesh=mesh,
-        encode=lambda params, cond: build.encode(unet, params.network, cond),
+        encode=lambda params, cond: build.encode(
+            unet, params.network, build.lay_out_picture(cfg, cond)
+        ),
         see_of=lambda params: functools.partial(space.decode, params.space),
     )
 
@@ -293,7 +329,7 @@ def make_preview(
     def preview(step: int, state: TrainState) -> None:
         params = Params(state.ema_params, of_space)
         drawn, film = _draw_all(quick, draw, params, told)
-        sheet = images.grid(drawn, columns=columns_of(quick, info))
+        sheet = sheet_of(quick, info, told, drawn)
         folder = workdir / "progress"
         images.save_png(folder / f"step-{step:07d}.png", sheet)
         images.save_png(

@@ -184,6 +184,11 @@ def unet_config(
             f"config.model.text={model['text']!r}: a DDPMPipeline is told no text, so "
             "this model cannot be one."
         )
+    if model["picture"]:
+        raise UserError(
+            f"config.model.picture={model['picture']!r}, which is not written for "
+            "diffusers."
+        )
     if model["resample_blocks"]:
         raise UserError(
             "config.model.resample_blocks=True, which is not written for diffusers."

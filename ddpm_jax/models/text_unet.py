@@ -35,6 +35,7 @@ class TextUNet(nn.Module):
         t: jax.Array,
         label: jax.Array | None = None,
         text: Any = None,
+        noise_level: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> jax.Array:
@@ -46,6 +47,7 @@ class TextUNet(nn.Module):
             label: classes, int32 [B], or None.
             text: a pair of token numbers and mask, both [B, L]; or what `encode` has
                 made of them; or None for no text.
+            noise_level: of a picture among x, [B], or None.
             train: whether dropout acts.
 
         Returns:
@@ -57,7 +59,7 @@ class TextUNet(nn.Module):
             text = ids, ids > 0
         if len(text) == 2:
             text = self.encode(text, train=train)
-        return self.unet(x, t, label, text, train=train)
+        return self.unet(x, t, label, text, noise_level, train=train)
 
     def encode(self, tokens: Any, *, train: bool = False) -> tuple:
         """Read.

@@ -96,7 +96,7 @@ def count(place: Place, value: int, label: str) -> gr.Number:
 
 def method(place: Place) -> gr.Dropdown:
     """Ask for one of the ways of an edit."""
-    methods = build.EDIT_METHODS[place.mode]
+    methods = build.edit_methods(place.studio.cfg, place.mode)
     return gr.Dropdown(
         list(methods),
         value=methods[0],

@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from ddpm_jax import build
 from ddpm_jax.playground import fields, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
@@ -41,12 +42,15 @@ def make_page(studio: Studio, folder: Path) -> gr.Blocks:
         )
         with gr.Tab("Draw", elem_id="tab-draw"):
             _draw_tab(Place(studio, folder, "sample"))
-        with gr.Tab("Image to image", elem_id="tab-image"):
-            _image_tab(Place(studio, folder, "image-to-image"), example)
-        with gr.Tab("Inpaint", elem_id="tab-inpaint"):
-            _inpaint_tab(Place(studio, folder, "inpaint"), example)
-        with gr.Tab("Interpolate", elem_id="tab-interpolate"):
-            _interpolate_tab(Place(studio, folder, "interpolate"), example)
+        edits = {
+            "image-to-image": ("Image to image", "tab-image", _image_tab),
+            "inpaint": ("Inpaint", "tab-inpaint", _inpaint_tab),
+            "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
+        }
+        for mode, (name, element, tab) in edits.items():
+            if build.edit_methods(studio.cfg, mode):  # not every model can
+                with gr.Tab(name, elem_id=element):
+                    tab(Place(studio, folder, mode), example)
     return page
 
 

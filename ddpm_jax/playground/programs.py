@@ -30,6 +30,7 @@ _OF_SAMPLE = {
     "labels",
     "prompt",
     "negative_prompt",
+    "picture",
     "seed",
     "num_images",
     "batch_size",

@@ -1,0 +1,22 @@
+"""One key per purpose, derived from the seed and never stored."""
+
+import jax
+from ml_collections import ConfigDict
+
+_INIT, _TRAIN, _SAMPLE = 0, 1, 2  # `likelihood` has 3
+
+
+def init_key(config: ConfigDict) -> jax.Array:
+    """Return the key of the initial parameters."""
+    return jax.random.fold_in(jax.random.key(config.seed), _INIT)
+
+
+def train_key(config: ConfigDict) -> jax.Array:
+    """Return the key of training noise, levels, flips and dropout."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+
+
+def sample_key(config: ConfigDict) -> jax.Array:
+    """Return the key that the images' keys are derived from."""
+    seed = config.seed if config.sample.seed is None else config.sample.seed
+    return jax.random.fold_in(jax.random.key(seed), _SAMPLE)

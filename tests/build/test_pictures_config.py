@@ -1,0 +1,154 @@
+"""A config's picture: what training shows the network, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax import build, config
+from ddpm_jax.build.conditions import teller
+from ddpm_jax.build.parts import network
+from ddpm_jax.diffusion.operators import average_pool
+from ddpm_jax.errors import UserError
+from ddpm_jax.systems.pictures import enlarge
+
+INFO = build.DataInfo("made up", (8, 8, 3), ("a", "b"), "0")
+KEY = jax.random.key(0)
+
+
+def options(**chosen):
+    cfg = config.default()
+    cfg.model.channels, cfg.model.num_groups = 8, 4
+    cfg.model.channel_multipliers, cfg.model.num_res_blocks = (1,), 1
+    cfg.model.attention_resolutions = ()
+    for name, value in chosen.items():
+        section, option = name.split("__")
+        cfg[section][option] = value
+    return cfg
+
+
+def batch(size=4):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+    return {"image": jnp.asarray(pixels), "label": jnp.arange(size) % 2}
+
+
+def test_training_shows_the_image_that_is_to_be_drawn():
+    """What reaches the network is made of the flipped image: seen through a network
+    that says nothing but is asked, with every image flipped or not."""
+    cfg = options(model__picture="low_res", data__flip=True)
+    seen = []
+
+    class Spy:
+        num_classes = None
+
+        def apply(self, variables, x, t, label, *, train, rngs, **also):
+            seen.append((x, also))
+            return jnp.zeros_like(x[..., :3])
+
+    objective = build.objective(cfg, Spy(), INFO)
+    given = batch(64)
+    objective(None, KEY, given, ())
+    ((x, also),) = seen
+    picture = np.asarray(x[..., 3:])
+    assert x.shape[-1] == 6 and not also
+    x0 = given["image"] / 127.5 - 1.0
+    low = average_pool(2).apply(x0)
+    straight, mirrored = (enlarge(part, 8, 8) for part in (low, low[:, :, ::-1]))
+    as_is = np.isclose(picture, straight, atol=1e-5).all(axis=(1, 2, 3))
+    flipped = np.isclose(picture, mirrored, atol=1e-5).all(axis=(1, 2, 3))
+    assert (as_is ^ flipped).all() and 10 < flipped.sum() < 54
+    # And x_t is of the same image: correlated with it, and not with its mirror image.
+    x_t = np.asarray(x[..., :3])
+    facing = np.where(flipped[:, None, None, None], x0[:, :, ::-1], x0)
+    agree, disagree = (np.sum(x_t * side) for side in (facing, facing[:, :, ::-1]))
+    assert agree > 2 * abs(disagree)
+
+
+def test_labels_are_hidden_and_pictures_never():
+    cfg = options(
+        model__picture="low_res",
+        model__class_conditional=True,
+        training__label_dropout=0.5,
+    )
+    given = batch(100)
+    x0 = given["image"] / 127.5 - 1.0
+    told = teller(cfg, INFO)(KEY, given, x0)
+    hidden = np.asarray(told["label"]) == 2
+    assert 20 < hidden.sum() < 80
+    low = enlarge(average_pool(2).apply(x0), 8, 8)
+    np.testing.assert_allclose(told["picture"], low, atol=1e-6)
+    # Neither are they dropped by guidance.
+    cfg.sample.guidance_scale = 3.0
+    unet = build.model(cfg, INFO)
+    nothing = build.conditions.silent_for(unet)(told)
+    np.testing.assert_array_equal(nothing["picture"], told["picture"])
+    assert (np.asarray(nothing["label"]) == 2).all()
+
+
+def test_labels_are_those_of_the_same_model_without_a_picture():
+    """The key of labels is not touched by the picture's."""
+    plain = options(model__class_conditional=True)
+    shown = options(model__class_conditional=True, model__picture="masked")
+    given, x0 = batch(50), jnp.zeros((50, 8, 8, 3))
+    labels = [teller(cfg, INFO)(KEY, given, x0)["label"] for cfg in (plain, shown)]
+    np.testing.assert_array_equal(*labels)
+
+
+@pytest.mark.parametrize(
+    ("picture", "noise", "channels"),
+    [
+        ("", 0.0, 3),
+        ("low_res", 0.0, 6),
+        ("low_res", 0.5, 6),
+        ("grey", 0.0, 4),
+        ("masked", 0.0, 7),
+    ],
+)
+@pytest.mark.parametrize("self_conditioning", [False, True])
+def test_the_network_has_a_place_for_the_picture(
+    picture, noise, channels, self_conditioning
+):
+    cfg = options(
+        model__picture=picture,
+        model__picture_noise=noise,
+        model__self_conditioning=self_conditioning,
+    )
+    unet = build.model(cfg, INFO)
+    params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
+    kernel = params["conv_in"]["kernel"]
+    assert kernel.shape[2] == channels + 3 * self_conditioning
+    assert ("augmentation_0" in params) == (noise > 0)
+
+
+def test_a_network_that_is_shown_a_picture_wants_one():
+    cfg = options(model__picture="grey")
+    unet = build.model(cfg, INFO)
+    apply = network(unet, picture=True)
+    params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
+    x, t = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2)
+    with pytest.raises(UserError, match="give it as cond"):
+        jax.eval_shape(lambda params: apply(params, x, t, None), params)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"model__picture": "small"}, "use low_res, grey, masked"),
+        ({"model__picture": "low_res", "model__picture_factor": 3}, "divide .*8x8"),
+        ({"model__picture": "low_res", "model__picture_factor": 1}, "2 or more"),
+        ({"model__picture": "low_res", "model__picture_noise": 1.5}, "not in .0, 1"),
+        ({"model__picture": "grey", "model__picture_noise": 0.5}, "does nothing"),
+        ({"model__picture_noise": 0.5}, "does nothing"),
+        ({"sample__picture": "data:test"}, "without pictures"),
+    ],
+)
+def test_what_cannot_work_is_refused(chosen, message):
+    with pytest.raises(UserError, match=message):
+        build.check(options(**chosen), INFO)
+
+
+def test_grey_wants_colours():
+    plain = build.DataInfo("made up", (8, 8, 1), None, "0")
+    with pytest.raises(UserError, match="colour images"):
+        build.check(options(model__picture="grey"), plain)
