@@ -46,6 +46,7 @@ _MODES = {
     "look": "look at the data first: counts, sizes, broken files, a contact sheet",
     "plan": "say what training will take: parameters, memory, time",
     "sample": "draw images",
+    "cascade": "draw small images, and enlarge them with other models",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "attributes": "read off drawn shapes whether they are those asked for",
     "features": "train a small classifier, through whose eyes to evaluate",
@@ -212,6 +213,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.attributes import attributes
     from ddpm_jax.commands.autoencoder import autoencoder
+    from ddpm_jax.commands.cascade import cascade
     from ddpm_jax.commands.edit import edit
     from ddpm_jax.commands.evaluate import evaluate
     from ddpm_jax.commands.export_model import export_model
@@ -249,8 +251,8 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
         return measures[mode](cfg, folder)
     if mode == "export":
         export_model(cfg, folder, Path(known.goal))
-    elif mode == "sample":
-        sample(cfg, folder)
+    elif mode in ("sample", "cascade"):
+        {"sample": sample, "cascade": cascade}[mode](cfg, folder)
     else:
         edit(mode, cfg, folder)
     return 0

@@ -25,6 +25,7 @@ def default() -> ConfigDict:
     config.mesh = _mesh()
     config.sample = _sample()
     config.edit = _edit()
+    config.cascade = _cascade()
     config.likelihood = _likelihood()
     config.evaluate = _evaluate()
     config.features = _features()
@@ -210,6 +211,22 @@ def _edit() -> ConfigDict:
             "jump_length": placeholder(int),  # steps repaint goes back; unset: N / 25
             "num_resamples": 5,  # times that repaint walks each stretch
             "iterations": 3,  # of the equation behind each step of an encoding
+        }
+    )
+
+
+def _cascade() -> ConfigDict:
+    return ConfigDict(
+        {
+            # of --mode=cascade, see docs/cascade.md
+            "stages": "",  # workdirs of models that enlarge, smallest first: A,B
+            # of these stages, one value for all or one for each, such as 20,50; "": as
+            # their own config.sample has it
+            "samplers": "",
+            "num_steps": "",
+            "guidance_scales": "",
+            "dynamic_percentiles": "",
+            "noise": "",  # over the picture that is enlarged, 0 to model.picture_noise
         }
     )
 

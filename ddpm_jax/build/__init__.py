@@ -5,6 +5,13 @@ what cannot work, before anything is compiled.
 """
 
 from ddpm_jax.build.asked import PROMPT_FILE, prompt_lines, prompts, sample_labels
+from ddpm_jax.build.cascade import (
+    cascade_conds,
+    check_cascade,
+    stage_configs,
+    stage_folders,
+    stage_of,
+)
 from ddpm_jax.build.checks import check, check_batch, mesh
 from ddpm_jax.build.conditions import (
     AnyUNet,
@@ -94,8 +101,10 @@ __all__ = [
     "Space",
     "bound_times",
     "captions",
+    "cascade_conds",
     "check",
     "check_batch",
+    "check_cascade",
     "check_copy",
     "check_edit",
     "check_evaluate",
@@ -146,6 +155,9 @@ __all__ = [
     "score_names",
     "shown",
     "space",
+    "stage_configs",
+    "stage_folders",
+    "stage_of",
     "text_cond",
     "time_sampler",
     "train_key",

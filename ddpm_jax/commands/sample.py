@@ -62,12 +62,12 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
     }
     sheet = sheet_of(cfg, info, told, drawn)
     write_samples(cfg, info, folder, drawn, film, sheet, record)
-    _write_forward(cfg, folder, trained.space)
+    write_forward(cfg, folder, trained.space)
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
 
 
-def _write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
+def write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
         save_forward_film(cfg, build.dataset(cfg), folder, space)

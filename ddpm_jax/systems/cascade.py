@@ -154,6 +154,11 @@ def generate_cascade(
     return tuple(results)
 
 
+def stage_keys(keys: jax.Array, index: int) -> jax.Array:
+    """Derive the keys of a stage from those of the cascade, [B]; the first has them."""
+    return fold_each(keys, _STAGES + index) if index else keys
+
+
 def run_stage(
     keys: jax.Array,
     index: int,
@@ -178,8 +183,8 @@ def run_stage(
     Returns:
         Pictures [B, H, W, C], and the records.
     """
+    keys = stage_keys(keys, index)
     if low is not None:
-        keys = fold_each(keys, _STAGES + index)
         of_noise = picture_keys(keys)
         picture = low_res_cond(of_noise, low, stage.image_shape, stage.augmentation)
         cond = {**(cond or {}), **picture}

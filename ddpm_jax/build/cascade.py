@@ -1,0 +1,180 @@
+"""From configs to a cascade: the stages, and what each is asked for and told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.asked import prompts, sample_labels
+from ddpm_jax.build.conditions import AnyUNet, sample_cond, text_cond
+from ddpm_jax.build.latents import refuse_latents
+from ddpm_jax.build.pictures import mode_of
+from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.errors import UserError
+from ddpm_jax.systems.cascade import Stage, check_stages
+
+# Option of `config.cascade` -> that of a stage's `config.sample`, and its type.
+_OF_STAGES = {
+    "samplers": ("sampler", str),
+    "num_steps": ("num_steps", int),
+    "guidance_scales": ("guidance_scale", float),
+    "dynamic_percentiles": ("dynamic_percentile", float),
+    "noise": ("picture_noise", float),
+}
+_SHARED = ("num_images", "batch_size", "film_frames", "film_images")
+
+
+def stage_folders(config: ConfigDict) -> list[str]:
+    """List the workdirs of the stages after the first.
+
+    Raises:
+        UserError: there are none.
+    """
+    folders = [word.strip() for word in config.cascade.stages.split(",")]
+    folders = [folder for folder in folders if folder]
+    if not folders:
+        raise UserError(
+            "--mode=cascade needs models that enlarge what this one draws; give "
+            "--config.cascade.stages=DIR, or several with commas."
+        )
+    return folders
+
+
+def stage_configs(config: ConfigDict, stages: Sequence[ConfigDict]) -> list[ConfigDict]:
+    """Ask of each stage after the first what `config` says.
+
+    Args:
+        config: of the first; its `cascade` has what differs from the stages' own, its
+            `sample` how many images, and of what.
+        stages: of the other models, as they were trained.
+
+    Raises:
+        UserError: an option of `cascade` is no list of one value, or one for each.
+    """
+    asked = {
+        name: _values(config.cascade[name], name, kind, len(stages))
+        for name, (_, kind) in _OF_STAGES.items()
+    }
+    changed = []
+    for number, stage in enumerate(stages):
+        own = stage.copy_and_resolve_references()
+        for name, (option, _) in _OF_STAGES.items():
+            if asked[name]:
+                own.sample[option] = asked[name][number]
+        for option in _SHARED:
+            own.sample[option] = config.sample[option]
+        own.sample.seed = config.sample.seed
+        if own.sample.seed is None:
+            own.sample.seed = config.seed
+        if own.model.text:
+            own.sample.prompt = config.sample.prompt
+            own.sample.negative_prompt = config.sample.negative_prompt
+        changed.append(own)
+    return changed
+
+
+def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
+    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    try:
+        values = [kind(word) for word in words]
+    except ValueError:
+        raise UserError(
+            f"config.cascade.{name}={text!r} is no list of numbers; write it like "
+            "20,50, a number for each of the stages."
+        ) from None
+    if len(values) not in (0, 1, count):
+        raise UserError(
+            f"config.cascade.{name}={text!r} has {len(values)} values for {count} "
+            "stages after the first; give one for all, or one for each."
+        )
+    return values * count if len(values) == 1 else values
+
+
+def stage_of(
+    config: ConfigDict, info: DataInfo, unet: AnyUNet, params: Any = None
+) -> Stage:
+    """Make a stage of a model.
+
+    Args:
+        config: of the model, with what is asked of it.
+        info: of the model.
+        unet: the network.
+        params: its parameters; None if only shapes are looked at.
+    """
+    height, width, channels = info.image_shape
+    low_shape = None
+    if config.model.picture:
+        factor = config.model.picture_factor
+        low_shape = (height // factor, width // factor, channels)
+    told_noise = config.model.picture_noise > 0
+    return Stage(
+        denoiser(config, unet, params),
+        sampler(config),
+        levels(config),
+        info.image_shape,
+        low_shape,
+        config.sample.picture_noise if told_noise else None,
+    )
+
+
+def check_cascade(
+    folders: Sequence[str],
+    configs: Sequence[ConfigDict],
+    infos: Sequence[DataInfo],
+    stages: Sequence[Stage],
+) -> None:
+    """Refuse models that do not make a cascade, before any compile.
+
+    Args:
+        folders: of all of them, the first included.
+        configs: of each.
+        infos: of each.
+        stages: of each.
+
+    Raises:
+        UserError: naming the first that does not fit.
+    """
+    if configs[0].sample.prompt_to:
+        raise UserError(
+            f"config.sample.prompt_to={configs[0].sample.prompt_to!r} is for "
+            "--mode=sample; leave it out."
+        )
+    for folder, config in zip(folders, configs, strict=True):
+        refuse_latents(config, f"--mode=cascade with {folder}")
+        if config.model.picture not in ("", "low_res"):
+            raise UserError(
+                f"{folder} was trained for --mode={mode_of(config)}; a cascade is made "
+                "of a model that draws from nothing and others that enlarge."
+            )
+    check_stages(stages, folders)
+    first = infos[0].label_names
+    for folder, config, info in zip(folders, configs, infos, strict=True):
+        both = config.model.class_conditional and configs[0].model.class_conditional
+        if both and info.label_names != first:
+            raise UserError(
+                f"{folder} knows other classes than {folders[0]}; use models of the "
+                "same, or without."
+            )
+
+
+def cascade_conds(
+    configs: Sequence[ConfigDict], infos: Sequence[DataInfo]
+) -> list[dict[str, Any] | None]:
+    """Make what each stage is told: the classes and prompts of the first.
+
+    Raises:
+        UserError: as `sample_cond`.
+    """
+    labels, texts = sample_labels(configs[0], infos[0]), prompts(configs[0], infos[0])
+    conds = [sample_cond(configs[0], infos[0])]
+    for config, info in zip(configs[1:], infos[1:], strict=True):
+        cond: dict[str, Any] = {}
+        if config.model.class_conditional:
+            none = np.full(config.sample.num_images, info.num_classes, np.int32)
+            cond["label"] = none if labels is None else labels
+        if config.model.text and texts is not None:
+            cond |= text_cond(config, info, texts)
+        conds.append(cond or None)
+    return conds

@@ -1,0 +1,228 @@
+"""Drawing from several models in turn, each enlarging what the one before has drawn."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddpm_jax import build, config, images
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
+from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.commands.sample import columns_of, write_forward, write_samples
+from ddpm_jax.devices import (
+    describe,
+    gather_params,
+    gathered,
+    replicated,
+    round_up,
+    rows,
+    spread,
+)
+from ddpm_jax.diffusion.generate import image_keys, initial_noise
+from ddpm_jax.diffusion.samplers import Info
+from ddpm_jax.errors import UserError
+from ddpm_jax.images import to_uint8
+from ddpm_jax.sampling import Film
+from ddpm_jax.systems.cascade import run_stage, stage_keys
+
+
+class _Drawn(NamedTuple):
+    """What a stage has drawn of a batch."""
+
+    x: jax.Array  # float [B, H, W, C], for the stage after it
+    pixels: jax.Array  # uint8
+    finite: jax.Array  # [B]
+    film: Film
+
+
+def cascade(cfg: ConfigDict, workdir: Path) -> Path:
+    """Draw `config.sample.num_images` images from a cascade, and write them.
+
+    Args:
+        cfg: of the first model; its `cascade` names the others.
+        workdir: of the first model.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        UserError: a workdir holds no model, or the models or options do not fit.
+    """
+    folders = [workdir, *map(Path, build.stage_folders(cfg))]
+    own = [trained_config(folder) for folder in folders[1:]]
+    cfgs = [cfg, *build.stage_configs(cfg, own)]
+    named = list(zip(folders, cfgs, strict=True))
+    infos = [_of(folder, find_model, stage).info for folder, stage in named]
+    _check(folders, cfgs, infos)
+    opened = [_of(folder, open_model, stage) for folder, stage in named]
+    folder = make_folder(_folder(folders, cfgs, opened))
+    shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
+    print(
+        f"Drawing {cfg.sample.num_images} images of {', then '.join(shapes)}, on "
+        f"{describe()}:\n"
+        + "\n".join(
+            f"  {where}: {trained.described}, {stage.sample.sampler}, "
+            f"{build.num_steps(stage)} steps"
+            for (where, stage), trained in zip(named, opened, strict=True)
+        ),
+        flush=True,
+    )
+    started = time.perf_counter()
+    drawn, film = _draw(cfgs, opened)
+    seconds = time.perf_counter() - started
+    record = {
+        "seconds": round(seconds, 2),
+        "stages": [
+            {
+                "workdir": str(where),
+                "checkpoint_step": trained.step,
+                "parameters": parameters_name(stage),
+                "sample": config.to_json(stage)["sample"],
+            }
+            for (where, stage), trained in zip(named, opened, strict=True)
+        ],
+        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "device": describe(),
+    }
+    columns = columns_of(cfg, infos[0])
+    sheets = [images.grid(made, columns=columns) for made in drawn]
+    for number, sheet in enumerate(sheets, 1):
+        images.save_png(folder / f"stage-{number}.png", sheet)
+    images.save_png(folder / "stages.png", _beside(drawn, cfg.sample.film_images))
+    write_samples(cfg, infos[0], folder, drawn[-1], film, sheets[-1], record)
+    write_forward(cfgs[-1], folder, opened[-1].space)
+    print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, stages.png, images/")
+    return folder
+
+
+def _of(folder: Path, find: Callable[[ConfigDict, Path], Any], cfg: ConfigDict) -> Any:
+    """Find or open a model, and say in which workdir what does not fit."""
+    try:
+        return find(cfg, folder)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
+def _check(
+    folders: Sequence[Path], cfgs: Sequence[ConfigDict], infos: Sequence[DataInfo]
+) -> None:
+    stages = [
+        build.stage_of(cfg, info, build.model(cfg, info))
+        for cfg, info in zip(cfgs, infos, strict=True)
+    ]
+    build.check_cascade([str(folder) for folder in folders], cfgs, infos, stages)
+
+
+def _draw(
+    cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+) -> tuple[list[np.ndarray], Film]:
+    """Draw in batches of one size; the images of each stage, the last one's film."""
+    cfg, mesh = cfgs[0], opened[0].mesh
+    by_row, key = rows(mesh), build.sample_key(cfg)
+    conds = build.cascade_conds(cfgs, [trained.info for trained in opened])
+    programs = [
+        _compiled(number, stage, trained)
+        for number, (stage, trained) in enumerate(zip(cfgs, opened, strict=True))
+    ]
+    count = cfg.sample.num_images
+    size = round_up(min(cfg.sample.batch_size, count))
+    made: list[list[np.ndarray]] = [[] for _ in cfgs]
+    films: list[Film] = []
+    bar = tqdm(total=count * len(cfgs), unit="image", disable=None, dynamic_ncols=True)
+    with bar:
+        for start in range(0, count, size):
+            real = min(size, count - start)
+            index = np.arange(start, start + size, dtype=np.int32)
+            known = np.minimum(index, count - 1)  # the last batch is filled up
+            low = None
+            for number, (program, trained) in enumerate(
+                zip(programs, opened, strict=True)
+            ):
+                told = jax.tree.map(
+                    lambda leaf, known=known: spread(leaf[known], by_row), conds[number]
+                )
+                drawn = program(trained.params, key, spread(index, by_row), low, told)
+                _check_finite(drawn, number, start, real)
+                made[number].append(gathered(drawn.pixels)[:real])
+                low = drawn.x
+                bar.update(real)
+            films.append(Film(*(gathered(part)[:, :real] for part in drawn.film)))
+    return [np.concatenate(parts) for parts in made], films[0]
+
+
+def _compiled(number: int, cfg: ConfigDict, trained: Trained) -> Callable[..., _Drawn]:
+    """Make the program of a stage: (params, key, indices, low, cond) -> _Drawn."""
+    mesh, shown = trained.mesh, cfg.sample.film_images
+    everywhere, by_row = replicated(mesh), rows(mesh)
+    num_records = min(cfg.sample.film_frames - 1, build.num_steps(cfg))
+
+    def record(info: Info) -> Film:
+        return Film(to_uint8(info.x_s[:shown]), to_uint8(info.prediction.x0[:shown]))
+
+    def draw(params: Any, key: Any, indices: Any, low: Any, cond: Any) -> tuple:
+        params, keys = gather_params(mesh, params), image_keys(key, indices)
+        x, film = run_stage(
+            keys,
+            number,
+            build.stage_of(cfg, trained.info, trained.unet, params.network),
+            low,
+            cond=build.encode(trained.unet, params.network, cond),
+            record=record,
+            num_records=num_records,
+        )
+        noise = initial_noise(stage_keys(keys, number), trained.info.image_shape)
+        first = to_uint8(noise[:shown])[None]
+        film = film._replace(x_t=jnp.concatenate([first, film.x_t]))
+        return x, to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim)), film
+
+    compiled = jax.jit(
+        draw,
+        in_shardings=(None, everywhere, by_row, by_row, by_row),
+        out_shardings=(by_row, by_row, by_row, everywhere),
+    )
+    return lambda *given: _Drawn(*compiled(*given))
+
+
+def _check_finite(drawn: _Drawn, number: int, start: int, count: int) -> None:
+    if not gathered(drawn.finite)[:count].all():
+        raise UserError(
+            f"an image among {start} to {start + count - 1} of stage {number + 1} is "
+            "not finite; use less guidance, another sampler, or float32."
+        )
+
+
+def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """Lay the first images of all stages side by side, in the size of the last."""
+    height = drawn[-1].shape[1]
+    large = []
+    for made in drawn:
+        factor = height // made.shape[1]
+        large.append(made[:most].repeat(factor, axis=1).repeat(factor, axis=2))
+    lines = np.stack(large, axis=1)  # [F, stages, H, W, C]
+    return images.grid(lines.reshape(-1, *lines.shape[2:]), columns=len(drawn))
+
+
+def _folder(
+    folders: Sequence[Path], cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+) -> Path:
+    """Name the folder of a drawing after the models, and a hash of their options."""
+    asked = [
+        [str(folder), trained.step, config.to_json(cfg)["sample"]]
+        for folder, cfg, trained in zip(folders, cfgs, opened, strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:10]
+    seed = cfgs[1].sample.seed  # as it was resolved
+    count = cfgs[0].sample.num_images
+    names = "-".join(folder.name for folder in folders)[:60]
+    name = f"{names}_seed-{seed}_{count}-images_{digest}"
+    return folders[0] / "cascades" / name

@@ -1,0 +1,161 @@
+"""The cascade of the program: two models and three, what they write and refuse."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from program import TINY
+
+from ddpm_jax import build, config, images
+from ddpm_jax.cli import main
+from ddpm_jax.commands.model import open_model
+from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.systems.cascade import generate_cascade
+
+
+def train(folder, *options):
+    flags = ["training.num_steps=2", "training.sample_every=0", "sample.num_steps=3"]
+    flags = [f"--config.{option}" for option in (*flags, *options)]
+    assert main([f"--config={TINY}", f"--workdir={folder}", *flags]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Models of 4x4 digits, and from 4x4 to 8x8; the second is told no class."""
+    folder = tmp_path_factory.mktemp("cascade")
+    small = train(folder / "small", "data.image_size=4")
+    large = train(
+        folder / "large",
+        "model.picture=low_res",
+        "model.picture_noise=0.5",
+        "model.class_conditional=False",
+    )
+    return small, large
+
+
+def draw(workdir, stages, *options):
+    flags = [f"--config.{option}" for option in options]
+    stages = ",".join(map(str, stages))
+    given = ["--mode=cascade", f"--workdir={workdir}"]
+    assert main([*given, f"--config.cascade.stages={stages}", *flags]) == 0
+    return max((workdir / "cascades").iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+def images_in(folder):
+    with np.load(folder / "samples.npz") as stored:
+        return stored["arr_0"], stored["arr_1"]
+
+
+def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
+    small, large = runs
+    folder = draw(small, [large], "sample.labels=3,5")
+    drawn, labels = images_in(folder)
+    assert drawn.shape == (6, 8, 8, 1)
+    assert labels.tolist() == [3, 5, 3, 5, 3, 5]  # which only the first was told
+    written = {path.name for path in folder.iterdir()}
+    assert written >= {"grid.png", "film.png", "film-x0.png", "chain.gif", "images"}
+    assert written >= {"stage-1.png", "stage-2.png", "stages.png", "forward.png"}
+    sheets = [np.asarray(Image.open(folder / f"{n}.png")) for n in ("grid", "stage-2")]
+    np.testing.assert_array_equal(*sheets)
+    np.testing.assert_array_equal(sheets[0], images.grid(drawn)[..., 0])
+    record = json.loads((folder / "sample.json").read_text())
+    assert [stage["workdir"] for stage in record["stages"]] == [str(small), str(large)]
+    # The first stage draws what the model alone would.
+    flags = ["--config.sample.labels=3,5"]
+    assert main(["--mode=sample", f"--workdir={small}", *flags]) == 0
+    alone = max((small / "samples").iterdir(), key=lambda path: path.stat().st_mtime)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(folder / "stage-1.png")),
+        np.asarray(Image.open(alone / "grid.png")),
+    )
+
+
+def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
+    """Against `generate_cascade` with both networks, in one batch and not two."""
+    small, large = runs
+    asked = ["cascade.noise=0.3", "cascade.samplers=ddim", "cascade.num_steps=4"]
+    made, _ = images_in(draw(small, [large], "sample.seed=5", *asked))
+    opened, stages = [], []
+    for folder, chosen in (
+        (small, {"seed": 5}),
+        (large, {"seed": 5, "picture_noise": 0.3, "sampler": "ddim", "num_steps": 4}),
+    ):
+        cfg = config.from_json(json.loads((folder / "config.json").read_text()))
+        cfg.sample.update(chosen)
+        model = open_model(cfg, folder)
+        opened.append((cfg, model))
+        stages.append(build.stage_of(cfg, model.info, model.unet, model.params))
+    keys = image_keys(build.sample_key(opened[0][0]), jnp.arange(6))
+    told = build.sample_cond(opened[0][0], opened[0][1].info)
+    # The second network is told no label, and would refuse one.
+    silent = stages[1].denoise
+    stages[1] = stages[1]._replace(
+        denoise=lambda x, level, cond: silent(
+            x, level, {name: cond[name] for name in ("picture", "noise_level")}
+        )
+    )
+    _, (x, _) = generate_cascade(keys, stages, cond=told)
+    off = np.asarray(images.to_uint8(x)).astype(int) - made
+    assert np.abs(off).max() <= 1
+
+
+def test_options_reach_their_stage(runs, tmp_path):
+    """Three stages, 2x2 to 4x4 to 8x8, each with a number of its own."""
+    _, large = runs
+    tiny = train(tmp_path / "tiny", "data.image_size=2", "data.flip=False")
+    middle = train(
+        tmp_path / "middle",
+        "data.image_size=4",
+        "model.picture=low_res",
+        "diffusion.prediction=v",
+    )
+    folder = draw(
+        tiny,
+        [middle, large],
+        "cascade.samplers=ddim,heun",
+        "cascade.num_steps=2,4",
+        "cascade.dynamic_percentiles=0.9",
+        "sample.num_images=2",
+    )
+    stages = json.loads((folder / "sample.json").read_text())["stages"]
+    said = [
+        (stage["sample"]["sampler"], stage["sample"]["num_steps"]) for stage in stages
+    ]
+    assert said == [("ancestral", 3), ("ddim", 2), ("heun", 4)]
+    clipped = [stage["sample"]["dynamic_percentile"] for stage in stages]
+    assert clipped == [0.0, 0.9, 0.9]
+    assert images_in(folder)[0].shape == (2, 8, 8, 1)
+    first = np.asarray(Image.open(folder / "stages.png")).shape
+    assert first == (2 * 66 + 2, 3 * 66 + 2)  # two rows of three pictures
+
+
+@pytest.mark.parametrize(
+    ("base", "stages", "options", "message"),
+    [
+        ("small", [], [], "give --config.cascade.stages=DIR"),
+        ("large", ["large"], [], "begin a cascade with a model that draws from"),
+        ("small", ["small"], [], "draws from nothing; after the first"),
+        ("small", ["large", "large"], [], "draws 8x8, and"),
+        ("small", ["large"], ["cascade.num_steps=2,3"], "2 values for 1 stages"),
+        ("small", ["large"], ["cascade.num_steps=many"], "no list of numbers"),
+        ("small", ["large"], ["cascade.noise=0.7"], "is not in [0, 0.5]"),
+        ("small", ["large"], ["cascade.samplers=magic"], "'magic' is not known"),
+        ("small", ["large"], ["cascade.guidance_scales=2"], "without labels or text"),
+        ("small", ["nowhere"], [], "nowhere"),
+        ("small", ["large"], ["sample.prompt=x"], "trained without text"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    runs, capsys, base, stages, options, message
+):
+    root = runs[0].parent
+    flags = [f"--config.{option}" for option in options]
+    flags.append("--config.cascade.stages=" + ",".join(str(root / s) for s in stages))
+    capsys.readouterr()
+    assert main(["--mode=cascade", f"--workdir={root / base}", *flags]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
