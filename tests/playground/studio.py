@@ -12,9 +12,10 @@ from ddpm_jax.devices import data_mesh
 from ddpm_jax.playground.jobs import open_studio
 
 
-def make_studio(autoencoder=None):
+def make_studio(autoencoder=None, **model_options):
     """Make the studio of a model of the digits, or of their latents."""
     cfg = tiny.get_config()
+    cfg.model.update(model_options)
     cfg.data.latents = autoencoder.name if autoencoder else ""
     info = build.data_info(build.dataset(cfg), cfg, autoencoder)
     space = build.pixels(info.image_shape)

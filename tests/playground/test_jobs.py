@@ -74,6 +74,14 @@ def test_latents_are_drawn_to_the_byte_as_well():
     assert drawn.shape == (3, 8, 8, 1)
 
 
+def test_a_model_that_draws_from_a_picture_is_shown_the_same_ones():
+    studio = make_studio(picture="low_res", picture_noise=0.5)
+    options = {"sample.num_images": 3, "sample.num_steps": 4}
+    for noise in (0.0, 0.3):
+        asked = {**options, "sample.picture_noise": noise}
+        check_as_whole(studio, chosen(studio.cfg, studio.trained.info, asked))
+
+
 def test_a_kept_program_serves_other_steps_seeds_and_labels(studio):
     for options in (
         {"sample__num_steps": 4, "sample__seed": 0},

@@ -118,6 +118,7 @@ def test_options_reach_their_stage(runs, tmp_path):
         "cascade.samplers=ddim,heun",
         "cascade.num_steps=2,4",
         "cascade.dynamic_percentiles=0.9",
+        "cascade.guidance_scales=3,1",
         "sample.num_images=2",
     )
     stages = json.loads((folder / "sample.json").read_text())["stages"]
@@ -125,6 +126,8 @@ def test_options_reach_their_stage(runs, tmp_path):
         (stage["sample"]["sampler"], stage["sample"]["num_steps"]) for stage in stages
     ]
     assert said == [("ancestral", 3), ("ddim", 2), ("heun", 4)]
+    guided = [stage["sample"]["guidance_scale"] for stage in stages]
+    assert guided == [1.0, 3.0, 1.0]
     clipped = [stage["sample"]["dynamic_percentile"] for stage in stages]
     assert clipped == [0.0, 0.9, 0.9]
     assert images_in(folder)[0].shape == (2, 8, 8, 1)
