@@ -5,8 +5,7 @@ Command:   python main.py --mode=autoencoder --config=configs/mnist_autoencoder.
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     1,026,308 parameters; 2 levels of 32 and 64 channels; cosine schedule,
            T = 1000, drawn in 250 steps
-Time:      ?
-Result:    ?
+Status:    not trained to the end yet
 """
 
 from ddpm_jax.config import default
