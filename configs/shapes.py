@@ -1,4 +1,16 @@
-"""Captioned shapes."""
+"""Captioned shapes at 16x16, text to image, sized so that a CPU can train it.
+
+Command:   python main.py --config=configs/shapes.py --workdir=runs/shapes
+Model:     1,309,795 parameters, of which a transformer of 2 blocks, 64 wide, reads the
+           captions; 3 levels of 32, 64 and 64 channels, attention to map and text at
+           8x8 and in the middle; cosine schedule, T = 1000, predicting v; drawn in 20
+           steps of DPM-Solver++(2M) with guidance 2
+Time:      28 minutes on two x86-64 cores (jax 0.10.2) that had other work, at about 190
+           images a second
+Result:    98.4% of 1,500 pictures have all that captions asked for which training never
+           showed, and 96.6% where a pair of colour and shape is new as well
+           (docs/results.md)
+"""
 
 from ddpm_jax.config import default
 
@@ -8,7 +20,7 @@ def get_config():
     config = default()
     config.data.source = "shapes"
     config.data.image_size = 16
-    config.data.flip = False
+    config.data.flip = False  # captions say left and right
     config.model.channels = 32
     config.model.channel_multipliers = (1, 2, 2)
     config.model.num_res_blocks = 1
@@ -32,7 +44,10 @@ def get_config():
     config.training.sample_every = 1000
     config.training.sample_num_steps = 20
     config.training.checkpoint_every = 1000
-    config.sample.sampler = "ddim"
-    config.sample.num_steps = 50
-    config.sample.guidance_scale = 3.0
+    config.sample.sampler = "dpmpp_2m"
+    config.sample.num_steps = 20
+    config.sample.guidance_scale = 2.0
+    config.sample.num_images = 64
+    config.sample.batch_size = 100
+    config.evaluate.num_images = 500  # of --mode=attributes, for each kind of prompt
     return config

@@ -169,21 +169,38 @@ def _summarise(workdir: Path) -> None:
 
 
 def _lines(rows: Sequence[dict[str, Any]], name: str) -> list[plots.Line]:
-    """Draw a share over the guidance scale, a line for each set of prompts."""
+    """Draw a share over the guidance scale, a line for each other way of drawing."""
+    together: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    for row, label in zip(rows, _labels(rows), strict=True):
+        scales = together.setdefault(label, {})
+        scales.setdefault(row["guidance_scale"], []).append(row)
     lines = []
-    for prompts in sorted({row["prompts"] for row in rows}):
-        scales = sorted({r["guidance_scale"] for r in rows if r["prompts"] == prompts})
-        values, errors = [], []
-        for scale in scales:
-            here = [
-                row
-                for row in rows
-                if (row["prompts"], row["guidance_scale"]) == (prompts, scale)
-            ]
-            total = sum(row["num_images"] for row in here)
-            right = sum(row["num_images"] * row["share"][name] for row in here)
-            values.append(100 * right / total)
-            errors.append(100 * _error(right / total, total))
-        label = prompts.removeprefix("data:")
-        lines.append(plots.Line(label, scales, values, errors))
+    for label, by_scale in together.items():
+        counts = [sum(row["num_images"] for row in here) for here in by_scale.values()]
+        shares = [
+            sum(row["num_images"] * row["share"][name] for row in here) / count
+            for here, count in zip(by_scale.values(), counts, strict=True)
+        ]
+        errors = [100 * _error(*pair) for pair in zip(shares, counts, strict=True)]
+        values = [100 * share for share in shares]
+        lines.append(plots.Line(label, list(by_scale), values, errors))
     return lines
+
+
+def _labels(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Name each row by its prompts, and by what else is not the same in all rows."""
+    own = ("prompt", "guidance_scale", "seed")
+    ways = [
+        {
+            "step": row["model"]["checkpoint_step"],
+            **{k: v for k, v in row["model"]["options"].items() if k not in own},
+        }
+        for row in rows
+    ]
+    varied = [k for k in ways[0] if len({str(way.get(k)) for way in ways}) > 1]
+    return [
+        ", ".join(
+            [row["prompts"].removeprefix("data:"), *(f"{k} {w[k]}" for k in varied)]
+        )
+        for row, w in zip(rows, ways, strict=True)
+    ]
