@@ -199,7 +199,12 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
 
 
 def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
-    """Stand each class in a column of its own, if that makes a sheet; else None."""
+    """Stand each class in a column of its own, if that makes a sheet; else None.
+
+    A walk between two prompts is a row.
+    """
+    if cfg.sample.prompt_to:
+        return cfg.sample.num_images
     classes = build.num_classes(cfg, info)
     whole = classes and not cfg.sample.labels and classes <= 16
     return classes if whole and cfg.sample.num_images >= classes else None

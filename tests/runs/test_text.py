@@ -200,7 +200,11 @@ def test_a_negative_prompt_is_where_guidance_comes_from(model):
 
 def test_a_walk_between_prompts_has_them_at_its_ends_and_one_noise(model):
     ends = "a dark red wall", "a bright blue wall"
-    _, walk = sample(model, f"prompt={ends[0]}", f"prompt_to={ends[1]}", "num_images=5")
+    folder, walk = sample(
+        model, f"prompt={ends[0]}", f"prompt_to={ends[1]}", "num_images=5"
+    )
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.width > 4 * grid.height  # a row
     for place, prompt in [(0, ends[0]), (-1, ends[1])]:
         _, alone = sample(model, f"prompt={prompt}", "num_images=1")
         assert np.abs(walk[place].astype(int) - alone[0]).max() <= 1
