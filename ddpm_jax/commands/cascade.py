@@ -202,14 +202,13 @@ def _check_finite(drawn: _Drawn, number: int, start: int, count: int) -> None:
 
 
 def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
-    """Lay the first images of all stages side by side, in the size of the last."""
+    """Lay the first images of all stages below each other, in the size of the last."""
     height = drawn[-1].shape[1]
     large = []
     for made in drawn:
         factor = height // made.shape[1]
         large.append(made[:most].repeat(factor, axis=1).repeat(factor, axis=2))
-    lines = np.stack(large, axis=1)  # [F, stages, H, W, C]
-    return images.grid(lines.reshape(-1, *lines.shape[2:]), columns=len(drawn))
+    return images.grid(np.concatenate(large), columns=len(large[0]))
 
 
 def _folder(

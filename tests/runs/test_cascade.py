@@ -131,8 +131,8 @@ def test_options_reach_their_stage(runs, tmp_path):
     clipped = [stage["sample"]["dynamic_percentile"] for stage in stages]
     assert clipped == [0.0, 0.9, 0.9]
     assert images_in(folder)[0].shape == (2, 8, 8, 1)
-    first = np.asarray(Image.open(folder / "stages.png")).shape
-    assert first == (2 * 66 + 2, 3 * 66 + 2)  # two rows of three pictures
+    shape = np.asarray(Image.open(folder / "stages.png")).shape
+    assert shape == (3 * 66 + 2, 2 * 66 + 2)  # three rows of two pictures
 
 
 @pytest.mark.parametrize(
