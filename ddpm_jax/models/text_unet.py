@@ -25,6 +25,11 @@ class TextUNet(nn.Module):
     encoder: TextTransformer
 
     @property
+    def out_channels(self) -> int:
+        """Of the U-Net."""
+        return self.unet.out_channels
+
+    @property
     def num_classes(self) -> int | None:
         """Of the U-Net."""
         return self.unet.num_classes

@@ -84,18 +84,30 @@ def test_a_class_name_with_a_comma_is_told_by_its_number(studio):
     assert labels_text(["cat", "dog, small", "3", "none"], info) == "cat,1,3,none"
 
 
-def test_a_frame_of_the_film_is_the_chain_or_the_belief():
+def test_a_frame_of_the_film_is_the_chain_or_the_belief(tmp_path):
     def flat(values):
         return tuple(np.full((2, 64, 64, 1), v, np.uint8) for v in values)
 
     watched = work.Watched(Film(flat((1, 2, 3)), flat((20, 30))), 2)
 
     def middle(number, view):
-        return work.seen(watched, number, view)[30, 30]
+        path = work.seen(tmp_path, watched, number, view)
+        return np.asarray(Image.open(path))[30, 30]
 
     assert [middle(n, pictures.CHAIN) for n in (0, 1, 2, 9)] == [1, 2, 3, 3]
     assert [middle(n, pictures.BELIEF) for n in (0, 1, 2, 9)] == [20, 20, 30, 30]
-    assert work.seen(None, 0, pictures.CHAIN) is None
+    assert work.seen(tmp_path, None, 0, pictures.CHAIN) is None
+
+
+def test_a_sheet_is_a_file_that_is_not_written_again(tmp_path):
+    """A browser may be reading it."""
+    sheet = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    path = pictures.keep_sheet(tmp_path, sheet)
+    written = Path(path).stat().st_mtime_ns
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), sheet)
+    assert pictures.keep_sheet(tmp_path, sheet) == path
+    assert Path(path).stat().st_mtime_ns == written
+    assert pictures.keep_sheet(tmp_path, sheet.reshape(4, 3)) != path
 
 
 # --- Pictures and masks ---------------------------------------------------------------

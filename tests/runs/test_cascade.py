@@ -87,7 +87,8 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         cfg.sample.update(chosen)
         model = open_model(cfg, folder)
         opened.append((cfg, model))
-        stages.append(build.stage_of(cfg, model.info, model.unet, model.params))
+        network = model.params.network
+        stages.append(build.stage_of(cfg, model.info, model.unet, network))
     keys = image_keys(build.sample_key(opened[0][0]), jnp.arange(6))
     told = build.sample_cond(opened[0][0], opened[0][1].info)
     # The second network is told no label, and would refuse one.

@@ -63,6 +63,20 @@ def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
 
 
+def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs():
+    cfg = load("configs/shapes.py")
+    info = build.data_info(build.dataset(cfg), cfg)
+    build.check(cfg, info)
+    assert info.reader is not None
+    # 7 colours, 4 shapes, 2 sizes, 4 words for places, and "a", "and".
+    assert len(info.reader["words"]) == 7 + 4 + 2 + 4 + 2
+    unet = build.model(cfg, info)
+    x = jnp.zeros((1, *info.image_shape))
+    shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
+    leaves = jax.tree.leaves(shapes["params"])
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == 1_309_795  # its docstring
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
@@ -149,7 +163,7 @@ def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
 
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    assert there == set(RECIPES | FEATURES | AUTOENCODERS) | {"folder"}
+    assert there == set(RECIPES | FEATURES | AUTOENCODERS) | {"folder", "shapes"}
 
 
 @pytest.mark.parametrize(

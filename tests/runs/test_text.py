@@ -217,12 +217,12 @@ def test_a_prompt_read_before_the_chain_is_the_prompt_read_in_it(model):
     cfg = text_of(model)
     trained = open_model(cfg, model)
     cond = build.sample_cond(cfg, trained.info)
-    encoded = build.encode(trained.unet, trained.params, cond)
+    encoded = build.encode(trained.unet, trained.params.network, cond)
     assert isinstance(encoded["text"], Encoded)
     network = build.network(trained.unet)
     x_t = jax.random.normal(jax.random.key(0), (6, 8, 8, 3))
     t = np.arange(6.0)
-    outputs = [network(trained.params, x_t, t, one) for one in (cond, encoded)]
+    outputs = [network(trained.params.network, x_t, t, one) for one in (cond, encoded)]
     np.testing.assert_array_equal(*outputs)
 
 
