@@ -102,7 +102,7 @@ def imported(source, workdir, *options):
 def our_eps(cfg, trained, x, t, label=None):
     apply = jax.jit(build.network(trained.unet))
     cond = None if label is None else {"label": label}
-    return np.asarray(apply(trained.params, x, t, cond))
+    return np.asarray(apply(trained.params.network, x, t, cond))
 
 
 def their_eps(unet, x, t, label=None):
@@ -141,7 +141,7 @@ def assert_same_ddim(cfg, trained, pipe):
             build.levels(cfg),
             cond=None if label is None else {"label": label},
         )
-    )(trained.params, x)
+    )(trained.params.network, x)
     scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
     scheduler.set_timesteps(50)
     theirs = x
@@ -213,7 +213,9 @@ def test_the_published_cifar10_network_as_it_is_stored(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "scheduler_config.json").write_text(json.dumps(scheduler))
     cfg, trained = imported(tmp_path, tmp_path / "run")
-    assert sum(leaf.size for leaf in jax.tree.leaves(trained.params)) == 35_746_307
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(trained.params.network)) == 35_746_307
+    )
     assert (cfg.diffusion.variance, cfg.diffusion.num_levels) == ("large", 1000)
     x, times, _ = inputs(trained.info, count=2)
     ours, theirs = our_eps(cfg, trained, x, times), their_eps(pipe.unet, x, times)

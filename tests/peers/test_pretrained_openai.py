@@ -261,5 +261,5 @@ def test_imports_a_state_dict(name, tmp_path):
     apply = jax.jit(build.network(trained.unet))
     cond = None if label is None else {"label": label}
     assert 0.2 < theirs.std() < 5
-    ours = apply(trained.params, x, told, cond)
+    ours = apply(trained.params.network, x, told, cond)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
