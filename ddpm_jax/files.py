@@ -69,9 +69,14 @@ def _writes() -> bool:
     )
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write bytes as they are; see `write`."""
+    write(path, lambda file: file.write(content))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text as UTF-8; see `write`."""
-    write(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:

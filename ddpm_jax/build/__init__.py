@@ -34,7 +34,7 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
-from ddpm_jax.build.keys import sample_key, train_key
+from ddpm_jax.build.keys import sample_key, sample_seed, train_key
 from ddpm_jax.build.latents import (
     COPY,
     Params,
@@ -149,6 +149,7 @@ __all__ = [
     "sample_cond",
     "sample_key",
     "sample_labels",
+    "sample_seed",
     "sampler",
     "sampling_legs",
     "schedule",

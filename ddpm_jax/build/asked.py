@@ -1,5 +1,7 @@
 """What `config.sample` asks for: labels and prompts, taken in turn, and checked."""
 
+import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import conditioning
 from ddpm_jax.build.pictures import examples
 from ddpm_jax.build.source import DataInfo, dataset, num_classes, reader_of
+from ddpm_jax.config import from_json, to_json
 from ddpm_jax.errors import UserError
 
 PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
@@ -97,7 +100,8 @@ def _asked(config: ConfigDict) -> list[str]:
     if prompt.startswith(PROMPT_FILE):
         return prompt_lines(prompt)
     if prompt.startswith(_DATA):
-        return list(_captions(config, prompt.removeprefix(_DATA)))
+        section = json.dumps(to_json(config)["data"])
+        return list(_captions(section, prompt.removeprefix(_DATA) or None))
     if not prompt.strip():
         raise UserError("config.sample.prompt is blank; say what the picture shows.")
     return [prompt]
@@ -124,10 +128,10 @@ def prompt_lines(prompt: str) -> list[str]:
     return lines
 
 
-def _captions(config: ConfigDict, split: str) -> tuple[str, ...]:
-    chosen = config.copy_and_resolve_references()
-    chosen.data.split = split or config.data.split
-    source = dataset(chosen)
+@functools.lru_cache(maxsize=4)
+def _captions(section: str, split: str | None) -> tuple[str, ...]:
+    """Read the captions of a split, of the data of a config's section, as JSON."""
+    source = dataset(from_json({"data": json.loads(section)}), split)
     if source.texts is None:
         raise UserError(f"{source.name} has no captions to draw; give a prompt.")
     return source.texts

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build.asked import prompts, sample_labels
 from ddpm_jax.build.conditions import AnyUNet, sample_cond, text_cond
+from ddpm_jax.build.keys import sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.pictures import mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
@@ -65,9 +66,7 @@ def stage_configs(config: ConfigDict, stages: Sequence[ConfigDict]) -> list[Conf
                 own.sample[option] = asked[name][number]
         for option in _SHARED:
             own.sample[option] = config.sample[option]
-        own.sample.seed = config.sample.seed
-        if own.sample.seed is None:
-            own.sample.seed = config.seed
+        own.sample.seed = sample_seed(config)
         if own.model.text:
             own.sample.prompt = config.sample.prompt
             own.sample.negative_prompt = config.sample.negative_prompt

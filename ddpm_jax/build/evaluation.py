@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.features import classifier_features
+from ddpm_jax.build.keys import sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import inception_file, resize
@@ -130,7 +131,7 @@ def variants(config: ConfigDict, steps: Sequence[int]) -> list[ConfigDict]:
         steps: of the checkpoints.
     """
     options, sample = config.evaluate, config.sample
-    first = config.seed if sample.seed is None else sample.seed
+    first = sample_seed(config)
     found = []
     for step in steps:
         for count in numbers(options.sample_steps, "", int) or [sample.num_steps]:

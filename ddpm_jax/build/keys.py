@@ -16,7 +16,11 @@ def train_key(config: ConfigDict) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
 
 
+def sample_seed(config: ConfigDict) -> int:
+    """Return the seed of a drawing: its own, or that of the run."""
+    return config.seed if config.sample.seed is None else config.sample.seed
+
+
 def sample_key(config: ConfigDict) -> jax.Array:
     """Return the key that the images' keys are derived from."""
-    seed = config.seed if config.sample.seed is None else config.sample.seed
-    return jax.random.fold_in(jax.random.key(seed), _SAMPLE)
+    return jax.random.fold_in(jax.random.key(sample_seed(config)), _SAMPLE)

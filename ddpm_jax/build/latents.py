@@ -5,9 +5,8 @@ so that whoever draws or edits need not ask which it is.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,12 +137,7 @@ def keep_copy(autoencoder: Autoencoder, source: Path, workdir: Path) -> None:
     if fingerprint_in(place) == autoencoder.fingerprint:
         return
     for name in (weights_folder.WEIGHTS, folder.ABOUT):  # the last says it is whole
-        content = (source / name).read_bytes()
-        files.write(place / name, partial(_put, content))
-
-
-def _put(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
+        files.write_bytes(place / name, (source / name).read_bytes())
 
 
 # --- What cannot work -----------------------------------------------------------------

@@ -99,16 +99,15 @@ def examples(config: ConfigDict, info: DataInfo) -> Examples:
         UserError: the data are not at hand, or are others than the model's.
     """
     section = json.dumps(to_json(config)["data"])
-    split = config.sample.picture.removeprefix(_DATA) or config.data.split
+    split = config.sample.picture.removeprefix(_DATA) or None
     return _examples(section, split, config.sample.num_images, info.image_shape)
 
 
 @functools.lru_cache(maxsize=2)
 def _examples(
-    section: str, split: str, count: int, image_shape: tuple[int, ...]
+    section: str, split: str | None, count: int, image_shape: tuple[int, ...]
 ) -> Examples:
-    config = from_json({"data": {**json.loads(section), "split": split}})
-    source = dataset(config)
+    source = dataset(from_json({"data": json.loads(section)}), split)
     if source.image_shape != image_shape:
         raise UserError(
             f"{source.name} has images of {source.image_shape} now, and the model was "

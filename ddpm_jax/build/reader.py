@@ -1,5 +1,7 @@
 """How a model reads: the reader of a config, made once and kept with the checkpoint."""
 
+import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,9 +55,10 @@ def _bytes(texts: Sequence[str], length: int | None) -> Reader:
 
 def _minilm(texts: Sequence[str], length: int | None) -> Reader:
     if length is None:
-        whole = MiniLM.open(max_length=MiniLM.open().sizes.max_length)
+        found = MiniLM.open()
+        whole = found.with_length(found.sizes.max_length)
         lengths = whole.tokenize(conditioning.distinct(texts)[0]).mask.sum(axis=1)
-        length = max(_LEAST_PIECES, int(lengths.max()))
+        return found.with_length(max(_LEAST_PIECES, int(lengths.max())))
     return MiniLM.open(max_length=length)
 
 
@@ -64,6 +67,26 @@ READERS: Mapping[str, Callable[[Sequence[str], int | None], Reader]] = {
     "bytes": _bytes,
     "minilm": _minilm,
 }
+
+
+def reopen(stored: Mapping[str, Any]) -> Reader:
+    """Make the reader that a checkpoint remembers, once in a process.
+
+    A sentence encoder hashes its files, reads them and compiles, which is not to be
+    done again for each batch of prompts.
+
+    Args:
+        stored: plain data.
+
+    Raises:
+        UserError: as `conditioning.reopen`.
+    """
+    return _reopened(json.dumps(dict(stored), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _reopened(stored: str) -> Reader:
+    return conditioning.reopen(json.loads(stored))
 
 
 def text_encoder(
@@ -85,7 +108,7 @@ def text_encoder(
     if not config.model.text:
         return None, None
     assert stored is not None  # `data_info` has made it
-    reader = conditioning.reopen(dict(stored))
+    reader = reopen(stored)
     length = reader.max_length
     if isinstance(reader, MiniLM):
         width = reader.sizes.width

@@ -6,9 +6,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import conditioning, data
+from ddpm_jax import data
 from ddpm_jax.build.autoencoder import Autoencoder
-from ddpm_jax.build.reader import make_reader
+from ddpm_jax.build.reader import make_reader, reopen
 from ddpm_jax.conditioning import Reader
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.errors import UserError
@@ -64,8 +64,12 @@ class DataInfo:
         return len(self.label_names or ())
 
 
-def dataset(config: ConfigDict) -> data.Dataset:
+def dataset(config: ConfigDict, split: str | None = None) -> data.Dataset:
     """Open the data set of a config; nothing is decoded yet.
+
+    Args:
+        config: all of it, or its `data` alone.
+        split: another than that of the config; None for that.
 
     Raises:
         UserError: it cannot be opened, or must not be mirrored.
@@ -73,7 +77,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
     options = config.data
     opened = data.load(
         options.source,
-        split=options.split,
+        split=options.split if split is None else split,
         image_size=options.image_size or None,
         channels=options.channels or None,
         pad_to=options.pad_to or None,
@@ -148,4 +152,4 @@ def reader_of(info: DataInfo) -> Reader:
         UserError: it is not on this machine.
     """
     assert info.reader is not None  # a model that is told a text has one
-    return conditioning.reopen(dict(info.reader))
+    return reopen(info.reader)

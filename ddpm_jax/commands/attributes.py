@@ -70,17 +70,15 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
     for prompt in asked:
         for variant in build.variants(cfg, [step]):
             variant.sample.prompt = prompt
-            _scenes(variant, workdir)  # refuses what is no caption, before all work
-            chosen.append(variant)
-    rows = []
+            # Refuses what is no caption, before all work.
+            chosen.append((variant, _scenes(variant, workdir)))
     with catch_interrupts() as interrupted:
         print(_HEAD)
-        for variant in chosen:
-            row = _row(variant, workdir, interrupted)
+        for variant, scenes in chosen:
+            row = _row(variant, workdir, scenes, interrupted)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
-            rows.append(row)
             print(_spell(row), flush=True)
     wait_for_all_hosts("the rows")
     _summarise(workdir)
@@ -94,9 +92,12 @@ def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
 
 
 def _row(
-    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+    cfg: ConfigDict,
+    workdir: Path,
+    asked: Sequence[shapes.Scene],
+    interrupted: Callable[[], int],
 ) -> dict[str, Any] | None:
-    """Return the row of a drawing, None if it was interrupted."""
+    """Return the row of a drawing for these scenes, None if it was interrupted."""
     one = drawn_set(cfg, workdir, interrupted)
     folder = make_folder(workdir / "attributes" / one.name)
     path = folder / _ROW
@@ -105,7 +106,6 @@ def _row(
     source = one.load(folder)
     if source is None:
         return None
-    asked = _scenes(cfg, workdir)
     pixels, _ = data.in_memory(source)
     seen = shapes.read(pixels)
     found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
@@ -114,7 +114,7 @@ def _row(
         "set": one.name,
         "prompts": cfg.sample.prompt,
         "guidance_scale": cfg.sample.guidance_scale,
-        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "seed": build.sample_seed(cfg),
         "num_images": len(found),
         "unclear": float(np.mean([_unclear(scene) for scene in seen])),
         "saturated": float(np.mean((pixels == 0) | (pixels == 255))),

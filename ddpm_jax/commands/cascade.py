@@ -91,7 +91,7 @@ def cascade(cfg: ConfigDict, workdir: Path) -> Path:
             }
             for (where, stage), trained in zip(named, opened, strict=True)
         ],
-        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "seed": build.sample_seed(cfg),
         "device": describe(),
     }
     columns = columns_of(cfg, infos[0])

@@ -231,7 +231,7 @@ def _plain(text: str) -> str:
 
 def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:
     if kind == "noise":
-        seed = cfg.seed if cfg.sample.seed is None else cfg.sample.seed
+        seed = build.sample_seed(cfg)
         shape = (cfg.evaluate.num_images, *like.image_shape)
         pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
         return _in_memory(f"uniform noise, seed {seed}", pixels, None, None)
@@ -263,9 +263,7 @@ def _in_memory(
 
 def open_split(cfg: ConfigDict, split: str) -> data.Dataset:
     """Open another split of `config.data`."""
-    chosen = cfg.copy_and_resolve_references()
-    chosen.data.split = split
-    return build.dataset(chosen)
+    return build.dataset(cfg, split)
 
 
 def _some(source: data.Dataset, count: int) -> data.Dataset:

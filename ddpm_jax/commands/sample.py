@@ -56,7 +56,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         "checkpoint_step": trained.step,
         "parameters": parameters_name(cfg),
         "sample": config.to_json(cfg)["sample"],
-        "seed": cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+        "seed": build.sample_seed(cfg),
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
@@ -169,8 +169,7 @@ def _write_captions(folder: Path, names: Sequence[str], texts: Sequence[str]) ->
         json.dumps({"file_name": f"{name}.png", "text": text}, ensure_ascii=False)
         for name, text in zip(names, texts, strict=True)
     ]
-    content = "".join(f"{line}\n" for line in lines).encode()
-    files.write(folder / "metadata.jsonl", lambda file: file.write(content))
+    files.write_text(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 class Told(NamedTuple):

@@ -18,10 +18,8 @@ def with_test_split(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
         UserError: no images are left to be tested on.
     """
     source = build.dataset(cfg)
-    chosen = cfg.copy_and_resolve_references()
-    chosen.data.split = "test"
     try:
-        test = build.dataset(chosen)
+        test = build.dataset(cfg, "test")
     except data.NoSplitError:
         return _held_out(source)
     if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):

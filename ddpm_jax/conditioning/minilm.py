@@ -66,13 +66,17 @@ class MiniLM:
         """
         folder = minilm_folder.find_folder(path)
         sizes = minilm_folder.read_sizes(folder)
-        if not _ENDS < max_length <= sizes.max_length:
-            raise UserError(
-                f"max_length is {max_length}, and this sentence encoder reads "
-                f"{_ENDS + 1} to {sizes.max_length} tokens, two end marks included; "
-                "choose one between."
-            )
+        _check_length(max_length, sizes)
         return cls(folder, max_length, minilm_folder.fingerprint_of(folder), sizes)
+
+    def with_length(self, max_length: int) -> "MiniLM":
+        """Return the same encoder for prompts of another length, hashing nothing again.
+
+        Raises:
+            UserError: L is more than it can read.
+        """
+        _check_length(max_length, self.sizes)
+        return MiniLM(self.folder, max_length, self.fingerprint, self.sizes)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Number the word pieces of texts, between two marks.
@@ -197,3 +201,12 @@ class MiniLM:
                 f"former in ${minilm_folder.FOLDER_VARIABLE}."
             )
         return reader
+
+
+def _check_length(max_length: int, sizes: Sizes) -> None:
+    if not _ENDS < max_length <= sizes.max_length:
+        raise UserError(
+            f"max_length is {max_length}, and this sentence encoder reads "
+            f"{_ENDS + 1} to {sizes.max_length} tokens, two end marks included; "
+            "choose one between."
+        )

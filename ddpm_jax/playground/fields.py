@@ -50,7 +50,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
         )
     with gr.Row():
         asked["sample.seed"] = gr.Number(
-            cfg.seed if cfg.sample.seed is None else cfg.sample.seed,
+            build.sample_seed(cfg),
             label="Seed",
             elem_id=f"{place.mode}-seed",
             min_width=120,

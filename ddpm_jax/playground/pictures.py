@@ -115,7 +115,7 @@ def keep_upload(folder: Path, path: str | None, what: str) -> str:
         )
     content = Path(path).read_bytes()
     kept = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.picture"
-    files.write(kept, lambda file: file.write(content))
+    files.write_bytes(kept, content)
     return str(kept)
 
 

@@ -45,4 +45,4 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
     """
     whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     body = save(whole, metadata={"format": "pt"})
-    files.write(path, lambda file: file.write(body))
+    files.write_bytes(path, body)
