@@ -49,7 +49,9 @@ _MODES = {
     "cascade": "draw small images, and enlarge them with other models",
     "evaluate": "score images against real ones: FID, KID, precision, ...",
     "attributes": "read off drawn shapes whether they are those asked for",
+    "rank": "find the prompts of drawn images again, and their nearest in the data",
     "features": "train a small classifier, through whose eyes to evaluate",
+    "retrieval": "train a network that finds a picture's caption, for --mode=rank",
     "autoencoder": "train an autoencoder, for diffusion in its latents",
     "likelihood": "measure bits per dimension of a split of the data",
     "import": "make a workdir of a pretrained model, --from a folder, file or hub",
@@ -221,11 +223,17 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     from ddpm_jax.commands.likelihood import likelihood
     from ddpm_jax.commands.look import look
     from ddpm_jax.commands.plan import plan
+    from ddpm_jax.commands.rank import rank
+    from ddpm_jax.commands.retrieval import retrieval
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
     trained = (folder / "checkpoints").is_dir()  # then it carries its config
-    of_recipe = {"features": features, "autoencoder": autoencoder}
+    of_recipe = {
+        "features": features,
+        "retrieval": retrieval,
+        "autoencoder": autoencoder,
+    }
     if recipe is None and (mode in of_recipe or (mode == "train" and not trained)):
         raise UserError(
             f"--mode={mode} needs a recipe; give --config=RECIPE with "
@@ -245,6 +253,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     measures = {
         "evaluate": evaluate,
         "attributes": attributes,
+        "rank": rank,
         "likelihood": likelihood,
     }
     if mode in measures:

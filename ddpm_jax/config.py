@@ -29,6 +29,7 @@ def default() -> ConfigDict:
     config.likelihood = _likelihood()
     config.evaluate = _evaluate()
     config.features = _features()
+    config.retrieval = _retrieval()
     config.autoencoder = _autoencoder()
     config.exchange = _exchange()
     return config.lock()
@@ -51,6 +52,7 @@ def _data() -> ConfigDict:
             # of folder:PATH, see docs/your-pictures.md
             "skip_broken": False,  # leave out files that cannot be read
             "label_field": placeholder(str),  # class in metadata.jsonl; unset: "label"
+            "hold_out": 0,  # every so many pictures are the split test; 0: none
             "cache": True,  # keep decoded images on disk, if memory is too small
             # the folder of an autoencoder, in whose latents diffusion is to take place,
             # see docs/latents.md; "": in pixels
@@ -266,6 +268,7 @@ def _evaluate() -> ConfigDict:
             "scores": "all",  # or some, such as frechet,kernel; see build/evaluation.py
             # the network that looks: inception, or the folder that --mode=features made
             "features": "inception",
+            "retrieval": "",  # of --mode=rank: the folder that --mode=retrieval made
             "weights": placeholder(
                 str
             ),  # of inception: a file; else $DDPM_JAX_INCEPTION
@@ -297,6 +300,28 @@ def _features() -> ConfigDict:
             "ema_decay": 0.995,  # of the averaged parameters, which are those kept
             "label_smoothing": 0.1,  # share of the target spread over all classes
             "max_shift": 2,  # pixels that a picture may be moved, each way
+            "report_every": 100,  # steps
+        }
+    )
+
+
+def _retrieval() -> ConfigDict:
+    return ConfigDict(
+        {
+            # what --mode=retrieval trains, for evaluate.retrieval; config.model.text
+            # says how captions are read
+            "num_features": 128,  # length of the vectors
+            "channels": 16,  # of the first level
+            "channel_multipliers": (1, 2, 4),  # one per level, finest first
+            "num_res_blocks": 1,  # per level
+            "num_groups": 8,  # of each group normalisation
+            "num_steps": 2000,
+            "batch_size": 128,  # over all devices, and what is told apart
+            "learning_rate": 2e-3,  # after the warm-up; then it falls on a cosine
+            "warmup_steps": 100,
+            "weight_decay": 1e-2,  # of AdamW
+            "ema_decay": 0.995,  # of the averaged parameters, which are those kept
+            "max_shift": 3,  # pixels that a picture may be moved, each way
             "report_every": 100,  # steps
         }
     )

@@ -46,6 +46,17 @@ def to_float(images: Kind) -> Kind:
     return (images.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
 
 
+def psnr(errors: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio in dB, its mean over images.
+
+    It is 10 log10(4 / mean squared error) for images in [-1, 1], and at most 120.
+
+    Args:
+        errors: mean squared error of each image, [N].
+    """
+    return float((10 * np.log10(4.0 / np.maximum(errors, 4e-12))).mean())
+
+
 def to_uint8(images: Kind) -> Kind:
     """Map [-1, 1] to the nearest byte, clipping what lies outside; undoes `to_float`.
 

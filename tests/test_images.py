@@ -29,6 +29,14 @@ def test_all_bytes_come_back(wrap, kind):
     np.testing.assert_array_equal(back, ALL_BYTES)
 
 
+def test_psnr_is_that_of_each_image_averaged():
+    """Off by k levels everywhere: 20 log10(255 / k); without an error 120, no more."""
+    errors = np.array([(2 * k / 255) ** 2 for k in (3, 30)])
+    expected = [20 * np.log10(255 / k) for k in (3, 30)]
+    assert im.psnr(errors) == pytest.approx(np.mean(expected), rel=1e-12)
+    assert im.psnr(np.zeros(2)) == pytest.approx(120.0)
+
+
 def test_numpy_stays_on_the_host():
     assert type(im.to_float(ALL_BYTES)) is np.ndarray
     assert type(im.to_uint8(np.zeros(2, np.float64))) is np.ndarray

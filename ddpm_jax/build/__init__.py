@@ -68,7 +68,13 @@ from ddpm_jax.build.parts import (
     schedule,
     time_sampler,
 )
-from ddpm_jax.build.pictures import example_picture, lay_out_picture, mode_of, shown
+from ddpm_jax.build.pictures import (
+    consistency,
+    example_picture,
+    lay_out_picture,
+    mode_of,
+    shown,
+)
 from ddpm_jax.build.sampling import (
     denoiser,
     levels,
@@ -111,6 +117,7 @@ __all__ = [
     "check_latents",
     "check_likelihood",
     "cond_between",
+    "consistency",
     "data_info",
     "dataset",
     "denoiser",

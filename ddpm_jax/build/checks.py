@@ -41,19 +41,19 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     _check_sampling(config, info)
 
 
-def check_batch(config: ConfigDict) -> None:
-    """Refuse a training batch that devices and parts do not divide.
+def check_batch(config: ConfigDict, section: str = "training") -> None:
+    """Refuse a section's training batch that devices and parts do not divide.
 
     Raises:
         UserError: naming the sizes that fit.
     """
-    size, parts = config.training.batch_size, config.training.accumulate
-    count = jax.device_count()
-    check_batch_size("config.training.batch_size", size, count)
-    if size % (count * parts):
+    options, count = config[section], jax.device_count()
+    size, parts = options.batch_size, options.get("accumulate", 1)
+    check_batch_size(f"config.{section}.batch_size", size, count)
+    if parts < 1 or size % (count * parts):
         fits = [str(n) for n in range(1, size // count + 1) if size // count % n == 0]
         raise UserError(
-            f"config.training.accumulate={parts} does not divide the {size // count} "
+            f"config.{section}.accumulate={parts} does not divide the {size // count} "
             f"images of a batch on each device; use {', '.join(fits)}."
         )
 

@@ -186,12 +186,24 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    options = config.features
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "
             "apart; sort the images into one folder per class."
         )
+    check_classifier(config.features, "features")
+
+
+def check_classifier(options: ConfigDict, section: str) -> None:
+    """Refuse options of a small network and its training that cannot work.
+
+    Args:
+        options: of a section like `config.features`; what it lacks is not looked at.
+        section: its name.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
     least = {
         "num_features": 1,
         "channels": 1,
@@ -207,24 +219,24 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
     for name, lowest in least.items():
         if not options[name] >= lowest:
             raise UserError(
-                f"config.features.{name}={options[name]} is too small; use {lowest} or "
-                "more."
+                f"config.{section}.{name}={options[name]} is too small; use {lowest} "
+                "or more."
             )
     for name in ("label_smoothing", "ema_decay"):
-        if not 0 <= options[name] < 1:
+        if not 0 <= options.get(name, 0.0) < 1:
             raise UserError(
-                f"config.features.{name}={options[name]} is not in [0, 1); use 0 to "
+                f"config.{section}.{name}={options[name]} is not in [0, 1); use 0 to "
                 "switch it off."
             )
     if not 0 < options.learning_rate < float("inf"):
         raise UserError(
-            f"config.features.learning_rate={options.learning_rate} must be positive "
+            f"config.{section}.learning_rate={options.learning_rate} must be positive "
             "and finite, such as 2e-3."
         )
     for multiplier in options.channel_multipliers or (0,):
         width = options.channels * multiplier
         if width < 1 or width % options.num_groups:
             raise UserError(
-                f"config.features.num_groups={options.num_groups} does not divide the "
+                f"config.{section}.num_groups={options.num_groups} does not divide the "
                 f"{width} channels of a level; change channels or num_groups."
             )

@@ -21,8 +21,9 @@ from ddpm_jax.build.source import DataInfo, dataset
 from ddpm_jax.config import from_json, to_json
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.diffusion.operators import average_pool, grey_operator
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_float
+from ddpm_jax.images import psnr, to_float
 from ddpm_jax.systems import pictures
 from ddpm_jax.systems.pictures import PictureOf
 
@@ -159,6 +160,40 @@ def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndar
         return pictures.show(picture, num_channels)
 
     return np.asarray(make(rows)), rows[SOURCE]
+
+
+def consistency(
+    config: ConfigDict, drawn: np.ndarray, given: np.ndarray
+) -> float | None:
+    """Tell how far images agree with what they were drawn from.
+
+    Enlarged pictures are averaged over the blocks of a pixel again, coloured ones made
+    grey; what is known of a masked picture is kept exactly, and has no measure.
+
+    Args:
+        config: of the model.
+        drawn: uint8 [N, H, W, C].
+        given: the images that the pictures were made of, of the same shape, or the
+            small pictures themselves; uint8.
+
+    Returns:
+        The PSNR in dB, its mean over images; None for other models.
+
+    Source: Saharia et al. 2021, "Image Super-Resolution via Iterative Refinement",
+        table 2, "consistency".
+    """
+    model = config.model
+    kinds = {
+        "low_res": lambda: average_pool(model.picture_factor),
+        "grey": lambda: grey_operator(3, pictures.LUMA),
+    }
+    if model.picture not in kinds:
+        return None
+    shrink = kinds[model.picture]().apply
+    a, b = to_float(jnp.asarray(drawn)), to_float(jnp.asarray(given))
+    wanted = shrink(b) if b.shape == a.shape else b
+    errors = np.square(np.asarray(shrink(a) - wanted, np.float64))
+    return psnr(errors.mean(axis=(1, 2, 3)))
 
 
 def check_picture(config: ConfigDict, info: DataInfo) -> None:

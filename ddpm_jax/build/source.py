@@ -85,6 +85,7 @@ def dataset(config: ConfigDict, split: str | None = None) -> data.Dataset:
         resize=options.resize,
         skip_broken=options.skip_broken,
         label_field=options.label_field or None,
+        hold_out=options.hold_out,
         cache=options.cache,
     )
     if opened.sided and options.flip:

@@ -22,7 +22,7 @@ from ddpm_jax.training import checkpoints as store
 # model or its run.
 FREE_OPTIONS = (
     *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "exchange."),
-    *("autoencoder.", "cascade."),
+    *("retrieval.", "autoencoder.", "cascade."),
     *("mesh.", "data.data_dir", "data.cache", "data.on_device_mb", "model.attention"),
     "data.latents",  # where it lies; which it is, its fingerprint says
 )

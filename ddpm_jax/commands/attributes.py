@@ -1,9 +1,10 @@
-"""Whether a model draws what it was asked for, read off the pixels.
+"""Whether pictures show what was asked for, read off the pixels.
 
 For models that were trained on captioned shapes, whose pictures can be read without a
 network: data/shapes. Prompts come from two splits, captions that training never showed,
 of pairs of colour and shape that it did show and of pairs that it did not. No colour of
 theirs is at the end of its range, so that values of 0 and 255 are what guidance adds.
+Pictures that were drawn already, such as those of a cascade, can be read as well.
 
 workdir/attributes/
     SET/                the images: samples.npz, grid.png
@@ -36,6 +37,8 @@ from ddpm_jax.training.loop import catch_interrupts
 ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))
 _SPLITS = ("data:test", "data:held_out")
 _ROW = "attributes.json"
+Row = dict[str, Any]
+"""What was found in a set of pictures, as plain data."""
 
 
 def attributes(cfg: ConfigDict, workdir: Path) -> int:
@@ -43,7 +46,8 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
 
     Args:
         cfg: `sample.prompt` or, left out, two splits of the data; `evaluate` says how
-            many images, which guidance scales, and how many seeds.
+            many images, which guidance scales, and how many seeds; or names a folder of
+            captioned pictures.
         workdir: of the model.
 
     Returns:
@@ -53,6 +57,39 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
         UserError: the options do not fit the model, or a prompt names no shapes.
     """
     build.check_evaluate(cfg)
+    kind, where = build.images_kind(cfg)
+    if kind == "folder":
+        print(_HEAD)
+        print(_spell(_given(cfg, workdir, where)))
+        _summarise(workdir)
+        return 0
+    if kind != "samples":
+        raise UserError(
+            f"config.evaluate.images={cfg.evaluate.images!r} has no captions; use "
+            "folder:PATH, or leave it out for the model's samples."
+        )
+    chosen = _chosen(cfg, workdir)
+    with catch_interrupts() as interrupted:
+        print(_HEAD)
+        for variant, scenes in chosen:
+            row = _drawn(variant, workdir, scenes, interrupted)
+            if row is None:
+                print("Interrupted; saved. The same command goes on from here.")
+                return 128 + interrupted()
+            print(_spell(row), flush=True)
+    wait_for_all_hosts("the rows")
+    _summarise(workdir)
+    return 0
+
+
+def _chosen(
+    cfg: ConfigDict, workdir: Path
+) -> list[tuple[ConfigDict, list[shapes.Scene]]]:
+    """List the drawings, and what is asked for in each.
+
+    Raises:
+        UserError: the model knows no text, or a prompt names no shapes.
+    """
     if not cfg.model.text:
         raise UserError(
             "--mode=attributes asks for shapes by their names, and this model was "
@@ -65,24 +102,13 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
         )
     step = cfg.sample.step
     step = usable_step(workdir) if step is None else step
-    asked = [cfg.sample.prompt] if cfg.sample.prompt else list(_SPLITS)
     chosen = []
-    for prompt in asked:
+    for prompt in [cfg.sample.prompt] if cfg.sample.prompt else _SPLITS:
         for variant in build.variants(cfg, [step]):
             variant.sample.prompt = prompt
             # Refuses what is no caption, before all work.
             chosen.append((variant, _scenes(variant, workdir)))
-    with catch_interrupts() as interrupted:
-        print(_HEAD)
-        for variant, scenes in chosen:
-            row = _row(variant, workdir, scenes, interrupted)
-            if row is None:
-                print("Interrupted; saved. The same command goes on from here.")
-                return 128 + interrupted()
-            print(_spell(row), flush=True)
-    wait_for_all_hosts("the rows")
-    _summarise(workdir)
-    return 0
+    return chosen
 
 
 def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
@@ -91,12 +117,12 @@ def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
     return [shapes.parse(text) for text in texts]
 
 
-def _row(
+def _drawn(
     cfg: ConfigDict,
     workdir: Path,
     asked: Sequence[shapes.Scene],
     interrupted: Callable[[], int],
-) -> dict[str, Any] | None:
+) -> Row | None:
     """Return the row of a drawing for these scenes, None if it was interrupted."""
     one = drawn_set(cfg, workdir, interrupted)
     folder = make_folder(workdir / "attributes" / one.name)
@@ -106,23 +132,58 @@ def _row(
     source = one.load(folder)
     if source is None:
         return None
-    pixels, _ = data.in_memory(source)
-    seen = shapes.read(pixels)
-    found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
-    agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
     row = {
         "set": one.name,
         "prompts": cfg.sample.prompt,
         "guidance_scale": cfg.sample.guidance_scale,
         "seed": build.sample_seed(cfg),
-        "num_images": len(found),
-        "unclear": float(np.mean([_unclear(scene) for scene in seen])),
-        "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
-        "share": {name: float(np.mean(values)) for name, values in agree.items()},
+        **_read(source, asked),
         "model": one.model,
     }
     files.write_json(path, row)
     return row
+
+
+def _given(cfg: ConfigDict, workdir: Path, where: str) -> Row:
+    """Return the row of a folder of pictures, each with its caption.
+
+    Raises:
+        UserError: it cannot be opened, or a caption is missing or names no shapes.
+    """
+    source = data.load(f"folder:{where}")
+    if source.texts is None:
+        raise UserError(
+            f"{source.name} has no captions to hold its pictures against; use a folder "
+            "images/ that --mode=sample or --mode=cascade has written for prompts."
+        )
+    asked = [shapes.parse(text) for text in source.texts]
+    name = f"folder_{source.fingerprint}"
+    row = {
+        "set": name,
+        "prompts": f"folder:{Path(where).name}",
+        "guidance_scale": None,
+        "seed": None,
+        **_read(source, asked),
+        "model": None,
+        "folder": where,
+    }
+    folder = make_folder(workdir / "attributes" / name)
+    files.write_json(folder / _ROW, row)
+    return row
+
+
+def _read(source: data.Dataset, asked: Sequence[shapes.Scene]) -> Row:
+    """Read pictures, and say how many agree with what was asked for."""
+    pixels, _ = data.in_memory(source)
+    seen = shapes.read(pixels)
+    found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
+    agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
+    return {
+        "num_images": len(found),
+        "unclear": float(np.mean([_unclear(scene) for scene in seen])),
+        "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
+        "share": {name: float(np.mean(values)) for name, values in agree.items()},
+    }
 
 
 def _unclear(scene: shapes.Scene) -> bool:
@@ -134,12 +195,12 @@ _COLUMNS = ("guidance", "seed", "images", "scene +-", *ATTRIBUTES[:-1], "saturat
 _HEAD = f"{'prompts':<16}" + "".join(f"{name:>10}" for name in _COLUMNS) + "   in %"
 
 
-def _spell(row: dict[str, Any]) -> str:
+def _spell(row: Row) -> str:
     share, count = row["share"], row["num_images"]
     whole = f"{100 * share['scene']:.1f} {100 * _error(share['scene'], count):.1f}"
     numbers = [
-        f"{row['guidance_scale']:g}",
-        f"{row['seed']}",
+        "" if row["guidance_scale"] is None else f"{row['guidance_scale']:g}",
+        "" if row["seed"] is None else f"{row['seed']}",
         f"{count:,}",
         whole,
         *(f"{100 * share[name]:.1f}" for name in ATTRIBUTES[:-1]),
@@ -157,9 +218,10 @@ def _summarise(workdir: Path) -> None:
     """Write all rows that the workdir has, and what guidance does."""
     folder = workdir / "attributes"
     rows = [json.loads(path.read_text()) for path in folder.glob(f"*/{_ROW}")]
-    rows.sort(key=lambda row: (row["prompts"], row["guidance_scale"], row["seed"]))
+    rows.sort(key=_order)
     files.write_json(folder / _ROW, rows)
     print(f"Files: {folder}/")
+    rows = [row for row in rows if row["model"] is not None]
     if len({row["guidance_scale"] for row in rows}) > 1:
         panels = [
             plots.Panel(f"{name} as asked for, %", _lines(rows, name), None)
@@ -168,9 +230,13 @@ def _summarise(workdir: Path) -> None:
         plots.plot_scores(folder / "over-guidance.png", "guidance scale", panels)
 
 
-def _lines(rows: Sequence[dict[str, Any]], name: str) -> list[plots.Line]:
+def _order(row: Row) -> tuple:
+    return row["prompts"], row["guidance_scale"] or 0, row["seed"] or 0, row["set"]
+
+
+def _lines(rows: Sequence[Row], name: str) -> list[plots.Line]:
     """Draw a share over the guidance scale, a line for each other way of drawing."""
-    together: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    together: dict[str, dict[float, list[Row]]] = {}
     for row, label in zip(rows, _labels(rows), strict=True):
         scales = together.setdefault(label, {})
         scales.setdefault(row["guidance_scale"], []).append(row)
@@ -187,7 +253,7 @@ def _lines(rows: Sequence[dict[str, Any]], name: str) -> list[plots.Line]:
     return lines
 
 
-def _labels(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _labels(rows: Sequence[Row]) -> list[str]:
     """Name each row by its prompts, and by what else is not the same in all rows."""
     own = ("prompt", "guidance_scale", "seed")
     ways = [

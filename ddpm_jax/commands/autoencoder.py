@@ -30,7 +30,7 @@ from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.devices import check_batch_size, describe, replicated
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.loop import catch_interrupts
+from ddpm_jax.training.loop import Pace, catch_interrupts
 from ddpm_jax.training.state import TrainState
 
 UNFINISHED, BEGUN = "unfinished", "config.json"
@@ -202,9 +202,11 @@ def _advance(
         disable=None,
         dynamic_ncols=True,
     )
+    pace = Pace()
     with bar:
         for number, batch in zip(numbers, feed(start), strict=False):
             state, metrics = step_of(number - 1)(state, key, batch)
+            pace(metrics["loss"])
             bar.update()
             stopped = interrupted() and number < options.num_steps
             last = stopped or number == options.num_steps

@@ -18,7 +18,12 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.commands.sample import columns_of, write_forward, write_samples
+from ddpm_jax.commands.sample import (
+    columns_of,
+    spell_consistency,
+    write_forward,
+    write_samples,
+)
 from ddpm_jax.devices import (
     describe,
     gather_params,
@@ -80,7 +85,7 @@ def cascade(cfg: ConfigDict, workdir: Path) -> Path:
     started = time.perf_counter()
     drawn, film = _draw(cfgs, opened)
     seconds = time.perf_counter() - started
-    record = {
+    record: dict[str, Any] = {
         "seconds": round(seconds, 2),
         "stages": [
             {
@@ -94,6 +99,12 @@ def cascade(cfg: ConfigDict, workdir: Path) -> Path:
         "seed": build.sample_seed(cfg),
         "device": describe(),
     }
+    agree = [
+        build.consistency(stage, large, small)
+        for stage, large, small in zip(cfgs[1:], drawn[1:], drawn, strict=False)
+    ]
+    for entry, decibels in zip(record["stages"][1:], agree, strict=True):
+        entry["consistency_db"] = decibels
     columns = columns_of(cfg, infos[0])
     sheets = [images.grid(made, columns=columns) for made in drawn]
     for number, sheet in enumerate(sheets, 1):
@@ -101,6 +112,9 @@ def cascade(cfg: ConfigDict, workdir: Path) -> Path:
     images.save_png(folder / "stages.png", _beside(drawn, cfg.sample.film_images))
     write_samples(cfg, infos[0], folder, drawn[-1], film, sheets[-1], record)
     write_forward(cfgs[-1], folder, opened[-1].space)
+    for decibels in agree:
+        assert decibels is not None  # a stage after the first enlarges
+        print(spell_consistency(decibels))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, stages.png, images/")
     return folder
 

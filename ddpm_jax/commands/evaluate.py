@@ -43,18 +43,15 @@ from ddpm_jax.commands.judge import (
 )
 from ddpm_jax.commands.likelihood import likelihood, likelihood_folder
 from ddpm_jax.commands.model import make_folder
+from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.summary import summarise
-from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.evaluation.features import Features
 from ddpm_jax.evaluation.manifold import nearest
 from ddpm_jax.evaluation.scores import score
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
-
-_SHOWN = 8  # images beside their neighbours
-_NEIGHBOURS = 5
 
 
 def evaluate(cfg: ConfigDict, workdir: Path) -> int:
@@ -171,7 +168,10 @@ def _evaluate_set(
     if build.BITS_PER_DIM in names and one.model is not None:
         scores[build.BITS_PER_DIM] = _bits(judge.cfg, workdir, one)
     if judge.target.real is not None and "nearest" in names:
-        sheet = _neighbours(source, fake, judge)
+        features = judge.reference.features
+        assert features is not None  # as there are images
+        near = nearest(fake.features, features, k=NEIGHBOURS)
+        sheet = lay_beside(source, judge.target.real, *near)
         images.save_png(seen / "neighbours.png", sheet)
     row = {
         "set": one.name,
@@ -216,19 +216,3 @@ def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
     folder = likelihood_folder(chosen, workdir, chosen.sample.step, "bound")
     found = json.loads((folder / likelihood_files.RESULT).read_text())["bits_per_dim"]
     return {"value": found["mean"], "standard_error": found["standard_error"]}
-
-
-def _neighbours(source: data.Dataset, fake: Outputs, judge: Judge) -> np.ndarray:
-    """Lay images beside what is nearest to them: above all those that are too near."""
-    real, features = judge.target.real, judge.reference.features
-    assert real is not None and features is not None  # else there is no neighbour
-    distances, indices = nearest(fake.features, features, k=_NEIGHBOURS)
-    suspects = np.argsort(distances[:, 0], kind="stable")[: _SHOWN // 2]
-    others = [i for i in range(_SHOWN) if i not in suspects][: _SHOWN // 2]
-    lines = []
-    for i in [*suspects, *others]:
-        if i < len(source):
-            own = gather(source, np.array([i]))["image"]
-            near = gather(real, indices[i])["image"]
-            lines.append(np.concatenate([own, near]))
-    return images.grid(np.concatenate(lines), columns=1 + _NEIGHBOURS)

@@ -2,33 +2,27 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 import ddpm_jax
 from ddpm_jax import build, config, data, files
 from ddpm_jax.build import features as of
 from ddpm_jax.build import weights_folder
-from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
+from ddpm_jax.commands.small_network import train_small
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import (
-    check_batch_size,
-    describe,
-    replicated,
-)
-from ddpm_jax.errors import UserError
+from ddpm_jax.devices import describe
 from ddpm_jax.evaluation.features import Features, extract
 from ddpm_jax.training.loop import catch_interrupts
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import init_state, make_train_step
 
 
 def features(cfg: ConfigDict, workdir: Path) -> int:
@@ -44,9 +38,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     info = build.data_info(source)
     of.check_features(cfg, info)
     build.mesh(cfg)
-    check_batch_size(
-        "config.features.batch_size", cfg.features.batch_size, jax.device_count()
-    )
+    build.check_batch(cfg, "features")
     if _is_finished(cfg, workdir, source.fingerprint):
         return 0
     refuse_diffusion_model(workdir, "the features network")
@@ -110,54 +102,25 @@ def _train(
     net: Any,
     info: build.DataInfo,
     source: data.Dataset,
-    interrupted: Any,
+    interrupted: Callable[[], int],
 ) -> TrainState:
-    options, mesh = cfg.features, build.mesh(cfg)
-    optimizer = of.classify_optimizer(cfg)
-    step = make_train_step(
-        of.classify_objective(cfg, net),
-        optimizer,
-        ema_target=options.ema_decay,
-        mesh=mesh,
-    )
     params = of.init_classifier(cfg, net, info)
-    state = jax.device_put(init_state(params, optimizer), replicated(mesh))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(
         f"Training a classifier of {count:,} parameters on {len(source):,} images of "
         f"{source.name}, {len(source.label_names or ())} classes, on {describe()}.",
         flush=True,
     )
-    key = of.classify_key(cfg)
-    feed = make_feed(
-        source,
-        options.batch_size,
-        seed=cfg.seed,
-        mesh=mesh,
-        max_mb_on_device=cfg.data.on_device_mb,
+    return train_small(
+        cfg,
+        "features",
+        objective=of.classify_objective(cfg, net),
+        optimizer=of.classify_optimizer(cfg),
+        params=params,
+        key=of.classify_key(cfg),
+        source=source,
+        interrupted=interrupted,
     )
-    bar = tqdm(total=options.num_steps, unit="step", disable=None, dynamic_ncols=True)
-    with bar:
-        for number, batch in zip(
-            range(1, options.num_steps + 1), feed(0), strict=False
-        ):
-            state, metrics = step(state, key, batch)
-            bar.update()
-            if number % options.report_every == 0 or number == options.num_steps:
-                loss = float(metrics["loss"])
-                if not np.isfinite(loss):
-                    raise UserError(
-                        f"loss is {loss} at step {number}; lower "
-                        "config.features.learning_rate."
-                    )
-                right = float(metrics["accuracy"])
-                said = f"loss {loss:.3f}, {right:.1%} of the batch right"
-                bar.set_postfix_str(said)
-                if bar.disable:
-                    print(f"step {number}/{options.num_steps}: {said}", flush=True)
-            if interrupted():
-                break
-    return state
 
 
 def _accuracy(seen: Features, source: data.Dataset) -> float:

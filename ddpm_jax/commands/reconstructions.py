@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import data
+from ddpm_jax import data, images
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands.over_images import over_images
 from ddpm_jax.data.pipeline import gather
@@ -55,16 +55,15 @@ def latents(autoencoder: Autoencoder, source: data.Dataset) -> Latents:
 def psnr(autoencoder: Autoencoder, source: data.Dataset) -> float:
     """Return the peak signal-to-noise ratio of reconstructions, dB, mean over images.
 
-    It is 10 log10(4 / mean squared error), between images in [-1, 1] and what is
-    decoded from the means of their posteriors, clipped to that.
+    It is that of what is decoded from the means of their posteriors, clipped to
+    [-1, 1].
     """
 
     def look(params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
         again = autoencoder.decode(params, autoencoder.encode(params, x))
         return (jnp.square(jnp.clip(again, -1.0, 1.0) - x),)
 
-    errors = _means(look, autoencoder, source)
-    return float((10 * np.log10(4.0 / np.maximum(errors, 1e-12))).mean())
+    return images.psnr(_means(look, autoencoder, source)[:, 0])
 
 
 def reconstructions(
@@ -101,14 +100,14 @@ def _means(
 
 def draw(path: Path, autoencoder: Autoencoder, source: data.Dataset) -> None:
     """Draw the first images of a data set, and below each its reconstruction."""
-    images = gather(source, np.arange(min(_SHOWN, len(source))))["image"]
+    first = gather(source, np.arange(min(_SHOWN, len(source))))["image"]
 
     @jax.jit
-    def reconstruct(params: Any, images: jax.Array) -> jax.Array:
-        x = to_float(images)
+    def reconstruct(params: Any, first: jax.Array) -> jax.Array:
+        x = to_float(first)
         return to_uint8(autoencoder.decode(params, autoencoder.encode(params, x)))
 
     params = jax.tree.map(gathered, autoencoder.params)
-    again = np.asarray(reconstruct(params, images))
-    sheet = grid(np.concatenate([images, again]), columns=len(images))
+    again = np.asarray(reconstruct(params, first))
+    sheet = grid(np.concatenate([first, again]), columns=len(first))
     save_png(path, sheet)

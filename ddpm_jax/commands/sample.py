@@ -51,7 +51,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         told = cond_of(cfg, info, trained.unet, trained.params.network)
         drawn, film = _draw_all(cfg, draw, trained.params, told, on_batch=bar.update)
     seconds = time.perf_counter() - started
-    record = {
+    record: dict[str, Any] = {
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
         "parameters": parameters_name(cfg),
@@ -60,11 +60,25 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
+    if cfg.model.picture:
+        _, given = build.shown(cfg, told.cond)
+        record["consistency_db"] = build.consistency(cfg, drawn, given)
     sheet = sheet_of(cfg, info, told, drawn)
     write_samples(cfg, info, folder, drawn, film, sheet, record)
     write_forward(cfg, folder, trained.space)
+    if record.get("consistency_db") is not None:
+        print(spell_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
+
+
+def spell_consistency(decibels: float) -> str:
+    """Say how far a drawing agrees with the pictures that it was drawn from."""
+    levels = 255 * 10 ** (-decibels / 20)
+    return (
+        f"Brought down to the pictures they were drawn from, the images differ by a "
+        f"PSNR of {decibels:.2f} dB (about {levels:.1f} of 255)."
+    )
 
 
 def write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:

@@ -7,6 +7,8 @@ Labels exist when the captions file gives a class to each picture. Else they exi
 every image lies in one of at least two folders directly under the root (however deep
 below it): the classes are those folders, in sorted order. With some images loose beside
 class folders, or all in a single folder, there are no labels; `note` says so.
+
+A folder is one split, unless every so many images are held out for testing.
 """
 
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ def load_folder(
     layout: layouts.Layout,
     skip_broken: bool = False,
     label_field: str | None = None,
+    hold_out: int = 0,
     cache: bool = False,
 ) -> Dataset:
     """Open a folder of images as a data set.
@@ -47,22 +50,24 @@ def load_folder(
 
     Args:
         path: The folder; `~` is expanded.
-        split: "train" or "all"; a folder is one split, and both mean all of it.
+        split: "train" or "all", which both mean all of it; with `hold_out` "train" is
+            the rest, and "test" what is held out.
         layout: With `size` or `channels` open, every file's header is read: the
             images must then agree in size, and are grey only if all of them are.
         skip_broken: Decode every file first (see `survey`), and leave out those that
             cannot be; `note` counts them.
         label_field: Field of the captions file that holds the class; None: "label",
             if there is one.
+        hold_out: N: every N-th image is for testing, in the folder's order; 0: none.
         cache: Allow the images to be kept decoded on disk (see `cache`).
 
     Raises:
-        UserError: No such folder, no images, sizes that differ, or a captions file with
-            something wrong.
+        UserError: No such folder, no images, or fewer than N, sizes that differ, or a
+            captions file with something wrong.
         NoSplitError: No such split.
     """
     name = f"folder:{path}"
-    root = _check_folder(path, split, name)
+    root = _check_folder(path, split, hold_out, name)
     listing = list_pictures(root)
     if not len(listing):
         raise UserError(f"{name} holds no PNG, JPEG or WebP images; check the path.")
@@ -72,6 +77,11 @@ def load_folder(
     kept = listing.take(chosen)
     texts, labels, classes, note = _describe(kept, found, name)
     layout = _complete(layout, kept, listing, name)
+    if hold_out:  # only now, so that classes and size are the same in both splits
+        places = _places(len(kept), split, hold_out, name)
+        kept = kept.take(places)
+        texts = texts and tuple(texts[place] for place in places)
+        labels = labels and [labels[place] for place in places]
 
     def read(index):
         example = {"image": _read_image(kept.path(index), layout)}
@@ -100,16 +110,37 @@ def load_folder(
     )
 
 
-def _check_folder(path: str, split: str, name: str) -> Path:
+def _check_folder(path: str, split: str, hold_out: int, name: str) -> Path:
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         raise UserError(f"{name} is not a folder; give the path of a folder of images.")
-    if split not in ("train", "all"):
+    if hold_out < 0 or hold_out == 1:
+        raise UserError(
+            f"hold_out={hold_out} leaves no images to learn from; use 2 or more, such "
+            "as 10 for a tenth, or 0 to hold none out."
+        )
+    if hold_out and split not in ("train", "test", "all"):
+        raise NoSplitError(f"{name} has no split {split!r}; use train, test or all.")
+    if not hold_out and split not in ("train", "all"):
         raise NoSplitError(
             f"{name} has no split {split!r}: a folder is one split; "
-            "give the folder of that split with split='train'."
+            "give the folder of that split with split='train', or hold out some images "
+            "for 'test', such as a tenth with hold_out=10."
         )
     return root
+
+
+def _places(count: int, split: str, hold_out: int, name: str) -> list[int]:
+    """Choose the images of a split."""
+    if count < hold_out:
+        raise UserError(
+            f"{name} has {count} images, of which every {hold_out}th is to be held "
+            f"out; use hold_out={count} or less."
+        )
+    held = range(hold_out - 1, count, hold_out)
+    if split == "test":
+        return list(held)
+    return [place for place in range(count) if split == "all" or place not in held]
 
 
 def _captions(

@@ -32,6 +32,7 @@ def load(
     resize: str = "crop",
     skip_broken: bool = False,
     label_field: str | None = None,
+    hold_out: int = 0,
     cache: bool = False,
 ) -> Dataset:
     """Open a data set by name; images are decoded later, when they are asked for.
@@ -52,6 +53,7 @@ def load(
             pad_white or squash (see `layout`).
         skip_broken: Of a folder: leave out files that cannot be decoded.
         label_field: Of a folder with a captions file: the field with the class.
+        hold_out: Of a folder: every so many images are its split "test"; 0: none.
         cache: Of a folder: let `ready` keep decoded images on disk.
 
     Raises:
@@ -73,9 +75,15 @@ def load(
             layout=layout,
             skip_broken=skip_broken,
             label_field=label_field,
+            hold_out=hold_out,
             cache=cache,
         )
-    for option, given in (("skip_broken", skip_broken), ("label_field", label_field)):
+    of_folders = {
+        "skip_broken": skip_broken,
+        "label_field": label_field,
+        "hold_out": hold_out,
+    }
+    for option, given in of_folders.items():
         if given:
             raise UserError(
                 f"{option}={given!r} is for folders of pictures, and {spec!r} is none; "

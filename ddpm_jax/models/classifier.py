@@ -24,7 +24,7 @@ class Classifier(nn.Module):
     """A residual network from images to features and class logits.
 
     Attributes:
-        num_classes: K.
+        num_classes: K; 0 for features alone.
         num_features: D.
         channels: of the first level.
         channel_multipliers: one per level, finest first.
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Map images [B, H, W, C] in [-1, 1] to ([B, D], [B, K]), both float32."""
+        """Map images [B, H, W, C] in [-1, 1] to ([B, D], [B, K] or None), float32."""
         h = Conv3x3(self.channels, name="conv_in")(x)
         for level, multiplier in enumerate(self.channel_multipliers):
             width = self.channels * multiplier
@@ -54,6 +54,8 @@ class Classifier(nn.Module):
         features = nn.Dense(
             self.num_features, kernel_init=default_init, name="features"
         )(h)
+        if not self.num_classes:
+            return features, None
         logits = nn.Dense(self.num_classes, kernel_init=zero_init, name="logits")(
             nn.swish(features)
         )

@@ -44,6 +44,9 @@ from ddpm_jax.systems.masks import random_mask
 PICTURE, NOISE_LEVEL = "picture", "noise_level"
 """The names of the picture and of its noise among the conditions."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey of video, ITU-R BT.601."""
+
 Cond = dict[str, jax.Array]
 
 # Of the time that a network is told: the code of times resolves steps of about 1.
@@ -173,10 +176,10 @@ def low_res(factor: int, num_channels: int, max_augmentation: float = 0.0) -> Pi
 def grey_cond(x0: jax.Array) -> Cond:
     """Take the luma of colour pictures: `[B, H, W, 3]` to a condition of one channel.
 
-    With the weights of video (ITU-R BT.601), by which nearly every program turns
-    colour into grey: a grey photograph is then what the network has seen in training.
+    By which nearly every program turns colour into grey: a grey photograph is then what
+    the network has seen in training.
     """
-    return {PICTURE: grey_operator(3, (0.299, 0.587, 0.114)).apply(x0)}
+    return {PICTURE: grey_operator(3, LUMA).apply(x0)}
 
 
 def grey() -> PictureOf:

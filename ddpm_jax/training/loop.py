@@ -5,6 +5,7 @@ a report or a hook is due, and every loss up to there is looked at before anythi
 saved, so that no checkpoint ever holds the result of a non-finite step.
 """
 
+import collections
 import math
 import os
 import signal
@@ -23,9 +24,26 @@ from ddpm_jax.training.objective import NUM_QUARTILES, Batch
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import TrainStep
 
-# Dispatching further ahead gains nothing, and would make the progress bar and the
-# answer to an interruption lag behind what is computed.
 _MAX_IN_FLIGHT = 8
+
+
+class Pace:
+    """Keeps the host no more than a few steps ahead of the devices.
+
+    Dispatching further ahead gains nothing, and would make the progress bar and the
+    answer to an interruption lag behind what is computed. On several CPU devices it
+    must not be left out: XLA takes 32 programs for each and then has the host wait,
+    at which steps with a collective can end up waiting for each other for ever.
+    """
+
+    def __init__(self) -> None:
+        self._dispatched: collections.deque[jax.Array] = collections.deque()
+
+    def __call__(self, result: jax.Array) -> None:
+        """Note what a step will give, [...], and wait for one some steps before it."""
+        self._dispatched.append(result)
+        if len(self._dispatched) > _MAX_IN_FLIGHT:
+            jax.block_until_ready(self._dispatched.popleft())
 
 
 class Hook(NamedTuple):
@@ -96,7 +114,7 @@ def train_loop(
     busy, images = 0.0, 0
     started = time.perf_counter()
     periods = [hook.every for hook in hooks]
-    first = int(state.step) + 1
+    first, pace = int(state.step) + 1, Pace()
     for step in range(first, num_steps + 1):
         try:
             batch = next(batches)
@@ -112,8 +130,7 @@ def train_loop(
         if step == first:  # it has compiled the program, which is no measure of speed
             jax.block_until_ready(metrics)
             started, images = time.perf_counter(), 0
-        if len(pending) > _MAX_IN_FLIGHT:
-            jax.block_until_ready(pending[-_MAX_IN_FLIGHT - 1]["loss"])
+        pace(metrics["loss"])
         on_step()
         stopped = interrupted() and step < num_steps
         last = stopped or step == num_steps

@@ -152,3 +152,35 @@ def test_grey_wants_colours():
     plain = build.DataInfo("made up", (8, 8, 1), None, "0")
     with pytest.raises(UserError, match="colour images"):
         build.check(options(model__picture="grey"), plain)
+
+
+def test_consistency_is_that_of_the_small_pictures():
+    """Whatever the pixels of a block are, their mean counts: off by 3 of 255."""
+    cfg = options(model__picture="low_res")
+    rng = np.random.default_rng(0)
+    real = rng.integers(60, 190, (3, 8, 8, 3)).astype(np.uint8)
+    signs = np.where(np.indices((8, 8)).sum(0) % 2, 1, -1)[..., None]
+    drawn = (real + 3 + 20 * signs).astype(np.uint8)
+    found = build.consistency(cfg, drawn, real)
+    assert found == pytest.approx(20 * np.log10(255 / 3), rel=1e-5)
+    # Given the small pictures themselves, whose bytes are exact means here.
+    small = rng.integers(60, 190, (3, 4, 4, 3)).astype(np.uint8)
+    large = small.repeat(2, axis=1).repeat(2, axis=2)
+    moved = (large + 3 + 20 * signs).astype(np.uint8)
+    found = build.consistency(cfg, moved, small)
+    assert found == pytest.approx(20 * np.log10(255 / 3), rel=1e-5)
+    assert build.consistency(cfg, large, small) == pytest.approx(120.0)
+
+
+def test_consistency_of_colouring_is_that_of_the_luma():
+    cfg = options(model__picture="grey")
+    rng = np.random.default_rng(0)
+    real = rng.integers(60, 190, (2, 8, 8, 3)).astype(np.uint8)
+    drawn = real + np.array([0, 10, 0], np.uint8)  # more green
+    found = build.consistency(cfg, drawn, real)
+    assert found == pytest.approx(20 * np.log10(255 / 5.87), rel=1e-4)
+
+
+def test_what_is_known_exactly_has_no_consistency():
+    real = np.zeros((1, 8, 8, 3), np.uint8)
+    assert build.consistency(options(model__picture="masked"), real, real) is None

@@ -1,5 +1,7 @@
 """Folders of images written here, one per rule."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -123,3 +125,40 @@ def test_fingerprint_follows_files_and_preparation(tmp_path):
     assert load(spec, pad_to=8).fingerprint != before
     (tmp_path / "b.png").rename(tmp_path / "c.png")
     assert load(spec).fingerprint != before
+
+
+def test_every_so_many_pictures_are_held_out(tmp_path):
+    """Order, captions and classes go with the pictures; nothing is in both splits."""
+    lines = []
+    for number in range(7):
+        write(tmp_path / f"{number}.png", 10 * number)
+        lines.append(
+            {"file_name": f"{number}.png", "text": f"no. {number}", "label": number % 4}
+        )
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "metadata.jsonl").write_text(text)
+    spec = f"folder:{tmp_path}"
+    found = {s: load(spec, split=s, hold_out=3) for s in ("train", "test", "all")}
+    values = {s: in_memory(d)[0][:, 0, 0, 0].tolist() for s, d in found.items()}
+    assert values == {
+        "train": [0, 10, 30, 40, 60],
+        "test": [20, 50],
+        "all": [0, 10, 20, 30, 40, 50, 60],
+    }
+    assert found["test"].texts == ("no. 2", "no. 5")
+    assert in_memory(found["test"])[1].tolist() == [2, 1]
+    # Classes that a split lacks keep their names and numbers.
+    assert {d.label_names for d in found.values()} == {("0", "1", "2", "3")}
+    assert len({d.fingerprint for d in found.values()}) == 3
+    assert found["all"].fingerprint == load(spec).fingerprint
+
+
+def test_what_cannot_be_held_out_is_refused(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"{number}.png", number)
+    spec = f"folder:{tmp_path}"
+    assert "use 2 or more" in refused(spec, hold_out=1)
+    assert "use hold_out=3 or less" in refused(spec, hold_out=4)
+    assert "use train, test or all" in refused(spec, split="val", hold_out=2)
+    assert "hold out some" in refused(spec, split="test")
+    assert "hold_out=2 is for folders" in refused("digits", hold_out=2)

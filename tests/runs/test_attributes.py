@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import data
+from ddpm_jax import data, images
 from ddpm_jax.cli import main
 from ddpm_jax.commands import attributes as mode
 from ddpm_jax.data import shapes
@@ -101,6 +101,40 @@ def test_what_a_network_draws_is_kept_and_not_drawn_again(model, monkeypatch, ca
 
     assert run(model, asked, "evaluate.num_images=3") == 0
     assert "a small red cir" in capsys.readouterr().out
+
+
+def test_a_folder_of_captioned_pictures_is_read(model, tmp_path, capsys):
+    """Such as a cascade writes: six of eight are right, in number and all."""
+    source = data.load("shapes:8", image_size=32)
+    texts = list(source.texts)
+    lines = []
+    for number in range(8):
+        text = texts[number]
+        scene = shapes.parse(text)
+        if number < 2:  # one thing more than was asked for
+            things = list(scene)
+            if None not in things:
+                continue
+            other = next(thing for thing in things if thing)
+            things[things.index(None)] = other
+            scene = tuple(things)
+        images.save_png(tmp_path / f"{number}.png", shapes.render(scene, 32))
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
+    assert len(lines) == 8
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert run(model, f"evaluate.images=folder:{tmp_path}") == 0
+    assert "75.0 15.3" in capsys.readouterr().out  # sqrt(0.75 0.25 / 8)
+    (row,) = (row for row in rows(model) if row["model"] is None)
+    assert row["share"]["count"] == row["share"]["scene"] == 0.75
+    assert row["num_images"] == 8 and row["unclear"] == 0
+
+
+def test_pictures_without_captions_are_refused(model, tmp_path, capsys):
+    images.save_png(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8))
+    assert run(model, f"evaluate.images=folder:{tmp_path}") == 2
+    assert "has no captions to hold its pictures against" in capsys.readouterr().err
+    assert run(model, "evaluate.images=noise") == 2
+    assert "use folder:PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,15 @@ def images_in(folder):
         return stored["arr_0"], stored["arr_1"]
 
 
+def cell(path, number, side, columns=2):
+    """Cut an image out of a grid, which shows it 64 pixels wide."""
+    pixels = np.asarray(Image.open(path).convert("L")).astype(int)
+    row, column = divmod(number, columns)
+    step, pitch = 64 // side, 64 + 2
+    own = pixels[2 + row * pitch :, 2 + column * pitch :][:64, :64]
+    return own[::step, ::step]
+
+
 def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
     small, large = runs
     folder = draw(small, [large], "sample.labels=3,5")
@@ -63,6 +72,13 @@ def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
     np.testing.assert_array_equal(sheets[0], images.grid(drawn)[..., 0])
     record = json.loads((folder / "sample.json").read_text())
     assert [stage["workdir"] for stage in record["stages"]] == [str(small), str(large)]
+    # The second agrees with the first as far as it is said to.
+    with np.load(folder / "samples.npz") as stored:
+        means = stored["arr_0"].reshape(6, 4, 2, 4, 2).mean((2, 4))
+    low = np.stack([cell(folder / "stage-1.png", i, 4) for i in range(6)])
+    errors = np.square((means - low) / 255).mean((1, 2))
+    found = record["stages"][1]["consistency_db"]
+    assert found == pytest.approx(np.mean(-10 * np.log10(errors)), rel=1e-5)
     # The first stage draws what the model alone would.
     flags = ["--config.sample.labels=3,5"]
     assert main(["--mode=sample", f"--workdir={small}", *flags]) == 0

@@ -94,8 +94,9 @@ def threes(folder):
     )
 
 
-def test_a_drawing_takes_pictures_of_the_data_and_shows_them_beside(low_res):
+def test_a_drawing_takes_pictures_of_the_data_and_shows_them_beside(low_res, capsys):
     folder = run("sample", low_res)
+    said = capsys.readouterr().out
     drawn = images_in(folder, "samples.npz")
     with np.load(folder / "samples.npz") as stored:
         labels = stored["arr_1"]
@@ -106,6 +107,12 @@ def test_a_drawing_takes_pictures_of_the_data_and_shows_them_beside(low_res):
     beside = threes(folder)
     np.testing.assert_array_equal(beside[:, 1], drawn)
     np.testing.assert_array_equal(beside[:, 2], real)
+    # How far the drawn ones agree with the small pictures is said and noted.
+    errors = np.square((pooled(drawn) - pooled(real)) / 255).mean((1, 2))
+    decibels = np.mean(-10 * np.log10(errors))
+    record = json.loads((folder / "sample.json").read_text())
+    assert record["consistency_db"] == pytest.approx(decibels, rel=1e-5)
+    assert f"a PSNR of {decibels:.2f} dB" in said
     # What is shown on the left is the small picture, enlarged by straight lines: the
     # means over blocks are near those of the image.
     middles = (np.arange(8) + 0.5) / 2 - 0.5

@@ -11,7 +11,7 @@ import pytest
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.log import METRICS_FILE, open_log, read_metrics
-from ddpm_jax.training.loop import Hook, Report, catch_interrupts, train_loop
+from ddpm_jax.training.loop import Hook, Pace, Report, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState
 
 
@@ -165,3 +165,22 @@ def test_metrics_hold_every_step_once_after_a_crash(tmp_path):
     assert records[3]["learning_rate"] == pytest.approx(3.9)
     for line in (tmp_path / METRICS_FILE).read_text().splitlines():
         json.loads(line)
+
+
+def test_the_host_is_never_more_than_eight_steps_ahead():
+    """Of several CPU devices XLA would take 32 programs, and could then stand still."""
+    done = []
+
+    class Result:
+        def __init__(self, number):
+            self.number = number
+
+        def block_until_ready(self):
+            done.append(self.number)
+            return self
+
+    pace = Pace()
+    for number in range(20):
+        pace(Result(number))
+        assert number - (done[-1] if done else -1) <= 8
+    assert done == list(range(12))

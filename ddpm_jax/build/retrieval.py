@@ -1,0 +1,188 @@
+"""The two towers that find a picture's text: from a config, from a folder.
+
+WORKDIR/
+    weights.npz         parameters, float32, named by their path
+    retrieval.json      what it is, and how often it is right; written last
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from ddpm_jax.build import weights_folder
+from ddpm_jax.build.features import check_classifier
+from ddpm_jax.build.reader import reopen, text_encoder
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.config import from_json
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.images import to_float
+from ddpm_jax.models.classifier import Classifier
+from ddpm_jax.models.match import Match
+from ddpm_jax.training.match import make_match_objective
+from ddpm_jax.training.objective import Objective
+from ddpm_jax.training.step import warmup_schedule
+
+ABOUT = "retrieval.json"
+KIND = weights_folder.Kind(
+    mode="retrieval",
+    noun="a retrieval network",
+    verb="train",
+    about=ABOUT,
+    told={  # and read here or by the command
+        *("name", "fingerprint", "data_fingerprint", "image_shape", "reader"),
+        *("captions", "found", "num_images", "config"),
+    },
+)
+_INIT, _TRAIN = 30, 31  # streams of `config.seed`, apart from those of other modes
+_TEXTS = 256  # read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """Two towers, opened.
+
+    Attributes:
+        features: of pictures: vectors of length 1.
+        of_texts: texts, N of them -> vectors of length 1, float32 [N, D].
+    """
+
+    features: Features
+    of_texts: Callable[[Sequence[str]], np.ndarray]
+
+
+def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> Match:
+    """Build the towers of `config.retrieval`, for texts that are read this way."""
+    options = config.retrieval
+    tower = Classifier(
+        num_classes=0,
+        num_features=options.num_features,
+        channels=options.channels,
+        channel_multipliers=tuple(options.channel_multipliers),
+        num_res_blocks=options.num_res_blocks,
+        num_groups=options.num_groups,
+    )
+    encoder, _ = text_encoder(config, reader)
+    return Match(tower, encoder)
+
+
+def init_match(
+    config: ConfigDict, net: Match, reader: Mapping[str, Any], info: DataInfo
+) -> Any:
+    """Draw the initial parameters."""
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    return jax.jit(net.init)(key, *_example(reader, info.image_shape, info.captions))[
+        "params"
+    ]
+
+
+def _example(
+    reader: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
+) -> tuple[jax.Array, Any]:
+    """Make an image, and a text as it is read."""
+    return jnp.zeros((1, *image_shape)), reopen(reader).read(captions[:1])
+
+
+def match_objective(config: ConfigDict, net: Match) -> Objective:
+    """Build what they are trained on."""
+    return make_match_objective(
+        lambda params, images, text: cast(
+            Any, net.apply({"params": params}, images, text)
+        ),
+        max_shift=config.retrieval.max_shift,
+        flip=config.data.flip,
+    )
+
+
+def match_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Build AdamW with a warm-up and a cosine decay."""
+    options = config.retrieval
+    rate = warmup_schedule(
+        options.learning_rate, options.warmup_steps, options.num_steps
+    )
+    return optax.adamw(rate, weight_decay=options.weight_decay)
+
+
+def match_key(config: ConfigDict) -> jax.Array:
+    """Return the key of its shifts and flips."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+
+
+def as_retrieval(net: Match, params: Any, about: dict[str, Any]) -> Retrieval:
+    """Make of towers, and what their folder says of them, what ranks texts."""
+
+    def apply(params: Any, images: jax.Array) -> Outputs:
+        shown = to_float(images)
+        vectors = net.apply({"params": params}, shown, method="of_images")
+        return Outputs(vectors, None)
+
+    read = jax.jit(
+        lambda params, text: net.apply({"params": params}, text, method="of_texts")
+    )
+
+    def of_texts(texts: Sequence[str]) -> np.ndarray:
+        rows = reopen(about["reader"]).read(list(texts))
+        found = []
+        for start in range(0, len(texts), _TEXTS):
+            places = np.minimum(np.arange(start, start + _TEXTS), len(texts) - 1)
+            part = jax.tree.map(lambda leaf: leaf[places], rows)  # noqa: B023
+            found.append(np.asarray(read(params, part))[: len(texts) - start])
+        return np.concatenate(found)
+
+    features = Features(
+        name=about["name"],
+        fingerprint=about["fingerprint"],
+        num_features=net.tower.num_features,
+        label_names=None,
+        resize="none",
+        image_shape=tuple(about["image_shape"]),
+        params=params,
+        apply=apply,
+    )
+    return Retrieval(features, of_texts)
+
+
+def retrieval(workdir: Path) -> Retrieval:
+    """Open the towers that `--mode=retrieval` trained in a folder.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    about, weights = weights_folder.read(workdir, KIND)
+    again = "train the network again, in another folder."
+    if weights_folder.fingerprint(weights) != about["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that {ABOUT} describes; {again}"
+        )
+    config = from_json({**about["config"], "mesh": {}})
+    net = match_network(config, about["reader"])
+    example = _example(about["reader"], about["image_shape"], about["captions"])
+    expected = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
+    flat = traverse_util.flatten_dict(expected, sep="/")
+    if {n: leaf.shape for n, leaf in flat.items()} != {
+        n: leaf.shape for n, leaf in weights.items()
+    }:
+        raise UserError(f"the weights in {workdir} do not fit its network; {again}")
+    return as_retrieval(net, weights_folder.as_params(weights), about)
+
+
+def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    if info.reader is None:
+        raise UserError(
+            "a retrieval network finds the text of a picture, and config.model.text is "
+            "empty; set it to words, bytes or minilm."
+        )
+    check_classifier(config.retrieval, "retrieval")

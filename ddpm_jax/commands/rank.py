@@ -1,0 +1,269 @@
+"""Whether drawn images show what was asked for, and whether they are only remembered.
+
+For models of captioned pictures that no rule can read. A network that was trained on
+real pairs (`--mode=retrieval`) looks for the prompt of each image among others, and the
+nearest training picture is looked up, pixel by pixel. Real pictures that neither
+network was trained on are measured alike: drawn ones may be expected to do as well.
+
+workdir/ranks/
+    SET/NETWORK/        of the images drawn, or real
+        ranks.json      how often the prompt is found, and how near they are to the data
+        neighbours.png  images beside their nearest training pictures
+    SET/samples.npz, grid.png
+    ranks.json          all rows
+
+What is there already is not computed again.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, data, files, images
+from ddpm_jax.build import retrieval as towers_of
+from ddpm_jax.commands.about import usable_step
+from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
+from ddpm_jax.commands.model import find_model, make_folder
+from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
+from ddpm_jax.commands.retrieval import FIRST, found
+from ddpm_jax.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.manifold import nearest
+from ddpm_jax.training.loop import catch_interrupts
+
+_SPLITS = ("test", "train")  # whose captions are drawn, if no prompts are given
+_ROW = "ranks.json"
+_USUAL = 5  # percent of real pictures that are nearer to the data than what is "near"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """Images, and the text of each."""
+
+    kind: str  # "real test", "drawn for data:test"
+    images: ImageSet
+    texts: tuple[str, ...]
+    seed: int | None
+    scale: float | None
+
+
+def rank(cfg: ConfigDict, workdir: Path) -> int:
+    """Draw for prompts, look for the prompts, and print how often they are found.
+
+    Args:
+        cfg: `evaluate.retrieval` names the network; `sample.prompt` or, left out, two
+            splits of the data say what is drawn, each caption once and at most
+            `evaluate.num_images`; `evaluate.guidance_scales` and `num_seeds` how often.
+        workdir: of the model.
+
+    Returns:
+        0 if all is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: the options or the network do not fit the model.
+    """
+    build.check_evaluate(cfg)
+    _check(cfg)
+    towers = towers_of.retrieval(Path(cfg.evaluate.retrieval))
+    step = cfg.sample.step
+    step = usable_step(workdir) if step is None else step
+    train = open_split(cfg, cfg.data.split)
+    with catch_interrupts() as interrupted:
+        real = _real(cfg, train)
+        asked = [] if real is None else [real]
+        asked += _drawn(cfg, workdir, step, interrupted)
+        for one in asked:  # before any is drawn
+            _check_fits(one, towers)
+        print(_HEAD)
+        usual = None
+        for one in asked:
+            row = _row(workdir, one, towers, train, usual)
+            if row is None:
+                print("Interrupted; saved. The same command goes on from here.")
+                return 128 + interrupted()
+            if one is real:
+                usual = row["distance"]["usual"]
+            print(_spell(row), flush=True)
+    wait_for_all_hosts("the rows")
+    _summarise(workdir)
+    return 0
+
+
+def _check(cfg: ConfigDict) -> None:
+    if not cfg.model.text:
+        raise UserError(
+            "--mode=rank looks for prompts, and this model was trained without text; "
+            "train one on captions, as configs/emoji.py does."
+        )
+    if not cfg.evaluate.retrieval:
+        raise UserError(
+            "--mode=rank needs a network that knows pictures and captions; train one "
+            "with --mode=retrieval, and give its folder as --config.evaluate.retrieval."
+        )
+    if cfg.sample.prompt_to:
+        raise UserError(
+            f"config.sample.prompt_to={cfg.sample.prompt_to!r} asks for what lies "
+            "between two prompts, and only one can be looked for; leave it out."
+        )
+
+
+def _real(cfg: ConfigDict, train: data.Dataset) -> _Asked | None:
+    """Take pictures that nothing was trained on, if there are some with captions."""
+    split = cfg.evaluate.floor_split
+    if not split:
+        return None
+    try:
+        held_out = open_split(cfg, split)
+        if held_out.texts is None:
+            raise UserError(f"{held_out.name} has no captions.")
+        whole = cfg.copy_and_resolve_references()
+        whole.evaluate.num_images = len(held_out)
+        one = given_set(whole, "data", split, train)
+    except UserError as error:
+        print(f"note: no real pictures to compare with: {error}", file=sys.stderr)
+        return None
+    return _Asked(f"real {split}", one, held_out.texts, None, None)
+
+
+def _drawn(
+    cfg: ConfigDict, workdir: Path, step: int, interrupted: Callable[[], int]
+) -> list[_Asked]:
+    prompt = cfg.sample.prompt
+    asked = []
+    for one in [prompt] if prompt else [f"data:{split}" for split in _SPLITS]:
+        for variant in build.variants(cfg, [step]):
+            variant.sample.prompt = one
+            try:
+                texts = _prompts(variant, workdir)
+            except data.NoSplitError as error:
+                if prompt:
+                    raise
+                print(f"note: nothing is drawn for {one}: {error}", file=sys.stderr)
+                break
+            variant.sample.num_images = len(texts)
+            asked.append(
+                _Asked(
+                    f"drawn for {one}",
+                    drawn_set(variant, workdir, interrupted),
+                    texts,
+                    build.sample_seed(variant),
+                    variant.sample.guidance_scale,
+                )
+            )
+    return asked
+
+
+def _prompts(cfg: ConfigDict, workdir: Path) -> tuple[str, ...]:
+    """Take each prompt once, up to the number of images that is asked for."""
+    texts = build.prompts(cfg, find_model(cfg, workdir).info)
+    assert texts is not None  # `_check` has refused a model without
+    return tuple(dict.fromkeys(texts))
+
+
+def _check_fits(one: _Asked, towers: towers_of.Retrieval) -> None:
+    given, wanted = one.images.image_shape, towers.features.image_shape
+    if given != wanted:
+        raise UserError(
+            f"{one.images.described}: {'x'.join(map(str, given))}, and "
+            f"{towers.features.name} takes {'x'.join(map(str, wanted or ()))}; train "
+            "one on pictures of that size."
+        )
+    count = len(set(one.texts))
+    if count <= FIRST:
+        raise UserError(
+            f"{one.kind}: {count} different prompts, of which the first {FIRST} are "
+            f"too many; give {FIRST + 1} or more, in a file: "
+            "--config.sample.prompt=file:PATH."
+        )
+
+
+def _row(
+    workdir: Path,
+    asked: _Asked,
+    towers: towers_of.Retrieval,
+    train: data.Dataset,
+    usual: float | None,
+) -> dict[str, Any] | None:
+    """Return the row of a set, None if its drawing was interrupted."""
+    one = asked.images
+    folder = make_folder(workdir / "ranks" / one.name)
+    seen = make_folder(folder / f"retrieval-{towers.features.fingerprint}")
+    path = seen / _ROW
+    if on_every_host(path.exists()):
+        row = json.loads(path.read_text())
+        if row["distance"]["nearer_than"] == usual:
+            return row
+    source = one.load(folder)
+    if source is None:
+        return None
+    pixels, _ = data.in_memory(source)
+    known, _ = data.in_memory(train)
+    near = nearest(_flat(pixels), _flat(known), min(NEIGHBOURS, len(known)))
+    images.save_png(seen / "neighbours.png", lay_beside(source, train, *near))
+    distances = near[0][:, 0] * (255 / np.sqrt(np.prod(one.image_shape)))
+    nearer = None if usual is None else float(np.mean(distances < usual))
+    row = {
+        "set": one.name,
+        "images": asked.kind,
+        "guidance_scale": asked.scale,
+        "seed": asked.seed,
+        "num_images": len(pixels),
+        "found": found(towers, pixels, asked.texts),
+        "distance": {
+            "median": float(np.median(distances)),
+            "usual": float(np.percentile(distances, _USUAL)),
+            "nearer_than": usual,
+            "share_nearer": nearer,
+        },
+        "retrieval": towers.features.fingerprint,
+        "model": one.model,
+    }
+    files.write_json(path, row)
+    return row
+
+
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    """Make a vector of each image, float32 [N, H W C] in [0, 1]."""
+    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
+
+
+_COLUMNS = ("guidance", "seed", "number", "first", "in 5", "+-", "of", "distance")
+_HEAD = f"{'images':<22}" + "".join(f"{name:>10}" for name in _COLUMNS) + "    copied"
+
+
+def _spell(row: dict[str, Any]) -> str:
+    hit, distance = row["found"], row["distance"]
+    in_first = hit[f"in_first_{FIRST}"]
+    copied = distance["share_nearer"]
+    if row["seed"] is None:  # by its own making
+        copied = _USUAL / 100
+    numbers = [
+        "" if row["guidance_scale"] is None else f"{row['guidance_scale']:g}",
+        "" if row["seed"] is None else f"{row['seed']}",
+        f"{row['num_images']:,}",
+        f"{100 * hit['first']['value']:.1f}",
+        f"{100 * in_first['value']:.1f}",
+        f"{100 * in_first['standard_error']:.1f}",
+        f"{hit['among']}",
+        f"{distance['median']:.1f}",
+        "" if copied is None else f"{100 * copied:.1f}",
+    ]
+    return f"{row['images'][:21]:<22}" + "".join(f"{text:>10}" for text in numbers)
+
+
+def _summarise(workdir: Path) -> None:
+    folder = workdir / "ranks"
+    rows = [json.loads(path.read_text()) for path in folder.glob(f"*/*/{_ROW}")]
+    rows.sort(key=lambda row: (row["images"], row["guidance_scale"] or 0, row["set"]))
+    files.write_json(folder / _ROW, rows)
+    print(
+        "first, in 5: % whose text the network finds; distance: the median one to the "
+        "nearest training picture (RMS, of 255); copied: % that are nearer to one than "
+        f"{100 - _USUAL}% of real pictures are.\nFiles: {folder}/"
+    )

@@ -1,0 +1,70 @@
+"""Is the text of a picture found again, among others, by a network that knows both?
+
+A share such as "in the first 5 of 100" depends on which 99 others there are. It is not
+drawn here but computed: over all choices of them from the texts that are at hand, each
+as likely as the other, those that come before the picture's own follow a hypergeometric
+law.
+"""
+
+from math import comb
+
+import numpy as np
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.estimate import Estimate, check_features
+
+
+def num_before(images: np.ndarray, texts: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Count the texts that are nearer to each picture than its own.
+
+    One that is just as near counts, so that a network that maps all alike finds none.
+
+    Args:
+        images: vectors of length 1, [N, D].
+        texts: vectors of length 1, of distinct texts, [M, D].
+        own: int [N], the text of each picture.
+
+    Returns:
+        int [N], 0 to M - 1.
+
+    Raises:
+        UserError: vectors of different lengths, or a number that is not finite.
+    """
+    check_features(images, texts)
+    products = images.astype(np.float64) @ texts.astype(np.float64).T
+    of_own = products[np.arange(len(images)), own]
+    return (products >= of_own[:, None]).sum(axis=1) - 1
+
+
+def found_in_first(
+    before: np.ndarray, num_texts: int, *, first: int = 5, among: int = 100
+) -> Estimate:
+    """Return the share of pictures whose text is in the first few of so many.
+
+    Args:
+        before: int [N] of `num_before`.
+        num_texts: M, that those were counted among.
+        first: how far down the text may stand.
+        among: how many texts there are to choose from, its own with them.
+
+    Returns:
+        The mean over pictures of the probability, with its standard error.
+
+    Raises:
+        UserError: there are fewer texts than `among`, or nothing to be told apart.
+    """
+    if not first < among <= num_texts:
+        raise UserError(
+            f"the first {first} of {among} cannot be told with {num_texts} texts; give "
+            f"{max(among, first + 1)} or more that differ."
+        )
+    others, chosen = num_texts - 1, among - 1
+
+    def chance_of(nearer: int) -> float:
+        ways = sum(
+            comb(nearer, k) * comb(others - nearer, chosen - k) for k in range(first)
+        )
+        return ways / comb(others, chosen)
+
+    chance = np.array([chance_of(int(nearer)) for nearer in before])
+    return Estimate(float(chance.mean()), float(chance.std() / np.sqrt(len(chance))))

@@ -1,0 +1,73 @@
+"""What two towers are trained on: to find each picture's text in the batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.images import to_float
+from ddpm_jax.training.classify import random_shift
+from ddpm_jax.training.objective import Batch, Objective, random_flip
+
+
+def contrastive_loss(
+    images: jax.Array, texts: jax.Array, scale: jax.Array, same: jax.Array
+) -> jax.Array:
+    """Return the mean of two cross-entropies [], of texts and of images in a batch.
+
+    Where a text comes more than once, the target is shared by all its places: none of
+    them is wrong.
+
+    Args:
+        images: vectors of length 1, [B, D].
+        texts: vectors of length 1, [B, D].
+        scale: of their products, [].
+        same: True where two rows have the same text, [B, B].
+
+    Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural
+        Language Supervision", figure 3.
+    """
+    logits = scale * images @ texts.T
+    target = same / same.sum(axis=1, keepdims=True)
+    of_images = -(target * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)
+    of_texts = -(target * jax.nn.log_softmax(logits.T, axis=1)).sum(axis=1)
+    return (of_images.mean() + of_texts.mean()) / 2
+
+
+def same_rows(rows: jax.Array) -> jax.Array:
+    """Say which rows of an array [B, N] are equal, [B, B]."""
+    return (rows[:, None] == rows[None]).all(axis=-1)
+
+
+def make_match_objective(
+    network: Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]],
+    *,
+    max_shift: int,
+    flip: bool,
+) -> Objective:
+    """Compose the objective of two towers, for `step.make_train_step`.
+
+    Args:
+        network: (params, images in [-1, 1], text) -> vectors of both, and the scale.
+        max_shift: pixels that a picture may be moved, each way.
+        flip: mirror half of the pictures left to right.
+    """
+
+    def objective(
+        params: Any, key: jax.Array, batch: Batch, memory: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        shift_key, flip_key = jax.random.split(key)
+        shown = random_shift(shift_key, batch["image"], max_shift)
+        if flip:
+            shown = random_flip(flip_key, shown)
+        images, texts, scale = network(params, to_float(shown), batch["text"])
+        text: Any = batch["text"]
+        # Of tokens their numbers tell them apart, of what is encoded the last leaf.
+        same = same_rows(text[0] if len(text) == 2 else text[-1])
+        loss = contrastive_loss(images, texts, scale, same)
+        first = (images @ texts.T).argmax(axis=1)
+        right = same[jnp.arange(len(first)), first].mean()
+        return loss, ({"loss": loss, "accuracy": right}, memory)
+
+    return objective
