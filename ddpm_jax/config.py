@@ -346,7 +346,8 @@ def _autoencoder() -> ConfigDict:
             "adam_b2": 0.9,
             "ema_decay": 0.999,  # of the averaged parameters, which are those kept
             "kl_weight": 1e-6,  # beside errors summed over an image's numbers
-            # the network whose maps are compared: a folder of --mode=features; "": none
+            # the network whose maps are compared: a folder of --mode=features, or
+            # lpips:VGG16_FILE,LINEAR_FILE; "": none
             "perceptual": "",
             "perceptual_weight": 1.0,
             "discriminator_weight": 0.5,  # beside the adaptive weight; 0: none

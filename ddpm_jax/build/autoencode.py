@@ -1,5 +1,6 @@
 """The training of an autoencoder, from `config.autoencoder`."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,13 +17,16 @@ from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.lpips_file import Lpips, read_lpips
 from ddpm_jax.models.autoencoder import (
     KLAutoencoder,
     check_autoencoder,
     sample_posterior,
 )
 from ddpm_jax.models.discriminator import PatchDiscriminator, check_discriminator
+from ddpm_jax.models.vgg import LEAST_SIDE, WIDTHS, Vgg16
 from ddpm_jax.training.autoencode import (
+    Maps,
     Networks,
     Weights,
     init_autoencode_state,
@@ -104,6 +109,45 @@ def autoencode_key(config: ConfigDict) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
 
 
+_LPIPS = "lpips:"
+
+
+def _perceptual(
+    config: ConfigDict, info: DataInfo
+) -> tuple[Maps | None, list[np.ndarray] | None]:
+    """Open the network that looks, and how its channels count; None if there is none.
+
+    Raises:
+        UserError: it cannot be opened, or takes other images.
+    """
+    options = config.autoencoder
+    if not options.perceptual or not options.perceptual_weight:
+        return None, None
+    if not options.perceptual.startswith(_LPIPS):
+        return classifier_maps(Path(options.perceptual), info.image_shape), None
+    named = options.perceptual.removeprefix(_LPIPS).split(",")
+    if len(named) != 2 or not all(named):
+        raise UserError(
+            f"config.autoencoder.perceptual={options.perceptual!r} does not name two "
+            "files; write lpips:VGG16_FILE,LINEAR_FILE, or the folder of a features "
+            "network."
+        )
+    if min(info.image_shape[:2]) < LEAST_SIDE:
+        raise UserError(
+            f"LPIPS halves images four times and needs {LEAST_SIDE} pixels a side, and "
+            f"these are {info.image_shape[0]}x{info.image_shape[1]}; use a features "
+            "network."
+        )
+    params, weights = _open_lpips(*named)
+    net = Vgg16()
+    return lambda x: cast(Any, net.apply({"params": params}, x)), weights
+
+
+@functools.lru_cache(maxsize=1)  # 59 MB, asked for by the check and by the steps
+def _open_lpips(network: str, linear: str) -> Lpips:
+    return read_lpips(network, linear, WIDTHS)
+
+
 def autoencode_steps(
     config: ConfigDict, info: DataInfo, mesh: Mesh
 ) -> Callable[[int], TrainStep]:
@@ -113,9 +157,7 @@ def autoencode_steps(
         UserError: the network of `perceptual` cannot be opened, or takes other images.
     """
     options = config.autoencoder
-    maps = None
-    if options.perceptual and options.perceptual_weight:
-        maps = classifier_maps(Path(options.perceptual), info.image_shape)
+    maps, channel_weights = _perceptual(config, info)
     net, discriminator = autoencoder_network(config, info), None
     if is_adversarial(config):
         judge = discriminator_network(config)
@@ -133,6 +175,7 @@ def autoencode_steps(
         last=lambda params: params["decoder"]["conv_out"]["kernel"],
         discriminate=discriminator,
         maps=maps,
+        channel_weights=channel_weights,
     )
     weights = Weights(
         kl=options.kl_weight,
@@ -210,5 +253,4 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
             )
     except UserError as error:
         raise UserError(f"config.autoencoder: {error}") from None
-    if options.perceptual and options.perceptual_weight:
-        classifier_maps(Path(options.perceptual), info.image_shape)
+    _perceptual(config, info)

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from ddpm_jax import build, config, images
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.about import trained_config
-from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
-from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.commands.sample import (
+from ddpm_jax.commands.drawing import (
     columns_of,
     spell_consistency,
     write_forward,
     write_samples,
 )
+from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
+from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.devices import (
     describe,
     gather_params,

@@ -18,11 +18,12 @@ from tqdm import tqdm
 from ddpm_jax import build, config, data, files, images, sampling
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands import parts
+from ddpm_jax.commands.drawing import sample_folder
 from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
-from ddpm_jax.commands.sample import cond_of, draw_of, sample_folder
+from ddpm_jax.commands.sample import cond_of, draw_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.devices import least_of_hosts, on_every_host, wait_for_all_hosts

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build, config, data, files, hosts, plots
 from ddpm_jax.commands import about
+from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.commands.further import free_since_import
@@ -19,12 +20,7 @@ from ddpm_jax.commands.look import first_look, write_sheet
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import short_plan
 from ddpm_jax.commands.run import Run, plan, start_or_resume
-from ddpm_jax.commands.sample import (
-    make_preview,
-    sample,
-    sample_folder,
-    save_forward_film,
-)
+from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.devices import (
     describe,
     on_every_host,

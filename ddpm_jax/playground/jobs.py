@@ -16,9 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
+from ddpm_jax.commands.drawing import columns_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
-from ddpm_jax.commands.sample import columns_of
 from ddpm_jax.devices import gathered, round_up
 from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.errors import UserError

@@ -57,6 +57,7 @@ class Networks(NamedTuple):
         last: from the autoencoder's parameters to the kernel of its last layer.
         discriminate: (params, x) -> logits [B, ...]; None for no discriminator.
         maps: of the network that looks, for d; None for no such term.
+        channel_weights: of each map, [c], for d as LPIPS; None for equal ones.
     """
 
     encode: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
@@ -65,6 +66,7 @@ class Networks(NamedTuple):
     last: Callable[[Any], jax.Array]
     discriminate: Callable[[Any, jax.Array], jax.Array] | None = None
     maps: Maps | None = None
+    channel_weights: Sequence[Any] | None = None
 
 
 class Weights(NamedTuple):
@@ -92,31 +94,36 @@ def kl_divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def perceptual_distance(
-    maps_a: Sequence[jax.Array], maps_b: Sequence[jax.Array]
+    maps_a: Sequence[jax.Array],
+    maps_b: Sequence[jax.Array],
+    channel_weights: Sequence[Any] | None = None,
 ) -> jax.Array:
-    """Compare two batches of images by what a network sees in them: [B], 0 to 4.
+    """Compare two batches of images by what a network sees in them: [B].
 
-    d = mean over maps and places of |a / |a| - b / |b||^2,                          (6)
+    d = sum over maps of the mean over places of sum_c w_c (a / |a| - b / |b|)_c^2   (6)
 
-    a and b being the vectors of channels at a place. This is LPIPS with equal weights
-    in the place of those that it fits to people's judgement.
+    a and b being the vectors of channels at a place. With the weights that LPIPS has
+    fitted to people's judgement it is LPIPS. Without, each is one over the number of
+    maps, and d lies between 0 and 4.
 
     Args:
         maps_a: feature maps of the first, each [B, h, w, c].
         maps_b: of the second, of the same shapes.
+        channel_weights: of each map, [c].
 
     Source: Zhang et al. 2018, eq. (1).
     """
+    weights = channel_weights or [1.0 / len(maps_a)] * len(maps_a)
 
     def unit(vectors: jax.Array) -> jax.Array:
         square = jnp.square(vectors).sum(-1, keepdims=True)
         return vectors * jax.lax.rsqrt(square + 1e-10)  # also where all are zero
 
     distances = [
-        jnp.square(unit(a) - unit(b)).sum(-1).mean((1, 2))
-        for a, b in zip(maps_a, maps_b, strict=True)
+        (w * jnp.square(unit(a) - unit(b))).sum(-1).mean((1, 2))
+        for a, b, w in zip(maps_a, maps_b, weights, strict=True)
     ]
-    return jnp.stack(distances).mean(0)
+    return jnp.stack(distances).sum(0)
 
 
 def hinge_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
@@ -188,7 +195,9 @@ def make_gradients(
             error = jnp.abs(x - fake).sum() / len(x)
             told = {"absolute_error": error / size}
             if networks.maps is not None and weights.perceptual:
-                seen = perceptual_distance(networks.maps(x), networks.maps(fake)).mean()
+                seen = perceptual_distance(
+                    networks.maps(x), networks.maps(fake), networks.channel_weights
+                ).mean()
                 error = error + size * weights.perceptual * seen
                 told["perceptual"] = seen
             return error, told

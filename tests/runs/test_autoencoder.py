@@ -206,6 +206,8 @@ def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):
         ({"adam_b1": "1.0"}, "adam_b1=1.0 is not in [0, 1)"),
         ({"dtype": "float16"}, "use float32 or bfloat16"),
         ({"perceptual": "nowhere"}, "nowhere holds no features network"),
+        ({"perceptual": "lpips:vgg16.pth"}, "does not name two files"),
+        ({"perceptual": "lpips:a.pth,b.pth"}, "needs 16 pixels a side"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path, capsys, options, said):

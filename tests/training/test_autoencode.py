@@ -64,6 +64,17 @@ def test_the_perceptual_distance_is_that_of_directions():
     )
 
 
+def test_weights_of_channels_are_those_of_lpips():
+    """Each channel's share counts as often as its weight says; maps are summed."""
+    a = jnp.array([[1.0, 0.0], [0.0, 2.0]]).reshape(1, 1, 2, 2)
+    b = jnp.array([[0.0, 5.0], [0.0, -1.0]]).reshape(1, 1, 2, 2)
+    # The first place differs by 1 in both channels, the second by 4 in one.
+    found = perceptual_distance([a, a], [b, b], [jnp.array([3.0, 0.5]), jnp.ones(2)])
+    np.testing.assert_allclose(
+        found, [(3 + 0.5 + 0.5 * 4) / 2 + (2 + 4) / 2], rtol=1e-6
+    )
+
+
 def test_the_perceptual_distance_is_a_distance():
     rng = np.random.default_rng(0)
     a, b = (

@@ -1,0 +1,238 @@
+"""What a drawing leaves: a folder named after all that decides it, and its files.
+
+samples/NAME/
+    images/             a PNG each, named after class and prompt, and their prompts
+    grid.png            all on one sheet; written last
+    film.png, film-x0.png, chain.gif    the chain of the first, and what it predicted
+    forward.png         real images on their way into noise
+    samples.npz         all pixels, and classes
+    sample.json         how they were drawn
+"""
+
+import functools
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, config, files, images, sampling
+from ddpm_jax.build import DataInfo, Space
+from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.errors import UserError
+
+
+def write_samples(
+    cfg: ConfigDict,
+    info: DataInfo,
+    folder: Path,
+    drawn: np.ndarray,
+    film: sampling.Film,
+    sheet: np.ndarray,
+    record: dict,
+) -> None:
+    """Write all that a drawing leaves.
+
+    Args:
+        cfg: its `sample` names the images.
+        info: of the model.
+        folder: where to.
+        drawn: uint8 [N, H, W, C].
+        film: of the first of them.
+        sheet: of all, uint8 [rows, columns, C].
+        record: of how they were drawn, as plain data.
+    """
+    names = image_names(cfg, info)
+    images.save_images(folder / "images", drawn, names)
+    images.save_npz(folder / "samples.npz", drawn, build.sample_labels(cfg, info))
+    texts = build.prompts(cfg, info)
+    if texts is not None and not cfg.sample.prompt_to:
+        _write_captions(folder / "images", names or [], texts)
+    images.save_png(folder / "film.png", images.film_strip(film.x_t))
+    images.save_png(folder / "film-x0.png", images.film_strip(film.x0))
+    columns = max(1, round(len(film.x_t[0]) ** 0.5))
+    images.save_gif(
+        folder / "chain.gif",
+        np.stack([images.grid(frame, columns=columns) for frame in film.x_t]),
+        fps=8,
+        hold_last=2.0,
+    )
+    files.write_json(folder / "sample.json", record)
+    # Last, since its presence says that the folder is complete.
+    images.save_png(folder / "grid.png", sheet)
+
+
+def sheet_of(
+    cfg: ConfigDict, info: DataInfo, cond: Any, drawn: np.ndarray
+) -> np.ndarray:
+    """Lay out a drawing in one picture, with what it was drawn from if there is such.
+
+    Args:
+        cfg: as of the drawing.
+        info: of the model.
+        cond: what the network was told of each, leaves [N, ...].
+        drawn: uint8 [N, H, W, C].
+
+    Returns:
+        uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
+        what was drawn, and the image that the picture was made of, side by side.
+    """
+    if not cfg.model.picture:
+        return images.grid(drawn, columns=columns_of(cfg, info))
+    shown, real = build.shown(cfg, cond)
+    beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
+    threes = max(1, round((len(drawn) / 3) ** 0.5))
+    return images.grid(beside.reshape(-1, *drawn.shape[1:]), columns=3 * threes)
+
+
+def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
+    """Stand each class in a column of its own, if that makes a sheet; else None.
+
+    A walk between two prompts is a row.
+    """
+    if cfg.sample.prompt_to:
+        return cfg.sample.num_images
+    classes = build.num_classes(cfg, info)
+    whole = classes and not cfg.sample.labels and classes <= 16
+    return classes if whole and cfg.sample.num_images >= classes else None
+
+
+def spell_consistency(decibels: float) -> str:
+    """Say how far a drawing agrees with the pictures that it was drawn from."""
+    levels = 255 * 10 ** (-decibels / 20)
+    return (
+        f"Brought down to the pictures they were drawn from, the images differ by a "
+        f"PSNR of {decibels:.2f} dB (about {levels:.1f} of 255)."
+    )
+
+
+# --- Names ---------------------------------------------------------------------------
+
+
+def image_names(cfg: ConfigDict, info: DataInfo) -> list[str] | None:
+    """Name each image to draw after its number, class and prompt; None for number."""
+    labels, texts = build.sample_labels(cfg, info), build.prompts(cfg, info)
+    if labels is None and texts is None:
+        return None
+    classes = [name.replace("/", "-") for name in (*(info.label_names or ()), "none")]
+    names = [f"{i:06d}" for i in range(cfg.sample.num_images)]
+    if labels is not None:
+        names = [f"{name}-{classes[c]}" for name, c in zip(names, labels, strict=True)]
+    if texts is not None:
+        names = [f"{name}-{slug(t)}" for name, t in zip(names, texts, strict=True)]
+    return names
+
+
+def slug(text: str) -> str:
+    """Make a part of a file's name of a prompt: its words, joined, of any script."""
+    words = "-".join(re.findall(r"\w+", text.lower()))
+    return _cut(words, 80) or "prompt"
+
+
+def _cut(text: str, num_bytes: int) -> str:
+    """Shorten a text to what a file system takes, at the end of a character."""
+    return text.encode()[:num_bytes].decode(errors="ignore").rstrip("-")
+
+
+def _write_captions(folder: Path, names: Sequence[str], texts: Sequence[str]) -> None:
+    """Write which picture is of which prompt, as a folder of training data has it."""
+    lines = [
+        json.dumps({"file_name": f"{name}.png", "text": text}, ensure_ascii=False)
+        for name, text in zip(names, texts, strict=True)
+    ]
+    files.write_text(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+# Options of `config.sample` that a folder's name shows, or that change no image in it.
+_NAMED = {
+    *("ema", "ema_std", "step", "sampler", "variance", "eta", "num_steps", "spacing"),
+    *("guidance_scale", "seed", "num_images", "clip", "labels"),
+    *("prompt", "negative_prompt", "prompt_to"),
+}
+_PROMPTS = {"prompt": "of", "prompt_to": "to", "negative_prompt": "not"}
+_OF_NO_MATTER = {"batch_size", "film_frames", "film_images"}
+
+
+def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
+    """Name the folder of a drawing after all that decides what is in it."""
+    options = cfg.sample
+    seed = cfg.seed if options.seed is None else options.seed
+    method = options.sampler
+    if method == "ancestral":
+        method += f"-{options.variance or cfg.diffusion.variance}"
+    elif method == "ddim":
+        method += f"-{options.eta:g}"
+    steps = f"{build.num_steps(cfg)}-steps"
+    if options.num_steps is not None or options.spacing != "trailing":
+        steps += "-" + options.spacing.replace(":", "-").replace(",", "-")
+    parts = [f"step-{step}", parameters_name(cfg), method, steps, f"seed-{seed}"]
+    parts.append(f"{options.num_images}-images")
+    if options.guidance_scale != 1:
+        parts.append(f"guidance-{options.guidance_scale:g}")
+    if not options.clip:
+        parts.append("unclipped")
+    if options.labels:
+        labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
+        parts.append(f"labels-{_short(labels)}")
+    parts += [
+        f"{word}-{_named(options[name])}"
+        for name, word in _PROMPTS.items()
+        if options[name]
+    ]
+    rest = {
+        name: value
+        for name, value in options.items()
+        if name not in _NAMED | _OF_NO_MATTER and value != config.default().sample[name]
+    }
+    if rest:
+        said = "_".join(f"{name}-{value}" for name, value in sorted(rest.items()))
+        parts.append(_short(said.replace("/", "-")))
+    return workdir / "samples" / "_".join(parts)
+
+
+def _named(prompt: str) -> str:
+    """Name what was asked for in words: those of another prompt, or file, differ."""
+    said, content = slug(prompt), prompt
+    if prompt.startswith(build.PROMPT_FILE):
+        content = "\n".join(build.prompt_lines(prompt))
+    if said.replace("-", " ") != content:
+        said = f"{_cut(said, 40)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    return _short(said)
+
+
+def _short(text: str) -> str:
+    """Replace a long text by its hash: a file system takes names of 255 bytes."""
+    long = len(text) > 60
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if long else text
+
+
+# --- Real images on their way into noise ---------------------------------------------
+
+
+def write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
+    """Show real images on their way into noise, where the data are still at hand."""
+    try:
+        save_forward_film(cfg, build.dataset(cfg), folder, space)
+    except UserError as error:
+        print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
+
+
+def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, space: Space) -> None:
+    """Draw the first real images on their way into noise: forward.png."""
+    count = min(cfg.sample.film_images, len(source))
+    real = np.stack([source.source[i]["image"] for i in range(count)])
+    film = sampling.forward_film(
+        build.sample_key(cfg),
+        real,
+        build.schedule(cfg),
+        max(2, cfg.sample.film_frames),
+        encode=functools.partial(jax.jit(space.encode), space.params),
+        decode=functools.partial(jax.jit(space.decode), space.params),
+    )
+    images.save_png(folder / "forward.png", images.film_strip(film))
