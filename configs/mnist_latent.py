@@ -5,7 +5,11 @@ Command:   python main.py --mode=autoencoder --config=configs/mnist_autoencoder.
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     1,026,308 parameters; 2 levels of 32 and 64 channels; cosine schedule,
            T = 1000, drawn in 250 steps
-Status:    not trained to the end yet
+Time:      6 minutes on two x86-64 cores (jax 0.10.2) with the 100 pictures that it
+           ends with, at about 420 images a second; before it once the latents of the
+           data, half a minute
+Result:    FD 1.46 of 2,000 pictures drawn in 20 steps of DPM-Solver++(2M); as many real
+           ones have 0.10 (docs/results.md)
 """
 
 from ddpm_jax.config import default

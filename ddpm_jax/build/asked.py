@@ -66,7 +66,8 @@ def _label(word: str, known: list[str]) -> int:
 def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
     """Return the prompt of each image to draw; None for a model without text.
 
-    Prompts of a file, or captions of the data, are taken in turn. Left out, they are
+    Prompts of a file, or captions of the data (data:SPLIT, or data:SPLIT/K for each
+    K-th of them), are taken in turn. Left out, they are
     some of the captions that the model was trained on, or those of the pictures shown.
     With `prompt_to` every image stands for a mixture of two, and has the first for a
     name.
@@ -101,7 +102,13 @@ def _asked(config: ConfigDict) -> list[str]:
         return prompt_lines(prompt)
     if prompt.startswith(_DATA):
         section = json.dumps(to_json(config)["data"])
-        return list(_captions(section, prompt.removeprefix(_DATA) or None))
+        split, slash, every = prompt.removeprefix(_DATA).partition("/")
+        if slash and not (every.isdecimal() and int(every)):
+            raise UserError(
+                f"config.sample.prompt={prompt!r} is no every so many of the captions; "
+                f"write it like {_DATA}{split or 'train'}/10, for each tenth."
+            )
+        return list(_captions(section, split or None))[:: int(every or 1)]
     if not prompt.strip():
         raise UserError("config.sample.prompt is blank; say what the picture shows.")
     return [prompt]

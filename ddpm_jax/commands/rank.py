@@ -37,8 +37,8 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.manifold import nearest
 from ddpm_jax.training.loop import catch_interrupts
 
-_SPLITS = ("test", "train")  # whose captions are drawn, if no prompts are given
 _ROW = "ranks.json"
+_REAL = "real "  # and the name of the split
 _USUAL = 5  # percent of real pictures that are nearer to the data than what is "near"
 
 
@@ -57,9 +57,10 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
     """Draw for prompts, look for the prompts, and print how often they are found.
 
     Args:
-        cfg: `evaluate.retrieval` names the network; `sample.prompt` or, left out, two
-            splits of the data say what is drawn, each caption once and at most
-            `evaluate.num_images`; `evaluate.guidance_scales` and `num_seeds` how often.
+        cfg: `evaluate.retrieval` names the network; `sample.prompt` or, left out, the
+            captions of the held-out pictures and as many of the training set say what
+            is drawn, each once and at most `evaluate.num_images`;
+            `evaluate.guidance_scales` and `num_seeds` how often.
         workdir: of the model.
 
     Returns:
@@ -77,7 +78,8 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
     with catch_interrupts() as interrupted:
         real = _real(cfg, train)
         asked = [] if real is None else [real]
-        asked += _drawn(cfg, workdir, step, interrupted)
+        prompts = [cfg.sample.prompt] if cfg.sample.prompt else _usual(train, real)
+        asked += _drawn(cfg, workdir, step, prompts, interrupted)
         for one in asked:  # before any is drawn
             _check_fits(one, towers)
         print(_HEAD)
@@ -128,28 +130,37 @@ def _real(cfg: ConfigDict, train: data.Dataset) -> _Asked | None:
     except UserError as error:
         print(f"note: no real pictures to compare with: {error}", file=sys.stderr)
         return None
-    return _Asked(f"real {split}", one, held_out.texts, None, None)
+    return _Asked(f"{_REAL}{split}", one, held_out.texts, None, None)
+
+
+def _usual(train: data.Dataset, real: _Asked | None) -> list[str]:
+    """Ask for all captions that were held out, and for as many from all over the rest.
+
+    Without any held out, for all of the training set.
+    """
+    if real is None:
+        return [f"data:{train.split}"]
+    every = max(1, len(train) // len(real.texts))
+    held_out = real.kind.removeprefix(_REAL)
+    return [f"data:{held_out}", f"data:{train.split}/{every}"]
 
 
 def _drawn(
-    cfg: ConfigDict, workdir: Path, step: int, interrupted: Callable[[], int]
+    cfg: ConfigDict,
+    workdir: Path,
+    step: int,
+    prompts: list[str],
+    interrupted: Callable[[], int],
 ) -> list[_Asked]:
-    prompt = cfg.sample.prompt
     asked = []
-    for one in [prompt] if prompt else [f"data:{split}" for split in _SPLITS]:
+    for prompt in prompts:
         for variant in build.variants(cfg, [step]):
-            variant.sample.prompt = one
-            try:
-                texts = _prompts(variant, workdir)
-            except data.NoSplitError as error:
-                if prompt:
-                    raise
-                print(f"note: nothing is drawn for {one}: {error}", file=sys.stderr)
-                break
+            variant.sample.prompt = prompt
+            texts = _prompts(variant, workdir)
             variant.sample.num_images = len(texts)
             asked.append(
                 _Asked(
-                    f"drawn for {one}",
+                    f"drawn for {prompt}",
                     drawn_set(variant, workdir, interrupted),
                     texts,
                     build.sample_seed(variant),
@@ -234,7 +245,7 @@ def _flat(pixels: np.ndarray) -> np.ndarray:
 
 
 _COLUMNS = ("guidance", "seed", "number", "first", "in 5", "+-", "of", "distance")
-_HEAD = f"{'images':<22}" + "".join(f"{name:>10}" for name in _COLUMNS) + "    copied"
+_HEAD = f"{'images':<26}" + "".join(f"{name:>10}" for name in _COLUMNS) + "    copied"
 
 
 def _spell(row: dict[str, Any]) -> str:
@@ -254,7 +265,7 @@ def _spell(row: dict[str, Any]) -> str:
         f"{distance['median']:.1f}",
         "" if copied is None else f"{100 * copied:.1f}",
     ]
-    return f"{row['images'][:21]:<22}" + "".join(f"{text:>10}" for text in numbers)
+    return f"{row['images'][:25]:<26}" + "".join(f"{text:>10}" for text in numbers)
 
 
 def _summarise(workdir: Path) -> None:

@@ -18,6 +18,7 @@ from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
 from ddpm_jax.commands.small_network import train_small
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.devices import describe
+from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate
 from ddpm_jax.evaluation.features import extract
 from ddpm_jax.evaluation.ranking import found_in_first, num_before
@@ -42,8 +43,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     of.check_retrieval(cfg, info)
     build.mesh(cfg)
     build.check_batch(cfg, "retrieval")
-    # Refuses captions of the test that cannot be read, before the training.
-    conditioning.reopen(dict(info.reader or {})).tokenize(list(test.texts or ()))
+    _check_texts(cfg, info, test)
     if _is_finished(cfg, workdir, info.fingerprint):
         return 0
     refuse_diffusion_model(workdir, "the retrieval network")
@@ -80,6 +80,18 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
     print(_spell(about, workdir))
     return 0
+
+
+def _check_texts(cfg: ConfigDict, info: build.DataInfo, test: data.Dataset) -> None:
+    """Refuse captions of the test that cannot be read, before the training."""
+    reader = conditioning.reopen(dict(info.reader or {}))
+    try:
+        reader.tokenize(list(test.texts or ()))
+    except UserError as error:
+        raise UserError(
+            f"config.model.text={cfg.model.text!r} cannot read a caption held out: "
+            f"{error} Or let minilm or bytes read."
+        ) from error
 
 
 def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:

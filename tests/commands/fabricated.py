@@ -27,14 +27,23 @@ def photos(root):
 
 
 def emoji(root):
-    """Make a folder of pictures with their captions and categories in a file."""
+    """Make a folder of pictures with their captions and categories in a file.
+
+    Every word of a caption is in many, so that those held out have no new ones.
+    """
     rng = np.random.default_rng(2)
     root.mkdir()
     lines = []
-    for i in range(16):
+    sizes, colours = (
+        ("large", "small", "tiny", "huge"),
+        ("red", "green", "blue", "grey"),
+    )
+    things = ("apple", "cat", "house", "ball")
+    texts = [f"a {s} {c} {t}" for s in sizes for c in colours for t in things]
+    for i, text in enumerate(texts):
         _picture(rng, (64, 64, 3)).save(root / f"{i:02}.png")
         kind = ("food", "animals")[i % 2]
-        line = {"file_name": f"{i:02}.png", "text": f"no. {i}", "category": kind}
+        line = {"file_name": f"{i:02}.png", "text": text, "category": kind}
         lines.append(json.dumps(line) + "\n")
     (root / "metadata.jsonl").write_text("".join(lines))
 

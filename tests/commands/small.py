@@ -39,6 +39,13 @@ ALWAYS = {
     "features.num_steps": "2",
     "features.batch_size": "8",
     "features.warmup_steps": "1",
+    "retrieval.num_features": "8",
+    "retrieval.channels": "4",
+    "retrieval.num_groups": "4",
+    "retrieval.channel_multipliers": "(1,)",
+    "retrieval.num_steps": "2",
+    "retrieval.batch_size": "8",
+    "retrieval.warmup_steps": "1",
     "autoencoder.channels": "4",
     "autoencoder.num_groups": "4",
     "autoencoder.channel_multipliers": "(1,1)",
@@ -57,10 +64,18 @@ WHERE_SET = {
     "evaluate.checkpoints": "2,4",
     "sample.step": "2",
 }
+# Of recipes, so that no package of others is needed.
+OF_RECIPES = {
+    "configs/emoji.py": {"model.text": "words"},
+    "configs/emoji_retrieval.py": {"model.text": "words"},
+}
 
 
 def flags(words):
     """Return the flags to append to a command line."""
     said = {word.partition("=")[0].removeprefix("--config.") for word in words}
     options = {**ALWAYS, **{name: v for name, v in WHERE_SET.items() if name in said}}
+    for name, more in OF_RECIPES.items():
+        if any(word.startswith(f"--config={name}") for word in words):
+            options |= more
     return [f"--config.{name}={value}" for name, value in options.items()]

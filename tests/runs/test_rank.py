@@ -122,9 +122,13 @@ def test_a_painter_who_copies_is_found_out(model, towers, folder, monkeypatch, c
     said = capsys.readouterr().out
     found, about = rows(model), json.loads((towers / "retrieval.json").read_text())
     real, test = found["real test"], found["drawn for data:test"]
-    train = found["drawn for data:train"]
+    train = found["drawn for data:train/2"]
     assert real["found"] == test["found"] == about["found"]["test"]
-    assert train["found"] == about["found"]["train"]
+    # Of sixty captions of training each second, as many as were held out.
+    opened, known = retrieval(towers), data.load(path, image_size=16, hold_out=3)
+    chosen = known.texts[::2]
+    seen = np.stack([pixels[text] for text in chosen])
+    assert train["found"] == training.found(opened, seen, chosen)
     assert train["distance"]["median"] == 0 and train["distance"]["share_nearer"] == 1
     assert test["distance"]["median"] == real["distance"]["median"] > 0
     # The threshold leaves five percent of thirty pictures below it: two.
@@ -177,6 +181,7 @@ def test_a_network_draws_and_what_it_drew_is_kept(model, towers, monkeypatch, ca
         (["evaluate.retrieval=nowhere"], "nowhere holds no retrieval network; train"),
         (["sample.prompt=a red circle"], "1 different prompts"),
         (["sample.prompt=data:nowhere"], "has no split 'nowhere'"),
+        (["sample.prompt=data:test/no"], "write it like data:test/10"),
         (["sample.prompt_to=red"], "only one can be looked for"),
     ],
 )
@@ -205,6 +210,19 @@ def test_other_weights_than_described_are_refused(towers, tmp_path):
     (tmp_path / "retrieval.json").write_text(changed)
     with pytest.raises(UserError, match="are not those that"):
         retrieval(tmp_path)
+
+
+def test_words_that_only_the_test_has_are_refused_before_training(tmp_path, capsys):
+    lines = []
+    for number, text in enumerate(
+        ["a cat", "a dog", "a bird", "a dog", "a cat", "cow"]
+    ):
+        images.save_png(tmp_path / f"{number}.png", np.zeros((16, 16, 3), np.uint8))
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert train_towers(tmp_path / "run", f"data.source=folder:{tmp_path}") == 2
+    said = capsys.readouterr().err
+    assert "never seen: bird" in said and "let minilm or bytes read" in said
 
 
 def test_data_without_captions_cannot_be_learned_from(tmp_path, capsys):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from program import TINY
 
-from ddpm_jax import build
-from ddpm_jax.build import autoencode, features
+from ddpm_jax import build, conditioning
+from ddpm_jax.build import autoencode, features, parts, retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.log import read_metrics
@@ -36,8 +36,11 @@ FEATURES = {
     "digits_features": (DIGITS, 116_490),
     "mnist_features": (MNIST, 130_474),
 }
-
-
+# The recipe of the small picture, the side of the large one, and parameters.
+ENLARGING = {
+    "emoji_large": ("emoji", 64, 642_723),
+    "shapes_large": ("shapes", 32, 693_027),
+}
 # Autoencoders, and their discriminators.
 AUTOENCODERS = {
     "cifar_autoencoder": (CIFAR, 13_859_495, 663_745),
@@ -75,6 +78,56 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 1_309_795  # its docstring
+
+
+@pytest.mark.parametrize("name", ENLARGING)
+def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
+    before, side, count = ENLARGING[name]
+    cfg = load(f"configs/{name}.py")
+    info = build.DataInfo("", (side, side, 3), None, "")
+    build.check(cfg, info)
+    unet = build.model(cfg, info)
+    x, picture = jnp.zeros((1, *info.shape)), build.example_picture(cfg, info)
+    assert picture is not None
+    both = jnp.concatenate([x, picture["picture"]], axis=-1)
+    level = picture["noise_level"]
+    t = jnp.zeros(1)
+    shapes = jax.eval_shape(
+        lambda: unet.init(jax.random.key(0), both, t, noise_level=level)
+    )
+    leaves = jax.tree.leaves(shapes["params"])
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == count
+    # What the recipe before it draws is what this one enlarges.
+    first = load(f"configs/{before}.py")
+    assert first.data.image_size * cfg.model.picture_factor == side
+    assert first.data.source == cfg.data.source
+    assert first.data.hold_out == cfg.data.hold_out
+
+
+def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
+    """Of a sentence encoder only its sizes count, and its files need not be here."""
+    sizes, captions = (32, 384, 384), ("red apple",)
+    monkeypatch.setattr(parts, "text_encoder", lambda *given: (None, sizes))
+    reader = conditioning.Words.learn(captions, None).to_json()
+    info = build.DataInfo("", (32, 32, 3), None, "", reader, captions)
+    cfg = load("configs/emoji.py")
+    build.check(cfg, info)
+    x = jnp.zeros((1, *info.shape))
+    shapes = jax.eval_shape(
+        build.model(cfg, info).init, jax.random.key(0), x, jnp.zeros(1)
+    )
+    leaves = jax.tree.leaves(shapes["params"])
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == 2_248_003
+    judge = load("configs/emoji_retrieval.py")
+    for option in ("source", "image_size", "hold_out"):
+        assert judge.data[option] == cfg.data[option]
+    retrieval.check_retrieval(judge, info)
+    monkeypatch.setattr(retrieval, "text_encoder", lambda *given: (None, sizes))
+    net = retrieval.match_network(judge, {})
+    text = (jnp.zeros((1, 32, 384)), jnp.ones((1, 32), bool), jnp.zeros((1, 384)))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x, text)
+    leaves = jax.tree.leaves(shapes["params"])
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == 178_625
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -163,7 +216,8 @@ def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
 
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    assert there == set(RECIPES | FEATURES | AUTOENCODERS) | {"folder", "shapes"}
+    others = {"folder", "shapes", "emoji", "emoji_retrieval"}
+    assert there == set(RECIPES | FEATURES | AUTOENCODERS | ENLARGING) | others
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Captioned shapes from 16x16 to 32x32: the second stage of a cascade.
+
+Command:   python main.py --config=configs/shapes_large.py --workdir=runs/shapes-large
+           behind configs/shapes.py, which draws 16x16 for a caption (docs/cascade.md)
+Status:    to be trained
+"""
+
+from ddpm_jax.config import default
+
+
+def get_config():
+    """Return the recipe."""
+    config = default()
+    config.data.source = "shapes"
+    config.data.image_size = 32
+    config.data.flip = False  # as the stage before
+    config.model.picture = "low_res"
+    config.model.picture_factor = 2
+    config.model.picture_noise = 0.3  # the most; what is laid over is for the user
+    config.model.channels = 16
+    config.model.channel_multipliers = (1, 2, 4)
+    config.model.num_res_blocks = 1
+    config.model.attention_resolutions = (8,)
+    config.model.num_groups = 8
+    config.model.dropout = 0.0
+    config.diffusion.schedule = "cosine"
+    config.diffusion.num_levels = 1000
+    config.diffusion.prediction = "v"
+    config.diffusion.times = "stratified"
+    config.training.num_steps = 1500
+    config.training.batch_size = 32
+    config.training.learning_rate = 1e-3
+    config.training.warmup_steps = 100
+    config.training.decay = "cosine"
+    config.training.ema_decay = 0.998
+    config.training.report_every = 100
+    config.training.sample_every = 1000
+    config.training.sample_num_steps = 20
+    config.training.checkpoint_every = 1000
+    config.sample.sampler = "dpmpp_2m"
+    config.sample.num_steps = 20
+    config.sample.num_images = 64
+    config.sample.batch_size = 100
+    return config
