@@ -27,7 +27,7 @@ def get_config():
     config.diffusion.num_levels = 1000
     config.diffusion.prediction = "v"
     config.diffusion.times = "stratified"
-    config.training.num_steps = 1500
+    config.training.num_steps = 2500
     config.training.batch_size = 32
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 100

@@ -69,7 +69,7 @@ def write_samples(
 
 
 def sheet_of(
-    cfg: ConfigDict, info: DataInfo, cond: Any, drawn: np.ndarray
+    cfg: ConfigDict, info: DataInfo, cond: dict[str, Any] | None, drawn: np.ndarray
 ) -> np.ndarray:
     """Lay out a drawing in one picture, with what it was drawn from if there is such.
 
@@ -85,6 +85,7 @@ def sheet_of(
     """
     if not cfg.model.picture:
         return images.grid(drawn, columns=columns_of(cfg, info))
+    assert cond is not None  # a model that is shown a picture is given one
     shown, real = build.shown(cfg, cond)
     beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
     threes = max(1, round((len(drawn) / 3) ** 0.5))

@@ -62,6 +62,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         "versions": trained.about.get("versions", {}),
     }
     if cfg.model.picture:
+        assert told.cond is not None  # such a model is given pictures
         _, given = build.shown(cfg, told.cond)
         record["consistency_db"] = build.consistency(cfg, drawn, given)
     sheet = sheet_of(cfg, info, told.cond, drawn)
@@ -76,7 +77,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
 class Told(NamedTuple):
     """What a network is told of each image to draw, and whose noise that takes."""
 
-    cond: Any  # leaves [N, ...]
+    cond: dict[str, Any] | None  # leaves [N, ...]
     noise: np.ndarray | None  # int32 [N]; None: each its own
 
 
@@ -159,7 +160,7 @@ def make_preview(
     def preview(step: int, state: TrainState) -> None:
         params = Params(state.ema_params, of_space)
         drawn, film = _draw_all(quick, draw, params, told)
-        sheet = sheet_of(quick, info, told, drawn)
+        sheet = sheet_of(quick, info, told.cond, drawn)
         folder = workdir / "progress"
         images.save_png(folder / f"step-{step:07d}.png", sheet)
         images.save_png(
