@@ -2,7 +2,12 @@
 
 Command:   python main.py --config=configs/emoji_large.py --workdir=runs/emoji-large
            behind configs/emoji.py, which draws the 32x32 for a name: docs/cascade.md
-Status:    to be trained
+Model:     642,723 parameters; 3 levels of 16, 32 and 64 channels, attention in the
+           middle alone; shown the small picture with noise of a level in [0, 0.3];
+           predicting v; drawn in 20 steps of DPM-Solver++(2M)
+Time:      about 40 minutes on two x86-64 cores (jax 0.10.2), at 28 images a second
+Status:    not trained yet; a run of 1,000 steps drew pictures that are right in form and
+           colour, and grainy, and that agree with real small ones to 24.3 dB
 """
 
 from ddpm_jax.config import default
@@ -28,7 +33,7 @@ def get_config():
     config.diffusion.num_levels = 1000
     config.diffusion.prediction = "v"
     config.diffusion.times = "stratified"
-    config.training.num_steps = 1000
+    config.training.num_steps = 4000
     config.training.batch_size = 16
     config.training.learning_rate = 1e-3
     config.training.warmup_steps = 100
