@@ -78,7 +78,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
     with catch_interrupts() as interrupted:
         real = _real(cfg, train)
         asked = [] if real is None else [real]
-        prompts = [cfg.sample.prompt] if cfg.sample.prompt else _usual(train, real)
+        prompts = [cfg.sample.prompt] if cfg.sample.prompt else _by_default(train, real)
         asked += _drawn(cfg, workdir, step, prompts, interrupted)
         for one in asked:  # before any is drawn
             _check_fits(one, towers)
@@ -108,6 +108,11 @@ def _check(cfg: ConfigDict) -> None:
             "--mode=rank needs a network that knows pictures and captions; train one "
             "with --mode=retrieval, and give its folder as --config.evaluate.retrieval."
         )
+    if cfg.evaluate.images:
+        raise UserError(
+            f"config.evaluate.images={cfg.evaluate.images!r} is not drawn for prompts; "
+            "leave it out, as --mode=rank draws."
+        )
     if cfg.sample.prompt_to:
         raise UserError(
             f"config.sample.prompt_to={cfg.sample.prompt_to!r} asks for what lies "
@@ -133,7 +138,7 @@ def _real(cfg: ConfigDict, train: data.Dataset) -> _Asked | None:
     return _Asked(f"{_REAL}{split}", one, held_out.texts, None, None)
 
 
-def _usual(train: data.Dataset, real: _Asked | None) -> list[str]:
+def _by_default(train: data.Dataset, real: _Asked | None) -> list[str]:
     """Ask for all captions that were held out, and for as many from all over the rest.
 
     Without any held out, for all of the training set.

@@ -183,6 +183,7 @@ def test_a_network_draws_and_what_it_drew_is_kept(model, towers, monkeypatch, ca
         (["sample.prompt=data:nowhere"], "has no split 'nowhere'"),
         (["sample.prompt=data:test/no"], "write it like data:test/10"),
         (["sample.prompt_to=red"], "only one can be looked for"),
+        (["evaluate.images=noise"], "is not drawn for prompts"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(model, towers, options, message, capsys):
