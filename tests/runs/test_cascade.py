@@ -49,7 +49,7 @@ def images_in(folder):
         return stored["arr_0"], stored["arr_1"]
 
 
-def cell(path, number, side, columns=2):
+def cell(path, number, side, columns=3):
     """Cut an image out of a grid, which shows it 64 pixels wide."""
     pixels = np.asarray(Image.open(path).convert("L")).astype(int)
     row, column = divmod(number, columns)
