@@ -67,10 +67,9 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
     """Return the prompt of each image to draw; None for a model without text.
 
     Prompts of a file, or captions of the data (data:SPLIT, or data:SPLIT/K for each
-    K-th of them), are taken in turn. Left out, they are
-    some of the captions that the model was trained on, or those of the pictures shown.
-    With `prompt_to` every image stands for a mixture of two, and has the first for a
-    name.
+    K-th of them), are taken in turn. Left out, they are some of the captions that the
+    model was trained on, or those of the pictures shown. With `prompt_to` every image
+    stands for a mixture of two, and has the first for a name.
 
     Raises:
         UserError: there are none in the file or the data, or the model knows no text.

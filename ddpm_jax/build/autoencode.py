@@ -35,6 +35,7 @@ from ddpm_jax.training.autoencode import (
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import TrainStep, make_optimizer, warmup_schedule
 
+_LPIPS = "lpips:"  # before the names of two files
 _INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
 
 
@@ -107,9 +108,6 @@ def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
 def autoencode_key(config: ConfigDict) -> jax.Array:
     """Return the key of flips and latents."""
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
-
-
-_LPIPS = "lpips:"
 
 
 def _perceptual(

@@ -69,9 +69,8 @@ def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
     )
 
 
-def classify_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Build AdamW with a warm-up and a cosine decay."""
-    options = config.features
+def small_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+    """Build AdamW with a warm-up and a cosine decay, of a section like `features`."""
     rate = warmup_schedule(
         options.learning_rate, options.warmup_steps, options.num_steps
     )

@@ -13,7 +13,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
@@ -29,7 +28,6 @@ from ddpm_jax.models.classifier import Classifier
 from ddpm_jax.models.match import Match
 from ddpm_jax.training.match import make_match_objective
 from ddpm_jax.training.objective import Objective
-from ddpm_jax.training.step import warmup_schedule
 
 ABOUT = "retrieval.json"
 KIND = weights_folder.Kind(
@@ -100,15 +98,6 @@ def match_objective(config: ConfigDict, net: Match) -> Objective:
         max_shift=config.retrieval.max_shift,
         flip=config.data.flip,
     )
-
-
-def match_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Build AdamW with a warm-up and a cosine decay."""
-    options = config.retrieval
-    rate = warmup_schedule(
-        options.learning_rate, options.warmup_steps, options.num_steps
-    )
-    return optax.adamw(rate, weight_decay=options.weight_decay)
 
 
 def match_key(config: ConfigDict) -> jax.Array:

@@ -1,6 +1,5 @@
 """Training the small classifier whose last hidden layer is used as features."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import ddpm_jax
-from ddpm_jax import build, config, data, files
+from ddpm_jax import build, data
 from ddpm_jax.build import features as of
 from ddpm_jax.build import weights_folder
 from ddpm_jax.commands.model import make_folder
-from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
-from ddpm_jax.commands.small_network import train_small
+from ddpm_jax.commands.same_run import refuse_diffusion_model
+from ddpm_jax.commands.small_network import is_finished, keep, train_small
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import describe
@@ -39,7 +37,9 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     of.check_features(cfg, info)
     build.mesh(cfg)
     build.check_batch(cfg, "features")
-    if _is_finished(cfg, workdir, source.fingerprint):
+    if (workdir / of.ABOUT).exists():
+        of.classifier_features(workdir)  # refuses a damaged one
+    if is_finished(cfg, workdir, of.KIND, source.fingerprint, _spell):
         return 0
     refuse_diffusion_model(workdir, "the features network")
     make_folder(workdir)
@@ -67,34 +67,10 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
             held_out: _accuracy(seen, test),
         },
         "num_images": {"train": len(source), held_out: len(test)},
-        "seconds": round(time.perf_counter() - started, 1),
-        "device": describe(),
-        "versions": {"ddpm_jax": ddpm_jax.__version__, "jax": jax.__version__},
-        "config": config.to_json(cfg),
     }
-    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
-    files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
-    print(_spell(about, workdir))
+    written = keep(cfg, workdir, of.KIND, weights, about, started)
+    print(_spell(written, workdir))
     return 0
-
-
-def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:
-    path = workdir / of.ABOUT
-    if not path.exists():
-        return False
-    of.classifier_features(workdir)  # refuses a damaged one
-    about = json.loads(path.read_text())
-    refuse_another(
-        cfg,
-        workdir,
-        about,
-        fingerprint,
-        section="features",
-        noun=of.KIND.noun,
-        free=("data.data_dir", "features.report_every"),
-    )
-    print(f"{_spell(about, workdir)} It is finished. Nothing to do.")
-    return True
 
 
 def _train(
@@ -115,7 +91,7 @@ def _train(
         cfg,
         "features",
         objective=of.classify_objective(cfg, net),
-        optimizer=of.classify_optimizer(cfg),
+        optimizer=of.small_optimizer(cfg.features),
         params=params,
         key=of.classify_key(cfg),
         source=source,

@@ -16,6 +16,7 @@ What is there already is not computed again.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
     step = cfg.sample.step
     step = usable_step(workdir) if step is None else step
     train = open_split(cfg, cfg.data.split)
+    known = functools.cache(lambda: _flat(data.in_memory(train)[0]))
     with catch_interrupts() as interrupted:
         real = _real(cfg, train)
         asked = [] if real is None else [real]
@@ -85,7 +87,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
         print(_HEAD)
         usual = None
         for one in asked:
-            row = _row(workdir, one, towers, train, usual)
+            row = _row(workdir, one, towers, train, known, usual)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
@@ -204,6 +206,7 @@ def _row(
     asked: _Asked,
     towers: towers_of.Retrieval,
     train: data.Dataset,
+    known: Callable[[], np.ndarray],
     usual: float | None,
 ) -> dict[str, Any] | None:
     """Return the row of a set, None if its drawing was interrupted."""
@@ -219,8 +222,7 @@ def _row(
     if source is None:
         return None
     pixels, _ = data.in_memory(source)
-    known, _ = data.in_memory(train)
-    near = nearest(_flat(pixels), _flat(known), min(NEIGHBOURS, len(known)))
+    near = nearest(_flat(pixels), known(), min(NEIGHBOURS, len(train)))
     images.save_png(seen / "neighbours.png", lay_beside(source, train, *near))
     distances = near[0][:, 0] * (255 / np.sqrt(np.prod(one.image_shape)))
     nearer = None if usual is None else float(np.mean(distances < usual))

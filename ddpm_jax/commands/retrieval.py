@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import ddpm_jax
-from ddpm_jax import build, conditioning, config, data, files
+from ddpm_jax import build, conditioning, data
 from ddpm_jax.build import retrieval as of
 from ddpm_jax.build import weights_folder
+from ddpm_jax.build.features import small_optimizer
+from ddpm_jax.build.reader import reopen
 from ddpm_jax.commands.model import make_folder
-from ddpm_jax.commands.same_run import refuse_another, refuse_diffusion_model
-from ddpm_jax.commands.small_network import train_small
+from ddpm_jax.commands.same_run import refuse_diffusion_model
+from ddpm_jax.commands.small_network import is_finished, keep, train_small
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.devices import describe
 from ddpm_jax.errors import UserError
@@ -44,7 +45,9 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     build.mesh(cfg)
     build.check_batch(cfg, "retrieval")
     _check_texts(cfg, info, test)
-    if _is_finished(cfg, workdir, info.fingerprint):
+    if (workdir / of.ABOUT).exists():
+        of.retrieval(workdir)  # refuses a damaged one
+    if is_finished(cfg, workdir, of.KIND, info.fingerprint, _spell):
         return 0
     refuse_diffusion_model(workdir, "the retrieval network")
     make_folder(workdir)
@@ -71,45 +74,21 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     about |= {
         "found": {name: _found(towers, one) for name, one in splits.items()},
         "num_images": {name: len(one) for name, one in splits.items()},
-        "seconds": round(time.perf_counter() - started, 1),
-        "device": describe(),
-        "versions": {"ddpm_jax": ddpm_jax.__version__, "jax": jax.__version__},
-        "config": config.to_json(cfg),
     }
-    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
-    files.write_json(workdir / of.ABOUT, about)  # says that the folder is complete
-    print(_spell(about, workdir))
+    written = keep(cfg, workdir, of.KIND, weights, about, started)
+    print(_spell(written, workdir))
     return 0
 
 
 def _check_texts(cfg: ConfigDict, info: build.DataInfo, test: data.Dataset) -> None:
     """Refuse captions of the test that cannot be read, before the training."""
-    reader = conditioning.reopen(dict(info.reader or {}))
     try:
-        reader.tokenize(list(test.texts or ()))
+        reopen(info.reader or {}).tokenize(list(test.texts or ()))
     except UserError as error:
         raise UserError(
             f"config.model.text={cfg.model.text!r} cannot read a caption held out: "
             f"{error} Or let minilm or bytes read."
         ) from error
-
-
-def _is_finished(cfg: ConfigDict, workdir: Path, fingerprint: str) -> bool:
-    if not (workdir / of.ABOUT).exists():
-        return False
-    of.retrieval(workdir)  # refuses a damaged one
-    about = weights_folder.about(workdir, of.KIND)
-    refuse_another(
-        cfg,
-        workdir,
-        about,
-        fingerprint,
-        section="retrieval",
-        noun=of.KIND.noun,
-        free=("data.data_dir", "retrieval.report_every"),
-    )
-    print(f"{_spell(about, workdir)} It is finished. Nothing to do.")
-    return True
 
 
 def _train(
@@ -131,7 +110,7 @@ def _train(
         cfg,
         "retrieval",
         objective=of.match_objective(cfg, net),
-        optimizer=of.match_optimizer(cfg),
+        optimizer=small_optimizer(cfg.retrieval),
         params=params,
         key=of.match_key(cfg),
         source=source,

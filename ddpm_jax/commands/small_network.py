@@ -4,7 +4,9 @@ For the networks through whose eyes a diffusion model is judged. There are no
 checkpoints: what is interrupted begins again.
 """
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,14 +15,84 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, data
+import ddpm_jax
+from ddpm_jax import build, config, data, files
+from ddpm_jax.build import weights_folder
 from ddpm_jax.commands.feed import make_feed
-from ddpm_jax.devices import replicated
+from ddpm_jax.commands.same_run import refuse_another
+from ddpm_jax.devices import describe, replicated
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.loop import Pace
 from ddpm_jax.training.objective import Objective
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
+
+
+def is_finished(
+    cfg: ConfigDict,
+    workdir: Path,
+    kind: weights_folder.Kind,
+    fingerprint: str,
+    spell: Callable[[dict[str, Any], Path], str],
+) -> bool:
+    """Say whether a folder has such a network already, and tell the user.
+
+    Args:
+        cfg: all of it; the kind's mode is the name of its section.
+        workdir: the folder.
+        kind: of network.
+        fingerprint: of the data of now.
+        spell: describes what a folder says of itself.
+
+    Raises:
+        UserError: it has one of another config or of other data.
+    """
+    if not (workdir / kind.about).exists():
+        return False
+    about = weights_folder.about(workdir, kind)
+    refuse_another(
+        cfg,
+        workdir,
+        about,
+        fingerprint,
+        section=kind.mode,
+        noun=kind.noun,
+        free=("data.data_dir", f"{kind.mode}.report_every"),
+    )
+    print(f"{spell(about, workdir)} It is finished. Nothing to do.")
+    return True
+
+
+def keep(
+    cfg: ConfigDict,
+    workdir: Path,
+    kind: weights_folder.Kind,
+    weights: dict[str, np.ndarray],
+    about: dict[str, Any],
+    started: float,
+) -> dict[str, Any]:
+    """Write a network, and last what it is, which says that the folder is complete.
+
+    Args:
+        cfg: all of it.
+        workdir: the folder.
+        kind: of network.
+        weights: its parameters `[...]` by their path.
+        about: what it is, and how well it does.
+        started: when, by `time.perf_counter`.
+
+    Returns:
+        What was written of it.
+    """
+    written = about | {
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": describe(),
+        "versions": {"ddpm_jax": ddpm_jax.__version__, "jax": jax.__version__},
+        "config": config.to_json(cfg),
+    }
+    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
+    files.write_json(workdir / kind.about, written)
+    return written
 
 
 def train_small(

@@ -43,6 +43,15 @@ def random_shift(key: jax.Array, images: jax.Array, most: int) -> jax.Array:
     return jax.vmap(crop)(padded, corners)
 
 
+def moved(
+    key: jax.Array, images: jax.Array, *, max_shift: int, flip: bool
+) -> jax.Array:
+    """Shift each image [B, H, W, C], and mirror half of them if asked."""
+    shift_key, flip_key = jax.random.split(key)
+    shifted = random_shift(shift_key, images, max_shift)
+    return random_flip(flip_key, shifted) if flip else shifted
+
+
 def make_classify_objective(
     network: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
     *,
@@ -62,10 +71,7 @@ def make_classify_objective(
     def objective(
         params: Any, key: jax.Array, batch: Batch, memory: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        shift_key, flip_key = jax.random.split(key)
-        images = random_shift(shift_key, batch["image"], max_shift)
-        if flip:
-            images = random_flip(flip_key, images)
+        images = moved(key, batch["image"], max_shift=max_shift, flip=flip)
         _, logits = network(params, to_float(images))
         loss = smoothed_cross_entropy(logits, batch["label"], label_smoothing).mean()
         right = (logits.argmax(1) == batch["label"]).mean()

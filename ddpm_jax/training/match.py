@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.images import to_float
-from ddpm_jax.training.classify import random_shift
-from ddpm_jax.training.objective import Batch, Objective, random_flip
+from ddpm_jax.training.classify import moved
+from ddpm_jax.training.objective import Batch, Objective
 
 
 def contrastive_loss(
@@ -57,12 +57,9 @@ def make_match_objective(
     def objective(
         params: Any, key: jax.Array, batch: Batch, memory: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        shift_key, flip_key = jax.random.split(key)
-        shown = random_shift(shift_key, batch["image"], max_shift)
-        if flip:
-            shown = random_flip(flip_key, shown)
-        images, texts, scale = network(params, to_float(shown), batch["text"])
+        shown = moved(key, batch["image"], max_shift=max_shift, flip=flip)
         text: Any = batch["text"]
+        images, texts, scale = network(params, to_float(shown), text)
         # Of tokens their numbers tell them apart, of what is encoded the last leaf.
         same = same_rows(text[0] if len(text) == 2 else text[-1])
         loss = contrastive_loss(images, texts, scale, same)
