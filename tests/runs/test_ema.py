@@ -1,7 +1,6 @@
 """Runs that track averages of several lengths, and draw with one that was not."""
 
 import json
-import os
 import re
 import shutil
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program import TINY
+from program import TINY, cut_short
 
 from ddpm_jax import config
 from ddpm_jax.cli import main
@@ -124,18 +123,13 @@ def test_what_was_tracked_needs_one_checkpoint_and_is_exact(model):
 
 def test_a_damaged_checkpoint_is_left_out_and_said(model, capsys):
     record_file(model, 6).write_text("{")
-    largest = max((model / "checkpoints/9/track_0").rglob("d/*"), key=_size)
-    os.truncate(largest, largest.stat().st_size // 2)
+    cut_short(model / "checkpoints/9/track_0")
     assert sample(model, "ema_std=0.07") == 0
     captured = capsys.readouterr()
     assert "from 4 stored averages" in captured.out
     for step in (6, 9):
         assert f"checkpoints/{step} is damaged" in captured.err
     assert captured.err.count("It is left out of the average.") == 2
-
-
-def _size(path):
-    return path.stat().st_size
 
 
 def refusal(capsys, code):
