@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import cli, files
+from ddpm_jax import cli, files, startup
 from ddpm_jax.errors import UserError
 
 
@@ -123,7 +123,8 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         cfg.sample.batch_size = batch_size
         cfg.sample.num_images = batch_size
     cli.override(cfg, overrides, fixed)
-    cli.use_all_cores(cfg.training.batch_size)
+    startup.use_all_cores(cfg.training.batch_size)
+    startup.reuse_memory()
     return cfg
 
 

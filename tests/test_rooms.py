@@ -42,10 +42,12 @@ MAY_IMPORT = {
     "commands": {"diffusion", "build", "conditioning", "systems", "exchange", "tensors"}
     | BESIDE
     | USERS,
-    "cli": {"commands", "config", "files", "hosts"},
+    "startup": {"files", "hosts"},  # before JAX is imported
+    "cli": {"commands", "config", "files", "hosts", "startup"},
     "__main__": {"cli"},
     # A second front door beside main.py: it opens a model as the command line does.
-    "playground": {"diffusion", "build", "commands", "cli", "sampling"} | BESIDE,
+    "playground": {"diffusion", "build", "commands", "cli", "sampling", "startup"}
+    | BESIDE,
 }
 SEE_A_CONFIG = {"config", "build", "commands", "cli", "playground"}
 # What the base install lacks.
