@@ -111,7 +111,7 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         batch_size: of training and sampling alike; None keeps the recipe's.
 
     Raises:
-        UserError: no such recipe or option.
+        UserError: no such recipe or option, or a network that is told more than labels.
     """
     # The program's own functions, though not public: a benchmark that loaded recipes
     # or laid out devices in its own way would measure another program.
@@ -123,6 +123,12 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         cfg.sample.batch_size = batch_size
         cfg.sample.num_images = batch_size
     cli.override(cfg, overrides, fixed)
+    for name in ("text", "picture"):
+        if cfg.model[name]:
+            raise UserError(
+                f"{recipe} has model.{name}={cfg.model[name]}, and benchmarks measure "
+                f"networks that are told labels at most; add --config.model.{name}=''."
+            )
     startup.use_all_cores(cfg.training.batch_size)
     startup.reuse_memory()
     return cfg

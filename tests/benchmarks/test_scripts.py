@@ -151,6 +151,8 @@ def test_each_run_of_precision_is_what_its_name_says(monkeypatch, capsys, tmp_pa
     ("script", "flags", "message"),
     [
         (train, ["--batch-size=0"], "--batch-size=0 is too small"),
+        (train, ["--config.model.picture=grey"], "has model.picture=grey"),
+        (train, ["--config.model.text=words"], "has model.text=words"),
         (train, ["--num-steps=1"], "--num-steps=1 is too small"),
         (train, ["--config.model.chanels=3"], "unknown option --config.model.chanels"),
         (sample, ["--num-turns=0"], "--num-turns=0 is too small"),
