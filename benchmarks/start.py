@@ -130,7 +130,6 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
                 f"networks that are told labels at most; add --config.model.{name}=''."
             )
     startup.use_all_cores(cfg.training.batch_size)
-    startup.reuse_memory()
     return cfg
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from ddpm_jax import config as options
 from ddpm_jax import hosts
 from ddpm_jax.errors import UserError
-from ddpm_jax.startup import reuse_memory, use_all_cores, use_compilation_cache
+from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
 _EPILOG = """\
 examples:
@@ -128,7 +128,6 @@ def _start_hosts(known: argparse.Namespace) -> None:
 
     numbers = ("num_processes", "process_id", "start_timeout", "heartbeat_timeout")
     use_compilation_cache()
-    reuse_memory()
     hosts.start(
         detect=known.distributed,
         coordinator=known.coordinator,

@@ -1,11 +1,10 @@
-"""What has to be set before JAX starts: its cache, its CPU devices, the memory below.
+"""What has to be set before JAX starts: its cache and its CPU devices.
 
-Each of these leaves alone what the user has set, by JAX's own options or in the
+Each leaves alone what the user has set, by JAX's own options or in the
 environment.
 """
 
 import contextlib
-import ctypes
 import os
 
 from ddpm_jax import hosts
@@ -13,9 +12,6 @@ from ddpm_jax.files import cache_folder
 
 # Each holds a copy of parameters and optimiser.
 _MAX_CPU_DEVICES = 8
-
-# Parameters of glibc's `mallopt`, from its malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def use_compilation_cache() -> None:
@@ -61,24 +57,3 @@ def use_all_cores(batch_size: int) -> None:
     # A program that calls `main` may have used JAX already, and then it is too late.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(fits))
-
-
-def reuse_memory() -> None:
-    """Have memory that was freed used again, where glibc would give it back.
-
-    A step of training on the CPU asks for one block of all its intermediate results.
-    glibc takes a block that large from the system and gives it back at once, so that
-    each step begins with the system clearing as many pages again. Here it stays with
-    the process, for the next step; the most that is ever in use is what it was.
-
-    Other C libraries have no `mallopt`, and nothing is done.
-    """
-    chosen = any(name.startswith("MALLOC_") for name in os.environ)
-    if chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return
-    of_the_process = ctypes.CDLL(None) if os.name == "posix" else None
-    mallopt = getattr(of_the_process, "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)  # no block of its own from the system
-        mallopt(_M_TRIM_THRESHOLD, -1)  # never give back
-        mallopt(_M_TOP_PAD, 64 * 2**20)  # and ask seldom

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
-from ddpm_jax.startup import reuse_memory, use_all_cores, use_compilation_cache
+from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +51,6 @@ def _run(workdir: Path, port: int, overrides: list[str]) -> None:
             "`pip install -r requirements-app.txt`."
         )
     use_compilation_cache()
-    reuse_memory()
     # What imports jax is imported here, so that --help and errors come at once.
     from ddpm_jax.commands.about import trained_config
     from ddpm_jax.commands.model import open_model
