@@ -5,8 +5,8 @@ Command:   python main.py --config=configs/emoji_large.py --workdir=runs/emoji-l
 Model:     642,723 parameters; 3 levels of 16, 32 and 64 channels, attention in the
            middle alone; shown the small picture with noise of a level in [0, 0.3];
            predicting v; drawn in 20 steps of DPM-Solver++(2M)
-Time:      about 45 minutes on two x86-64 cores (jax 0.10.2) that had other work, at 23
-           images a second
+Time:      about 50 minutes on two x86-64 cores (jax 0.10.2), from its rate of 20 to 25
+           images a second; it was trained in parts (docs/performance.md: huge pages)
 Result:    brought down again, what it draws from real pictures agrees with them to
            28.6 dB where they were held out, and to 29.0 dB where not; smooth within,
            with a slightly ragged outline (docs/cascade.md)
