@@ -1,4 +1,4 @@
-"""What the site of `make docs` has beside docs/*.md: README, CONTRIBUTING, docstrings.
+"""What the site of `make docs` has beside docs/*.md: README and its kin, docstrings.
 
 Documents link to files of the repository. On the site a module becomes its place on the
 page of its room, another document its page, and any other file its name alone.
@@ -14,7 +14,11 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpm_jax"
-_OUTSIDE = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md"}
+_OUTSIDE = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 

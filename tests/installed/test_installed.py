@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("ddpm_jax", "configs", "pyproject.toml", "setup.py", "requirements.txt")
+TEXTS = ("README.md", "LICENSE")
 SMALL = [
     "--config.model.channels=8",
     "--config.model.num_groups=4",
@@ -35,7 +36,7 @@ SMALL = [
 def site(tmp_path_factory):
     """Install a copy of the sources, without dependencies, to a folder of its own."""
     source = tmp_path_factory.mktemp("source")
-    for name in (*PARTS, "README.md"):
+    for name in (*PARTS, *TEXTS):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("site")
