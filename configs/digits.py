@@ -1,4 +1,4 @@
-"""Class-conditional DDPM on scikit-learn's 1,797 digits of 8x8: the demo.
+"""Class-conditional DDPM on UCI's 1,797 optical digits of 8x8: the demo.
 
 Command:   make demo, or
            python main.py --config=configs/digits.py --workdir=runs/digits

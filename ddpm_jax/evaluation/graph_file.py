@@ -2,17 +2,10 @@
 
     read_constants("inception-2015-12-05.tgz")     # {"conv/conv2d_params": ..., ...}
 
-A frozen graph is one message in protobuf's wire format: fields, each a number with a
-kind, then an integer, eight or four bytes, or a length and so many bytes, which may be
-a message again. Of the messages, five are needed here:
+A frozen graph is one protobuf message, a GraphDef. tensorboardX, which writes the
+event files of a run, ships the generated message classes.
 
-    GraphDef          1 node*
-    NodeDef           1 name, 2 op, 5 attr*           (attr: 1 key, 2 value)
-    AttrValue         8 tensor
-    TensorProto       1 dtype, 2 shape, 4 content, 5 floats, 6 doubles, 7 ints, 10 longs
-    TensorShapeProto  2 dim*                          (dim: 1 size)
-
-Source: the .proto files of tensorflow/core/framework, and protobuf.dev, "Encoding".
+Source: the .proto files of tensorflow/core/framework.
 """
 
 import gzip
@@ -20,9 +13,8 @@ import io
 import math
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -34,22 +26,13 @@ NODE_START = b"\x0a"
 
 GRAPH_NAME = "classify_image_graph_def.pb"
 
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _LARGEST = 2**31  # bytes: no message of protobuf may be larger
-
-
-class _Number(NamedTuple):
-    """A type of tensor, as TensorProto stores it."""
-
-    dtype: str
-    field: int  # of the values, if they are not in the content
-
-
-_NUMBERS = {
-    1: _Number("<f4", 5),
-    2: _Number("<f8", 6),
-    3: _Number("<i4", 7),
-    9: _Number("<i8", 10),
+# Of the types of a TensorProto: its values, where they are not in `tensor_content`.
+_VALUES = {
+    1: ("<f4", "float_val"),
+    2: ("<f8", "double_val"),
+    3: ("<i4", "int_val"),
+    9: ("<i8", "int64_val"),
 }
 
 
@@ -57,125 +40,34 @@ class _Damaged(Exception):
     """What was read is no graph."""
 
 
-# --- The wire format ------------------------------------------------------------------
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """Read seven bits a byte, the lowest first: (value, position behind it)."""
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise _Damaged("a number is cut short")
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value & (2**64 - 1), position
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Read the fields of a message in turn: (number, value)."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, position = _varint(data, position)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, position = _varint(data, position)
-        elif kind in (_EIGHT, _FOUR):
-            length = 8 if kind == _EIGHT else 4
-        else:
-            raise _Damaged(f"a field of kind {kind}")
-        if position + length > len(data):
-            raise _Damaged("a field is cut short")
-        yield number, data[position : position + length]
-        position += length
-
-
-def _all(data: memoryview, wanted: int) -> list[int | memoryview]:
-    return [value for number, value in _fields(data) if number == wanted]
-
-
-Value = TypeVar("Value", int, memoryview)
-
-
-def _last(data: memoryview, wanted: int, default: Value) -> Value:
-    """Return the value of a field that stands once; the last, as protobuf has it."""
-    found = _all(data, wanted)
-    value = found[-1] if found else default
-    if not isinstance(value, type(default)):
-        raise _Damaged(f"field {wanted} is of another kind")
-    return value
-
-
-def _messages(data: memoryview, wanted: int) -> list[memoryview]:
-    found = _all(data, wanted)
-    messages = [value for value in found if isinstance(value, memoryview)]
-    if len(messages) != len(found):
-        raise _Damaged(f"field {wanted} is of another kind")
-    return messages
-
-
-# --- The messages ---------------------------------------------------------------------
-
-_NOTHING = memoryview(b"")
-
-
-def _text(data: memoryview) -> str:
-    return bytes(data).decode()
-
-
-def _values(data: memoryview, number: _Number) -> np.ndarray:
-    """Collect values of a repeated field, packed or one by one."""
-    parts = []
-    for value in _all(data, number.field):
-        if isinstance(value, int):
-            parts.append(np.array([value], np.uint64).astype(number.dtype))
-        elif number.dtype in ("<f4", "<f8"):
-            parts.append(np.frombuffer(value, number.dtype))
-        else:  # packed varints
-            position = 0
-            while position < len(value):
-                one, position = _varint(value, position)
-                parts.append(np.array([one], np.uint64).astype(number.dtype))
-    return np.concatenate(parts) if parts else np.empty(0, number.dtype)
-
-
-def _tensor(data: memoryview) -> np.ndarray | None:
-    """Read a TensorProto; None if it does not hold numbers."""
-    number = _NUMBERS.get(_last(data, 1, 0))
-    if number is None:
+def _tensor(proto: Any) -> np.ndarray | None:
+    """Return the values of a TensorProto; None if it does not hold numbers."""
+    if proto.dtype not in _VALUES:
         return None
-    dims = _messages(_last(data, 2, _NOTHING), 2)
-    shape = [_last(dim, 1, 0) for dim in dims]
+    dtype, field = _VALUES[proto.dtype]
+    shape = [dim.size for dim in proto.tensor_shape.dim]
     count = math.prod(shape)
-    content = _last(data, 4, _NOTHING)
-    if len(content):
-        values = np.frombuffer(content, number.dtype)
+    if proto.tensor_content:
+        values = np.frombuffer(proto.tensor_content, dtype)
     else:
-        values = _values(data, number)
+        values = np.array(getattr(proto, field), dtype)
         # Values that are left out at the end are equal to the last.
         if 0 < len(values) < count < _LARGEST:
             values = np.pad(values, (0, count - len(values)), "edge")
-    if len(values) != count:
+    if min(shape, default=0) < 0 or len(values) != count:
         raise _Damaged(f"{len(values)} values for a tensor of shape {shape}")
     return values.reshape(shape)
 
 
-def _constants(graph: memoryview) -> dict[str, np.ndarray]:
+def _constants(serialized: bytes) -> dict[str, np.ndarray]:
+    from tensorboardX.proto.graph_pb2 import GraphDef
+
     found = {}
-    for node in _messages(graph, 1):
-        if _text(_last(node, 2, _NOTHING)) != "Const":
-            continue
-        for attribute in _messages(node, 5):
-            if _text(_last(attribute, 1, _NOTHING)) == "value":
-                proto = _last(_last(attribute, 2, _NOTHING), 8, _NOTHING)
-                tensor = _tensor(proto)
-                if tensor is not None:
-                    found[_text(_last(node, 1, _NOTHING))] = tensor
+    for node in GraphDef.FromString(serialized).node:
+        if node.op == "Const" and "value" in node.attr:
+            tensor = _tensor(node.attr["value"].tensor)
+            if tensor is not None:
+                found[node.name] = tensor
     return found
 
 
@@ -221,9 +113,11 @@ def read_constants(path: str | Path) -> dict[str, np.ndarray]:
         UserError: the file is no graph, is cut short or damaged, or has no constants.
     """
     path = Path(path)
+    from google.protobuf.message import DecodeError
+
     try:
-        found = _constants(memoryview(_graph_of(path)))
-    except _BROKEN as error:
+        found = _constants(_graph_of(path))
+    except (*_BROKEN, DecodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{path} is no TensorFlow graph, or is cut short or damaged ({reason}); "
