@@ -17,7 +17,8 @@ from ddpm_jax.errors import UserError
 def default() -> ConfigDict:
     """Return a fresh, locked ConfigDict of all options."""
     config = ConfigDict()
-    config.seed = 0  # of initialisation, batch order, noise, dropout and sampling
+    # 0 to 2^63-1: of initialisation, batch order, noise, dropout and sampling
+    config.seed = 0
     config.data = _data()
     config.model = _model()
     config.diffusion = _diffusion()

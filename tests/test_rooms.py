@@ -53,6 +53,8 @@ SEE_A_CONFIG = {"config", "build", "commands", "cli", "playground"}
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
+ROOT_KEYS = PACKAGE / "build" / "keys.py"
+MAKE_KEYS = ("key", "PRNGKey")
 NOBODY_USES = {"torch", "torchvision", "transformers", "tensorflow", "keras"} | {
     "pickle",
     "cloudpickle",
@@ -108,9 +110,27 @@ def use_faults(tree):
             yield "allow_pickle runs code; False is the default"
 
 
-def faults(room, source):
+def key_faults(tree):
+    # Root keys are made in one place, where no bit of a seed is lost. A literal is
+    # nobody's seed: it stands where only shapes are wanted.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "jax.random":
+            yield from (
+                f"jax.random.{alias.name} by its bare name"
+                for alias in node.names
+                if alias.name in MAKE_KEYS
+            )
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            literal = len(node.args) == 1 and isinstance(node.args[0], ast.Constant)
+            of_jax = ast.unparse(node.func.value) in ("jax.random", "random", "jrandom")
+            if node.func.attr in MAKE_KEYS and of_jax and not literal:
+                yield f"{node.func.attr} of a seed; use build.keys.root_key"
+
+
+def faults(room, source, *, makes_keys=False):
     tree = ast.parse(source)
-    return [*import_faults(room, tree), *use_faults(tree)]
+    of_keys = [] if makes_keys else key_faults(tree)
+    return [*import_faults(room, tree), *use_faults(tree), *of_keys]
 
 
 def room_of(path):
@@ -119,7 +139,8 @@ def room_of(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_module_keeps_the_rules(path):
-    assert faults(room_of(path), path.read_text()) == []
+    makes_keys = path == ROOT_KEYS
+    assert faults(room_of(path), path.read_text(), makes_keys=makes_keys) == []
 
 
 def test_the_rooms_are_found():
@@ -164,6 +185,10 @@ def test_the_rooms_are_found():
         ("data", "import numpy as np\nnp.load('a.npy', allow_pickle=True)"),
         ("data", "def f():\n    import tensorflow as tf"),
         ("data", "from torch import nn"),
+        ("build", "import jax\njax.random.key(config.seed)"),
+        ("build", "import jax\njax.random.key(seed=0)"),
+        ("training", "from jax import random\nrandom.PRNGKey(seed)"),
+        ("training", "from jax.random import key\nkey(seed)"),
     ],
 )
 def test_each_rule_can_be_broken(room, source):
@@ -179,6 +204,8 @@ def test_each_rule_can_be_broken(room, source):
         ("systems", "from ddpm_jax.diffusion.generate import generate"),
         ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
         ("data", "import tensorflow_datasets as tfds"),
+        ("models", "import jax\njax.random.key(0)"),
+        ("models", "import jax\ncache.key(seed)"),
         ("conditioning", "from ddpm_jax.models.bert import Bert"),
         ("build", "from ddpm_jax.conditioning import Words"),
         ("commands", "from ddpm_jax.conditioning import text"),

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
+from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.lpips_file import Lpips, read_lpips
@@ -94,7 +95,7 @@ def autoencode_optimizers(
 
 def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
     """Draw the initial parameters, and start a run with them."""
-    root = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    root = jax.random.fold_in(root_key(config.seed), _INIT)
     keys = jax.random.split(root)
     images = jnp.zeros((1, *info.image_shape))
     net, discriminator = autoencoder_network(config, info), ()
@@ -107,7 +108,7 @@ def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
 
 def autoencode_key(config: ConfigDict) -> jax.Array:
     """Return the key of flips and latents."""
-    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(config.seed), _TRAIN)
 
 
 def _perceptual(
@@ -202,6 +203,7 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
+    check_seed("config.seed", config.seed)
     options = config.autoencoder
     least = {
         "num_steps": 1,

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import names
 from ddpm_jax.build.asked import check_labels, check_prompts
 from ddpm_jax.build.guidance import check_guidance
+from ddpm_jax.build.keys import check_seed
 from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.pictures import check_picture
@@ -138,8 +139,8 @@ def _check_numbers(config: ConfigDict) -> None:
             "or more, or leave it out."
         )
     for option, seed in (("seed", config.seed), ("sample.seed", config.sample.seed)):
-        if seed is not None and not 0 <= seed < 2**63:
-            raise UserError(f"config.{option}={seed} is out of range; use 0 to 2^63-1.")
+        if seed is not None:
+            check_seed(f"config.{option}", seed)
     if not 0 < config.training.learning_rate < math.inf:
         raise UserError(
             f"config.training.learning_rate={config.training.learning_rate} must be "

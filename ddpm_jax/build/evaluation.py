@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.features import classifier_features
-from ddpm_jax.build.keys import sample_seed
+from ddpm_jax.build.keys import check_seed, sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import inception_file, resize
@@ -39,6 +39,12 @@ def check_evaluate(config: ConfigDict) -> None:
                 f"config.evaluate.{name}={options[name]} is too small; use {least} or "
                 "more."
             )
+    first = sample_seed(config)
+    check_seed("config.sample.seed", first)
+    check_seed(
+        f"the last of config.evaluate.num_seeds={options.num_seeds}, seed",
+        first + options.num_seeds - 1,
+    )
     if options.resize not in RESIZES:
         raise UserError(
             f"config.evaluate.resize={options.resize!r} is not known; use "

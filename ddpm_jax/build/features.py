@@ -16,6 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import weights_folder
+from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -54,7 +55,7 @@ def classifier(config: ConfigDict, info: DataInfo) -> Classifier:
 
 def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
     """Draw its initial parameters."""
-    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    key = jax.random.fold_in(root_key(config.seed), _INIT)
     images = jnp.zeros((1, *info.image_shape))
     return jax.jit(net.init)(key, images)["params"]
 
@@ -79,7 +80,7 @@ def small_optimizer(options: ConfigDict) -> optax.GradientTransformation:
 
 def classify_key(config: ConfigDict) -> jax.Array:
     """Return the key of its shifts and flips."""
-    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(config.seed), _TRAIN)
 
 
 def as_features(net: Classifier, params: Any, about: dict[str, Any]) -> Features:
@@ -190,6 +191,7 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
             f"{info.name} has no labels, and a features network learns to tell classes "
             "apart; sort the images into one folder per class."
         )
+    check_seed("config.seed", config.seed)
     check_classifier(config.features, "features")
 
 

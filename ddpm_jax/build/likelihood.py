@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.sampling import denoiser
@@ -36,7 +37,7 @@ _NOISE, _DEQUANTIZE, _PROBES = 0, 1, 2  # each image's key, by purpose
 def likelihood_key(config: ConfigDict) -> jax.Array:
     """Return the key that the images' keys are derived from."""
     seed = config.seed if config.likelihood.seed is None else config.likelihood.seed
-    return jax.random.fold_in(jax.random.key(seed), _LIKELIHOOD)
+    return jax.random.fold_in(root_key(seed), _LIKELIHOOD)
 
 
 def likelihood_methods(config: ConfigDict) -> tuple[str, ...]:
@@ -179,10 +180,8 @@ def check_likelihood(config: ConfigDict) -> None:
             f"config.likelihood.num_steps={options.num_steps} is not in 2..T; use 2 to "
             f"{T}."
         )
-    if options.seed is not None and not 0 <= options.seed < 2**63:
-        raise UserError(
-            f"config.likelihood.seed={options.seed} is out of range; use 0 to 2^63-1."
-        )
+    if options.seed is not None:
+        check_seed("config.likelihood.seed", options.seed)
     for name in ("rtol", "atol"):
         if not 1e-6 <= options[name] < math.inf:
             raise UserError(

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import weights_folder
 from ddpm_jax.build.features import check_classifier
+from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import from_json
@@ -76,7 +77,7 @@ def init_match(
     config: ConfigDict, net: Match, reader: Mapping[str, Any], info: DataInfo
 ) -> Any:
     """Draw the initial parameters."""
-    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    key = jax.random.fold_in(root_key(config.seed), _INIT)
     return jax.jit(net.init)(key, *_example(reader, info.image_shape, info.captions))[
         "params"
     ]
@@ -102,7 +103,7 @@ def match_objective(config: ConfigDict, net: Match) -> Objective:
 
 def match_key(config: ConfigDict) -> jax.Array:
     """Return the key of its shifts and flips."""
-    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(config.seed), _TRAIN)
 
 
 def as_retrieval(net: Match, params: Any, about: dict[str, Any]) -> Retrieval:
@@ -174,4 +175,5 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
             "a retrieval network finds the text of a picture, and config.model.text is "
             "empty; set it to words, bytes or minilm."
         )
+    check_seed("config.seed", config.seed)
     check_classifier(config.retrieval, "retrieval")

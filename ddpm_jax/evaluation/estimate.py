@@ -20,6 +20,17 @@ class Estimate(NamedTuple):
     standard_error: float | None
 
 
+def seeded(seed: int) -> np.random.Generator:
+    """Return the random numbers of a seed, which has no upper bound.
+
+    Raises:
+        UserError: the seed is negative.
+    """
+    if seed < 0:
+        raise UserError(f"seed={seed} is negative; use 0 or more.")
+    return np.random.default_rng(seed)
+
+
 def check_features(*sets: np.ndarray, width: int | None = None) -> None:
     """Check that sets of features [N, D] can be held against each other.
 

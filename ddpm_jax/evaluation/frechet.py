@@ -19,7 +19,7 @@ import numpy as np
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
-from ddpm_jax.evaluation.estimate import Estimate, check_features
+from ddpm_jax.evaluation.estimate import Estimate, check_features, seeded
 
 _SMALLEST_SHARE = 0.1  # of the images, in the smallest subset of an extrapolation
 
@@ -116,11 +116,12 @@ def fid_infinity(
         that it speaks of the fit, not of another draw of all images.
 
     Raises:
-        UserError: the features do not fit the reference, or a number is not finite.
+        UserError: the features do not fit the reference, a number is not finite, or
+            the seed is negative.
     """
     mean, cov = _checked(mean, cov)
     check_features(features, width=len(mean))
-    rng = np.random.default_rng(seed)
+    rng = seeded(seed)
     total, size = features.shape
     smallest = max(2, round(_SMALLEST_SHARE * total), min(2 * size, total // 2))
     inverse = np.linspace(1 / smallest, 1 / total, num_points)

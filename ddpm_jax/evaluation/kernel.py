@@ -14,7 +14,7 @@ Sources:
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.estimate import Estimate, check_features
+from ddpm_jax.evaluation.estimate import Estimate, check_features, seeded
 
 _MIN_GROUPS = 10  # that a standard error is read from
 _MOST_TIMES = 4  # as many images of the larger set in it as of the smaller
@@ -63,14 +63,14 @@ def kid(
 
     Raises:
         UserError: a set has fewer than two images, the features are of two networks, or
-            not finite.
+            not finite, or the seed is negative.
     """
     check_features(a, b)
     fewest = min(len(a), len(b))
     if fewest < 2:
         raise UserError("one image has no kernel distance; score two or more.")
     size = min(subset_size, fewest)
-    rng = np.random.default_rng(seed)
+    rng = seeded(seed)
     if size == len(a) == len(b):
         found = [squared_mmd(a, b)]
     else:

@@ -16,7 +16,7 @@ import numpy as np
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
 from ddpm_jax.evaluation.accuracy import class_accuracy
-from ddpm_jax.evaluation.estimate import Estimate
+from ddpm_jax.evaluation.estimate import Estimate, seeded
 from ddpm_jax.evaluation.features import Outputs
 from ddpm_jax.evaluation.frechet import fid_infinity, frechet_distance
 from ddpm_jax.evaluation.inception_score import inception_score
@@ -80,7 +80,7 @@ class _Compared:
 def _choose(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     if count == len(features):
         return features
-    chosen = np.random.default_rng(seed).permutation(len(features))[:count]
+    chosen = seeded(seed).permutation(len(features))[:count]
     return features[np.sort(chosen)]
 
 

@@ -15,6 +15,8 @@ _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
     *("sample.prompt", "sample.negative_prompt")
 }
 
+_EXACT = 2**53 - 1  # JavaScript's numbers: a larger one may be that of a neighbor
+
 
 def chosen(
     cfg: ConfigDict,
@@ -44,6 +46,11 @@ def chosen(
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")
         section, option = name.split(".")
+        if isinstance(value, int | float) and abs(value) > _EXACT:
+            raise UserError(
+                f"{name}={value} is more than a number of a page holds exactly; use up "
+                "to 2^53-1, or the command line."
+            )
         if isinstance(value, float) and not isinstance(cfg[section][option], float):
             if not value.is_integer():
                 raise UserError(f"{name}={value} is not a whole number; give one.")

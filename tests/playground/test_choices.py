@@ -33,6 +33,8 @@ def studio():
         ({"sample.num_images": 0}, "num_images=0 is too small"),
         ({"sample.num_images": 5}, "draws at a time; use 1 to 4"),
         ({"sample.seed": -1}, "sample.seed=-1 is out of range"),
+        ({"sample.seed": 2**53}, "use up to 2^53-1, or the command line"),
+        ({"sample.seed": 2.0**53}, "use up to 2^53-1, or the command line"),
         ({"sample.guidance_scale": None}, "guidance_scale is empty"),
         ({"sample.spacing": "odd"}, "spacing='odd' is not known"),
         ({"sample.film_frames": 1}, "film_frames=1 is too small"),
