@@ -1,15 +1,21 @@
 """Files that are whole or refused, and where this user's caches lie.
 
-A file is written beside its place and renamed into it, so that a name always belongs to
-a finished file, however the program ends. A damaged one, as copying can leave it, gives
-one kind of error, whatever it is that the libraries below stumble over.
+A file is written beside its place under a name that no other process has, brought to
+the disk, and renamed into its place: a name always belongs to a finished file, however
+the program ends and however many write it, of whom the last one wins. A damaged one, as
+copying can leave it, gives one kind of error, whatever it is that the libraries below
+stumble over.
 """
 
 import contextlib
+import errno
 import json
 import os
+import secrets
+import socket
 import sys
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,11 +23,38 @@ import numpy as np
 
 from ddpm_jax.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # not on every system
+    fcntl = None  # type: ignore[assignment]
+
 CACHE_VARIABLE = "DDPM_JAX_CACHE"
+_AT_WORK = 3600  # seconds within which a process that writes has written something
+_ASK_AGAIN = 0.1  # seconds between two looks whether a folder is free
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DamagedError(Exception):
     """A file is there and cannot be read as what it should be; says why in a line."""
+
+
+class UnwritableError(UserError):
+    """A file or folder cannot be written: no room, no permission, no such place."""
+
+
+def cannot_write(place: str | Path, error: OSError) -> UnwritableError:
+    """Say why a place cannot be written, and what would help."""
+    what = (
+        "make room there"
+        if error.errno in _NO_ROOM
+        else "see that it can be written, or choose another place"
+    )
+    return UnwritableError(f"cannot write {place} ({error.strerror or error}); {what}.")
+
+
+def note(line: str) -> None:
+    """Tell the user something that does not end the program."""
+    print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -31,7 +64,9 @@ def cache_folder(*parts: str) -> Path:
     return root.joinpath(*parts)
 
 
-def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> None:
+def write(
+    path: str | Path, content: Callable[[BinaryIO], Any], *, durable: bool = True
+) -> None:
     """Make a file, and its folder; what was there before stays until it is whole.
 
     Hosts that run a program together share its folders, and the first one writes.
@@ -39,27 +74,154 @@ def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> None:
     Args:
         path: where to.
         content: writes to the open file that it is given.
+        durable: wait until the disk has it. Of many files that another one completes,
+            such as the pictures of a folder, it would take a time for each.
 
     Raises:
-        UserError: it cannot be written.
-    """
+        UnwritableError: it cannot be written.
+    """  # noqa: DOC501 (a function makes it)
     if not _writes():
         return
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path, durable=durable) as partial, partial.open("wb") as file:
             content(file)
-        os.replace(partial, path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}); make room there, or "
-            "choose another place."
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Name a file to be written within, which then takes the place of `path`.
+
+    Of every host, and not of the first alone: it is for caches, of which each host may
+    have its own or all the same one.
+
+    Args:
+        path: in a folder that exists.
+        durable: wait until the disk has it.
+
+    Yields:
+        Where to write: in the same folder, a name that no other process has.
+    """
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        yield partial
+        if durable:
+            _to_disk(partial)
+        os.replace(partial, path)
+        if durable:
+            with contextlib.suppress(OSError):  # not every file system can, of a folder
+                _to_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
+    """Remove what processes that were killed have left half written in a folder.
+
+    Args:
+        folder: where `replacing` was used.
+        alone: no other process is at work there; else what is recent stays.
+    """
+    for partial in folder.glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if alone or time.time() - partial.stat().st_mtime > _AT_WORK:
+                partial.unlink()
+
+
+@contextlib.contextmanager
+def alone_in(
+    folder: Path | None,
+    *,
+    stop: Callable[[], Any] = lambda: False,
+    report: Callable[[str], None] = note,
+) -> Iterator[bool]:
+    """Be the one process at work in a folder, after any other that is.
+
+    Where the file system or the system knows no locks, nobody waits: what is stored
+    must be such that the last complete one wins. The lock ends with its process,
+    however that ends.
+
+    Args:
+        folder: it exists; None is nobody's.
+        stop: asked while waiting; if it says so, the wait is over without the lock.
+        report: called with a line if there is a wait.
+
+    Yields:
+        Whether no other process of this kind is there, for certain.
+    """
+    handle = None if folder is None or not _locks() else _lock(folder, stop, report)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):  # while it is held, so that none waits
+                (folder / _LOCK).unlink()  # type: ignore[operator]
+            os.close(handle)
+
+
+_LOCK = ".lock"
+
+
+def _locks() -> bool:
+    """Say whether to lock: hosts of one run are at work in a folder together."""
+    jax = sys.modules.get("jax")
+    return fcntl is not None and (jax is None or not jax.distributed.is_initialized())
+
+
+def _lock(
+    folder: Path, stop: Callable[[], Any], report: Callable[[str], None]
+) -> int | None:
+    path, waited = folder / _LOCK, False
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held, there = os.fstat(handle), os.stat(path)
+            if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+                os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
+                return handle
+        except BlockingIOError:
+            if not waited:
+                report(f"another process is at work in {folder}; waiting for it.")
+                waited = True
+            if stop():
+                os.close(handle)
+                return None
+            time.sleep(_ASK_AGAIN)
+        except FileNotFoundError:
+            pass  # the other removed it, being done: there is a new one to be made
+        except OSError:  # no room for a line is no reason to wait; no locks, for none
+            os.close(handle)
+            return None
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Do without something that is only kept to save time, with a note.
+
+    Args:
+        what: it is, such as "the features of the reference".
+    """
+    try:
+        yield
+    except (OSError, UnwritableError) as error:
+        note(f"{what} are not kept for next time: {str(error).rstrip('.')}.")
 
 
 def _writes() -> bool:
@@ -82,6 +244,34 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write plain data as JSON that people can read; see `write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """Read plain data.
+
+    Args:
+        path: a file of anyone's.
+        kind: what it holds at the top: dict or list.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is no JSON, or holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise
+    except RecursionError as error:
+        raise DamagedError("it is nested too deeply") from error
+    except (OSError, ValueError) as error:
+        raise DamagedError(" ".join(str(error).split())) from error
+    if not isinstance(value, kind):
+        names = {dict: "an object", list: "a list"}
+        raise DamagedError(
+            f"it holds {names.get(type(value), type(value).__name__)}, not "
+            f"{names[kind]}"
+        )
+    return value
 
 
 def read_npz(

@@ -170,19 +170,20 @@ def film_strip(
     )
 
 
-def save_png(path: str | Path, image: Array) -> None:
+def save_png(path: str | Path, image: Array, *, durable: bool = True) -> None:
     """Write one picture, making folders as needed.
 
     Args:
         path: where to; an existing file is replaced.
         image: uint8 [H, W, C], C = 1 or 3.
+        durable: wait until the disk has it; see `files.write`.
 
     Raises:
         ValueError: `image` has another dtype or shape.
         UserError: the file cannot be written.
     """
     picture = _picture(_as_bytes(image, "HWC"))
-    files.write(path, lambda file: picture.save(file, format="PNG"))
+    files.write(path, lambda file: picture.save(file, format="PNG"), durable=durable)
 
 
 def save_images(
@@ -211,7 +212,7 @@ def save_images(
         )
     paths = [Path(folder) / f"{name}.png" for name in names]
     for path, image in zip(paths, images, strict=True):
-        save_png(path, image)
+        save_png(path, image, durable=False)
     return paths
 
 

@@ -16,7 +16,6 @@ What is there already is not computed again.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, data, files, plots
+from ddpm_jax.commands import parts
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import drawn_set
 from ddpm_jax.commands.model import find_model, make_folder
@@ -37,6 +37,10 @@ from ddpm_jax.training.loop import catch_interrupts
 ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))
 _SPLITS = ("data:test", "data:held_out")
 _ROW = "attributes.json"
+_WANTED = (
+    *("set", "prompts", "guidance_scale", "seed", "num_images", "saturated", "share"),
+    "model",
+)
 Row = dict[str, Any]
 """What was found in a set of pictures, as plain data."""
 
@@ -126,21 +130,22 @@ def _drawn(
     """Return the row of a drawing for these scenes, None if it was interrupted."""
     one = drawn_set(cfg, workdir, interrupted)
     folder = make_folder(workdir / "attributes" / one.name)
-    path = folder / _ROW
-    if on_every_host(path.exists()):
-        return json.loads(path.read_text())
-    source = one.load(folder)
-    if source is None:
-        return None
-    row = {
-        "set": one.name,
-        "prompts": cfg.sample.prompt,
-        "guidance_scale": cfg.sample.guidance_scale,
-        "seed": build.sample_seed(cfg),
-        **_read(source, asked),
-        "model": one.model,
-    }
-    files.write_json(path, row)
+    with files.alone_in(folder, stop=interrupted):
+        row = parts.stored_result(folder / _ROW, _WANTED)
+        if on_every_host(row is not None):
+            return row
+        source = one.load(folder)
+        if source is None:
+            return None
+        row = {
+            "set": one.name,
+            "prompts": cfg.sample.prompt,
+            "guidance_scale": cfg.sample.guidance_scale,
+            "seed": build.sample_seed(cfg),
+            **_read(source, asked),
+            "model": one.model,
+        }
+        files.write_json(folder / _ROW, row)
     return row
 
 
@@ -217,7 +222,7 @@ def _error(share: float, count: int) -> float:
 def _summarise(workdir: Path) -> None:
     """Write all rows that the workdir has, and what guidance does."""
     folder = workdir / "attributes"
-    rows = [json.loads(path.read_text()) for path in folder.glob(f"*/{_ROW}")]
+    rows = parts.stored_rows(folder.glob(f"*/{_ROW}"), _WANTED)
     rows.sort(key=_order)
     files.write_json(folder / _ROW, rows)
     print(f"Files: {folder}/")

@@ -12,7 +12,6 @@ workdir/results.md          all rows, as tables
 What is there already is not computed again.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from ml_collections import ConfigDict
 
 import ddpm_jax
 from ddpm_jax import build, data, files, images
-from ddpm_jax.commands import extraction, likelihood_files, report
+from ddpm_jax.commands import extraction, likelihood_files, parts, report
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import (
     ImageSet,
@@ -52,6 +51,8 @@ from ddpm_jax.evaluation.manifold import nearest
 from ddpm_jax.evaluation.scores import score
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
+
+_WANTED = (*report.WANTED, "asked")
 
 
 def evaluate(cfg: ConfigDict, workdir: Path) -> int:
@@ -150,13 +151,35 @@ def _evaluate_set(
     folder = workdir / "evaluation" / one.name
     seen = folder / extraction.folder_name(judge.features)
     path = seen / f"scores_{judge.target.name}.json"
-    if on_every_host(path.exists()):
-        row = json.loads(path.read_text())
-        if set(names) <= set(row["asked"]):
-            return row
-        names = [*row["asked"], *(name for name in names if name not in row["asked"])]
+    row = _stored_row(path, names)
+    if row is not None:
+        return row
     make_folder(folder)
-    source = one.load(folder)
+    with files.alone_in(folder, stop=judge.interrupted):
+        row = _stored_row(path, names, files.note)  # of another that was at work
+        if row is None:
+            before = parts.stored_result(path, _WANTED, lambda line: None)
+            others = [] if before is None else before["asked"]
+            names = [*others, *(name for name in names if name not in others)]
+            row = _measured_row(judge, one, workdir, seen, names)
+            files.write_json(path, row)
+    return row
+
+
+def _stored_row(
+    path: Path, names: list[str], tell: Callable[[str], None] = lambda line: None
+) -> report.Row | None:
+    """Read the row of a set, if all hosts find one with these scores in it."""
+    row = parts.stored_result(path, _WANTED, tell)
+    usable = row is not None and set(names) <= set(row["asked"])
+    return row if on_every_host(usable) else None
+
+
+def _measured_row(
+    judge: Judge, one: ImageSet, workdir: Path, seen: Path, names: list[str]
+) -> report.Row:
+    """Draw or open a set, look at it, and score it."""
+    source = one.load(seen.parent)
     if source is None:
         raise Interrupted
     make_folder(seen)
@@ -173,7 +196,7 @@ def _evaluate_set(
         near = nearest(fake.features, features, k=NEIGHBOURS)
         sheet = lay_beside(source, judge.target.real, *near)
         images.save_png(seen / "neighbours.png", sheet)
-    row = {
+    return {
         "set": one.name,
         "images": one.described,
         "num_images": len(source),
@@ -193,8 +216,6 @@ def _evaluate_set(
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    files.write_json(path, row)
-    return row
 
 
 def _labels(source: data.Dataset, features: Features) -> np.ndarray | None:
@@ -214,5 +235,7 @@ def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
     if status:
         raise Interrupted(status)
     folder = likelihood_folder(chosen, workdir, chosen.sample.step, "bound")
-    found = json.loads((folder / likelihood_files.RESULT).read_text())["bits_per_dim"]
+    result = likelihood_files.read(folder)
+    assert result is not None  # it has just been written
+    found = result["bits_per_dim"]
     return {"value": found["mean"], "standard_error": found["standard_error"]}

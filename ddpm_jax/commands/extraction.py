@@ -8,6 +8,7 @@ The reference's folder lies in the cache of this user, since many runs are held 
 the same images; that of a set lies beside its images.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ddpm_jax import data, files
 from ddpm_jax.commands import parts
 from ddpm_jax.commands.image_sets import progress
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import least_of_hosts, on_every_host, round_up
+from ddpm_jax.devices import on_every_host, round_up
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
 from ddpm_jax.evaluation.features import Extract, Features, Outputs, check_images
@@ -26,6 +27,7 @@ from ddpm_jax.evaluation.statistics import Statistics, write_statistics
 
 _FEATURES, _STATISTICS = "features.npz", "statistics.npz"
 _PARTS = "extracted"
+_WHAT = "the features"
 
 
 def folder_name(features: Features) -> str:
@@ -39,10 +41,11 @@ def features_of(
     source: data.Dataset,
     features: Features,
     run: Extract,
-    folder: Path,
+    folder: Path | None,
     *,
     batch_size: int,
     interrupted: Callable[[], int],
+    optional: bool = False,
 ) -> Outputs | None:
     """Return the features of all images of a source, going on where it stopped.
 
@@ -50,9 +53,10 @@ def features_of(
         source: the images.
         features: the network.
         run: of `make_extract`, compiled once for all sources.
-        folder: where they are kept.
+        folder: where they are kept; None keeps nothing.
         batch_size: images at a time, over all devices.
         interrupted: asked between batches.
+        optional: what cannot be written is done without, with a note.
 
     Returns:
         float32 [N, D] and [N, K] or None; nothing if it was interrupted.
@@ -61,14 +65,38 @@ def features_of(
         UserError: the images are not such as the network takes, or what lies in the
             folder is of other images.
     """
-    about = provenance(source, features)
-    parts.check_settings(folder, about)
-    if on_every_host((folder / _FEATURES).exists()):
-        return _read(folder / _FEATURES)
-    total, size = len(source), round_up(batch_size)
-    done = least_of_hosts(parts.num_done(folder, _PARTS))
-    with progress("looking", total, done) as bar:
-        while done < total and not interrupted():
+    with files.alone_in(folder, stop=interrupted):
+        about = provenance(source, features)
+        if folder is not None:
+            with files.optional(_WHAT) if optional else contextlib.nullcontext():
+                parts.check_settings(folder, about, (_FEATURES, _STATISTICS, _PARTS))
+            stored = _read(folder / _FEATURES, len(source))
+            if on_every_host(stored is not None):
+                return stored
+        measured = parts.Parts(folder, _PARTS, len(source), optional=optional)
+        _measure(source, features, run, round_up(batch_size), measured, interrupted)
+        if measured.done < len(source):
+            return None
+        whole = measured.whole()
+        if folder is not None:
+            with files.optional(_WHAT) if optional else contextlib.nullcontext():
+                _keep(folder, whole, about)
+        measured.drop()
+        return Outputs(whole["features"], whole.get("logits"))
+
+
+def _measure(
+    source: data.Dataset,
+    features: Features,
+    run: Extract,
+    size: int,
+    measured: parts.Parts,
+    interrupted: Callable[[], int],
+) -> None:
+    """Look at all images that are not measured yet, a batch of one size at a time."""
+    total = len(source)
+    with progress("looking", total, measured.done) as bar:
+        while (done := measured.done) < total and not interrupted():
             places = np.minimum(np.arange(done, done + size), total - 1)
             count = min(size, total - done)
             pixels = gather(source, places)["image"]
@@ -85,29 +113,34 @@ def features_of(
                         f"{source.name} are not finite; the weights of {features.name} "
                         "are damaged."
                     )
-            parts.save_part(folder, done, seen, _PARTS)
-            done += count
-            bar.update(count)
-    if done < total:
-        return None
-    whole = parts.load_parts(folder, _PARTS)
+            bar.update(measured.add(seen))
+
+
+def _keep(folder: Path, whole: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     everything = moments.of(whole["features"])
     covariance = moments.covariance(everything)
     statistics = Statistics(everything.mean, covariance, everything.count, about)
     write_statistics(folder / _STATISTICS, statistics)
     files.write_npz(folder / _FEATURES, whole)
-    parts.drop_parts(folder, _PARTS)
-    return Outputs(whole["features"], whole.get("logits"))
 
 
-def _read(path: Path) -> Outputs:
+def _read(path: Path, count: int) -> Outputs | None:
+    """Read what is stored of so many images; None if there is nothing to be used."""
     try:
         whole = files.read_npz(path)
+        for name, leaf in whole.items():
+            if leaf.shape[:1] != (count,):
+                rows = leaf.shape[0] if leaf.ndim else 1
+                raise files.DamagedError(f"{name} of {rows} of {count} images")
         return Outputs(whole["features"], whole.get("logits"))
-    except (FileNotFoundError, files.DamagedError, KeyError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}); remove it, and give the same command again."
-        ) from error
+    except FileNotFoundError:
+        return None
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except files.DamagedError as error:
+        reason = str(error)
+    files.note(f"{path} cannot be used ({reason}); computing the features anew.")
+    return None
 
 
 def provenance(source: data.Dataset, features: Features) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import cond_of, draw_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
-from ddpm_jax.devices import least_of_hosts, on_every_host, wait_for_all_hosts
+from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 
 _SAMPLES = "samples.npz"
@@ -104,38 +104,55 @@ def _drawn(
 ) -> data.Dataset | None:
     info = find_model(cfg, workdir).info
     labels, names = build.sample_labels(cfg, info), info.label_names
-    if on_every_host((folder / _SAMPLES).exists()):
-        return _in_memory(folder.name, *read_npz(folder / _SAMPLES), names)
-    parts.check_settings(folder, model)
     total = cfg.sample.num_images
-    done = least_of_hosts(parts.num_done(folder, _DRAWN))
+    stored = _stored(folder / _SAMPLES, (total, *info.image_shape))
+    if on_every_host(stored is not None):
+        assert stored is not None
+        return _in_memory(folder.name, *stored, names)
+    parts.check_settings(folder, model, (_DRAWN,))
+    grown = parts.Parts(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
     told = cond_of(cfg, info, trained.unet, trained.params.network)
     draw = draw_of(cfg, trained.unet, trained.mesh, trained.space)
-    with progress("drawing", total, done) as bar:
-        while done < total and not interrupted():
+    with progress("drawing", total, grown.done) as bar:
+        while grown.done < total and not interrupted():
             batch, _ = sampling.draw_batch(
                 draw,
                 trained.params,
                 build.sample_key(cfg),
-                start=done,
+                start=grown.done,
                 batch_size=min(cfg.sample.batch_size, total),
                 num_images=total,
                 cond=told.cond,
                 noise=told.noise,
             )
-            parts.save_part(folder, done, {"images": batch}, _DRAWN)
-            done += len(batch)
-            bar.update(len(batch))
-    if done < total:
+            bar.update(grown.add({"images": batch}))
+    if grown.done < total:
         return None
-    whole = parts.load_parts(folder, _DRAWN)["images"]
+    whole = grown.whole()["images"]
     # Images drawn without a class cannot be held against one.
     known = None if labels is None or (labels >= len(names or ())).any() else labels
     images.save_npz(folder / _SAMPLES, whole, known)
     images.save_png(folder / "grid.png", images.grid(whole[:100]))
-    parts.drop_parts(folder, _DRAWN)
+    grown.drop()
     return _in_memory(folder.name, whole, known, names)
+
+
+def _stored(
+    path: Path, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Read images that were stored here; None if there are none that can be used."""
+    if not path.exists():
+        return None
+    try:
+        pixels, labels = read_npz(path)
+        if pixels.shape == shape:
+            return pixels, labels
+        reason = f"it holds {list(pixels.shape)} of {list(shape)}"
+    except UserError as error:
+        reason = str(error).partition(";")[0]
+    files.note(f"{path} cannot be used ({reason}); making the images anew.")
+    return None
 
 
 def progress(what: str, total: int, done: int) -> tqdm:
@@ -190,7 +207,8 @@ def _reconstructed(
     autoencoder: Autoencoder, source: data.Dataset, folder: Path
 ) -> data.Dataset:
     path = folder / _SAMPLES
-    if not on_every_host(path.exists()):
+    stored = _stored(path, (len(source), *source.image_shape))
+    if not on_every_host(stored is not None):
         pixels, labels = reconstructions(autoencoder, source)
         images.save_npz(path, pixels, labels)
         images.save_png(folder / "grid.png", images.grid(pixels[:100]))

@@ -9,10 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import build, data, files
 from ddpm_jax.commands import extraction
 from ddpm_jax.commands.image_sets import ImageSet, open_split
-from ddpm_jax.commands.model import make_folder
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Extract, Features, Outputs, make_extract
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
@@ -96,10 +95,21 @@ def appoint(
     reference = target.published
     if reference is None:
         assert target.real is not None  # a target has the one or the other
-        folder = make_folder(extraction.reference_folder(target.real, features))
-        outputs = _look(cfg, features, run, target.real, folder, interrupted)
+        folder = _cache_folder(target.real, features)
+        outputs = _look(
+            cfg, features, run, target.real, folder, interrupted, optional=True
+        )
         reference = reference_of(outputs)
     return Judge(cfg, features, target, reference, run, interrupted)
+
+
+def _cache_folder(source: data.Dataset, features: Features) -> Path | None:
+    """Make the folder of a reference's features; None if it cannot be made."""
+    folder = extraction.reference_folder(source, features)
+    with files.optional("the features of the reference"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    return None
 
 
 def _look(
@@ -107,8 +117,10 @@ def _look(
     features: Features,
     run: Extract,
     source: data.Dataset,
-    folder: Path,
+    folder: Path | None,
     interrupted: Callable[[], int],
+    *,
+    optional: bool = False,
 ) -> Outputs:
     outputs = extraction.features_of(
         source,
@@ -117,6 +129,7 @@ def _look(
         folder,
         batch_size=cfg.evaluate.batch_size,
         interrupted=interrupted,
+        optional=optional,
     )
     if outputs is None:
         raise Interrupted

@@ -10,7 +10,6 @@ workdir/likelihood/NAME/
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,6 @@ from ddpm_jax.devices import (
     describe,
     gather_params,
     gathered,
-    least_of_hosts,
     on_every_host,
     replicated,
     round_up,
@@ -40,6 +38,7 @@ from ddpm_jax.devices import (
     wait_for_all_hosts,
 )
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import alone_in
 from ddpm_jax.training.loop import catch_interrupts
 
 
@@ -61,18 +60,24 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
             folder = make_folder(likelihood_folder(cfg, workdir, trained.step, method))
-            if not on_every_host((folder / files.RESULT).exists()):
-                run = _Run(cfg, trained, source, folder, method)
-                done = _advance(run, interrupted)
-                if done < run.num_images:
-                    print(
-                        f"Interrupted after {done} of {run.num_images} images; saved. "
-                        "The same command goes on from here."
-                    )
-                    return 128 + interrupted()
-                files.finish(folder, _about(run), build.bound_times(cfg))
-                wait_for_all_hosts(f"the result in {folder}")
-            print(files.spell(json.loads((folder / files.RESULT).read_text())))
+            run = _Run(cfg, trained, source, folder, method)
+            with alone_in(folder, stop=interrupted):
+                if not on_every_host(files.read(folder) is not None):
+                    measured = _advance(run, interrupted)
+                    if measured.done < run.num_images:
+                        print(
+                            f"Interrupted after {measured.done} of {run.num_images} "
+                            "images; saved. The same command goes on from here."
+                        )
+                        return 128 + interrupted()
+                    files.finish(folder, measured, _about(run), build.bound_times(cfg))
+                    wait_for_all_hosts(f"the result in {folder}")
+            found = files.read(folder)
+            if found is None:
+                raise UserError(
+                    f"the result in {folder} is gone; give the same command again."
+                )
+            print(files.spell(found))
             print(f"Files: {folder}/")
     return 0
 
@@ -170,11 +175,11 @@ def _about(run: _Run) -> dict[str, Any]:
     }
 
 
-def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
-    """Measure batch after batch; return how many images are done."""
-    parts.check_settings(run.folder, _about(run))
-    done = least_of_hosts(parts.num_done(run.folder, files.PARTS))
-    started = f", going on after {done}" if done else ""
+def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.Parts:
+    """Measure batch after batch; return what is measured."""
+    parts.check_settings(run.folder, _about(run), (files.PARTS,))
+    measured = parts.Parts(run.folder, files.PARTS, run.num_images)
+    started = f", going on after {measured.done}" if measured.done else ""
     print(
         f"{run.method}: {run.num_images} images of {run.source.name} "
         f"({run.cfg.likelihood.split}), with {run.trained.described} on "
@@ -191,19 +196,15 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> int:
     )
     bar = tqdm(
         total=run.num_images,
-        initial=done,
+        initial=measured.done,
         unit="image",
         disable=None,
         dynamic_ncols=True,
     )
     with bar:
-        while done < run.num_images and not interrupted():
-            part = _measure(run, evaluate, done)
-            parts.save_part(run.folder, done, part, files.PARTS)
-            count = len(next(iter(part.values())))
-            done += count
-            bar.update(count)
-    return done
+        while measured.done < run.num_images and not interrupted():
+            bar.update(measured.add(_measure(run, evaluate, measured.done)))
+    return measured
 
 
 def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.ndarray]:

@@ -18,16 +18,21 @@ PARTS = "parts"
 # --- Numbers --------------------------------------------------------------------------
 
 
-def finish(folder: Path, settings: dict[str, Any], times: np.ndarray) -> None:
+def finish(
+    folder: Path,
+    measured: parts.Parts,
+    settings: dict[str, Any],
+    times: np.ndarray,
+) -> None:
     """Make the numbers and the picture out of the parts, then drop the parts.
 
     Args:
-        folder: with all parts.
+        folder: where to.
+        measured: all images.
         settings: what decides the numbers; the result repeats them.
         times: t of each term of the bound, rising [N].
     """
-    stored = parts.load_parts(folder, PARTS)
-    whole = {name: leaf.astype(np.float64) for name, leaf in stored.items()}
+    whole = {k: leaf.astype(np.float64) for k, leaf in measured.whole().items()}
     if settings["method"] == "bound":
         numbers = _finish_bound(folder, settings, whole, times)
     else:
@@ -39,7 +44,12 @@ def finish(folder: Path, settings: dict[str, Any], times: np.ndarray) -> None:
     finished = time.strftime("%Y-%m-%dT%H:%M:%S")
     about = {**settings, "device": describe(), "finished": finished}
     files.write_json(folder / RESULT, {**numbers, **about})
-    parts.drop_parts(folder, PARTS)
+    measured.drop()
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Read the result of a measurement; None if there is none that can be used."""
+    return parts.stored_result(folder / RESULT, ("method", "bits_per_dim"))
 
 
 def _finish_bound(

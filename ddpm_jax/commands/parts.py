@@ -3,34 +3,121 @@
 FOLDER/
     settings.json           what decides the numbers; another set is refused
     KIND/00000000-00000064.npz, 00000064-00000128.npz, ...
+
+What a process needs of the parts is read once, at the start; what it measures itself it
+keeps in memory as well. So its result is whole, whatever another process that measures
+the same does to the parts meanwhile.
 """
 
+import contextlib
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddpm_jax import files
-from ddpm_jax.devices import wait_for_all_hosts
+from ddpm_jax.devices import least_of_hosts, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 
 _SETTINGS = "settings.json"
+_NAME = re.compile(r"\d+-\d+\.npz")
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+class Parts:
+    """The examples measured so far, from the first on without a gap.
+
+    Attributes:
+        done: how many they are.
+    """
+
+    def __init__(
+        self, folder: Path | None, kind: str, total: int, *, optional: bool = False
+    ) -> None:
+        """Read what is stored; what cannot be used is removed, to be done again.
+
+        Args:
+            folder: of the measurement; None stores nothing.
+            kind: of part, the name of a folder in it.
+            total: examples there are to be.
+            optional: if a part cannot be written, go on without, with a note.
+        """
+        self._folder, self._kind = folder, kind
+        self._optional, self._stores = optional, folder is not None
+        found = [] if folder is None else _take(folder, kind, total)
+        self.done = least_of_hosts(sum(map(_count, found)))
+        self._measured: list[dict[str, np.ndarray]] = []
+        for part in found:  # of hosts whose disks differ, what all of them have
+            left = self.done - sum(map(_count, self._measured))
+            if left > 0:
+                self._measured.append({k: leaf[:left] for k, leaf in part.items()})
+
+    def add(self, arrays: Mapping[str, np.ndarray]) -> int:
+        """Store the next examples, arrays [count, ...], and return their count.
+
+        Raises:
+            UserError: they cannot be written, and are not optional.
+        """
+        count = _count(arrays)
+        if self._stores:
+            self._stores = False  # until it is seen to work
+            doubt = files.optional("the parts of a measurement")
+            with doubt if self._optional else contextlib.nullcontext():
+                assert self._folder is not None
+                save_part(self._folder, self.done, arrays, self._kind)
+                self._stores = True
+        self._measured.append(dict(arrays))
+        self.done += count
+        return count
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """Join all examples to one set of arrays [N, ...], in the types they came."""
+        names = self._measured[0]
+        return {
+            name: np.concatenate([part[name] for part in self._measured])
+            for name in names
+        }
+
+    def drop(self) -> None:
+        """Remove what is stored, once every host has read it."""
+        wait_for_all_hosts(f"parts of {self._folder}/{self._kind}")
+        if self._folder is not None:  # another host, or process, may be quicker
+            shutil.rmtree(self._folder / self._kind, ignore_errors=True)
+
+
+def _count(arrays: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def check_settings(
+    folder: Path, settings: Mapping[str, Any], results: Collection[str] = ()
+) -> None:
     """Note what decides the numbers, or refuse to go on where it was something else.
+
+    Args:
+        folder: of the measurement.
+        settings: plain data.
+        results: names of files and folders in it that go with the settings; they are
+            removed, with a note, where it can no longer be read what those were.
 
     Raises:
         UserError: the folder was begun with other settings, data included.
     """
     path = folder / _SETTINGS
-    if not path.exists():
+    try:
+        before = files.read_json(path)
+    except FileNotFoundError:
         files.write_json(path, settings)
         return
-    before = json.loads(path.read_text())
+    except files.DamagedError as error:
+        files.note(f"{path} cannot be read ({error}); measuring anew.")
+        for name in results:
+            remove(folder / name)
+        files.write_json(path, settings)
+        return
     # Through JSON, which knows no tuples.
     now = json.loads(json.dumps(settings))
     changed = sorted(name for name in now if now[name] != before.get(name))
@@ -41,56 +128,77 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def num_done(folder: Path, kind: str) -> int:
-    """Count the examples that are stored, from the first on without a gap.
+def remove(path: Path) -> None:
+    """Remove a file or a folder, which may be gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
-    What lies behind a gap, overlaps or cannot be read is removed, to be done again.
+
+def stored_result(
+    path: Path,
+    wanted: Collection[str],
+    report: Callable[[str], None] = files.note,
+) -> dict[str, Any] | None:
+    """Read a result that a measurement left; None if there is none that can be used.
+
+    Args:
+        path: a file of JSON.
+        wanted: names that it holds at its top.
+        report: called with a line about one that is there and cannot be used.
     """
-    done = 0
-    for path in _stored(folder, kind):
-        start, end = _ends(path)
-        if start == done and _is_whole(path, end - start):
-            done = end
-        else:
-            path.unlink(missing_ok=True)  # another host may be quicker
-    return done
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except files.DamagedError as error:
+        report(f"{path} cannot be used ({error}); measuring anew.")
+        return None
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        report(f"{path} cannot be used (it lacks {missing[0]}); measuring anew.")
+        return None
+    return found
+
+
+def stored_rows(paths: Iterable[Path], wanted: Collection[str]) -> list[Any]:
+    """Read the results of several measurements, leaving out what cannot be used.
+
+    Args:
+        paths: files of JSON.
+        wanted: names that each holds at its top.
+    """
+
+    def left_out(line: str) -> None:
+        files.note(line.replace("measuring anew", "left out"))
+
+    found = (stored_result(path, wanted, left_out) for path in sorted(paths))
+    return [row for row in found if row is not None]
 
 
 def save_part(
     folder: Path, start: int, arrays: Mapping[str, np.ndarray], kind: str
 ) -> None:
     """Store the examples from `start` on, arrays [count, ...]; whole or not at all."""
-    end = start + len(next(iter(arrays.values())))
+    end = start + _count(arrays)
     files.write_npz(folder / kind / f"{start:08d}-{end:08d}.npz", arrays)
 
 
-def load_parts(folder: Path, kind: str) -> dict[str, np.ndarray]:
-    """Read all parts as one set of arrays [N, ...], in the types they were stored in.
-
-    Raises:
-        UserError: a part cannot be read.
-    """
-    wait_for_all_hosts(f"all parts of {folder}/{kind}")
-    stored = []
-    for path in _stored(folder, kind):
-        try:
-            stored.append(files.read_npz(path))
-        except (FileNotFoundError, files.DamagedError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); remove it, and give the same "
-                "command again."
-            ) from error
-    return {name: np.concatenate([part[name] for part in stored]) for name in stored[0]}
-
-
-def drop_parts(folder: Path, kind: str) -> None:
-    """Remove the parts, once every host has read them."""
-    wait_for_all_hosts(f"parts of {folder}/{kind}")
-    shutil.rmtree(folder / kind, ignore_errors=True)  # another host may be quicker
-
-
-def _stored(folder: Path, kind: str) -> list[Path]:
-    return sorted((folder / kind).glob("[0-9]*-[0-9]*.npz"), key=_ends)
+def _take(folder: Path, kind: str, total: int) -> list[dict[str, np.ndarray]]:
+    """Read the parts from the first on; remove what cannot follow or be read."""
+    found: list[dict[str, np.ndarray]] = []
+    done = 0
+    stored = [p for p in (folder / kind).glob("*.npz") if _NAME.fullmatch(p.name)]
+    for path in sorted(stored, key=_ends):
+        start, end = _ends(path)
+        part = _read(path, end - start) if start == done and end <= total else None
+        if part is None or (found and part.keys() != found[0].keys()):
+            remove(path)  # another host may be quicker
+        else:
+            found.append(part)
+            done = end
+    return found
 
 
 def _ends(path: Path) -> tuple[int, int]:
@@ -98,10 +206,11 @@ def _ends(path: Path) -> tuple[int, int]:
     return int(start), int(end)
 
 
-def _is_whole(path: Path, count: int) -> bool:
-    """Say whether a part can be read: the archive keeps a checksum of each array."""
+def _read(path: Path, count: int) -> dict[str, np.ndarray] | None:
+    """Read a part, or say that it is none: its archive has checksums of its arrays."""
     try:
         arrays = files.read_npz(path)
     except (FileNotFoundError, files.DamagedError):
-        return False
-    return bool(arrays) and all(a.shape[:1] == (count,) for a in arrays.values())
+        return None
+    whole = bool(arrays) and all(a.shape[:1] == (count,) for a in arrays.values())
+    return arrays if whole else None

@@ -17,7 +17,6 @@ What is there already is not computed again.
 
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build, data, files, images
 from ddpm_jax.build import retrieval as towers_of
+from ddpm_jax.commands import parts
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
 from ddpm_jax.commands.model import find_model, make_folder
@@ -39,6 +39,10 @@ from ddpm_jax.evaluation.manifold import nearest
 from ddpm_jax.training.loop import catch_interrupts
 
 _ROW = "ranks.json"
+_WANTED = (
+    *("set", "images", "guidance_scale", "seed", "num_images", "found", "distance"),
+    "model",
+)
 _REAL = "real "  # and the name of the split
 _USUAL = 5  # percent of real pictures that are nearer to the data than what is "near"
 
@@ -214,11 +218,13 @@ def _row(
     folder = make_folder(workdir / "ranks" / one.name)
     seen = make_folder(folder / f"retrieval-{towers.features.fingerprint}")
     path = seen / _ROW
-    if on_every_host(path.exists()):
-        row = json.loads(path.read_text())
+    row = parts.stored_result(path, _WANTED)
+    if on_every_host(row is not None):
+        assert row is not None
         if row["distance"]["nearer_than"] == usual:
             return row
-    source = one.load(folder)
+    with files.alone_in(folder):
+        source = one.load(folder)
     if source is None:
         return None
     pixels, _ = data.in_memory(source)
@@ -277,7 +283,7 @@ def _spell(row: dict[str, Any]) -> str:
 
 def _summarise(workdir: Path) -> None:
     folder = workdir / "ranks"
-    rows = [json.loads(path.read_text()) for path in folder.glob(f"*/*/{_ROW}")]
+    rows = parts.stored_rows(folder.glob(f"*/*/{_ROW}"), _WANTED)
     rows.sort(key=lambda row: (row["images"], row["guidance_scale"] or 0, row["set"]))
     files.write_json(folder / _ROW, rows)
     print(

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.commands import parts
+
 Row = Mapping[str, Any]
 
 # Column titles: of the Inception network of the published scores, and of any other
@@ -41,10 +43,13 @@ def title(score: str, features: str) -> str:
 
 # --- Rows -----------------------------------------------------------------------------
 
+WANTED = ("set", "images", "num_images", "model", "reference", "features", "scores")
+"""What a row has at the least."""
+
 
 def read_rows(folder: Path) -> list[Row]:
     """Collect the rows of a workdir's evaluations, in a fixed order."""
-    rows = [json.loads(path.read_text()) for path in folder.glob("*/*/scores_*.json")]
+    rows = parts.stored_rows(folder.glob("*/*/scores_*.json"), WANTED)
     return sorted(rows, key=_order)
 
 
