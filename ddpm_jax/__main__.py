@@ -1,11 +1,13 @@
 """Where the program starts: `ddpm-jax`, `python -m ddpm_jax` and main.py call `run`.
 
-The rest is imported here and not above, so that Ctrl-C is quiet from the beginning.
+The rest is imported here and not above, so that Ctrl-C is noted from the beginning.
 """
 
 import contextlib
 import os
 import sys
+
+from ddpm_jax import interrupts
 
 
 def run() -> int:
@@ -14,18 +16,19 @@ def run() -> int:
     Returns:
         The exit status; see `ddpm_jax.cli`.
     """
+    interrupts.install()
     try:
         from ddpm_jax.cli import main, make_parser
 
+        interrupts.check()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line could go on
             with contextlib.suppress(ImportError):
                 import argcomplete
 
                 argcomplete.autocomplete(make_parser())
         return main()
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 130
+    except interrupts.Interrupted as stop:
+        interrupts.end(stop.number)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ lost; 1 a defect, with its traceback.
 import argparse
 import importlib.util
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddpm_jax import config as options
-from ddpm_jax import hosts
+from ddpm_jax import hosts, interrupts
 from ddpm_jax.errors import UserError
 from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
@@ -81,9 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted.", file=sys.stderr)
-        status = 130
+        status = 128 + getattr(stop, "number", signal.SIGINT)
+        if hosts.are_several():
+            interrupts.answered()  # the others are told of it, which may take seconds
     return hosts.end(status)
 
 
@@ -223,6 +226,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     from ddpm_jax.commands.sample import sample
     from ddpm_jax.commands.train import train
 
+    interrupts.check()
     trained = (folder / "checkpoints").is_dir()  # then it carries its config
     of_recipe = {
         "features": features,
@@ -239,6 +243,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     # The same devices in every mode, whose images are then the same bytes.
     of_run = cfg[mode] if mode in of_recipe else cfg.training
     use_all_cores(of_run.batch_size)
+    interrupts.check()
     if mode == "train":
         return train(cfg, folder)
     if mode in ("look", "plan"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ddpm_jax import interrupts
 from ddpm_jax.devices import (
     gather_params,
     gathered,
@@ -194,6 +195,7 @@ def draw_images(
     film: Film | None = None
     done = 0
     while done < num_images:
+        interrupts.check()
         images, first_rows = draw_batch(
             draw,
             params,

@@ -22,16 +22,18 @@ PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BESIDE = {"models", "data", "images", "plots", "devices", "hosts", "config", "files"}
+BESIDE |= {"interrupts"}
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
+    "interrupts": set(),  # before anything else is imported
     "data": {"files"},
     "diffusion": set(),
     "systems": {"diffusion"},  # several models, or a picture as a condition
     "images": {"files"},
     "plots": {"images"},
     **{
-        room: {"diffusion", "images", "devices", "files"}
+        room: {"diffusion", "images", "devices", "files", "interrupts"}
         for room in USERS - {"evaluation"}
     },
     "evaluation": {"diffusion", "images", "devices", "files", "tensors"},
@@ -43,8 +45,8 @@ MAY_IMPORT = {
     | BESIDE
     | USERS,
     "startup": {"files", "hosts"},  # before JAX is imported
-    "cli": {"commands", "config", "files", "hosts", "startup"},
-    "__main__": {"cli"},
+    "cli": {"commands", "config", "files", "hosts", "interrupts", "startup"},
+    "__main__": {"cli", "interrupts"},
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {"diffusion", "build", "commands", "cli", "sampling", "startup"}
     | BESIDE,

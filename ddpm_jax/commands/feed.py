@@ -7,6 +7,8 @@ work.
 
 import functools
 import itertools
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +16,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import build, data, hosts
+from ddpm_jax import build, data, hosts, interrupts
 from ddpm_jax.devices import replicated, rows, rows_of_host, spread
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.objective import Batch
+
+_ATTENTION = 0.2  # seconds, after which a wait looks whether it is to end
 
 Feed = Callable[[int], Iterator[Batch]]
 """first step, from 0 -> its batch and all that follow, spread over a mesh by rows."""
@@ -104,11 +108,57 @@ def _captioned(captions: build.Captions, batch: Batch) -> Batch:
 def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
     """Read the batches; what one host of several cannot read ends the run there."""
     try:
-        yield from data.iterate(stream, start)
+        yield from _attended(data.iterate(stream, start))
     except UserError as error:
         if jax.process_count() > 1:
             hosts.leave(error)  # the others are in the middle of a step
         raise
+
+
+def _attended(
+    batches: Iterator[dict[str, np.ndarray]],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Hand on the batches, and leave the wait for one when a signal is noted.
+
+    Yields:
+        The batches, in their order; read in a thread of its own.
+    """
+    if not interrupts.is_installed() or jax.process_count() > 1:
+        yield from batches  # hosts stop at the same step, all of them together
+        return
+    ready: queue.Queue[tuple[dict[str, np.ndarray] | None, Exception | None]]
+    ready, wanted = queue.Queue(1), threading.Semaphore(1)
+    closed = threading.Event()
+
+    def read() -> None:
+        while wanted.acquire() and not closed.is_set():
+            try:
+                ready.put((next(batches), None))
+            except Exception as error:  # raised where it is waited for
+                ready.put((None, error))
+                return
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            batch, error = _await(ready)
+            if batch is None:
+                assert error is not None  # one of the two
+                raise error
+            wanted.release()
+            yield batch
+    finally:
+        closed.set()
+        wanted.release()
+
+
+def _await(ready: queue.Queue[Any]) -> Any:
+    while True:
+        try:
+            return ready.get(timeout=_ATTENTION)
+        except queue.Empty:
+            if interrupts.came():
+                raise interrupts.Interrupted(interrupts.came()) from None
 
 
 def _from_host(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data, files, hosts, plots
+from ddpm_jax import build, config, data, files, hosts, interrupts, plots
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
@@ -106,7 +106,8 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             write_sheet(source, workdir)
         save_forward_film(cfg, source, workdir, run.space)
         state, signal_number = _advance(run, state, feed, checkpoints, tracker)
-        store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
+        with interrupts.keeping():
+            store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
     wait_for_all_hosts("the last checkpoint")
     _plot_loss(workdir)
     if signal_number:

@@ -6,19 +6,20 @@ saved, so that no checkpoint ever holds the result of a non-finite step.
 """
 
 import collections
+import contextlib
 import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ddpm_jax import interrupts
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.objective import NUM_QUARTILES, Batch
 from ddpm_jax.training.state import TrainState
@@ -90,7 +91,8 @@ def train_loop(
     Args:
         state: where to start; donated.
         train_step: compiled step.
-        batches: the batch of step `state.step`, then those that follow.
+        batches: the batch of step `state.step`, then those that follow; one that is
+            waited for in vain may raise `interrupts.Interrupted`.
         key: [], of the run; the step folds its number in.
         num_steps: where to end.
         report_every: in steps; aligned to the step's number, so that a resumed run
@@ -115,15 +117,23 @@ def train_loop(
     started = time.perf_counter()
     periods = [hook.every for hook in hooks]
     first, pace = int(state.step) + 1, Pace()
+
+    def keep(step: int) -> None:
+        """Save the state of a step, whose next batch does not come."""
+        _check_finite(
+            jax.device_get(pending), step + 1 - len(pending), describe_failure
+        )
+        _run(hooks, step, state, stopped=True)
+
     for step in range(first, num_steps + 1):
         try:
             batch = next(batches)
         except UserError:
-            _check_finite(
-                jax.device_get(pending), step - len(pending), describe_failure
-            )
-            _run(hooks, step - 1, state, stopped=True)
+            keep(step - 1)
             raise
+        except interrupts.Interrupted:
+            keep(step - 1)
+            break
         images += len(batch["image"])
         state, metrics = train_step(state, key, batch)
         pending.append(metrics)
@@ -190,7 +200,7 @@ def _summarise(step: int, window: list[dict], images_per_second: float) -> Repor
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
     """Turn SIGINT and SIGTERM into a question the loop asks between steps.
 
@@ -207,8 +217,13 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
         yield lambda: 0  # Python delivers signals to the main thread alone
         return
     if jax.process_count() > 1:
-        with _interrupt_as_terminate():
+        with _interrupt_as_terminate(), interrupts.keeping():
+            interrupts.answered()
             yield _agreed(start)
+        return
+    if interrupts.is_installed():
+        with contextlib.ExitStack() as kept:
+            yield _noted(kept)
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
@@ -225,6 +240,25 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
     finally:
         for came_before, handler in before.items():
             signal.signal(came_before, handler)
+
+
+def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
+    """Ask what the program noted, and from the second question on let nothing be lost.
+
+    Up to there at most a first step was taken, which may wait long for a compile.
+    """
+    asked = 0
+
+    def stopped() -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            kept.enter_context(interrupts.keeping())
+        if interrupts.came():
+            interrupts.answered()
+        return interrupts.came()
+
+    return stopped
 
 
 def _agreed(start: int) -> Callable[[], int]:
@@ -246,7 +280,7 @@ def _agreed(start: int) -> Callable[[], int]:
     return stopped
 
 
-@contextmanager
+@contextlib.contextmanager
 def _interrupt_as_terminate() -> Iterator[None]:
     """Pass Ctrl-C on as the signal that the runtime listens to."""
     before = signal.getsignal(signal.SIGINT)

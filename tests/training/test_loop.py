@@ -1,5 +1,6 @@
 """The loop: what is called when, what is averaged, what stops it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.interrupts import Interrupted
 from ddpm_jax.training.log import METRICS_FILE, open_log, read_metrics
 from ddpm_jax.training.loop import Hook, Pace, Report, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState
@@ -97,14 +99,21 @@ def test_an_interruption_at_the_last_step_finds_the_loop_finished():
     assert (last, seen) == (1, [1])
 
 
-def test_a_batch_that_cannot_be_read_saves_before_it_stops():
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (UserError("cannot read the image x.png"), pytest.raises(UserError, match="x")),
+        (Interrupted(2), contextlib.nullcontext()),  # Ctrl-C during a wait for it
+    ],
+)
+def test_a_batch_that_does_not_come_saves_before_it_stops(error, outcome):
     def batches():
         yield {"image": np.zeros((2, 1))}
         yield {"image": np.zeros((2, 1))}
-        raise UserError("cannot read the image x.png")
+        raise error
 
     seen = []
-    with pytest.raises(UserError, match=r"x\.png"):
+    with outcome:
         train_loop(
             TrainState(jnp.int32(0), {}, {}, {}),
             counting_step,
