@@ -53,6 +53,7 @@ def _data() -> ConfigDict:
             # of folder:PATH, see docs/your-pictures.md
             "skip_broken": False,  # leave out files that cannot be read
             "label_field": placeholder(str),  # class in metadata.jsonl; unset: "label"
+            "sample_bits": 16,  # that 16-bit gray files use; 12: 4095 is white
             "hold_out": 0,  # every so many pictures are the split test; 0: none
             "cache": True,  # keep decoded images on disk, if memory is too small
             # the folder of an autoencoder, in whose latents diffusion is to take place,

@@ -64,6 +64,25 @@ def cache_folder(*parts: str) -> Path:
     return root.joinpath(*parts)
 
 
+def printable(name: str | Path) -> str:
+    r"""Spell a name from the file system so that any UTF-8 terminal or file takes it.
+
+    Args:
+        name: as `os` gives it; bytes that are not UTF-8 stand in it as surrogates.
+
+    Returns:
+        One line: such bytes, and control characters, as "\xe9" or "\n".
+    """
+    try:
+        encoded = str(name).encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        encoded = str(name).encode(errors="backslashreplace")
+    text = encoded.decode(errors="backslashreplace")
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def write(
     path: str | Path, content: Callable[[BinaryIO], Any], *, durable: bool = True
 ) -> None:

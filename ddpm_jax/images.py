@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ddpm_jax import files
 from ddpm_jax.errors import UserError
+from ddpm_jax.image_file import BROKEN, NAMES, open_image, reason_of
 
 Array = np.ndarray | jax.Array
 Kind = TypeVar("Kind", np.ndarray, jax.Array)
@@ -257,7 +258,7 @@ def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarr
     """Read a picture upright, transparent parts shown on white.
 
     Args:
-        path: any file that Pillow reads, of 8 bits a channel.
+        path: of an image file, of 8 bits a channel.
         num_channels: 1 or 3 to convert; None keeps grey grey and makes the rest RGB.
 
     Returns:
@@ -270,12 +271,13 @@ def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarr
     if num_channels not in (None, 1, 3):
         raise ValueError(f"num_channels={num_channels}; use 1, 3 or None.")
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except BROKEN as error:
         raise UserError(
-            f"cannot read {path} as a picture ({error}); give a PNG, JPEG or similar."
+            f"cannot read {path} as a picture ({reason_of(error)}); give a {NAMES} "
+            "file."
         ) from error
     if picture.mode.startswith(("I", "F")):
         raise UserError(

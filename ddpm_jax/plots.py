@@ -22,9 +22,9 @@ from matplotlib.ticker import (
     MaxNLocator,
     NullFormatter,
 )
-from PIL import Image
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.image_file import open_image
 from ddpm_jax.images import save_png
 
 _INK = "#222222"
@@ -272,4 +272,4 @@ def _finish(axes: Axes, title: str) -> None:
 def _save(path: str | Path, figure: Figure) -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    save_png(path, np.asarray(Image.open(file).convert("RGB")))
+    save_png(path, np.asarray(open_image(file).convert("RGB")))

@@ -22,16 +22,16 @@ PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BESIDE = {"models", "data", "images", "plots", "devices", "hosts", "config", "files"}
-BESIDE |= {"interrupts"}
+BESIDE |= {"interrupts", "image_file"}
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
     "interrupts": set(),  # before anything else is imported
-    "data": {"files"},
+    "data": {"files", "image_file"},
     "diffusion": set(),
     "systems": {"diffusion"},  # several models, or a picture as a condition
-    "images": {"files"},
-    "plots": {"images"},
+    "images": {"files", "image_file"},
+    "plots": {"images", "image_file"},
     **{
         room: {"diffusion", "images", "devices", "files", "interrupts"}
         for room in USERS - {"evaluation"}
@@ -87,6 +87,8 @@ def import_faults(room, tree):
             yield f"{name} is private"
         if root in NOBODY_USES:
             yield f"{name} is not used here"
+        if name == "PIL.Image.open" and room != "image_file":
+            yield "Image.open tries every format; image_file.open_image names them"
         if ONLY_IN.get(root, room) != room:
             yield f"{room} imports {root}"
         if root == "ml_collections" and room not in SEE_A_CONFIG:
@@ -99,7 +101,14 @@ def import_faults(room, tree):
             yield f"diffusion imports {root}"
 
 
-def use_faults(tree):
+def opens_any_format(node):
+    """Find `Image.open` and `PIL.Image.open`, which may start another program."""
+    if not isinstance(node, ast.Attribute) or node.attr != "open":
+        return False
+    return ast.unparse(node.value).split(".")[-1] == "Image"
+
+
+def use_faults(room, tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             if node.attr == "pmap":
@@ -108,6 +117,8 @@ def use_faults(tree):
                 yield "_src is private"
         if isinstance(node, ast.Name) and node.id == "pmap":
             yield "pmap is for old code"
+        if room != "image_file" and opens_any_format(node):
+            yield "Image.open tries every format; image_file.open_image names them"
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             yield "allow_pickle runs code; False is the default"
 
@@ -132,7 +143,7 @@ def key_faults(tree):
 def faults(room, source, *, makes_keys=False):
     tree = ast.parse(source)
     of_keys = [] if makes_keys else key_faults(tree)
-    return [*import_faults(room, tree), *use_faults(tree), *of_keys]
+    return [*import_faults(room, tree), *use_faults(room, tree), *of_keys]
 
 
 def room_of(path):
@@ -191,6 +202,9 @@ def test_the_rooms_are_found():
         ("build", "import jax\njax.random.key(seed=0)"),
         ("training", "from jax import random\nrandom.PRNGKey(seed)"),
         ("training", "from jax.random import key\nkey(seed)"),
+        ("data", "from PIL import Image\nImage.open('a.png')"),
+        ("playground", "import PIL.Image\nPIL.Image.open('a.png')"),
+        ("images", "from PIL.Image import open as read"),
     ],
 )
 def test_each_rule_can_be_broken(room, source):

@@ -87,6 +87,7 @@ def dataset(config: ConfigDict, split: str | None = None) -> data.Dataset:
         label_field=options.label_field or None,
         hold_out=options.hold_out,
         cache=options.cache,
+        sample_bits=options.sample_bits,
     )
     if opened.sided and options.flip:
         raise UserError(

@@ -50,7 +50,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg)
+    source, test, held_out = with_test_split(cfg, workdir)
     info = build.data_info(source)
     of.check_autoencode(cfg, info)
     build.mesh(cfg)

@@ -32,7 +32,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg)
+    source, test, held_out = with_test_split(cfg, workdir)
     info = build.data_info(source)
     of.check_features(cfg, info)
     build.mesh(cfg)

@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, data, files, images
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
+from ddpm_jax.data.layout import WIDE_BITS
+from ddpm_jax.data.listing import Listing
 from ddpm_jax.errors import UserError
 
+BROKEN, LEFT_OUT = "broken.txt", "left-out.txt"  # lists in a run's folder
 _SHEET = 48  # pictures on a contact sheet, at most
 _COLUMNS = 8
 _LISTED = 6  # sizes, classes or broken files that a report spells out
@@ -21,6 +24,7 @@ _MODES = {
     "LA": "grey with transparency",
     "I": "16-bit grey",
     "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
     "P": "palette",
     "PA": "palette with transparency",
     "RGB": "colour",
@@ -42,13 +46,32 @@ def look(cfg: ConfigDict, workdir: Path) -> int:
         chosen.data.skip_broken = True
     source = build.dataset(chosen)
     make_folder(workdir)
-    lines = _about_files(source, workdir) if is_folder else []
+    lines = _about_files(cfg, source, workdir) if is_folder else []
     lines += _about_examples(source, cfg)
     sheet = write_sheet(source, workdir)
     text = "\n".join([*lines, f"sheet     {sheet}"])
     files.write_text(workdir / "look.txt", text + "\n")
     print(text)
     return 0
+
+
+def open_to_train(cfg: ConfigDict, workdir: Path) -> data.Dataset:
+    """Open the data that are to be trained on.
+
+    Raises:
+        UserError: they cannot be opened; broken files are listed in broken.txt.
+    """
+    try:
+        return build.dataset(cfg)
+    except data.BrokenFilesError as error:
+        place = _list_broken(error.found, workdir)
+        raise UserError(data.describe_broken(error.found, error.name, place)) from error
+
+
+def _list_broken(found: data.Survey, workdir: Path) -> Path:
+    place = make_folder(workdir) / BROKEN
+    data.write_broken(place, found)
+    return place
 
 
 def first_look(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str]:
@@ -61,13 +84,12 @@ def first_look(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str
         return []
     found = data.survey(source.listing)
     if found.broken and not cfg.data.skip_broken:
-        place = make_folder(workdir) / "broken.txt"
-        data.write_broken(place, found)
+        place = _list_broken(found, workdir)
         raise UserError(data.describe_broken(found, source.name, place))
-    return _about_files(source, workdir)
+    return _about_files(cfg, source, workdir)
 
 
-def _about_files(source: data.Dataset, workdir: Path) -> list[str]:
+def _about_files(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str]:
     listing = source.listing
     assert listing is not None  # of folders alone
     found = data.survey(listing)
@@ -75,13 +97,63 @@ def _about_files(source: data.Dataset, workdir: Path) -> list[str]:
     sizes = [(f"{h}x{w}", count) for (h, w), count in found.count_sizes()]
     modes = [(_MODES.get(m, m), count) for m, count in found.count_modes()]
     lines = [
-        f"pictures  {len(listing):,} files, {total:,.1f} MB, in {listing.root}",
+        f"pictures  {len(listing):,} files, {total:,.1f} MB, in "
+        f"{files.printable(listing.root)}",
         f"sizes     {_counts(sizes)} (height x width)",
     ]
     if len(sizes) > _LISTED:
         lines.append(f"          {_spread(found)}")
-    lines += [f"kinds     {_counts(modes)}", f"broken    {_broken(found, workdir)}"]
+    lines.append(f"kinds     {_counts(modes)}")
+    lines += _about_wide(found, cfg.data.sample_bits)
+    if found.animated:
+        named = _names(listing, found.animated)
+        lines.append(
+            f"animated  {len(found.animated):,}, the first frame is used: {named}"
+        )
+    lines.append(f"broken    {_broken(found, workdir)}")
+    if listing.left_out:
+        lines.append(f"left out  {_left_out(listing, workdir)}")
     return lines
+
+
+def _about_wide(found: data.Survey, sample_bits: int) -> list[str]:
+    """Say how bright the 16-bit files will be: many hold samples of fewer bits."""
+    count, white = int((found.peaks >= 0).sum()), 2**sample_bits - 1
+    if not count:
+        if sample_bits != WIDE_BITS:
+            raise UserError(
+                f"config.data.sample_bits={sample_bits} is for 16-bit gray files, and "
+                f"{files.printable(found.listing.root)} has none; leave it out."
+            )
+        return []
+    peak = int(found.peaks.max())
+    if peak > white:
+        raise UserError(
+            f"config.data.sample_bits={sample_bits} ends at {white:,}, and the largest "
+            f"sample in {files.printable(found.listing.root)} is {peak:,}; use "
+            f"{peak.bit_length()}."
+        )
+    line = f"16-bit    {count:,}, the largest sample {peak:,} of {white:,}"
+    needed = max(9, peak.bit_length())
+    if needed < sample_bits:
+        line += (
+            f", so that no pixel is brighter than {round(255 * peak / white)} of 255; "
+            f"--config.data.sample_bits={needed} makes {2**needed - 1:,} white"
+        )
+    return [line]
+
+
+def _left_out(listing: Listing, workdir: Path) -> str:
+    place = make_folder(workdir) / LEFT_OUT
+    lines = [f"{files.printable(name)}\t{why}\n" for name, why in listing.left_out]
+    files.write_text(place, "".join(lines))
+    count = len(listing.left_out)
+    return f"{count:,}: {listing.describe_left_out()}; all in {place}"
+
+
+def _names(listing: Listing, indices: Sequence[int], shown: int = 3) -> str:
+    named = ", ".join(files.printable(listing.files[i]) for i in indices[:shown])
+    return named + (", ..." if len(indices) > shown else "")
 
 
 def _about_examples(source: data.Dataset, cfg: ConfigDict) -> list[str]:
@@ -122,10 +194,12 @@ def _spread(found: data.Survey) -> str:
 def _broken(found: data.Survey, workdir: Path) -> str:
     if not found.broken:
         return "none"
-    place = make_folder(workdir) / "broken.txt"
-    data.write_broken(place, found)
+    place = _list_broken(found, workdir)
     shown = list(found.broken.items())[:_LISTED]
-    said = ", ".join(f"{found.listing.files[i]} ({why})" for i, why in shown)
+    names = [files.printable(found.listing.files[i]) for i, _ in shown]
+    said = ", ".join(
+        f"{name} ({why})" for name, (_, why) in zip(names, shown, strict=True)
+    )
     dots = ", ..." if len(found.broken) > len(shown) else ""
     return f"{len(found.broken):,}: {said}{dots}; all in {place}"
 

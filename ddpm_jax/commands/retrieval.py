@@ -39,7 +39,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg)
+    source, test, held_out = with_test_split(cfg, workdir)
     info = build.data_info(source, cfg)
     of.check_retrieval(cfg, info)
     build.mesh(cfg)

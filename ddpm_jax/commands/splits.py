@@ -1,23 +1,33 @@
 """Images to learn from, and others to be tested on."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, data
+from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.errors import UserError
 
 _HELD_OUT = 10  # every so many images of data without a test split
 
 
-def with_test_split(cfg: ConfigDict) -> tuple[data.Dataset, data.Dataset, str]:
+def with_test_split(
+    cfg: ConfigDict, workdir: Path
+) -> tuple[data.Dataset, data.Dataset, str]:
     """Open the images to learn from, others to be tested on, and name the others.
 
+    Args:
+        cfg: all options; `data` is used.
+        workdir: where lists of broken files, and of those left out, are written.
+
     Raises:
-        UserError: no images are left to be tested on.
+        UserError: the data cannot be opened, or no images are left to be tested on.
     """
-    source = build.dataset(cfg)
+    source = open_to_train(cfg, workdir)
+    for line in first_look(cfg, source, workdir):
+        print(line, flush=True)
     try:
         test = build.dataset(cfg, "test")
     except data.NoSplitError:

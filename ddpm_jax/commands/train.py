@@ -16,7 +16,7 @@ from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.commands.further import free_since_import
-from ddpm_jax.commands.look import first_look, write_sheet
+from ddpm_jax.commands.look import first_look, open_to_train, write_sheet
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import short_plan
 from ddpm_jax.commands.run import Run, plan, start_or_resume
@@ -59,7 +59,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: if config, data or workdir do not fit; before any compile.
     """
-    source = build.dataset(cfg)
+    source = open_to_train(cfg, workdir)
     autoencoder = autoencoder_of(cfg, workdir)
     info = build.data_info(source, cfg, autoencoder)
     build.check(cfg, info)

@@ -23,11 +23,18 @@ from ddpm_jax.data.moments import encoded
 from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
-from ddpm_jax.data.survey import Survey, describe_broken, survey, write_broken
+from ddpm_jax.data.survey import (
+    BrokenFilesError,
+    Survey,
+    describe_broken,
+    survey,
+    write_broken,
+)
 
 __all__ = [
     "MAX_BYTES",
     "Arrays",
+    "BrokenFilesError",
     "Dataset",
     "NoSplitError",
     "Records",

@@ -1,4 +1,4 @@
-"""A folder of PNG, JPEG or WebP images, searched recursively.
+"""A folder of images (see `image_file` for the formats), searched recursively.
 
 The order is that of the sorted relative paths, or of the lines of a captions file
 `metadata.jsonl`, if there is one; then pictures that it does not name are left out.
@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from ddpm_jax.data import captions
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import (
@@ -27,8 +25,10 @@ from ddpm_jax.data.dataset import (
     fingerprint_of,
 )
 from ddpm_jax.data.listing import Listing, list_pictures
-from ddpm_jax.data.survey import describe_broken, survey
+from ddpm_jax.data.survey import BrokenFilesError, survey
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import cache_folder, printable
+from ddpm_jax.image_file import BROKEN, NAMES, open_image, reason_of
 
 SPLITS = {"train", "test", "val", "valid", "validation"}
 
@@ -66,11 +66,15 @@ def load_folder(
             captions file with something wrong.
         NoSplitError: No such split.
     """
-    name = f"folder:{path}"
+    name = f"folder:{printable(path)}"
     root = _check_folder(path, split, hold_out, name)
     listing = list_pictures(root)
     if not len(listing):
-        raise UserError(f"{name} holds no PNG, JPEG or WebP images; check the path.")
+        others = listing.describe_left_out()
+        raise UserError(
+            f"{name} holds no {NAMES} files{f' ({others})' if others else ''}; check "
+            "the path, or convert what is there."
+        )
     found, chosen, notes = _captions(listing, label_field, name)
     if skip_broken:
         chosen, notes = _skip_broken(listing, chosen, notes, name)
@@ -111,8 +115,12 @@ def load_folder(
 
 
 def _check_folder(path: str, split: str, hold_out: int, name: str) -> Path:
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
+    try:
+        root = Path(path).expanduser()
+        is_folder = bool(path) and root.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long; of an unknown ~user; a NUL
+        is_folder = False
+    if not is_folder:
         raise UserError(f"{name} is not a folder; give the path of a folder of images.")
     if hold_out < 0 or hold_out == 1:
         raise UserError(
@@ -148,7 +156,13 @@ def _captions(
 ) -> tuple[captions.Captions | None, list[int], list[str]]:
     """Return (what a captions file says by file name, pictures to use, notes)."""
     path = listing.root / captions.NAME
-    if not path.is_file():
+    if path.is_symlink() or path.exists():
+        if not path.is_file():
+            raise UserError(
+                f"{printable(path)} is not a file; write the captions there, or remove "
+                "it."
+            )
+    else:
         if label_field is not None:
             raise UserError(
                 f"label_field={label_field!r} names a field of {captions.NAME}, and "
@@ -174,7 +188,7 @@ def _skip_broken(
     whole = [index for index in chosen if index not in broken]
     if not whole:
         raise UserError(f"all {len(chosen):,} images of {name} are broken.")
-    skipped = [listing.files[index] for index in chosen if index in broken]
+    skipped = [printable(listing.files[index]) for index in chosen if index in broken]
     if skipped:
         shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         notes = [*notes, f"Left out as broken: {len(skipped):,} ({shown})."]
@@ -198,16 +212,25 @@ def _describe(
     classes, note = _find_classes([file.split("/") for file in kept.files], name)
     if classes is None:
         return texts, None, None, note
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers = {folder: number for number, folder in enumerate(classes)}
     labels = [numbers[file.partition("/")[0]] for file in kept.files]
-    return texts, labels, classes, note
+    return texts, labels, tuple(map(printable, classes)), note
 
 
 def _cache_key(root: Path, kept: Listing, layout: layouts.Layout) -> str:
-    """Name what is decoded: the folder and preparation, and the state of the files."""
+    """Name what is decoded: the preparation and the state of the files.
+
+    The folder's own path only tells its former states from those of others. Images that
+    were decoded before the folder was moved are found where they are.
+    """
     plain = "".join(c if c.isalnum() or c in "-." else "-" for c in root.resolve().name)
-    prepared = fingerprint_of([str(root.resolve()), *layouts.identity(layout)])
-    return f"{plain[-40:]}-{prepared}/{kept.key}"
+    plain = printable(plain[-40:])
+    place = fingerprint_of([str(root.resolve()), *layouts.identity(layout)])
+    images = fingerprint_of([kept.key, *layouts.identity(layout)])
+    kept_before = sorted(cache_folder("decoded").glob(f"*/{images}/index.json"))
+    if kept_before:
+        return f"{kept_before[0].parent.parent.name}/{images}"
+    return f"{plain}-{place}/{images}"
 
 
 def _find_classes(files: Sequence[list[str]], name: str):
@@ -226,26 +249,27 @@ def _find_classes(files: Sequence[list[str]], name: str):
             f"{loose} of {len(files)} images lie outside the class folders: no labels."
         )
     if len(tops) == 1:
-        return None, f"All images lie in the one folder {tops[0]!r}: no labels."
+        return (
+            None,
+            f"All images lie in the one folder {printable(tops[0])!r}: no labels.",
+        )
     return tuple(tops), ""
 
 
 def _read_image(path, layout):
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return layouts.arrange(image, layout)
-    except layouts.BROKEN as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path, error):
-    reason = layouts.reason_of(error)
-    return UserError(f"cannot read the image {path} ({reason}); repair or remove it.")
+    except BROKEN as error:
+        raise UserError(
+            f"cannot read the image {printable(path)} ({reason_of(error)}); repair or "
+            "remove it."
+        ) from error
 
 
 def _read_header(path):
     """Return ((H, W) as seen, whether it is grey) without decoding any pixel."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return layouts.seen_size(image), image.mode[0] in "1LI"
 
 
@@ -255,15 +279,15 @@ def _complete(layout, kept, listing, name):
     with ThreadPoolExecutor(CORES, thread_name_prefix="header") as pool:
         try:
             headers = list(pool.map(_read_header, map(kept.path, range(len(kept)))))
-        except layouts.BROKEN as error:  # where one is, there may be more
-            raise UserError(describe_broken(survey(listing), name)) from error
+        except BROKEN as error:  # where one is, there may be more
+            raise BrokenFilesError(survey(listing), name) from error
         (first, is_grey), *rest = headers
     for file, (size, grey) in zip(kept.files[1:], rest, strict=True):
         is_grey &= grey
         if size != first and not layout.size:
             raise UserError(
-                f"the images of {name} differ in size ({kept.files[0]} is "
-                f"{first[0]}x{first[1]}, {file} is {size[0]}x{size[1]}); "
+                f"the images of {name} differ in size ({printable(kept.files[0])} "
+                f"is {first[0]}x{first[1]}, {printable(file)} is {size[0]}x{size[1]}); "
                 "give image_size to bring them to one size."
             )
     return layouts.complete(layout, (*first, 1 if is_grey else 3), name)

@@ -1,11 +1,11 @@
 """The one policy that brings an image of any kind to a fixed shape.
 
-In this order: the EXIF orientation is applied; 16-bit samples are rounded to 8 bits;
-transparency is laid over white; the colours become one channel (the ITU-R 601 luma
-that Pillow uses) or three; the image is brought to `size` in the way that `resize`
-names (Lanczos, antialiased, on the stored values; smaller images are enlarged); at last
-`pad_to` adds the value 0, the background of MNIST, on all sides alike (an odd pixel
-goes to the bottom or the right).
+In this order: the EXIF orientation is applied; samples of 16-bit gray files, which are
+taken to span `sample_bits` bits, are rounded to 8 bits; transparency is composited on
+white; the colours become one channel (the ITU-R 601 luma that Pillow uses) or three;
+the image is brought to `size` in the way that `resize` names (Lanczos, antialiased, on
+the stored values; smaller images are enlarged); at last `pad_to` adds the value 0, the
+background of MNIST, on all sides alike (an odd pixel goes to the bottom or the right).
 
 | resize    | what happens to an image of another shape                            |
 | --------- | -------------------------------------------------------------------- |
@@ -16,17 +16,21 @@ goes to the bottom or the right).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ddpm_jax.errors import UserError
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright, 5 to 8 lie on their side
-
-# What Pillow raises on a damaged file, depending on the format and on the damage.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_SIDEWAYS = (5, 6, 7, 8)
+WIDE_BITS = 16  # of a sample, in files that hold more than 8
+# Modes of 8 bits a channel at most, which Pillow converts to gray and RGB.
+_NARROW = (
+    *("1", "L", "LA", "P", "PA"),
+    *("RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Layout:
     # Not in the text of a layout, which fingerprints cover, since older ones had none:
     # see `identity`.
     resize: str = field(default="crop", repr=False)
+    sample_bits: int = field(default=WIDE_BITS, repr=False)  # of 16-bit gray files
 
 
 def make_layout(
@@ -46,6 +51,7 @@ def make_layout(
     channels: int | None,
     pad_to: int | Sequence[int] | None,
     resize: str = "crop",
+    sample_bits: int = WIDE_BITS,
 ) -> Layout:
     """Check what the user asked for and return it as a `Layout`.
 
@@ -54,17 +60,24 @@ def make_layout(
         channels: 1 (grey) or 3 (RGB).
         pad_to: Side, or (H, W), in pixels after padding.
         resize: How images of other shapes get there: see the table above.
+        sample_bits: Bits that the samples of 16-bit gray files span, 9 to 16: with 12,
+            as of many microscopes, 4095 is white.
 
     Raises:
-        UserError: A size is not positive, `channels` is neither 1 nor 3, or `resize`
-            is not known.
+        UserError: A size is not positive, `channels` is neither 1 nor 3, `resize` is
+            not known, or `sample_bits` is out of range.
     """
+    if not 8 < sample_bits <= WIDE_BITS:
+        raise UserError(
+            f"sample_bits={sample_bits}; use 9 to {WIDE_BITS}, such as 12 for files "
+            "whose largest possible sample is 4095."
+        )
     if resize not in RESIZES:
         raise UserError(f"resize={resize!r} is not known; use {', '.join(RESIZES)}.")
     if channels not in (None, 1, 3):
         raise UserError(f"channels={channels}; use 1 for grey or 3 for RGB images.")
     size, padded = _pair("image_size", image_size), _pair("pad_to", pad_to)
-    return Layout(size, channels, padded, resize)
+    return Layout(size, channels, padded, resize, sample_bits)
 
 
 def _pair(name, value):
@@ -93,12 +106,15 @@ def complete(layout: Layout, native: tuple[int, int, int], name: str) -> Layout:
             f"{size[0]}x{size[1]} images of {name}; use a larger pad_to, or "
             "image_size to shrink them first."
         )
-    return Layout(size, layout.channels or native[2], pad_to, layout.resize)
+    channels = layout.channels or native[2]
+    return replace(layout, size=size, channels=channels, pad_to=pad_to)
 
 
 def identity(layout: Layout) -> tuple[object, ...]:
     """Return what a fingerprint covers of a layout."""
-    return (layout,) if layout.resize == "crop" else (layout, layout.resize)
+    resize = () if layout.resize == "crop" else (layout.resize,)
+    bits = () if layout.sample_bits == WIDE_BITS else (layout.sample_bits,)
+    return (layout, *resize, *bits)
 
 
 def shape_of(layout: Layout) -> tuple[int, int, int]:
@@ -117,10 +133,8 @@ def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
     Returns:
         uint8 [H, W, C].
     """
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
     (height, width), channels, pad_to = _known(layout)
-    image = _recolour(image, channels)
+    image = _recolour(narrow(upright(image), layout.sample_bits), channels)
     if image.size != (width, height):
         image = RESIZES[layout.resize](image, (width, height))
     pixels = np.asarray(image).reshape(height, width, channels)
@@ -133,10 +147,79 @@ def _known(layout: Layout) -> tuple[tuple[int, int], int, tuple[int, int]]:
     return layout.size, layout.channels, layout.pad_to
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Say whether an image has more than 8 bits a sample, as only gray ones have."""
+    return image.mode.startswith(("I", "F"))
+
+
+def peak_of(image: Image.Image) -> int | None:
+    """Return the largest sample of a 16-bit gray image, None of any other.
+
+    Raises:
+        ValueError: The samples are floating point or beyond 16 bits, or the colours
+            are of a kind that Pillow does not convert.
+    """
+    if image.mode == "F":
+        raise ValueError("its samples are floating point; convert it to 8 or 16 bits")
+    if not is_wide(image):
+        if image.mode not in _NARROW:
+            raise ValueError(f"its colors are {image.mode}; convert it to RGB")
+        return None
+    low, high = (int(end) for end in image.getextrema())
+    if low < 0 or high >= 2**WIDE_BITS:
+        raise ValueError(
+            f"its samples go from {low} to {high}, and 0 to {2**WIDE_BITS - 1} are read"
+        )
+    return high
+
+
+def narrow(image: Image.Image, sample_bits: int = WIDE_BITS) -> Image.Image:
+    """Round 16-bit gray samples to 8 bits; other images are returned as they are.
+
+    Args:
+        image: Any mode.
+        sample_bits: Bits that the samples span.
+
+    Returns:
+        The image; L, or LA where a sample value is transparent.
+
+    Raises:
+        ValueError: As `peak_of`, or a sample is beyond `sample_bits`.
+    """
+    peak, white = peak_of(image), 2**sample_bits - 1
+    if peak is None:
+        return _mark_transparent(image)
+    if peak > white:
+        raise ValueError(
+            f"it has samples up to {peak}, and sample_bits={sample_bits} ends at "
+            f"{white}"
+        )
+    wide = np.asarray(image).astype(np.int64)
+    # convert() would clip at 255 instead.
+    gray = Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        opaque = np.where(wide == clear, 0, 255).astype(np.uint8)
+        gray.putalpha(Image.fromarray(opaque))
+    return gray
+
+
+def _mark_transparent(image):
+    """Bring the transparent colour of a 16-bit RGB file to the 8 bits Pillow keeps."""
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image.info["transparency"] = tuple(sample >> 8 for sample in clear)
+    return image
+
+
 def _recolour(image, channels):
-    if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it at 255
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -174,16 +257,11 @@ RESIZES = {
 
 
 def seen_size(image: Image.Image) -> tuple[int, int]:
-    """Return (H, W) once the EXIF orientation is applied; no pixel is decoded."""
-    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    """Return (H, W) once the EXIF orientation is applied; most decode no pixel."""
+    if image.format == "TIFF":  # Pillow has turned its size already, and its pixels
+        return image.size[::-1]
+    turned = image.getexif().get(ORIENTATION, 1) in _SIDEWAYS
     return image.size if turned else image.size[::-1]
-
-
-def reason_of(error: Exception) -> str:
-    """Say in one line what Pillow found wrong with a file."""
-    if isinstance(error, UnidentifiedImageError):  # its text repeats the whole path
-        return "it is no picture"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def pad(pixels: np.ndarray, pad_to: tuple[int, int]) -> np.ndarray:

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ddpm_jax.data import layout
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.errors import UserError
+from ddpm_jax.image_file import BROKEN, NAMES, open_image, reason_of
 
-_OF_THE_DATA = re.compile(r"data:(\d+)(?:-(\d+))?")
+_OF_THE_DATA = re.compile(r"data:([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
 def read_picture(
@@ -23,7 +23,7 @@ def read_picture(
     """Read a picture and bring it to (H, W, C) as the data pipeline would.
 
     Args:
-        path: any file that Pillow reads.
+        path: of an image file, in one of the formats of `image_file`.
         image_shape: (H, W, C) of the model.
         padded: the model's data were padded; then a picture no larger than H x W is
             padded too. Else, and if it is larger, it is scaled to cover H x W and
@@ -39,8 +39,8 @@ def read_picture(
     """
     height, width, channels = image_shape
     try:
-        with Image.open(path) as picture:
-            size = picture.size[::-1]
+        with open_image(path) as picture:
+            size = layout.seen_size(picture)
             if factor > 1 and size == (height // factor, width // factor):
                 wanted = layout.Layout(size, channels, size)
                 small = layout.arrange(picture, wanted)
@@ -49,10 +49,9 @@ def read_picture(
             inner = size if padded and fits else (height, width)
             wanted = layout.Layout(inner, channels, (height, width))
             return layout.arrange(picture, wanted)
-    except layout.BROKEN as error:
-        reason = " ".join(str(error).split())
+    except BROKEN as error:
         raise UserError(
-            f"cannot read the picture {path} ({reason}); give a PNG, JPEG or WebP file."
+            f"cannot read the picture {path} ({reason_of(error)}); give a {NAMES} file."
         ) from error
 
 
@@ -70,12 +69,12 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         UserError: the file cannot be read, has another size, or is all of one colour.
     """
     try:
-        with Image.open(path) as picture:
-            grey = np.asarray(picture.convert("L"))
-    except layout.BROKEN as error:
-        reason = " ".join(str(error).split())
+        with open_image(path) as picture:
+            grey = np.asarray(layout.narrow(layout.upright(picture)).convert("L"))
+    except BROKEN as error:
         raise UserError(
-            f"cannot read the mask {path} ({reason}); give a black and white PNG file."
+            f"cannot read the mask {path} ({reason_of(error)}); give a black and white "
+            "PNG file."
         ) from error
     if grey.shape != size:
         raise UserError(

@@ -35,6 +35,7 @@ def load(
     label_field: str | None = None,
     hold_out: int = 0,
     cache: bool = False,
+    sample_bits: int = layouts.WIDE_BITS,
 ) -> Dataset:
     """Open a data set by name; images are decoded later, when they are asked for.
 
@@ -56,6 +57,8 @@ def load(
         label_field: Of a folder with a captions file: the field with the class.
         hold_out: Of a folder: every so many images are its split "test"; 0: none.
         cache: Of a folder: let `ready` keep decoded images on disk.
+        sample_bits: Of a folder: bits that the samples of 16-bit gray files span, 9 to
+            16; with 12, 4095 is white.
 
     Raises:
         UserError: The name, the split or a size does not fit; the message says what
@@ -67,7 +70,7 @@ def load(
             "not known here; give --config.data.source=folder:PATH, or the name of a "
             "data set."
         )
-    layout = layouts.make_layout(image_size, channels, pad_to, resize)
+    layout = layouts.make_layout(image_size, channels, pad_to, resize, sample_bits)
     kind, colon, rest = spec.partition(":")
     if kind == "folder" and colon:
         return load_folder(
@@ -83,6 +86,7 @@ def load(
         "skip_broken": skip_broken,
         "label_field": label_field,
         "hold_out": hold_out,
+        "sample_bits": sample_bits - layouts.WIDE_BITS and sample_bits,
     }
     for option, given in of_folders.items():
         if given:

@@ -4,11 +4,12 @@ What is found (sizes, modes, broken files) is remembered in the user's cache fol
 under the key of the listing, so that the next start asks the file system alone.
 """
 
-import warnings
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,9 @@ from ddpm_jax import files
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import CORES
 from ddpm_jax.data.listing import Listing
+from ddpm_jax.errors import UserError
+from ddpm_jax.files import printable
+from ddpm_jax.image_file import BROKEN, open_image, reason_of
 
 _CHUNK = 64  # pictures a thread takes at a time
 _SHOWN = 3  # broken files that a message spells out
@@ -31,12 +35,16 @@ class Survey:
         sizes: int32 [N, 2], (H, W) in pixels as seen upright; 0 of a broken one.
         modes: Pillow's word for the pixels of each, "" of a broken one.
         broken: index -> why the file cannot be read.
+        peaks: int32 [N], the largest sample of 16-bit gray pictures, -1 of others.
+        animated: indices of animations and multi-page files; their first frame is used.
     """
 
     listing: Listing
     sizes: np.ndarray
     modes: tuple[str, ...]
     broken: dict[int, str]
+    peaks: np.ndarray
+    animated: tuple[int, ...]
 
     @property
     def whole(self) -> list[int]:
@@ -63,30 +71,35 @@ def survey(listing: Listing) -> Survey:
 
 def _recall(place: Path, listing: Listing) -> Survey | None:
     try:
-        with np.load(place) as stored:
-            sizes, modes = stored["sizes"], stored["modes"]
-            broken = dict(
-                zip(stored["broken"].tolist(), stored["reasons"].tolist(), strict=True)
-            )
-    except (OSError, ValueError, KeyError, EOFError):  # none there, or a damaged one
+        stored = files.read_npz(place)
+        broken = dict(
+            zip(stored["broken"].tolist(), stored["reasons"].tolist(), strict=True)
+        )
+        found = Survey(
+            listing,
+            stored["sizes"],
+            tuple(stored["modes"].tolist()),
+            broken,
+            stored["peaks"],
+            tuple(stored["animated"].tolist()),
+        )
+        if not len(found.sizes) == len(found.modes) == len(found.peaks) == len(listing):
+            return None
+    except (OSError, ValueError, KeyError, files.DamagedError):  # none, or damaged
         return None
-    return Survey(listing, sizes, tuple(modes.tolist()), broken)
+    return found
 
 
 def _look(place: Path, listing: Listing) -> Survey:
     from tqdm import tqdm
 
     count = len(listing)
-    sizes, modes, broken = np.zeros((count, 2), np.int32), [""] * count, {}
+    found: list[_Seen | str] = [""] * count
 
     def look(start):
         stop = min(start + _CHUNK, count)
         for index in range(start, stop):
-            found = _open(listing.path(index))
-            if isinstance(found, str):
-                broken[index] = found
-            else:
-                sizes[index], modes[index] = found
+            found[index] = _open(listing.path(index))
         return stop - start
 
     bar = tqdm(total=count, desc="looking", unit="image", delay=5, disable=None)
@@ -97,26 +110,66 @@ def _look(place: Path, listing: Listing) -> Survey:
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    broken = dict(sorted(broken.items()))
+    made = _gather(listing, found)
     arrays = {
-        "sizes": sizes,
-        "modes": np.array(modes, np.str_),
-        "broken": np.array(list(broken), np.int64),
-        "reasons": np.array(list(broken.values()), np.str_),
+        "sizes": made.sizes,
+        "modes": np.array(made.modes, np.str_),
+        "broken": np.array(list(made.broken), np.int64),
+        "reasons": np.array(list(made.broken.values()), np.str_),
+        "peaks": made.peaks,
+        "animated": np.array(made.animated, np.int64),
     }
     files.write_npz(place, arrays)
-    return Survey(listing, sizes, tuple(modes), broken)
+    return made
 
 
-def _open(path: Path) -> tuple[tuple[int, int], str] | str:
-    """Return ((H, W) as seen, mode), or why the picture cannot be decoded."""
+class _Seen(NamedTuple):
+    """One picture that can be decoded."""
+
+    size: tuple[int, int]
+    mode: str
+    peak: int
+    is_animated: bool
+
+
+def _gather(listing: Listing, found: Sequence[_Seen | str]) -> Survey:
+    """Turn what was found of each picture, or why nothing was, into arrays."""
+    broken = _Seen((0, 0), "", -1, False)
+    seen = [broken if isinstance(one, str) else one for one in found]
+    return Survey(
+        listing,
+        np.array([one.size for one in seen], np.int32).reshape(-1, 2),
+        tuple(one.mode for one in seen),
+        {index: one for index, one in enumerate(found) if isinstance(one, str)},
+        np.array([one.peak for one in seen], np.int32),
+        tuple(index for index, one in enumerate(seen) if one.is_animated),
+    )
+
+
+def _open(path: Path) -> _Seen | str:
+    """Return what a picture is, or why it cannot be decoded."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with open_image(path) as image:
             image.load()
-            return layouts.seen_size(image), image.mode
-    except layouts.BROKEN as error:
-        return layouts.reason_of(error)
+            peak = layouts.peak_of(image)
+            return _Seen(
+                layouts.seen_size(image),
+                image.mode,
+                -1 if peak is None else peak,
+                _is_animated(image),
+            )
+    except BROKEN as error:
+        return reason_of(error)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    # Photographs of telephones are MPO: a second picture is for other programs.
+    if image.format == "MPO":
+        return False
+    try:
+        return getattr(image, "is_animated", False)
+    except BROKEN:  # the first frame, which is what is used, could be read
+        return True
 
 
 def describe_broken(found: Survey, name: str, place: Path | None = None) -> str:
@@ -128,7 +181,9 @@ def describe_broken(found: Survey, name: str, place: Path | None = None) -> str:
         place: a file that lists all of them, if one was written.
     """
     shown = list(found.broken.items())[:_SHOWN]
-    said = ", ".join(f"{found.listing.files[i]} ({reason})" for i, reason in shown)
+    said = ", ".join(
+        f"{printable(found.listing.files[i])} ({reason})" for i, reason in shown
+    )
     more = len(found.broken) - len(shown)
     rest = f" and {more:,} more" if more else ""
     listed = f"; all are listed in {place}" if place else ""
@@ -141,5 +196,19 @@ def describe_broken(found: Survey, name: str, place: Path | None = None) -> str:
 
 def write_broken(path: Path, found: Survey) -> None:
     """Write a line for each broken file: its name, a tab, what is wrong."""
-    lines = [f"{found.listing.files[i]}\t{why}\n" for i, why in found.broken.items()]
+    names = found.listing.files
+    lines = [f"{printable(names[i])}\t{why}\n" for i, why in found.broken.items()]
     files.write_text(path, "".join(lines))
+
+
+class BrokenFilesError(UserError):
+    """Some files of a folder cannot be decoded.
+
+    Attributes:
+        found: the survey that names them.
+        name: of the data set.
+    """
+
+    def __init__(self, found: Survey, name: str):
+        super().__init__(describe_broken(found, name))
+        self.found, self.name = found, name

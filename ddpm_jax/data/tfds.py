@@ -16,7 +16,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import (
@@ -27,6 +26,7 @@ from ddpm_jax.data.dataset import (
     fingerprint_of,
 )
 from ddpm_jax.errors import UserError
+from ddpm_jax.image_file import BROKEN, open_image, reason_of
 
 JPEG_NOTE = (
     "Images are stored as JPEG; scores do not compare with those from lossless copies."
@@ -109,12 +109,12 @@ def _first_record(source, name):
 def _read(source, layout, has_labels, index):
     record = source[index]
     try:
-        with Image.open(io.BytesIO(record["image"])) as image:
+        with open_image(io.BytesIO(record["image"])) as image:
             example = {"image": layouts.arrange(image, layout)}
-    except OSError as error:  # Pillow's errors of reading are of this kind
+    except BROKEN as error:
         raise UserError(
-            f"cannot decode example {index} of the data set ({error}); copy or prepare "
-            "its files again."
+            f"cannot decode example {index} of the data set ({reason_of(error)}); copy "
+            "or prepare its files again."
         ) from error
     if has_labels:
         example["label"] = int(record["label"])

@@ -1,12 +1,13 @@
 """Folders of images written here, one per rule."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data import batches, decoded, in_memory, load
+from ddpm_jax.data import batches, decoded, in_memory, load, survey, write_broken
 from ddpm_jax.errors import UserError
 
 
@@ -81,11 +82,69 @@ def test_sizes_must_agree_or_be_given(tmp_path):
     np.testing.assert_array_equal(images.sum((1, 2, 3)), [4 * 4 * 3, 4 * 4 * 3 * 2])
 
 
-def test_a_turned_photograph_has_its_seen_size(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_a_turned_photograph_is_read_upright(tmp_path, suffix):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert load(f"folder:{tmp_path}").image_shape == (6, 4, 3)
+    exif[0x0112] = 6  # lies on its side; a quarter turn clockwise makes it upright
+    upright = np.repeat(np.arange(6, dtype=np.uint8), 4).reshape(6, 4) * 40
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    sideways = Image.fromarray(np.rot90(upright)).convert("RGB")
+    sideways.save(tmp_path / f"a{suffix}", exif=exif, quality=100, **lossless)
+    images, _ = in_memory(load(f"folder:{tmp_path}"))
+    assert images.shape == (1, 6, 4, 3)
+    off = np.abs(images[0].astype(int) - upright[..., None]).max()
+    assert off <= (3 if suffix == ".jpg" else 0)
+
+
+def test_a_class_that_is_a_link_is_a_class(tmp_path):
+    write(tmp_path / "root" / "ant" / "1.png", 10)
+    write(tmp_path / "elsewhere" / "2.bmp", 20)
+    (tmp_path / "root" / "cat").symlink_to(tmp_path / "elsewhere")
+    dataset = load(f"folder:{tmp_path}/root")
+    images, labels = in_memory(dataset)
+    assert dataset.label_names == ("ant", "cat")
+    np.testing.assert_array_equal(labels, [0, 1])
+    np.testing.assert_array_equal(images[:, 0, 0, 0], [10, 20])
+
+
+def test_names_that_are_not_utf8_and_of_two_lines_are_spelled_out(tmp_path):
+    for name in (b"caf\xe9", b"two\nlines"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.mkdir(folder)
+        with open(folder + b"/\xe9.png", "wb") as file:
+            Image.new("L", (4, 4)).save(file, "PNG")
+    dataset = load(f"folder:{tmp_path}")
+    assert in_memory(dataset)[0].shape == (2, 4, 4, 1)
+    assert dataset.label_names == ("caf\\xe9", "two\\nlines")
+    with open(os.fsencode(tmp_path) + b"/caf\xe9/\xe9.png", "wb") as file:
+        file.write(b"no picture")
+    assert "caf\\xe9/\\xe9.png (it is no PNG" in refused(f"folder:{tmp_path}")
+    found = survey(load(f"folder:{tmp_path}", skip_broken=True).listing)
+    write_broken(tmp_path / "broken.txt", found)
+    listed = (tmp_path / "broken.txt").read_text()
+    assert listed.startswith("caf\\xe9/\\xe9.png\t") and listed.count("\n") == 1
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    assert "caf\\xe9" in refused(f"folder:{name}")
+
+
+def test_captions_that_are_no_file_are_refused(tmp_path):
+    write(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "metadata.jsonl")  # reading it would wait for a writer
+    assert "metadata.jsonl is not a file" in refused(f"folder:{tmp_path}")
+
+
+def test_samples_of_twelve_bits_are_scaled_on_request(tmp_path):
+    narrow = np.array([[0, 1024, 4095]], np.uint16)
+    Image.fromarray(narrow).save(tmp_path / "a.png")
+    spec = f"folder:{tmp_path}"
+    dark, bright = load(spec), load(spec, sample_bits=12)
+    np.testing.assert_array_equal(in_memory(dark)[0].ravel(), [0, 4, 16])
+    # 1024 * 255 / 4095 = 63.77
+    np.testing.assert_array_equal(in_memory(bright)[0].ravel(), [0, 64, 255])
+    assert dark.fingerprint != bright.fingerprint
+    assert "samples up to 4095, and sample_bits=11" in refused(spec, sample_bits=11)
+    assert "use 9 to 16" in refused(spec, sample_bits=8)
+    assert "sample_bits=12 is for folders" in refused("digits", sample_bits=12)
 
 
 def test_a_broken_file_is_named(tmp_path):
@@ -108,7 +167,11 @@ def test_a_truncated_file_is_named(tmp_path):
 
 def test_missing_empty_and_wrong_folders(tmp_path):
     assert "is not a folder" in refused(f"folder:{tmp_path}/nowhere")
-    assert "holds no PNG, JPEG or WebP" in refused(f"folder:{tmp_path}")
+    assert "is not a folder" in refused("folder:" + "n" * 300)  # too long a name
+    assert "is not a folder" in refused("folder:~nobody-of-this-name/a")
+    assert "holds no PNG, JPEG, WebP" in refused(f"folder:{tmp_path}")
+    (tmp_path / "a.heic").write_bytes(b"")
+    assert "(of other kinds 1 (a.heic))" in refused(f"folder:{tmp_path}")
     write(tmp_path / "train" / "a.png")
     write(tmp_path / "test" / "a.png")
     assert f"for example folder:{tmp_path}/test" in refused(f"folder:{tmp_path}")

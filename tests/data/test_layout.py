@@ -1,5 +1,9 @@
 """The policy for one image: expected pixels are worked out by hand."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +60,40 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
     np.testing.assert_array_equal(pixels, [[0, 1, 128, 255]])
 
 
+def png(depth, kind, samples, transparent):
+    """Write a PNG of one row with a transparent colour, as Pillow cannot."""
+
+    def chunk(name, content):
+        tail = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + tail
+
+    header = struct.pack(">IIBBBBB", len(samples), 1, depth, kind, 0, 0, 0)
+    row = b"\0" + np.array(samples, f">u{depth // 8}").tobytes()
+    clear = np.array(transparent, ">u2").tobytes()
+    parts = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(row))]
+    body = b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def test_a_transparent_sample_of_sixteen_bits_becomes_white():
+    with Image.open(png(16, 0, [1000, 40000, 1001], 1000)) as image:
+        pixels = as_shape(image, (1, 3), 1)[..., 0]
+    np.testing.assert_array_equal(pixels, [[255, 156, 4]])  # 40000 / 257 = 155.6
+    colours = [[1000, 2000, 3000], [40000, 2000, 3000]]
+    with Image.open(png(16, 2, colours, [1000, 2000, 3000])) as image:
+        pixels = as_shape(image, (1, 2), 3)
+    np.testing.assert_array_equal(pixels, [[[255, 255, 255], [156, 7, 11]]])
+
+
+def test_samples_beyond_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "a.tif")
+    with (
+        Image.open(tmp_path / "a.tif") as image,
+        pytest.raises(ValueError, match="go from 0 to 70000, and 0 to 65535 are read"),
+    ):
+        as_shape(image, (1, 2), 1)
+
+
 def test_shorter_side_is_scaled_and_the_centre_kept():
     # 8 x 16: a black left and right quarter, a white middle half. Scaled to cover
     # 4 x 4 the image is 4 x 8, whose central 4 columns are the white half.
@@ -79,7 +117,11 @@ def test_downsampling_is_antialiased():
     ("orientation", "expected"),
     [
         (1, [[0, 50, 100], [150, 200, 250]]),
+        (2, [[100, 50, 0], [250, 200, 150]]),  # mirrored left to right
         (3, [[250, 200, 150], [100, 50, 0]]),  # upside down
+        (4, [[150, 200, 250], [0, 50, 100]]),  # mirrored top to bottom
+        (5, [[0, 150], [50, 200], [100, 250]]),  # rows and columns exchanged
+        (7, [[250, 100], [200, 50], [150, 0]]),  # the same, upside down
         (6, [[150, 0], [200, 50], [250, 100]]),  # a quarter turn clockwise
         (8, [[100, 250], [50, 200], [0, 150]]),  # a quarter turn anticlockwise
     ],
@@ -203,6 +245,7 @@ def test_fingerprints_of_crops_are_what_they_were_before_there_was_a_choice():
     assert repr(crop) == "Layout(size=(8, 8), channels=1, pad_to=(8, 8))"
     assert identity(crop) == (crop,)
     assert len(identity(Layout((8, 8), 1, (8, 8), "squash"))) == 2
+    assert identity(Layout((8, 8), 1, (8, 8), sample_bits=12))[1:] == (12,)
 
 
 def test_a_way_that_is_not_known():

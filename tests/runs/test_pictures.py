@@ -71,15 +71,47 @@ def test_a_look_at_captions_and_at_other_data(folder, tmp_path, capsys):
     assert (tmp_path / "d" / "look.png").exists()
 
 
+def test_a_look_names_what_is_left_out_and_the_bits_that_are_used(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "scans").mkdir()
+    for index in range(3):
+        samples = np.full((8, 8), 1000 * index, np.uint16)
+        Image.fromarray(samples).save(tmp_path / "scans" / f"{index}.png")
+    for name in ("a.heic", ".thumbs.png"):
+        (tmp_path / "scans" / name).write_bytes(b"")
+    line = ["--mode=look", *arguments(tmp_path / "scans", tmp_path)]
+    assert main(line) == 0
+    said = capsys.readouterr().out
+    assert (
+        "16-bit    3, the largest sample 2,000 of 65,535, so that no pixel is" in said
+    )
+    assert "brighter than 8 of 255; --config.data.sample_bits=11 makes 2,047" in said
+    assert "left out  2: of other kinds 1 (a.heic); hidden 1 (.thumbs.png)" in said
+    listed = (tmp_path / "run" / "left-out.txt").read_text()
+    assert listed == ".thumbs.png\thidden\na.heic\tof other kinds\n"
+    assert main([*line, "--config.data.sample_bits=11"]) == 0
+    said = capsys.readouterr().out
+    assert "largest sample 2,000 of 2,047\n" in said
+    assert main([*line, "--config.data.sample_bits=10"]) == 2
+    assert "the largest sample in" in capsys.readouterr().err
+
+
 def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
     folder, tmp_path, capsys, monkeypatch
 ):
     (folder / "dog" / "b.png").write_bytes(b"")
     line = arguments(folder, tmp_path, "--config.data.channels=3")
-    assert main(line) == 2
-    error = capsys.readouterr().err
-    assert "broken files, 1 of 13: " in error and "dog/b.png" in error
-    assert f"{tmp_path}/run/broken.txt" in error
+    # Where the channels are looked up, the header of the broken file is met first.
+    for more in ([], ["--config.data.channels=0"], ["--mode=autoencoder"]):
+        assert main([*line, *more]) == 2
+        error = capsys.readouterr().err
+        assert "broken files, 1 of 13: " in error and "dog/b.png" in error
+        assert f"{tmp_path}/run/broken.txt" in error
+        listed = tmp_path / "run" / "broken.txt"
+        assert listed.read_text().startswith("dog/b.png\t")
+        listed.unlink()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
     line += ["--config.data.skip_broken=True", "--config.training.report_every=1"]
