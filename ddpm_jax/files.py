@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -136,6 +137,28 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder before the work, and see that it can be written.
+
+    Raises:
+        UnwritableError: it cannot be made, or nothing can be written in it.
+    """  # noqa: DOC501 (a function makes it)
+    probe = folder / f".{secrets.token_hex(8)}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def free_bytes(folder: Path) -> int:
+    """Say how much room there is where a folder is, or would be made."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def _to_disk(path: Path) -> None:

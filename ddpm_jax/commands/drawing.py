@@ -37,7 +37,7 @@ def write_samples(
     sheet: np.ndarray,
     record: dict,
 ) -> None:
-    """Write all that a drawing leaves.
+    """Write all that a drawing leaves but `forward.png`, which comes before.
 
     Args:
         cfg: its `sample` names the images.

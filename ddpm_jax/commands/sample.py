@@ -66,8 +66,8 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
         _, given = build.shown(cfg, told.cond)
         record["consistency_db"] = build.consistency(cfg, drawn, given)
     sheet = sheet_of(cfg, info, told.cond, drawn)
-    write_samples(cfg, info, folder, drawn, film, sheet, record)
     write_forward(cfg, folder, trained.space)
+    write_samples(cfg, info, folder, drawn, film, sheet, record)
     if record.get("consistency_db") is not None:
         print(spell_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")

@@ -1,17 +1,20 @@
 """Where a run writes what it sees: metrics.jsonl, TensorBoard, the terminal, W&B."""
 
+import errno
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from ddpm_jax import files
+from ddpm_jax.errors import UserError
 from ddpm_jax.training.loop import Report
 from ddpm_jax.training.tracker import NO_TRACKER, Tracker
 
@@ -50,21 +53,17 @@ def open_log(
     Yields:
         The open log.
     """
-    from tensorboardX import SummaryWriter
-
     path = workdir / METRICS_FILE
     _truncate(path, start)
-    board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
     bar = tqdm(
         total=num_steps, initial=start, unit="step", disable=None, dynamic_ncols=True
     )
     opened = time.perf_counter()
-    with path.open("a") as stream:
+    with _tensorboard(workdir / "tensorboard", start) as board:
 
         def report(what: Report) -> None:
             record = as_record(what, learning_rate(what.step - 1))
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
+            _append(path, json.dumps(record) + "\n")
             tracker.numbers(record, what.step)
             for name, value in record.items():
                 if name != "step" and value is not None:
@@ -85,7 +84,94 @@ def open_log(
             yield Log(report, image, bar.update)
         finally:
             bar.close()
-            board.close()
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file, unbuffered: nothing is left to be written at the end."""
+    try:
+        with path.open("ab", buffering=0) as stream:
+            _write_all(stream, line.encode())
+    except OSError as error:
+        raise files.cannot_write(path, error) from error
+
+
+def _write_all(stream: Any, content: bytes) -> None:
+    """Write to an unbuffered file, which may take a part where there is no more room.
+
+    Raises:
+        OSError: not all could be written.
+    """
+    if stream.write(content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _tensorboard(folder: Path, start: int) -> Iterator[Any]:
+    """Open TensorBoard's log; where it cannot be written, it is done without.
+
+    Its own thread would otherwise end at a full disk, and with it the way to close it.
+
+    Yields:
+        Its writer.
+    """
+    from tensorboardX import SummaryWriter, record_writer
+
+    record_writer.register_writer_factory(_SCHEME, _Forgiving)
+    board = SummaryWriter(f"{_SCHEME}:{folder}", purge_step=start + 1)
+    try:
+        yield board
+    finally:
+        board.close()
+
+
+_SCHEME = "ddpm-jax"
+
+
+class _Forgiving:
+    """A file that notes once that it cannot be written, and then takes no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stream = path, None
+        with self._noting():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("wb", buffering=0)
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        """Do nothing: the folder is made with the file."""
+
+    @classmethod
+    def open(cls, path: str) -> "_Forgiving":
+        """Open a file of TensorBoard's, whose name carries the scheme."""
+        return cls(Path(path.removeprefix(f"{_SCHEME}:")))
+
+    def write(self, content: bytes) -> None:
+        """Write, if that is still possible."""
+        if self._stream is not None:
+            with self._noting():
+                _write_all(self._stream, content)
+
+    def flush(self) -> None:
+        """Do nothing: it is unbuffered."""
+
+    def close(self) -> None:
+        """Close it, as far as it is open."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            reason = error.strerror or error
+            files.note(
+                f"TensorBoard's log in {self._path.parent} cannot be written "
+                f"({reason}); going on without it."
+            )
 
 
 @contextmanager
@@ -106,23 +192,43 @@ def as_record(report: Report, learning_rate: float) -> dict[str, float | None]:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float | None]]:
-    """Read metrics.jsonl; a last line cut short by a kill is left out."""
+    """Read metrics.jsonl, leaving out lines that cannot be read.
+
+    The last one may have been cut short by a kill.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
     path = workdir / METRICS_FILE
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); restore or remove it."
+        ) from error
+    return [record for record in map(_record, lines) if record is not None]
+
+
+def _record(line: bytes) -> dict[str, float | None] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(record, dict) and all(
+        isinstance(record.get(name), int | float) for name in ("step", "loss")
+    )
+    return record if known else None
 
 
 def _truncate(path: Path, start: int) -> None:
     if not path.exists():
         return
-    kept = [r for r in read_metrics(path.parent) if (r["step"] or 0) <= start]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    os.replace(partial, path)
+    found = read_metrics(path.parent)
+    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
+    bad = len(lines) - sum(_record(line) is not None for line in lines)
+    if bad:
+        files.note(f"{bad} line(s) of {path} cannot be read, and are left out.")
+    kept = [r for r in found if (r["step"] or 0) <= start]
+    files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

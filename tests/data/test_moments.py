@@ -1,6 +1,6 @@
 """Moments on disk: computed once, whole or not at all, and those asked for."""
 
-import dataclasses
+import contextlib
 import os
 
 import numpy as np
@@ -73,7 +73,7 @@ def test_they_are_encoded_once_and_read_after_that(
     assert len(calls) == 1
     assert ["writing" in line for line in said] == [True, False, False]
     (folder,) = cache.iterdir()
-    kept = {"moments.npy", "labels.npy"} if labels else {"moments.npy"}
+    kept = {"moments.npy", "index.json"} | ({"labels.npy"} if labels else set())
     assert {path.name for path in folder.iterdir()} == kept
 
 
@@ -95,13 +95,26 @@ def test_what_is_interrupted_leaves_nothing(cache):
         data.encoded(dataset(), ["net"], SHAPE, batches(calls, fail_at=8))
     (folder,) = cache.iterdir()
     assert list(folder.iterdir()) == []
-    killed, at_work = (folder / f".moments.npy.{i}.partial" for i in range(2))
+    killed = folder / ".0.partial"
+    killed.touch()
+    found = data.encoded(dataset(), ["net"], SHAPE, batches(calls))
+    np.testing.assert_array_equal(found.source.images, VALUES)
+    kept = {"moments.npy", "labels.npy", "index.json"}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_what_another_process_is_writing_stays(cache, monkeypatch):
+    """Where there are no locks, only what nobody has touched for long is removed."""
+    monkeypatch.setattr(files, "_locks", lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        data.encoded(dataset(), ["net"], SHAPE, batches([], fail_at=8))
+    (folder,) = cache.iterdir()
+    killed, at_work = (folder / f".{i}.partial" for i in range(2))
     killed.touch()
     at_work.touch()
     os.utime(killed, (0, 0))
-    found = data.encoded(dataset(), ["net"], SHAPE, batches(calls))
-    np.testing.assert_array_equal(found.source.images, VALUES)
-    kept = {"moments.npy", "labels.npy", at_work.name}
+    data.encoded(dataset(), ["net"], SHAPE, batches([]))
+    kept = {"moments.npy", "labels.npy", "index.json", at_work.name}
     assert {path.name for path in folder.iterdir()} == kept
 
 
@@ -114,32 +127,66 @@ def test_without_the_disk_they_stay_in_memory(cache):
     assert len(calls) == 2 and not cache.exists()
 
 
-@pytest.mark.parametrize("name", ["moments.npy", "labels.npy"])
-def test_a_damaged_file_is_refused(cache, name):
+@pytest.mark.parametrize("name", ["moments.npy", "labels.npy", "index.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_damaged_file_is_made_anew_with_a_line(
+    cache, monkeypatch, name, damage, in_memory
+):
+    if not in_memory:
+        monkeypatch.setattr(moments, "MAX_BYTES", 8)
     data.encoded(dataset(), ["net"], SHAPE, batches([]))
     (folder,) = cache.iterdir()
     path = folder / name
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"are damaged .*; remove that folder"):
-        data.encoded(dataset(), ["net"], SHAPE, batches([]))
-    path.unlink()
-    if name == "labels.npy":
-        with pytest.raises(UserError, match=r"are damaged .*; remove that folder"):
-            data.encoded(dataset(), ["net"], SHAPE, batches([]))
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 16  # of a number's bits
+    changed = {"cut": content[:-4], "flipped": content, "empty": b""}
+    path.unlink() if damage == "gone" else path.write_bytes(changed[damage])
+    calls, said = [], []
+    found = data.encoded(dataset(), ["net"], SHAPE, batches(calls), report=said.append)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found.source.images, VALUES)
+    np.testing.assert_array_equal(found.source.labels, np.arange(10))
+    noted = sum("are damaged" in line for line in said)
+    assert noted == (damage != "gone")
+    data.encoded(dataset(), ["net"], SHAPE, batches(calls))
+    assert len(calls) == 1
+
+
+def full(monkeypatch, number, words):
+    """Fail with an error of the system where latents take their place."""
+
+    @contextlib.contextmanager
+    def failing(path, **options):
+        raise OSError(number, words)
+        yield
+
+    monkeypatch.setattr(files, "replacing", failing)
 
 
 def test_a_full_disk_is_told(monkeypatch, cache):
-    def full(self, data):
-        raise OSError(28, "No space left on device")
-
-    real = moments._whole
-
-    @moments.contextlib.contextmanager
-    def open_full(path):
-        with real(path):
-            yield dataclasses.make_dataclass("Full", [], namespace={"write": full})()
-
-    monkeypatch.setattr(moments, "_whole", open_full)
+    full(monkeypatch, 28, "No space left on device")
     with pytest.raises(UserError, match=r"No space left on device.*data\.cache=False"):
         data.encoded(dataset(), ["net"], SHAPE, batches([]))
     assert [path.name for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_too_little_room_is_told_before_the_work(monkeypatch, cache):
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 479)
+    calls = []
+    with pytest.raises(UserError, match=r"0 MB are free; .*data\.cache=False"):
+        data.encoded(dataset(), ["net"], SHAPE, batches(calls))
+    assert not calls
+    monkeypatch.setattr(files, "free_bytes", lambda folder: VALUES.nbytes + 40)
+    data.encoded(dataset(), ["net"], SHAPE, batches(calls))
+    assert len(calls) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache, capsys):
+    cache.parent.parent.mkdir(exist_ok=True)
+    cache.parent.write_text("a file where the folder should be")
+    found = data.encoded(dataset(), ["net"], SHAPE, batches([]))
+    np.testing.assert_array_equal(found.source.images, VALUES)
+    np.testing.assert_array_equal(found.source.labels, np.arange(10))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: latents are not kept") and str(cache) in line

@@ -147,6 +147,10 @@ def test_pictures_and_logs_are_written_while_training(finished):
         assert (finished / f"progress/step-{step:07d}-film.png").stat().st_size > 500
     assert (finished / "loss.png").stat().st_size > 5000
     assert (finished / "forward.png").exists()
+    (folder,) = (finished / "samples").iterdir()
+    written = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    # The presence of the sheet says that the folder is complete.
+    assert written[-1].name == "grid.png" and folder / "forward.png" in written
     (events,) = (finished / "tensorboard").iterdir()
     written = events.read_bytes()
     for tag in (b"loss_q3", b"images_per_second", b"samples"):

@@ -176,6 +176,26 @@ def test_metrics_hold_every_step_once_after_a_crash(tmp_path):
         json.loads(line)
 
 
+def test_a_line_that_cannot_be_read_takes_no_other_with_it(tmp_path, capsys):
+    def write(start, steps):
+        with open_log(
+            tmp_path, start=start, num_steps=40, learning_rate=lambda step: 0.1
+        ) as log:
+            for step in steps:
+                log.report(report_of(step))
+
+    path = tmp_path / METRICS_FILE
+    write(0, [10, 20, 30])
+    lines = path.read_bytes().splitlines()
+    bad = [b"\xff\x85\x00", b"[" * 100_000, b"{}", b"7", b'{"step": "x", "loss": 1}']
+    path.write_bytes(b"\n".join([lines[0], *bad, *lines[1:], b'{"step": 4']))
+    assert [r["step"] for r in read_metrics(tmp_path)] == [10, 20, 30]
+    write(20, [30, 40])
+    assert [r["step"] for r in read_metrics(tmp_path)] == [10, 20, 30, 40]
+    assert f"note: 5 line(s) of {path}" in capsys.readouterr().err
+    assert path.read_bytes().count(b"\n") == 4
+
+
 def test_the_host_is_never_more_than_eight_steps_ahead():
     """Of several CPU devices XLA would take 32 programs, and could then stand still."""
     done = []
