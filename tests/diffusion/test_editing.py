@@ -17,11 +17,12 @@ from flows import gaussian_flow, level_of
 from ddpm_jax.diffusion import editing
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
-from ddpm_jax.diffusion.multistep import dpmpp_2m
+from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm
 from ddpm_jax.diffusion.operators import average_pool, mask_operator
-from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.diffusion.process import Prediction, add_noise, eps_from_x0
 from ddpm_jax.diffusion.samplers import ancestral, ddim
 from ddpm_jax.diffusion.schedules import from_betas, linear_betas, linear_logsnr
+from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 
 # Two correlated values, of which the first is known.
@@ -219,7 +220,7 @@ def test_guidance_by_the_right_variance_is_the_conditional_model():
 # --- Inpainting -----------------------------------------------------------------------
 
 
-def trail(sampler, levels, num=3, seed=0):
+def trail(sampler, levels, num=3, seed=0, denoise=DENOISE):
     """x and prediction after every step: [M, B, 2]."""
     keys = keys_of(num, seed)
 
@@ -228,7 +229,7 @@ def trail(sampler, levels, num=3, seed=0):
         return generate(
             keys,
             sampler,
-            DENOISE,
+            denoise,
             initial_noise(keys, (2,)),
             levels,
             record=lambda info: (info.x_t, info.x_s, info.prediction.x0),
@@ -334,17 +335,37 @@ def test_a_step_upwards_asks_nothing_and_is_a_draw_of_the_forward_process():
     np.testing.assert_array_equal(x0[i], x_t[i])
 
 
-def test_a_method_that_remembers_starts_anew_after_a_jump():
-    """From the top of the jump on it is the chain of a fresh start there."""
+def hinted(x, level, cond):
+    """DENOISE, drawn towards the hint of a self-conditioned network."""
+    prediction, hint = DENOISE(x, level), (cond or {}).get("x0", 0.0)
+    x0 = prediction.x0 + 0.3 * (hint - prediction.x0)
+    return Prediction(x0, eps_from_x0(x0, x, level))
+
+
+@pytest.mark.parametrize(
+    ("remembers", "denoise"),
+    [
+        (dpmpp_2m(), DENOISE),
+        (pndm(), DENOISE),
+        (self_conditioned(ddim(0.0)), hinted),
+    ],
+    ids=["dpmpp_2m", "pndm", "self-conditioned"],
+)
+def test_a_method_that_remembers_starts_anew_after_a_jump(remembers, denoise):
+    """From the top of the jump on it is the chain of a fresh start there.
+
+    DPM-Solver++ would not use a prediction of a cleaner level even if it were kept;
+    PNDM and a self-conditioned network would.
+    """
     levels = editing.repaint_grid(grid(SCHEDULE, 9), 8, 2)
-    sampler = editing.inpaint(dpmpp_2m(), IMAGE, jnp.zeros(2))
-    x, x_t, x_s, _ = trail(sampler, levels)
+    sampler = editing.inpaint(remembers, IMAGE, jnp.zeros(2))
+    x, x_t, x_s, _ = trail(sampler, levels, denoise=denoise)
     top = 9  # steps 0 to 7 down, step 8 up
     assert levels.sigma[top] == levels.sigma[0]
     np.testing.assert_array_equal(x_t[top], x_s[top - 1])
     keys = keys_of(3)
     rest = jax.tree.map(lambda leaf: leaf[top:], levels)
-    again, _ = generate(keys, dpmpp_2m(), DENOISE, jnp.asarray(x_t[top]), rest)
+    again, _ = generate(keys, remembers, denoise, jnp.asarray(x_t[top]), rest)
     np.testing.assert_allclose(x, again, atol=1e-5)
 
 

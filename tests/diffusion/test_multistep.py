@@ -336,6 +336,61 @@ def test_the_first_step_of_the_sde_solver_is_ancestral():
     np.testing.assert_allclose(own.x, other.x, atol=1e-6)
 
 
+# --- PNDM's rules ---------------------------------------------------------------------
+
+
+def adams(num):
+    """Weights of `num` slopes, the latest first: Lagrange's polynomial over a step."""
+    nodes, weights = -np.arange(num), []
+    for j in nodes:
+        others = [i for i in nodes if i != j]
+        basis = np.poly1d(others, r=True) / np.prod([j - i for i in others])
+        weights.append(np.polyval(basis.integ(), 1.0))
+    return np.array(weights, np.float64)
+
+
+def test_adams_and_bashforth_by_their_book():
+    """Butcher, "Numerical Methods for Ordinary Differential Equations", table 244."""
+    np.testing.assert_allclose(24 * adams(4), [55, -59, 37, -9], rtol=1e-12)
+    np.testing.assert_allclose(12 * adams(3), [23, -16, 5], rtol=1e-12)
+
+
+def test_pndm_goes_up_to_the_rule_of_four():
+    """Nine steps on Gaussian data against a recursion in float64: Heun's rule, the
+    rules of two and three, then that of four; the image shows which was the last."""
+    mean, values, num = np.array([0.25, -0.5]), np.array([0.5, 0.0625]), 9
+    times = np.append(grids.trailing_steps(1000, num)[::-1], -1)
+    bars = oracles.alpha_bars(BETAS)[times + 1]
+
+    def eps_of(x, bar):
+        off = x - np.sqrt(bar) * mean
+        return np.sqrt(1 - bar) * off / (bar * values + 1 - bar)
+
+    def go(x, eps, bar_t, bar_s):
+        """Song et al. 2021, "Denoising Diffusion Implicit Models", eq. (12)."""
+        x0 = (x - np.sqrt(1 - bar_t) * eps) / np.sqrt(bar_t)
+        return np.sqrt(bar_s) * x0 + np.sqrt(1 - bar_s) * eps
+
+    def chain(highest):
+        x, slopes = X_INIT, []
+        for bar_t, bar_s in itertools.pairwise(bars):
+            slopes = [eps_of(x, bar_t), *slopes]
+            if len(slopes) == 1:
+                ahead = go(x, slopes[0], bar_t, bar_s)
+                slope = (slopes[0] + eps_of(ahead, bar_s)) / 2
+            else:
+                weights = adams(min(len(slopes), highest))
+                slope = sum(w * e for w, e in zip(weights, slopes, strict=False))
+            x = go(x, slope, bar_t, bar_s)
+        return x
+
+    found = run(SAMPLERS["pndm"], oracles.gaussian(mean, values))(
+        jnp.asarray(X_INIT, jnp.float32), grids.grid(SCHEDULE, num)
+    )
+    np.testing.assert_allclose(found, chain(4), atol=1e-4)
+    assert rms(chain(4) - chain(3)) > 5e-3
+
+
 # --- Networks, conditions, shapes, calls ----------------------------------------------
 
 

@@ -190,6 +190,20 @@ def test_level_of_a_log_snr_meets_the_table(name):
     np.testing.assert_allclose(level.sigma, table.sigma, rtol=2e-6)
 
 
+def test_scales_of_time_multiply():
+    """T = 1000 scaled by 1/2 and by 1/4: 799 is told as 799 / 8, from either side."""
+    linear = schedules.from_betas(TABLES["linear"])
+    twice = schedules.scale_time(schedules.scale_time(linear, 0.5), 0.25)
+    assert float(twice.at(jnp.asarray(799)).t) == 99.875
+    level = schedules.level_at_logsnr(twice, linear.at(jnp.asarray(799)).logsnr)
+    np.testing.assert_allclose(level.t, 99.875, atol=1e-4)
+    continuous = schedules.linear_logsnr(6.0, -6.0)
+    twice = schedules.scale_time(schedules.scale_time(continuous, 0.5), 0.25)
+    np.testing.assert_allclose(
+        schedules.level_at_logsnr(twice, jnp.asarray(0.0)).t, 499 / 8, atol=1e-4
+    )
+
+
 def test_level_of_a_log_snr_between_and_beyond():
     schedule = schedules.from_betas(TABLES["linear"])
     entries = schedule.at(jnp.array([400, 401])).logsnr

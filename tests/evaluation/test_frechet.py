@@ -150,6 +150,26 @@ def plain_of(x):
     )
 
 
+def test_subsets_lie_evenly_in_one_over_n(monkeypatch):
+    """1,000 images of 16 features, from a tenth of them on: 1 / N falls by 0.009 / 14
+    from subset to subset, but for the rounding of N, which is at most 1 / (2 N^2)."""
+    counts = []
+
+    def counted(x, of=moments.of):
+        counts.append(len(x))
+        return of(x)
+
+    monkeypatch.setattr("ddpm_jax.evaluation.frechet.moments.of", counted)
+    x = np.random.default_rng(11).standard_normal((1000, SIZE))
+    fid_infinity(x, ZERO, UNIT, seed=0)
+    counts = np.sort(counts)
+    assert counts[0] == 100 and counts[-1] == 1000 and len(counts) == 15
+    even = 0.01 - (0.01 - 0.001) / 14 * np.arange(15)
+    assert np.all(np.abs(1 / counts - even) <= 0.51 / counts.astype(float) ** 2)
+    # Even in N they would be 100, 164, 229, ...; even in 1 / N most are small.
+    assert counts[1] == 107 and np.median(counts) == 182
+
+
 def test_the_seed_decides_the_subsets():
     x = np.random.default_rng(10).standard_normal((200, 8))
     one, same, other = (

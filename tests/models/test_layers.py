@@ -142,6 +142,19 @@ def test_group_norm():
     np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "epsilon"), [({}, 1e-6), ({"epsilon": 1e-6}, 1e-6), ({"epsilon": 4}, 4)]
+)
+def test_the_epsilon_of_a_group_norm_by_hand(options, epsilon):
+    """Values of +-1e-3 have the variance 1e-6, so that of themselves and an epsilon of
+    1e-6 they are 1 / sqrt(2); of the default too."""
+    x = np.float32(1e-3) * np.array([1, -1, -1, 1], np.float32).reshape(1, 2, 2, 1)
+    layer = GroupNorm(1, **options)
+    found = layer.apply({"params": {"scale": np.ones(1), "bias": np.zeros(1)}}, x)
+    by_hand = np.sign(x) * 1e-3 / np.sqrt(1e-6 + epsilon)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+
+
 def test_group_norm_keeps_its_digits_far_from_zero():
     # E[x^2] - E[x]^2 in one float32 pass would lose the variance of this map.
     x = draw(0, 1, 8, 8, 4) + np.float32(2000)

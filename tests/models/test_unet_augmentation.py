@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.models import UNet
@@ -58,6 +59,28 @@ def test_noise_and_time_are_told_apart(run):
         for t, level in ((7, 250.0), (250, 7.0))
     )
     assert np.abs(one - other).max() > 1e-2
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_time_and_noise_are_coded_with_the_shift_of_the_network(shift):
+    """Frequencies 10000^(-i / (4 - shift)) of codes of eight, into the first layers."""
+    net, codes = TOLD.clone(frequency_shift=shift), {}
+
+    def keep(next_fun, args, kwargs, context):
+        if context.module.name in ("time_0", "augmentation_0"):
+            codes[context.module.name] = np.asarray(args[0])
+        return next_fun(*args, **kwargs)
+
+    level = np.array([0.0, 250.0, 30.5], np.float32)
+    params = net.init(jax.random.key(0), X, T)["params"]
+    with nn.intercept_methods(keep):
+        net.apply({"params": params}, X, T, None, None, level)
+    w = 10000.0 ** (-np.arange(4) / (4 - shift))
+    for name, t in (("time_0", T), ("augmentation_0", level)):
+        angles = np.outer(t.astype(np.float64), w)
+        expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+        # Angles near 1000 keep about 6e-5 radians in float32.
+        np.testing.assert_allclose(codes[name], expected, atol=2e-4, err_msg=name)
 
 
 def test_noise_is_refused_by_a_network_that_is_told_none():
