@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -330,11 +331,14 @@ def read_npz(
         DamagedError: it is no .npz of plain arrays, or a part of it is broken.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            raise DamagedError("it is not a regular file")
         opened = np.load(path)
         if isinstance(opened, np.ndarray):
             raise DamagedError("it is a single array, an .npy")
         with opened as file:
             names = file.files if only is None else set(only) & set(file.files)
+            _check_unpacked(file, names)
             arrays = {name: file[name] for name in names}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
@@ -345,6 +349,18 @@ def read_npz(
     except Exception as error:  # of zip, of zlib, of the parser of headers, of NumPy
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(reason) from error
+
+
+def _check_unpacked(file: Any, names: Collection[str]) -> None:
+    """Refuse arrays that no memory holds, before a small file unpacks to them."""
+    members = {info.filename: info.file_size for info in file.zip.infolist()}
+    needed = sum(members.get(f"{name}.npy", members.get(name, 0)) for name in names)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise DamagedError(
+            f"it unpacks to {needed / 1e9:,.1f} GB, and this machine has "
+            f"{memory / 1e9:,.1f} GB of memory"
+        )
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -107,3 +107,33 @@ def test_a_single_array_is_named_as_such(tmp_path):
     np.save(tmp_path / "s.npy", np.arange(3))
     with pytest.raises(files.DamagedError, match="single array"):
         files.read_npz(tmp_path / "s.npy")
+
+
+def test_arrays_beyond_the_memory_are_refused_before_they_are_unpacked(path):
+    """The directory of the archive is made to claim what a bomb unpacks to."""
+    huge = 2**62
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(1000))
+        archive.getinfo("a.npy").file_size = huge
+    with pytest.raises(files.DamagedError, match=r"it unpacks to 4,611,686,018\.4 GB"):
+        files.read_npz(path)
+
+
+def test_a_pipe_is_no_npz(tmp_path):
+    os.mkfifo(tmp_path / "p.npz")
+    with pytest.raises(files.DamagedError, match="not a regular file"):
+        files.read_npz(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ünï 🙂.png", "ünï 🙂.png"),
+        (os.fsdecode(b"caf\xe9"), "caf\\xe9"),
+        ("two\nlines\u2028", "two\\nlines\\u2028"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_any_name_is_spelled_in_one_line_of_utf8(name, expected):
+    assert files.printable(name) == expected
+    expected.encode()

@@ -26,7 +26,9 @@ NODE_START = b"\x0a"
 
 GRAPH_NAME = "classify_image_graph_def.pb"
 
-_LARGEST = 2**31  # bytes: no message of protobuf may be larger
+# The published graph has 91 MiB; a few kB of gzip could unpack to a disk full.
+_LARGEST = 2**29  # bytes of a graph, or of what an archive unpacks to
+_MOST_REPEATED = 2**24  # values of all constants that are stored as fewer
 # Of the types of a TensorProto: its values, where they are not in `tensor_content`.
 _VALUES = {
     1: ("<f4", "float_val"),
@@ -40,8 +42,16 @@ class _Damaged(Exception):
     """What was read is no graph."""
 
 
-def _tensor(proto: Any) -> np.ndarray | None:
-    """Return the values of a TensorProto; None if it does not hold numbers."""
+def _tensor(proto: Any, room: int) -> np.ndarray | None:
+    """Return the values of a TensorProto; None if it does not hold numbers.
+
+    Args:
+        proto: the message.
+        room: values that may be repeated.
+
+    Raises:
+        _Damaged: its values do not fill its shape.
+    """
     if proto.dtype not in _VALUES:
         return None
     dtype, field = _VALUES[proto.dtype]
@@ -52,7 +62,7 @@ def _tensor(proto: Any) -> np.ndarray | None:
     else:
         values = np.array(getattr(proto, field), dtype)
         # Values that are left out at the end are equal to the last.
-        if 0 < len(values) < count < _LARGEST:
+        if 0 < len(values) < count <= room:
             values = np.pad(values, (0, count - len(values)), "edge")
     if min(shape, default=0) < 0 or len(values) != count:
         raise _Damaged(f"{len(values)} values for a tensor of shape {shape}")
@@ -62,12 +72,14 @@ def _tensor(proto: Any) -> np.ndarray | None:
 def _constants(serialized: bytes) -> dict[str, np.ndarray]:
     from tensorboardX.proto.graph_pb2 import GraphDef
 
-    found = {}
+    found, room = {}, _MOST_REPEATED
     for node in GraphDef.FromString(serialized).node:
         if node.op == "Const" and "value" in node.attr:
-            tensor = _tensor(node.attr["value"].tensor)
+            proto = node.attr["value"].tensor
+            tensor = _tensor(proto, room)
             if tensor is not None:
                 found[node.name] = tensor
+                room -= 0 if proto.tensor_content else tensor.size
     return found
 
 
@@ -76,15 +88,23 @@ def _graph_of(path: Path) -> bytes:
     with path.open("rb") as stream:
         packed = stream.read(len(GZIP_START)) == GZIP_START
     if not packed:
+        if path.stat().st_size > _LARGEST:
+            raise _Damaged(f"it has more than {_LARGEST:,} bytes")
         return path.read_bytes()
     # All of it, whose checksum comes last; tarfile would stop at the member.
     with gzip.open(path) as unpacked:
-        content = unpacked.read(_LARGEST)
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        member = archive.extractfile(GRAPH_NAME)
-        if member is None:
-            raise _Damaged(f"its {GRAPH_NAME} is no file")
-        return member.read()
+        content = unpacked.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise _Damaged(f"it unpacks to more than {_LARGEST:,} bytes")
+    # "r:", or tarfile would try what else the content may be compressed by.
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        member = archive.getmember(GRAPH_NAME)
+        opened = archive.extractfile(member)
+        if opened is None:
+            raise _Damaged(f"its {GRAPH_NAME} is not a file")
+        if member.issparse() or member.size > len(content):
+            raise _Damaged(f"its {GRAPH_NAME} is larger than the archive")
+        return opened.read()
 
 
 # Whatever a damaged file makes of the reader.

@@ -31,6 +31,8 @@ def _read_zip(path: Path) -> tuple[Any, Stored]:
     with zipfile.ZipFile(path) as archive:
         if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
             raise Refused("compressed parts")
+        if sum(i.file_size for i in archive.infolist()) > path.stat().st_size:
+            raise Refused("parts that overlap")
         names = archive.namelist()
         (pickled,) = [name for name in names if name.endswith("data.pkl")]
         folder = pickled.removesuffix("data.pkl")

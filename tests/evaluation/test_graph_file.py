@@ -1,7 +1,9 @@
 """Reading TensorFlow graphs, which protobuf itself writes here."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 
 import numpy as np
@@ -10,6 +12,7 @@ from tensorboardX.proto import types_pb2
 from tensorboardX.proto.graph_pb2 import GraphDef
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation import graph_file
 from ddpm_jax.evaluation.graph_file import read_constants
 
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 2, 4)).astype("<f4")
@@ -124,6 +127,46 @@ def test_files_without_a_graph(read):
     other = GraphDef()
     other.node.add(name="x", op="Placeholder")
     refuse(read, other.SerializeToString(), "no constants")
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(read, monkeypatch):
+    """Bounded while it is unpacked; what is inside is tried as tar and nothing else."""
+    monkeypatch.setattr(graph_file, "_LARGEST", 2**20)
+    refuse(read, gzip.compress(bytes(2**21)), "unpacks to more than 1,048,576 bytes")
+    refuse(read, b"\x0a" + bytes(2**20), "more than 1,048,576 bytes")
+
+    def never(*args, **options):
+        raise AssertionError("another compression was tried")
+
+    for module in (lzma, bz2):
+        monkeypatch.setattr(module, "open", never)
+        monkeypatch.setattr(module, f"{module.__name__.upper()}File", never)
+    refuse(read, gzip.compress(lzma.compress(bytes(2**21))), "no TensorFlow graph")
+    monkeypatch.undo()
+    assert list(read(archived(DATA))) == list(EXPECTED)
+
+
+def test_a_sparse_member_and_repeated_values_cannot_fill_the_memory(read):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("classify_image_graph_def.pb")
+        entry.size = len(DATA)
+        entry.pax_headers = {
+            "GNU.sparse.map": f"0,{len(DATA)}",
+            "GNU.sparse.size": str(2**50),
+        }
+        tar.addfile(entry, io.BytesIO(DATA))
+    refuse(read, stream.getvalue(), "larger than the archive")
+    message = GraphDef()
+    for name in "ab":
+        node = message.node.add(name=name, op="Const")
+        proto = node.attr["value"].tensor
+        proto.dtype = types_pb2.DT_FLOAT
+        proto.tensor_shape.dim.add(size=2**23)
+        proto.float_val.append(1.0)
+    assert read(message.SerializeToString())["b"].size == 2**23
+    node.attr["value"].tensor.tensor_shape.dim[0].size = 2**23 + 1
+    refuse(read, message.SerializeToString(), "1 values for a tensor of shape")
 
 
 def test_a_shape_that_does_not_fit_is_refused(read):

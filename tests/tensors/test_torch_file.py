@@ -3,6 +3,7 @@
 tests/peers/test_inception.py reads what PyTorch itself writes.
 """
 
+import copy
 import io
 import os
 import pickle
@@ -225,6 +226,19 @@ def test_other_layouts_are_refused(read):
     refuse(read, legacy(program, STORAGES, little_endian=False), "large end first")
     refuse(read, legacy(program, STORAGES, version=1002), "version 1002")
     refuse(read, pickle.dumps({}), "no PyTorch file")
+
+
+def test_parts_that_overlap_are_refused(read):
+    """One part under a thousand names would be read a thousand times."""
+    stream = io.BytesIO(zipped(program_for("zip"), STORAGES))
+    with zipfile.ZipFile(stream, "a") as archive:
+        whole = archive.getinfo("weights/data/0")
+        for number in range(1000):
+            again = copy.copy(whole)
+            again.filename = f"weights/data/0{number}"
+            archive.filelist.append(again)
+        archive.writestr("weights/more", b"")  # so that the directory is written
+    refuse(read, stream.getvalue(), "parts that overlap")
 
 
 def test_every_beginning_of_a_file_is_refused(read, container):
