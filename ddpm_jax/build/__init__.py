@@ -84,6 +84,7 @@ from ddpm_jax.build.sampling import (
 from ddpm_jax.build.source import (
     DataInfo,
     LatentInfo,
+    data_fingerprint,
     data_info,
     dataset,
     num_classes,
@@ -118,6 +119,7 @@ __all__ = [
     "check_likelihood",
     "cond_between",
     "consistency",
+    "data_fingerprint",
     "data_info",
     "dataset",
     "denoiser",

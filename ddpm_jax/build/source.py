@@ -136,10 +136,22 @@ def data_info(
     shown = [source.texts[i * count // _SHOWN] for i in range(_SHOWN)]
     return dataclasses.replace(
         info,
-        fingerprint=fingerprint_of([source.fingerprint, *source.texts]),
+        fingerprint=data_fingerprint(source, config),
         reader=make_reader(config, source.texts).to_json(),
         captions=tuple(dict.fromkeys(shown)),
     )
+
+
+def data_fingerprint(source: data.Dataset, config: ConfigDict) -> str:
+    """Identify the data of a model: the images, and the captions if it reads them.
+
+    Args:
+        source: the data.
+        config: of the model.
+    """
+    if not config.model.text:
+        return source.fingerprint
+    return fingerprint_of([source.fingerprint, *(source.texts or ())])
 
 
 def num_classes(config: ConfigDict, info: DataInfo) -> int | None:

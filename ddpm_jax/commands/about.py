@@ -28,6 +28,10 @@ FREE_OPTIONS = (
 )
 
 
+# Where the same data lie, or how their place is spelled; their fingerprint says that
+# they are the same.
+SPELLING = ("data.source",)
+
 # The fingerprint of data that an imported model was trained on elsewhere.
 UNKNOWN_DATA = "unknown"
 IMPORTED = "imported"  # the key of metadata that says where a model came from
@@ -174,18 +178,31 @@ def any_metadata(workdir: Path) -> dict[str, Any]:
     return store.read_metadata(workdir)  # says what is wrong
 
 
+def _is_same_data(cfg: ConfigDict, about: dict[str, Any]) -> bool:
+    """Say whether the data that a config names are those a model was trained on."""
+    try:
+        found = build.data_fingerprint(build.dataset(cfg), cfg)
+    except UserError:
+        return False
+    return found == about["data"]["fingerprint"]
+
+
 def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
     """Refuse to draw from a model with options other than it was trained with.
 
     Raises:
         UserError: naming every option outside `sample` that differs.
     """
-    free = (*free_options(any_metadata(workdir)), "training.")
+    stored = any_metadata(workdir)
+    free = (*free_options(stored), "training.")
     changed = [
         line
         for line in config.differences(trained_config(workdir), cfg)
         if not line.startswith(free)
     ]
+    moved = bool(changed) and all(line.startswith(SPELLING) for line in changed)
+    if moved and _is_same_data(cfg, stored):
+        return
     if changed:
         raise UserError(
             f"the model in {workdir} was trained with other options "

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax import config
+from ddpm_jax.commands.about import SPELLING
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
@@ -42,6 +43,8 @@ def refuse_another(
     ]
     if about["data_fingerprint"] != fingerprint:
         changed.append("the data themselves")
+    else:
+        changed = [line for line in changed if not line.startswith(SPELLING)]
     if changed:
         raise UserError(
             f"{workdir} holds {noun} of another config ({'; '.join(changed)}); use "

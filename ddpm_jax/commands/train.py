@@ -66,7 +66,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
-    _check_workdir(cfg, workdir)
+    _check_workdir(cfg, workdir, info.fingerprint)
     newest = store.latest_step(workdir)
     done = newest is not None and newest >= cfg.training.num_steps
     if newest is not None and done and about.is_whole(workdir, newest):
@@ -144,8 +144,18 @@ def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
 # --- The workdir ----------------------------------------------------------------------
 
 
-def _check_workdir(cfg: ConfigDict, workdir: Path) -> None:
-    """Refuse a workdir that belongs to a run of another config."""
+def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
+    """Refuse a workdir that belongs to a run of another config.
+
+    Args:
+        cfg: the options of now.
+        workdir: the folder.
+        fingerprint: of the data of now; where it is that of the run, the folder of the
+            data may have been moved, or be spelled otherwise.
+
+    Raises:
+        UserError: it does.
+    """
     path = workdir / CONFIG_FILE
     if not path.exists() or store.latest_step(workdir) is None:
         return  # nothing has been trained that another config could spoil
@@ -156,6 +166,8 @@ def _check_workdir(cfg: ConfigDict, workdir: Path) -> None:
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
     free = (*_FREE_OPTIONS, *free_since_import(workdir))
+    if about.any_metadata(workdir)["data"]["fingerprint"] == fingerprint:
+        free = (*free, *about.SPELLING)
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
     changed = [

@@ -11,6 +11,7 @@ class folders, or all in a single folder, there are no labels; `note` says so.
 A folder is one split, unless every so many images are held out for testing.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,7 +47,8 @@ def load_folder(
     """Open a folder of images as a data set.
 
     The fingerprint covers names and sizes of the files, and what a captions file says
-    of them, but not their content.
+    of them, but not their content; of uncompressed formats, whose size is that of any
+    image, also parts of some files. It does not cover where the folder lies.
 
     Args:
         path: The folder; `~` is expanded.
@@ -66,7 +68,7 @@ def load_folder(
             captions file with something wrong.
         NoSplitError: No such split.
     """
-    name = f"folder:{printable(path)}"
+    name = f"folder:{printable(os.path.normpath(path) if path else path)}"
     root = _check_folder(path, split, hold_out, name)
     listing = list_pictures(root)
     if not len(listing):
@@ -91,7 +93,7 @@ def load_folder(
         example = {"image": _read_image(kept.path(index), layout)}
         return example if labels is None else example | {"label": labels[index]}
 
-    identity = ["folder", kept.identity, *layouts.identity(layout)]
+    identity = ["folder", *kept.identity, *layouts.identity(layout)]
     if texts is not None or found is not None:
         identity += [texts, labels]
     label = None if labels is None else labels.__getitem__

@@ -32,7 +32,9 @@ EMPTY = "folders without pictures"
 HIDDEN = "hidden"
 REASONS = (KIND, NO_TARGET, LOOP, SPECIAL, EMPTY, HIDDEN)
 
-_SAMPLED = 16  # files of which the beginning is part of the key
+# Of these formats the size says nothing of the content.
+_UNCOMPRESSED = (".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
+_SAMPLED = 16  # files of which parts are hashed, about
 _SAMPLE_BYTES = 4096
 
 
@@ -62,24 +64,33 @@ class Listing:
         return self.root / self.files[index]
 
     @property
-    def identity(self) -> list[tuple[str, int]]:
-        """Names and sizes: what stays when a folder is copied."""
-        return list(zip(self.files, self.sizes, strict=True))
+    def identity(self) -> list[object]:
+        """What stays when a folder is copied, for a fingerprint.
+
+        Names and sizes, and parts of some files where the size is that of any image.
+        """
+        names_and_sizes = list(zip(self.files, self.sizes, strict=True))
+        if any(name.lower().endswith(_UNCOMPRESSED) for name in self.files):
+            return [names_and_sizes, self.sample]
+        return [names_and_sizes]
 
     @functools.cached_property
     def key(self) -> str:
-        """16 hexadecimal digits of names, sizes, times and some files' beginnings.
+        """16 hexadecimal digits of names, sizes, times and parts of some files.
 
         They change when a file does, and not when the folder is moved.
         """
-        return fingerprint_of([self.files, self.sizes, self.times, self._sample()])
+        return fingerprint_of([self.files, self.sizes, self.times, self.sample])
 
-    def _sample(self) -> str:
-        """Hash the beginnings of some files: names, sizes and times may all agree."""
+    @functools.cached_property
+    def sample(self) -> str:
+        """SHA-256 of parts of some files, which tell folders of equal names apart."""
         digest = hashlib.sha256()
         for index in range(0, len(self), max(1, len(self) // _SAMPLED)):
             try:
                 with self.path(index).open("rb") as file:
+                    digest.update(file.read(_SAMPLE_BYTES))
+                    file.seek(self.sizes[index] // 2)
                     digest.update(file.read(_SAMPLE_BYTES))
             except OSError as error:
                 digest.update(repr(error.errno).encode())

@@ -54,6 +54,13 @@ def shards(tmp_path):
     return sorted((tmp_path / "cache" / "decoded").glob("*/*/*.array_record"))
 
 
+def test_a_moved_folder_is_not_decoded_again(folder, tmp_path):
+    images, _ = in_memory(cached(open_folder(folder)))
+    moved = without_decoding(open_folder(folder.rename(tmp_path / "moved")))
+    np.testing.assert_array_equal(in_memory(cached(moved))[0], images)
+    assert len(list((tmp_path / "cache" / "decoded").glob("*/*/index.json"))) == 1
+
+
 def test_pixels_and_labels_come_back_and_are_decoded_once(folder, tmp_path):
     dataset, seen, said = open_folder(folder), [], []
     images, labels = in_memory(dataset)

@@ -190,6 +190,20 @@ def test_fingerprint_follows_files_and_preparation(tmp_path):
     assert load(spec).fingerprint != before
 
 
+def test_a_fingerprint_is_that_of_the_data_wherever_they_lie(tmp_path):
+    write(tmp_path / "a" / "1.png", 1)
+    before = load(f"folder:{tmp_path}/a")
+    assert load(f"folder:{tmp_path}/./a/").name == before.name
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert load(f"folder:{tmp_path}/b").fingerprint == before.fingerprint
+    # An uncompressed image has the size of any other.
+    for place, value in (("c", 1), ("d", 2)):
+        write(tmp_path / place / "1.bmp", value)
+    one, two = (load(f"folder:{tmp_path}/{place}") for place in "cd")
+    assert one.listing.sizes == two.listing.sizes
+    assert one.fingerprint != two.fingerprint
+
+
 def test_every_so_many_pictures_are_held_out(tmp_path):
     """Order, captions and classes go with the pictures; nothing is in both splits."""
     lines = []

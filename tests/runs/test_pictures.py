@@ -12,6 +12,8 @@ from program import TINY
 from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
+from ddpm_jax.commands.about import check_same_model, trained_config
+from ddpm_jax.errors import UserError
 from ddpm_jax.models.cost import count_flops
 
 
@@ -128,6 +130,26 @@ def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
     texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "disk")]
     losses = [re.findall(r'"loss": ([\d.e-]+)', text) for text in texts]
     assert len(losses[0]) == 2 and losses[0] == losses[1]
+
+
+def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
+    folder, tmp_path, capsys
+):
+    line = arguments(folder, tmp_path, "--config.training.num_steps=1")
+    assert main(line) == 0
+    moved = folder.rename(tmp_path / "moved")
+    capsys.readouterr()
+    for spelled in (f"{moved}", f"{moved}/", f"{tmp_path}/./moved"):
+        assert main([*line, f"--config.data.source=folder:{spelled}"]) == 0
+        assert "is finished: 1 steps" in capsys.readouterr().out
+        cfg = trained_config(tmp_path / "run")
+        cfg.data.source = f"folder:{spelled}"
+        check_same_model(cfg, tmp_path / "run")
+    (moved / "cat" / "0.png").unlink()
+    assert main([*line, f"--config.data.source=folder:{moved}"]) == 2
+    assert "holds a run of another config (data.source: " in capsys.readouterr().err
+    with pytest.raises(UserError, match="trained with other options"):
+        check_same_model(cfg, tmp_path / "run")
 
 
 def test_a_plan_prints_its_numbers(tmp_path, capsys):
