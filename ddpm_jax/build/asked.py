@@ -128,7 +128,7 @@ def prompt_lines(prompt: str) -> list[str]:
             f"cannot read the prompts in {where} ({reason}); give a text file with one "
             "prompt in each line."
         ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise UserError(f"{where} has no prompts; write one in each line.")
     return lines

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import printable
 
 NAME = "metadata.jsonl"
 _SHOWN = 3  # faults that a message spells out
+_LONGEST = 100  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Cap
         UserError: naming the lines, counted from 1, with which something is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not `splitlines`: JSON strings may hold U+2028 and others that it splits at.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); write it as UTF-8.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"cannot read {printable(path)} ({reason}); write it as UTF-8."
+        ) from error
     faults, rows = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -65,7 +71,9 @@ def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Cap
     if faults:
         raise UserError(_spell(path, sorted(faults)))
     if not rows:
-        raise UserError(f"{path} has no lines; describe the pictures, or remove it.")
+        raise UserError(
+            f"{printable(path)} has no lines; describe the pictures, or remove it."
+        )
     columns = [
         tuple(row[field] for _, row in rows)
         for field in ("file_name", "text", label_field)
@@ -79,13 +87,17 @@ def _parse(line: str, pictures: frozenset[str], label_field: str) -> dict[str, A
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error.msg}, column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    except ValueError as error:  # Python reads integers of up to 4,300 digits
+        raise ValueError("has a number of too many digits") from error
     if not isinstance(row, dict):
         raise ValueError(f"is a {type(row).__name__}, not an object")
     name, text, label = (row.get(field) for field in ("file_name", "text", label_field))
     if not isinstance(name, str):
         raise ValueError("has no 'file_name' that is a string")
     if name.removeprefix("./") not in pictures:
-        raise ValueError(f"names {name!r}, and there is no such picture")
+        raise ValueError(f"names {_short(name)}, and there is no such picture")
     if text is not None and not isinstance(text, str):
         raise ValueError(f"has a 'text' that is a {type(text).__name__}, not a string")
     if isinstance(label, bool) or not isinstance(label, str | int | None):
@@ -93,7 +105,23 @@ def _parse(line: str, pictures: frozenset[str], label_field: str) -> dict[str, A
             f"has a {label_field!r} that is a {type(label).__name__}, not a string or "
             "a whole number"
         )
+    for field, value in (("text", text), (label_field, label)):
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError(f"has half a character (a lone surrogate) in {field!r}")
     return {"file_name": name.removeprefix("./"), "text": text, label_field: label}
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8; JSON can hold others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= _LONGEST else name[:_LONGEST] + "...")
 
 
 def _disagreements(
@@ -105,7 +133,8 @@ def _disagreements(
     for number, row in rows:
         first = seen.setdefault(row["file_name"], number)
         if first != number:
-            faults.append((number, f"names {row['file_name']!r}, as does line {first}"))
+            name = _short(row["file_name"])
+            faults.append((number, f"names {name}, as does line {first}"))
     for field in ("text", label_field):
         given = [(n, type(row[field])) for n, row in rows if row[field] is not None]
         odd = [n for n, kind in given if kind is not given[0][1]]
@@ -120,7 +149,7 @@ def _spell(path: Path, faults: list[tuple[int, str]]) -> str:
     said = "; ".join(f"line {number} {fault}" for number, fault in faults[:_SHOWN])
     more = len(faults) - _SHOWN
     rest = f"; and {more} more" if more > 0 else ""
-    return f"{path}: {said}{rest}. Correct the file."
+    return f"{printable(path)}: {said}{rest}. Correct the file."
 
 
 def _or_none(column: tuple) -> tuple | None:

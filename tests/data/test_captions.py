@@ -51,6 +51,31 @@ def test_captions_and_classes_belong_to_their_pictures_in_the_order_of_the_lines
     assert subset(whole, np.array([2, 0])).texts == ("b", "größer")
 
 
+def test_separators_of_lines_within_a_caption_are_part_of_it(folder):
+    text = "one\u2028two\u2029three\x85four\x0bfive"
+    raw = json.dumps({"file_name": "a.png", "text": text}, ensure_ascii=False)
+    # JSON escapes control characters below U+0020 alone.
+    describe(folder, raw, {"file_name": "b.png", "text": "b"})
+    assert load(f"folder:{folder}").texts == (text, "b")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"file_name": "a.png", "label": ' + "9" * 5000 + "}", "too many digits"),
+        ("[" * 100_000, "line 1 is nested too deep"),
+        ('{"file_name": "a.png", "x": ' + "[" * 100_000 + "}", "nested too deep"),
+        ('{"file_name": "a.png", "text": "\\ud800"}', "lone surrogate) in 'text'"),
+        ('{"file_name": "a.png", "label": "\\ud800"}', "lone surrogate) in 'label'"),
+        (json.dumps({"file_name": "n" * 10**6}), "nnn...', and there is no such"),
+    ],
+)
+def test_what_json_can_hold_and_a_caption_cannot_is_one_short_line(folder, line, said):
+    describe(folder, line)
+    message = refused(folder)
+    assert said in message and len(message) < 500
+
+
 def test_batches_carry_captions_where_asked(folder):
     names = ["a.png", "b.png", "d.png"]
     describe(folder, *({"file_name": n, "text": f"this is {n}"} for n in names))

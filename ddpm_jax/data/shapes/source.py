@@ -71,9 +71,9 @@ def _side(layout: layouts.Layout) -> int:
 
 
 def _number(count: str) -> int:
-    if not count.isdecimal() or int(count) < 1:
+    if not count.isdecimal() or len(count) > 18 or int(count) < 1:
         raise UserError(
-            f"shapes:{count} names no number of examples; use one from 1, such as "
+            f"shapes:{count[:20]} names no number of examples; use one from 1, such as "
             "shapes:1000."
         )
     return int(count)
