@@ -1,7 +1,23 @@
 """What holds for every test."""
 
 import os
+import shutil
+import tempfile
 
 # One device, whatever the machine: sums over a batch then have one order, and results
 # of this process and of those it starts can be compared bit for bit.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+# Each program is compiled once for all tests, whatever process they run in or start:
+# JAX reads these when it is imported. `.ci/run` sets the folder for all its parts.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_MADE_HERE = _CACHE not in os.environ
+if _MADE_HERE:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="ddpm_jax-xla-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_unconfigure():
+    """Remove the folder; processes of pytest-xdist inherit it, and made none."""
+    if _MADE_HERE:
+        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)

@@ -25,5 +25,7 @@ def test_a_recipe(name):
     lines = [line for line in RECIPES[name].splitlines() if line.strip()]
     assert len(lines) <= 32
     assert isinstance(tree.body[-1], ast.Assert)  # nothing is claimed unchecked
-    for code in dict.fromkeys(with_other_seeds(RECIPES[name], n) for n in (0, 1000, 2000)):
+    for code in dict.fromkeys(
+        with_other_seeds(RECIPES[name], n) for n in (0, 1000, 2000)
+    ):
         exec(compile(code, f"library.md, {name}", "exec"), {})

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import documents
 import fabricated
-import jax
 import pytest
 import rules
 import small
@@ -39,14 +38,11 @@ FILES = ("mask.png", "digit.png")  # pictures that documents speak of
 
 @pytest.fixture(scope="session", autouse=True)
 def quick(tmp_path_factory):
-    """Share compiled programs, and one device, as tests/runs does."""
+    """Share what is remembered of data, and keep it out of the user's cache."""
     base = tmp_path_factory.getbasetemp()
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(common / "xla"))
         patch.setenv("DDPM_JAX_CACHE", str(common / "cache"))
-        jax.config.update("jax_compilation_cache_dir", str(common / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield
 
 
