@@ -1,5 +1,6 @@
 """The recipe's network in diffusers, and the proof that it is the same."""
 
+import contextlib
 from typing import Any
 
 import diffusers
@@ -11,6 +12,7 @@ import torch
 from benchmarks import diffusers_weights as weights
 from benchmarks import parts
 from benchmarks.peer_networks import device
+from benchmarks.peer_steps import autocast
 from ddpm_jax.errors import UserError
 
 # Largest difference of outputs of scale 1 in float32; tests/peers has it below 1e-4.
@@ -50,22 +52,10 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
     Raises:
         UserError: they are not the same network; nothing may then be timed.
     """
-    x_t, t, label = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
-    net = of.unet.clone(dtype=jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        actual = jax.jit(net.apply)({"params": params}, x_t, t, label)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        on_device = device()
-        desired = module.eval()(
-            torch.from_numpy(x_t).permute(0, 3, 1, 2).to(on_device),
-            torch.from_numpy(t).to(on_device),
-            class_labels=None if label is None else torch.tensor(label).to(on_device),
-        ).sample
-    torch.set_float32_matmul_precision(before)
-    desired = desired.permute(0, 2, 3, 1).cpu().numpy()
-    difference = float(np.abs(np.asarray(actual) - desired).max())
+    inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
+    actual = _of_ddpm_jax(of.unet.clone(dtype=jnp.float32), params, inputs)
+    desired = _of_diffusers(module, inputs)
+    difference = float(np.abs(actual - desired).max())
     scale = float(desired.std())
     print(f"largest difference from diffusers: {difference:.2e}, outputs {scale:.2f}")
     if not difference < BOUND * max(1.0, scale):
@@ -74,3 +64,64 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
             "same weights and input; nothing is timed, as it is not the same network."
         )
     return {"largest_difference": difference, "output_std": scale}
+
+
+def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
+    """Compare the outputs of both networks in bfloat16, as they are timed.
+
+    Nothing is refused: float32 has shown that they are the same network, and this shows
+    how far rounding takes either of them.
+
+    Args:
+        of: a `parts.Parts`.
+        module: of diffusers.
+        params: of ddpm_jax.
+
+    Returns:
+        Distances ||a - b|| / ||b||: of each library in bfloat16 from diffusers in
+        float32, and of the two in bfloat16 from each other.
+    """
+    inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
+    exact = _of_diffusers(module, inputs)
+    own = _of_ddpm_jax(of.unet.clone(dtype=jnp.bfloat16), params, inputs)
+    theirs = _of_diffusers(module, inputs, autocast(of.cfg.model.dtype))
+    found = {
+        "ddpm_jax_from_float32": distance(own, exact),
+        "diffusers_from_float32": distance(theirs, exact),
+        "from_each_other": distance(own, theirs),
+    }
+    print(", ".join(f"{name} {value:.1e}" for name, value in found.items()))
+    return found
+
+
+def distance(actual: np.ndarray, desired: np.ndarray) -> float:
+    """Return ||actual - desired|| / ||desired||."""
+    actual, desired = (np.asarray(x, np.float64) for x in (actual, desired))
+    return float(np.linalg.norm(actual - desired) / np.linalg.norm(desired))
+
+
+def _of_ddpm_jax(net: Any, params: Any, inputs: tuple[Any, ...]) -> np.ndarray:
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(net.apply)({"params": params}, *inputs), np.float32)
+
+
+def _of_diffusers(
+    module: Any, inputs: tuple[Any, ...], context: Any = None
+) -> np.ndarray:
+    x_t, t, label = inputs
+    is_training, before = module.training, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with (
+        torch.no_grad(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        context or contextlib.nullcontext(),
+    ):
+        on_device = device()
+        output = module.eval()(
+            torch.from_numpy(x_t).permute(0, 3, 1, 2).to(on_device),
+            torch.from_numpy(t).to(on_device),
+            class_labels=None if label is None else torch.tensor(label).to(on_device),
+        ).sample
+    torch.set_float32_matmul_precision(before)
+    module.train(is_training)
+    return output.permute(0, 2, 3, 1).float().cpu().numpy()

@@ -14,11 +14,13 @@ from torch import nn
 from benchmarks.peer_networks import Peer, device
 from ddpm_jax.errors import UserError
 
-VARIANTS = {  # name -> (channels_last, compiled)
-    "eager": (False, False),
-    "channels_last": (True, False),
-    "compiled": (False, True),
-    "compiled_channels_last": (True, True),
+VARIANTS = {  # name -> (channels_last, mode of torch.compile, or None for not)
+    "eager": (False, None),
+    "channels_last": (True, None),
+    "compiled": (False, "default"),
+    "compiled_channels_last": (True, "default"),
+    # CUDA graphs, which spare the launching of single kernels.
+    "graphs_channels_last": (True, "reduce-overhead"),
 }
 
 
@@ -43,15 +45,15 @@ def prepared(module: nn.Module, variant: str) -> nn.Module:
     """
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use {', '.join(VARIANTS)}.")
-    channels_last, is_compiled = VARIANTS[variant]
+    channels_last, mode = VARIANTS[variant]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module = module.to(memory_format=layout)
-    if not is_compiled:
+    if mode is None:
         return module
     # What was compiled for other variants counts towards the number of recompilations
     # after which PyTorch gives up and runs a network as it is.
     torch.compiler.reset()
-    return torch.compile(module)
+    return torch.compile(module, mode=mode)
 
 
 def layout_of(variant: str) -> torch.memory_format:

@@ -13,6 +13,8 @@ batch of bytes that is on the device already. Sampling is a short chain of rever
 steps, each with one forward pass.
 """
 
+import argparse
+import copy
 import os
 import sys
 import time
@@ -32,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; see `start.run`."""
     # Else JAX takes three quarters of a GPU's memory, and PyTorch has too little.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return start.run("peers", make_parser(), measure, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the flags."""
     parser = start.make_parser("peers", "The same network in PyTorch, in turns.")
     parser.add_argument("--peers", default=",".join(PEERS), help="which of them")
     parser.add_argument("--tasks", default=",".join(TASKS), help="which of them")
@@ -40,6 +47,13 @@ def main(argv: list[str] | None = None) -> int:
         default="eager,channels_last,compiled,compiled_channels_last",
         help="of PyTorch; the fastest takes part",
     )
+    parser.add_argument(
+        "--check",
+        choices=("all", "float32"),
+        default="all",
+        help="compare outputs in float32, and of a recipe in bfloat16 in that too",
+    )
+    parser.set_defaults(check_late=False)  # before anything is timed
     parser.add_argument("--num-turns", type=int, default=10, help="pairs of times")
     parser.add_argument(
         "--num-steps", type=int, default=1, help="training steps in each turn"
@@ -47,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--chain-steps", type=int, default=10, help="reverse steps of a chain"
     )
-    return start.run("peers", parser, measure, argv)
+    return parser
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
@@ -99,12 +113,16 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         "peers": {},
     }
     for name in names:
-        peer, params, equality = _peer(name, of)
+        peer, params = _peer(name, of)
         count = sum(p.numel() for p in peer.module.parameters())
-        about = {"num_parameters": count, "same_network": peer.is_same, **equality}
+        about = {"num_parameters": count, "same_network": peer.is_same}
         found["peers"][name] = about
+        if args.check_late:
+            setup = _checking(setup, peer, of, params, about)
+        else:
+            about |= _check(peer, of, params, args.check)
         for task in tasks:
-            about[task] = _compare(task, peer, variants, of, params, args)
+            about[task] = _compare(task, peer, variants, of, params, setup)
     return found
 
 
@@ -134,14 +152,15 @@ def _check_recipe(cfg: Any) -> None:
             )
 
 
-def _peer(name: str, of: Any) -> tuple[Any, Any, dict[str, float]]:
-    """Build a peer; return it with ddpm_jax's parameters and how equal they are."""
-    from benchmarks import equality, parts, peer_networks
+def _peer(name: str, of: Any) -> tuple[Any, Any]:
+    """Build a peer; return it with ddpm_jax's parameters."""
+    from benchmarks import parts, peer_networks
 
     if name == "diffusers":
+        from benchmarks import equality
+
         module, params = equality.same_network(of)
-        found = equality.check_equal(of, module, params)
-        return peer_networks.diffusers_peer(module, of.cfg), params, found
+        return peer_networks.diffusers_peer(module, of.cfg), params
     try:
         peer = peer_networks.ddp_peer(of.cfg, of.info.image_shape)
     except ImportError as error:
@@ -149,39 +168,97 @@ def _peer(name: str, of: Any) -> tuple[Any, Any, dict[str, float]]:
             f"{error}; install the peer: pip install --no-deps -r "
             "benchmarks/requirements-no-deps.txt, or leave it out: --peers=diffusers"
         ) from error
-    return peer, parts.start_state(of).params, {}
+    return peer, parts.start_state(of).params
+
+
+def _check(peer: Any, of: Any, params: Any, check: str) -> dict[str, Any]:
+    """Compare the outputs of a peer that has the same network, and of no other."""
+    if not peer.is_same:
+        return {}
+    from benchmarks import equality
+
+    found: dict[str, Any] = equality.check_equal(of, peer.module, params)
+    if check == "all" and of.cfg.model.dtype == "bfloat16":
+        found["in_bfloat16"] = equality.in_bfloat16(of, peer.module, params)
+    return found
+
+
+def _checking(
+    setup: start.Setup, peer: Any, of: Any, params: Any, about: dict[str, Any]
+) -> start.Setup:
+    """Put off the comparison of outputs to the pause before ddpm_jax compiles."""
+    # With the weights of now: those of the other are trained by then.
+    kept = peer._replace(module=copy.deepcopy(peer.module))
+
+    def pause(stage: str) -> None:
+        setup.pause(stage)
+        if stage == "compile":
+            about.update(_check(kept, of, params, setup.args.check))
+
+    return setup._replace(pause=pause)
 
 
 def _compare(
-    task: str, peer: Any, variants: list[str], of: Any, params: Any, args: Any
+    task: str,
+    peer: Any,
+    variants: list[str],
+    of: Any,
+    params: Any,
+    setup: start.Setup,
 ) -> dict[str, Any]:
     """Time every variant of a peer, then the fastest in turns with ddpm_jax."""
     from benchmarks import timing
 
+    args = setup.args
     own, theirs = {
         "train": (own_training, _peer_training),
         "sample": (own_chain, _peer_chain),
     }[task]
-    tried = {}
+    tried: dict[str, dict[str, float]] = {}
+    runs: dict[str, Callable[[], float]] = {}
+    failed: dict[str, str] = {}
     for variant in variants:
         print(f"{peer.name}, {task}: {variant} ...", flush=True)
         started = time.perf_counter()
-        run = theirs(peer, variant, of, args)
-        run()  # compiles
+        try:
+            run = runs[variant] = theirs(peer, variant, of, args)
+            run()  # compiles
+        except Exception as error:  # of PyTorch's compiler, which has many kinds
+            failed[variant] = f"{type(error).__name__}: {error}"[:500]
+            print(f"  does not run: {failed[variant]}", flush=True)
+            continue
         ready = time.perf_counter() - started
         tried[variant] = {"first_seconds": ready, "seconds": min(run(), run())}
+    if not tried:
+        raise UserError(f"no variant of {peer.name} runs; {failed[variants[0]]}")
     best = min(tried, key=lambda variant: tried[variant]["seconds"])
-    turns = {"ddpm_jax": own(of, params, args), peer.name: theirs(peer, best, of, args)}
+    if not _is_at_hand(best, variants):
+        runs[best] = theirs(peer, best, of, args)
+    setup.pause("compile")
+    turns = {"ddpm_jax": own(of, params, args), peer.name: runs[best]}
     for run in turns.values():
         run()
+    setup.pause("time")
     taken = timing.take_turns(turns, args.num_turns)
     return {
         "variants": tried,
+        "failed": failed,
         "fastest": best,
         "seconds": {name: timing.spread(times) for name, times in taken.items()},
         "ratio": timing.ratios(taken[peer.name], taken["ddpm_jax"]),
         "times": taken,
     }
+
+
+def _is_at_hand(variant: str, tried: list[str]) -> bool:
+    """Say whether a variant is as it was compiled, after those that were tried later.
+
+    Another layout moves the parameters, and another compilation forgets this one.
+    """
+    from benchmarks.peer_steps import VARIANTS
+
+    later = tried[tried.index(variant) + 1 :]
+    return all(VARIANTS[one] == (VARIANTS[variant][0], None) for one in later)
 
 
 def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:

@@ -7,6 +7,7 @@ timed in turns, so that a drift of the machine is in both, and the ratio is take
 by pair: 1 would mean that noise, posterior, records and all else cost nothing.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,11 @@ from benchmarks import start
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; see `start.run`."""
+    return start.run("sample", make_parser(), measure, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the flags."""
     parser = start.make_parser("sample", "The sampler against its forward passes.")
     parser.add_argument(
         "--num-steps", type=int, help="of the sampler; unset: the recipe's"
@@ -30,7 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--matmul-side", type=int, help="of the large matrix product")
     parser.add_argument("--profile", metavar="DIR", help="write a trace of one drawing")
-    return start.run("sample", parser, measure, argv)
+    parser.add_argument(
+        "--cached",
+        action="store_true",
+        help="take compiled programs from the cache; time no compilation from nothing",
+    )
+    return parser
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
@@ -51,7 +62,9 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     batch_size, num_steps = round_up(cfg.sample.batch_size), build.num_steps(cfg)
     params = parts.start_state(of).params
     draw, draw_flops = _draw(of, params, batch_size)
-    forward, compile_seconds, memory = _forward(of, params, batch_size)
+    forward, compile_seconds, memory = _forward(
+        of, params, batch_size, cached=args.cached
+    )
     started = time.perf_counter()
     draw()
     first_draw = time.perf_counter() - started
@@ -118,7 +131,7 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
 
 
 def _forward(
-    of: Any, params: Any, batch_size: int
+    of: Any, params: Any, batch_size: int, *, cached: bool
 ) -> tuple[Callable[[], jax.Array], dict[str, float], dict[str, int]]:
     """Return one forward pass of the same batch, its compile time and memory."""
     from benchmarks import machine, parts, timing
@@ -131,7 +144,9 @@ def _forward(
         in_shardings=(replicated(of.mesh), by_row, by_row, by_row),
         out_shardings=by_row,
     )
-    compiled, compile_seconds = timing.compile_twice(jitted, params, *inputs)
+    compiled, compile_seconds = timing.compile_twice(
+        jitted, params, *inputs, cached=cached
+    )
     return (
         lambda: compiled(params, *inputs),
         compile_seconds,

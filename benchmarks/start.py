@@ -25,11 +25,14 @@ class Setup(NamedTuple):
         args: its flags.
         cfg: the recipe with all overrides.
         command: as it was given, for the record.
+        pause: is called between the stages of a benchmark with the name of the next,
+            "compile" or "time"; it may wait for others who use the same device.
     """
 
     args: argparse.Namespace
     cfg: ConfigDict
     command: str
+    pause: Callable[[str], None] = lambda stage: None
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -88,6 +88,13 @@ def _short(number: float) -> str:
     return f"{number:,.{digits}f}"
 
 
+def _compilation(seconds: dict[str, float]) -> str:
+    second = f"({seconds['second_start']:.1f})"
+    if "compile" not in seconds:  # taken from the cache
+        return second
+    return f"{seconds['trace'] + seconds['compile']:.1f} {second}"
+
+
 def _gib(count: float | None) -> str:
     return "" if count is None else f"{count / 2**30:.2f}"
 
@@ -114,10 +121,7 @@ def _train(record: Record) -> list[dict[str, str]]:
             "of matmul rate": f"{it['share_of_matmul']:.0%}",
             "waits for data": f"{it['loop']['wait_share']:.1%}",
             "ms per step in the loop": _short(1e3 * it["loop"]["seconds_per_step"]),
-            "compile s (second start)": (
-                f"{compile_seconds['trace'] + compile_seconds['compile']:.1f} "
-                f"({compile_seconds['second_start']:.1f})"
-            ),
+            "compile s (second start)": _compilation(compile_seconds),
             "program GiB": _gib(it["compiled_memory"].get("total")),
             "peak GiB": _peak(it),
         }

@@ -9,6 +9,7 @@ noted. The loop may take longer than its steps, and where the difference is not 
 waiting it is what the loop itself costs.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ from benchmarks import start
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; see `start.run`."""
+    return start.run("train", make_parser(), measure, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the flags."""
     parser = start.make_parser("train", "A step of training and the loop around it.")
     parser.add_argument(
         "--num-steps", type=int, default=20, help="steps timed, alone and in the loop"
@@ -32,7 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--matmul-side", type=int, help="of the large matrix product")
     parser.add_argument("--profile", metavar="DIR", help="write a trace of five steps")
-    return start.run("train", parser, measure, argv)
+    parser.add_argument(
+        "--cached",
+        action="store_true",
+        help="take compiled programs from the cache; time no compilation from nothing",
+    )
+    return parser
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
@@ -49,7 +60,9 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     batch_size = cfg.training.batch_size
     state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    compiled, compile_seconds = timing.compile_twice(step, state, key, batch)
+    compiled, compile_seconds = timing.compile_twice(
+        step, state, key, batch, cached=args.cached
+    )
     counted = count_flops(step, state, key, batch)
     one = parts.forward_inputs(of, 1)
     forward = count_flops(parts.forward(of), state.params, *one)
