@@ -6,8 +6,10 @@
     python -m benchmarks.evaluate   features networks and scores
     python -m benchmarks.peers      the same network in PyTorch, in turns
     python -m benchmarks.precision  the loss in bfloat16 against float32
+    python -m benchmarks.gpu        all that needs a GPU, in one call
     python -m benchmarks.table      what they wrote with --out, as Markdown
 
-All take `--config=FILE`, `--config.SECTION.NAME=VALUE` and `--out=FILE`; `--help` says
-what else. They run as the program does: as many devices, the same compiled functions.
+All but `gpu` take `--config=FILE`, `--config.SECTION.NAME=VALUE` and `--out=FILE`;
+`--help` says what else. They run as the program does: as many devices, the same
+compiled functions.
 """

@@ -10,6 +10,7 @@ training that is asked to stop saves, and what follows is done with what it has 
 
 import argparse
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -109,10 +110,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--num-steps", type=int, help="of cifar")
-    parser.add_argument("--features", type=Path, help="of cifar: a trained classifier")
+    parser.add_argument("--features", type=Path, help="folder of the classifier")
     parser.add_argument("--seed", type=int, default=0, help="of shapes")
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(argv)
+    # What asks a training to stop must not end what comes after it: training itself
+    # listens while it runs.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return {"cifar": _cifar, "features": _features, "shapes": _shapes}[args.what](args)
 
 
@@ -137,12 +141,32 @@ def _call(*arguments: str) -> int:
 
 def _features(args: argparse.Namespace) -> int:
     options = flags(_WIDER, small("features", args.small))
-    return _call(
+    status = _call(
         "--mode=features",
         "--config=configs/cifar_features.py",
-        f"--workdir={args.workdir}",
+        f"--workdir={args.features}",
         *options,
     )
+    if status:
+        return status
+    # The real images, whose features and scores are then there for the samples.
+    return _score(
+        args, "--config=configs/cifar.py", "--config.evaluate.images=data:test"
+    )
+
+
+def _score(args: argparse.Namespace, *what: str) -> int:
+    status = 0
+    for scores in _SCORES:
+        status = status or _call(
+            "--mode=evaluate",
+            *what,
+            f"--workdir={args.workdir}",
+            f"--config.evaluate.features={args.features}",
+            *flags(_DRAWING, small("drawing", args.small)),
+            f"--config.evaluate.scores={scores}",
+        )
+    return status
 
 
 def _cifar(args: argparse.Namespace) -> int:
@@ -163,12 +187,7 @@ def _cifar(args: argparse.Namespace) -> int:
     if not gpu_jobs.wait_until(trained.exists, _PATIENCE):
         print(f"error: {trained} did not come; nothing is scored")
         return 1
-    drawing = flags(_DRAWING, small("drawing", args.small))
-    for scores in _SCORES:
-        asked = (f"--config.evaluate.features={args.features}", *drawing)
-        which = f"--config.evaluate.scores={scores}"
-        status = _call("--mode=evaluate", workdir, *asked, which)
-    return status
+    return _score(args)
 
 
 def _shapes(args: argparse.Namespace) -> int:

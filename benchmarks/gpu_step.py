@@ -22,7 +22,7 @@ from ddpm_jax.startup import use_compilation_cache
 
 _PATIENCE = 600.0  # seconds; `gpu` ends this process if all takes too long
 _COPY_BYTES = {"cpu": 2**24}  # of other platforms: enough to leave the cache behind
-_COPY_BYTES_OF_ACCELERATORS = 2**32
+_COPY_BYTES_OF_ACCELERATORS = 2**30
 
 
 class Found:

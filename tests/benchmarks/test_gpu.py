@@ -117,8 +117,8 @@ def test_the_plan_fits_the_minutes(minutes, parts):
 
 
 def test_as_many_steps_as_fit_are_taken():
-    # 200 s, of which 40 to compile; 160 s of 1.15 * 20 ms each are 6,956.
-    assert gpu.num_steps(200, 0.02, is_small=False) == 6900
+    # 200 s, of which 40 to compile; 160 s of 1.2 * 20 ms each are 6,666.
+    assert gpu.num_steps(200, 0.02, is_small=False) == 6600
     # 100 s, a quarter to compile; 75 s of 40 ms each, where nothing is known.
     assert gpu.num_steps(100, None, is_small=False) == 1800
     assert gpu.num_steps(1, 0.02, is_small=False) == 100

@@ -92,6 +92,64 @@ def test_gradients_are_the_same(tiny):
         np.testing.assert_allclose(leaf, other, atol=1e-4 * scale, err_msg=str(path))
 
 
+def test_outputs_can_be_compared_after_pytorch_has_compiled_and_trained():
+    """With the weights of the start, which the steps of the peer have changed."""
+    stages = []
+    args = peers.make_parser().parse_args(
+        ["--peers=diffusers", "--tasks=train", "--variants=eager", "--num-turns=1",
+         "--num-steps=2"]
+    )  # fmt: skip
+    args.check_late, args.config = True, TINY
+    cfg = start.load(TINY, ["--config.training.learning_rate=0.1"], None)
+    it = peers.measure(start.Setup(args, cfg, "", stages.append))
+    assert it["peers"]["diffusers"]["largest_difference"] < 1e-5
+    assert stages == ["compile", "time"]
+
+
+def test_rounding_is_reported_of_both_and_in_bfloat16_alone(tiny):
+    of, module, params = tiny
+    of.cfg.model.dtype = "bfloat16"
+    found = equality.in_bfloat16(of, module, params)
+    of.cfg.model.dtype = "float32"
+    # A unit in the last place of bfloat16 is 2^-8; a few layers add some of them up.
+    assert all(2**-11 < value < 2**-4 for value in found.values())
+    assert not module.training
+
+
+def test_a_variant_that_does_not_run_is_left_out_and_named(tmp_path, monkeypatch):
+    from benchmarks import peer_steps
+
+    before = peer_steps.prepared
+
+    def prepared(module, variant):
+        if variant == "compiled":
+            raise RuntimeError("no compiler found")
+        return before(module, variant)
+
+    monkeypatch.setattr(peer_steps, "prepared", prepared)
+    path = tmp_path / "peers.json"
+    flags = ["--peers=diffusers", "--tasks=sample", "--num-turns=1", "--chain-steps=2"]
+    flags += [f"--config={TINY}", f"--out={path}"]
+    assert peers.main([*flags, "--variants=compiled,eager"]) == 0
+    about = json.loads(path.read_text())["results"]["peers"]["diffusers"]["sample"]
+    assert about["fastest"] == "eager" and list(about["variants"]) == ["eager"]
+    assert about["failed"] == {"compiled": "RuntimeError: no compiler found"}
+    assert peers.main([*flags, "--variants=compiled"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "tried", "is_at_hand"),
+    [
+        ("compiled_channels_last", ["compiled_channels_last", "channels_last"], True),
+        ("channels_last", ["channels_last", "compiled_channels_last"], False),
+        ("compiled_channels_last", ["compiled_channels_last", "eager"], False),
+        ("eager", ["channels_last", "eager"], True),
+    ],
+)
+def test_what_was_compiled_is_used_again_where_it_still_is(variant, tried, is_at_hand):
+    assert peers._is_at_hand(variant, tried) is is_at_hand
+
+
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_the_script_takes_turns_and_reports_ratios(name, tmp_path, capsys):
     if name != "diffusers" and not has_ddp():
