@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     steps: dict[str, Step] = {}
     found.attempt("compile step", lambda: compile_step(cfg, steps, "plain"))
     found.attempt("compile chain", lambda: compile_chain(cfg, args))
-    found.attempt("compile fused", lambda: compile_step(fused, steps, "fused"))
     found.attempt("compile sampler", lambda: compile_sampler(drawing))
+    found.attempt("compile fused", lambda: compile_step(fused, steps, "fused"))
     turns.give("compiled")
     found.attempt("outputs", lambda: outputs(cfg))
     found.attempt("fused outputs", lambda: fused_outputs(cfg))
