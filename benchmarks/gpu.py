@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -94,16 +95,26 @@ def main(argv: list[str] | None = None) -> int:
         # What was compiled for one process is there for the next; nothing older is.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{work}/xla")
         session = Session(args, Path(work), log, make_plan(args.minutes, parts))
-        for part in ("compare", "runs"):
-            try:
-                session.run(part, parts)
-            except Exception:  # a defect here must not cost what was measured
-                log.line("gpu", traceback.format_exc())
-        session.close()
-        found = session.keep()
+        # A scheduler's signal: what was found is written, and no process is left.
+        before = signal.signal(signal.SIGTERM, _stop)
+        try:
+            for part in ("compare", "runs"):
+                try:
+                    session.run(part, parts)
+                except Exception:  # a defect here must not cost what was measured
+                    log.line("gpu", traceback.format_exc())
+        finally:
+            session.close()
+            found = session.keep()
+            signal.signal(signal.SIGTERM, before)
     log.line("gpu", "all is written\n")
     print(report(found), flush=True)
     return 1 if found["missing"] else 0
+
+
+def _stop(number: int, frame: Any) -> None:
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -6,6 +6,8 @@ itself, or was there before.
 
 import itertools
 import json
+import os
+import signal
 import sys
 import time
 
@@ -199,6 +201,31 @@ def test_all_compile_at_once_and_nothing_runs_beside_what_is_timed(
     printed = capsys.readouterr().out
     assert "missing: \n  peers-sample: failed with status 1" in printed
     assert len(list(out.iterdir())) <= 8
+
+
+def test_a_signal_leaves_no_process_behind_and_what_was_found(tmp_path, monkeypatch):
+    started = []
+
+    def run(session, part, parts):
+        job = session.start("sleeps", "time.sleep(60)", until=60)
+        started.append(job)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(gpu.Session, "run", run)
+    monkeypatch.setattr(
+        gpu, "python", lambda x: [sys.executable, "-c", f"import time; {x}"]
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main([f"--out={tmp_path / 'out'}", "--minutes=1"])
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert started[0].outcome() == "the end"
+    assert (
+        "sleeps: the end"
+        in json.loads((tmp_path / "out/gpu.json").read_text())["missing"]
+    )
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_of_two_ways_to_run_a_peer_the_faster_counts():
