@@ -6,6 +6,8 @@
     pictures    films to sheets and files, uploads and masks to what an edit reads
     painter     the canvas on which a mask is painted
     page        the layout, and what its buttons do
+    gate        which requests are answered: from whom, for what, of what size
+    scratch     the temporary folder, and the files that may be read of it
     server      the address, and how it all ends
 
 Nothing else in the package imports this room, and gradio is used in `page` and `server`

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
+from ddpm_jax.playground.gate import check_hosts
 from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
 
@@ -32,9 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=int, default=7860, help="of 127.0.0.1; 0: any that is free"
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of a proxy that serves the page to others, with a password of its own",
+    )
     known, overrides = parser.parse_known_args(argv)
     try:
-        _run(Path(known.workdir), known.port, overrides)
+        hosts = check_hosts(known.allow_host)
+        _run(Path(known.workdir), known.port, hosts, overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -44,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(workdir: Path, port: int, overrides: list[str]) -> None:
+def _run(workdir: Path, port: int, hosts: frozenset[str], overrides: list[str]) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UserError(
             "the page needs gradio; run `make playground`, or "
@@ -62,7 +71,7 @@ def _run(workdir: Path, port: int, overrides: list[str]) -> None:
     override(cfg, overrides)
     # The devices of the command line, whose images are then the same bytes.
     use_all_cores(cfg.training.batch_size)
-    serve(open_studio(cfg, workdir, open_model(cfg, workdir)), port)
+    serve(open_studio(cfg, workdir, open_model(cfg, workdir)), port, hosts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""What the page asks for, as a config; and the command line that asks for the same."""
+"""From the page's fields to a config, and to the command line that asks for the same.
 
+Fields arrive as JSON that anyone can have written, so their types are checked as well.
+"""
+
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,8 +18,65 @@ from ddpm_jax.errors import UserError
 _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
     *("sample.prompt", "sample.negative_prompt")
 }
-
+_PROMPTS = ("sample.prompt", "sample.negative_prompt")
+# How many images there are of each prompt, label or picture.
+_COUNTS = ("sample.num_images", "edit.num_images", "edit.num_points")
+_REFERENCES = ("file:", "data:")  # of the command line, where a prompt may be one
 _EXACT = 2**53 - 1  # JavaScript's numbers: a larger one may be that of a neighbor
+_MAX_TEXT = 10_000  # characters
+
+
+def number(name: str, value: object, *, whole: bool = False) -> int | float:
+    """Check a field that holds a number.
+
+    Args:
+        name: of the field, for the message.
+        value: from a request, of any type.
+        whole: refuse fractions; the number is then an int.
+
+    Raises:
+        UserError: it is not a number, not finite, or larger than a page can send.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{name} is {_shown(value)}, not a number; give a number.")
+    if abs(value) > _EXACT:
+        shown = f"{name}={value}" if abs(value) < 2**80 else name
+        raise UserError(
+            f"{shown} is more than a number of a page holds exactly; use up to 2^53-1, "
+            "or the command line."
+        )
+    if not math.isfinite(value):
+        raise UserError(f"{name} is not finite; give a finite number.")
+    if not whole:
+        return value
+    if int(value) != value:
+        raise UserError(f"{name}={value} is not a whole number; give one.")
+    return int(value)
+
+
+def text(name: str, value: object) -> str:
+    """Check a field that holds a text.
+
+    Args:
+        name: of the field, for the message.
+        value: from a request, of any type.
+
+    Raises:
+        UserError: it is not a text, or a very long one.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {_shown(value)}, not a text; give a text.")
+    if len(value) > _MAX_TEXT:
+        raise UserError(
+            f"{name} has {len(value)} characters; give {_MAX_TEXT} at most."
+        )
+    if not value.isprintable() and any(c not in "\t\n\r" for c in value if c < " "):
+        raise UserError(f"{name} holds control characters; leave them out.")
+    return value
+
+
+def _shown(value: object) -> str:
+    return f"a {type(value).__name__}" if value is not None else "empty"
 
 
 def chosen(
@@ -32,7 +93,7 @@ def chosen(
         info: of the model's data.
         options: by their names in the config, as the page gives them: a number may be
             a float without a fraction, or None where its field was left empty.
-        most_images: refuse more than this many, if `sample.num_images` is asked for.
+        most_images: refuse more than this many images, or points of a walk.
 
     Returns:
         A config of its own.
@@ -46,34 +107,50 @@ def chosen(
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")
         section, option = name.split(".")
-        if isinstance(value, int | float) and abs(value) > _EXACT:
-            raise UserError(
-                f"{name}={value} is more than a number of a page holds exactly; use up "
-                "to 2^53-1, or the command line."
-            )
-        if isinstance(value, float) and not isinstance(cfg[section][option], float):
-            if not value.is_integer():
-                raise UserError(f"{name}={value} is not a whole number; give one.")
-            value = int(value)
+        if value is not None:
+            value = _typed(name, value, cfg[section].get_type(option))
         config.update(changed, {section: {option: value}})
-    count = changed.sample.num_images
-    if most_images is not None and count > most_images:
-        raise UserError(
-            f"sample.num_images={count} is more than the page draws at a time; use 1 "
-            f"to {most_images}."
-        )
+    for name in _COUNTS:
+        section, option = name.split(".")
+        count = changed[section][option]
+        if name in options and most_images is not None and count > most_images:
+            raise UserError(
+                f"{name}={count} is more than the page draws at a time; use 1 to "
+                f"{most_images}."
+            )
     build.check(changed, info)
     return changed
 
 
-def labels_text(chosen_names: Sequence[str], info: DataInfo) -> str:
+def _typed(name: str, value: object, wanted: type) -> object:
+    """Check a field against the type of its option."""
+    if wanted is str:
+        said = text(name, value)
+        if name in _PROMPTS and said.lstrip().startswith(_REFERENCES):
+            raise UserError(
+                f"{name} begins with {said.lstrip()[:5]}; the page reads no files and "
+                "lists of prompts, so write the prompt itself."
+            )
+        return said
+    return number(name, value, whole=wanted is int)
+
+
+def labels_text(chosen_names: object, info: DataInfo) -> str:
     """Write chosen class names as `config.sample.labels` reads them.
 
     Args:
-        chosen_names: of `info.label_names`, or "none".
+        chosen_names: list of `info.label_names` and "none".
         info: of the model's data.
+
+    Raises:
+        UserError: it is something else.
     """
     known = list(info.label_names or ())
+    if not isinstance(chosen_names, list | tuple):
+        raise UserError("sample.labels is not a list; choose labels of the list.")
+    for name in chosen_names:
+        if name not in (*known, "none"):
+            raise UserError(f"label {name!a:.80} is not known; choose one of the list.")
 
     def word(name: str) -> str:
         plain = "," not in name and name == name.strip()

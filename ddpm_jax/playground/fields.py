@@ -7,7 +7,7 @@ import gradio as gr
 from ddpm_jax import build
 from ddpm_jax.build import names
 from ddpm_jax.playground import pictures
-from ddpm_jax.playground.panel import Asked, Place, with_message
+from ddpm_jax.playground.panel import Asked, Place, as_sent, with_message
 
 _PROMPTS = {
     "prompt": "Prompt (empty: {captions})",
@@ -119,8 +119,6 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
             elem_classes="picture",
             buttons=[],
         )
-        # gradio would open the file, and refuse what is no picture in its own words.
-        picture.preprocess = _path_of
         with gr.Row():
             which = gr.Number(
                 number,
@@ -138,17 +136,19 @@ def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
             )
 
     def taken(number: float | None) -> str:
-        pixels = with_message(example)(number)
+        pixels = example(number)
         assert number is not None  # `example` has refused it
         return pictures.keep_example(place.folder, pixels, int(number))
 
     # Queued, though it waits for nothing: messages of what is not queued get lost.
-    take.click(taken, which, picture, show_progress="hidden")
+    take.click(
+        with_message(taken),
+        as_sent(which),
+        picture,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     return picture
-
-
-def _path_of(upload: Any) -> str | None:
-    return upload.path if upload else None
 
 
 def buttons(place: Place, word: str) -> tuple[gr.Button, gr.Button]:

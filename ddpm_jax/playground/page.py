@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ddpm_jax import build
-from ddpm_jax.playground import fields, painter, panel, pictures, work
+from ddpm_jax.playground import fields, gate, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
 
@@ -52,6 +52,19 @@ def make_page(studio: Studio, folder: Path) -> gr.Blocks:
                 with gr.Tab(name, elem_id=element):
                     tab(Place(studio, folder, mode), example)
     return page
+
+
+def kinds_of_inputs(page: gr.Blocks) -> dict[int, tuple[str, ...]]:
+    """List the kinds of the inputs of each event, for `gate.Policy`."""
+
+    def kind(component: Any) -> str:
+        if isinstance(component, gr.Image):
+            return gate.UPLOAD
+        return gate.MASK if isinstance(component, gr.HTML) else gate.FIELD
+
+    return {
+        number: tuple(map(kind, event.inputs)) for number, event in page.fns.items()
+    }
 
 
 def _draw_tab(place: Place) -> None:
@@ -130,10 +143,16 @@ def _inpaint_tab(place: Place, example: Any) -> None:
     def to_canvas(path: str | None) -> dict:
         if path is None:
             return {}
-        with_message = panel.with_message(pictures.canvas)
-        return with_message(path, shape, padded=bool(cfg.data.pad_to))
+        kept = pictures.keep_upload(place.folder, path, "the picture")
+        return pictures.canvas(kept, shape, padded=bool(cfg.data.pad_to))
 
-    picture.change(to_canvas, picture, mask, show_progress="hidden")
+    picture.change(
+        panel.with_message(to_canvas),
+        panel.as_sent(picture),
+        mask,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     panel.connect(place, asked, buttons, shown)
 
 

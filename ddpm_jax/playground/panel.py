@@ -122,32 +122,38 @@ def connect(
         except UserError as error:
             yield _changes(work.Answer(status=_REFUSED))
             raise _message(error) from error
+        except Exception as error:
+            yield _changes(work.Answer(status=_REFUSED))
+            raise _defect(error) from error
 
     running = go.click(
         run,
-        [*asked.values(), shown.view],
+        as_sent(*asked.values(), shown.view),
         [*shown[:5], *shown.files],
         show_progress="minimal",
         show_progress_on=shown.status,
+        api_visibility="private",
         **_ON_THE_DEVICE,
     )
     stop.click(None, None, None, cancels=running)
     # Said when the job is gone, so that no step of it can be told of afterwards.
     running.failure(
         _after_failure,
-        shown.status,
+        as_sent(shown.status),
         shown.status,
         show_progress="hidden",
         queue=False,
+        api_visibility="private",
     )
     for change in (shown.slider.input, shown.view.input):
         change(
             with_message(functools.partial(work.seen, place.folder)),
-            [shown.watched, shown.slider, shown.view],
+            [shown.watched, *as_sent(shown.slider, shown.view)],
             shown.sheet,
             show_progress="hidden",
             trigger_mode="always_last",
             queue=False,
+            api_visibility="private",
         )
 
 
@@ -180,8 +186,34 @@ def with_message(function: Callable) -> Callable:
             return function(*args, **kwargs)
         except UserError as error:
             raise _message(error) from error
+        except Exception as error:
+            raise _defect(error) from error
 
     return shielded
+
+
+def as_sent(*inputs: gr.components.Component) -> list[gr.components.Component]:
+    """Let an event have what was sent: gradio refuses types with a traceback.
+
+    What the event calls checks them, with a sentence.
+    """
+    for component in inputs:
+        component.preprocess = _unchanged
+    return list(inputs)
+
+
+def _unchanged(value: Any) -> Any:
+    # An upload becomes a dataclass of gradio's before it gets here.
+    return value.path if hasattr(value, "path") else value
+
+
+def _defect(error: Exception) -> gr.Error:
+    """Say in the page that it is at fault; the terminal has the traceback."""
+    return gr.Error(
+        f"This is a defect of the page ({type(error).__name__}); the terminal in which "
+        "it runs says more.",
+        title="This failed",
+    )
 
 
 def _message(error: UserError) -> gr.Error:

@@ -12,7 +12,9 @@ from PIL import Image
 
 from ddpm_jax import data, files, images
 from ddpm_jax.errors import UserError
+from ddpm_jax.playground.gate import MAX_UPLOAD
 from ddpm_jax.playground.jobs import Progress
+from ddpm_jax.playground.scratch import own_file
 from ddpm_jax.sampling import Film
 
 CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
@@ -95,25 +97,30 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     return [str(path) for path in paths]
 
 
-def keep_upload(folder: Path, path: str | None, what: str) -> str:
+def keep_upload(folder: Path, path: object, what: str) -> str:
     """Copy an uploaded file to a name that an option can hold.
 
     Args:
-        folder: of the uploads.
-        path: of the file; None if there is none.
+        folder: of the page; the upload lies in it.
+        path: of the upload, from a request; None if there is none.
         what: the picture is, for the message.
 
     Returns:
         The copy's path, which a comma in a file's name cannot split.
 
     Raises:
-        UserError: there is no file.
+        UserError: there is no file, it is not an upload, or it is too large.
     """
     if not path:
         raise UserError(
             f"{what} is missing; upload one, or take an example of the data."
         )
-    content = Path(path).read_bytes()
+    upload = own_file(folder, path)
+    if upload.stat().st_size > MAX_UPLOAD:
+        raise UserError(
+            f"{what} is larger than {MAX_UPLOAD // 2**20} MiB; give a smaller file."
+        )
+    content = upload.read_bytes()
     kept = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.picture"
     files.write_bytes(kept, content)
     return str(kept)

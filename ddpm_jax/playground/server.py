@@ -1,18 +1,22 @@
-"""Where the page is served: this machine alone, and quietly."""
+"""Server of the page: to this machine alone, through `gate`, without the internet."""
 
+import contextlib
 import os
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.playground.gate import MAX_UPLOAD, Gate, Policy
 from ddpm_jax.playground.jobs import Studio
+from ddpm_jax.playground.scratch import scratch_folder
 
 HOST = "127.0.0.1"
+MAX_QUEUE = 64  # jobs that wait
+MAX_SESSIONS = 100  # windows whose state is kept
 
 
 def check_port(port: int) -> None:
@@ -34,45 +38,59 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def serve(studio: Studio, port: int) -> None:
-    """Serve the page of a model until Ctrl-C or SIGTERM.
+def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> None:
+    """Serve the page of a model until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         studio: the model.
         port: from `check_port`.
+        hosts: from `gate.check_hosts`, names that the page may be reached by.
     """
-    with tempfile.TemporaryDirectory(prefix="ddpm_jax-playground-") as folder:
-        _keep_to_ourselves(Path(folder))
+    # Before the folder is made, which must not outlive the server.
+    with _until_signaled(), scratch_folder() as folder:
+        _keep_to_ourselves(folder)
         # After the environment is set, which they read.
-        from ddpm_jax.playground.page import STYLE, THEME, make_page
+        from starlette.middleware import Middleware
 
-        page = make_page(studio, Path(folder))
-        page.queue(default_concurrency_limit=None)
-        with _until_told():
-            page.launch(
-                server_name=HOST,
-                server_port=port or _free_port(),
-                theme=THEME,
-                css=STYLE,
-                share=False,
-                inbrowser=False,
-                quiet=True,
-                show_error=True,
-                footer_links=[],
-                run_history=False,
-                ssr_mode=False,
-                mcp_server=False,
-                pwa=False,
-                enable_monitoring=False,
-                prevent_thread_lock=True,
-            )
-            print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
-            try:
-                while True:
-                    time.sleep(3600)
-            finally:
-                studio.closing.set()
-                page.close(verbose=False)
+        from ddpm_jax.playground.page import (
+            STYLE,
+            THEME,
+            kinds_of_inputs,
+            make_page,
+        )
+
+        page = make_page(studio, folder)
+        page.queue(default_concurrency_limit=None, max_size=MAX_QUEUE, api_open=False)
+        gate = Middleware(Gate, policy=Policy(folder, kinds_of_inputs(page), hosts))
+        page.launch(
+            server_name=HOST,
+            server_port=port or _free_port(),
+            app_kwargs={"middleware": [gate]},
+            max_file_size=MAX_UPLOAD,
+            state_session_capacity=MAX_SESSIONS,
+            allowed_paths=[],
+            blocked_paths=[],
+            theme=THEME,
+            css=STYLE,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            show_error=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            prevent_thread_lock=True,
+        )
+        print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            studio.closing.set()
+            page.close(verbose=False)
 
 
 def _keep_to_ourselves(folder: Path) -> None:
@@ -93,16 +111,21 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _until_told() -> Iterator[None]:
-    """Leave the block at SIGINT or SIGTERM, without a word."""
+def _until_signaled() -> Iterator[None]:
+    """Leave the block at SIGINT, SIGTERM or SIGHUP, without a word."""
 
     def leave(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, leave)
     try:
         yield
     except KeyboardInterrupt:
-        print()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""From a pressed button to what the page shows: jobs begun, told of, and refused.
+"""From a pressed button to what the page shows: jobs begun, reported, and refused.
 
 Nothing here knows of gradio. A field that is not to change is KEEP.
 """
@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from ddpm_jax import build
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures
-from ddpm_jax.playground.choices import chosen, command_line, labels_text
+from ddpm_jax.playground.choices import chosen, command_line, labels_text, number
 from ddpm_jax.playground.jobs import Progress, Studio
+from ddpm_jax.playground.scratch import make_room
 from ddpm_jax.sampling import Film
 
 KEEP = object()  # "leave what is there", in an Answer
@@ -66,6 +67,8 @@ def answers(
     Raises:
         UserError: saying what to change.
     """
+    _check_view(view)
+    make_room(folder)
     cfg, job = _begun(studio, folder, mode, asked)
     yield Answer(
         status="Starting. What was not asked for before is compiled first.",
@@ -94,14 +97,15 @@ def answers(
 def _begun(
     studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any]
 ) -> tuple[ConfigDict, Generator[Progress, None, None]]:
-    cfg, info = studio.cfg, studio.trained.info
+    cfg, info, most = studio.cfg, studio.trained.info, jobs.most_images(studio.cfg)
     options = {name: value for name, value in asked.items() if "." in name}
     if "sample.labels" in options:
         options["sample.labels"] = labels_text(options["sample.labels"] or (), info)
     if (level := asked.get("level")) is not None:
-        options["edit.strength"] = level / cfg.diffusion.num_levels
+        share = number("the level", level) / cfg.diffusion.num_levels
+        options["edit.strength"] = share
     if mode == "sample":
-        cfg = chosen(cfg, info, options, most_images=jobs.most_images(cfg))
+        cfg = chosen(cfg, info, options, most_images=most)
         return cfg, jobs.draw(studio, cfg)
     kept = [
         pictures.keep_upload(folder, asked[name], NAMED[name])
@@ -111,7 +115,7 @@ def _begun(
     if mode == "inpaint":
         size = info.image_shape[:2]
         options["edit.mask"] = pictures.keep_mask(folder, asked["mask"], size)
-    cfg = chosen(cfg, info, options)
+    cfg = chosen(cfg, info, options, most_images=most)
     return cfg, jobs.edit(studio, mode, cfg)
 
 
@@ -151,40 +155,51 @@ def _results_folder(folder: Path) -> Path:
     return used[0]
 
 
-def seen(folder: Path, watched: Watched | None, number: float, view: str) -> str | None:
+def seen(folder: Path, watched: Watched | None, place: object, view: str) -> str | None:
     """Show a frame of a film, as far as there is one.
 
     Args:
         folder: of the page.
         watched: what the tab remembers.
-        number: of the frame.
-        view: of `pictures.VIEWS`.
+        place: number of the frame, from a request.
+        view: of `pictures.VIEWS`, from a request.
 
     Returns:
         The path of a picture.
+
+    Raises:
+        UserError: there is no such frame or view.
     """
+    _check_view(view)
+    frame = int(number("the frame", place))
     if watched is None:
         return None
-    pixels = pictures.frame(watched.film, int(number), view, watched.columns)
+    pixels = pictures.frame(watched.film, frame, view, watched.columns)
     return pictures.keep_sheet(folder, pixels)
 
 
-def example_reader(studio: Studio) -> Callable[[float | None], np.ndarray]:
+def _check_view(view: object) -> None:
+    if view not in pictures.VIEWS:
+        raise UserError(f"the view is not known; use {' or '.join(pictures.VIEWS)}.")
+
+
+def example_reader(studio: Studio) -> Callable[[object], np.ndarray]:
     """Make a function from a number to that example of the model's data.
 
     The data are opened when it is first called, and kept.
     """
     opened: list[Any] = []
 
-    def read(number: float | None) -> np.ndarray:
+    def read(which: object) -> np.ndarray:
+        index = -1 if which is None else number("the example", which, whole=True)
         if not opened:
             opened.append(build.dataset(studio.cfg))
         source: Sequence = opened[0].source
-        if number is None or not 0 <= number < len(source):
+        if not 0 <= index < len(source):
             raise UserError(
-                f"example {number} is not among the model's data; use 0 to "
+                f"example {which} is not among the model's data; use 0 to "
                 f"{len(source) - 1}."
             )
-        return source[int(number)]["image"]
+        return source[int(index)]["image"]
 
     return read

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import os
 import shlex
 from pathlib import Path
 
@@ -48,6 +49,106 @@ def test_a_wrong_number_is_named_before_anything_is_compiled(studio, asked, mess
         next(answers)
     assert message in str(caught.value)
     assert not studio.device.locked()
+
+
+CRAFTED = [
+    True,
+    "7",
+    "",
+    [7],
+    {"path": "/etc/passwd"},
+    float("nan"),
+    float("inf"),
+    -(10.0**300),
+    10**400,
+    -(2**63),
+]
+NUMBERS = ("num_images", "num_steps", "seed", "guidance_scale", "eta", "film_frames")
+TEXTS = ("sampler", "spacing", "prompt", "negative_prompt", "labels")
+OPTIONS = [
+    *(("sample", f"sample.{name}") for name in (*NUMBERS, *TEXTS)),
+    *(("inpaint", f"edit.{name}") for name in ("num_images", "method")),
+    *(("interpolate", f"edit.{name}") for name in ("num_points", "strength")),
+    ("image-to-image", "edit.num_images"),
+    ("image-to-image", "level"),
+]
+
+
+def is_asked_for(name, value):
+    return isinstance(value, str) and name.endswith(("prompt", "labels"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "value"),
+    [
+        (*o, value)
+        for o in OPTIONS
+        for value in CRAFTED
+        if not is_asked_for(o[1], value)
+    ],
+    ids=lambda part: f"{part!r:.20}",
+)
+def test_a_value_of_any_type_is_answered_with_a_sentence(
+    studio, tmp_path, mode, name, value
+):
+    digit = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    half = np.arange(64).reshape(8, 8) < 32
+    given = {"picture": str(tmp_path / "digit.png"), "mask": painted(half)}
+    asked = {**given, "other": given["picture"], "sample.num_images": 2, name: value}
+    with pytest.raises(UserError) as caught:
+        next(work.answers(studio, tmp_path, mode, asked, pictures.CHAIN))
+    said = str(caught.value)
+    assert said.endswith(".") and len(said) < 300 and "\n" not in said
+    assert not studio.device.locked()
+
+
+@pytest.mark.parametrize("value", [10**9, 2**53 - 1])
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("sample", "sample.num_images"),
+        ("image-to-image", "edit.num_images"),
+        ("inpaint", "edit.num_images"),
+        ("interpolate", "edit.num_points"),
+    ],
+)
+def test_a_number_of_images_is_refused_before_they_are_laid_out(
+    studio, tmp_path, mode, name, value
+):
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    half = np.arange(64).reshape(8, 8) < 32
+    picture = str(tmp_path / "black.png")
+    asked = {"picture": picture, "other": picture, "mask": painted(half), name: value}
+    with pytest.raises(UserError, match="draws at a time; use 1 to 4"):
+        next(work.answers(studio, tmp_path, mode, asked, pictures.CHAIN))
+
+
+@pytest.mark.parametrize("name", ["sample.prompt", "sample.negative_prompt"])
+@pytest.mark.parametrize("start", ["file:", " file:", "data:"])
+def test_a_prompt_of_the_page_is_a_text_and_never_a_file(studio, tmp_path, name, start):
+    (tmp_path / "secret").write_text("a secret")
+    os.mkfifo(tmp_path / "pipe")  # to read it would take for ever
+    for file in ("secret", "pipe"):
+        options = {name: f"{start}{tmp_path / file}", "sample.num_images": 2}
+        with pytest.raises(UserError, match="reads no files") as caught:
+            chosen(studio.cfg, studio.trained.info, options)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x" * 10_001, "a \x1b[31m word", "a\0b"])
+def test_a_prompt_is_short_and_printable(studio, value):
+    with pytest.raises(UserError, match="characters"):
+        chosen(studio.cfg, studio.trained.info, {"sample.prompt": value})
+
+
+@pytest.mark.parametrize(
+    "value", ["7", 7, {"7": 1}, [["7"]], ["8x"], [None], [7], ["file:/etc/passwd"]]
+)
+def test_labels_are_a_list_of_those_offered(studio, value):
+    asked = {"sample.labels": value, "sample.num_images": 2}
+    with pytest.raises(UserError, match=r"sample.labels is not a list|is not known"):
+        next(work.answers(studio, Path("none"), "sample", asked, pictures.CHAIN))
 
 
 def test_a_field_left_empty_means_the_default(studio):
@@ -99,6 +200,20 @@ def test_a_frame_of_the_film_is_the_chain_or_the_belief(tmp_path):
     assert [middle(n, pictures.CHAIN) for n in (0, 1, 2, 9)] == [1, 2, 3, 3]
     assert [middle(n, pictures.BELIEF) for n in (0, 1, 2, 9)] == [20, 20, 30, 30]
     assert work.seen(tmp_path, None, 0, pictures.CHAIN) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "view"),
+    [
+        *((number, pictures.CHAIN) for number in (None, "1", [1], True, {})),
+        *((number, pictures.CHAIN) for number in (float("nan"), float("inf"), 10**30)),
+        *((0, view) for view in (None, "x", 7, ["x"], {})),
+    ],
+)
+def test_a_frame_that_cannot_be_is_refused_in_a_sentence(tmp_path, number, view):
+    film = Film((np.zeros((1, 8, 8, 1), np.uint8),), ())
+    with pytest.raises(UserError, match=r"a number|finite number|the view"):
+        work.seen(tmp_path, work.Watched(film, 1), number, view)
 
 
 def test_a_sheet_is_a_file_that_is_not_written_again(tmp_path):
@@ -167,9 +282,37 @@ def test_a_file_that_is_no_picture_is_refused(studio, tmp_path):
         next(work.answers(studio, tmp_path, "image-to-image", asked, pictures.CHAIN))
 
 
+def test_only_uploads_are_read(studio, tmp_path):
+    """A path in a request can name any file, by whatever way."""
+    page, secret = tmp_path / "page", tmp_path / "secret.png"
+    page.mkdir()
+    Image.new("L", (8, 8)).save(secret)
+    (page / "link.png").symlink_to(secret)
+    os.mkfifo(page / "pipe.png")  # to read it would take for ever
+    ways = [secret, page / "link.png", page / "pipe.png", page / "../secret.png", page]
+    ways += ["/dev/zero", "file:/etc/passwd", "data:7", "~/x.png", 7, [str(secret)]]
+    for way in ways:
+        path = str(way) if isinstance(way, Path) else way
+        asked = {"picture": path, "level": 10}
+        with pytest.raises(UserError, match="only pictures that were uploaded"):
+            next(work.answers(studio, page, "image-to-image", asked, pictures.CHAIN))
+
+
+def test_an_upload_has_a_limit(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_UPLOAD", 2**20)
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2**20 + 1)
+    asked = {"picture": str(tmp_path / "large.png"), "level": 10}
+    with pytest.raises(UserError, match="larger than 1 MiB"):
+        next(work.answers(studio, tmp_path, "image-to-image", asked, pictures.CHAIN))
+
+
 def test_examples_of_the_data_are_told_apart_from_others(studio):
     read = work.example_reader(studio)
     assert read(0.0).shape == (8, 8, 1)
     for number in (-1, 10**6, None):
         with pytest.raises(UserError, match="is not among the model's data; use 0 to"):
+            read(number)
+    for number in ("3", [3], {}, True, 2.5, float("nan"), float("inf"), 10**400):
+        with pytest.raises(UserError, match="number"):
             read(number)
