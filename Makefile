@@ -6,7 +6,7 @@
 #   make test-demo   judge the demo's digits with a classifier of its own
 #   make test-docs   every command of the README and the documents, in small
 #   make test-notebooks  run the cells of the notebooks, with small settings
-#   make test-playground  click through that page in a headless Chromium
+#   make test-playground  click through that page in a headless Chromium, and attack it
 #   make notebooks   make notebooks/*.ipynb from their scripts (minutes, CPU)
 #   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
 #   make lint        formatting, rules, docstrings, types
@@ -108,7 +108,7 @@ bench: $(VENV)/.installed-bench
 
 test-playground: $(VENV)/.installed-browser
 	@tests/playground/install-browser.sh
-	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/playground/test_page.py
+	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/playground/test_page.py tests/playground/test_attacks.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -39,14 +39,15 @@ _API = "/gradio_api"
 _UPLOAD_TO = f"{_API}/upload"
 _FILE = f"{_API}/file="
 _EVENTS = {f"{_API}/queue/join", f"{_API}/run/predict"}
-_POST = {_UPLOAD_TO, *_EVENTS, f"{_API}/cancel", f"{_API}/reset"}
+_CANCEL, _RESET = f"{_API}/cancel", f"{_API}/reset"  # sent in this order by "Stop"
+_POST = {_UPLOAD_TO, *_EVENTS, _CANCEL, _RESET}
 _GET = {"/", "/config", "/config/", "/theme.css", "/favicon.ico", "/robots.txt"} | {
     *(f"{_API}/{name}" for name in ("info", "queue/data", "queue/status", "app_id")),
     *(f"{_API}/{name}" for name in ("upload_progress", "startup-events", "theme.css")),
 }
 _GET_BELOW = ("/assets/", "/static/", "/svelte/", f"{_API}/heartbeat/")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+?)\.?(?::\d{1,5})?")
-_SESSION = re.compile(r"\w{1,64}", re.ASCII)
+_WORD = re.compile(r"[\w-]{1,64}", re.ASCII)
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -190,18 +191,9 @@ def checked_event(body: bytes, policy: Policy) -> bytes:
     Raises:
         Refused: it is not an event of the page's.
     """
-    try:
-        event = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, "the request is not JSON that can be read.") from error
-    if not isinstance(event, dict):
-        raise Refused(422, "an event is a JSON object.")
-    number, session = event.get("fn_index"), event.get("session_hash")
+    event = _object(body)
+    number, session = _number(event, policy), _word(event, "session_hash")
     data, trigger = event.get("data"), event.get("trigger_id")
-    if type(number) is not int or number not in policy.events:
-        raise Refused(422, "fn_index is not the number of an event of this page.")
-    if not isinstance(session, str) or not _SESSION.fullmatch(session):
-        raise Refused(422, "session_hash is not letters and digits, at most 64.")
     kinds = policy.events[number]
     if not isinstance(data, list) or len(data) != len(kinds):
         raise Refused(422, f"data is not a list of the event's {len(kinds)} inputs.")
@@ -217,6 +209,48 @@ def checked_event(body: bytes, policy: Policy) -> bytes:
         ],
     }
     return json.dumps(rebuilt).encode()
+
+
+def checked_cancel(body: bytes, policy: Policy) -> bytes:
+    """Rebuild a request to stop an event.
+
+    Args:
+        body: JSON with "fn_index", "session_hash" and "event_id".
+        policy: for its events.
+
+    Returns:
+        JSON again.
+
+    Raises:
+        Refused: it is something else.
+    """
+    event = _object(body)
+    rebuilt = {name: _word(event, name) for name in ("session_hash", "event_id")}
+    return json.dumps({**rebuilt, "fn_index": _number(event, policy)}).encode()
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "the request is not JSON that can be read.") from error
+    if not isinstance(found, dict):
+        raise Refused(422, "the request is not a JSON object.")
+    return found
+
+
+def _number(event: Mapping[str, Any], policy: Policy) -> int:
+    number = event.get("fn_index")
+    if type(number) is not int or number not in policy.events:
+        raise Refused(422, "fn_index is not the number of an event of this page.")
+    return number
+
+
+def _word(event: Mapping[str, Any], name: str) -> str:
+    word = event.get(name)
+    if not isinstance(word, str) or not _WORD.fullmatch(word):
+        raise Refused(422, f"{name} is not letters, digits and dashes, at most 64.")
+    return word
 
 
 def _is_text(value: Any) -> bool:
@@ -315,7 +349,11 @@ class Gate:
         body = await _body(headers, receive, MAX_EVENT)
         if path in _EVENTS:
             body = checked_event(body, policy)
-            _set_length(scope, len(body))
+        elif path == _CANCEL:
+            body = checked_cancel(body, policy)
+        else:
+            body = json.dumps({"event_id": _word(_object(body), "event_id")}).encode()
+        _set_length(scope, len(body))
         return _replayed(body, receive)
 
     async def _uploaded(self, headers: Mapping[str, str], receive: Receive) -> bytes:
@@ -381,7 +419,7 @@ def _set_length(scope: Scope, length: int) -> None:
 async def _answer(send: Send, path: str, refusal: Refused) -> None:
     """Send a sentence: as JSON where the page's script reads JSON."""
     text = str(refusal)
-    if path in _EVENTS:
+    if path in _POST - {_UPLOAD_TO}:
         kind, body = b"application/json", json.dumps({"detail": text, "error": text})
     else:
         kind, body = b"text/plain; charset=utf-8", text

@@ -104,7 +104,7 @@ def make_room(folder: Path, *, now: float | None = None) -> None:
         with contextlib.suppress(OSError):  # removed in the meantime
             status = path.lstat()
             is_folder = path.is_dir() and not path.is_symlink()
-            if path.name != _LOCK and not is_folder:
+            if path != folder / _LOCK and not is_folder:
                 found.append((status.st_mtime, status.st_size, path))
     held, count = sum(size for _, size, _ in found), len(found)
     for modified, size, path in sorted(found):
@@ -133,7 +133,7 @@ def own_file(folder: Path, path: object) -> Path:
         found is None
         or not found.is_relative_to(folder.resolve())
         or not found.is_file()  # a pipe would be waited for
-        or found.name == _LOCK
+        or found == folder.resolve() / _LOCK
     ):
         raise UserError(
             "the page reads only pictures that were uploaded to it within the last "

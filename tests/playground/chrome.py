@@ -1,48 +1,16 @@
-"""A playground served, a headless Chromium that looks at it, and fingers and eyes."""
+"""A headless Chromium that looks at a playground, and fingers and eyes."""
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from served import PATIENCE
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-PATIENCE = 120  # seconds, for what takes a few
-ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-
-
-@contextmanager
-def serving(workdir):
-    """Start the playground at a free port; give its process and address."""
-    arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=ENV,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background inherits that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        said = process.stdout.readline()
-        address = re.match(r"(http://127\.0\.0\.1:\d+)", said)
-        assert address, f"{said}{process.stderr.read() if process.poll() else ''}"
-        yield process, address[1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=PATIENCE)
 
 
 @contextmanager

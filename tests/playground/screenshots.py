@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import chrome
+import served
 from chrome import click, fill, find, paint, run, take_example
 from PIL import Image
 
@@ -80,11 +81,11 @@ def take(page, address, folder, *, rehearsals=0):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", default="runs/digits")
-    parser.add_argument("--out", default=chrome.ROOT / "docs")
+    parser.add_argument("--out", default=served.ROOT / "docs")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as downloads,
-        chrome.serving(options.workdir) as (_, address),
+        served.serving(options.workdir) as (_, address),
         chrome.chromium(downloads) as page,
     ):
         take(page, address, options.out, rehearsals=1)

@@ -346,3 +346,15 @@ def test_an_event_is_json_by_its_header_too(policy):
         headers = {"content-type": kind}
         body = json.dumps(event([None, None, None])).encode()
         assert ask(policy, JOIN, "POST", headers, body)[0] == 415
+
+
+def test_a_request_to_stop_is_rebuilt_too(policy):
+    event = {"fn_index": 3, "session_hash": "abc", "event_id": "1f-2"}
+    wanted = {"cancel": event, "reset": {"event_id": "1f-2"}}
+    for name, passed in wanted.items():
+        app, path = App(), f"/gradio_api/{name}"
+        body = json.dumps({**event, "more": {"path": "/etc/passwd"}}).encode()
+        assert ask(policy, path, "POST", JSON, body, app)[0] == 200
+        assert json.loads(app.bodies[0]) == passed
+        for wrong in (b"[]", b"{}", b'{"event_id": ["1"]}', b'{"event_id": "a b"}'):
+            assert ask(policy, path, "POST", JSON, wrong)[0] == 422

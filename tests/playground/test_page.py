@@ -25,8 +25,6 @@ pytest.importorskip("selenium.webdriver", reason="selenium is missing")
 import chrome
 import screenshots
 from chrome import (
-    ENV,
-    PATIENCE,
     click,
     fill,
     find,
@@ -39,6 +37,7 @@ from chrome import (
 )
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from served import ENV, PATIENCE, serving
 
 pytestmark = pytest.mark.skipif(
     not (chrome.CHROMIUM and chrome.DRIVER),
@@ -63,7 +62,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(workdir):
     """Start the playground; yield its process and address."""
-    with chrome.serving(workdir) as process_and_address:
+    with serving(workdir) as process_and_address:
         yield process_and_address
 
 

@@ -115,6 +115,8 @@ def test_a_file_of_the_page_is_a_regular_file_in_its_folder(tmp_path):
     (folder / "outer").symlink_to("/etc/passwd")
     (folder / "circle").symlink_to(folder / "circle")
     (folder / "lock").touch()
+    (folder / "sub" / "lock").touch()  # an upload may be named so
+    assert own_file(folder, str(folder / "sub" / "lock")).is_file()
     os.mkfifo(folder / "pipe")
     (tmp_path / "page-of-others").touch()
     mine = str(folder / "sub" / "file")
