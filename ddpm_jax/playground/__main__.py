@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from ddpm_jax import interrupts
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.gate import check_hosts
@@ -47,9 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # while it starts
-        print("interrupted.", file=sys.stderr)
-        return 130
+    except interrupts.Interrupted as stop:  # while it starts
+        interrupts.end(stop.number)
     return 0
 
 
@@ -71,8 +71,11 @@ def _run(workdir: Path, port: int, hosts: frozenset[str], overrides: list[str]) 
     override(cfg, overrides)
     # The devices of the command line, whose images are then the same bytes.
     use_all_cores(cfg.training.batch_size)
-    serve(open_studio(cfg, workdir, open_model(cfg, workdir)), port, hosts)
+    studio = open_studio(cfg, workdir, open_model(cfg, workdir))
+    interrupts.check()
+    serve(studio, port, hosts)
 
 
 if __name__ == "__main__":
+    interrupts.install()
     sys.exit(main())

@@ -5,16 +5,16 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from ddpm_jax import interrupts
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.gate import MAX_UPLOAD, Gate, Policy
 from ddpm_jax.playground.jobs import Studio
 from ddpm_jax.playground.scratch import scratch_folder
 
 HOST = "127.0.0.1"
+_LOOK = 0.1  # seconds between two looks whether it is to end
 MAX_QUEUE = 64  # jobs that wait
 MAX_SESSIONS = 100  # windows whose state is kept
 
@@ -46,8 +46,8 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
         port: from `check_port`.
         hosts: from `gate.check_hosts`, names that the page may be reached by.
     """
-    # Before the folder is made, which must not outlive the server.
-    with _until_signaled(), scratch_folder() as folder:
+    with interrupts.keeping(), scratch_folder() as folder:
+        _end_with_the_terminal()
         _keep_to_ourselves(folder)
         # After the environment is set, which they read.
         from starlette.middleware import Middleware
@@ -86,8 +86,11 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
         )
         print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
         try:
-            while True:
-                time.sleep(3600)
+            while not interrupts.came():
+                time.sleep(_LOOK)
+            interrupts.answered()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print()  # below the ^C
         finally:
             studio.closing.set()
             page.close(verbose=False)
@@ -110,22 +113,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-@contextmanager
-def _until_signaled() -> Iterator[None]:
-    """Leave the block at SIGINT, SIGTERM or SIGHUP, without a word."""
-
-    def leave(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, leave)
-    try:
-        yield
-    except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end_with_the_terminal() -> None:
+    """Let SIGHUP be like SIGTERM, unless it is ignored, as under nohup."""
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
