@@ -262,6 +262,11 @@ def _advance(
                 cfg, run.info, run.unet, run.mesh, run.space, run.workdir, log.image
             )
             hooks.append(Hook(options.sample_every, preview))
+
+        def on_step() -> None:
+            log.step()
+            store.check(checkpoints)
+
         state = train_loop(
             state,
             make_train_step(
@@ -280,7 +285,7 @@ def _advance(
             report=log.report,
             hooks=tuple(hooks),
             interrupted=lambda: bool(interrupted()),
-            on_step=log.step,
+            on_step=on_step,
             describe_failure=describe_failure,
         )
         return state, interrupted()

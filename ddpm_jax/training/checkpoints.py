@@ -19,10 +19,13 @@ with what was saved, and some flipped bits load as other numbers without an erro
 Parameters are nested dictionaries with string keys, as Flax makes them.
 """
 
+import contextlib
 import dataclasses
-import logging
+import errno
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +33,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ddpm_jax.devices import wait_for_all_hosts
+from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.integrity import (
     FORMAT,
@@ -44,6 +47,7 @@ from ddpm_jax.training.integrity import (
     restore_item,
     seal,
 )
+from ddpm_jax.training.orbax_noise import keep_quiet
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.stored import (
     all_steps,
@@ -59,6 +63,7 @@ _DAMAGED_FOLDER = "checkpoints-damaged"
 __all__ = [
     "Checkpoints",
     "all_steps",
+    "check",
     "latest_step",
     "open_checkpoints",
     "read_metadata",
@@ -71,18 +76,12 @@ __all__ = [
 Checkpoints: TypeAlias = ocp.CheckpointManager
 
 
-def _is_not_orbax_chatter(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
-
-
-# Orbax reports through absl's logger, which a program may set to any level; its
-# progress notes are not for the user of a diffusion model.
-logging.getLogger("absl").addFilter(_is_not_orbax_chatter)
+keep_quiet()
 
 
 def open_checkpoints(
     workdir: str | Path, *, keep_last: int = 3, keep_every: int | None = None
-) -> Checkpoints:
+) -> AbstractContextManager[Checkpoints]:
     """Open the checkpoints of a training run for writing, clearing interrupted saves.
 
     Only the process that trains opens a work directory; readers use `latest_step`,
@@ -96,7 +95,8 @@ def open_checkpoints(
             of the steps between two checkpoints, so that 8 to 32 are kept in a run.
 
     Returns:
-        Orbax's manager, a context manager; `close()` waits for the last save.
+        A context manager that yields Orbax's; its end waits for the last save, whose
+        failure it raises unless another error is on its way.
 
     Raises:
         UserError: a count is not positive, or `workdir` cannot be written.
@@ -115,18 +115,43 @@ def open_checkpoints(
             f"cannot create {folder} ({error.strerror}); choose a workdir that can be "
             "written."
         ) from error
+    return _opened(folder, preservation_policy.AnyPreservationPolicy(policies))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, policy: Any) -> Iterator[Checkpoints]:
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
     handlers.add(None, ocp.args.StandardSave, ocp.StandardCheckpointHandler)
     json_handler = ocp.JsonCheckpointHandler(filename=METADATA_FILE)
     handlers.add("metadata", ocp.args.JsonSave, json_handler)
-    return ocp.CheckpointManager(
-        folder,
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
-        ),
-        handler_registry=handlers,
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy, cleanup_tmp_directories=True
     )
+    with _as_user_error(folder):
+        manager = ocp.CheckpointManager(
+            folder, options=options, handler_registry=handlers
+        )
+    try:
+        yield manager
+    except BaseException:
+        with contextlib.suppress(Exception):  # it would hide what went wrong first
+            manager.close()
+        raise
+    with _as_user_error(folder):
+        manager.close()
+
+
+def check(checkpoints: Checkpoints) -> None:
+    """Raise the failure of a save in the background as soon as it is known.
+
+    To be called between steps; it waits for nothing. Of several hosts, which would
+    learn of it at different steps, none is asked before the next save.
+
+    Raises:
+        UserError: the last save could not be written.
+    """
+    if jax.process_count() == 1 and not checkpoints.is_saving_in_progress():
+        _finish(checkpoints)
 
 
 def save(
@@ -167,11 +192,12 @@ def save(
         }
     )
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-    checkpoints.save(
-        step,
-        args=ocp.args.Composite(metadata=ocp.args.JsonSave(record), **arrays),
-        force=True,
-    )
+    with _as_user_error(Path(checkpoints.directory)):
+        checkpoints.save(
+            step,
+            args=ocp.args.Composite(metadata=ocp.args.JsonSave(record), **arrays),
+            force=True,
+        )
     if wait:
         _finish(checkpoints)
 
@@ -234,13 +260,43 @@ def restore_latest(
 
 def _finish(checkpoints: Checkpoints) -> None:
     """Wait for the save under way; turn its failure into an error a user can read."""
-    try:
+    with _as_user_error(Path(checkpoints.directory)):
         checkpoints.wait_until_finished()
-    except (OSError, ValueError) as error:
+
+
+@contextlib.contextmanager
+def _as_user_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # Orbax lets through whatever its parts raise
+        reason, full = _reason(error)
+        what = (
+            "make room there or choose another workdir; nothing of what was saved "
+            "before is lost"
+            if full
+            else "see that it can be written, or choose another workdir"
+        )
         raise UserError(
-            f"could not write a checkpoint to {checkpoints.directory} "
-            f"({first_line(error)}); make room there or choose another workdir."
+            f"could not write a checkpoint to {folder} ({reason}); {what}."
         ) from error
+
+
+_FULL = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+_CLOSED = [os.strerror(n) for n in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)]
+
+
+def _reason(error: BaseException) -> tuple[str, bool]:
+    """Find the system's own words in an error; say whether they mean a full disk."""
+    chain: BaseException | None = error
+    while chain is not None:
+        for words in (*_FULL, *_CLOSED):
+            if words in str(chain):
+                return words, words in _FULL
+        chain = chain.__cause__ or chain.__context__
+    # TensorStore's word for it, where the system's is not passed on.
+    return first_line(error), "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -288,8 +344,16 @@ def _set_aside(directory: Path) -> Path:
         copy += 1
         place = folder / f"{directory.name}-{copy}"
     wait_for_all_hosts(f"a name for {directory}")
+    reason = ""
     if jax.process_index() == 0:
-        folder.mkdir(exist_ok=True)
-        directory.rename(place)
-    wait_for_all_hosts(f"{directory} set aside")
+        try:
+            folder.mkdir(exist_ok=True)
+            directory.rename(place)
+        except OSError as error:
+            reason = f" ({error.strerror or error})"
+    if not on_every_host(not reason):
+        raise UserError(
+            f"checkpoint {directory} is damaged and cannot be moved to {folder}"
+            f"{reason}; move it away yourself, or what is in the place of that folder."
+        )
     return place

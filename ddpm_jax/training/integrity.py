@@ -13,7 +13,6 @@ others waiting.
 import gc
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from ddpm_jax.devices import on_every_host
 from ddpm_jax.errors import UserError
+from ddpm_jax.training.orbax_noise import keep_quiet
 
 FORMAT = 1
 METADATA_FILE = "metadata.json"
@@ -179,15 +179,10 @@ def _drop_unfinished_reads() -> None:
     """Free what Orbax leaves of a failed read, without the tracebacks this prints.
 
     When one array cannot be read, the readers of the others stay behind, suspended in a
-    closed event loop; each complains when it is freed. (A thread that is still reading
-    may, rarely, complain after this.)
+    closed event loop; each complains when it is freed, now or when its thread is done.
     """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
+    keep_quiet()
+    gc.collect()
 
 
 def _place(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,7 +1,9 @@
 """Checkpoints against real damage, real kills and other device counts."""
 
 import functools
+import gc
 import json
+import logging
 import os
 import re
 import resource
@@ -21,6 +23,7 @@ from absl import logging as absl_logging
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as ckpt
 from ddpm_jax.training.integrity import checksums
+from ddpm_jax.training.orbax_noise import keep_quiet
 from ddpm_jax.training.state import TrainState
 
 METADATA = {"config": {"lr": 1e-4, "shape": (32, 32, 3)}, "data": "sha256:ab"}
@@ -405,7 +408,7 @@ def run_python(code, **extra):
         env=environment(**extra),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -469,3 +472,81 @@ def test_killed_in_the_middle_of_a_save(tmp_path):
         assert step == newest and metadata == {"seen": step}
         assert_equal(state, uniform_state(step))
     assert interrupted  # otherwise no kill came during a save and nothing was shown
+
+
+def no_room(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_failed_save_is_noticed_at_once_and_said_in_one_line(tmp_path, capfd):
+    """Not at the next save: what is trained until then would be lost with it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (
+        pytest.raises(UserError, match=r"could not .* \(File too large\); make room"),
+        ckpt.open_checkpoints(tmp_path) as checkpoints,
+    ):
+        ckpt.save(checkpoints, make_state(1), {}, wait=True)
+        ckpt.check(checkpoints)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        try:
+            ckpt.save(checkpoints, make_state(2, width=4000), {})
+            for _ in range(600):  # steps of training
+                ckpt.check(checkpoints)
+                time.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        pytest.fail("thirty seconds went by, and nothing was noticed")
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+    assert_equal(restore(tmp_path)[0], make_state(1))
+
+
+def test_closing_hides_no_error_and_raises_its_own(tmp_path, monkeypatch):
+    close = ckpt.ocp.CheckpointManager.close
+    monkeypatch.setattr(
+        ckpt.ocp.CheckpointManager, "close", lambda self: close(self) or no_room()
+    )
+    with pytest.raises(KeyError, match="first"), ckpt.open_checkpoints(tmp_path):
+        raise KeyError("first")
+    no_space = pytest.raises(UserError, match="No space left on device")
+    with no_space, ckpt.open_checkpoints(tmp_path):
+        pass
+
+
+def test_a_file_where_damaged_ones_should_go_is_said(workdir):
+    flip_a_bit(data_file(workdir))
+    (workdir / "checkpoints-damaged").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot be moved .*-damaged \(File exists\)"):
+        restore(workdir)
+    assert ckpt.all_steps(workdir) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["params", "ema_params", "optimizer"])
+def test_a_damaged_checkpoint_makes_no_noise(workdir, name, capfd):
+    """Neither at once nor when what is left of the read is freed."""
+    for path in (workdir / "checkpoints" / "2" / name).rglob("*"):
+        if path.is_file():
+            cut_in_half(path)
+    lines = []
+    assert restore(workdir, lines=lines)[1] == 1
+    gc.collect()
+    assert len(lines) == 1 and capfd.readouterr() == ("", "")
+
+
+def test_errors_of_others_are_still_heard(caplog):
+    keep_quiet()
+    logging.getLogger("asyncio").error("of a page's server")
+
+    class Loud:
+        def __del__(self):
+            raise RuntimeError("not of Orbax")
+
+    hook, heard = sys.unraisablehook, []
+    sys.unraisablehook = type(hook)(heard.append)
+    try:
+        del_me = Loud()
+        del del_me
+    finally:
+        sys.unraisablehook = hook
+    assert caplog.messages == ["of a page's server"]
+    assert [str(one.exc_value) for one in heard] == ["not of Orbax"]
