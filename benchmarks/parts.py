@@ -65,12 +65,18 @@ def make_parts(cfg: ConfigDict) -> Parts:
     return Parts(cfg, source, is_real, info, build.model(cfg, info), build.mesh(cfg))
 
 
+def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Read a size of a config, one side or two, as (height, width)."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def _stand_in(cfg: ConfigDict, error: UserError) -> data.Dataset:
     if cfg.data.source not in _SHAPES:
         raise error
     (height, width, channels), classes = _SHAPES[cfg.data.source]
-    height, width = (cfg.data.image_size or height, cfg.data.image_size or width)
-    height, width = (max(side, cfg.data.pad_to or 0) for side in (height, width))
+    height, width = sides_of(cfg.data.image_size or (height, width))
+    padded = sides_of(cfg.data.pad_to or 1)
+    height, width = max(height, padded[0]), max(width, padded[1])
     shape = (height, width, cfg.data.channels or channels)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (10_000, *shape), np.uint8)

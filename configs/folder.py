@@ -2,7 +2,7 @@
 
 Command:   python main.py --config=folder:64 --config.data.source=folder:photos
            where photos is your folder and 64 the size that pictures are brought to,
-           which may be left out
+           which may be left out; 32,48 is a height and a width
 Model:     by the size, as the table below says; --mode=plan gives its parameters, the
            memory it needs and the time it takes; --mode=look looks at the pictures
 Time:      not measured; see --mode=plan
@@ -10,6 +10,7 @@ Sources:   up to 32 the model of Ho et al. 2020 for CIFAR-10, up to 256 theirs f
            and CelebA-HQ; between them the levels of Dhariwal and Nichol 2021
 """
 
+import re
 from typing import NamedTuple
 
 from ddpm_jax.config import default
@@ -49,14 +50,15 @@ FIXED = {"data.image_size": "give the size as --config=configs/folder.py:SIZE"}
 
 
 def get_config(argument: str = ""):
-    """Return the recipe for a size, given as text; "" for the usual one."""
-    size = _size(argument)
-    row = next(row for row in TABLE if size <= row.size)
-    _check_halvings(size, row)
-    sides = [size >> level for level in range(len(row.channel_multipliers))]
+    """Return the recipe for a size, as "64" or "32,48"; "" for the usual one."""
+    height, width = _sizes(argument)
+    row = next(row for row in TABLE if max(height, width) <= row.size)
+    _check_halvings(height, width, row)
+    shorter = min(height, width)
+    sides = [shorter >> level for level in range(len(row.channel_multipliers))]
     config = default()
     config.data.source = "folder:"  # the user's
-    config.data.image_size = size
+    config.data.image_size = height if height == width else (height, width)
     config.model.channels = row.channels
     config.model.channel_multipliers = row.channel_multipliers
     # Where every position can look at every other at little cost.
@@ -72,23 +74,33 @@ def get_config(argument: str = ""):
     return config
 
 
-def _size(argument: str) -> int:
+def _sizes(argument: str) -> tuple[int, int]:
+    """Read "64", or "32,48" (or "32x48"), as (height, width)."""
     if not argument:
-        return SIZE
-    if not argument.isdecimal() or not SMALLEST <= int(argument) <= LARGEST:
+        return SIZE, SIZE
+    match = re.fullmatch("([0-9]{1,4})(?:[,x]([0-9]{1,4}))?", argument)
+    height, width = map(int, (match[1], match[2] or match[1])) if match else (0, 0)
+    if not SMALLEST <= min(height, width) <= max(height, width) <= LARGEST:
         raise UserError(
-            f"--config=configs/folder.py:{argument} names no size; use {SMALLEST} to "
-            f"{LARGEST} pixels, such as configs/folder.py:{SIZE}."
+            f"--config=configs/folder.py:{argument[:20]} names no size; use {SMALLEST} "
+            f"to {LARGEST} pixels, such as configs/folder.py:{SIZE}, or a height and a "
+            "width, such as configs/folder.py:32,48."
         )
-    return int(argument)
+    return height, width
 
 
-def _check_halvings(size: int, row: Row) -> None:
+def _check_halvings(height: int, width: int, row: Row) -> None:
     halvings = len(row.channel_multipliers) - 1
     step = 2**halvings
-    if size % step:
-        below = size // step * step
+    if height % step or width % step:
+        below = [max(side // step, 1) * step for side in (height, width)]
+        above = [-(-side // step) * step for side in (height, width)]
+        fits = " or ".join(dict.fromkeys([_spell(*below), _spell(*above)]))
         raise UserError(
-            f"pictures of {size} pixels do not halve {halvings} times, as the network "
-            f"does with them; use {below} or {below + step}."
+            f"pictures of {_spell(height, width)} pixels do not halve {halvings} "
+            f"times, as the network does with them; use {fits}."
         )
+
+
+def _spell(height: int, width: int) -> str:
+    return str(height) if height == width else f"{height},{width}"

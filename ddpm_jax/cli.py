@@ -10,7 +10,7 @@ import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -227,7 +227,7 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     from ddpm_jax.commands.train import train
 
     interrupts.check()
-    trained = (folder / "checkpoints").is_dir()  # then it carries its config
+    trained = _holds(Path.is_dir, folder / "checkpoints")  # then it carries its config
     of_recipe = {
         "features": features,
         "retrieval": retrieval,
@@ -271,14 +271,22 @@ def _divide(recipe: str) -> tuple[Path, list[str]]:
     """Split FILE:ARGUMENT, as ml_collections has it, or NAME:ARGUMENT."""
     path, colon, argument = recipe.rpartition(":")
     known = path.endswith(".py") or path in _shipped_recipes()
-    if colon and known and not Path(recipe).is_file():
+    if colon and known and not _holds(Path.is_file, Path(recipe)):
         return Path(path), [argument]
     return Path(recipe), []
 
 
+def _holds(test: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return test(path)
+    except OSError:  # a name that is too long to be one
+        return False
+
+
 def _stem(recipe: str) -> str:
     path, arguments = _divide(recipe)
-    return "-".join([path.stem, *arguments])
+    # A comma would divide the path where several pictures may be named.
+    return "-".join([path.stem, *arguments]).replace(",", "x")
 
 
 def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
@@ -292,7 +300,7 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
         UserError: it is no file, no recipe, or sets an option that there is not.
     """
     (path, arguments), shipped = _divide(recipe), _shipped_recipes()
-    if not path.is_file():
+    if not _holds(Path.is_file, path):
         if str(path) not in shipped:
             raise UserError(
                 f"--config={recipe} is not a file; configs/ has {', '.join(shipped)}."

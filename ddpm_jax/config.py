@@ -44,10 +44,11 @@ def _data() -> ConfigDict:
             "source": "cifar10",
             "split": "train",
             "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
-            "image_size": placeholder(int),  # bring images to this side; 0: as they are
+            # bring images to this side, or height and width as 32,48; 0: as they are
+            "image_size": placeholder(object),
             "resize": "crop",  # how: crop, pad_black, pad_white or squash
             "channels": placeholder(int),  # 1 grey, 3 colour; 0: as stored
-            "pad_to": placeholder(int),  # pad with zeros to this side; 0: not
+            "pad_to": placeholder(object),  # pad with zeros to such a size; 0: not
             "flip": True,  # mirror half of the training images left to right
             "on_device_mb": 1024,  # keep images of up to so many MB on each device
             # of folder:PATH, see docs/your-pictures.md

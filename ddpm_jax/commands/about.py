@@ -28,9 +28,9 @@ FREE_OPTIONS = (
 )
 
 
-# Where the same data lie, or how their place is spelled; their fingerprint says that
-# they are the same.
-SPELLING = ("data.source",)
+# Where the same data lie, or how that or their size is spelled; their fingerprint says
+# that they are the same.
+SPELLING = ("data.source", "data.image_size", "data.pad_to")
 
 # The fingerprint of data that an imported model was trained on elsewhere.
 UNKNOWN_DATA = "unknown"

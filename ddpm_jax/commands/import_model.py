@@ -202,9 +202,9 @@ def _fit_later_data(
 ) -> None:
     """Bring pictures that training is given later to what the network is made for."""
     height, width, channels = shape
-    fits = {"image_size": height if height == width else None, "channels": channels}
-    for name, value in fits.items():
-        if f"data.{name}" not in given and value is not None:
+    size = height if height == width else (height, width)
+    for name, value in {"image_size": size, "channels": channels}.items():
+        if f"data.{name}" not in given:
             cfg.data[name] = value
 
 

@@ -81,15 +81,21 @@ def make_layout(
 
 
 def _pair(name, value):
+    """Read a side, or a height and a width, of whatever a user may have given."""
     if value is None:
         return None
-    sides = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(sides) != 2 or any(int(side) != side or side < 1 for side in sides):
+    sides = value if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2 or not all(_is_side(side) for side in sides):
         raise UserError(
-            f"{name}={value!r} is not a size; use a positive side such as 32, "
-            "or (height, width)."
+            f"{name}={str(value)[:40]} is not a size; use a positive side such as 32, "
+            "or height and width such as 32,48."
         )
     return int(sides[0]), int(sides[1])
+
+
+def _is_side(side):
+    is_number = isinstance(side, int | np.integer) and not isinstance(side, bool)
+    return is_number and side >= 1
 
 
 def complete(layout: Layout, native: tuple[int, int, int], name: str) -> Layout:
@@ -172,7 +178,8 @@ def peak_of(image: Image.Image) -> int | None:
         if image.mode not in _NARROW:
             raise ValueError(f"its colors are {image.mode}; convert it to RGB")
         return None
-    low, high = (int(end) for end in image.getextrema())
+    samples = np.asarray(image)
+    low, high = int(samples.min()), int(samples.max())
     if low < 0 or high >= 2**WIDE_BITS:
         raise ValueError(
             f"its samples go from {low} to {high}, and 0 to {2**WIDE_BITS - 1} are read"

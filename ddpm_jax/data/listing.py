@@ -134,9 +134,9 @@ def list_pictures(root: Path) -> Listing:
     while walk.folders:
         walk.enter(*walk.folders.pop())
     found = sorted(walk.found, key=lambda row: row[0].split("/"))
-    columns = zip(*found, strict=True) if found else ((), (), ())
-    left_out = [*walk.left_out, *walk.empty()]
-    return Listing(root, *map(tuple, columns), tuple(sorted(left_out)))
+    names, sizes, times = zip(*found, strict=True) if found else ((), (), ())
+    left_out = sorted([*walk.left_out, *walk.empty()])
+    return Listing(root, names, sizes, times, tuple(left_out))
 
 
 class _Walk:

@@ -125,7 +125,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
     height, width = said["sample_size"]
     defaults["model"] = {"dropout": float(said["dropout"])}
     defaults["data"] = {
-        "image_size": height if height == width else None,
+        "image_size": height if height == width else (height, width),
         "channels": channels,
     }
     if said["num_class_embeds"] is not None:

@@ -61,14 +61,16 @@ def is_autoencoder(folder: File) -> bool:
     return isinstance(found, dict) and found.get("_class_name") == KIND
 
 
-def read(folder: File, name: str, image_size: int | None) -> Pretrained:
+def read(
+    folder: File, name: str, image_size: int | tuple[int, int] | None
+) -> Pretrained:
     """Read an autoencoder's folder.
 
     Args:
         folder: where it is.
         name: what to call it.
-        image_size: side of the images, pixels, instead of the one that the file tells:
-            the network takes any that halves as often as it does.
+        image_size: side of the images, or (H, W), pixels, instead of the one that the
+            file gives: the network takes any that halves as often as it does.
 
     Returns:
         The checkpoint. Its `facts` are the fields of the network, by "network", and

@@ -93,7 +93,7 @@ def sides_of(where: str, size: Any) -> tuple[int, int]:
     Raises:
         UserError: it is no size.
     """
-    sides = tuple(size) if isinstance(size, list) else (size, size)
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
         raise UserError(f"{where} has sample_size={size!r}; it is no size in pixels.")
     return sides

@@ -54,14 +54,15 @@ _UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
 
 
 def unet_options(
-    where: str, found: Mapping[str, Any], image_size: int | None
+    where: str, found: Mapping[str, Any], image_size: int | tuple[int, int] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the settings of a UNet2DModel.
 
     Args:
         where: the file, for messages.
         found: what it holds.
-        image_size: side of the images, pixels, for a file that does not tell it.
+        image_size: side of the images, or (H, W), pixels, for a file that does not
+            give it.
 
     Returns:
         Our options of the section `model`, and every setting of theirs.
@@ -118,13 +119,13 @@ def _attends(where: str, said: Mapping[str, Any]) -> list[bool]:
     return down
 
 
-def _sides(where: str, size: Any, image_size: int | None) -> tuple[int, int]:
+def _sides(where: str, size: Any, image_size: Any) -> tuple[int, int]:
     if size is None:
         size = image_size
     if size is None:
         raise UserError(
             f"{where} does not tell the size of its images (sample_size); add "
-            "--config.data.image_size=SIDE, in pixels."
+            "--config.data.image_size=SIDE, or HEIGHT,WIDTH, in pixels."
         )
     return sides_of(where, size)
 

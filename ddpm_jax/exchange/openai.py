@@ -52,14 +52,15 @@ def read(
     plan = _plan(name, tensors)
     channels, learned = _images(name, tensors)
     _ask(name, given)
-    side = given["data.image_size"]
+    size = given["data.image_size"]
+    height, width = _sides(size)
     label = tensors.get("label_emb.weight")
     model = {
         "channels": plan.channels,
         "channel_multipliers": plan.multipliers,
         "num_res_blocks": plan.num_res_blocks,
         "attention_resolutions": tuple(
-            side >> level for level, has in enumerate(plan.attends) if has
+            min(height, width) >> level for level, has in enumerate(plan.attends) if has
         ),
         "num_groups": _GROUPS,
         "norm_epsilon": _EPSILON,
@@ -73,15 +74,15 @@ def read(
     diffusion = {"variance": "learned"} if learned else {}
     return Pretrained(
         name=name,
-        image_shape=(side, side, channels),
+        image_shape=(height, width, channels),
         num_classes=None if label is None else len(label),
         facts={"model": model, "diffusion": diffusion},
         defaults={
             "model": {"dropout": 0.0},
-            "data": {"image_size": side, "channels": channels},
+            "data": {"image_size": size, "channels": channels},
             "diffusion": _process(given, learned=learned),
             "training": {"label_dropout": 0.0},
-            **sizes_of_run(side, side),
+            **sizes_of_run(height, width),
         },
         tensors=unpacked(name, tensors, given),
         name_of=name_of(plan),
@@ -89,10 +90,21 @@ def read(
     )
 
 
+def _sides(size: Any) -> tuple[int, int]:
+    """Read the size that is given, one side or two, as (height, width)."""
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+        raise UserError(
+            f"config.data.image_size={str(size)[:40]} is not a size; use a side such "
+            "as 64, or height and width such as 64,96."
+        )
+    return sides
+
+
 def _ask(name: str, given: Mapping[str, Any]) -> None:
     """Refuse to guess what a state dict does not tell."""
     options = {
-        "data.image_size": "64 (side of its images, pixels)",
+        "data.image_size": "64 (side of its images, or height and width, pixels)",
         "diffusion.schedule": "cosine (or linear: its noise_schedule)",
         "diffusion.num_levels": "4000 (its diffusion_steps)",
     }

@@ -66,6 +66,17 @@ def state_dict():
     }
 
 
+def test_images_that_are_not_square_are_given_by_height_and_width():
+    found = openai.read(state_dict(), "it", GIVEN | {"data.image_size": (8, 12)})
+    assert found.image_shape[:2] == (8, 12)
+    assert found.defaults["data"]["image_size"] == (8, 12)
+    square = openai.read(state_dict(), "it", GIVEN)
+    assert found.facts == square.facts  # the shorter side says where attention is
+    for size in ("8x12", (8, 12, 3), (8, 0)):
+        with pytest.raises(UserError, match="is not a size"):
+            openai.read(state_dict(), "it", GIVEN | {"data.image_size": size})
+
+
 def test_the_settings_that_shapes_tell():
     found = openai.read(state_dict(), "it", GIVEN)
     assert found.image_shape == (8, 8, 3) and found.num_classes is None

@@ -152,6 +152,37 @@ def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
         check_same_model(cfg, tmp_path / "run")
 
 
+def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(
+    folder, tmp_path, capsys
+):
+    line = arguments(folder, tmp_path, "--config.data.image_size=8,12")
+    assert main(line) == 0
+    assert "12 images of 8x12x3" in capsys.readouterr().out
+    (drawn,) = (tmp_path / "run" / "samples").glob("*/grid.png")
+    with Image.open(drawn) as sheet:  # images of 8x12 times 8, and margins
+        width, height = sheet.size
+        assert (width - 2) % 98 == (height - 2) % 66 == 0
+    # A telephone's picture of 4x6: on its side in the file, upright to be upscaled.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    small = np.random.default_rng(1).integers(96, 160, (4, 6, 3), np.uint8)
+    Image.fromarray(np.rot90(small)).save(tmp_path / "phone.png", exif=exif)
+    edit = [
+        *("--mode=upscale", f"--workdir={tmp_path}/run", "--config.edit.factor=2"),
+        *(f"--config.edit.image={tmp_path}/phone.png", "--config.edit.num_images=1"),
+        "--config.sample.num_steps=4",
+    ]
+    assert main(edit) == 0, capsys.readouterr().err
+    (stored,) = (tmp_path / "run").glob("edits/*/images.npz")
+    with np.load(stored) as found:
+        blocks = found["arr_0"].reshape(4, 2, 6, 2, 3)
+    # Blocks keep the pixels of the small picture as their means, but where black or
+    # white cut something off.
+    inside = (blocks.min((1, 3)) > 0) & (blocks.max((1, 3)) < 255)
+    assert inside.mean() > 0.25
+    assert np.abs(blocks.mean((1, 3)) - small)[inside].max() <= 0.5
+
+
 def test_a_plan_prints_its_numbers(tmp_path, capsys):
     assert main(["--mode=plan", f"--config={TINY}", f"--workdir={tmp_path}/run"]) == 0
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from program import TINY
 
-from ddpm_jax import build, conditioning
+from ddpm_jax import build, conditioning, config
 from ddpm_jax.build import autoencode, features, parts, retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
@@ -184,6 +184,39 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
     assert 4 <= size >> needed <= 16  # the coarsest map
 
 
+@pytest.mark.parametrize(
+    ("argument", "size", "num_levels", "attention"),
+    [
+        # By the longer side the row of the table, by the shorter one the attention.
+        ("32,48", (32, 48), 4, 16),
+        ("48x32", (48, 32), 4, 16),
+        ("64,64", 64, 4, 16),
+        ("16,24", (16, 24), 3, 16),
+        ("32,256", (32, 256), 6, 16),
+    ],
+)
+def test_the_recipe_for_pictures_that_are_not_square(
+    argument, size, num_levels, attention
+):
+    cfg = recipe(argument)
+    assert cfg.data.image_size == size
+    assert len(cfg.model.channel_multipliers) == num_levels
+    assert cfg.model.attention_resolutions == (attention,)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    build.check(cfg, build.DataInfo("folder:x", (height, width, 3), None, ""))
+    stored = config.to_json(cfg)
+    assert config.differences(config.from_json(stored), cfg) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("32,50", "use 32,48 or 32,56"), ("30,50", "use 24,48 or 32,56")],
+)
+def test_a_side_that_does_not_halve_is_answered_with_pairs(argument, said):
+    with pytest.raises(UserError, match=said):
+        recipe(argument)
+
+
 TABLE = ((24, 2), (32, 3), (64, 3), (128, 4), (256, 5))
 
 
@@ -198,7 +231,10 @@ def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
         assert sum(math.prod(leaf.shape) for leaf in leaves) == count
 
 
-@pytest.mark.parametrize("argument", ["8", "512", "-32", "large", "32.5", "3²"])
+@pytest.mark.parametrize(
+    "argument",
+    ["8", "512", "-32", "large", "32.5", "3²", "32,", "32,8", "32,48,64", "9" * 5000],
+)
 def test_a_size_that_is_none(argument, capsys):
     assert main(["--mode=plan", f"--config=configs/folder.py:{argument}"]) == 2
     assert "names no size; use 16 to 256" in capsys.readouterr().err
