@@ -7,6 +7,7 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,13 @@ def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.D
             f"images of {where}", *read_npz(Path(where)), like.label_names
         )
     if kind == "folder":
-        return data.load(f"folder:{where}")
+        found = data.load(f"folder:{where}")
+        if found.listing is not None and found.listing.left_out:
+            print(
+                f"note: left out of {found.name}: {found.listing.describe_left_out()}.",
+                file=sys.stderr,
+            )
+        return found
     source = open_split(cfg, where)
     return dataclasses.replace(source, name=f"real {source.name} ({where})")
 

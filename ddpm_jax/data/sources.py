@@ -4,7 +4,7 @@
 | ------------------ | --------------------------------------------------------------- |
 | digits             | 1,797 handwritten digits of 8x8, shipped with this package      |
 | shapes, shapes:N   | captioned shapes, drawn by a rule, or N of them (see `shapes`)  |
-| folder:PATH        | PNG, JPEG and WebP files in a folder (see `folder`)             |
+| folder:PATH        | image files in a folder (see `folder`)                          |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
 
