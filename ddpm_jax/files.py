@@ -31,6 +31,7 @@ except ImportError:  # not on every system
     fcntl = None  # type: ignore[assignment]
 
 CACHE_VARIABLE = "DDPM_JAX_CACHE"
+_MOST_JSON = 2**28  # bytes
 _AT_WORK = 3600  # seconds within which a process that writes has written something
 _ASK_AGAIN = 0.1  # seconds between two looks whether a folder is free
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -301,6 +302,11 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
         DamagedError: it is no JSON, or holds something else.
     """
     try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # a pipe would wait for ever
+            raise DamagedError("it is not a regular file")
+        if found.st_size > _MOST_JSON:
+            raise DamagedError(f"it has {found.st_size:,} bytes, too many for JSON")
         value = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from ddpm_jax import files
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.bert import Sizes, parameter_shapes, torch_name
 from ddpm_jax.tensors.safetensors_file import read_safetensors
@@ -222,9 +223,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; fetch it again.")
-    return value
+        return files.read_json(path)
+    except (FileNotFoundError, files.DamagedError) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else error
+        raise UserError(f"{path} is damaged ({reason}); fetch it again.") from error

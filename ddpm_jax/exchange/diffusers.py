@@ -10,7 +10,6 @@ The weights may also be in a .bin file, which is a pickle, and is read without b
 run. Their up blocks are counted from the coarsest, ours from the finest.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
@@ -158,12 +157,10 @@ def settings_in(path: File) -> dict[str, Any]:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch it again.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings by name; fetch it again.")
-    return found
+        return files.read_json(path)
+    except (FileNotFoundError, files.DamagedError) as error:
+        reason = "there is none" if isinstance(error, FileNotFoundError) else error
+        raise UserError(f"{path} cannot be read ({reason}); fetch it again.") from error
 
 
 def tensors_in(place: File) -> dict[str, np.ndarray]:

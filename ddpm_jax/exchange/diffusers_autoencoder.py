@@ -5,11 +5,11 @@ FOLDER/                    the folder vae of a pipeline, or a repository of its 
     diffusion_pytorch_model.safetensors, or .bin
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
 from typing import Any
 
+from ddpm_jax import files
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange import diffusers
 from ddpm_jax.exchange.diffusers_settings import (
@@ -55,10 +55,9 @@ _LEAVES = {"kernel": "weight", "bias": "bias"}
 def is_autoencoder(folder: File) -> bool:
     """Say whether a folder holds such a model."""
     try:
-        found = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
+        return files.read_json(folder / FILE).get("_class_name") == KIND
+    except (FileNotFoundError, files.DamagedError):
         return False  # whoever reads the file as something else will say why
-    return isinstance(found, dict) and found.get("_class_name") == KIND
 
 
 def read(

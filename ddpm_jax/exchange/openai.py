@@ -27,7 +27,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.exchange.openai_names import Plan, name_of, unpacked
 from ddpm_jax.exchange.pretrained import Pretrained, sizes_of_run
 
-_FIRST = "input_blocks.0.0.weight"
+_FIRST, _LAST = "input_blocks.0.0.weight", "out.2.weight"
 _GROUPS, _EPSILON = 32, 1e-5  # of every normalisation there
 
 
@@ -117,7 +117,10 @@ def _ask(name: str, given: Mapping[str, Any]) -> None:
         missing.append(
             "--config.model.num_heads=4 (or head_channels=64: its num_head_channels)"
         )
-    levels = given.get("diffusion.num_levels", 1000)
+    levels, side = given.get("diffusion.num_levels", 1000), given.get("data.image_size")
+    for option, value in (("diffusion.num_levels", levels), ("data.image_size", side)):
+        if value is not None and value < 1:
+            raise UserError(f"config.{option}={value} is too small; use 1 or more.")
     if levels != 1000 and "diffusion.t_range" not in given:
         missing.append(
             "--config.diffusion.t_range=1000 (its diffusion_steps, if it was trained "
@@ -154,7 +157,16 @@ def _plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
         ) from error
 
 
+def _check_shapes(tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuse shapes of which nothing can be told."""
+    for name, value in tensors.items():
+        kernel = name in (_FIRST, _LAST)
+        if not value.size or value.ndim < 1 or (kernel and value.ndim != 4):
+            raise ValueError(f"{name[:80]} has the shape {list(value.shape)}")
+
+
 def _read_plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
+    _check_shapes(tensors)
     count = 1 + max(
         int(key.split(".")[1]) for key in tensors if key.startswith("input_blocks.")
     )
@@ -229,11 +241,11 @@ def _resamples(tensors: Mapping[str, np.ndarray]) -> bool:
 def _images(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[int, bool]:
     """Return the channels of the images, and whether a variance is learned."""
     seen = tensors[_FIRST].shape[1]
-    if "out.2.weight" not in tensors:
+    if _LAST not in tensors:
         raise UserError(
             f"{name} has no out.2.weight: it is no diffusion model, or a part of one."
         )
-    out = tensors["out.2.weight"].shape[0]
+    out = tensors[_LAST].shape[0]
     if seen not in (1, 3) or out not in (seen, 2 * seen):
         raise UserError(
             f"{name} takes {seen} channels and gives {out}; images have 1 or 3, and as "

@@ -9,6 +9,7 @@ storages, each after its length.
 """
 
 import io
+import math
 import struct
 import zipfile
 from pathlib import Path
@@ -48,19 +49,22 @@ def _read_zip(path: Path) -> tuple[Any, Stored]:
 
 
 def _read_legacy(path: Path) -> tuple[Any, Stored]:
-    with path.open("rb") as stream:
-        run(stream)  # the magic number, known from the start of the file
-        version, _ = run(stream)
-        machine, _ = run(stream)
-        if version != 1001:
-            raise Refused(f"version {version} of the format")
-        if not machine["little_endian"]:
-            raise Refused("numbers with the large end first")
-        found, widths = run(stream)
-        keys, _ = run(stream)
-        body = memoryview(stream.read())
+    # In memory, where a length that is told and not there takes none.
+    stream = io.BytesIO(path.read_bytes())
+    run(stream)  # the magic number, known from the start of the file
+    version, _ = run(stream)
+    machine, _ = run(stream)
+    if version != 1001:
+        shown = version if isinstance(version, int) else "unknown"
+        raise Refused(f"version {shown} of the format")
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise Refused("numbers with the large end first")
+    found, widths = run(stream)
+    keys, _ = run(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Refused("storages that have no names")
+    body, position = stream.getbuffer().toreadonly(), stream.tell()
     stored: Stored = {}
-    position = 0
     for key in keys:
         (count,) = struct.unpack_from("<q", body, position)
         stop = position + 8 + count * widths[key]
@@ -84,6 +88,8 @@ def _view(tensor: Tensor, body: bytes | memoryview) -> np.ndarray:
         return numbers[:0].reshape(tensor.shape)
     if len(numbers) < storage.count or tensor.offset + sum(reach) >= len(numbers):
         raise EOFError("a tensor reaches beyond its storage")
+    if math.prod(tensor.shape) > len(numbers):
+        raise Refused("a tensor of more numbers than its storage has")
     strides = [stride * storage.dtype.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(
         numbers[tensor.offset :], tensor.shape, strides, writeable=False
@@ -121,6 +127,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             anything that reading tensors does not need.
     """  # noqa: DOC501 (a Refused is caught here)
     path = Path(path)
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is not a file; give one that torch.save wrote.")
     with path.open("rb") as stream:
         start = stream.read(len(LEGACY_START))
     zipped = start.startswith(ZIP_START)
@@ -132,7 +140,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             raise Refused("something else than a dictionary")
         for name, value in found.items():
             if not isinstance(name, str) or not isinstance(value, Tensor):
-                raise Refused(f"{name!r}, which is no tensor")
+                raise Refused(f"{name!a}, which is no tensor")
         return {name: _view(t, stored[t.storage.key]) for name, t in found.items()}
     except Refused as refusal:
         raise UserError(

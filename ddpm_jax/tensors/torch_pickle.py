@@ -4,6 +4,11 @@ A pickle is a program for a stack machine that may call anything there is. This 
 walks through the program by the standard library's disassembler and knows the few
 instructions that a dictionary of tensors takes. Whatever else a file asks for is
 refused by its name, and nothing is imported or called.
+
+The few can do harm too: values that stand for themselves twice, thirty times over, are
+small in the file and endless to print, compare or hash, and a dictionary can be copied
+for every byte. So names are texts, nothing else is printed or hashed, and what calls
+take is counted.
 """
 
 import pickletools
@@ -23,6 +28,10 @@ _DTYPES = {
     "torch ByteStorage": "u1",
     "torch BoolStorage": "?",
 }
+
+
+_MAX_DIMENSIONS = 64  # as in NumPy 2
+_MAX_NAME = 1000  # characters
 
 
 class Refused(Exception):
@@ -54,15 +63,31 @@ class _Global(NamedTuple):
 # --- What a pickle may call, done here instead ----------------------------------------
 
 
-def _ordered_dict(*arguments: Any) -> dict:
-    return dict(*arguments)
+def _ordered_dict(pairs: Any = ()) -> dict:
+    if not isinstance(pairs, list | tuple):
+        raise Refused("a dictionary that is not made of a list")
+    found: dict = {}
+    for name, value in pairs:
+        found[_name(name)] = value
+    return found
+
+
+def _name(value: Any) -> str | int:
+    """Let texts and whole numbers be names: to hash others can take for ever."""
+    if not isinstance(value, str | int):
+        raise Refused("a name that is no text")
+    if isinstance(value, str) and len(value) > _MAX_NAME:
+        raise Refused(f"a name of {len(value)} characters")
+    return value
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
     del rest  # requires_grad, hooks, metadata
-    numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides):
         raise Refused("a tensor that has no storage or no shape")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise Refused(f"a tensor of {len(shape)} dimensions")
+    numbers = (offset, *shape, *strides)
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise Refused("a tensor whose offset, shape or strides are no numbers")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
@@ -109,6 +134,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.widths: dict[str, int] = {}  # bytes a number, of every storage named
+        self.steps = self.taken = 0  # instructions, and values taken by calls
 
     def pop(self, count: int) -> list[Any]:
         if count > len(self.stack):
@@ -128,6 +154,7 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         """Follow one instruction."""
         stack = self.stack
+        self.steps += 1
         if name in _VALUES:
             stack.append(argument)
         elif name in _CONSTANTS:
@@ -154,9 +181,12 @@ class _Machine:
             stack.append(_known(argument))
         elif name == "STACK_GLOBAL":
             module, attribute = self.pop(2)
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise Refused("a call by a name that is no text")
             stack.append(_known(f"{module} {attribute}"))
         elif name == "REDUCE":
             function, arguments = self.pop(2)
+            self.count(arguments)
             stack.append(_call(function, arguments))
         elif name == "BINPERSID":
             storage = _storage(*self.pop(1))
@@ -167,10 +197,20 @@ class _Machine:
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise Refused(f"the instruction {name}")
 
+    def count(self, arguments: Any) -> None:
+        """Refuse calls that take more values than the pickle has put down."""
+        if not isinstance(arguments, tuple):
+            raise Refused("a call that is given no tuple")
+        listed = (value for value in arguments if isinstance(value, list | tuple))
+        self.taken += len(arguments) + sum(map(len, listed))
+        if self.taken > 4 * self.steps:
+            raise Refused("a pickle that repeats what it has put down")
+
     def set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict) or len(items) % 2:
             raise Refused("items of something that is no dictionary")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            self.stack[-1][_name(name)] = value
 
     def append(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
@@ -186,7 +226,8 @@ class _Machine:
 
 def _known(name: str) -> _Global:
     if name not in _CALLS and name not in _DTYPES:
-        raise Refused("a call of " + name.replace(" ", "."))
+        shown = name.replace(" ", ".")[:100]
+        raise Refused(f"a call of {shown if shown.isprintable() else ascii(shown)}")
     return _Global(name)
 
 
@@ -198,6 +239,8 @@ def _call(function: Any, arguments: Any) -> Any:
 
 def _storage(said: Any) -> Storage:
     """Read ("storage", type, key, device, count[, (key, start, count) of a view])."""
+    if not isinstance(said, tuple) or len(said) > 6:
+        raise Refused("a stored thing that is no storage of numbers")
     what, kind, key, _, count, *view = said
     if what != "storage" or not isinstance(kind, _Global) or kind.name not in _DTYPES:
         raise Refused("a stored thing that is no storage of numbers")

@@ -3,12 +3,17 @@
 What the program says to a setting that cannot be is in tests/runs/test_exchange.py.
 """
 
+import json
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
+from ddpm_jax.exchange import diffusers
+from ddpm_jax.exchange.diffusers_autoencoder import is_autoencoder
 from ddpm_jax.exchange.diffusers_scheduler import scheduler_config, scheduler_options
 from ddpm_jax.exchange.diffusers_unet import unet_config, unet_options
 from ddpm_jax.models import UNet
@@ -121,3 +126,92 @@ def test_heads_of_one_width_are_told_by_their_width():
     assert written["attention_head_dim"] == 64  # 256 channels
     options, _ = unet_options("config.json", written, None)
     assert options["head_channels"] == 64 and options["attention_resolutions"] == (16,)
+
+
+# --- Files that somebody made to do harm ----------------------------------------------
+
+VALUES = [None, True, "x", "", -1, 0, 1.5, 10**30, float("nan"), float("inf")]
+VALUES += [[], {}, [[]], [0], [10**30], ["x"], [None, None], {"a": 1}]
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "thresholding": False,
+    "trained_betas": None,
+}
+
+
+def is_refused_or_read(read, *arguments):
+    try:
+        read(*arguments)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("key", FACES)
+def test_any_value_of_a_setting_of_the_network_is_refused_or_read(key):
+    for value in VALUES:
+        for size in (None, 64):
+            is_refused_or_read(unet_options, "config.json", FACES | {key: value}, size)
+    assert key.startswith("_") or is_refused_or_read(
+        unet_options, "config.json", FACES | {key: {"a": 1}}, None
+    )
+
+
+@pytest.mark.parametrize("key", SCHEDULER)
+def test_any_value_of_a_setting_of_the_process_is_refused_or_read(key):
+    for value in VALUES:
+        settings = SCHEDULER | {key: value}
+        is_refused_or_read(scheduler_options, "scheduler_config.json", settings)
+    wrong = SCHEDULER | {key: {"a": 1}}
+    assert is_refused_or_read(scheduler_options, "scheduler_config.json", wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 200_000, "nested too deep"),
+        (b'{"a": ' * 200_000, "nested too deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+        (b"[]", "a list"),
+        (b"", "Expecting value"),
+        (b'{"a": "\xe9"}', "utf-8"),
+    ],
+)
+def test_settings_that_are_none_are_refused_in_a_line(tmp_path, content, reason):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=reason) as caught:
+        diffusers.settings_in(tmp_path / "config.json")
+    assert "\n" not in str(caught.value)
+    assert not is_autoencoder(tmp_path)
+
+
+def test_settings_are_a_regular_file_of_some_size(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UserError, match="not a regular file"):
+        diffusers.settings_in(tmp_path / "config.json")
+    assert not is_autoencoder(tmp_path)
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(2**40)  # of no blocks on the disk
+    with pytest.raises(UserError, match="too many for JSON"):
+        diffusers.settings_in(tmp_path / "large.json")
+    with pytest.raises(UserError, match="there is none"):
+        diffusers.settings_in(tmp_path / "absent.json")
+
+
+def test_the_settings_above_are_read_as_they_are(tmp_path):
+    """Or a refusal would show nothing."""
+    (tmp_path / "config.json").write_text(json.dumps(FACES))
+    assert diffusers.settings_in(tmp_path / "config.json") == FACES
+    unet_options("config.json", FACES, None)
+    scheduler_options("scheduler_config.json", SCHEDULER)

@@ -3,6 +3,8 @@
 That the numbers then mean the same is held to a PyTorch network in tests/peers.
 """
 
+import time
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -194,3 +196,55 @@ def test_a_file_becomes_a_workdir_or_names_what_it_lacks(tmp_path, capsys):
     where = [f"--from={tmp_path}", f"--workdir={tmp_path / 'other'}"]
     assert main(["--mode=import", *where, *flags]) == 2
     assert "lacks 1 of the" in capsys.readouterr().err
+
+
+# --- Files that somebody made to do harm ----------------------------------------------
+
+
+def is_refused_or_read(read, *arguments):
+    try:
+        read(*arguments)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return True
+    return False
+
+
+SHAPES = [(), (0,), (1,), (10**5,), (1,) * 5, (0, 3, 3, 3), (32, 0), (3, 3)]
+
+
+def test_any_shape_of_a_tensor_is_refused_or_read():
+    """Read, it is held against the network's own shape when it is carried over."""
+    whole = state_dict()
+    for name in whole:
+        for shape in SHAPES:
+            value = np.broadcast_to(np.float32(0), shape)
+            is_refused_or_read(openai.read, whole | {name: value}, "it", GIVEN)
+        rest = {other: value for other, value in whole.items() if other != name}
+        if name != "input_blocks.0.0.weight":  # by which such a file is known
+            is_refused_or_read(openai.read, rest, "it", GIVEN)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("input_blocks.", "input_blocks.x.0", "input_blocks.-1.0.weight"),
+        *("input_blocks.999999999999999.0.weight", f"input_blocks.{'9' * 5000}.0"),
+        *("output_blocks.", "output_blocks.x", f"output_blocks.{'9' * 5000}.0"),
+        "output_blocks.999999999999999.2.in_layers.0.weight",
+    ],
+    ids=lambda name: name[:40],
+)
+def test_a_name_that_no_network_has_ends_at_once(name):
+    began = time.perf_counter()
+    one = np.zeros((1, 1), np.float32)
+    is_refused_or_read(openai.read, state_dict() | {name: one}, "it", GIVEN)
+    assert time.perf_counter() - began < 20
+
+
+def test_options_of_any_value_are_refused_or_read():
+    for name in (*GIVEN, "model.head_channels", "diffusion.t_range"):
+        for value in (-1, 0, 10**12):
+            if name == "diffusion.schedule":
+                continue
+            is_refused_or_read(openai.read, state_dict(), "it", GIVEN | {name: value})

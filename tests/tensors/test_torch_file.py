@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -240,6 +241,84 @@ def test_parts_that_overlap_are_refused(read):
             archive.filelist.append(again)
         archive.writestr("weights/more", b"")  # so that the directory is written
     refuse(read, stream.getvalue(), "parts that overlap")
+
+
+# --- Small files that would take all time or memory -----------------------------------
+
+DEEP = b"N" + b"\x85" * 100_000  # ((((None,),),),)
+# Each tuple holds the one before twice: of 2^60 parts, were they written out.
+TWICE = b"Nq\x00" + b"h\x00\x86q\x00" * 60
+
+
+def made_of(values, call=b""):
+    """A pickle of a dictionary with one item, made of some values and a call."""
+    return b"\x80\x02}" + text("a") + values + call + b"s."
+
+
+@pytest.mark.parametrize(
+    ("program", "match"),
+    [
+        # As a name they would be hashed, in a message printed, as a version compared.
+        (b"\x80\x02}" + DEEP + b"Ns.", "a name that is no text"),
+        (b"\x80\x02}" + TWICE + b"Ns.", "a name that is no text"),
+        (b"\x80\x02}" + b"(" + DEEP + b"Nu.", "a name that is no text"),
+        (made_of(TWICE), "'a', which is no tensor|damaged"),
+        (made_of(DEEP), "'a', which is no tensor|damaged"),
+        (made_of(TWICE + text("name"), b"\x93"), "a name that is no text"),
+        (made_of(text("name") + TWICE, b"\x93"), "a name that is no text"),
+        (made_of(b"ctorch\x1b[2J\nname\n"), r"call of 'torch\\x1b\[2J.name'"),
+        (made_of(b"c" + b"m" * 10_000 + b"\nname\n"), "call of m{100},"),
+        (b"\x80\x02}" + text("n" * 5000) + b"Ns.", "a name of 5000 characters"),
+        # A list that is copied for each byte, a tuple that is looked through for each.
+        (
+            b"\x80\x02](" + b"N" * 5000 + b"eq\x01ccollections\nOrderedDict\nq\x02"
+            b"h\x01\x85q\x03" + b"h\x02h\x03R" * 5000 + b".",
+            "damaged|repeats what it has put down|dictionary that",
+        ),
+        (
+            b"\x80\x02(" + b"N" * 5000 + b"tq\x01ctorch._utils\n_rebuild_parameter\n"
+            b"q\x02" + b"h\x02h\x01R" * 5000 + b".",
+            "repeats what it has put down",
+        ),
+        (
+            b"\x80\x02(" + b"N" * 5000 + b"tq\x01" + b"h\x01Q" * 5000 + b".",
+            "no storage of numbers",
+        ),
+        (dictionary({"a": tensor("0", 12, 0, (1,) * 65, (1,) * 65)}), "65 dimensions"),
+    ],
+)
+def test_a_small_file_takes_little_time(read, container, program, match):
+    began = time.perf_counter()
+    refuse(read, CONTAINERS[container](program, STORAGES), match)
+    assert time.perf_counter() - began < 20, "it is counted, not awaited"
+
+
+def test_a_small_file_takes_little_memory(read, container):
+    """A stride of zero lays one number over as many places as a shape has."""
+    old = container == "legacy"
+    for shape in ((10**9,), (10**5, 10**5), (13,)):
+        item = {"a": tensor("0", 12, 0, shape, (0,) * len(shape), legacy=old)}
+        data = CONTAINERS[container](dictionary(item), {"0": GRID})
+        refuse(read, data, "more numbers than its storage")
+
+
+@pytest.mark.parametrize("code", [b"\x8d", b"\x8e", b"\x96"])
+def test_a_length_that_is_only_told_takes_no_memory(read, container, code):
+    """BINUNICODE8, BINBYTES8 and BYTEARRAY8 have lengths of eight bytes."""
+    program = b"\x80\x04" + code + struct.pack("<Q", 2**62) + b"x."
+    refuse(read, CONTAINERS[container](program, STORAGES), "damaged|instruction")
+
+
+def test_a_version_of_endless_parts_is_not_printed(read):
+    head = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    refuse(read, head + b"\x80\x02" + TWICE + b"." + b"\x80\x02}." * 3, "unknown")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # to open it would take for ever
+    for name in ("pipe", "absent", "."):
+        with pytest.raises(UserError, match="is not a file"):
+            read_tensors(tmp_path / name)
 
 
 def test_every_beginning_of_a_file_is_refused(read, container):
