@@ -291,7 +291,7 @@ def test_weights_that_do_not_fit_are_refused(folder, change, said):
         ("config.json", CONFIG | {"model_type": "roberta"}, "model_type 'roberta'"),
         ("config.json", CONFIG | {"hidden_act": "relu"}, "only 'gelu' can be read"),
         ("config.json", {"model_type": "bert"}, "does not say the size"),
-        ("config.json", [], "no JSON object"),
+        ("config.json", [], "a list, not an object"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "does not average"),
         ("tokenizer.json", {"version": "1.0"}, "tokenizer.json is damaged"),
     ],
