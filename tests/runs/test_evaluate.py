@@ -171,12 +171,14 @@ def test_a_folder_and_an_npz_of_samples_score_as_the_samples_do(workdir, tmp_pat
     assert found == expected
 
 
-def test_images_need_no_model_but_data_to_be_held_against(tmp_path):
+def test_images_need_no_model_but_data_to_be_held_against(tmp_path, capsys):
     pixels = data.in_memory(data.load("digits", split="test"))[0]
     images.save_images(tmp_path / "pictures", pixels[:30])
+    (tmp_path / "pictures" / "notes.txt").write_text("not an image")
     given = f"--config.evaluate.images=folder:{tmp_path / 'pictures'}"
     line = ["--mode=evaluate", f"--config={TINY}", f"--workdir={tmp_path / 'new'}"]
     assert main([*line, *SMALL, given]) == 0
+    assert "pictures: of other kinds 1 (notes.txt).\n" in capsys.readouterr().err
     (found,) = [r for r in rows(tmp_path / "new") if r["set"].startswith("folder")]
     assert found["num_images"] == 30  # all there are
 
