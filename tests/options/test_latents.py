@@ -342,3 +342,19 @@ def test_bits_per_dimension_are_refused():
 def test_images_that_the_autoencoder_does_not_take_are_refused(shape, said):
     with pytest.raises(UserError, match=said):
         TURNED.shape_of(shape)
+
+
+def test_images_that_are_not_square_have_latents_of_their_own_proportions():
+    shape = (4, 6, 1)
+    space = latents(patchwork.autoencoder(shape, matrix=patchwork.orthogonal(4)), shape)
+    assert space.shape == (2, 3, 4)
+    images = np.random.default_rng(0).uniform(-0.5, 0.5, (2, *shape))
+    x = jnp.asarray(images, jnp.float32)
+    again = space.decode(space.params, space.encode(space.params, x))
+    np.testing.assert_allclose(again, x, atol=1e-6)
+    mask = np.ones((1, *shape), np.float32)
+    mask[0, 1, 4] = 0  # an unknown pixel in the third square of the first row
+    expected = np.ones((2, 3))
+    expected[0, 2] = 0
+    found = np.asarray(space.reduce(jnp.asarray(mask)))
+    np.testing.assert_array_equal(found[0], np.repeat(expected[..., None], 4, -1))
