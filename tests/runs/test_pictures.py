@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import build, data
+from ddpm_jax import build, config, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
 from ddpm_jax.commands.about import check_same_model, trained_config
+from ddpm_jax.commands.same_run import refuse_another
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.cost import count_flops
 
@@ -150,6 +151,20 @@ def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
     assert "holds a run of another config (data.source: " in capsys.readouterr().err
     with pytest.raises(UserError, match="trained with other options"):
         check_same_model(cfg, tmp_path / "run")
+
+
+def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
+    before, now = config.default(), config.default()
+    before.data.source, now.data.source = "folder:photos", "folder:moved/photos/"
+    before.data.image_size, now.data.image_size = 8, (8, 8)
+    about = {"config": config.to_json(before), "data_fingerprint": "same"}
+    words = {"section": "features", "noun": "a features network", "free": ()}
+    refuse_another(now, tmp_path, about, "same", **words)
+    with pytest.raises(UserError, match=r"data\.source: .*; the data themselves"):
+        refuse_another(now, tmp_path, about, "other", **words)
+    now.data.flip = False
+    with pytest.raises(UserError, match=r"another config \(data.flip: True -> False\)"):
+        refuse_another(now, tmp_path, about, "same", **words)
 
 
 def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(
