@@ -114,13 +114,17 @@ def is_import(workdir: Path) -> bool:
 
 def is_whole(workdir: Path, step: int) -> bool:
     """Say whether a checkpoint's parameters, raw and averaged, can be used."""
-    return _damage(workdir, step) is None
+    with contextlib.suppress(store.GoneError):
+        return _damage(workdir, step) is None
+    return False
 
 
 def _damage(workdir: Path, step: int) -> str | None:
     try:
         for ema in (True, False):
             store.restore_params(workdir, ema=ema, step=step)
+    except store.GoneError:
+        raise
     except UserError as error:
         return str(error)
     return None
@@ -138,12 +142,20 @@ def usable_step(
     Raises:
         UserError: if there is none.
     """
-    steps = store.all_steps(workdir)
-    for step in reversed(steps):
-        damage = _damage(workdir, step)
-        if damage is None:
-            return step
-        report(f"note: {damage}")
+    for _ in range(store.TRIES):
+        steps = store.all_steps(workdir)
+        try:
+            for step in reversed(steps):
+                damage = _damage(workdir, step)
+                if damage is None:
+                    return step
+                report(f"note: {damage}")
+            break
+        except store.GoneError as error:
+            gone = error
+            report(f"note: {error}")
+    else:
+        raise gone
     if not steps:
         store.read_metadata(workdir)  # says where it looked
     raise UserError(

@@ -31,6 +31,7 @@ from ddpm_jax.devices import check_batch_size, describe, replicated
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import Pace, catch_interrupts
+from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 
 UNFINISHED, BEGUN = "unfinished", "config.json"
@@ -63,7 +64,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     make_folder(workdir)
     source, test = data.ready(source), data.ready(test)
     started = time.perf_counter()
-    with catch_interrupts() as interrupted:
+    with only_trainer(workdir), catch_interrupts() as interrupted:
         state = _train(cfg, info, source, workdir / UNFINISHED, interrupted)
         if int(state.step) < cfg.autoencoder.num_steps:
             print(

@@ -20,6 +20,7 @@ from ddpm_jax.data.pipeline import gather
 from ddpm_jax.devices import describe
 from ddpm_jax.evaluation.features import Features, extract
 from ddpm_jax.training.loop import catch_interrupts
+from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 
 
@@ -45,7 +46,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     make_folder(workdir)
     net = of.classifier(cfg, info)
     started = time.perf_counter()
-    with catch_interrupts() as interrupted:
+    with only_trainer(workdir), catch_interrupts() as interrupted:
         state = _train(cfg, net, info, source, interrupted)
         if int(state.step) < cfg.features.num_steps:
             print("Interrupted; nothing is kept of a features network half trained.")

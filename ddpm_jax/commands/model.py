@@ -1,6 +1,7 @@
 """Opening a trained model: from a workdir to a network with its parameters."""
 
 import dataclasses
+import errno
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
+from ddpm_jax import build, files
 from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.about import (
     check_same_model,
@@ -82,9 +83,21 @@ def find_model(cfg: ConfigDict, workdir: Path) -> Described:
 def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     """Find the model of a workdir, and put its parameters on the devices.
 
+    Beside a trainer that removes older checkpoints, the newest is taken of the time.
+
     Raises:
         UserError: as `find_model`, or if the parameters are damaged.
     """
+    if cfg.sample.step is None:
+        for _ in range(store.TRIES - 1):
+            try:
+                return _open_model(cfg, workdir)
+            except store.GoneError as error:
+                _tell(f"note: {error}")
+    return _open_model(cfg, workdir)
+
+
+def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     step, about, info = find_model(cfg, workdir)
     mesh = build.mesh(cfg)
     params, which = load_parameters(
@@ -111,12 +124,16 @@ def make_folder(folder: Path) -> Path:
     """Make a folder before the work, so that none is lost for want of a place.
 
     Raises:
-        UserError: it cannot be made.
+        UnwritableError: it cannot be made, or written in.
+        UserError: its name is too long.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make {folder} ({error.strerror}); change what its name is made of."
-        ) from error
-    return folder
+        return files.make_folder(folder)
+    except files.UnwritableError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            raise UserError(
+                f"cannot make {folder} ({cause.strerror}); shorten the options that "
+                "its name is made of."
+            ) from error
+        raise

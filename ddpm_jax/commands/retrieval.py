@@ -25,6 +25,7 @@ from ddpm_jax.evaluation.features import extract
 from ddpm_jax.evaluation.ranking import found_in_first, num_before
 from ddpm_jax.models.match import Match
 from ddpm_jax.training.loop import catch_interrupts
+from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # the text of a picture is found in the first few of so many
@@ -54,7 +55,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     started = time.perf_counter()
     assert info.reader is not None  # `check_retrieval` has refused a model without
     net = of.match_network(cfg, info.reader)
-    with catch_interrupts() as interrupted:
+    with only_trainer(workdir), catch_interrupts() as interrupted:
         state = _train(cfg, net, info, source, interrupted)
         if int(state.step) < cfg.retrieval.num_steps:
             print("Interrupted; nothing is kept of a retrieval network half trained.")

@@ -1,7 +1,7 @@
 """Training: from a config to a finished run, however often it is interrupted."""
 
-import json
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import optax
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, config, data, files, hosts, interrupts, plots
+from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import first_look, open_to_train, write_sheet
+from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import short_plan
 from ddpm_jax.commands.run import Run, plan, start_or_resume
@@ -30,6 +32,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import open_log, quiet_log, read_metrics
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
+from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import make_train_step
 from ddpm_jax.training.tracker import Tracker, open_tracker
@@ -85,10 +88,11 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         max_mb_on_device=cfg.data.on_device_mb,
         captions=_read_captions(cfg, info, source),
     )
-    _write_config(cfg, workdir)
-    keep_autoencoder(cfg, autoencoder, workdir)
+    make_folder(workdir)
     project = cfg.training.wandb if jax.process_index() == 0 else None
     with (
+        only_trainer(workdir) as check_alone,
+        _begun(cfg, workdir, autoencoder),
         open_tracker(project, workdir, config.to_json(cfg)) as tracker,
         store.open_checkpoints(
             workdir,
@@ -105,7 +109,9 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             _say("\n".join([*looked, *short_plan(cfg, info)]))
             write_sheet(source, workdir)
         save_forward_film(cfg, source, workdir, run.space)
-        state, signal_number = _advance(run, state, feed, checkpoints, tracker)
+        state, signal_number = _advance(
+            run, state, feed, checkpoints, tracker, check_alone
+        )
         with interrupts.keeping():
             store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
     wait_for_all_hosts("the last checkpoint")
@@ -160,8 +166,8 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
     if not path.exists() or store.latest_step(workdir) is None:
         return  # nothing has been trained that another config could spoil
     try:
-        stored = config.from_json(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
+        stored = config.from_json(files.read_json(path))
+    except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
@@ -180,14 +186,14 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
         )
 
 
-def _write_config(cfg: ConfigDict, workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to --workdir={workdir} ({error.strerror}); choose another."
-        ) from error
+@contextlib.contextmanager
+def _begun(
+    cfg: ConfigDict, workdir: Path, autoencoder: Autoencoder | None
+) -> Iterator[None]:
+    """Write what a run begins with, once nobody else trains in the workdir."""
     files.write_json(workdir / CONFIG_FILE, config.to_json(cfg))
+    keep_autoencoder(cfg, autoencoder, workdir)
+    yield
 
 
 # --- The run --------------------------------------------------------------------------
@@ -232,6 +238,7 @@ def _advance(
     feed: Feed,
     checkpoints: store.Checkpoints,
     tracker: Tracker,
+    check_alone: Callable[[], None],
 ) -> tuple[TrainState, int]:
     """Train until the end or a signal; return the state and the signal's number."""
     cfg, options, start = run.cfg, run.cfg.training, int(state.step)
@@ -244,6 +251,7 @@ def _advance(
                 f"the parameters are not finite after step {step}; "
                 f"{describe_failure(step)}"
             )
+        check_alone()
         store.save(checkpoints, state, description)
 
     hooks = [Hook(options.checkpoint_every, save, when_stopped=True)]

@@ -50,6 +50,8 @@ from ddpm_jax.training.integrity import (
 from ddpm_jax.training.orbax_noise import keep_quiet
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.stored import (
+    TRIES,
+    GoneError,
     all_steps,
     checkpoints_folder,
     latest_step,
@@ -61,7 +63,9 @@ from ddpm_jax.training.stored import (
 _DAMAGED_FOLDER = "checkpoints-damaged"
 
 __all__ = [
+    "TRIES",
     "Checkpoints",
+    "GoneError",
     "all_steps",
     "check",
     "latest_step",

@@ -3,6 +3,9 @@
 The layout is that of checkpoints.py.
 """
 
+import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,16 @@ from flax import traverse_util
 from ddpm_jax.devices import Placement
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.integrity import DamageError, read_record, restore_item
+from ddpm_jax.training.owner import is_held
 
 _FOLDER = "checkpoints"
+TRIES = 5
+"""How often what reads the newest checkpoint begins again with a newer one."""
+_REMOVING = 3.0  # seconds that a trainer may take to remove what is being read
+
+
+class GoneError(UserError):
+    """A checkpoint was removed while it was read, by the process that trains there."""
 
 
 def checkpoints_folder(workdir: str | Path) -> Path:
@@ -29,11 +40,19 @@ def all_steps(workdir: str | Path) -> list[int]:
 
     Returns:
         The steps; empty if there are none.
+
+    Raises:
+        UserError: the folder cannot be read.
     """
     folder = checkpoints_folder(workdir)
-    if not folder.is_dir():
+    try:
+        return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read ({error.strerror}); see that it can be."
+        ) from error
 
 
 def latest_step(workdir: str | Path) -> int | None:
@@ -57,12 +76,24 @@ def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any
 
     Raises:
         UserError: there is no such checkpoint, or its metadata is damaged.
-    """  # noqa: DOC501 (a function makes the UserError)
-    directory = _find(workdir, step)
-    try:
-        return read_record(directory)["metadata"]
-    except DamageError as error:
-        raise _damaged_error(directory, error) from error  # a UserError
+    """
+
+    def read() -> dict[str, Any]:
+        directory = _find(workdir, step)
+        try:
+            return read_record(directory)["metadata"]
+        except DamageError as error:
+            raise _damaged_error(directory, error) from error  # a UserError
+
+    return read() if step is not None else _with_the_newest(read)
+
+
+def _with_the_newest(read: Callable[[], Any]) -> Any:
+    """Begin again where a trainer has removed what was the newest."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(GoneError):
+            return read()
+    return read()
 
 
 def restore_params(
@@ -120,6 +151,10 @@ def _restore_tree(
     step: int | None,
     placement: Placement | None,
 ) -> Any:
+    if step is None:
+        return _with_the_newest(
+            lambda: _restore_tree(workdir, name, _newest(workdir), placement)
+        )
     directory = _find(workdir, step)
     try:
         record = read_record(directory)
@@ -153,7 +188,27 @@ def _find(workdir: str | Path, step: int | None) -> Path:
     return folder / str(steps[-1] if step is None else step)
 
 
+def _newest(workdir: str | Path) -> int:
+    return int(_find(workdir, None).name)
+
+
 def _damaged_error(directory: Path, reason: Exception) -> UserError:
+    if _is_being_removed(directory):
+        return GoneError(
+            f"checkpoint {directory} was removed while it was read, by the process "
+            "that trains there and keeps the newest few (config.training.keep_last); "
+            "give the same command again, or name a step that stays."
+        )
     others = [s for s in all_steps(directory.parents[1]) if str(s) != directory.name]
     left = f"left: step {', '.join(map(str, others))}" if others else "no other is left"
     return UserError(f"checkpoint {directory} is damaged ({reason}); {left}.")
+
+
+def _is_being_removed(directory: Path) -> bool:
+    """Say whether a checkpoint goes away, as that of a trainer that prunes does."""
+    until = time.monotonic() + _REMOVING
+    while directory.is_dir():
+        if time.monotonic() > until or not is_held(directory.parents[1]):
+            return False
+        time.sleep(0.05)
+    return True

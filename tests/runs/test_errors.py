@@ -1,11 +1,13 @@
 """Bad input: one line that helps, exit status 2, nothing compiled, nothing lost."""
 
 import re
+import shutil
 
 import pytest
 from program import TINY
 
 from ddpm_jax.cli import main
+from ddpm_jax.training import owner
 
 SETTINGS = [
     ("--config.training.batchsize=3", "unknown option .*batch_size"),
@@ -136,7 +138,28 @@ def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
     line = refused(
         capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/file/run"]
     )
-    assert "cannot write to --workdir" in line
+    assert f"cannot write {tmp_path}/file/run (Not a directory)" in line
+
+
+def test_a_second_trainer_of_one_run(tmp_path, capsys, monkeypatch):
+    """Refused before anything is written, also with options of its own."""
+    with owner.hold(tmp_path):
+        line = refused(
+            capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}"]
+        )
+        assert [path.name for path in tmp_path.iterdir()] == [owner.FILE]
+    assert f"another process trains in {tmp_path} since" in line
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"", b"\xff", b"7", b"[" * 100_000, b'{"a": ' * 100_000]
+)
+def test_a_damaged_config(finished, tmp_path, capsys, monkeypatch, content):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "config.json").write_bytes(content)
+    arguments = [f"--config={TINY}", f"--workdir={workdir}"]
+    line = refused(capsys, monkeypatch, [*arguments, "--config.training.num_steps=99"])
+    assert f"{workdir / 'config.json'} cannot be read (" in line
 
 
 def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):

@@ -20,8 +20,10 @@ import optax
 import pytest
 from absl import logging as absl_logging
 
+from ddpm_jax.commands.about import usable_step
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as ckpt
+from ddpm_jax.training import owner, stored
 from ddpm_jax.training.integrity import checksums
 from ddpm_jax.training.orbax_noise import keep_quiet
 from ddpm_jax.training.state import TrainState
@@ -550,3 +552,43 @@ def test_errors_of_others_are_still_heard(caplog):
         sys.unraisablehook = hook
     assert caplog.messages == ["of a page's server"]
     assert [str(one.exc_value) for one in heard] == ["not of Orbax"]
+
+
+@pytest.fixture
+def pruned(workdir, tmp_path, monkeypatch):
+    """A workdir whose trainer saves step 3 and removes step 2 while that is read."""
+    with ckpt.open_checkpoints(tmp_path / "later") as checkpoints:
+        ckpt.save(checkpoints, make_state(3), METADATA)
+    restore_item, read = stored.restore_item, []
+
+    def removed_meanwhile(directory, *rest):
+        read.append(directory.name)
+        if len(read) == 1:
+            (tmp_path / "later/checkpoints/3").rename(workdir / "checkpoints/3")
+            shutil.rmtree(workdir / "checkpoints" / "2")
+        return restore_item(directory, *rest)
+
+    monkeypatch.setattr(stored, "restore_item", removed_meanwhile)
+    return workdir
+
+
+def test_a_reader_beside_a_trainer_that_prunes_takes_the_newest(pruned):
+    assert_equal(ckpt.restore_params(pruned), make_state(3).ema_params)
+
+
+def test_a_step_by_name_that_a_trainer_removes_is_said(pruned):
+    with pytest.raises(ckpt.GoneError, match=r"checkpoints/2 was removed while it was"):
+        ckpt.restore_params(pruned, step=2)
+
+
+def test_what_draws_says_what_happened_and_takes_the_newest(pruned):
+    lines = []
+    assert usable_step(pruned, lines.append) == 3
+    assert len(lines) == 1 and "2 was removed while it was read" in lines[0]
+
+
+def test_damage_beside_a_trainer_is_still_damage(workdir, monkeypatch):
+    monkeypatch.setattr(stored, "_REMOVING", 0.1)
+    flip_a_bit(data_file(workdir, "ema_params"))
+    with owner.hold(workdir), pytest.raises(UserError, match=r"2 is damaged.*step 1"):
+        ckpt.restore_params(workdir)
