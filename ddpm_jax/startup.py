@@ -7,8 +7,7 @@ environment.
 import contextlib
 import os
 
-from ddpm_jax import hosts
-from ddpm_jax.files import cache_folder
+from ddpm_jax import files, hosts
 
 # Each holds a copy of parameters and optimiser.
 _MAX_CPU_DEVICES = 8
@@ -25,7 +24,9 @@ def use_compilation_cache() -> None:
     # JAX makes these names when it runs.
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if chosen is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+        with files.optional("compiled programs"):
+            folder = files.make_folder(files.cache_folder("xla"))
+            jax.config.update("jax_compilation_cache_dir", str(folder))
     smallest = {
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,

@@ -40,9 +40,6 @@ def kept(path: Path, max_length: int, encode: Callable[[], Encoded]) -> Encoded:
         path: from `path_of`.
         max_length: L.
         encode: makes it, a right-padded row for each text, float32.
-
-    Raises:
-        UserError: it cannot be written.
     """
     try:
         return _unpack(files.read_npz(path), max_length)
@@ -52,7 +49,8 @@ def kept(path: Path, max_length: int, encode: Callable[[], Encoded]) -> Encoded:
     lengths = encoded.mask.sum(axis=1).astype(np.int32)
     vectors = encoded.sequence[encoded.mask]
     arrays = {"lengths": lengths, "vectors": vectors, "pooled": encoded.pooled}
-    files.write_npz(path, arrays)
+    with files.optional("encoded texts"):
+        files.write_npz(path, arrays)
     return encoded
 
 

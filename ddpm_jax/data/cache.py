@@ -11,9 +11,7 @@ while writing goes on with the shards that are missing.
 """
 
 import functools
-import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,17 +72,25 @@ def cached(
     """
     folder = files.cache_folder("decoded", dataset.cache_key)
     names, per_shard = _plan(dataset, shard_bytes)
-    stored = _read_index(folder)
-    missing = [name for name in names if not _is_whole(folder, name, stored)]
-    if missing:
-        size = f"{dataset.num_bytes / 1e9:,.1f} GB of pixels"
-        report(f"cache    writing {size}, less by compression, to {folder}")
-        _check_room(folder, len(missing) * min(shard_bytes, dataset.num_bytes))
-        _write(dataset, folder, names, missing, per_shard)
-        _remove_former(folder)
+    if _missing(folder, names):
+        try:
+            files.make_folder(folder)
+        except files.UnwritableError as error:
+            files.note(f"images are decoded each time they are used: {error}")
+            return replace(dataset, cache_key="")
+        with files.alone_in(folder, report=report) as alone:
+            missing = _missing(folder, names)  # less, if another was at work
+            if missing:
+                size = f"{dataset.num_bytes / 1e9:,.1f} GB of pixels"
+                report(f"cache    writing {size}, less by compression, to {folder}")
+                _check_room(folder, len(missing) * min(shard_bytes, dataset.num_bytes))
+                _write(dataset, folder, names, missing, per_shard)
+                _remove_former(folder)
+                files.remove_leftovers(folder, alone=alone)
     held = sum((folder / name).stat().st_size for name in names)
     report(f"cache    {held / 1e9:,.1f} GB in {folder}")
-    return replace(dataset, source=_source(dataset, folder, names), cache_key="")
+    source = _source(dataset, folder, names, per_shard)
+    return replace(dataset, source=source, cache_key="")
 
 
 def _plan(dataset: Dataset, shard_bytes: int) -> tuple[list[str], int]:
@@ -96,12 +102,20 @@ def _plan(dataset: Dataset, shard_bytes: int) -> tuple[list[str], int]:
     return names, per_shard
 
 
-def _read_index(folder: Path) -> dict[str, int] | None:
-    """Return the size in bytes of each shard, None if the cache is not complete."""
+def _missing(folder: Path, names: list[str]) -> list[str]:
+    """List the shards that are not there, or not of the size that was written.
+
+    Where there is no index, as while others are still written, whole ones have their
+    names.
+    """
     try:
-        return json.loads((folder / _INDEX).read_text())["shards"]
-    except (OSError, ValueError, KeyError):
-        return None
+        stored = files.read_json(folder / _INDEX).get("shards")
+    except (FileNotFoundError, files.DamagedError):
+        stored = None
+    known = stored if isinstance(stored, dict) else None
+    gone = [name for name in names if not _is_whole(folder, name, known)]
+    # What could not be written last, the index, may be all that is missing.
+    return gone or ([] if known is not None else names[-1:])
 
 
 def _is_whole(folder: Path, name: str, stored: dict[str, int] | None) -> bool:
@@ -113,8 +127,7 @@ def _is_whole(folder: Path, name: str, stored: dict[str, int] | None) -> bool:
 
 
 def _check_room(folder: Path, num_bytes: int) -> None:
-    there = next(place for place in folder.parents if place.exists())
-    free = shutil.disk_usage(there).free
+    free = files.free_bytes(folder)
     if num_bytes > free:
         raise UserError(
             f"the cache of decoded images may need {num_bytes / 1e9:,.1f} GB in "
@@ -157,18 +170,15 @@ def _write_shard(
 ) -> None:
     from array_record.python import array_record_module
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER)
-        try:
-            for index in indices:
-                writer.write(dataset.source[index]["image"].tobytes())
-                on_image()
-        finally:
-            writer.close()
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with files.replacing(path) as partial:
+            writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER)
+            try:
+                for index in indices:
+                    writer.write(dataset.source[index]["image"].tobytes())
+                    on_image()
+            finally:
+                writer.close()
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -176,8 +186,6 @@ def _write_shard(
             f"name another place in ${files.CACHE_VARIABLE}, or train without it: "
             "--config.data.cache=False."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _remove_former(folder: Path) -> None:
@@ -185,11 +193,11 @@ def _remove_former(folder: Path) -> None:
     for other in folder.parent.iterdir():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
-    for leftover in folder.glob(".*.partial"):  # of a process that was killed
-        leftover.unlink(missing_ok=True)
 
 
-def _source(dataset: Dataset, folder: Path, names: list[str]) -> Records:
+def _source(
+    dataset: Dataset, folder: Path, names: list[str], per_shard: int
+) -> Records:
     from array_record.python import array_record_data_source
 
     paths = [str(folder / name) for name in names]
@@ -198,16 +206,28 @@ def _source(dataset: Dataset, folder: Path, names: list[str]) -> Records:
         if len(stored) != len(dataset):
             raise ValueError(f"it holds {len(stored)} images of {len(dataset)}")
     except (RuntimeError, ValueError) as error:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
         raise _damaged(folder, error) from error
     source = dataset.source
     shape = dataset.image_shape
     label_of = None if isinstance(source, Arrays) else source.label
+    noted: set[str] = set()
 
     def read(index):
         try:
             image = np.frombuffer(stored[index], np.uint8).reshape(shape)
         except (RuntimeError, ValueError) as error:
-            raise _damaged(folder, error) from error
+            name = names[int(index) // per_shard]
+            if name not in noted:  # once for each; it is written anew at the next start
+                noted.add(name)
+                (folder / name).unlink(missing_ok=True)
+                reason = " ".join(str(error).split())
+                files.note(
+                    f"{folder / name} of the cache is damaged ({reason}); decoding its "
+                    "images from their files."
+                )
+            image = source[int(index)]["image"]
         if label_of is None:
             return {"image": image}
         return {"image": image, "label": label_of(index)}
@@ -218,6 +238,6 @@ def _source(dataset: Dataset, folder: Path, names: list[str]) -> Records:
 def _damaged(folder: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())
     return UserError(
-        f"the cache of decoded images in {folder} is damaged ({reason}); remove that "
-        "folder, and give the same command again."
+        f"the cache of decoded images in {folder} was damaged ({reason}) and is "
+        "removed; give the same command again, which writes it anew."
     )

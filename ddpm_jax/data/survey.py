@@ -83,9 +83,20 @@ def _recall(place: Path, listing: Listing) -> Survey | None:
             stored["peaks"],
             tuple(stored["animated"].tolist()),
         )
-        if not len(found.sizes) == len(found.modes) == len(found.peaks) == len(listing):
+        count = len(listing)
+        if found.sizes.shape != (count, 2) or not all(
+            len(one) == count for one in (found.modes, found.peaks)
+        ):
             return None
-    except (OSError, ValueError, KeyError, files.DamagedError):  # none, or damaged
+        if not all(0 <= index < count for index in (*broken, *found.animated)):
+            return None
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        KeyError,
+        files.DamagedError,
+    ):  # none, or damaged
         return None
     return found
 
@@ -119,7 +130,8 @@ def _look(place: Path, listing: Listing) -> Survey:
         "peaks": made.peaks,
         "animated": np.array(made.animated, np.int64),
     }
-    files.write_npz(place, arrays)
+    with files.optional("the findings about the pictures"):
+        files.write_npz(place, arrays)
     return made
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 _LOOP_IS_GONE = "Event loop is closed"
 _OF_ORBAX = ("orbax", "tensorstore")
+_FORMATS = ("ocdbt", "OCDBT", "zarr")  # in which they store arrays
+_DROPPED = ("exception was never retrieved", "Task was destroyed")
 
 
 def keep_quiet() -> None:
@@ -34,9 +36,10 @@ def _wanted(record: logging.LogRecord) -> bool:
     _, error, trace = record.exc_info if record.exc_info else (None, None, None)
     if error is not None and _is_of_orbax(error, trace):
         return False
-    # Of a task that is dropped unfinished there is no error, but its description.
+    # Of what was dropped unread or unfinished there may be no trace, but a description.
     text = record.getMessage()
-    return not ("Task was destroyed" in text and any(n in text for n in _OF_ORBAX))
+    dropped = any(words in text for words in _DROPPED)
+    return not (dropped and any(name in text for name in (*_OF_ORBAX, *_FORMATS)))
 
 
 class _Hook:

@@ -152,17 +152,48 @@ def test_a_shard_that_was_lost_is_written_again(folder, tmp_path, damage):
     np.testing.assert_array_equal(in_memory(kept)[0], in_memory(dataset)[0])
 
 
-def test_a_damaged_cache_is_named(folder, tmp_path):
+def test_a_damaged_image_comes_from_its_file_and_the_next_start_mends(
+    folder, tmp_path, capsys
+):
     dataset = open_folder(folder)
-    cached(dataset)
-    (path,) = shards(tmp_path)
+    cached(dataset, shard_bytes=12 * IMAGE)
+    path = shards(tmp_path)[0]
     content = bytearray(path.read_bytes())
     pixels = dataset.source[7]["image"].tobytes()[20:40]  # noise stays as it is
     content[content.index(pixels)] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged") as raised:
-        in_memory(cached(dataset))
-    assert str(path.parent) in str(raised.value)
+    kept = cached(dataset, shard_bytes=12 * IMAGE)
+    np.testing.assert_array_equal(in_memory(kept)[0], in_memory(dataset)[0])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {path} of the cache is damaged (")
+    seen = []
+    kept = cached(counted(dataset, seen), shard_bytes=12 * IMAGE)
+    assert sorted(seen) == list(range(12))  # of that shard alone
+    again = without_decoding(dataset)
+    kept = cached(again, shard_bytes=12 * IMAGE)
+    np.testing.assert_array_equal(in_memory(kept)[0], in_memory(dataset)[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, None])
+def test_a_damaged_index_is_written_anew(folder, tmp_path, content):
+    dataset = open_folder(folder)
+    cached(dataset, shard_bytes=12 * IMAGE)
+    path = shards(tmp_path)[0].with_name("index.json")
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_bytes(content)
+    kept = cached(dataset, shard_bytes=12 * IMAGE)
+    np.testing.assert_array_equal(in_memory(kept)[0], in_memory(dataset)[0])
+    assert path.read_bytes() == before
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path, capsys):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    dataset = open_folder(folder)
+    images = in_memory(cached(dataset))[0]
+    np.testing.assert_array_equal(images, in_memory(dataset)[0])
+    said = capsys.readouterr().err.splitlines()
+    assert any("images are decoded each time" in line for line in said)
+    assert all(line.startswith("note: ") for line in said)
 
 
 def test_no_room(folder, monkeypatch):

@@ -537,7 +537,15 @@ def test_a_damaged_checkpoint_makes_no_noise(workdir, name, capfd):
 
 def test_errors_of_others_are_still_heard(caplog):
     keep_quiet()
-    logging.getLogger("asyncio").error("of a page's server")
+    logger = logging.getLogger("asyncio")
+    logger.error("of a page's server")
+    # As a full disk of 6 MB left it, which no trace says to be of Orbax.
+    said = 'Error opening "zarr" driver: Error writing "c/.zarray" in OCDBT database at'
+    logger.error(
+        "Future exception was never retrieved\nfuture: <Future finished exception="
+        f"ValueError('RESOURCE_EXHAUSTED: {said}')>",
+        exc_info=ValueError(said),
+    )
 
     class Loud:
         def __del__(self):
