@@ -64,10 +64,15 @@ WHERE_SET = {
     "evaluate.checkpoints": "2,4",
     "sample.step": "2",
 }
-# Of recipes, so that no package of others is needed.
+# Of recipes: fewer pictures, attention on smaller maps, no package of others.
 OF_RECIPES = {
     "configs/emoji.py": {"model.text": "words"},
+    "configs/emoji_large.py": {"model.channel_multipliers": "(1,1,1)"},
     "configs/emoji_retrieval.py": {"model.text": "words"},
+    "configs/folder.py:64": {"model.channel_multipliers": "(1,1,1)"},
+    "folder:64": {"model.channel_multipliers": "(1,1,1)"},
+    "configs/shapes.py": {"data.source": "shapes:400"},
+    "configs/shapes_large.py": {"data.source": "shapes:400"},
 }
 
 
@@ -75,7 +80,8 @@ def flags(words):
     """Return the flags to append to a command line."""
     said = {word.partition("=")[0].removeprefix("--config.") for word in words}
     options = {**ALWAYS, **{name: v for name, v in WHERE_SET.items() if name in said}}
-    for name, more in OF_RECIPES.items():
-        if any(word.startswith(f"--config={name}") for word in words):
-            options |= more
+    recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
+    if not recipe:  # a workdir carries the options of its model
+        options = {k: v for k, v in options.items() if not k.startswith("model.")}
+    options |= OF_RECIPES.get(recipe, {})
     return [f"--config.{name}={value}" for name, value in options.items()]

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import fabricated
 import pytest
 import rules
 import small
+from once import Once
 
 from ddpm_jax import cli, config
 
@@ -43,13 +43,13 @@ def quick(tmp_path_factory):
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDPM_JAX_CACHE", str(common / "cache"))
-        yield
+        yield common / "made"
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """Return a folder for the models that several documents take for granted."""
-    return tmp_path_factory.mktemp("models")
+@pytest.fixture
+def once(quick):
+    """What runs each command that is not run yet, in whatever document."""
+    return Once(quick)
 
 
 @pytest.fixture
@@ -76,39 +76,33 @@ def checkout(tmp_path, monkeypatch):
     documents.documents(),
     ids=lambda path: str(path.relative_to(documents.ROOT)),
 )
-def test_every_command_runs(document, checkout, models):
+def test_every_command_runs(document, checkout, once):
     scripts = documents.scripts(document)
     commands = [c for s in scripts for c in documents.commands(s, checkout)]
     for name in models_in("\n".join(" ".join(c.words) for c in commands)):
-        prepare(name, models)
+        prepare(name, once)
     faults, seen = [], set()
     for command in commands:
         if (command.folder, command.words) not in seen:
             seen.add((command.folder, command.words))
-            fault = fault_of(command)
+            fault = fault_of(command, once)
             faults += [f"{command}\n    {fault}"] if fault else []
     assert not faults, "\n".join(faults)
 
 
-def prepare(name, models):
-    """Train a model into runs/NAME, or copy it from where an earlier document did."""
-    workdir, stored = Path("runs", name), models / name
-    if not stored.exists():
-        if name == IMPORTED:
-            prepare("cifar", models)
-            commands = (
-                "--mode=export --workdir=runs/cifar --to=exported",
-                f"--mode=import --from=exported --workdir={workdir}",
-            )
-        else:
-            commands = (f"{PREPARED[name]} --workdir={workdir}",)
-        for command in commands:
-            # Without our own record beside it the model is as one of others.
-            Path("exported", "ddpm_jax.json").unlink(missing_ok=True)
-            assert run_small(["main.py", *command.split()]) == ""
-        shutil.copytree(workdir, stored)
-    elif not workdir.exists():
-        shutil.copytree(stored, workdir)
+def prepare(name, once):
+    """Train a model into runs/NAME, or take it from where another document did."""
+    commands = [f"{PREPARED.get(name)} --workdir=runs/{name}"]
+    if name == IMPORTED:
+        prepare("cifar", once)
+        commands = [
+            "--mode=export --workdir=runs/cifar --to=exported",
+            f"--mode=import --from=exported --workdir=runs/{name}",
+        ]
+    for command in commands:
+        # Without our own record beside it the model is as one of others.
+        Path("exported", "ddpm_jax.json").unlink(missing_ok=True)
+        assert run_small(["main.py", *command.split()], once) == ""
 
 
 def models_in(text):
@@ -119,7 +113,7 @@ def models_in(text):
     return [n for n in dict.fromkeys(names) if n in PREPARED or n == IMPORTED]
 
 
-def fault_of(command):
+def fault_of(command, once):
     """Treat a command by its rule; return what went wrong, or nothing."""
     rule = rules.rule_of(command.words)
     if rule is None:
@@ -129,9 +123,9 @@ def fault_of(command):
         for name, value in command.environment.items():
             patch.setenv(name, value)
         if rule.treatment == "run":
-            return run_small(words)
+            return run_small(words, once, command.environment)
         if rule.treatment == "parse":
-            return captured(lambda: parse(words[1:]))
+            return parse(words[1:])
         if rule.treatment == "help":
             return missing_flags(command.words)
         if rule.treatment == "target":
@@ -143,21 +137,31 @@ def fault_of(command):
     return ""
 
 
-def run_small(words):
+def run_small(words, once, environment=()):
     """Run the program in this process; return the last it said, if it failed."""
     arguments = [*words[1:]]
-    if not {"--help", "-h"} & set(arguments):
-        arguments += small.flags(arguments)
+    if {"--help", "-h"} & set(arguments):
+        return run(arguments)
+    arguments += small.flags(arguments)
+    return parse(arguments) or once.run(arguments, environment, run)
+
+
+def run(arguments):
+    """Run the program; return the last it said, if it failed."""
     return captured(lambda: cli.main(arguments))
 
 
 def parse(arguments):
-    """Read a command line as the program does, and do nothing."""
-    known, overrides = cli.make_parser().parse_known_args(arguments)
-    cfg, fixed = (
-        cli.load_recipe(known.config) if known.config else (config.default(), {})
-    )
-    cli.override(cfg, overrides, fixed)
+    """Read a command line as the program does, and do nothing; return what is wrong."""
+
+    def read():
+        known, overrides = cli.make_parser().parse_known_args(arguments)
+        cfg, fixed = (
+            cli.load_recipe(known.config) if known.config else (config.default(), {})
+        )
+        cli.override(cfg, overrides, fixed)
+
+    return captured(read)
 
 
 def captured(run):

@@ -1,9 +1,12 @@
 """Commands are found where they stand, and expanded as a shell would."""
 
+from pathlib import Path
+
 import documents
 import pytest
 import rules
 import small
+from once import Once
 from test_commands import fault_of
 
 TEXT = """\
@@ -69,9 +72,9 @@ def test_bad_shell_is_noticed(tmp_path, monkeypatch):
         documents.commands(script, tmp_path)
 
 
-def test_a_command_of_no_rule_is_a_fault(found):
+def test_a_command_of_no_rule_is_a_fault(found, tmp_path):
     assert rules.rule_of(found[4].words) is None
-    assert "no rule" in fault_of(found[4])
+    assert "no rule" in fault_of(found[4], Once(tmp_path))
 
 
 def test_what_is_not_run_has_a_reason():
@@ -84,3 +87,65 @@ def test_options_are_only_changed_where_they_are_set():
     assert "--config.evaluate.checkpoints=2,4" not in small.flags([])
     said = ["--config.evaluate.checkpoints=1000,2000"]
     assert "--config.evaluate.checkpoints=2,4" in small.flags(said)
+
+
+# --- What several documents say, once -------------------------------------------------
+
+
+TRAIN = ["--config=configs/digits.py", "--workdir=runs/a"]
+DRAW = ["--mode=sample", "--workdir=runs/a"]
+
+
+class Program:
+    """Stands for the program: notes what it is given, and makes the workdir."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, arguments):
+        self.given.append(arguments)
+        if "--broken" in arguments:
+            return "broken"
+        if "--mode=sample" not in arguments:
+            Path("runs/a").mkdir(parents=True, exist_ok=True)
+            Path("runs/a/made").write_text(" ".join(arguments))
+        return ""
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """Give commands in a new folder, as a document; return which of them ran."""
+    program = Program()
+
+    def give(document, *commands):
+        (tmp_path / document).mkdir()
+        monkeypatch.chdir(tmp_path / document)
+        once, before = Once(tmp_path / "made"), len(program.given)
+        faults = [once.run(command, {}, program) for command in commands]
+        assert faults == ["broken" if "--broken" in c else "" for c in commands]
+        return program.given[before:]
+
+    return give
+
+
+def test_the_same_commands_run_once_and_leave_the_same(said, tmp_path):
+    assert said("one", TRAIN, DRAW, DRAW) == [TRAIN, DRAW]
+    # Only the last value of an option counts, and not where it stands.
+    assert said("two", ["--config.x=1", *TRAIN[::-1], "--config.x=2"], DRAW) != []
+    assert said("three", TRAIN[::-1], DRAW) == []
+    one, three = (tmp_path / name / "runs/a/made" for name in ("one", "three"))
+    assert one.read_text() == three.read_text()
+    assert said("four", [*TRAIN, "--config.x=1", "--config.x=2"], DRAW) == []
+
+
+def test_a_command_on_another_model_runs(said):
+    other = [*TRAIN, "--config.x=1"]
+    assert said("one", TRAIN, DRAW) == [TRAIN, DRAW]
+    assert said("two", other, DRAW) == [other, DRAW]
+    again = ["--workdir=runs/a"]  # trained on, it is another one
+    assert said("three", TRAIN, again, DRAW) == [again, DRAW]
+
+
+def test_what_failed_is_run_again(said):
+    broken = [*TRAIN, "--broken"]
+    assert said("one", broken) == said("two", broken) == [broken]

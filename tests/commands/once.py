@@ -1,0 +1,81 @@
+"""What several documents say runs once; what it made is copied to the others.
+
+In small many commands are the same: they differ by numbers that all get one small
+value. Two are the same work if their flags are, and the workdirs they name were made by
+the same commands. The first runs, and the others get the workdir that it left. The
+processes of pytest-xdist share what is made.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+from ddpm_jax import cli
+
+_MAKING = ("train", "import", "features", "retrieval", "autoencoder")
+_ALWAYS_RUN = ("export",)  # writes beside the workdir, in no time
+
+
+class Once:
+    """Runs commands, in the current folder, that were not run anywhere yet."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.made = {}  # workdir of this document -> the key of what made it
+
+    def run(self, arguments, environment, run):
+        """Run a command, or take what it made elsewhere.
+
+        Args:
+            arguments: all flags of the command, small ones among them.
+            environment: what the document sets for it.
+            run: a function of arguments to what went wrong, or "".
+        """
+        mode, workdir = _aim(arguments)
+        if mode in _ALWAYS_RUN:
+            return run(arguments)
+        key = self._key(arguments, environment)
+        stored, done = self.folder / key, self.folder / f"{key}.done"
+        with _alone(self.folder / f"{key}.lock"):
+            if done.exists():
+                fault = ""
+                if stored.exists():
+                    shutil.rmtree(workdir, ignore_errors=True)
+                    shutil.copytree(stored, workdir)
+            else:
+                fault = run(arguments)
+                if not fault:
+                    if mode in _MAKING:
+                        shutil.copytree(workdir, stored)
+                    done.write_text(" ".join(arguments))
+        if mode in _MAKING:
+            self.made[str(workdir)] = key
+        return fault
+
+    def _key(self, arguments, environment):
+        flags = {word.partition("=")[0]: word for word in arguments}  # the last wins
+        named = re.findall(r"runs/[\w.-]+", " ".join(flags.values()))
+        workdirs = {*named, str(_aim(arguments)[1])}
+        states = sorted((w, self.made.get(w, "")) for w in workdirs)
+        whole = json.dumps([sorted(flags.values()), sorted(environment), states])
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def _aim(arguments):
+    """Return what a command does, and the workdir that it does it in."""
+    known, _ = cli.make_parser().parse_known_args(arguments)
+    workdir = known.workdir or Path("runs", cli._stem(known.config or "none"))
+    return known.mode, Path(workdir)
+
+
+@contextlib.contextmanager
+def _alone(path):
+    """Let one process at a time go on."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
