@@ -2,6 +2,7 @@
 #   make demo        train on 1,797 handwritten digits and draw new ones (minutes, CPU)
 #   make playground  a web page on a trained model (WORKDIR=runs/digits, PORT=7860)
 #   make test        unit tests, on the CPU
+#   make test-newest  the same on Python 3.13 with the newest JAX, in .venv-newest
 #   make test-peers  the same numbers from PyTorch programs (installs torch, diffusers)
 #   make test-demo   judge the demo's digits with a classifier of its own
 #   make test-docs   every command of the README and the documents, in small
@@ -11,14 +12,21 @@
 #   make bench       measure this machine: speed, memory, PyTorch (ten minutes, CPU)
 #   make lint        formatting, rules, docstrings, types
 #   make docs        a web site of the documents and docstrings, in build/site
+#   make setup       install at once what all targets need
 #   make clean       remove the virtual environment, runs and what was built
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The versions that were tested on this Python, if there is such a list; without one, or
+# with `make CONSTRAINTS=`, pip takes the newest that the requirements allow.
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
+CONSTRAINTS ?= $(wildcard constraints/python$(VERSION)-*.txt)
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL) $(CONSTRAINTS:%=--constraint=%)
 
-.PHONY: help demo playground test test-peers test-demo test-docs test-notebooks \
-    test-playground notebooks bench lint docs clean
+.PHONY: help setup demo playground test has-newest test-newest test-newest-part test-peers \
+    test-demo test-docs test-notebooks test-playground notebooks bench lint docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,39 +37,49 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: requirements.txt | $(VENV)/.created
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.installed: requirements.txt $(CONSTRAINTS) | $(VENV)/.created
+	$(PIP) -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
 $(VENV)/.installed-bench: benchmarks/requirements.txt benchmarks/requirements-no-deps.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-no-deps.txt
+	$(PIP) -r benchmarks/requirements.txt
+	$(PIP) --no-deps -r benchmarks/requirements-no-deps.txt
 	@touch $@
 
 $(VENV)/.installed-peers: tests/peers/requirements.txt tests/peers/requirements-no-deps.txt $(VENV)/.installed-dev $(VENV)/.installed-bench
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements-no-deps.txt
+	$(PIP) -r tests/peers/requirements.txt
+	$(PIP) --no-deps -r tests/peers/requirements-no-deps.txt
 	@touch $@
 
 $(VENV)/.installed-docs: requirements-docs.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(PIP) -r requirements-docs.txt
 	@touch $@
 
 $(VENV)/.installed-notebooks: notebooks/requirements.txt $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r notebooks/requirements.txt
+	$(PIP) -r notebooks/requirements.txt
 	@touch $@
 
 $(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	$(PIP) -r requirements-app.txt
 	@touch $@
 
 $(VENV)/.installed-browser: tests/playground/requirements.txt $(VENV)/.installed-app $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/playground/requirements.txt
+	$(PIP) -r tests/playground/requirements.txt
 	@touch $@
+
+# All of these at once: pip works out one set of versions instead of nine.
+SETS := requirements.txt requirements-dev.txt benchmarks/requirements.txt \
+    tests/peers/requirements.txt requirements-docs.txt notebooks/requirements.txt \
+    requirements-app.txt tests/playground/requirements.txt
+
+setup: $(VENV)/.created
+	$(PIP) $(SETS:%=-r %)
+	$(PIP) --no-deps -r tests/peers/requirements-no-deps.txt
+	@cd $(VENV) && for set in "" -dev -bench -peers -docs -notebooks -app -browser; do touch .installed$$set; done
 
 demo: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
@@ -75,23 +93,55 @@ playground: $(VENV)/.installed-app
 # Most of a test's time is compilation, of programs that then run for milliseconds.
 QUICK_COMPILATION := --xla_backend_optimization_level=0
 
+ON_CPU := JAX_PLATFORMS=cpu
+QUICKLY := $(ON_CPU) XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)"
+BOTH_CORES := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed-dev
-	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(QUICKLY) $(BIN)/python -m pytest $(BOTH_CORES)
+
+# Python 3.13 from PATH or from pyenv, with its own virtual environment.
+NEWEST ?= $(shell for p in python3.13 "$(HOME)"/.pyenv/versions/3.13.*/bin/python; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
+NEWEST_VENV := .venv-newest
+# A part of the unit tests that takes minutes and touches every room of ddpm_jax.
+PART := $(addprefix tests/,test_devices.py test_files.py test_images.py test_library.py \
+    conditioning/test_tokens.py conditioning/test_condition.py data/test_pipeline.py \
+    data/test_folder.py diffusion/test_samplers.py diffusion/test_generate.py \
+    evaluation/test_frechet.py evaluation/test_extract.py exchange/test_openai.py \
+    models/test_layers.py models/test_unet.py options/test_sampling_config.py \
+    playground/test_jobs.py runs/test_resume.py runs/test_sample.py \
+    systems/test_cascade.py tensors/test_torch_file.py training/test_checkpoints.py \
+    training/test_loop.py training/test_step.py)
+
+$(NEWEST_VENV)/.installed: requirements.txt requirements-dev.txt $(wildcard constraints/python3.13-*.txt)
+	@test -n "$(NEWEST)" || { echo "error: no Python 3.13 here; give make NEWEST=/path/to/python3.13."; exit 1; }
+	$(NEWEST) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python $(INSTALL) $(patsubst %,--constraint=%,$(wildcard constraints/python3.13-*.txt)) -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+has-newest:
+	@test -n "$(NEWEST)"
+
+test-newest: $(NEWEST_VENV)/.installed
+	$(QUICKLY) $(NEWEST_VENV)/bin/python -m pytest $(BOTH_CORES)
+
+test-newest-part: $(NEWEST_VENV)/.installed
+	$(QUICKLY) $(NEWEST_VENV)/bin/python -m pytest $(BOTH_CORES) $(PART)
 
 test-peers: $(VENV)/.installed-peers
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/peers
+	$(ON_CPU) $(BIN)/python -m pytest tests/peers
 
 test-docs: $(VENV)/.installed-dev
-	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/commands --numprocesses=auto
+	$(QUICKLY) $(BIN)/python -m pytest tests/commands --numprocesses=auto --dist=load --maxschedchunk=1
 
 test-demo: $(VENV)/.installed-dev demo
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/demo
+	$(ON_CPU) $(BIN)/python -m pytest tests/demo
 
 test-notebooks: $(VENV)/.installed-notebooks
-	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/notebooks
+	$(QUICKLY) $(BIN)/python -m pytest tests/notebooks
 
 notebooks: $(VENV)/.installed-notebooks
-	JAX_PLATFORMS=cpu $(BIN)/python notebooks/build.py
+	$(ON_CPU) $(BIN)/python notebooks/build.py
 
 # Quick settings; docs/performance.md has those of the published figures.
 BENCH := $(BIN)/python -m benchmarks
@@ -108,7 +158,7 @@ bench: $(VENV)/.installed-bench
 
 test-playground: $(VENV)/.installed-browser
 	@tests/playground/install-browser.sh
-	JAX_PLATFORMS=cpu XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILATION)" $(BIN)/python -m pytest tests/playground/test_page.py tests/playground/test_attacks.py
+	$(QUICKLY) $(BIN)/python -m pytest tests/playground/test_page.py tests/playground/test_attacks.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -119,4 +169,4 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) runs build
+	rm -rf $(VENV) $(NEWEST_VENV) runs build

@@ -21,3 +21,8 @@ def pytest_unconfigure():
     """Remove the folder; processes of pytest-xdist inherit it, and made none."""
     if _MADE_HERE:
         shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with whole runs, which take longest, so that no process waits for one."""
+    items.sort(key=lambda item: "runs" not in item.path.parts)

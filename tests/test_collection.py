@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PATTERN = "test_*.py"  # pytest's own, for files of tests
-OF_XDIST = ("-n", "--numprocesses", "--dist")
+OF_XDIST = ("-n", "--numprocesses", "--dist", "--maxschedchunk", "--no-loadscope")
 
 
 class Files:
@@ -40,9 +40,8 @@ def collected(arguments):
     return files.found
 
 
-def in_ci():
-    """Return the arguments of each pytest that the targets of `.ci/run` start."""
-    targets = re.findall(r"\bmake ([\w-]+)", (ROOT / ".ci" / "run").read_text())
+def commands_of(targets):
+    """Return the arguments of each pytest that targets of make start."""
     said = subprocess.run(
         ["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True
     )
@@ -54,8 +53,9 @@ def in_ci():
 
 def test_every_file_of_tests_is_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    commands = in_ci()
-    assert [] in [[a for a in c if not a.startswith(OF_XDIST)] for c in commands]
+    targets = re.findall(r"\bmake (\w[\w-]*)", (ROOT / ".ci" / "run").read_text())
+    commands = commands_of(targets)
+    assert len(commands) > 6
     run = set().union(*map(collected, commands))
     assert run == set((ROOT / "tests").rglob(PATTERN))
 
@@ -68,3 +68,12 @@ def test_a_folder_that_pytest_passes_over_would_be_noticed(tmp_path, folder):
         (tmp_path / name / "test_it.py").touch()
     (tmp_path / "other" / "helper.py").touch()
     assert collected([str(tmp_path)]) == {tmp_path / "other" / "test_it.py"}
+
+
+def test_the_part_for_the_newest_python_touches_every_room():
+    ((*arguments,),) = commands_of(["test-newest-part"])
+    files = [ROOT / a for a in arguments if not a.startswith("-")]
+    assert all(path.is_file() for path in files)
+    rooms = {path.parent.name for path in (ROOT / "ddpm_jax").glob("*/*.py")}
+    tested = {"options": "build", "runs": "commands"}  # tests that have another name
+    assert {tested.get(path.parent.name, path.parent.name) for path in files} >= rooms

@@ -14,6 +14,7 @@ NOT_IN_CI = {
     "help": "prints a text",
     "clean": "removes what is there",
     "demo": "make test-demo does it",
+    "test-newest": "make test-newest-part runs a part of it",
     "bench": "measures for long; make test runs each benchmark in small",
     "playground": "serves until it is stopped; its tests start it",
     "notebooks": "writes them anew; make test-notebooks executes them",
