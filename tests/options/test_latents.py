@@ -92,19 +92,24 @@ def test_the_program_decodes_as_one_does_outside_of_it():
         return noise, generate(keys, SAMPLER, denoise, noise, LEVELS)[0]
 
     noise, z = (to_uint8(space.decode(space.params, part)) for part in chain())
-    off = np.abs(np.asarray(z, int) - np.asarray(images, int))
-    assert off.max() <= 1 and off.mean() < 0.05, "but for rounding"
-    np.testing.assert_array_equal(film.x_t[0], noise[:2])
-    np.testing.assert_array_equal(film.x_t[-1], images[:2])
-    np.testing.assert_array_equal(film.x0[-1], images[:2])
+    same_but_for_rounding(z, images)
+    same_but_for_rounding(film.x_t[0], noise[:2])
+    same_but_for_rounding(film.x_t[-1], images[:2])
+    same_but_for_rounding(film.x0[-1], images[:2])
 
 
-def test_latents_that_are_the_images_are_drawn_to_the_byte():
+def same_but_for_rounding(one, other):
+    """Hold bytes that two programs decoded: few are at the edge between two levels."""
+    off = np.abs(np.asarray(one, int) - np.asarray(other, int))
+    assert off.max() <= 1 and off.mean() < 0.05
+
+
+def test_latents_that_are_the_images_are_drawn_alike():
     same = patchwork.autoencoder(SHAPE, factor=1)
     denoise = oracles.gaussian(*gaussian_images())
     found = draw_from(denoise, latents(same, SHAPE), 4)
     plain = draw_from(denoise, build.pixels(SHAPE), 4, see=False)
-    jax.tree.map(np.testing.assert_array_equal, found, plain)
+    jax.tree.map(same_but_for_rounding, found, plain)
 
 
 def test_latents_that_are_the_images_are_trained_on_alike():
