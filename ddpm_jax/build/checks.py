@@ -296,11 +296,10 @@ def _check_variance(config: ConfigDict) -> None:
             f"{ending} ends in pure noise, where the weight of the eps-error is "
             "infinite; use loss simple or mean."
         )
-    if noisiest.alpha == 0 and config.sample.sampler in names.FROM_SIGNAL:
+    if noisiest.alpha == 0 and config.sample.sampler == "adaptive":
         raise UserError(
-            f"config.sample.sampler={config.sample.sampler!r} cannot start from pure "
-            f"noise, in which schedule {config.diffusion.schedule!r} ends; use "
-            "ancestral, ddim, dpmpp_2m or unipc."
+            "config.sample.sampler='adaptive' cannot start from pure noise, in which "
+            f"{ending} ends; use another, such as unipc, heun or ddim."
         )
 
 

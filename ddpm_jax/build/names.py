@@ -71,7 +71,6 @@ SAMPLERS = (
     "unipc_3",
     "pndm",
 )
-FROM_SIGNAL = ("euler", "heun", "adaptive")  # cannot start from pure noise
 DECAYS = ("constant", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {

@@ -19,6 +19,7 @@ Sources:
         Sampling of Diffusion Models".
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -59,12 +60,21 @@ def with_latest(past: Past, x0: jax.Array, level: Level) -> Past:
 # other grids, of ten steps and more, no step is 1.8 times as long as the one before.
 _REACH = 2.0
 
+LONG = math.log(4.0)
+"""In lambda; a step that leaves less than a quarter of sigma / alpha is a long one.
+
+On such a step x_0 may go from one value to another, so that rules which lean on little
+changing err by more than one of order 1: Heun's mean of two slopes (`karras.heun` has
+the numbers), and a parabola drawn out over it.
+"""
+
 
 def usable(place: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     """Say which of the past predictions serve a step: bool [K].
 
-    None of those that were never made or were made of pure noise, and none at all if
-    the step ends clean or is more than _REACH times as long as the one before it.
+    None of those that were never made or were made of pure noise, none but the latest
+    on a step longer than LONG, and none at all if the step ends clean or is more than
+    _REACH times as long as the one before it.
 
     Args:
         place: [K], lambda where they were made, the latest first.
@@ -73,7 +83,9 @@ def usable(place: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     """
     made = jnp.isfinite(place)
     before = jnp.where(made, start - jnp.where(made, place, 0.0), 0.0)[:1]
-    return made & jnp.all(end - start <= _REACH * before)
+    serves = np.arange(len(place)) == 0
+    serves = serves | (end - start <= LONG)
+    return made & serves & jnp.all(end - start <= _REACH * before)
 
 
 # Gauss and Legendre's rule on [0, 1], exact to rounding for every h up to 30. Its terms

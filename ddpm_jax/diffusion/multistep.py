@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.diffusion.exponential import (
+    LONG,
     Past,
     advance,
     combine,
@@ -166,11 +167,6 @@ _ADAMS = (
 )
 
 
-# Of a first step of `pndm`, in lambda. A step of T/5 on the linear table has 1.8; from
-# the end of a cosine table even one of T/100 has 5.8.
-_LONG = 3.0
-
-
 def pndm() -> Sampler:
     """Solve the ODE by pseudo linear multistep, or PLMS: order 2, [P], Algorithm 2.
 
@@ -180,8 +176,9 @@ def pndm() -> Sampler:
     Heun's rule, which asks the network a second time, and the next two use the rules of
     two and three. From near to pure noise, as on cosine schedules, the first step is
     as long in sigma / alpha as all others together, so that the mean of its slopes says
-    nothing; it is then plain. In [P] the first three steps are of Runge and Kutta and
-    ask four times each; as the method has order 2, so much is not needed to keep it.
+    nothing; if it is longer than `exponential.LONG` it is plain. In [P] the first three
+    steps are of Runge and Kutta and ask four times each; as the method has order 2, so
+    much is not needed to keep it.
     """
 
     def init(x: jax.Array) -> State:
@@ -211,7 +208,7 @@ def pndm() -> Sampler:
             return go(0.5 * (eps + denoise(go(eps), s).eps))
 
         length = place_of(s) - place_of(t)  # infinite if s is clean
-        starts = (past.num == 0) & (length < _LONG)
+        starts = (past.num == 0) & (length <= LONG)
         x = jax.lax.cond(starts, heun, multistep)
         new = State(x, _Slopes((eps, *past.eps[:2]), past.num + 1))
         return new, Info(state.x, x, prediction, t, s)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from ddpm_jax.diffusion.process import like
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
+from ddpm_jax.errors import UserError
 
 LevelAt = Callable[[jax.Array], Level]
 """log-SNR -> Level; `partial(level_at_logsnr, schedule)`."""
@@ -83,7 +84,17 @@ def adaptive(
             an image.
         atol: the same, absolute, in units of x_0.
         max_steps: solver steps tried in one step of the grid, at most.
+
+    Raises:
+        UserError: if the schedule ends in pure noise, where u is infinite.
     """
+    with jax.ensure_compile_time_eval():
+        noisiest = schedule.at(jnp.asarray(schedule.num_levels - 1))
+        if noisiest.alpha == 0:
+            raise UserError(
+                "the adaptive sampler got a schedule that ends in pure noise, from "
+                "which it cannot start; use another, such as unipc, heun or ddim."
+            )
     level_at = partial(level_at_logsnr, schedule)
     controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_worst_of_batch)
 

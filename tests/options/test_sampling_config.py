@@ -155,8 +155,7 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(options, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sampler": "euler"}, "cannot start from pure noise.*use ancestral, ddim"),
-        ({"sampler": "adaptive"}, "cannot start from pure noise"),
+        ({"sampler": "adaptive"}, "cannot start from pure noise.*use another, such as"),
         ({"spacing": "karras"}, "no finite start; use a spacing of the table"),
     ],
 )
