@@ -214,7 +214,7 @@ def _edit() -> ConfigDict:
             "factor": placeholder(int),  # of upscale; unset: 2, or as it was trained
             "weight": 1.0,  # of method guidance; above 2 it may diverge
             "jump_length": placeholder(int),  # steps repaint goes back; unset: N / 25
-            "num_resamples": 5,  # times that repaint walks each stretch
+            "num_resamples": 10,  # walks of each stretch by repaint: docs/editing.md
             "iterations": 3,  # of the equation behind each step of an encoding
         }
     )

@@ -165,8 +165,14 @@ def repaint_grid(levels: Level, jump_length: int, num_resamples: int) -> Level:
     `jump_length` steps; at the end of each the walk jumps back to its start, until it
     has walked it `num_resamples` times. The last step, to the clean level, and what is
     left over at the noisy end are walked once. The order is that of [R]'s published
-    code, which climbs in single steps; here a jump is one step of the same law. Some
-    five visits do what visits can: what bias they leave shrinks with the jump length.
+    code, which climbs in single steps; here a jump is one step of the same law.
+
+    How far the result is from the conditional law depends on the data and on the number
+    of visits, and little on the number of steps or on short jumps: on Gaussian data
+    with eigenvalues 0.1 to 1, half of it known, 44 % of the way from the unconditional
+    to the conditional mean are missing with one visit, 16 % with 5, 10 % with 10, 6 %
+    with 20 and 4 % with 40 (250 steps; `benchmarks/repaint_bias.py`, exactly). Jumps of
+    a fifth of the chain are bad: 25 % with 20 visits.
 
     Args:
         levels: leaves [N + 1], noisiest first, from `grid`.
