@@ -64,3 +64,15 @@ def test_every_function_of_the_lecture_table_exists():
 def test_every_recipe_is_in_the_readme():
     for recipe in (ROOT / "configs").glob("*.py"):
         assert f"configs/{recipe.name}" in README
+
+
+@pytest.mark.parametrize("name", ["results.md", "likelihood.md"])
+def test_who_prints_a_scatter_says_what_it_is_over(name):
+    """A section with a measured ± says over how many training runs."""
+    text = (ROOT / "docs" / name).read_text()
+    sections = re.split(r"^## ", text, flags=re.M)
+    measured = [part for part in sections if re.search(r"\d ± \d", part)]
+    assert measured
+    for part in measured:
+        assert re.search(r"training\s+runs?\b", part), part.splitlines()[0]
+        assert re.search(r"± is\s+over", part), part.splitlines()[0]

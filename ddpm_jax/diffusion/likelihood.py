@@ -215,6 +215,8 @@ def variational_bound(
         keys: typed keys [B], one per image.
         denoise: the model. Clipped or not makes two different p; the one that a
             sampler with clipping draws from, and [H] evaluate, is the clipped one.
+            Clipping cannot raise a term of fixed variance, but for L_0 of the lowest
+            and the highest value, whose bins reach to infinity.
         x0: 8-bit data on [-1, 1], float32 [B, ...].
         levels: leaves [T + 1], noisiest first, from `grid`.
         variance: of the reverse steps.

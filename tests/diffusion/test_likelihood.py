@@ -367,3 +367,36 @@ def test_a_bound_of_one_step_is_refused():
             jnp.zeros((1, DIMS)),
             levels,
         )
+
+
+def test_clipping_lowers_every_term_but_the_decoder_of_black_and_white():
+    """A prediction of 1.1 for a white value, and for one inside, clipped to 1.
+
+    L_0 is -log2 of a normal tail where the value is white: by SciPy it is longer from
+    1.1 than from 1. All else is a distance from x_0, or a bin with two ends.
+    """
+    schedule = from_betas(schedules.linear_betas(1000))
+    first = likelihood.decoder_variance(schedule)
+    white, inside = 1.0, 253 / 127.5 - 1
+    x0 = jnp.array([[white], [inside]])
+
+    def terms(predicted, t):
+        level, cleaner = schedule.at(jnp.int32(t)), schedule.at(jnp.int32(t - 1))
+        return likelihood.step_term(
+            process.Prediction(jnp.full_like(x0, predicted), jnp.zeros_like(x0)),
+            x0,
+            x0 * level.alpha,
+            level,
+            cleaner,
+            variance=process.small_variance,
+            first=first,
+        )
+
+    free, clipped = terms(1.1, 0), terms(1.0, 0)
+    std = float(jnp.sqrt(first))
+    expected = [-norm.logsf(white - 1 / 255, m, std) / np.log(2) for m in (1.1, 1.0)]
+    np.testing.assert_allclose([free[0], clipped[0]], expected, rtol=1e-3, atol=1e-6)
+    assert clipped[0] > free[0] + 0.1  # white: worse
+    assert clipped[1] < free[1] - 1  # inside: better
+    for t in (1, 10, 500, 999):
+        assert np.all(terms(1.0, t) < terms(1.1, t))
