@@ -59,6 +59,8 @@ ALWAYS = {
 }
 # Changed only where the command sets them, which it then still does.
 WHERE_SET = {
+    "edit.num_points": "3",
+    "evaluate.guidance_scales": "1,2",
     "evaluate.num_seeds": "2",
     "evaluate.sample_steps": "2,3",
     "evaluate.checkpoints": "2,4",

@@ -71,9 +71,13 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
+def number_of_words(document):
+    return len(document.read_text().split())
+
+
 @pytest.mark.parametrize(
     "document",
-    documents.documents(),
+    sorted(documents.documents(), key=number_of_words, reverse=True),  # longest first
     ids=lambda path: str(path.relative_to(documents.ROOT)),
 )
 def test_every_command_runs(document, checkout, once):
