@@ -63,6 +63,12 @@ _MODES = {
 }
 
 
+_WITH_RESULTS = (
+    *("look", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
+)
+_EDITS = tuple(_MODES)[tuple(_MODES).index("inpaint") :]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
@@ -76,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         known, overrides = make_parser().parse_known_args(argv)
         _names(overrides)  # a misspelt flag, before what is missing without it
         _check_places(known.mode, known.origin, known.goal, known.config)
+        _check_out(known.mode, known.out)
         _start_hosts(known)
         with hosts.as_one():
             status = _dispatch(known, overrides)
@@ -170,6 +177,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="import: a folder, a file of weights, or OWNER/NAME on huggingface.co",
     )
     parser.add_argument("--to", dest="goal", metavar="DIR", help="export: where to")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where results go instead of the workdir, which is then only read: "
+        f"{', '.join(_WITH_RESULTS)} and the edits",
+    )
     _add_hosts(parser)
     return parser
 
@@ -187,6 +200,19 @@ def _check_places(
             f"--mode={mode} takes no recipe, got --config={recipe}; leave it out, and "
             "give single options as --config.SECTION.NAME=VALUE."
         )
+
+
+def _check_out(mode: str, out: str | None) -> None:
+    if out is None:
+        return
+    if mode not in (*_WITH_RESULTS, *_EDITS):
+        raise UserError(
+            f"--out={out} is for modes that leave results of a model or of data "
+            f"({', '.join(_WITH_RESULTS)} and the edits); --mode={mode} writes its "
+            "--workdir."
+        )
+    if not out:
+        raise UserError("--out= names no folder; give one, or leave it out.")
 
 
 def _import(origin: str, workdir: str | None, overrides: list[str]) -> int:
@@ -244,10 +270,13 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
     of_run = cfg[mode] if mode in of_recipe else cfg.training
     use_all_cores(of_run.batch_size)
     interrupts.check()
+    out = None if known.out is None else Path(known.out)
     if mode == "train":
         return train(cfg, folder)
-    if mode in ("look", "plan"):
-        return {"look": look, "plan": plan}[mode](cfg, folder)
+    if mode == "plan":
+        return plan(cfg, folder)
+    if mode == "look":
+        return look(cfg, folder, out)
     if mode in of_recipe:
         return of_recipe[mode](cfg, folder)
     measures = {
@@ -257,13 +286,13 @@ def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
         "likelihood": likelihood,
     }
     if mode in measures:
-        return measures[mode](cfg, folder)
+        return measures[mode](cfg, folder, out)
     if mode == "export":
         export_model(cfg, folder, Path(known.goal))
     elif mode in ("sample", "cascade"):
-        {"sample": sample, "cascade": cascade}[mode](cfg, folder)
+        {"sample": sample, "cascade": cascade}[mode](cfg, folder, out)
     else:
-        edit(mode, cfg, folder)
+        edit(mode, cfg, folder, out)
     return 0
 
 
@@ -412,8 +441,8 @@ def _names(arguments: list[str]) -> list[str]:
         if not name.startswith("config."):
             raise UserError(
                 f"unknown flag --{name}; the flags are --mode, --config, --workdir, "
-                "--from, --to, --config.SECTION.NAME, and those of --help for several "
-                "processes."
+                "--out, --from, --to, --config.SECTION.NAME, and those of --help for "
+                "several processes."
             )
         names.append(name.removeprefix("config."))
     return names

@@ -45,7 +45,7 @@ Row = dict[str, Any]
 """What was found in a set of pictures, as plain data."""
 
 
-def attributes(cfg: ConfigDict, workdir: Path) -> int:
+def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """Draw for prompts, read the pictures, and print how many are as asked for.
 
     Args:
@@ -53,6 +53,7 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
             many images, which guidance scales, and how many seeds; or names a folder of
             captioned pictures.
         workdir: of the model.
+        out: where `attributes/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -60,12 +61,13 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: the options do not fit the model, or a prompt names no shapes.
     """
+    out = out or workdir
     build.check_evaluate(cfg)
     kind, where = build.images_kind(cfg)
     if kind == "folder":
         print(_HEAD)
-        print(_spell(_given(cfg, workdir, where)))
-        _summarise(workdir)
+        print(_spell(_given(cfg, out, where)))
+        _summarise(out)
         return 0
     if kind != "samples":
         raise UserError(
@@ -76,13 +78,13 @@ def attributes(cfg: ConfigDict, workdir: Path) -> int:
     with catch_interrupts() as interrupted:
         print(_HEAD)
         for variant, scenes in chosen:
-            row = _drawn(variant, workdir, scenes, interrupted)
+            row = _drawn(variant, workdir, out, scenes, interrupted)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
             print(_spell(row), flush=True)
     wait_for_all_hosts("the rows")
-    _summarise(workdir)
+    _summarise(out)
     return 0
 
 
@@ -124,12 +126,13 @@ def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
 def _drawn(
     cfg: ConfigDict,
     workdir: Path,
+    out: Path,
     asked: Sequence[shapes.Scene],
     interrupted: Callable[[], int],
 ) -> Row | None:
     """Return the row of a drawing for these scenes, None if it was interrupted."""
     one = drawn_set(cfg, workdir, interrupted)
-    folder = make_folder(workdir / "attributes" / one.name)
+    folder = make_folder(out / "attributes" / one.name)
     with files.alone_in(folder, stop=interrupted):
         row = parts.stored_result(folder / _ROW, _WANTED)
         if on_every_host(row is not None):

@@ -50,12 +50,13 @@ class _Drawn(NamedTuple):
     film: Film
 
 
-def cascade(cfg: ConfigDict, workdir: Path) -> Path:
+def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """Draw `config.sample.num_images` images from a cascade, and write them.
 
     Args:
         cfg: of the first model; its `cascade` names the others.
         workdir: of the first model.
+        out: where `cascades/` is made; None: in that workdir.
 
     Returns:
         The folder that holds them.
@@ -70,7 +71,7 @@ def cascade(cfg: ConfigDict, workdir: Path) -> Path:
     infos = [_of(folder, find_model, stage).info for folder, stage in named]
     _check(folders, cfgs, infos)
     opened = [_of(folder, open_model, stage) for folder, stage in named]
-    folder = make_folder(_folder(folders, cfgs, opened))
+    folder = make_folder(_folder(out or workdir, folders, cfgs, opened))
     shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
     print(
         f"Drawing {cfg.sample.num_images} images of {', then '.join(shapes)}, on "
@@ -226,7 +227,10 @@ def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
 
 
 def _folder(
-    folders: Sequence[Path], cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+    out: Path,
+    folders: Sequence[Path],
+    cfgs: Sequence[ConfigDict],
+    opened: Sequence[Trained],
 ) -> Path:
     """Name the folder of a drawing after the models, and a hash of their options."""
     asked = [
@@ -238,4 +242,4 @@ def _folder(
     count = cfgs[0].sample.num_images
     names = "-".join(folder.name for folder in folders)[:60]
     name = f"{names}_seed-{seed}_{count}-images_{digest}"
-    return folders[0] / "cascades" / name
+    return out / "cascades" / name

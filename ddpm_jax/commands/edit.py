@@ -31,13 +31,14 @@ Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""
 
 
-def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
+def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """Run an editing mode on the pictures of `config.edit`, and write the results.
 
     Args:
         mode: a key of `build.EDITS`.
         cfg: the model's config, `edit` and `sample` being free.
         workdir: folder of the run.
+        out: where `edits/` is made; None: in the workdir.
 
     Returns:
         The folder that holds the pictures.
@@ -50,7 +51,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path) -> Path:
     build.check_edit(cfg, mode, trained.info.image_shape)
     pictures = read_pictures(mode, cfg, trained.info)
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
-    folder = make_folder(_folder(mode, cfg, workdir, trained.step))
+    folder = make_folder(_folder(mode, cfg, out or workdir, trained.step))
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
         f"{trained.described} on {describe()}.",

@@ -55,8 +55,13 @@ from ddpm_jax.training.loop import catch_interrupts
 _WANTED = (*report.WANTED, "asked")
 
 
-def evaluate(cfg: ConfigDict, workdir: Path) -> int:
+def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """Score what `config.evaluate` names, and write the scores.
+
+    Args:
+        cfg: its `evaluate` says what is scored, and how.
+        workdir: of the model, if one is.
+        out: where `evaluation/` and `results.md` are made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -64,6 +69,7 @@ def evaluate(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: options, images, weights or statistics do not fit.
     """
+    out = out or workdir
     build.check_evaluate(cfg)
     names = build.score_names(cfg)
     with catch_interrupts() as interrupted:
@@ -74,15 +80,15 @@ def evaluate(cfg: ConfigDict, workdir: Path) -> int:
             for one in sets:
                 check_set(cfg, one, features, target, names)
             judge = appoint(cfg, features, target, interrupted)
-            floor = _floor(judge, workdir, names)
+            floor = _floor(judge, out, names)
             for one in sets:
-                row = _evaluate_set(judge, one, workdir, names)
+                row = _evaluate_set(judge, one, out, names, workdir)
                 print(report.spell(row, floor), flush=True)
         except Interrupted as stop:
             print("Interrupted; saved. The same command goes on from here.")
             return stop.args[0] if stop.args else 128 + interrupted()
     wait_for_all_hosts("the rows")
-    summarise(workdir)
+    summarise(out)
     return 0
 
 
@@ -131,7 +137,7 @@ def _tell(line: str) -> None:
 # --- One set --------------------------------------------------------------------------
 
 
-def _floor(judge: Judge, workdir: Path, names: list[str]) -> report.Row | None:
+def _floor(judge: Judge, out: Path, names: list[str]) -> report.Row | None:
     """Score real images that the reference does not hold: what cannot be undercut."""
     split = judge.cfg.evaluate.floor_split
     if not split or judge.target.real is None:
@@ -141,14 +147,14 @@ def _floor(judge: Judge, workdir: Path, names: list[str]) -> report.Row | None:
     except UserError as error:
         _tell(f"note: no floor, for want of real images: {error}")
         return None
-    return _evaluate_set(judge, real, workdir, names)
+    return _evaluate_set(judge, real, out, names, out)
 
 
 def _evaluate_set(
-    judge: Judge, one: ImageSet, workdir: Path, names: list[str]
+    judge: Judge, one: ImageSet, out: Path, names: list[str], workdir: Path
 ) -> report.Row:
     """Return the row of a set, computing what is not there yet."""
-    folder = workdir / "evaluation" / one.name
+    folder = out / "evaluation" / one.name
     seen = folder / extraction.folder_name(judge.features)
     path = seen / f"scores_{judge.target.name}.json"
     row = _stored_row(path, names)
@@ -161,7 +167,7 @@ def _evaluate_set(
             before = parts.stored_result(path, _WANTED, lambda line: None)
             others = [] if before is None else before["asked"]
             names = [*others, *(name for name in names if name not in others)]
-            row = _measured_row(judge, one, workdir, seen, names)
+            row = _measured_row(judge, one, seen, names, workdir)
             files.write_json(path, row)
     return row
 
@@ -176,7 +182,7 @@ def _stored_row(
 
 
 def _measured_row(
-    judge: Judge, one: ImageSet, workdir: Path, seen: Path, names: list[str]
+    judge: Judge, one: ImageSet, seen: Path, names: list[str], workdir: Path
 ) -> report.Row:
     """Draw or open a set, look at it, and score it."""
     source = one.load(seen.parent)
@@ -189,7 +195,7 @@ def _measured_row(
     found = score(fake, judge.reference, labels=labels, names=of_features)
     scores = {name: estimate._asdict() for name, estimate in found.items()}
     if build.BITS_PER_DIM in names and one.model is not None:
-        scores[build.BITS_PER_DIM] = _bits(judge.cfg, workdir, one)
+        scores[build.BITS_PER_DIM] = _bits(judge.cfg, workdir, seen.parents[2], one)
     if judge.target.real is not None and "nearest" in names:
         features = judge.reference.features
         assert features is not None  # as there are images
@@ -225,16 +231,16 @@ def _labels(source: data.Dataset, features: Features) -> np.ndarray | None:
     return data.in_memory(source)[1]
 
 
-def _bits(cfg: ConfigDict, workdir: Path, one: ImageSet) -> dict[str, Any]:
+def _bits(cfg: ConfigDict, workdir: Path, out: Path, one: ImageSet) -> dict[str, Any]:
     """Measure the variational bound of the model that drew a set."""
     assert one.model is not None  # given images have no bound
     chosen = cfg.copy_and_resolve_references()
     chosen.sample.step = one.model["checkpoint_step"]
     chosen.likelihood.method = "bound"
-    status = likelihood(chosen, workdir)
+    status = likelihood(chosen, workdir, out)
     if status:
         raise Interrupted(status)
-    folder = likelihood_folder(chosen, workdir, chosen.sample.step, "bound")
+    folder = likelihood_folder(chosen, out, chosen.sample.step, "bound")
     result = likelihood_files.read(folder)
     assert result is not None  # it has just been written
     found = result["bits_per_dim"]

@@ -42,8 +42,13 @@ from ddpm_jax.files import alone_in
 from ddpm_jax.training.loop import catch_interrupts
 
 
-def likelihood(cfg: ConfigDict, workdir: Path) -> int:
+def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """Measure `config.likelihood.split` by one method or both, and write the numbers.
+
+    Args:
+        cfg: its `likelihood` says what is measured, and how.
+        workdir: of the model.
+        out: where `likelihood/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -59,7 +64,9 @@ def likelihood(cfg: ConfigDict, workdir: Path) -> int:
     cfg.model.dtype, cfg.model.attention = "float32", "plain"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
-            folder = make_folder(likelihood_folder(cfg, workdir, trained.step, method))
+            folder = make_folder(
+                likelihood_folder(cfg, out or workdir, trained.step, method)
+            )
             run = _Run(cfg, trained, source, folder, method)
             with alone_in(folder, stop=interrupted):
                 if not on_every_host(files.read(folder) is not None):

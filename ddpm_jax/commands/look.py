@@ -33,12 +33,18 @@ _MODES = {
 }
 
 
-def look(cfg: ConfigDict, workdir: Path) -> int:
+def look(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """Print what `config.data` holds; write it, a contact sheet and a list of faults.
+
+    Args:
+        cfg: its `data` is looked at.
+        workdir: where what is found is written.
+        out: where to instead.
 
     Raises:
         UserError: the data cannot be opened, for another reason than broken files.
     """
+    workdir = out or workdir
     chosen = cfg.copy_and_resolve_references()
     chosen.data.flip = False  # nothing is mirrored here
     is_folder = cfg.data.source.startswith("folder:")

@@ -58,7 +58,7 @@ class _Asked:
     scale: float | None
 
 
-def rank(cfg: ConfigDict, workdir: Path) -> int:
+def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """Draw for prompts, look for the prompts, and print how often they are found.
 
     Args:
@@ -67,6 +67,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
             is drawn, each once and at most `evaluate.num_images`;
             `evaluate.guidance_scales` and `num_seeds` how often.
         workdir: of the model.
+        out: where `ranks/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -91,7 +92,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
         print(_HEAD)
         usual = None
         for one in asked:
-            row = _row(workdir, one, towers, train, known, usual)
+            row = _row(out or workdir, one, towers, train, known, usual)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
@@ -99,7 +100,7 @@ def rank(cfg: ConfigDict, workdir: Path) -> int:
                 usual = row["distance"]["usual"]
             print(_spell(row), flush=True)
     wait_for_all_hosts("the rows")
-    _summarise(workdir)
+    _summarise(out or workdir)
     return 0
 
 

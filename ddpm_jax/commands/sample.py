@@ -26,8 +26,13 @@ from ddpm_jax.devices import describe, spread_whole
 from ddpm_jax.training.state import TrainState
 
 
-def sample(cfg: ConfigDict, workdir: Path) -> Path:
+def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """Draw `config.sample.num_images` images from a checkpoint, and write them.
+
+    Args:
+        cfg: its `sample` says what is drawn, and how.
+        workdir: of the model.
+        out: where `samples/` is made; None: in the workdir.
 
     Returns:
         The folder that holds them.
@@ -37,7 +42,7 @@ def sample(cfg: ConfigDict, workdir: Path) -> Path:
     """
     trained = open_model(cfg, workdir)
     info, mesh = trained.info, trained.mesh
-    folder = make_folder(sample_folder(cfg, workdir, trained.step))
+    folder = make_folder(sample_folder(cfg, out or workdir, trained.step))
     print(
         f"Drawing {cfg.sample.num_images} images with {trained.described}: "
         f"{cfg.sample.sampler}, {build.num_steps(cfg)} steps, on {describe()}.",
