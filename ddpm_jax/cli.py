@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from ddpm_jax import config as options
 from ddpm_jax import hosts, interrupts
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import printable
 from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
 _EPILOG = """\
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         with hosts.as_one():
             status = _dispatch(known, overrides)
     except (UserError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # It may quote a file of anyone's, which could steer the terminal.
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as stop:
         print("interrupted.", file=sys.stderr)

@@ -158,7 +158,7 @@ def _plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
 
 
 def _check_shapes(tensors: Mapping[str, np.ndarray]) -> None:
-    """Refuse shapes of which nothing can be told."""
+    """Refuse shapes that no such network has."""
     for name, value in tensors.items():
         kernel = name in (_FIRST, _LAST)
         if not value.size or value.ndim < 1 or (kernel and value.ndim != 4):

@@ -1,6 +1,6 @@
 """`python -m ddpm_jax.playground --workdir=DIR`: options in, a server until Ctrl-C.
 
-Exit status: 0 when it is told to end, 2 if the user can fix what is wrong.
+Exit status: 0 when a signal ends it, 2 if the user can fix what is wrong.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 from ddpm_jax import interrupts
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
+from ddpm_jax.files import printable
 from ddpm_jax.playground.gate import check_hosts
 from ddpm_jax.startup import use_all_cores, use_compilation_cache
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         hosts = check_hosts(known.allow_host)
         _run(Path(known.workdir), known.port, hosts, overrides)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except interrupts.Interrupted as stop:  # while it starts
         interrupts.end(stop.number)

@@ -103,7 +103,9 @@ def _image_tab(place: Place, example: Any) -> None:
                 buttons=[],
             )
             asked["level"] = level
-            asked |= fields.chain_options(place, "empty: none told", "told nothing")
+            asked |= fields.chain_options(
+                place, "empty: unconditional", "unconditional"
+            )
             asked["edit.num_images"] = fields.count(
                 place, cfg.edit.num_images, "Images"
             )
@@ -133,7 +135,9 @@ def _inpaint_tab(place: Place, example: Any) -> None:
                 asked["edit.num_images"] = fields.count(
                     place, cfg.edit.num_images, "Images"
                 )
-            asked |= fields.chain_options(place, "empty: none told", "told nothing")
+            asked |= fields.chain_options(
+                place, "empty: unconditional", "unconditional"
+            )
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Fill")
         with gr.Column(scale=3, min_width=420):
@@ -179,7 +183,9 @@ def _interpolate_tab(place: Place, example: Any) -> None:
                 elem_id=f"{place.mode}-strength",
                 buttons=[],
             )
-            asked |= fields.chain_options(place, "empty: none told", "told nothing")
+            asked |= fields.chain_options(
+                place, "empty: unconditional", "unconditional"
+            )
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Interpolate")
         with gr.Column(scale=3, min_width=420):

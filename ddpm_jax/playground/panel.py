@@ -136,7 +136,7 @@ def connect(
         **_ON_THE_DEVICE,
     )
     stop.click(None, None, None, cancels=running)
-    # Said when the job is gone, so that no step of it can be told of afterwards.
+    # After the job is gone, so that none of its steps is reported afterwards.
     running.failure(
         _after_failure,
         as_sent(shown.status),

@@ -49,7 +49,7 @@ def _read_zip(path: Path) -> tuple[Any, Stored]:
 
 
 def _read_legacy(path: Path) -> tuple[Any, Stored]:
-    # In memory, where a length that is told and not there takes none.
+    # In memory, where a length that is claimed and not there takes none.
     stream = io.BytesIO(path.read_bytes())
     run(stream)  # the magic number, known from the start of the file
     version, _ = run(stream)

@@ -213,13 +213,13 @@ def test_a_web_socket_is_closed(policy):
 # --- How much -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["Content-Length", "chunked"])
-def test_a_large_body_is_refused_before_it_is_kept(policy, monkeypatch, told):
+@pytest.mark.parametrize("announced", [True, False], ids=["Content-Length", "chunked"])
+def test_a_large_body_is_refused_before_it_is_kept(policy, monkeypatch, announced):
     monkeypatch.setattr(gate, "MAX_UPLOAD", 1000)
     kinds = {"content-type": "multipart/form-data; boundary=x"}
     for size, status in ((1000 + 2**16, 200), (1001 + 2**16, 413)):
         app, body = App(), b"x" * size
-        length = {"content-length": str(size)} if told else {}
+        length = {"content-length": str(size)} if announced else {}
         path = "/gradio_api/upload"
         answer = ask(policy, path, "POST", kinds | length, body, app, chunks=7)
         assert answer[0] == status

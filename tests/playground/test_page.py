@@ -167,7 +167,7 @@ def test_the_film_can_be_drawn_through(page):
     assert (picture(page, "sample") != noise).any()
 
 
-def test_wrong_input_is_told_in_the_page_and_the_server_lives_on(page):
+def test_wrong_input_is_named_in_the_page_and_the_server_lives_on(page):
     fill(page, "#sample-steps", 5000)
     click(page, "#sample-go")
     assert "num_steps=5000 is not in 1..T; use 1 to 1000" in message(page)
@@ -205,7 +205,7 @@ def test_frames_arrive_one_by_one_and_a_stopped_job_stops(page):
     run(page, "sample")
 
 
-def test_the_second_window_is_told_its_place_in_the_queue(page, server):
+def test_the_second_window_shows_its_place_in_the_queue(page, server):
     long_job(page)
     first = page.current_window_handle
     page.switch_to.new_window("tab")

@@ -303,7 +303,7 @@ def test_a_small_file_takes_little_memory(read, container):
 
 
 @pytest.mark.parametrize("code", [b"\x8d", b"\x8e", b"\x96"])
-def test_a_length_that_is_only_told_takes_no_memory(read, container, code):
+def test_a_length_that_is_only_claimed_takes_no_memory(read, container, code):
     """BINUNICODE8, BINBYTES8 and BYTEARRAY8 have lengths of eight bytes."""
     program = b"\x80\x04" + code + struct.pack("<Q", 2**62) + b"x."
     refuse(read, CONTAINERS[container](program, STORAGES), "damaged|instruction")
