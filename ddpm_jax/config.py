@@ -391,12 +391,15 @@ def from_json(stored: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def update(config: ConfigDict, values: dict[str, Any], prefix: str = "") -> None:
+def update(config: ConfigDict, values: Any, prefix: str = "") -> None:
     """Set options from nested plain data, in place, with the types of the defaults.
 
     Raises:
         UserError: naming the first option that is unknown or has a wrong type.
     """
+    if not isinstance(values, dict):  # of a stored config that somebody changed
+        where = f"section {prefix[:-1]!r}" if prefix else "the config"
+        raise UserError(f"{where} is {values!r:.80}; it holds options by name.")
     for name, value in values.items():
         if name not in config:
             known = ", ".join(sorted(config))

@@ -1,7 +1,6 @@
 """Importing: a workdir made of a model that another program trained."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,16 @@ def import_model(
         import_autoencoder(place, source, workdir, values)
         return
     folder, pretrained = _read(place, source, values)
-    record = _record(folder)
+    record = read_record(folder)
     if record is None:
         cfg = _config(pretrained, values)
         null_row = cfg.training.label_dropout > 0
         info = _info(cfg, pretrained, null_row=null_row)
         step = cfg.exchange.step
     else:
-        cfg, info = config.from_json(record["config"]), about.info_of(record)
+        cfg, info, step = record
         _set(cfg, values)
-        null_row, step = True, values.get("exchange.step", record["step"])
+        null_row, step = True, values.get("exchange.step", step)
         _check_record(folder, pretrained, cfg, info)
     if step < 0:
         raise UserError(f"config.exchange.step={step} is negative; use 0 or more.")
@@ -135,18 +134,53 @@ def _file_in(folder: Path) -> Path:
     return found[0]
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> tuple[ConfigDict, DataInfo, int] | None:
+    """Read the `RECORD` of an exported model.
+
+    Args:
+        folder: of the model; anyone may have changed what is in it.
+
+    Returns:
+        Its config, its data and its step; None if the folder has no record.
+
+    Raises:
+        UserError: it is damaged, or says what cannot be.
+    """
     path = folder / RECORD
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text())
-        return {name: record[name] for name in ("config", "data", "step")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); remove it, and only what the other "
-            "files say is used."
-        ) from error
+        record = files.read_json(path)
+        cfg, info = config.from_json(record["config"]), about.info_of(record)
+        _check_described(info, record["step"])
+        return cfg, info, record["step"]
+    except files.DamagedError as error:
+        reason = str(error)
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+    raise UserError(
+        f"{path} cannot be read ({reason}); remove it, and only what the other files "
+        "say is used."
+    )
+
+
+def _check_described(info: DataInfo, step: object) -> None:
+    """Look at the types of what a record says.
+
+    Raises:
+        ValueError: one cannot be.
+    """
+    if type(step) is not int or step < 0:
+        raise ValueError("its step is not a whole number")
+    sides = info.image_shape
+    if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
+        raise ValueError("its image_shape is not three whole numbers")
+    if not all(
+        isinstance(text, str) for text in (info.name, *(info.label_names or ()))
+    ):
+        raise ValueError("a name in it is no text")
 
 
 def _check_record(

@@ -45,7 +45,10 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
         studio: the model.
         port: from `check_port`.
         hosts: from `gate.check_hosts`, names that the page may be reached by.
-    """
+
+    Raises:
+        UserError: the machine is too busy for the page to answer.
+    """  # noqa: DOC501 (others are gradio's)
     with interrupts.keeping(), scratch_folder() as folder:
         _end_with_the_terminal()
         _keep_to_ourselves(folder)
@@ -62,28 +65,36 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
         page = make_page(studio, folder)
         page.queue(default_concurrency_limit=None, max_size=MAX_QUEUE, api_open=False)
         gate = Middleware(Gate, policy=Policy(folder, kinds_of_inputs(page), hosts))
-        page.launch(
-            server_name=HOST,
-            server_port=port or _free_port(),
-            app_kwargs={"middleware": [gate]},
-            max_file_size=MAX_UPLOAD,
-            state_session_capacity=MAX_SESSIONS,
-            allowed_paths=[],
-            blocked_paths=[],
-            theme=THEME,
-            css=STYLE,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            show_error=True,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            mcp_server=False,
-            pwa=False,
-            enable_monitoring=False,
-            prevent_thread_lock=True,
-        )
+        try:
+            page.launch(
+                server_name=HOST,
+                server_port=port or _free_port(),
+                app_kwargs={"middleware": [gate]},
+                max_file_size=MAX_UPLOAD,
+                state_session_capacity=MAX_SESSIONS,
+                allowed_paths=[],
+                blocked_paths=[],
+                theme=THEME,
+                css=STYLE,
+                share=False,
+                inbrowser=False,
+                quiet=True,
+                show_error=True,
+                footer_links=[],
+                run_history=False,
+                ssr_mode=False,
+                mcp_server=False,
+                pwa=False,
+                enable_monitoring=False,
+                prevent_thread_lock=True,
+            )
+        except ValueError as error:  # it asks itself for the page, for some seconds
+            if "localhost is not accessible" not in str(error):
+                raise
+            raise UserError(
+                f"the page did not answer at http://{HOST} in time; start it again, "
+                "when the machine is less busy."
+            ) from error
         print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
         try:
             while not interrupts.came():
