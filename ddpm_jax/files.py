@@ -315,7 +315,7 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     except (OSError, ValueError) as error:
         raise DamagedError(" ".join(str(error).split())) from error
     if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list"}
+        names: dict[type, str] = {dict: "an object", list: "a list"}
         raise DamagedError(
             f"it holds {names.get(type(value), type(value).__name__)}, not "
             f"{names[kind]}"
