@@ -132,6 +132,10 @@ def _training() -> ConfigDict:
             "learning_rate": 2e-4,  # after the warm-up
             "warmup_steps": 5000,
             "decay": "constant",  # of the learning rate after the warm-up: or cosine
+            # steps at which a cosine has reached 0 and begins anew: docs/going-on.md
+            "restarts": (),
+            # a run to begin with: WORKDIR or WORKDIR@STEP; "": with drawn parameters
+            "init_from": "",
             "max_grad_norm": 1.0,  # gradients are clipped to this global norm; 0: never
             "adam_b1": 0.9,
             "adam_b2": 0.999,
@@ -415,6 +419,49 @@ def update(config: ConfigDict, values: Any, prefix: str = "") -> None:
             raise UserError(
                 f"option {prefix}{name} got {value!r}; it wants a {wanted}."
             ) from None
+
+
+# By the name of an option, in whatever section: more is a slip, and costs hours or all
+# memory before anything comes of it.
+_CEILINGS = {
+    "num_levels": 1_000_000,
+    "num_seeds": 10_000,
+    "num_points": 10_000,
+    "num_resamples": 10_000,
+    "iterations": 10_000,
+    "num_probes": 100_000,
+    "channels": 65_536,
+    "latent_channels": 65_536,
+    "discriminator_channels": 65_536,
+    "discriminator_layers": 30,
+    "num_features": 1_000_000,
+    "num_res_blocks": 1000,
+    "text_length": 65_536,
+    "text_width": 65_536,
+    "text_depth": 1000,
+    "image_size": 65_536,
+    "pad_to": 65_536,
+    "batch_size": 2**31 - 1,  # rows are counted in int32
+    "num_images": 2**31 - 1,
+}
+
+
+def check_ceilings(config: ConfigDict, prefix: str = "config") -> None:
+    """Refuse numbers so large that they are a slip, or that no array can count.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            check_ceilings(value, f"{prefix}.{name}")
+            continue
+        most = _CEILINGS.get(name, 2**64 - 1)  # the largest seed
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number <= most:
+                raise UserError(
+                    f"{prefix}.{name}={value} is out of range; use {most:,} or less."
+                )
 
 
 def differences(old: ConfigDict, new: ConfigDict, prefix: str = "") -> list[str]:

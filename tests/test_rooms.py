@@ -22,12 +22,14 @@ PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BESIDE = {"models", "data", "images", "plots", "devices", "hosts", "config", "files"}
-BESIDE |= {"interrupts", "image_file"}
+BESIDE |= {"interrupts", "image_file", "capacity"}
 USERS = {"training", "evaluation", "sampling"}  # of the mathematics
 MAY_IMPORT = {
     "errors": set(),
     "interrupts": set(),  # before anything else is imported
-    "data": {"files", "image_file"},
+    "streams": set(),
+    "capacity": set(),
+    "data": {"capacity", "files", "image_file"},
     "diffusion": set(),
     "systems": {"diffusion"},  # several models, or a picture as a condition
     "images": {"files", "image_file"},
@@ -46,7 +48,7 @@ MAY_IMPORT = {
     | USERS,
     "startup": {"files", "hosts"},  # before JAX is imported
     "cli": {"commands", "config", "files", "hosts", "interrupts", "startup"},
-    "__main__": {"cli", "interrupts"},
+    "__main__": {"cli", "interrupts", "streams"},
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {"diffusion", "build", "commands", "cli", "sampling", "startup"}
     | BESIDE,

@@ -81,6 +81,7 @@ from ddpm_jax.build.sampling import (
     num_steps,
     sampler,
 )
+from ddpm_jax.build.sizes import least_bytes
 from ddpm_jax.build.source import (
     DataInfo,
     LatentInfo,
@@ -137,6 +138,7 @@ __all__ = [
     "keep_copy",
     "lay_out_picture",
     "learning_rate",
+    "least_bytes",
     "levels",
     "likelihood_key",
     "likelihood_methods",

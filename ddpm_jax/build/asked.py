@@ -175,3 +175,8 @@ def check_prompts(config: ConfigDict, info: DataInfo) -> None:
             f"config.sample.prompt_to={options.prompt_to!r} needs one prompt to come "
             f"from, and config.sample.prompt is {options.prompt!r}; give it."
         )
+    if options.prompt_to and options.num_images < 2:
+        raise UserError(
+            f"config.sample.num_images={options.num_images} with prompt_to; a walk has "
+            "two ends: use 2 or more."
+        )

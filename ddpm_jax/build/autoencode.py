@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
 from ddpm_jax.build.keys import check_seed, root_key
+from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.lpips_file import Lpips, read_lpips
@@ -203,6 +204,7 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
+    check_batch_memory(config, "autoencoder", info)
     check_seed("config.seed", config.seed)
     options = config.autoencoder
     least = {

@@ -1,5 +1,6 @@
 """What cannot work is refused here, before anything is compiled."""
 
+import itertools
 import math
 
 import jax
@@ -15,7 +16,9 @@ from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
 from ddpm_jax.build.pictures import check_picture
 from ddpm_jax.build.sampling import levels
+from ddpm_jax.build.sizes import check_memory
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.config import check_ceilings
 from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import check_geometry
@@ -31,8 +34,10 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
+    check_ceilings(config)
     _check_names(config)
     _check_numbers(config)
+    _check_restarts(config)
     _check_averages(config)
     check_latents(config, info)
     _check_model(config, info)
@@ -40,6 +45,7 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     _check_variance(config)
     _check_signal(config)
     _check_sampling(config, info)
+    check_memory(config, info)
 
 
 def check_batch(config: ConfigDict, section: str = "training") -> None:
@@ -165,6 +171,23 @@ def _check_network_numbers(config: ConfigDict) -> None:
             raise UserError(
                 f"config.model.{name}={model[name]} is not known; use 0, 1."
             )
+
+
+def _check_restarts(config: ConfigDict) -> None:
+    restarts, num_steps = config.training.restarts, config.training.num_steps
+    if restarts and config.training.decay != "cosine":
+        raise UserError(
+            f"config.training.restarts={restarts} does nothing with decay "
+            f"{config.training.decay!r}, which falls nowhere; leave it out, or use "
+            "decay cosine."
+        )
+    ends = [0, *restarts, num_steps]
+    whole = all(isinstance(step, int) for step in restarts)
+    if not whole or any(b <= a for a, b in itertools.pairwise(ends)):
+        raise UserError(
+            f"config.training.restarts={restarts} are not rising steps between 0 and "
+            f"config.training.num_steps={num_steps}; use such as {num_steps // 2},."
+        )
 
 
 def _check_averages(config: ConfigDict) -> None:

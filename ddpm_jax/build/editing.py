@@ -4,6 +4,7 @@ A task is one leg or several (`legs`), one after the other; each finds the resul
 those before it among what is given. It owns no files and no devices.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ddpm_jax import capacity
 from ddpm_jax.build import tasks
 from ddpm_jax.build.conditions import AnyUNet
-from ddpm_jax.build.guidance import clips
+from ddpm_jax.build.guidance import MAX_SCALE, clips
 from ddpm_jax.build.latents import Params, Space, refuse_latents
 from ddpm_jax.build.legs import Given, Leg, Walk, condition
 from ddpm_jax.build.pictures import mode_of
@@ -182,14 +184,23 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
             f"config.edit.strength={options.strength} is not in (0, 1]; 1 starts from "
             "pure noise, small values change little."
         )
-    for name in ("num_images", "num_points", "num_resamples", "iterations"):
-        if options[name] < 1:
+    # A walk has two ends.
+    least = {"num_images": 1, "num_points": 2, "num_resamples": 1, "iterations": 1}
+    for name, lowest in least.items():
+        if options[name] < lowest:
             raise UserError(
-                f"config.edit.{name}={options[name]} is too small; use 1 or more."
+                f"config.edit.{name}={options[name]} is too small; use {lowest} or "
+                "more."
             )
-    if options.weight <= 0:
+    each = 4 * math.prod(image_shape)
+    for name in ("num_images", "num_points"):
+        capacity.check(
+            f"config.edit.{name}", options[name], each, capacity.machine_memory()
+        )
+    if not 0 < options.weight <= MAX_SCALE:
         raise UserError(
-            f"config.edit.weight={options.weight} guides nowhere; use more than 0."
+            f"config.edit.weight={options.weight} is out of range; use more than 0, up "
+            f"to {MAX_SCALE:g}, such as 1."
         )
     if mode == "inpaint" and (options.method or methods[0]) == "repaint":
         # Raises if the jumps do not fit the chain.

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import weights_folder
 from ddpm_jax.build.keys import check_seed, root_key
+from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
@@ -186,6 +187,7 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
+    check_batch_memory(config, "features", info)
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "

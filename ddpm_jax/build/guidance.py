@@ -29,6 +29,9 @@ from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float
 
+MAX_SCALE = 1000.0
+"""Of guidance, far beyond any that is of use: more leaves no digit of the image."""
+
 # Enough to tell classes apart; more makes the eigenvectors slow to find.
 _MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
 
@@ -110,10 +113,10 @@ def check_guidance(config: ConfigDict, info: DataInfo) -> None:
     """
     options = config.sample
     for name in ("guidance_scale", "classifier_scale"):
-        if not math.isfinite(options[name]):
+        if not abs(options[name]) <= MAX_SCALE:
             raise UserError(
-                f"config.sample.{name}={options[name]} is not finite; use a number "
-                "such as 2."
+                f"config.sample.{name}={options[name]} is out of range; use "
+                f"-{MAX_SCALE:g} to {MAX_SCALE:g}, such as 2."
             )
     if options.guidance_scale != 1 and not told(config):
         raise UserError(

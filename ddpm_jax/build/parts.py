@@ -215,7 +215,12 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Build the learning rate as a function of the step."""
     options = config.training
     decay_steps = options.num_steps if options.decay == "cosine" else None
-    return warmup_schedule(options.learning_rate, options.warmup_steps, decay_steps)
+    return warmup_schedule(
+        options.learning_rate,
+        options.warmup_steps,
+        decay_steps,
+        tuple(options.restarts),
+    )
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -20,6 +20,7 @@ from ddpm_jax.build import weights_folder
 from ddpm_jax.build.features import check_classifier
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
+from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
@@ -170,6 +171,7 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
+    check_batch_memory(config, "retrieval", info)
     if info.reader is None:
         raise UserError(
             "a retrieval network finds the text of a picture, and config.model.text is "

@@ -6,6 +6,7 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 """
 
 import dataclasses
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data, files, images, sampling
+from ddpm_jax import build, capacity, config, data, files, images, sampling
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands import parts
 from ddpm_jax.commands.drawing import sample_folder
@@ -253,6 +254,12 @@ def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.D
     if kind == "noise":
         seed = build.sample_seed(cfg)
         shape = (cfg.evaluate.num_images, *like.image_shape)
+        capacity.check(
+            "config.evaluate.num_images",
+            cfg.evaluate.num_images,
+            math.prod(like.image_shape),
+            capacity.machine_memory(),
+        )
         pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
         return _in_memory(f"uniform noise, seed {seed}", pixels, None, None)
     if kind == "npz":

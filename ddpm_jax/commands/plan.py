@@ -1,7 +1,6 @@
 """What a run will take, before it starts: parameters, operations, memory, hours."""
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
+from ddpm_jax import build, capacity
 from ddpm_jax.build import DataInfo
+from ddpm_jax.capacity import spell
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.devices import data_mesh, describe, replicated, rows, spread
+from ddpm_jax.errors import UserError
 from ddpm_jax.models.cost import count_flops
 from ddpm_jax.models.memory import num_bytes, saved_bytes
 from ddpm_jax.training.step import init_state, make_train_step
@@ -25,6 +26,8 @@ _MEASURE_BELOW = 3.0  # estimated seconds a step, up to which real ones are trie
 _NUM_MEASURED = 3  # steps
 _MATMUL_SIDE = 1024
 _USABLE = 0.9  # of a device's memory
+_BEYOND = 2  # times a device's memory, which no compiler makes up for
+_OF_THE_LEAST = 50  # times the least that a network may need, which it may need
 
 
 class Cost(NamedTuple):
@@ -102,11 +105,8 @@ def device_memory() -> int | None:
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        try:
-            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError, AttributeError):
-            return None
-        return total // jax.local_device_count()
+        total = capacity.machine_memory()
+        return None if total is None else total // jax.local_device_count()
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
@@ -158,16 +158,56 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
     return 0
 
 
+def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
+    """Refuse training that needs twice the memory there is, by what is known of it.
+
+    The estimate is of what JAX keeps, of which a compiler may save some.
+
+    Raises:
+        UserError: saying what is needed for what.
+    """
+    memory = device_memory()
+    share = _images_at_once(cfg)
+    if memory is None or not _may_be_large(cfg, info, memory):
+        return
+    cost = cost_of(cfg, info)
+    fixed, images = cost.fixed_bytes // cfg.mesh.fsdp, share * cost.image_bytes
+    if fixed + images <= _BEYOND * memory:
+        return
+    left = max(int(memory * _USABLE) - fixed, 0)
+    fits = left // cost.image_bytes * jax.device_count() * cfg.training.accumulate
+    what = (
+        f"use config.training.batch_size={fits} or less, or model.remat=True and "
+        "training.accumulate"
+        if fits
+        else "use smaller images or a smaller config.model, or share it by mesh.fsdp"
+    )
+    raise UserError(
+        f"training needs about {spell(fixed + images)} on a device of {spell(memory)}: "
+        f"{spell(fixed)} for parameters, averages and optimiser, {spell(images)} for "
+        f"{share} images at a time; {what}."
+    )
+
+
+def _may_be_large(cfg: ConfigDict, info: DataInfo, memory: int) -> bool:
+    """Say whether it is worth the seconds that `cost_of` takes."""
+    widths = [cfg.model.channels * m for m in cfg.model.channel_multipliers]
+    kernels = sum(2 * 9 * width**2 for width in widths) * cfg.model.num_res_blocks
+    state = 4 * (5 + len(cfg.training.ema_stds)) * kernels
+    images = _images_at_once(cfg) * build.least_bytes(cfg, info)
+    return _OF_THE_LEAST * (state + images) > memory
+
+
 def short_plan(cfg: ConfigDict, info: DataInfo) -> list[str]:
     """Say in two lines what training will take, as an estimate."""
     cost = cost_of(cfg, info)
     seconds, how = _estimate(cfg, cost)
     needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
     memory = device_memory()
-    of = f" of {_bytes(memory)}" if memory else ""
+    of = f" of {spell(memory)}" if memory else ""
     hours = seconds * cfg.training.num_steps / 3600
     return [
-        f"memory   about {_bytes(needed)} a device{of}",
+        f"memory   about {spell(needed)} a device{of}",
         f"time     about {_hours(hours)} for {cfg.training.num_steps:,} steps ({how})",
     ]
 
@@ -192,19 +232,19 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
     share = _images_at_once(cfg)
     images = share * cost.image_bytes
     lines = [
-        f"memory    {_bytes(cost.fixed_bytes + images)} a device:",
-        f"          {_bytes(cost.fixed_bytes)} exactly: parameters and gradients "
-        f"{_bytes(cost.param_bytes)} each, averages {_bytes(cost.ema_bytes)}, Adam "
-        f"{_bytes(cost.optimizer_bytes)}",
-        f"          {_bytes(images)} about: {share} images of "
-        f"{_bytes(cost.image_bytes)}, what JAX keeps for the backward pass",
+        f"memory    {spell(cost.fixed_bytes + images)} a device:",
+        f"          {spell(cost.fixed_bytes)} exactly: parameters and gradients "
+        f"{spell(cost.param_bytes)} each, averages {spell(cost.ema_bytes)}, Adam "
+        f"{spell(cost.optimizer_bytes)}",
+        f"          {spell(images)} about: {share} images of "
+        f"{spell(cost.image_bytes)}, what JAX keeps for the backward pass",
     ]
     memory = device_memory()
     if memory is not None:
         fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
-            f"          {_bytes(memory)} are there: {what}; model.remat=True and "
+            f"          {spell(memory)} are there: {what}; model.remat=True and "
             "training.accumulate need less"
         )
     return lines
@@ -280,10 +320,6 @@ def _time(cfg: ConfigDict, seconds: float, how: str, num_images: int) -> list[st
         f"time      {_hours(seconds * num_steps / 3600)} for {num_steps:,} steps, in "
         f"which each image is seen {epochs:,.0f} times",
     ]
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _hours(hours: float) -> str:

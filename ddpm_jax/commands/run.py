@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo, Space
 from ddpm_jax.commands import about
+from ddpm_jax.commands.begin import start_params
 from ddpm_jax.commands.further import from_import
 from ddpm_jax.devices import sharded, spread
 from ddpm_jax.errors import UserError
@@ -102,11 +103,14 @@ def start_or_resume(run: Run, checkpoints: store.Checkpoints) -> TrainState:
 
 
 def _start(run: Run) -> TrainState:
-    """Draw the parameters on one device, as ever, and put the state where it belongs.
+    """Draw or read the parameters on one device, and put the state where it belongs.
 
     Drawn over several devices they might be rounded in another way.
     """
-    drawn = build.init_params(run.cfg, run.unet, run.info)
+    if run.cfg.training.init_from:
+        drawn = start_params(run.cfg)
+    else:
+        drawn = build.init_params(run.cfg, run.unet, run.info)
     placed = run.placed
     params = jax.tree.map(
         lambda leaf, place: spread(np.asarray(leaf), place), drawn, placed.params

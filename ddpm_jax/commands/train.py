@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config, data, files, hosts, interrupts, plots
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands import about
+from ddpm_jax.commands.begin import check_start, settle
 from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.feed import Feed, make_feed
@@ -20,7 +21,7 @@ from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import first_look, open_to_train, write_sheet
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.parameters import check_tracks
-from ddpm_jax.commands.plan import short_plan
+from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Run, plan, start_or_resume
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.devices import (
@@ -35,7 +36,7 @@ from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
 from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import make_train_step
-from ddpm_jax.training.tracker import Tracker, open_tracker
+from ddpm_jax.training.tracker import Tracker, import_wandb, open_tracker
 
 CONFIG_FILE = "config.json"
 
@@ -69,11 +70,17 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
+    project = cfg.training.wandb if jax.process_index() == 0 else None
     _check_workdir(cfg, workdir, info.fingerprint)
     newest = store.latest_step(workdir)
     done = newest is not None and newest >= cfg.training.num_steps
     if newest is not None and done and about.is_whole(workdir, newest):
         return _already_trained(cfg, workdir, newest)
+    if newest is None:
+        check_start(cfg, info, workdir)
+    refuse_beyond_memory(cfg, info)
+    if project:
+        import_wandb(project)  # or refused, before anything is written
     looked = first_look(cfg, source, workdir)
     if autoencoder is None:
         # Decodes what fits in memory, and so finds a broken image before any compile.
@@ -89,7 +96,6 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         captions=_read_captions(cfg, info, source),
     )
     make_folder(workdir)
-    project = cfg.training.wandb if jax.process_index() == 0 else None
     with (
         only_trainer(workdir) as check_alone,
         _begun(cfg, workdir, autoencoder),
@@ -163,8 +169,12 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
         UserError: it does.
     """
     path = workdir / CONFIG_FILE
-    if not path.exists() or store.latest_step(workdir) is None:
-        return  # nothing has been trained that another config could spoil
+    newest = store.latest_step(workdir)
+    if newest is None:  # nothing has been trained that another config could spoil
+        _refuse_foreign(path)
+        return
+    if not path.exists():
+        return
     try:
         stored = config.from_json(files.read_json(path))
     except (FileNotFoundError, files.DamagedError) as error:
@@ -176,13 +186,27 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
         free = (*free, *about.SPELLING)
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
-    changed = [
+    changed = settle(cfg, stored, newest)
+    changed += [
         line for line in config.differences(stored, cfg) if not line.startswith(free)
     ]
     if changed:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); use "
             "another --workdir, or the config of that run."
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse to write over a config.json of something else, as many programs have."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # none; or what another attempt left
+    if not isinstance(known, dict) or "diffusion" not in known:
+        raise UserError(
+            f"{path} is not of a run of ddpm_jax; use another --workdir, since it "
+            "would be written over."
         )
 
 

@@ -14,6 +14,7 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
+from ddpm_jax import capacity
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
@@ -66,9 +67,8 @@ def load(
     """
     if not spec:
         raise UserError(
-            "config.data.source is empty: this model was imported, and its data are "
-            "not known here; give --config.data.source=folder:PATH, or the name of a "
-            "data set."
+            "config.data.source is empty; give --config.data.source=folder:PATH, or "
+            "the name of a data set (a model that was imported does not know its own)."
         )
     layout = layouts.make_layout(image_size, channels, pad_to, resize, sample_bits)
     kind, colon, rest = spec.partition(":")
@@ -133,6 +133,13 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     chosen = {"train": places < 5, "test": places == 5, "all": places < 6}[split]
     images, labels = images[chosen], digit[chosen].astype(np.int32)
     layout = layouts.complete(layout, (8, 8, 1), "digits")
+    height, width, channels = layouts.shape_of(layout)
+    capacity.check(
+        "the number of digits, of the size that config.data asks for,",
+        len(images),
+        height * width * channels,
+        capacity.machine_memory(),
+    )
     identity = ["digits", split, images.tobytes(), labels.tobytes()]
     identity += layouts.identity(layout)
     arranged = [

@@ -22,7 +22,10 @@ TrainStep = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, dict]]
 
 
 def warmup_schedule(
-    peak: float, warmup_steps: int, decay_steps: int | None = None
+    peak: float,
+    warmup_steps: int,
+    decay_steps: int | None = None,
+    restarts: tuple[int, ...] = (),
 ) -> optax.Schedule:
     """Rise linearly to the peak, then hold it, or fall to 0 on a cosine.
 
@@ -30,7 +33,24 @@ def warmup_schedule(
         peak: learning rate after the warm-up.
         warmup_steps: length of the rise; step k (from 0) uses (k + 1) / warmup_steps.
         decay_steps: step at which the cosine reaches 0; None to hold the peak.
+        restarts: rising steps before that at which it reaches 0 as well, and rises to
+            the peak again, within `warmup_steps` or a tenth of what lies before the
+            next, whichever is less.
+
+    Source: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm
+        Restarts", for the restarts, which have no rise there.
     """
+    if decay_steps is not None and restarts:
+        starts, ends = (0, *restarts), (*restarts, decay_steps)
+        pieces = [
+            warmup_schedule(
+                peak,
+                min(warmup_steps, (end - start) // 10) if start else warmup_steps,
+                end - start,
+            )
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        return optax.join_schedules(pieces, list(restarts))
 
     def rate(count: jax.Array) -> jax.Array:
         rise = jnp.minimum((count + 1.0) / max(warmup_steps, 1), 1.0)

@@ -96,6 +96,27 @@ def _with_the_newest(read: Callable[[], Any]) -> Any:
     return read()
 
 
+def param_shapes(workdir: str | Path, step: int | None) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of the averaged parameters of a checkpoint, and no array.
+
+    Args:
+        workdir: folder of the run.
+        step: which checkpoint; None means the newest.
+
+    Returns:
+        The shape of each, by its names joined with "/".
+
+    Raises:
+        UserError: there is no such checkpoint, or its metadata is damaged.
+    """  # noqa: DOC501 (a function makes the UserError)
+    directory = _find(workdir, step)
+    try:
+        leaves = read_record(directory)["leaves"]["ema_params"]
+    except DamageError as error:
+        raise _damaged_error(directory, error) from error  # a UserError
+    return {name: tuple(shape) for name, (_, shape) in leaves.items()}
+
+
 def restore_params(
     workdir: str | Path,
     *,

@@ -49,7 +49,7 @@ def open_tracker(
     if not project:
         yield NO_TRACKER
         return
-    wandb = _import(project)
+    wandb = import_wandb(project)
     path = workdir / RUN_FILE
     known = json.loads(path.read_text()) if path.exists() else {}
     same = known.get("project") == project
@@ -85,7 +85,15 @@ def open_tracker(
     run.finish()
 
 
-def _import(project: str) -> Any:
+def import_wandb(project: str) -> Any:
+    """Import the package for a project, which also says whether it can be used.
+
+    Args:
+        project: its name.
+
+    Raises:
+        UserError: it is not installed, or not logged in.
+    """
     asked = f"config.training.wandb={project}"
     try:
         import wandb

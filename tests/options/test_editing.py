@@ -72,6 +72,20 @@ def test_decoding_an_encoding_gives_the_picture_back(config):
     np.testing.assert_allclose(edited.x, given()["image"], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("num_points", 1, "use 2 or more"),  # a walk has two ends
+        ("iterations", 0, "use 1 or more"),
+        ("weight", 1e30, "up to 1000"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(config, option, value, wanted):
+    config.edit[option] = value
+    with pytest.raises(UserError, match=f"{option}.*{wanted}"):
+        check_edit(config, "interpolate", SHAPE)
+
+
 def test_repaint_that_does_not_fit_the_chain_is_refused(config):
     config.sample.num_steps, config.edit.jump_length = 10, 10
     with pytest.raises(UserError, match=r"jump_length=10 does not fit .* 10 steps"):

@@ -1,6 +1,7 @@
 """The train step against NumPy, by hand, and against itself on more devices."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -33,6 +34,23 @@ def quadratic(params, key, batch, memory):
     error = params["w"] - jnp.mean(batch["image"].astype(jnp.float32))
     loss = 0.5 * jnp.sum(error**2)
     return loss, ({"loss": loss}, memory)
+
+
+def test_a_rate_that_restarts_falls_to_zero_each_time():
+    """Loshchilov and Hutter 2017, eq. (5), after the rises: 4 steps, then 2 and 3."""
+    rate = warmup_schedule(2.0, 4, 80, restarts=(20, 50))
+    one = warmup_schedule(2.0, 4, 20)
+    for step in range(20):  # as if there were no restart
+        assert float(rate(step)) == float(one(step))
+    rises = {20: 1 / 3, 22: 1.0, 50: 1 / 3}  # a tenth of 30 steps is 3
+    for step, share in rises.items():
+        part = 0.5 * (1 + math.cos(math.pi * max(0, (step - 20) % 30 - 3) / 27))
+        assert float(rate(step)) == pytest.approx(2 * share * part, rel=1e-6)
+    assert float(rate(35)) == pytest.approx(1 + math.cos(math.pi * 12 / 27), rel=1e-6)
+    assert float(rate(65)) == pytest.approx(float(rate(35)), rel=1e-6)
+    last = 1 + math.cos(math.pi * 26 / 27)
+    assert float(rate(49)) == pytest.approx(last, rel=1e-4)
+    assert float(rate(80)) == 0
 
 
 def test_three_steps_follow_adam_with_clipping_and_ema_computed_by_hand():

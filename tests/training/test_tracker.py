@@ -100,6 +100,7 @@ def test_not_logged_in(tmp_path, monkeypatch, capsys):
     line = [f"--config={TINY}", f"--workdir={tmp_path}", "--config.training.wandb=p"]
     assert main(line) == 2
     assert "run `wandb login`" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # refused before config.json is written
 
 
 def test_the_real_one_offline(tmp_path, monkeypatch):

@@ -1,0 +1,47 @@
+"""The memory of this machine, and the refusal of what is beyond it.
+
+What is asked for may be a slip of the finger: a thousand million images. It is refused
+before it is allocated, which the system may answer by ending the program.
+"""
+
+import os
+
+from ddpm_jax.errors import UserError
+
+
+def machine_memory() -> int | None:
+    """Return the bytes of this machine's memory; None where that is not known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def spell(num_bytes: float) -> str:
+    """Write a number of bytes for a person to read."""
+    return (
+        f"{num_bytes / 1e9:,.2f} GB"
+        if num_bytes >= 1e8
+        else f"{num_bytes / 1e6:,.1f} MB"
+    )
+
+
+def check(option: str, count: int, each: int, memory: int | None) -> None:
+    """Refuse so many of something that memory cannot hold them.
+
+    Args:
+        option: that says how many, "config.sample.num_images".
+        count: its value.
+        each: bytes that one of them needs, at the least.
+        memory: there are so many bytes; None if that is not known.
+
+    Raises:
+        UserError: with the largest number that memory holds.
+    """
+    if memory is not None and count * each > memory:
+        fits = memory // max(each, 1)
+        what = f"use {fits:,} or fewer" if fits else "use smaller images"
+        raise UserError(
+            f"{option}={count} takes {spell(count * each)} at the least, and there are "
+            f"{spell(memory)} of memory; {what}."
+        )

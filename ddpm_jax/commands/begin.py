@@ -1,0 +1,209 @@
+"""How a run begins, and goes on: from another run's weights, and past its end.
+
+`config.training.init_from` names a run with whose averaged parameters a new run starts;
+its optimiser, averages and count of steps start anew. `config.training.restarts` names
+the steps at which a learning rate that has fallen to 0 rises again.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, config
+from ddpm_jax.build import DataInfo
+from ddpm_jax.commands import about
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+
+# Options that change what a network computes, and not always its parameters.
+_MEANING = ("model.", "diffusion.")
+_WITHOUT_MEANING = (
+    *("model.dtype", "model.remat", "model.attention:", "model.dropout"),
+    *("diffusion.loss", "diffusion.times", "diffusion.min_snr", "diffusion.p2"),
+)
+_SHOWN = 3  # parameters that a refusal names
+
+
+class Source(NamedTuple):
+    """A checkpoint to begin with."""
+
+    workdir: Path
+    step: int | None  # None: the newest
+
+    def __str__(self) -> str:
+        return f"{self.workdir}" + ("" if self.step is None else f"@{self.step}")
+
+
+def source_of(text: str) -> Source:
+    """Read WORKDIR or WORKDIR@STEP."""
+    place, _, step = text.rpartition("@")
+    if place and step.isdecimal():
+        return Source(Path(place), int(step))
+    return Source(Path(text), None)
+
+
+def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
+    """Refuse to begin with parameters that are not those of this network.
+
+    The step that was found is written into the config, in place.
+
+    Args:
+        cfg: of the run; `training.init_from` may be empty.
+        info: its data.
+        workdir: of the run.
+
+    Raises:
+        UserError: there is no such checkpoint; or naming the parameters that differ.
+    """
+    text = cfg.training.init_from
+    if not text:
+        return
+    source = source_of(text)
+    if source.workdir.expanduser().resolve() == workdir.expanduser().resolve():
+        raise UserError(
+            f"config.training.init_from={text} is the workdir of this run; name "
+            "another run, or leave it out."
+        )
+    if source.step is None:
+        step = about.usable_step(source.workdir, _tell)
+        source = source._replace(step=step)
+    stored = store.read_metadata(source.workdir, source.step)
+    there = store.param_shapes(source.workdir, source.step)
+    here = _shapes(cfg, info)
+    differing = [
+        f"{name} is {_spell(there.get(name))} there and {_spell(here.get(name))} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        more = len(differing) - _SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        raise UserError(
+            f"config.training.init_from={text} has other parameters than this network: "
+            f"{'; '.join(differing[:_SHOWN])}{rest}; give the config.model options, "
+            "channels and number of classes that it was trained with."
+        )
+    _check_reader(text, stored, info)
+    _tell_of_meaning(stored, cfg, source)
+    cfg.training.init_from = str(source)
+
+
+def start_params(cfg: ConfigDict) -> Any:
+    """Read the averaged parameters that `training.init_from` names, once checked.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    source = source_of(cfg.training.init_from)
+    print(
+        f"start    the averaged (EMA) parameters of step {source.step:,} of "
+        f"{source.workdir}",
+        flush=True,
+    )
+    return store.restore_params(source.workdir, step=source.step)
+
+
+def settle(cfg: ConfigDict, stored: ConfigDict, newest: int) -> list[str]:
+    """Take over what a run that goes on has begun with, and restart a finished decay.
+
+    What is left out of a command is taken from the run, in place: the weights that it
+    began with, which need not be there any more, and the restarts of its learning rate.
+    A finished run of which more steps are asked gets a further restart.
+
+    Args:
+        cfg: of the command.
+        stored: of the run.
+        newest: its last step.
+
+    Returns:
+        What cannot be changed, as `config.differences` says it.
+
+    Raises:
+        UserError: more steps are asked of a run whose decay is not finished.
+    """
+    now, before = cfg.training, stored.training
+    refused = []
+    if now.init_from and not _is_same(now.init_from, before.init_from):
+        refused.append(f"training.init_from: {before.init_from!r} -> {now.init_from!r}")
+    now.init_from = before.init_from
+    now.restarts = now.restarts or before.restarts
+    cosine = now.decay == before.decay == "cosine"
+    if cosine and now.num_steps > before.num_steps:
+        _lengthen(now, before, newest)
+    return refused
+
+
+def _lengthen(now: ConfigDict, before: ConfigDict, newest: int) -> None:
+    if newest < before.num_steps:
+        raise UserError(
+            f"config.training.num_steps={now.num_steps}, but the learning rate of this "
+            f"run falls to 0 at step {before.num_steps} and it is at step {newest}; "
+            "finish it with that number first, and then ask for more."
+        )
+    further = (*before.restarts, before.num_steps)
+    if now.restarts == before.restarts:
+        now.restarts = further
+        _tell(
+            f"note: the learning rate has fallen to 0 at step {before.num_steps}; it "
+            f"rises again, and falls to 0 at step {now.num_steps} "
+            f"(config.training.restarts={further})."
+        )
+    if now.restarts == further:
+        before.num_steps, before.restarts = now.num_steps, further
+
+
+def _is_same(given: str, begun: str) -> bool:
+    if not begun:
+        return False
+    one, other = source_of(given), source_of(begun)
+    same = one.workdir.expanduser().resolve() == other.workdir.expanduser().resolve()
+    return same and one.step in (None, other.step)
+
+
+def _shapes(cfg: ConfigDict, info: DataInfo) -> dict[str, tuple[int, ...]]:
+    unet = build.model(cfg, info)
+    tree = jax.eval_shape(lambda: build.init_params(cfg, unet, info))
+    return {
+        name: tuple(leaf.shape)
+        for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+    }
+
+
+def _spell(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape))
+
+
+def _check_reader(text: str, stored: dict[str, Any], info: DataInfo) -> None:
+    """Refuse captions read otherwise: the same numbers would be other words."""
+
+    def known(reader: Any) -> dict[str, Any]:
+        return {n: v for n, v in dict(reader or {}).items() if n != "max_length"}
+
+    if known(stored["data"].get("reader")) != known(info.reader):
+        raise UserError(
+            f"config.training.init_from={text} reads captions otherwise (another "
+            "model.text, or words learned from other captions); use the captions that "
+            "it was trained on, or begin with a run of model.text bytes or minilm."
+        )
+
+
+def _tell_of_meaning(stored: dict[str, Any], cfg: ConfigDict, source: Source) -> None:
+    before = config.from_json({**stored["config"], "mesh": {}})
+    changed = [
+        line
+        for line in config.differences(before, cfg)
+        if line.startswith(_MEANING) and not line.startswith(_WITHOUT_MEANING)
+    ]
+    if changed:
+        _tell(
+            f"note: {source} was trained with other options ({'; '.join(changed)}); "
+            "the same parameters mean something else here."
+        )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
