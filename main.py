@@ -4,7 +4,11 @@
 
 import sys
 
-from ddpm_jax.__main__ import run
+try:
+    from ddpm_jax.__main__ import run
+except KeyboardInterrupt:  # from then on `run` sees to it
+    print("interrupted.", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -1,13 +1,11 @@
 """Where the program starts: `ddpm-jax`, `python -m ddpm_jax` and main.py call `run`.
 
-The rest is imported here and not above, so that Ctrl-C is noted from the beginning.
+The rest is imported here and not above, so that Ctrl-C is quiet from the beginning.
 """
 
 import contextlib
 import os
 import sys
-
-from ddpm_jax import interrupts
 
 
 def run() -> int:
@@ -16,8 +14,11 @@ def run() -> int:
     Returns:
         The exit status; see `ddpm_jax.cli`.
     """
-    interrupts.install()
     try:
+        from ddpm_jax import interrupts, streams
+
+        streams.prepare()
+        interrupts.install()
         from ddpm_jax.cli import main, make_parser
 
         interrupts.check()
@@ -27,8 +28,11 @@ def run() -> int:
 
                 argcomplete.autocomplete(make_parser())
         return main()
-    except interrupts.Interrupted as stop:
-        interrupts.end(stop.number)
+    except KeyboardInterrupt as stop:
+        if hasattr(stop, "number"):  # noted
+            interrupts.end(stop.number)
+        print("interrupted.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ lost; 1 a defect, with its traceback.
 
 import argparse
 import importlib.util
+import itertools
 import re
 import signal
 import sys
@@ -37,6 +38,9 @@ examples:
 Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
 lists them all. Only a new run needs --config: a checkpoint carries its own.
 """
+
+_LONGEST = 2000  # characters of an error
+_MOST_DIGITS = 1000  # of a number; Python itself reads up to 4,300
 
 # What can be done with a trained model; those of the second half are edits.
 _MODES = {
@@ -78,10 +82,15 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        KeyboardInterrupt: in the program, which notes signals, and ends by itself.
     """
     try:
+        _check_readable(sys.argv[1:] if argv is None else argv)
         known, overrides = make_parser().parse_known_args(argv)
         _names(overrides)  # a misspelt flag, before what is missing without it
+        _check_not_empty(known)
         _check_places(known.mode, known.origin, known.goal, known.config)
         _check_out(known.mode, known.out)
         _start_hosts(known)
@@ -89,14 +98,40 @@ def main(argv: list[str] | None = None) -> int:
             status = _dispatch(known, overrides)
     except (UserError, argparse.ArgumentError) as error:
         # It may quote a file of anyone's, which could steer the terminal.
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {_shortened(printable(str(error)))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt as stop:
+        if interrupts.is_installed() and not hosts.are_several():
+            raise  # the program ends there
         print("interrupted.", file=sys.stderr)
         status = 128 + getattr(stop, "number", signal.SIGINT)
         if hosts.are_several():
             interrupts.answered()  # the others are told of it, which may take seconds
     return hosts.end(status)
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of what a user gave at any length."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def _check_readable(arguments: list[str]) -> None:
+    """Refuse what the libraries below would stumble over, wherever it stands."""
+    for argument in arguments:
+        name = argument.partition("=")[0][:80]
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{argument!r} is not UTF-8 text; rename the file or folder that it "
+                "names."
+            ) from None
+        if re.search(rf"\d{{{_MOST_DIGITS},}}", argument):
+            raise UserError(
+                f"{name} has a number of more than {_MOST_DIGITS:,} digits; use a "
+                "shorter one."
+            )
 
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +222,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_hosts(parser)
     return parser
+
+
+def _check_not_empty(known: argparse.Namespace) -> None:
+    """Refuse `--workdir=$RUN` of a variable that is not set: it names another run."""
+    names = {"origin": "from", "goal": "to"}
+    for name, value in vars(known).items():
+        if isinstance(value, str) and not value.strip():
+            flag = names.get(name, name.replace("_", "-"))
+            raise UserError(
+                f"--{flag}= is empty, as of a variable that is not set; give it a "
+                "value, or leave it out."
+            )
 
 
 def _check_places(
@@ -390,6 +437,11 @@ def override(
         UserError: for an argument that is no such thing, an unknown option, or a value
             of a wrong type.
     """
+    alone = {
+        word.removeprefix("--config.")
+        for word, after in itertools.zip_longest(arguments, arguments[1:])
+        if "=" not in word and (after is None or after.startswith("--"))
+    }
     for name in _names(arguments):
         if name in fixed:
             raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
@@ -407,16 +459,23 @@ def override(
             raise UserError(
                 f"--config.{name} is a section; set one of {', '.join(sorted(node))}."
             )
+        if name in alone and not isinstance(node, bool):
+            raise UserError(
+                f"--config.{name} has no value; write --config.{name}=VALUE."
+            )
     values = flags.FlagValues()
     line = ["main.py", *_last_of_each(arguments)]
     config_flags.DEFINE_config_dict("config", cfg, flag_values=values, sys_argv=line)
     try:
         rest = values(line)[1:]
+    except (RecursionError, MemoryError):  # of Python's parser
+        raise UserError("a value is nested too deeply; give a plain one.") from None
     except (flags.Error, ValueError, TypeError) as error:
         text = re.sub(r"\s+", " ", str(error)).strip()
         raise UserError(f"{text.removesuffix('.')}; correct that option.") from error
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; see --help.")
+    options.check_ceilings(cfg)
 
 
 def _last_of_each(arguments: list[str]) -> list[str]:

@@ -47,11 +47,13 @@ class UnwritableError(UserError):
 
 def cannot_write(place: str | Path, error: OSError) -> UnwritableError:
     """Say why a place cannot be written, and what would help."""
-    what = (
-        "make room there"
-        if error.errno in _NO_ROOM
-        else "see that it can be written, or choose another place"
-    )
+    what = "see that it can be written, or choose another place"
+    if error.errno in _NO_ROOM:
+        what = "make room there"
+    elif error.errno == errno.ENAMETOOLONG:
+        what = "choose a shorter name"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        what = "a file is where a folder has to be: move it, or choose another place"
     return UnwritableError(f"cannot write {place} ({error.strerror or error}); {what}.")
 
 
@@ -281,8 +283,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text as UTF-8; see `write`."""
-    write_bytes(path, text.encode())
+    """Write a text as UTF-8, escaping what that cannot hold; see `write`."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -137,3 +137,15 @@ def test_a_pipe_is_no_npz(tmp_path):
 def test_any_name_is_spelled_in_one_line_of_utf8(name, expected):
     assert files.printable(name) == expected
     expected.encode()
+
+
+def test_what_would_help_is_said_and_nothing_else(tmp_path):
+    (tmp_path / "taken").write_text("a file of mine")
+    refusals = {
+        tmp_path / "taken" / "x": "a file is where a folder has to be",
+        tmp_path / ("n" * 300): "choose a shorter name",
+    }
+    for path, remedy in refusals.items():
+        with pytest.raises(files.UnwritableError, match=remedy) as refusal:
+            files.write_text(path, "")
+        assert "make room" not in str(refusal.value)

@@ -22,13 +22,16 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
     Args:
         cfg: its config, and what to write of it.
         workdir: folder of the run.
-        folder: where to; it may hold no model yet.
+        folder: where to; new or empty.
 
     Raises:
         UserError: naming what diffusers cannot express; or the folder is taken.
     """
     if (folder / diffusers.INDEX).exists() or diffusers.is_folder(folder):
         raise UserError(f"--to={folder} holds a model already; use another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "holds files already" if folder.is_dir() else "is a file"
+        raise UserError(f"--to={folder} {what}; use a new or an empty folder.")
     build.refuse_latents(cfg, "a DDPMPipeline")
     step, _, info = find_model(cfg, workdir)
     network, scheduler = settings_of(cfg, info)

@@ -200,10 +200,10 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
 def _refuse_foreign(path: Path) -> None:
     """Refuse to write over a config.json of something else, as many programs have."""
     try:
-        known = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        known = files.read_json(path)
+    except (FileNotFoundError, files.DamagedError):
         return  # none; or what another attempt left
-    if not isinstance(known, dict) or "diffusion" not in known:
+    if "diffusion" not in known:
         raise UserError(
             f"{path} is not of a run of ddpm_jax; use another --workdir, since it "
             "would be written over."

@@ -1,7 +1,12 @@
 """Fetching a model from the Hugging Face hub: the files it takes, and no others."""
 
+import contextlib
 import importlib
 import re
+import socket
+import threading
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +16,7 @@ from ddpm_jax.exchange.diffusers_autoencoder import is_autoencoder
 from ddpm_jax.exchange.diffusers_scheduler import FILE as SCHEDULER
 from ddpm_jax.exchange.diffusers_unet import FILE as UNET
 
+_PATIENCE = 4.0  # seconds to wait for a connection
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -33,7 +39,7 @@ def fetch(repository: str) -> Path:
     """
     try:
         hub = importlib.import_module("huggingface_hub")
-        for part in ("errors", "utils"):
+        for part in ("constants", "errors", "utils"):
             importlib.import_module(f"huggingface_hub.{part}")
     except ImportError as error:
         raise UserError(
@@ -46,6 +52,8 @@ def fetch(repository: str) -> Path:
         raise
     except Exception as error:  # of the network, of its client or of the repository
         reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        if isinstance(error, hub.errors.LocalEntryNotFoundError):
+            reason = "it cannot be reached from here, and the model is not in its cache"
         raise UserError(
             f"{repository} cannot be fetched from huggingface.co ({reason[:200]}); "
             f"{_by_hand(repository)}."
@@ -61,14 +69,39 @@ def _by_hand(repository: str) -> str:
     )
 
 
+def _is_reached(endpoint: str) -> bool:
+    """Say whether a connection can be made, within seconds.
+
+    The hub's client tries again and again, for more than half a minute. The name's
+    server may not answer either, and there is no limit to set on that.
+    """
+    if urllib.request.getproxies():
+        return True  # only the proxy can tell
+    where = urllib.parse.urlsplit(endpoint)
+    port = where.port or (80 if where.scheme == "http" else 443)
+    answered = threading.Event()
+
+    def connect() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((where.hostname or "", port), _PATIENCE).close()
+            answered.set()
+
+    trying = threading.Thread(target=connect, daemon=True)
+    trying.start()
+    trying.join(_PATIENCE)
+    return answered.is_set()
+
+
 def _fetch(hub: ModuleType, repository: str) -> Path:
     hub.utils.logging.set_verbosity_error()  # a failure is told in one line, by us
+    offline = hub.constants.HF_HUB_OFFLINE or not _is_reached(hub.constants.ENDPOINT)
 
     def get(*names: str) -> Path:
         """Fetch the first of some files that the repository has."""
         for name in names:
             try:
-                return Path(hub.hf_hub_download(repository, name))
+                path = hub.hf_hub_download(repository, name, local_files_only=offline)
+                return Path(path)
             except hub.errors.LocalEntryNotFoundError:
                 raise  # not known to be absent: the hub was not reached
             except hub.errors.EntryNotFoundError:

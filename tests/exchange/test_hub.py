@@ -1,6 +1,9 @@
 """Fetching from the hub: exactly the files it takes, and one line when it fails."""
 
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,9 +28,11 @@ class Absent(errors.EntryNotFoundError):
 def serve(monkeypatch, folder, files):
     """Let the hub have these files; return the list of what it gave."""
     given = []
+    monkeypatch.setattr(hub, "_is_reached", lambda endpoint: True)
 
-    def download(repository, name):
+    def download(repository, name, *, local_files_only):
         assert repository == "google/ddpm-celebahq-256"
+        assert not local_files_only
         if name not in files:
             raise Absent
         given.append(name)
@@ -96,8 +101,46 @@ def test_the_library_itself_fails_offline(monkeypatch, tmp_path):
     assert not [path for path in Path(tmp_path).rglob("*") if path.is_file()]
 
 
+def test_without_a_network_it_says_so_at_once(monkeypatch, tmp_path):
+    """The library would try for half a minute; now it is asked for its cache alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with socket.socket() as closed:  # a port that nobody listens on
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        began = time.monotonic()
+        with pytest.raises(UserError, match="cannot be reached from here.*" + BY_HAND):
+            hub.fetch("google/ddpm-celebahq-256")
+    assert time.monotonic() - began < 3
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):
+    never = threading.Event()
+
+    def connect(*_):
+        never.wait(20)
+        raise OSError
+
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(hub, "_PATIENCE", 0.1)
+    assert not hub._is_reached("https://huggingface.co")
+    never.set()
+
+
+def test_a_hub_that_listens_is_reached(monkeypatch):
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert hub._is_reached(f"http://127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://p:1"})
+    assert hub._is_reached("https://nowhere.invalid")  # the proxy will tell
+
+
 def test_a_failure_of_any_kind_is_one_line(monkeypatch):
-    def download(repository, name):
+    monkeypatch.setattr(hub, "_is_reached", lambda endpoint: True)
+
+    def download(repository, name, *, local_files_only):
         raise RuntimeError("the socket\nis on fire. More about it")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)

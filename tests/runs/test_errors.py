@@ -6,7 +6,8 @@ import shutil
 import pytest
 from program import TINY
 
-from ddpm_jax.cli import main
+from ddpm_jax.cli import main, override
+from ddpm_jax.config import default
 from ddpm_jax.training import owner
 
 SETTINGS = [
@@ -50,6 +51,15 @@ SETTINGS = [
     ("--config.diffusion.beta_end=1.0", r"not in \(0, 1\)"),
     ("--config.training.learning_rate=-1.0", "must be positive"),
     ("--config.training.checkpoint_every=0", "too small; use 1 or more"),
+    ("--config.seed", "config.seed has no value; write --config.seed=VALUE"),
+    ("--config.data.source=", "data.source is empty; give --config.data.source="),
+    ("--config.diffusion.num_levels=1000000000", "use 1,000,000 or less"),
+    ("--config.training.batch_size=1000000000", "training needs about .* GB on a"),
+    ("--config.model.channels=60000", "parameters, averages and optimiser"),
+    ("--config.sample.num_images=2000000000", "use .* or fewer"),
+    ("--config.data.image_size=60000", "of the size that config.data asks for"),
+    ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
+    ("--from= ", "--from= is empty, as of a variable that is not set"),
     ("--workdirr=x", "unknown flag"),
     ("stray", "unknown argument 'stray'"),
 ]
@@ -80,6 +90,28 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
     )
     assert re.search(message, line), line
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize("flag", ["--workdir=", "--config="])
+def test_a_flag_of_a_variable_that_is_not_set(capsys, monkeypatch, tmp_path, flag):
+    """Before, `--workdir=` wrote to runs/RECIPE, which may be another run."""
+    monkeypatch.chdir(tmp_path)
+    given = [f"--config={TINY}", flag]
+    assert f"{flag} is empty" in refused(capsys, monkeypatch, given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_without_a_value_does_not_take_the_next_flag(capsys, monkeypatch):
+    alone = ["--config.data.source", "--config.data.flip"]  # the second may stand so
+    line = refused(capsys, monkeypatch, [f"--config={TINY}", *alone])
+    assert "config.data.source has no value; write --config.data.source=VALUE" in line
+
+
+def test_an_option_of_yes_or_no_may_stand_alone():
+    cfg = default()
+    cfg.model.remat = False
+    override(cfg, ["--config.model.remat", "--config.seed", "3"])
+    assert (cfg.model.remat, cfg.seed) == (True, 3)
 
 
 def test_a_recipe_that_is_not_there(capsys, monkeypatch):

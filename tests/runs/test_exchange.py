@@ -127,7 +127,7 @@ def test_an_imported_model_is_trained_further_on_data_named_then(
     assert import_from(foreign, workdir, *given) == 0
     start = restore_params(workdir)
     line = refusal(capsys, f"--workdir={workdir}")
-    assert "this model was imported, and its data are not known" in line
+    assert "data.source is empty; give --config.data.source=folder:PATH" in line
     training = {"num_steps": 7, "batch_size": 8, "warmup_steps": 1, "sample_every": 0}
     flags = [f"--config.training.{name}={value}" for name, value in training.items()]
     flags += ["--config.data.source=digits", "--config.training.max_grad_norm=0.0"]
@@ -339,3 +339,10 @@ def test_an_option_against_the_checkpoint_and_a_workdir_that_is_taken(
     assert "holds a model already; use another --workdir" in line
     line = refusal(capsys, "--mode=export", f"--workdir={finished}", f"--to={foreign}")
     assert "holds a model already; use another folder" in line
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    for place, said in (("mine", "holds files already"), ("mine/thesis.txt", "a file")):
+        to = f"--to={tmp_path / place}"
+        line = refusal(capsys, "--mode=export", f"--workdir={finished}", to)
+        assert said in line and "use a new or an empty folder" in line
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
