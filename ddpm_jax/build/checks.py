@@ -26,6 +26,7 @@ from ddpm_jax.training.ema import MAX_STD
 
 # Below this alpha the x0 of a predicted eps is mostly error, unless it is clamped.
 _LEAST_SIGNAL = 1e-3
+_MOST_PARTS = 1024  # of a batch, up to which those that fit are listed
 
 
 def check(config: ConfigDict, info: DataInfo) -> None:
@@ -58,7 +59,8 @@ def check_batch(config: ConfigDict, section: str = "training") -> None:
     size, parts = options.batch_size, options.get("accumulate", 1)
     check_batch_size(f"config.{section}.batch_size", size, count)
     if parts < 1 or size % (count * parts):
-        fits = [str(n) for n in range(1, size // count + 1) if size // count % n == 0]
+        most = min(size // count, _MOST_PARTS)
+        fits = [str(n) for n in range(1, most + 1) if size // count % n == 0]
         raise UserError(
             f"config.{section}.accumulate={parts} does not divide the {size // count} "
             f"images of a batch on each device; use {', '.join(fits)}."

@@ -107,7 +107,7 @@ def start_params(cfg: ConfigDict) -> Any:
     return store.restore_params(source.workdir, step=source.step)
 
 
-def settle(cfg: ConfigDict, stored: ConfigDict, newest: int) -> list[str]:
+def settle(cfg: ConfigDict, stored: ConfigDict, newest: int | None) -> list[str]:
     """Take over what a run that goes on has begun with, and restart a finished decay.
 
     What is left out of a command is taken from the run, in place: the weights that it
@@ -117,7 +117,7 @@ def settle(cfg: ConfigDict, stored: ConfigDict, newest: int) -> list[str]:
     Args:
         cfg: of the command.
         stored: of the run.
-        newest: its last step.
+        newest: its last step; None of an import, whose optimiser begins here.
 
     Returns:
         What cannot be changed, as `config.differences` says it.
@@ -132,7 +132,7 @@ def settle(cfg: ConfigDict, stored: ConfigDict, newest: int) -> list[str]:
     now.init_from = before.init_from
     now.restarts = now.restarts or before.restarts
     cosine = now.decay == before.decay == "cosine"
-    if cosine and now.num_steps > before.num_steps:
+    if newest is not None and cosine and now.num_steps > before.num_steps:
         _lengthen(now, before, newest)
     return refused
 

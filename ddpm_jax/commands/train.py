@@ -186,7 +186,7 @@ def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
         free = (*free, *about.SPELLING)
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
-    changed = settle(cfg, stored, newest)
+    changed = settle(cfg, stored, None if about.is_import(workdir) else newest)
     changed += [
         line for line in config.differences(stored, cfg) if not line.startswith(free)
     ]

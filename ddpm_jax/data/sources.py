@@ -134,12 +134,13 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     images, labels = images[chosen], digit[chosen].astype(np.int32)
     layout = layouts.complete(layout, (8, 8, 1), "digits")
     height, width, channels = layouts.shape_of(layout)
-    capacity.check(
-        "the number of digits, of the size that config.data asks for,",
-        len(images),
-        height * width * channels,
-        capacity.machine_memory(),
-    )
+    needed, memory = len(images) * height * width * channels, capacity.machine_memory()
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"{len(images)} digits of {height}x{width} take {capacity.spell(needed)}, "
+            f"and there are {capacity.spell(memory)} of memory; use a smaller "
+            "image_size and pad_to."
+        )
     identity = ["digits", split, images.tobytes(), labels.tobytes()]
     identity += layouts.identity(layout)
     arranged = [
