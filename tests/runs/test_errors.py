@@ -54,8 +54,6 @@ SETTINGS = [
     ("--config.seed", "config.seed has no value; write --config.seed=VALUE"),
     ("--config.data.source=", "data.source is empty; give --config.data.source="),
     ("--config.diffusion.num_levels=1000000000", "use 1,000,000 or less"),
-    ("--config.training.batch_size=1000000000", "training needs about .* GB on a"),
-    ("--config.model.channels=60000", "parameters, averages and optimiser"),
     ("--config.sample.num_images=2000000000", "use .* or fewer"),
     ("--config.data.image_size=60000", "1498 digits of 60000x60000 take 5,392.80 GB"),
     ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
@@ -91,6 +89,29 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
     )
     assert re.search(message, line), line
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        (
+            "training.batch_size=1000000000",
+            r"use config.training.batch_size=\d{4,5} or",
+        ),
+        ("model.channels=60000", "a smaller config.model"),
+    ],
+)
+def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
+    tmp_path, capsys, monkeypatch, setting, remedy
+):
+    monkeypatch.setattr("ddpm_jax.capacity.machine_memory", lambda: 8 * 10**9)
+    given = [f"--config={TINY}", f"--workdir={tmp_path}/run", f"--config.{setting}"]
+    assert main(given) == 2  # traced, and never compiled
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(
+        rf"training needs about [\d,.]+ GB on a device of .*{remedy}", line
+    )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flag", ["--workdir=", "--config="])
