@@ -19,6 +19,7 @@ from ddpm_jax.commands.about import (
 )
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.devices import sharded, spread_whole
+from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
 
 
