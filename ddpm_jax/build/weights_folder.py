@@ -7,7 +7,6 @@ WORKDIR/
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +58,10 @@ def about(workdir: Path, kind: Kind) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     with _explained(workdir, kind):
-        found = json.loads((workdir / kind.about).read_text())
+        try:
+            found = files.read_json(workdir / kind.about)
+        except files.DamagedError:
+            found = files.read_json(workdir / kind.about, list)  # JSON, of no network
     missing = kind.told - set(found) if isinstance(found, dict) else kind.told
     if missing:
         raise UserError(

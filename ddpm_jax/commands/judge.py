@@ -105,11 +105,11 @@ def appoint(
 
 def _cache_folder(source: data.Dataset, features: Features) -> Path | None:
     """Make the folder of a reference's features; None if it cannot be made."""
-    folder = extraction.reference_folder(source, features)
+    folder, made = extraction.reference_folder(source, features), False
     with files.optional("the features of the reference"):
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    return None
+        made = True
+    return folder if made else None
 
 
 def _look(

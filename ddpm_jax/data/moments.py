@@ -95,10 +95,11 @@ def _megabytes(wanted: _Wanted) -> str:
 
 
 def _can_keep(folder: Path) -> bool:
+    found = False
     with files.optional("latents"):
         files.make_folder(folder)
-        return True
-    return False
+        found = True
+    return found
 
 
 def _check_room(folder: Path, wanted: _Wanted) -> None:

@@ -66,7 +66,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     path = directory / "metadata" / METADATA_FILE
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamageError(f"metadata: {first_line(error)}") from error
     if not isinstance(record, dict) or record.get("digest") != _digest(record):
         raise DamageError("metadata: its text is not what was saved")

@@ -4,7 +4,6 @@ The package `wandb` is imported only then. Its run goes on when the workdir's do
 id is kept in the workdir. `WANDB_MODE=offline` writes to the workdir and sends nothing.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,8 +50,8 @@ def open_tracker(
         return
     wandb = import_wandb(project)
     path = workdir / RUN_FILE
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = known.get("project") == project
+    known = _known(path)
+    same = known.get("project") == project and "id" in known
     try:
         run = wandb.init(
             project=project,
@@ -83,6 +82,17 @@ def open_tracker(
         run.finish(exit_code=1)
         raise
     run.finish()
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """Read which run this workdir has there; of a damaged file, nothing."""
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    except files.DamagedError as error:
+        files.note(f"{path} cannot be read ({error}); a new run begins there.")
+        return {}
 
 
 def import_wandb(project: str) -> Any:
