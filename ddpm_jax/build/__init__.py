@@ -34,6 +34,7 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
+from ddpm_jax.build.idle import check_training_effects
 from ddpm_jax.build.keys import sample_key, sample_seed, train_key
 from ddpm_jax.build.latents import (
     COPY,
@@ -118,6 +119,7 @@ __all__ = [
     "check_evaluate",
     "check_latents",
     "check_likelihood",
+    "check_training_effects",
     "cond_between",
     "consistency",
     "data_fingerprint",

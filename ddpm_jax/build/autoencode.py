@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
+from ddpm_jax.build.idle import AUTOENCODER, check_warmup, refuse_idle
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
@@ -98,7 +99,7 @@ def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
     """Draw the initial parameters, and start a run with them."""
     root = jax.random.fold_in(root_key(config.seed), _INIT)
     keys = jax.random.split(root)
-    images = jnp.zeros((1, *info.image_shape))
+    images = jnp.zeros((1, *info.image_shape), jnp.float32)
     net, discriminator = autoencoder_network(config, info), ()
     params = jax.jit(net.init)(keys[0], images)["params"]
     if is_adversarial(config):
@@ -239,6 +240,8 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
             f"config.autoencoder.dtype={options.dtype!r} is unknown; use "
             f"{' or '.join(names.DTYPES)}."
         )
+    check_warmup(config, "autoencoder")
+    refuse_idle(config, AUTOENCODER)
     height, width, _ = info.image_shape
     fields = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
     try:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import names
 from ddpm_jax.build.asked import check_labels, check_prompts
 from ddpm_jax.build.guidance import check_guidance
+from ddpm_jax.build.idle import check_sampling_effects
 from ddpm_jax.build.keys import check_seed
 from ddpm_jax.build.latents import check_latents
 from ddpm_jax.build.parts import schedule
@@ -288,6 +289,13 @@ def _check_betas(config: ConfigDict) -> None:
                 f"config.diffusion.{option}={beta} is not in (0, 1); the paper's betas "
                 "go from 1e-4 to 0.02."
             )
+    ends = {"beta_start": 1e-4, "beta_end": 0.02}  # of the paper, and the defaults
+    ends |= {end: config.diffusion[end] for end in ends if config.diffusion[end]}
+    if name in names.WITH_ENDS and ends["beta_start"] > ends["beta_end"]:
+        raise UserError(
+            f"config.diffusion.beta_start={ends['beta_start']:g} is above beta_end="
+            f"{ends['beta_end']:g}; betas rise along the chain; lower the start."
+        )
 
 
 def _check_variance(config: ConfigDict) -> None:
@@ -356,6 +364,7 @@ def _check_sampling(config: ConfigDict, info: DataInfo) -> None:
     _check_churn_and_tolerance(config)
     check_guidance(config, info)
     levels(config)  # refuses a spacing that fits neither the steps nor the schedule
+    check_sampling_effects(config)
     check_labels(config, info)
     check_prompts(config, info)
 

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.features import classifier_features
+from ddpm_jax.build.idle import EVALUATE, refuse_idle
 from ddpm_jax.build.keys import check_seed, sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
@@ -58,6 +59,7 @@ def check_evaluate(config: ConfigDict) -> None:
             f"config.evaluate.reference={options.reference!r} is not known; use "
             "npz:FILE, or leave it out to compare with config.data."
         )
+    refuse_idle(config, EVALUATE)
     numbers(options.sample_steps, "sample_steps", int)
     numbers(options.guidance_scales, "guidance_scales", float)
     if options.checkpoints != "all":

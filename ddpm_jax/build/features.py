@@ -16,6 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import weights_folder
+from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
@@ -57,7 +58,7 @@ def classifier(config: ConfigDict, info: DataInfo) -> Classifier:
 def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
     """Draw its initial parameters."""
     key = jax.random.fold_in(root_key(config.seed), _INIT)
-    images = jnp.zeros((1, *info.image_shape))
+    images = jnp.zeros((1, *info.image_shape), jnp.float32)
     return jax.jit(net.init)(key, images)["params"]
 
 
@@ -195,6 +196,7 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
         )
     check_seed("config.seed", config.seed)
     check_classifier(config.features, "features")
+    check_warmup(config, "features")
 
 
 def check_classifier(options: ConfigDict, section: str) -> None:

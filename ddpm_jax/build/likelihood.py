@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
 from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.idle import LIKELIHOOD, refuse_idle
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.parts import schedule
@@ -182,6 +183,7 @@ def check_likelihood(config: ConfigDict) -> None:
         )
     if options.seed is not None:
         check_seed("config.likelihood.seed", options.seed)
+    refuse_idle(config, LIKELIHOOD)
     for name in ("rtol", "atol"):
         if not 1e-6 <= options[name] < math.inf:
             raise UserError(

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import weights_folder
 from ddpm_jax.build.features import check_classifier
+from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
 from ddpm_jax.build.sizes import check_batch_memory
@@ -88,7 +89,7 @@ def _example(
     reader: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
 ) -> tuple[jax.Array, Any]:
     """Make an image, and a text as it is read."""
-    return jnp.zeros((1, *image_shape)), reopen(reader).read(captions[:1])
+    return jnp.zeros((1, *image_shape), jnp.float32), reopen(reader).read(captions[:1])
 
 
 def match_objective(config: ConfigDict, net: Match) -> Objective:
@@ -179,3 +180,4 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
         )
     check_seed("config.seed", config.seed)
     check_classifier(config.retrieval, "retrieval")
+    check_warmup(config, "retrieval")

@@ -140,6 +140,7 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
     source = build.dataset(cfg)
     info = build.data_info(source, cfg, autoencoder_of(cfg, workdir))
     build.check(cfg, info)
+    build.check_training_effects(cfg, info)
     build.check_batch(cfg)
     cost = cost_of(cfg, info)
     shape = "x".join(map(str, info.image_shape))

@@ -67,6 +67,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     autoencoder = autoencoder_of(cfg, workdir)
     info = build.data_info(source, cfg, autoencoder)
     build.check(cfg, info)
+    build.check_training_effects(cfg, info)
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)

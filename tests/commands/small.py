@@ -66,6 +66,7 @@ WHERE_SET = {
     "evaluate.checkpoints": "2,4",
     "sample.step": "2",
 }
+OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 # Of recipes: fewer pictures, attention on smaller maps, no package of others.
 OF_RECIPES = {
     "configs/emoji.py": {"model.text": "words"},
@@ -86,4 +87,6 @@ def flags(words):
     if not recipe:  # a workdir carries the options of its model
         options = {k: v for k, v in options.items() if not k.startswith("model.")}
     options |= OF_RECIPES.get(recipe, {})
+    if "--config.likelihood.method=bound" in words:  # no equation is solved then
+        options = {k: v for k, v in options.items() if k not in OF_THE_FLOW}
     return [f"--config.{name}={value}" for name, value in options.items()]

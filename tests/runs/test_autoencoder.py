@@ -148,7 +148,7 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
 
 
 def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monkeypatch):
-    short = {"num_steps": "3", "discriminator_weight": "0.0"}
+    short = {"num_steps": "3", "warmup_steps": "1", "discriminator_weight": "0.0"}
 
     def fails(*_):
         raise KeyboardInterrupt
@@ -183,7 +183,8 @@ def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):
     line = ["--mode=features", RECIPE, f"--workdir={eyes}", *options]
     assert main(line) == 0
     capsys.readouterr()
-    short = {"num_steps": "2", "discriminator_weight": "0.0", "perceptual": str(eyes)}
+    short = {"num_steps": "2", "warmup_steps": "1", "perceptual": str(eyes)}
+    short |= {"discriminator_weight": "0.0"}
     assert train(tmp_path / "run", **short) == 0
     out = capsys.readouterr().out
     assert re.search(r", perceptual \d", out) and "discriminator" not in out

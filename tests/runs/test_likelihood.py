@@ -101,7 +101,8 @@ def test_finished_is_said_and_not_done_again(measured, capsys):
 
 def test_an_image_does_not_depend_on_the_batch(measured, model):
     """Float32 sums of another batch size are rounded otherwise, and no more."""
-    assert main(arguments(model, *QUICK, "batch_size=10", "method=bound")) == 0
+    one = ("num_images=10", "batch_size=10", "method=bound")
+    assert main(arguments(model, *one)) == 0
     with (
         np.load(folders(model)["bound"] / "terms.npz") as one,
         np.load(folders(measured)["bound"] / "terms.npz") as four,

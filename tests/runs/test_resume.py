@@ -137,6 +137,7 @@ def test_a_first_attempt_that_saved_nothing_does_not_keep_the_workdir(
     """Out of memory, say: the next attempt may have another batch size."""
     shutil.copy(finished / "config.json", tmp_path)
     options = ["--config.training.num_steps=1", "--config.training.learning_rate=1e-5"]
+    options += ["--config.training.warmup_steps=1"]
     assert main([f"--config={TINY}", f"--workdir={tmp_path}", *options]) == 0
     assert store.latest_step(tmp_path) == 1
 

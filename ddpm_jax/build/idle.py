@@ -1,0 +1,266 @@
+"""Options that would do nothing are refused, since whoever sets one expects an effect.
+
+A rule names an option, says when it has no effect, and what to do. Options at their
+default are never refused.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.conditions import told
+from ddpm_jax.build.sampling import levels
+from ddpm_jax.build.source import DataInfo
+from ddpm_jax.config import default
+from ddpm_jax.errors import UserError
+
+Rule = tuple[str, Callable[[ConfigDict], bool], str]
+"""Option, config -> whether it is without effect, "with ...; do ..." for the line."""
+
+
+def refuse_idle(config: ConfigDict, rules: Iterable[Rule]) -> None:
+    """Refuse the first option that was changed and does nothing.
+
+    Raises:
+        UserError: naming it, and what to do.
+    """
+    plain = default()
+    for option, is_idle, why in rules:
+        section, name = option.split(".")
+        value = config[section][name]
+        if value != plain[section][name] and is_idle(config):
+            shown = repr(value) if isinstance(value, str) else value
+            raise UserError(f"config.{option}={shown} does nothing {why}.")
+
+
+def _sampler_is_not(*samplers: str) -> Callable[[ConfigDict], bool]:
+    return lambda config: config.sample.sampler not in samplers
+
+
+def _is_not_churned(config: ConfigDict) -> bool:
+    return config.sample.churn == 0
+
+
+def _is_not_guided(config: ConfigDict) -> bool:
+    scales = config.evaluate.guidance_scales.replace(" ", "").split(",")
+    return config.sample.guidance_scale == 1 and set(scales) <= {"", "1", "1.0"}
+
+
+_WITHOUT_CHURN = "without churn; set sample.churn above 0, or leave it out"
+_UNGUIDED = "at guidance_scale 1; use another scale, such as 3, or leave it out"
+SAMPLING: tuple[Rule, ...] = (
+    ("sample.eta", _sampler_is_not("ddim"), "but with sampler ddim; leave it out"),
+    (
+        "sample.rtol",
+        _sampler_is_not("adaptive"),
+        "but with sampler adaptive; leave it out, or use num_steps",
+    ),
+    (
+        "sample.atol",
+        _sampler_is_not("adaptive"),
+        "but with sampler adaptive; leave it out, or use num_steps",
+    ),
+    ("sample.churn_low", _is_not_churned, _WITHOUT_CHURN),
+    ("sample.churn_high", _is_not_churned, _WITHOUT_CHURN),
+    ("sample.churn_noise", _is_not_churned, _WITHOUT_CHURN),
+    (
+        "sample.variance",
+        _sampler_is_not("ancestral"),
+        "but with sampler ancestral; leave it out",
+    ),
+    ("sample.guidance_low", _is_not_guided, _UNGUIDED),
+    ("sample.guidance_high", _is_not_guided, _UNGUIDED),
+    ("sample.guidance_rescale", _is_not_guided, _UNGUIDED),
+    (
+        "sample.dynamic_percentile",
+        lambda config: bool(config.data.latents),
+        "in latents, which are never clipped; leave it out",
+    ),
+)
+
+
+def check_sampling_effects(config: ConfigDict) -> None:
+    """Refuse options of `config.sample` that would do nothing.
+
+    Raises:
+        UserError: naming the first.
+    """
+    refuse_idle(config, SAMPLING)
+    options = config.sample
+    if options.churn:
+        _check_range(config, "churn", options.churn_low, options.churn_high)
+    if not _is_not_guided(config):
+        _check_range(config, "guidance", options.guidance_low, options.guidance_high)
+
+
+def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) -> None:
+    """Refuse a range of sigma / alpha that no level of the chain falls into."""
+    if low == 0 and high is None:
+        return
+    level = levels(config)
+    with np.errstate(divide="ignore"):
+        r = np.asarray(level.sigma[:-1], np.float64) / np.asarray(level.alpha[:-1])
+    end = math.inf if high is None else high
+    if not ((low <= r) & (r <= end)).any():
+        raise UserError(
+            f"config.sample.{kind}_low={low} and {kind}_high={end} hold none of the "
+            f"levels, whose sigma / alpha are {r[-1]:.3g} to {r[0]:.3g}; widen them, "
+            f"or leave out the {kind}."
+        )
+
+
+# --- Training -------------------------------------------------------------------------
+
+
+def _loss_is_not(loss: str) -> Callable[[ConfigDict], bool]:
+    return lambda config: config.diffusion.loss != loss
+
+
+def _reads_no_text(config: ConfigDict) -> bool:
+    return not config.model.text
+
+
+def _encodes_no_text(config: ConfigDict) -> bool:
+    return config.model.text not in ("words", "bytes")
+
+
+_OF_THE_ENCODER = "but with model.text words or bytes; leave it out"
+TRAINING: tuple[Rule, ...] = (
+    (
+        "diffusion.min_snr_gamma",
+        _loss_is_not("min_snr"),
+        "but with loss min_snr; leave it out",
+    ),
+    ("diffusion.p2_k", _loss_is_not("p2"), "but with loss p2; leave it out"),
+    ("diffusion.p2_gamma", _loss_is_not("p2"), "but with loss p2; leave it out"),
+    (
+        "training.label_dropout",
+        lambda config: not told(config),
+        "in a model without labels or text; leave it out",
+    ),
+    (
+        "model.num_heads",
+        lambda config: config.model.head_channels is not None,
+        "beside model.head_channels, which decides it; leave one of them out",
+    ),
+    (
+        "model.picture_factor",
+        lambda config: config.model.picture != "low_res",
+        "but with model.picture low_res; leave it out",
+    ),
+    ("model.text_length", _reads_no_text, "without model.text; leave it out"),
+    ("model.text_width", _encodes_no_text, _OF_THE_ENCODER),
+    ("model.text_depth", _encodes_no_text, _OF_THE_ENCODER),
+    ("model.text_heads", _encodes_no_text, _OF_THE_ENCODER),
+    (
+        "model.resample_blocks",
+        lambda config: len(config.model.channel_multipliers) == 1,
+        "in a network of one level, which halves nothing; leave it out",
+    ),
+    (
+        "model.downsample_padding",
+        lambda config: (
+            config.model.resample_blocks or len(config.model.channel_multipliers) == 1
+        ),
+        "where no convolution halves a map; leave it out",
+    ),
+)
+
+
+def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options of a network and its training that would do nothing.
+
+    Not asked of a model that is trained: what it was trained with cannot be changed.
+
+    Raises:
+        UserError: naming the first.
+    """
+    refuse_idle(config, TRAINING)
+    check_warmup(config, "training")
+    asked = tuple(config.model.attention_resolutions)
+    if asked == tuple(default().model.attention_resolutions):
+        return
+    side = min(info.shape[:2])
+    sides = [side >> level for level in range(len(config.model.channel_multipliers))]
+    for resolution in asked:
+        if resolution not in sides:
+            raise UserError(
+                f"config.model.attention_resolutions={asked} has {resolution}, and no "
+                f"map is of that size; the maps are {', '.join(map(str, sides))} on "
+                "their shorter side, and the last always has attention in the middle."
+            )
+
+
+def check_warmup(config: ConfigDict, section: str) -> None:
+    """Refuse a warm-up that would not end before the run does.
+
+    Args:
+        config: all of it.
+        section: the name of one with `num_steps` and `warmup_steps`.
+
+    Raises:
+        UserError: naming both.
+    """
+    options: Any = config[section]
+    refuse_idle(
+        config,
+        [
+            (
+                f"{section}.warmup_steps",
+                lambda _: options.warmup_steps > options.num_steps,
+                f"but slow down all {options.num_steps} steps: the learning "
+                f"rate never reaches config.{section}.learning_rate; use fewer, such "
+                f"as {options.num_steps // 10}",
+            )
+        ],
+    )
+
+
+# --- Other modes ----------------------------------------------------------------------
+
+
+def _method_is(method: str) -> Callable[[ConfigDict], bool]:
+    return lambda config: config.likelihood.method == method
+
+
+def _has_fixed_steps(config: ConfigDict) -> bool:
+    return config.likelihood.ode_steps is not None
+
+
+_OF_THE_ODE = "with method bound; leave it out, or use method ode"
+_OF_THE_BOUND = "with method ode; leave it out, or use method bound"
+_FIXED = "beside likelihood.ode_steps; leave one of them out"
+LIKELIHOOD: tuple[Rule, ...] = (
+    *(
+        (f"likelihood.{name}", _method_is("bound"), _OF_THE_ODE)
+        for name in ("ode_steps", "num_probes", "rtol", "atol")
+    ),
+    *(
+        (f"likelihood.{name}", _method_is("ode"), _OF_THE_BOUND)
+        for name in ("variance", "clip", "num_steps")
+    ),
+    ("likelihood.rtol", _has_fixed_steps, _FIXED),
+    ("likelihood.atol", _has_fixed_steps, _FIXED),
+)
+EVALUATE: tuple[Rule, ...] = (
+    (
+        "evaluate.resize",
+        lambda config: config.evaluate.features != "inception",
+        "but with features inception; leave it out",
+    ),
+    (
+        "evaluate.reference_split",
+        lambda config: bool(config.evaluate.reference),
+        "beside evaluate.reference, which has its own images; leave one of them out",
+    ),
+)
+AUTOENCODER: tuple[Rule, ...] = (
+    (
+        "autoencoder.perceptual_weight",
+        lambda config: not config.autoencoder.perceptual,
+        "without autoencoder.perceptual; name a network there, or leave it out",
+    ),
+)
