@@ -109,24 +109,34 @@ LAWS = {
 }
 
 
-def test_how_near_each_method_comes_to_the_conditional_law():
-    """The mean of the unknown value, as the share of its way from the unconditional
-    mean that is missing: replacement 0.30, RePaint 0.093 (jumps of 5, five visits),
-    0.085 (twenty visits) and 0.022 (jumps of 1), projection 0.30, guidance 0.25.
-    """
-    way = EXACT_MEAN - MEAN[1]
-    missing = {name: (EXACT_MEAN - m[1]) / way for name, (m, _) in LAWS.items()}
-    assert 0.25 < missing["replacement"] < 0.35
-    assert missing["repaint"] < 0.4 * missing["replacement"]
-    # A few visits do what visits can; what is left shrinks with the jumps.
-    assert 0.85 < missing["more visits"] / missing["repaint"] < 1
-    assert 0 < missing["shorter jumps"] < 0.3 * missing["more visits"]
-    # To put y in the place of the known x_0 is replacement too, but for the variance.
-    assert abs(missing["projection"] - missing["replacement"]) < 1e-3
-    assert missing["guidance"] < missing["replacement"]
-    for name, (m, C) in LAWS.items():
-        np.testing.assert_allclose([m[0], C[0, 0]], [Y, 0], atol=1e-3, err_msg=name)
-        assert 0.5 * EXACT_VARIANCE < C[1, 1] < 1.6 * EXACT_VARIANCE
+# Of the unknown value: the share of the way from its unconditional mean to the
+# conditional one that is missing, and its variance over the conditional one. Of these
+# two values, this chain, these jumps and visits: other data order methods otherwise.
+NEARNESS = {
+    "replacement": (0.3012, 1.2823),
+    "repaint": (0.0934, 0.9436),
+    "more visits": (0.0848, 0.9423),
+    "shorter jumps": (0.0216, 0.5877),
+    "projection": (0.3012, 1.5010),
+    "guidance": (0.2474, 1.0553),
+}
+
+
+@pytest.mark.parametrize("name", NEARNESS)
+def test_how_near_each_method_comes_to_the_conditional_law(name):
+    """Of the float64 recursions, which the samplers are held against below."""
+    m, C = LAWS[name]
+    missing = (EXACT_MEAN - m[1]) / (EXACT_MEAN - MEAN[1])
+    found = (missing, C[1, 1] / EXACT_VARIANCE)
+    np.testing.assert_allclose(found, NEARNESS[name], atol=1e-4)
+    # What is known is met: exactly by all but guidance, whose p(y | x_t) has a width.
+    exact = 2e-4 if name == "guidance" else 1e-6
+    np.testing.assert_allclose([m[0], C[0, 0]], [Y, 0], atol=exact)
+
+
+def test_with_nothing_known_the_recursion_ends_in_the_mean_of_the_data():
+    m, _ = law(posterior_mean)
+    np.testing.assert_allclose(m, MEAN, atol=5e-5)
 
 
 @pytest.mark.parametrize("name", ["replacement", "repaint", "projection", "guidance"])

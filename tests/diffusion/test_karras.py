@@ -141,7 +141,7 @@ def test_what_a_step_with_churn_asks_the_network():
         ("euler", 40, {"amount": 8.0}),
         ("heun", 160, {"amount": 8.0}),
         ("heun", 40, {"amount": 1e3}),  # gamma at its bound, sqrt(2) - 1
-        ("heun", 40, {"amount": 10.0, "low": 0.05, "high": 20.0, "noise": 1.05}),
+        ("heun", 40, {"amount": 10.0, "low": 0.5, "high": 1.0, "noise": 1.2}),
     ],
 )
 def test_churn_samples_the_law_it_must(name, num_steps, options):
@@ -159,6 +159,11 @@ def test_churn_samples_the_law_it_must(name, num_steps, options):
     x = np.asarray(x, np.float64)
     values, basis = np.linalg.eigh(covariance)
     m, v = law_with_churn(name, basis.T @ mean, values, levels, **options)
+    for left_out in {"low", "high", "noise"} & set(options):
+        # Ten standard errors: none of them could be lost unnoticed.
+        less = {key: value for key, value in options.items() if key != left_out}
+        _, other = law_with_churn(name, basis.T @ mean, values, levels, **less)
+        assert np.abs(other / v - 1).max() > 10 * np.sqrt(2 / num), left_out
     laws = [(basis @ m, basis @ np.diag(v) @ basis.T)]
     if num_steps == 160:
         laws.append((mean, covariance))
