@@ -240,7 +240,7 @@ def forward_film(
         uint8 [K, F, H, W, C].
     """
     x0 = encode(to_float(jnp.asarray(images)))
-    eps = jax.random.normal(key, x0.shape)
+    eps = jax.random.normal(key, x0.shape, x0.dtype)
     times = jnp.linspace(-1, schedule.num_levels - 1, num_frames).round()
     noised = [add_noise(x0, eps, schedule.at(t.astype(jnp.int32))) for t in times]
     return np.asarray(to_uint8(jnp.stack([decode(x) for x in noised])))

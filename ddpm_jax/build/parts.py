@@ -139,8 +139,9 @@ def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
     height, width, channels = info.shape
     seen = channels * (2 if config.model.self_conditioning else 1)
     seen += picture_channels(config, channels)
-    x = jnp.zeros((1, height, width, seen))
-    return jax.jit(unet.init)(init_key(config), x, jnp.zeros((1,)))["params"]
+    x = jnp.zeros((1, height, width, seen), jnp.float32)
+    t = jnp.zeros((1,), jnp.float32)
+    return jax.jit(unet.init)(init_key(config), x, t)["params"]
 
 
 def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:

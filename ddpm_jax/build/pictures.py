@@ -56,7 +56,7 @@ def example_picture(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None
     made = picture_of(config, info.image_shape[-1])
     if made is None:
         return None
-    x0 = jnp.zeros((1, *info.image_shape))
+    x0 = jnp.zeros((1, *info.image_shape), jnp.float32)
     return made.make(jax.random.split(jax.random.key(0), 1), x0, None)
 
 

@@ -60,7 +60,7 @@ def hide(
         silent: from `silence`.
     """
     leaves = jax.tree.leaves(dict(condition))
-    hidden = jax.random.bernoulli(key, probability, leaves[0].shape[:1])
+    hidden = jax.random.bernoulli(key, jnp.float32(probability), leaves[0].shape[:1])
 
     def choose(nothing: jax.Array, said: jax.Array) -> jax.Array:
         return jnp.where(hidden.reshape(-1, *[1] * (said.ndim - 1)), nothing, said)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.process import Parameterization, Prediction, eps_from_x0
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
 
 Cond = Any
 """A pytree of arrays `[B, ...]` that the network is conditioned on, or None."""
@@ -22,6 +23,35 @@ Network = Callable[[Any, jax.Array, jax.Array, Cond], jax.Array]
 
 Denoiser = Callable[[jax.Array, Level, Cond], Prediction]
 """(x_t [B, ...], level with leaves [] or [B], cond) -> Prediction."""
+
+
+def predict(denoise: Denoiser, x_t: jax.Array, level: Level, cond: Cond) -> Prediction:
+    """Ask a denoiser, and refuse an answer that is no prediction of x_t.
+
+    Args:
+        denoise: any.
+        x_t: [B, ...].
+        level: leaves [] or [B].
+        cond: what it is conditioned on.
+
+    Raises:
+        UserError: it returns something else, or of another shape.
+    """
+    prediction = denoise(x_t, level, cond)
+    if not isinstance(prediction, Prediction):
+        raise UserError(
+            f"the denoiser returned {type(prediction).__name__}, not a Prediction of "
+            "x0 and eps; make a denoiser of a network with denoisers.from_network."
+        )
+    for name in ("x0", "eps"):
+        shape = jnp.shape(getattr(prediction, name))
+        if shape != x_t.shape:
+            raise UserError(
+                f"the denoiser predicts {name} of shape {list(shape)} for x_t of "
+                f"{list(x_t.shape)}; they must be the same (from_network splits twice "
+                "the channels with learns_variance=True)."
+            )
+    return prediction
 
 
 def from_network(
@@ -74,7 +104,7 @@ def clip_x0(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser
     """
 
     def clipped(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        prediction = denoise(x_t, level, cond)
+        prediction = predict(denoise, x_t, level, cond)
         x0 = jnp.clip(prediction.x0, low, high)
         return prediction._replace(x0=x0, eps=eps_from_x0(x0, x_t, level))
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import Operator
 from ddpm_jax.diffusion.process import (
@@ -35,6 +35,7 @@ from ddpm_jax.diffusion.process import (
     markov_step,
     noise_like,
 )
+from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
@@ -60,7 +61,7 @@ def project(denoise: Denoiser, operator: Operator, y: jax.Array) -> Denoiser:
     """
 
     def projected(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        prediction = denoise(x_t, level, cond)
+        prediction = predict(denoise, x_t, level, cond)
         x0 = prediction.x0
         x0 = x0 + operator.pinv(y - operator.apply(x0))
         return prediction._replace(x0=x0, eps=eps_from_x0(x0, x_t, level))
@@ -90,7 +91,7 @@ def reconstruction_guidance(
 
     def guided(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
         def distance(x: jax.Array) -> tuple[jax.Array, Prediction]:
-            prediction = denoise(x, level, cond)
+            prediction = predict(denoise, x, level, cond)
             return jnp.sum((y - operator.apply(prediction.x0)) ** 2), prediction
 
         gradient, prediction = jax.grad(distance, has_aux=True)(x_t)
@@ -107,6 +108,7 @@ def reconstruction_guidance(
 # --- Inpainting by replacement --------------------------------------------------------
 
 
+@remade
 def inpaint(sampler: Sampler, known: jax.Array, mask: jax.Array) -> Sampler:
     """Put the known part back after each step, noised afresh to the level reached.
 
@@ -231,6 +233,7 @@ def start_at(levels: Level, strength: float) -> Level:
     return jax.tree.map(lambda leaf: leaf[num_steps - left :], levels)
 
 
+@remade
 def invert(num_iterations: jax.Array | int = 1) -> Sampler:
     """Walk the deterministic chain backwards, from an image to its noise.
 

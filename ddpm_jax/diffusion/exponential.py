@@ -38,7 +38,8 @@ class Past(NamedTuple):
 
 def no_past(x: jax.Array, length: int) -> Past:
     """Make room for K predictions like x `[B, ...]`, none of them made yet."""
-    return Past((jnp.zeros_like(x),) * length, jnp.full(length, jnp.inf))
+    place = jnp.full(length, jnp.inf, jnp.promote_types(x.dtype, jnp.float32))
+    return Past((jnp.zeros_like(x),) * length, place)
 
 
 def place_of(level: Level) -> jax.Array:
@@ -128,10 +129,10 @@ def weights_of(h: jax.Array, offsets: jax.Array, known: jax.Array) -> jax.Array:
     # the node r_0 = 0 of D_0 among them, which gives the factor u / r_j.
     others = known & ~np.eye(num, dtype=bool)  # [j, i]
     gaps = jnp.where(others, nodes[:, None] - nodes, 1.0)
-    u = jnp.asarray(_POINTS)
+    u, shares = (jnp.asarray(v, offsets.dtype) for v in (_POINTS, _SHARES))
     rises = jnp.where(others[..., None], (u - nodes[:, None]) / gaps[..., None], 1.0)
     basis = u / jnp.where(known, nodes, 1.0)[:, None] * rises.prod(1)  # [j, u]
-    decay = jnp.asarray(_SHARES) * jnp.exp(-h * (1.0 - u))
+    decay = shares * jnp.exp(-h * (1.0 - u))
     exact = h * jnp.sum(basis * decay, -1)
     alone = -jnp.expm1(-h) * lean_on(h, offsets, known)
     return jnp.where(known, jnp.where(known.sum() > 1, exact, alone), 0.0)

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.denoisers import Cond, Denoiser
-from ddpm_jax.diffusion.process import noise_like
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
+from ddpm_jax.diffusion.process import Prediction, noise_like
 from ddpm_jax.diffusion.samplers import Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
@@ -51,7 +51,8 @@ def generate(
         keys: typed keys [B], one per image, from `image_keys`.
         sampler: the method.
         denoise: the model.
-        x_init: [B, ...] at levels[0]; `initial_noise` for sampling from nothing.
+        x_init: [B, ...] at levels[0]; `initial_noise` for sampling from nothing. The
+            chain is of its type, or of the levels' float32 if that is wider.
         levels: leaves [N + 1], noisiest first, from `grid`.
         cond: what the denoiser is conditioned on, leaves [B, ...].
         record: Info -> pytree, of what to keep. The N steps are cut into `num_records`
@@ -63,14 +64,18 @@ def generate(
         x [B, ...] at levels[N], and the records with leaves [K, ...] (None without).
 
     Raises:
-        UserError: if `num_records` does not fit the number of steps.
+        UserError: if `num_records` does not fit the number of steps, `x_init` is not
+            floating point, or the denoiser returns no prediction of x.
     """
     num_steps = levels.alpha.shape[0] - 1
     t = jax.tree.map(lambda leaf: leaf[:-1], levels)
     s = jax.tree.map(lambda leaf: leaf[1:], levels)
     advance = _advance(keys, sampler, denoise, cond)
     steps = (jnp.arange(num_steps), t, s)
-    state = sampler.init(x_init)
+    x_init = jnp.asarray(x_init)
+    _check_floating(x_init)
+    dtype = jnp.promote_types(x_init.dtype, levels.alpha.dtype)
+    state = sampler.init(x_init.astype(dtype))
     if record is None:
         state, _ = jax.lax.scan(
             lambda state, xs: (advance(state, *xs)[0], None), state, steps
@@ -114,7 +119,12 @@ def generate_part(
 
     Returns:
         The state before step `stop`, and the record of the step before it.
+
+    Raises:
+        UserError: the chain is not floating point, or the denoiser returns no
+            prediction of x.
     """
+    _check_floating(state.x)
     advance = _advance(keys, sampler, denoise, cond)
 
     def step(index: jax.Array, state: State) -> tuple[State, Any]:
@@ -131,14 +141,25 @@ def generate_part(
     )
 
 
+def _check_floating(x: jax.Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise UserError(
+            f"the chain starts from {x.dtype}, and x is floating point; draw it with "
+            "initial_noise, or bring bytes to [-1, 1] with images.to_float."
+        )
+
+
 def _advance(
     keys: jax.Array, sampler: Sampler, denoise: Denoiser, cond: Cond
 ) -> Callable[..., tuple[State, Info]]:
     """Bind what all steps share; (state, index, t, s) -> (state, Info) is left."""
     keys = fold_each(keys, _STEPS)
 
-    def bound(x: jax.Array, level: Level, also: dict | None = None) -> Any:
-        return denoise(x, level, cond if also is None else {**(cond or {}), **also})
+    def bound(x: jax.Array, level: Level, also: dict | None = None) -> Prediction:
+        given = cond if also is None else {**(cond or {}), **also}
+        prediction = predict(denoise, x, level, given)
+        # The chain keeps the type that it has, whatever a network computes in.
+        return jax.tree.map(lambda leaf: leaf.astype(x.dtype), prediction)
 
     def advance(
         state: State, index: jax.Array, t: Level, s: Level

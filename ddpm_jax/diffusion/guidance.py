@@ -20,7 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.process import Prediction, eps_from_x0, like
 from ddpm_jax.diffusion.schedules import Level
 
@@ -60,7 +60,8 @@ def classifier_free(
     def guided(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
         # Row i and its double are neighbours, so that a batch which is spread over
         # devices stays where it is.
-        both = denoise(
+        both = predict(
+            denoise,
             jnp.repeat(x_t, 2, axis=0),
             jax.tree.map(
                 lambda leaf: jnp.repeat(leaf, 2, axis=0) if jnp.ndim(leaf) else leaf,
@@ -117,7 +118,7 @@ def classifier_guidance(
     """
 
     def guided(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        prediction = denoise(x_t, level, cond)
+        prediction = predict(denoise, x_t, level, cond)
         gradient = jax.grad(lambda x: jnp.sum(log_prob(x, level, cond)))(x_t)
         push = like(scale * level.sigma, x_t) * gradient
         # Pure noise says nothing of y: there the gradient is 0, and 0 / alpha too.
@@ -144,9 +145,10 @@ def dynamic_threshold(denoise: Denoiser, percentile: float = 0.995) -> Denoiser:
     """
 
     def thresholded(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        prediction = denoise(x_t, level, cond)
+        prediction = predict(denoise, x_t, level, cond)
         x0 = prediction.x0
-        size = jnp.quantile(jnp.abs(x0.reshape(x0.shape[0], -1)), percentile, axis=1)
+        share = jnp.asarray(percentile, x0.dtype)
+        size = jnp.quantile(jnp.abs(x0.reshape(x0.shape[0], -1)), share, axis=1)
         s = like(jnp.maximum(size, 1.0), x0)
         x0 = jnp.clip(x0, -s, s) / s
         return prediction._replace(x0=x0, eps=eps_from_x0(x0, x_t, level))

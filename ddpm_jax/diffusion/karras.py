@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.exponential import LONG
 from ddpm_jax.diffusion.process import Prediction, like, noise_like
+from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
@@ -48,6 +49,7 @@ class Churn(NamedTuple):
     noise: jax.Array | float = 1.0
 
 
+@remade
 def euler(churn: Churn | None = None) -> Sampler:
     """Follow the slope at t: order 1, one evaluation a step.
 
@@ -61,6 +63,7 @@ def euler(churn: Churn | None = None) -> Sampler:
     )
 
 
+@remade
 def heun(churn: Churn | None = None) -> Sampler:
     """Follow the mean of the slopes at both ends: [K], Algorithms 1 and 2, order 2.
 

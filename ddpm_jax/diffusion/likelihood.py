@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
 
-from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.process import (
     Prediction,
@@ -238,7 +238,7 @@ def variational_bound(
         index, t, s = xs
         eps = noise_like(fold_each(keys, index), x0)
         x_t = add_noise(x0, eps, t)
-        prediction = denoise(x_t, t, cond)
+        prediction = predict(denoise, x_t, t, cond)
         term = step_term(prediction, x0, x_t, t, s, variance=variance, first=first)
         errors = [
             jnp.mean((a - b) ** 2, axis=range(1, x0.ndim))

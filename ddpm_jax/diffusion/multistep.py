@@ -31,6 +31,7 @@ from ddpm_jax.diffusion.exponential import (
     with_latest,
 )
 from ddpm_jax.diffusion.process import noise_like, posterior, small_variance
+from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
@@ -51,6 +52,7 @@ def _dpmpp(order: int) -> Sampler:
     return Sampler(init=lambda x: State(x, no_past(x, order - 1)), step=step)
 
 
+@remade
 def dpmpp_2m() -> Sampler:
     """Solve the ODE by DPM-Solver++(2M), order 2, one evaluation a step: [L], Alg. 2.
 
@@ -60,6 +62,7 @@ def dpmpp_2m() -> Sampler:
     return _dpmpp(2)
 
 
+@remade
 def dpmpp_3m() -> Sampler:
     """Solve the ODE by the third-order multistep DPM-Solver++, one evaluation a step.
 
@@ -71,6 +74,7 @@ def dpmpp_3m() -> Sampler:
     return _dpmpp(3)
 
 
+@remade
 def dpmpp_2m_sde() -> Sampler:
     """Solve the reverse SDE by SDE-DPM-Solver++(2M), one evaluation a step.
 
@@ -100,6 +104,7 @@ def dpmpp_2m_sde() -> Sampler:
 # --- UniPC ----------------------------------------------------------------------------
 
 
+@remade
 def unipc(order: int = 2) -> Sampler:
     """Solve the ODE by UniPC with B_2(h), one evaluation a step: [Z], Algorithms 1, 2.
 
@@ -167,6 +172,7 @@ _ADAMS = (
 )
 
 
+@remade
 def pndm() -> Sampler:
     """Solve the ODE by pseudo linear multistep, or PLMS: order 2, [P], Algorithm 2.
 

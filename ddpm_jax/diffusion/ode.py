@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.process import like
+from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
 from ddpm_jax.errors import UserError
@@ -59,6 +60,7 @@ def slope(
     return f
 
 
+@remade
 def adaptive(
     schedule: Schedule,
     *,
@@ -116,7 +118,7 @@ def adaptive(
         )
         solved = solution.result == diffrax.RESULTS.successful
         y = jnp.where(solved, solution.ys[-1], jnp.nan)
-        return y, 1 + 6 * solution.stats["num_steps"]
+        return y, 1 + 6 * solution.stats["num_steps"].astype(jnp.int32)
 
     def step(
         keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
@@ -133,7 +135,7 @@ def adaptive(
             return denoise(like(level.alpha, y) * y, level).x0
 
         x = jax.lax.cond(to_clean, land, lambda: like(s.alpha, y) * y)
-        calls = state.memory + calls + jnp.where(to_clean, 2, 1)
+        calls = state.memory + calls + to_clean.astype(jnp.int32) + 1
         return State(x, calls), Info(state.x, x, prediction, t, s, calls)
 
     return Sampler(init=lambda x: State(x, jnp.int32(0)), step=step)

@@ -32,6 +32,7 @@ Differential Equations", section 4.3 and appendix D.2; the uniform noise of (5):
 van den Oord, Bethge 2016, "A note on the evaluation of generative models".
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.ode import LevelAt, coordinate
 from ddpm_jax.diffusion.schedules import Level
 
@@ -77,7 +78,13 @@ def sign_probes(keys: jax.Array, x: jax.Array, num_probes: int) -> jax.Array:
         num_probes: the variance of the estimate falls as 1 / num_probes.
     """
     shape = (num_probes, *x.shape[1:])
-    return jax.vmap(lambda key: jax.random.rademacher(key, shape, x.dtype))(keys)
+
+    def draw(key: jax.Array) -> jax.Array:
+        # `jax.random.rademacher` draws other signs if 64-bit types are enabled.
+        signs = jax.random.bernoulli(key, jnp.float32(0.5), shape).astype(x.dtype)
+        return 2 * signs - 1
+
+    return jax.vmap(draw)(keys)
 
 
 def exact_probes(x: jax.Array) -> jax.Array:
@@ -87,7 +94,7 @@ def exact_probes(x: jax.Array) -> jax.Array:
         x: [B, ...] of D dimensions. D derivatives are taken at once: for small D.
     """
     size = int(np.prod(x.shape[1:]))
-    basis = np.sqrt(size) * jnp.eye(size, dtype=x.dtype)
+    basis = math.sqrt(size) * jnp.eye(size, dtype=x.dtype)
     basis = basis.reshape(size, *x.shape[1:])
     return jnp.broadcast_to(basis, (x.shape[0], *basis.shape))
 
@@ -127,7 +134,7 @@ def runge_kutta(num_steps: int) -> Solve:
     def solve(
         slope: Slope, state: Any, start: jax.Array, end: jax.Array
     ) -> tuple[Any, jax.Array]:
-        share = jnp.arange(num_steps + 1) / num_steps
+        share = jnp.arange(num_steps + 1, dtype=start.dtype) / num_steps
         low, high = jnp.log(start + 0.01), jnp.log(end + 0.01)
         nodes = jnp.exp(low + share * (high - low)) - 0.01
         nodes = nodes.at[0].set(start).at[-1].set(end)
@@ -182,7 +189,7 @@ def adaptive(*, rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 4096) -
         state = jax.tree.map(
             lambda leaf: jnp.where(solved, leaf[-1], jnp.nan), solution.ys
         )
-        return state, 6 * solution.stats["num_steps"] + 1
+        return state, 6 * solution.stats["num_steps"].astype(jnp.int32) + 1
 
     return solve
 
@@ -230,16 +237,16 @@ def follow_flow(
             level = level_at(-2.0 * jnp.log(jnp.sinh(u)))
             x, _ = state
             eps, trace = value_and_trace(
-                lambda x: denoise(x[None], level, one).eps[0], x, probes
+                lambda x: predict(denoise, x[None], level, one).eps[0], x, probes
             )
             return eps - level.sigma * x, trace / size - level.sigma
 
         # The volume per dimension, so that its error is of the size of the others'.
-        state = (start.alpha * y, jnp.zeros(()))
+        state = (start.alpha * y, jnp.zeros((), y.dtype))
         return solve(slope, state, coordinate(start), coordinate(end))
 
     (x_T, volume), num_calls = jax.vmap(follow)(data, probes, cond)
-    prior = -0.5 * (jnp.mean(x_T**2, axis=range(1, x_T.ndim)) + np.log(2.0 * np.pi))
+    prior = -0.5 * (jnp.mean(x_T**2, axis=range(1, x_T.ndim)) + math.log(2.0 * math.pi))
     return Flow(prior + volume + jnp.log(start.alpha), x_T, num_calls)
 
 
@@ -268,4 +275,4 @@ def bits_of_density(log_density: jax.Array, num_values: int = 256) -> jax.Array:
         log_density: nats per dimension.
         num_values: 256 for 8-bit data, which adds log2(255/2) bits.
     """
-    return -log_density / np.log(2.0) + np.log2((num_values - 1) / 2.0)
+    return -log_density / math.log(2.0) + math.log2((num_values - 1) / 2.0)

@@ -28,6 +28,7 @@ from ddpm_jax.diffusion.process import (
     posterior,
     small_variance,
 )
+from ddpm_jax.diffusion.remade import Remade, remade
 from ddpm_jax.diffusion.schedules import Level
 
 
@@ -68,13 +69,16 @@ class BoundDenoiser(Protocol):
         """Look at x `[B, ...]` at a level."""
 
 
-class Sampler(NamedTuple):
-    """A sampling method; see the module's docstring for the two functions."""
-
+class _Functions(NamedTuple):
     init: Callable[[jax.Array], State]
     step: Callable[[jax.Array, BoundDenoiser, State, Level, Level], tuple[State, Info]]
 
 
+class Sampler(Remade, _Functions):
+    """A sampling method; see the module's docstring for the two functions."""
+
+
+@remade
 def ancestral(variance: Variance = small_variance) -> Sampler:
     """Walk the reverse Markov chain: [H], Algorithm 2.
 
@@ -99,6 +103,7 @@ def ancestral(variance: Variance = small_variance) -> Sampler:
     return Sampler(init=State, step=step)
 
 
+@remade
 def ddim(eta: jax.Array | float = 0.0) -> Sampler:
     """Step along the predicted noise, with a share of it drawn anew: [S], eq. (12).
 

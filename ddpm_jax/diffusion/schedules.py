@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax.diffusion.remade import Remade, remade
 from ddpm_jax.errors import UserError
 
 
@@ -44,23 +45,27 @@ class Level(NamedTuple):
         return 2.0 * (jnp.log(self.alpha) - jnp.log(self.sigma))
 
 
-class Schedule(NamedTuple):
-    """A map from time to level, and back.
-
-    Attributes:
-        at: t -> Level. Integers -1..T-1 for tables, reals in [-1, T-1] for log-SNR
-            functions. t = -1 is the clean end for both.
-        inverse: logsnr -> t, real; between the entries of a table it interpolates.
-        draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
-        num_levels: T, the number of noisy levels (of nominal steps, if continuous).
-        t_scale: `Level.t` is t times this; see `scale_time`.
-    """
-
+class _Functions(NamedTuple):
     at: Callable[[jax.Array], Level]
     inverse: Callable[[jax.Array], jax.Array]
     draw: Callable[[jax.Array], jax.Array]
     num_levels: int
     t_scale: float = 1.0
+
+
+class Schedule(Remade, _Functions):
+    """A map from time to level, and back.
+
+    Attributes:
+        at: t -> Level. Integers -1..T-1 for tables, reals in [-1, T-1] for log-SNR
+            functions. t = -1 is the clean end for both; a function is clean below it
+            too, as far as one step. Any other t is refused with a UserError where its
+            value is known, and gives NaN where it is traced.
+        inverse: logsnr -> t, real; between the entries of a table it interpolates.
+        draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
+        num_levels: T, the number of noisy levels (of nominal steps, if continuous).
+        t_scale: `Level.t` is t times this; see `scale_time`.
+    """
 
 
 # --- Tables of betas: beta_t is the variance of the Markov step q(x_t | x_{t-1}) ------
@@ -165,7 +170,25 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
 
 # --- Schedules ------------------------------------------------------------------------
 
+_ROUNDING = 1e-6  # of a real t, as a share of T
 
+
+def _check_times(t: jax.Array, least: int, num_levels: int) -> None:
+    """Refuse times outside of a schedule, where their values are known."""
+    if isinstance(t, jax.core.Tracer) or not t.size:
+        return
+    last = num_levels - 1
+    values = np.asarray(t)  # NumPy: an operation of JAX would be traced under jit
+    low, high = float(values.min()), float(values.max())
+    if not (least <= low and high <= last + _ROUNDING * num_levels):
+        wrong = low if not least <= low else high
+        raise UserError(
+            f"t={wrong:g} is outside of the schedule, which has t = -1 (clean) to "
+            f"{last}; use those."
+        )
+
+
+@remade
 def from_betas(betas: np.ndarray) -> Schedule:
     """Build the schedule of a table of betas.
 
@@ -194,20 +217,29 @@ def from_betas(betas: np.ndarray) -> Schedule:
     with np.errstate(divide="ignore"):
         log_alpha_bar = np.cumsum(np.log1p(-betas))
     log_alpha_bar = np.concatenate([[0.0], log_alpha_bar])  # entry 0 is the clean end
-    alpha = jnp.asarray(np.exp(0.5 * log_alpha_bar), jnp.float32)
-    sigma = jnp.asarray(np.sqrt(-np.expm1(log_alpha_bar)), jnp.float32)
+    # Cast by NumPy: a cast of JAX would be traced, where the caller is.
+    alpha = jnp.asarray(np.exp(0.5 * log_alpha_bar).astype(np.float32))
+    sigma = jnp.asarray(np.sqrt(-np.expm1(log_alpha_bar)).astype(np.float32))
     with np.errstate(divide="ignore"):
         logsnr = log_alpha_bar[1:] - np.log(-np.expm1(log_alpha_bar[1:]))
     # jnp.interp wants finite, rising abscissae: the table from noise to signal.
-    rising_logsnr = jnp.asarray(np.maximum(logsnr, -1e4)[::-1], jnp.float32)
-    falling_t = jnp.asarray(np.arange(num_levels)[::-1], jnp.float32)
+    rising_logsnr = jnp.asarray(np.maximum(logsnr, -1e4)[::-1].astype(np.float32))
+    falling_t = jnp.asarray(np.arange(num_levels)[::-1].astype(np.float32))
 
     def at(t: jax.Array) -> Level:
-        entry = jnp.asarray(t) + 1
+        t = jnp.asarray(t)
+        if not jnp.issubdtype(t.dtype, jnp.integer):
+            raise UserError(
+                f"a table of betas has levels at whole t only, and t is {t.dtype}; "
+                "give integers, or a log-SNR to level_at_logsnr."
+            )
+        _check_times(t, -1, num_levels)
+        entry = t + 1
+        there = (entry >= 0) & (entry <= num_levels)
         return Level(
-            t=jnp.asarray(t, jnp.float32),
-            alpha=jnp.take(alpha, entry, mode="clip"),
-            sigma=jnp.take(sigma, entry, mode="clip"),
+            t=t.astype(jnp.float32),
+            alpha=jnp.where(there, jnp.take(alpha, entry, mode="clip"), jnp.nan),
+            sigma=jnp.where(there, jnp.take(sigma, entry, mode="clip"), jnp.nan),
         )
 
     def inverse(logsnr: jax.Array) -> jax.Array:
@@ -219,6 +251,7 @@ def from_betas(betas: np.ndarray) -> Schedule:
     return Schedule(at, inverse, draw, num_levels)
 
 
+@remade
 def from_logsnr(
     logsnr: Callable[[jax.Array], jax.Array],
     inverse: Callable[[jax.Array], jax.Array],
@@ -237,7 +270,9 @@ def from_logsnr(
 
     def at(t: jax.Array) -> Level:
         t = jnp.asarray(t, jnp.float32)
+        _check_times(t, -2, num_levels)
         value = logsnr((t + 1.0) / num_levels)
+        value = jnp.where(t < num_levels - 1 + _ROUNDING * num_levels, value, jnp.nan)
         clean = t <= -1.0
         return Level(
             t=t,
@@ -254,6 +289,7 @@ def from_logsnr(
     return Schedule(at, to_t, draw, num_levels)
 
 
+@remade
 def scale_time(schedule: Schedule, scale: float) -> Schedule:
     """Tell the network t * scale, and change nothing else.
 
@@ -290,6 +326,7 @@ def level_at_logsnr(schedule: Schedule, logsnr: jax.Array) -> Level:
     )
 
 
+@remade
 def linear_logsnr(
     logsnr_max: float = 10.0, logsnr_min: float = -10.0, num_levels: int = 1000
 ) -> Schedule:
@@ -300,6 +337,7 @@ def linear_logsnr(
     )
 
 
+@remade
 def cosine_logsnr(
     logsnr_max: float = 15.0, logsnr_min: float = -15.0, num_levels: int = 1000
 ) -> Schedule:
@@ -309,8 +347,8 @@ def cosine_logsnr(
     "Progressive Distillation", section 2, as truncated in Hoogeboom et al. 2023,
     "simple diffusion", section 3.1.
     """
-    low = np.arctan(np.exp(-0.5 * logsnr_max))
-    high = np.arctan(np.exp(-0.5 * logsnr_min))
+    low = float(np.arctan(np.exp(-0.5 * logsnr_max)))
+    high = float(np.arctan(np.exp(-0.5 * logsnr_min)))
 
     def logsnr(u: jax.Array) -> jax.Array:
         return -2.0 * jnp.log(jnp.tan(low + u * (high - low)))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from ddpm_jax.diffusion.denoisers import Cond, Network, from_network
 from ddpm_jax.diffusion.losses import Hint
 from ddpm_jax.diffusion.process import Parameterization, Prediction
+from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
@@ -72,6 +73,7 @@ class _Memory(NamedTuple):
     inner: Any  # the sampler's own memory
 
 
+@remade
 def self_conditioned(
     sampler: Sampler, *, low: float = -1.0, high: float = 1.0
 ) -> Sampler:

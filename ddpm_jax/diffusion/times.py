@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.remade import Remade, remade
+
 
 def uniform_times(key: jax.Array, num: int) -> jax.Array:
     """Draw independent u in [0, 1): [num]."""
-    return jax.random.uniform(key, (num,))
+    return jax.random.uniform(key, (num,), jnp.float32)
 
 
 def stratified_times(key: jax.Array, num: int) -> jax.Array:
@@ -32,7 +34,8 @@ def stratified_times(key: jax.Array, num: int) -> jax.Array:
     Each u alone is uniform, so the loss is unbiased, but a batch covers all levels and
     its mean scatters less. Source: [K], appendix I.1.
     """
-    return (jax.random.uniform(key) + jnp.arange(num) / num) % 1.0
+    offset = jax.random.uniform(key, dtype=jnp.float32)
+    return (offset + jnp.arange(num, dtype=jnp.float32) / num) % 1.0
 
 
 def antithetic_times(key: jax.Array, num: int) -> jax.Array:
@@ -45,11 +48,17 @@ def antithetic_times(key: jax.Array, num: int) -> jax.Array:
     odd number the middle one stays single.
     """
     # Half a step of the float32 grid away from it: neither u nor 1 - u is 0 or 1.
-    u = jax.random.uniform(key, ((num + 1) // 2,)) + 2.0**-24
+    u = jax.random.uniform(key, ((num + 1) // 2,), jnp.float32) + 2.0**-24
     return jnp.concatenate([u, 1.0 - u[: num // 2]])
 
 
-class TimeSampler(NamedTuple):
+class _Functions(NamedTuple):
+    init: Callable[[], Any]
+    draw: Callable[[jax.Array, int, Any], tuple[jax.Array, jax.Array]]
+    update: Callable[[Any, jax.Array, jax.Array], Any]
+
+
+class TimeSampler(Remade, _Functions):
     """A way to draw training levels, with or without memory.
 
     Attributes:
@@ -60,16 +69,13 @@ class TimeSampler(NamedTuple):
             whole batch.
     """
 
-    init: Callable[[], Any]
-    draw: Callable[[jax.Array, int, Any], tuple[jax.Array, jax.Array]]
-    update: Callable[[Any, jax.Array, jax.Array], Any]
 
-
+@remade
 def stateless(times: Callable[[jax.Array, int], jax.Array]) -> TimeSampler:
     """Make a sampler of a function (key, num) -> u whose each u alone is uniform."""
     return TimeSampler(
         init=lambda: (),
-        draw=lambda key, num, memory: (times(key, num), jnp.ones((num,))),
+        draw=lambda key, num, memory: (times(key, num), jnp.ones((num,), jnp.float32)),
         update=lambda memory, index, losses: memory,
     )
 
@@ -87,6 +93,7 @@ class History(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
 
 
+@remade
 def importance(
     num_levels: int, *, length: int = 10, uniform_share: float = 0.001
 ) -> TimeSampler:
@@ -108,14 +115,16 @@ def importance(
 
     def init() -> History:
         return History(
-            jnp.zeros((num_levels, length)), jnp.zeros((num_levels,), jnp.int32)
+            jnp.zeros((num_levels, length), jnp.float32),
+            jnp.zeros((num_levels,), jnp.int32),
         )
 
     def draw(key: jax.Array, num: int, memory: History) -> tuple[jax.Array, jax.Array]:
         share = importance_shares(memory, uniform_share)
         index = jax.random.choice(key, num_levels, (num,), p=share)
         # The middle of its cell: rounding cannot move it into the next.
-        return (index + 0.5) / num_levels, 1.0 / (num_levels * share[index])
+        u = (index.astype(jnp.float32) + 0.5) / num_levels
+        return u, 1.0 / (num_levels * share[index])
 
     return TimeSampler(init, draw, remember)
 

@@ -87,6 +87,28 @@ class Conv3x3(nn.Module):
         return y + bias.astype(self.dtype)
 
 
+class Dropout(nn.Module):
+    """Set a share of the values to zero, and scale the others up.
+
+    Flax's module of this name draws its mask in the default floating point type, so
+    that a key's mask would change with `jax_enable_x64`; this one is the same as that
+    without, always.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, *, deterministic):
+        """Map [...] to the same shape; unchanged if `deterministic`."""
+        if deterministic or not self.rate:
+            return x
+        keep = 1.0 - self.rate
+        kept = jax.random.bernoulli(
+            self.make_rng("dropout"), jnp.float32(keep), x.shape
+        )
+        return jnp.where(kept, x / keep, jnp.zeros_like(x))
+
+
 class GroupNorm(nn.Module):
     """Normalise each group of neighbouring channels over space, then scale and shift.
 
@@ -102,8 +124,10 @@ class GroupNorm(nn.Module):
     def __call__(self, x):
         """Map [B, H, W, C] to the same shape; the statistics are float32."""
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", zero_init, (channels,))
+        scale = self.param(
+            "scale", nn.initializers.ones_init(), (channels,), jnp.float32
+        )
+        bias = self.param("bias", zero_init, (channels,), jnp.float32)
 
         def group_mean(h):
             # Over space first, with the channels innermost, then over each group.
@@ -158,7 +182,7 @@ class ResBlock(nn.Module):
             h = norm(name="norm_1")(h) * (1 + scale) + shift
         else:
             h = norm(name="norm_1")(h + self._condition(1, embedding))
-        h = nn.Dropout(self.dropout)(nn.swish(h), deterministic=not train)
+        h = Dropout(self.dropout)(nn.swish(h), deterministic=not train)
         h = Conv3x3(
             self.features, kernel_init=zero_init, dtype=self.dtype, name="conv_1"
         )(h)
@@ -254,7 +278,8 @@ class CrossAttention(nn.Module):
         dense = partial(nn.Dense, channels, kernel_init=default_init, dtype=self.dtype)
 
         def with_none(h, name):
-            none = self.param(f"no_{name}", nn.initializers.normal(0.02), (channels,))
+            init = nn.initializers.normal(0.02)
+            none = self.param(f"no_{name}", init, (channels,), jnp.float32)
             none = jnp.broadcast_to(none.astype(h.dtype), (batch, 1, channels))
             h = jnp.concatenate([none, h], axis=1)
             return h.reshape(batch, -1, self.num_heads, depth)

@@ -40,7 +40,7 @@ class Match(nn.Module):
             self.tower.num_features, use_bias=False, kernel_init=default_init
         )
         first = nn.initializers.constant(math.log(_FIRST_SCALE))
-        self.log_scale = self.param("log_scale", first, ())
+        self.log_scale = self.param("log_scale", first, (), jnp.float32)
 
     def __call__(
         self, images: jax.Array, text: Any

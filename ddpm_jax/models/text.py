@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.layers import default_init, zero_init
+from ddpm_jax.models.layers import Dropout, default_init, zero_init
 from ddpm_jax.models.masked import masked_attend, masked_mean
 
 EPSILON = 1e-5  # of the normalisations
@@ -83,7 +83,7 @@ class TextTransformer(nn.Module):
         tokens = table(self.vocabulary_size, _TOKEN_SCALE, "tokens")(ids * mask)
         positions = table(self.max_length, _POSITION_SCALE, "positions")
         x = (tokens + positions(jnp.arange(length))).astype(self.dtype)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        x = Dropout(self.dropout)(x, deterministic=not train)
         for index in range(self.depth):
             x = Block(self.num_heads, self.dropout, self.dtype, name=f"block_{index}")(
                 x, mask, train
@@ -117,12 +117,12 @@ class Block(nn.Module):
         )
         h = masked_attend(q, k, v, mask).reshape(x.shape)
         h = dense(width, "out", zero_init)(h)
-        x = x + nn.Dropout(self.dropout)(h, deterministic=not train)
+        x = x + Dropout(self.dropout)(h, deterministic=not train)
 
         h = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_1")(x)
         h = nn.gelu(dense(4 * width, "dense_0")(h))
         h = dense(width, "dense_1", zero_init)(h)
-        return x + nn.Dropout(self.dropout)(h, deterministic=not train)
+        return x + Dropout(self.dropout)(h, deterministic=not train)
 
 
 def check_geometry(width: int, num_heads: int) -> None:

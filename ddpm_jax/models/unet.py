@@ -235,8 +235,8 @@ class UNet(nn.Module):
         length, width, pooled = self.text_shape
         shapes = [(batch, length, width), (batch, length), (batch, pooled)]
         if text is None:
-            sequence, mask, whole = shapes
-            return jnp.zeros(sequence), jnp.zeros(mask, bool), jnp.zeros(whole)
+            dtypes = (jnp.float32, bool, jnp.float32)
+            return tuple(map(jnp.zeros, shapes, dtypes))
         got = [jnp.shape(part) for part in text]
         if got != shapes:
             raise UserError(
@@ -277,7 +277,7 @@ class UNet(nn.Module):
                 )
             return embedding
         if noise_level is None:
-            noise_level = jnp.zeros(embedding.shape[:1])
+            noise_level = jnp.zeros(embedding.shape[:1], jnp.float32)
         width = 4 * self.channels
         h = time_embedding(noise_level, self.channels, self.frequency_shift)
         h = nn.Dense(width, kernel_init=default_init, name="augmentation_0")(h)
@@ -369,7 +369,8 @@ class PooledText(nn.Module):
         _, mask, pooled = text
         # No text has a vector of its own, which is learned: zeros would be what some
         # texts are near.
-        none = self.param("none", nn.initializers.normal(1.0), pooled.shape[-1:])
+        init, width = nn.initializers.normal(1.0), pooled.shape[-1:]
+        none = self.param("none", init, width, jnp.float32)
         h = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
         h = jnp.where(mask.any(axis=1)[:, None], h, none)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)

@@ -156,7 +156,7 @@ def low_res(factor: int, num_channels: int, max_augmentation: float = 0.0) -> Pi
     pool = average_pool(factor)
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, maxval=max_augmentation)
+        return jax.random.uniform(key, (), jnp.float32, maxval=max_augmentation)
 
     def make(
         keys: jax.Array, x0: jax.Array, s: jax.Array | float | None = None

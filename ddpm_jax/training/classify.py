@@ -34,10 +34,10 @@ def random_shift(key: jax.Array, images: jax.Array, most: int) -> jax.Array:
     batch, height, width, channels = images.shape
     around = ((0, 0), (most, most), (most, most), (0, 0))
     padded = jnp.pad(images, around, mode="edge")
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * most + 1)
+    corners = jax.random.randint(key, (batch, 2), 0, 2 * most + 1, jnp.int32)
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        start = (corner[0], corner[1], 0)
+        start = (corner[0], corner[1], jnp.int32(0))
         return jax.lax.dynamic_slice(image, start, (height, width, channels))
 
     return jax.vmap(crop)(padded, corners)

@@ -36,7 +36,7 @@ NUM_QUARTILES = 4
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirror each image [B, H, W, C] left to right with probability 1/2."""
-    flipped = jax.random.bernoulli(key, 0.5, images.shape[:1])
+    flipped = jax.random.bernoulli(key, jnp.float32(0.5), images.shape[:1])
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -62,10 +62,12 @@ def latents(num_views: int) -> Start:
     def start(key: jax.Array, moments: jax.Array) -> jax.Array:
         key_view, key_noise = jax.random.split(key)
         views = jnp.stack(jnp.split(moments, num_views, axis=-1), axis=1)
-        chosen = jax.random.randint(key_view, moments.shape[:1], 0, num_views)
+        chosen = jax.random.randint(
+            key_view, moments.shape[:1], 0, num_views, jnp.int32
+        )
         one = jax.vmap(lambda of, view: of[view])(views, chosen)
         mean, std = jnp.split(one, 2, axis=-1)
-        return mean + std * jax.random.normal(key_noise, mean.shape)
+        return mean + std * jax.random.normal(key_noise, mean.shape, mean.dtype)
 
     return start
 
@@ -122,7 +124,9 @@ def make_objective(
         weighted = noised.weight * losses
         # Continuous times begin at -1, within the first quartile.
         quartile = jnp.maximum(noised.index, 0) * NUM_QUARTILES // schedule.num_levels
-        member = jax.nn.one_hot(quartile.astype(jnp.int32), NUM_QUARTILES)  # [B, 4]
+        member = jax.nn.one_hot(
+            quartile.astype(jnp.int32), NUM_QUARTILES, dtype=jnp.float32
+        )  # [B, 4]
         metrics = {
             "loss": jnp.mean(weighted),
             "quartile_sum": jnp.sum(weighted[:, None] * member, axis=0),

@@ -9,12 +9,22 @@ import oracles
 import pytest
 
 from ddpm_jax.diffusion import grids, schedules
+from ddpm_jax.diffusion.denoisers import clip_x0
+from ddpm_jax.diffusion.editing import project
 from ddpm_jax.diffusion.generate import (
     generate,
     generate_part,
     image_keys,
     initial_noise,
 )
+from ddpm_jax.diffusion.guidance import (
+    classifier_free,
+    classifier_guidance,
+    dynamic_threshold,
+)
+from ddpm_jax.diffusion.karras import heun
+from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm
+from ddpm_jax.diffusion.operators import mask_operator
 from ddpm_jax.diffusion.process import Prediction, large_variance
 from ddpm_jax.diffusion.samplers import Info, Sampler, State, ancestral, ddim
 from ddpm_jax.errors import UserError
@@ -295,3 +305,69 @@ def test_data_of_any_rank(shape):
     flat, _ = generate(KEYS[:num], ddim(0.0), denoise, start, levels)
     shaped, _ = generate(KEYS[:num], ddim(0.0), denoise, start.reshape(shape), levels)
     np.testing.assert_allclose(shaped, flat.reshape(shape), atol=1e-6)
+
+
+# --- What does not fit ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampler", [ancestral(), ddim(0.0), dpmpp_2m(), heun(), pndm()]
+)
+def test_noise_in_bfloat16_starts_a_chain_in_float32(sampler):
+    """Rounded noise, and no other difference: float32 of it gives the same images."""
+    levels, keys = grids.grid(SCHEDULE, 3), image_keys(jax.random.key(2), jnp.arange(2))
+    rounded = initial_noise(keys, (6,)).astype(jnp.bfloat16)
+
+    @jax.jit
+    def run(x_init):
+        return generate(keys, sampler, TWO_MODES, x_init, levels)[0]
+
+    found = run(rounded)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, run(rounded.astype(jnp.float32)))
+
+
+def test_a_network_that_answers_in_bfloat16_leaves_the_chain_in_float32():
+    def rounding(x_t, level, cond):
+        exact = TWO_MODES(x_t, level, cond)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), exact)
+
+    keys = image_keys(jax.random.key(2), jnp.arange(2))
+    x = initial_noise(keys, (6,))
+    found, _ = generate(keys, dpmpp_2m(), rounding, x, grids.grid(SCHEDULE, 3))
+    assert found.dtype == jnp.float32
+
+
+WRAPPERS = {
+    "none": lambda denoise: denoise,
+    "clip": clip_x0,
+    "threshold": dynamic_threshold,
+    "guidance": lambda denoise: classifier_free(denoise, 2.0, lambda cond: cond),
+    "classifier": lambda denoise: classifier_guidance(
+        denoise, lambda x, level, cond: x.sum(1), 1.0
+    ),
+    "projection": lambda denoise: project(denoise, mask_operator(jnp.ones(6)), 0.0),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_denoiser_that_returns_no_prediction_is_named(wrapper):
+    """Instead of an attribute that an array does not have."""
+    denoise = WRAPPERS[wrapper](lambda x_t, level, cond: 0.5 * x_t)
+    keys = image_keys(jax.random.key(2), jnp.arange(2))
+    x, levels = initial_noise(keys, (6,)), grids.grid(SCHEDULE, 3)
+    with pytest.raises(UserError, match=r"returned .*, not a Prediction of x0 and eps"):
+        generate(keys, ddim(0.0), denoise, x, levels)
+
+
+def test_predictions_of_another_shape_and_noise_of_bytes_are_refused():
+    keys = image_keys(jax.random.key(2), jnp.arange(2))
+    x, levels = initial_noise(keys, (6,)), grids.grid(SCHEDULE, 3)
+
+    def twice(x_t, level, cond):
+        return Prediction(jnp.tile(x_t, 2), jnp.tile(x_t, 2))
+
+    with pytest.raises(UserError, match=r"x0 of shape \[2, 12\] for x_t of \[2, 6\]"):
+        generate(keys, ddim(0.0), twice, x, levels)
+    with pytest.raises(UserError, match="starts from uint8, and x is floating point"):
+        generate(keys, ddim(0.0), TWO_MODES, x.astype(jnp.uint8), levels)

@@ -242,3 +242,33 @@ def test_continuous_times_are_drawn_evenly_and_never_clean(name):
     nearly_one = np.nextafter(np.float32(1), np.float32(0))
     ends = schedule.draw(jnp.array([0, nearly_one]))
     assert ends[0] == 999 and np.all(schedule.at(ends).sigma > 0)
+
+
+# --- Outside of the levels ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "t", "message"),
+    [
+        ("table", 1000, r"t=1000 is outside .* t = -1 \(clean\) to 999"),
+        ("table", [3, -2], "t=-2 is outside"),
+        ("table", 3.5, "whole t only, and t is float32"),
+        ("cosine", 1000.0, "t=1000 is outside"),
+        ("cosine", -2.5, "t=-2.5 is outside"),
+    ],
+)
+def test_times_outside_of_a_schedule_are_refused(schedule, t, message):
+    """A table would give its last level for them, and a function anything."""
+    at = {"table": schedules.from_betas(TABLES["linear"]), **CONTINUOUS}[schedule].at
+    with pytest.raises(UserError, match=message):
+        at(jnp.asarray(t))
+
+
+def test_traced_times_outside_of_a_schedule_have_no_level():
+    table = schedules.from_betas(TABLES["linear"])
+    level = jax.jit(table.at)(jnp.array([-2, -1, 999, 1000]))
+    assert np.isnan(level.alpha).tolist() == [True, False, False, True]
+    assert np.isnan(level.sigma).tolist() == [True, False, False, True]
+    level = jax.jit(CONTINUOUS["cosine"].at)(jnp.array([-1.5, 999.0, 1000.0]))
+    assert np.isnan(level.alpha).tolist() == [False, False, True]
+    assert level.sigma[0] == 0

@@ -1,0 +1,46 @@
+"""Named tuples of functions that can be pickled, as long as a factory made them.
+
+A sampler or schedule is a tuple of closures, which pickle cannot store. What it can
+store is the call that made them: a factory by its name, and its arguments.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, SupportsIndex, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T", bound="Remade")
+
+
+class Remade:
+    """A mixin for named tuples: pickled and copied as the call that made them.
+
+    Attributes:
+        recipe: (factory, arguments, keyword arguments), set by `remade`; None for a
+            tuple that was put together by hand, which pickle treats as any other.
+    """
+
+    recipe: tuple[Callable[..., Any], tuple, dict[str, Any]] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Say how to make it again."""
+        if self.recipe is None:
+            return super().__reduce_ex__(protocol)
+        factory, args, kwargs = self.recipe
+        return functools.partial(factory, *args, **kwargs), ()
+
+
+def remade(factory: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Make a module's function note, in what it returns, how it was called.
+
+    Args:
+        factory: returns a new `Remade` at each call.
+    """
+
+    @functools.wraps(factory)
+    def make(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        made = factory(*args, **kwargs)
+        made.recipe = (make, args, kwargs)
+        return made
+
+    return make

@@ -1,0 +1,99 @@
+"""Samplers and schedules go through pickle and copy, and do the same afterwards."""
+
+import copy
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from ddpm_jax.diffusion import editing, karras, multistep, ode, samplers, times
+from ddpm_jax.diffusion import schedules as s
+from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.diffusion.grids import grid
+from ddpm_jax.diffusion.process import large_variance
+from ddpm_jax.diffusion.self_conditioning import self_conditioned
+
+TABLE = s.from_betas(s.linear_betas(40, 1e-3, 0.3))
+CHURN = karras.Churn(partial(s.level_at_logsnr, TABLE), 2.0, 4, high=3.0)
+SAMPLERS = {
+    "ancestral": samplers.ancestral(large_variance),
+    "ddim": samplers.ddim(eta=0.5),
+    "euler": karras.euler(CHURN),
+    "heun": karras.heun(CHURN),
+    "dpmpp_2m": multistep.dpmpp_2m(),
+    "dpmpp_3m": multistep.dpmpp_3m(),
+    "dpmpp_2m_sde": multistep.dpmpp_2m_sde(),
+    "unipc": multistep.unipc(3),
+    "pndm": multistep.pndm(),
+    "adaptive": ode.adaptive(TABLE, rtol=1e-3),
+    "inpaint": editing.inpaint(samplers.ddim(), np.ones(2), np.array([1, 0])),
+    "invert": editing.invert(3),
+    "self-conditioned": self_conditioned(multistep.dpmpp_2m()),
+}
+KEYS = image_keys(jax.random.key(0), jnp.arange(2))
+
+
+def again(made):
+    return pickle.loads(pickle.dumps(made)), copy.deepcopy(made)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_is_remade_by_its_own_call(name):
+    made = SAMPLERS[name]
+    for other in again(made):
+        assert type(other) is samplers.Sampler
+        factory, args, kwargs = other.recipe
+        assert factory is made.recipe[0] and kwargs.keys() == made.recipe[2].keys()
+        assert len(args) == len(made.recipe[1])
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler"])
+def test_a_sampler_from_pickle_draws_the_same(name):
+    """Its options are kept: eta of ddim, the churn of euler."""
+    denoise, x = oracles.gaussian(np.zeros(2), np.ones(2)), initial_noise(KEYS, (2,))
+
+    def draw(sampler):
+        return np.asarray(generate(KEYS, sampler, denoise, x, grid(TABLE, 4))[0])
+
+    made = draw(SAMPLERS[name])
+    np.testing.assert_array_equal(draw(again(SAMPLERS[name])[0]), made)
+    plain = {"ddim": samplers.ddim(), "euler": karras.euler()}[name]
+    assert np.abs(draw(plain) - made).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        TABLE,
+        s.cosine_logsnr(num_levels=40),
+        s.linear_logsnr(6.0, -6.0, 40),
+        s.scale_time(s.scale_time(TABLE, 0.5), 0.25),
+    ],
+)
+def test_a_schedule_from_pickle_has_the_same_levels(schedule):
+    t = jnp.array([-1, 0, 17, 39])
+    for other in again(schedule):
+        assert type(other) is s.Schedule and other.t_scale == schedule.t_scale
+        for found, expected in zip(other.at(t), schedule.at(t), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_ways_to_draw_times_are_remade():
+    key = jax.random.key(1)
+    stored, _ = again(times.STRATIFIED)
+    np.testing.assert_array_equal(
+        stored.draw(key, 4, ())[0], times.STRATIFIED.draw(key, 4, ())[0]
+    )
+    stored, _ = again(times.importance(7, length=3))
+    assert stored.init().losses.shape == (7, 3)
+
+
+def test_what_was_put_together_by_hand_is_an_ordinary_tuple():
+    by_hand = samplers.ddim()._replace(init=samplers.State)
+    assert by_hand.recipe is None
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(by_hand)
