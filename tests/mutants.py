@@ -105,7 +105,7 @@ MUTANTS = [
         "build/keys.py",
         "    if not high:\n",
         "    if True:\n",
-        "build/test_keys.py::test_a_root_key_has_all_64_bits_of_its_seed",
+        "options/test_keys.py::test_a_root_key_has_all_64_bits_of_its_seed",
     ),
 ]
 
