@@ -4,6 +4,7 @@ No other module makes a key of a seed.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -35,7 +36,7 @@ def root_key(seed: int) -> jax.Array:
         return key
     data = np.array(jax.random.key_data(key))  # [2], or two copies of that: [4]
     data[::2] = high
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(key))
 
 
 def check_seed(name: str, seed: int) -> None:
