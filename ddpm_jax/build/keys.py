@@ -4,7 +4,6 @@ No other module makes a key of a seed.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -34,9 +33,9 @@ def root_key(seed: int) -> jax.Array:
     key = jax.random.key(np.uint32(low))
     if not high:
         return key
-    data = np.array(jax.random.key_data(key))  # [2], or two copies of that: [4]
-    data[::2] = high
-    return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(key))
+    # The data are [high, low], or two copies of that: [4].
+    data = jax.random.key_data(key).at[::2].set(np.uint32(high))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def check_seed(name: str, seed: int) -> None:
