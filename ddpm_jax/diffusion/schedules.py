@@ -217,14 +217,14 @@ def from_betas(betas: np.ndarray) -> Schedule:
     with np.errstate(divide="ignore"):
         log_alpha_bar = np.cumsum(np.log1p(-betas))
     log_alpha_bar = np.concatenate([[0.0], log_alpha_bar])  # entry 0 is the clean end
-    # Cast by NumPy: a cast of JAX would be traced, where the caller is.
-    alpha = jnp.asarray(np.exp(0.5 * log_alpha_bar).astype(np.float32))
-    sigma = jnp.asarray(np.sqrt(-np.expm1(log_alpha_bar)).astype(np.float32))
+    # NumPy arrays, which are numbers also where the caller is being traced.
+    alpha = np.exp(0.5 * log_alpha_bar).astype(np.float32)
+    sigma = np.sqrt(-np.expm1(log_alpha_bar)).astype(np.float32)
     with np.errstate(divide="ignore"):
         logsnr = log_alpha_bar[1:] - np.log(-np.expm1(log_alpha_bar[1:]))
     # jnp.interp wants finite, rising abscissae: the table from noise to signal.
-    rising_logsnr = jnp.asarray(np.maximum(logsnr, -1e4)[::-1].astype(np.float32))
-    falling_t = jnp.asarray(np.arange(num_levels)[::-1].astype(np.float32))
+    rising_logsnr = np.maximum(logsnr, -1e4)[::-1].astype(np.float32)
+    falling_t = np.arange(num_levels)[::-1].astype(np.float32)
 
     def at(t: jax.Array) -> Level:
         t = jnp.asarray(t)
@@ -238,8 +238,12 @@ def from_betas(betas: np.ndarray) -> Schedule:
         there = (entry >= 0) & (entry <= num_levels)
         return Level(
             t=t.astype(jnp.float32),
-            alpha=jnp.where(there, jnp.take(alpha, entry, mode="clip"), jnp.nan),
-            sigma=jnp.where(there, jnp.take(sigma, entry, mode="clip"), jnp.nan),
+            alpha=jnp.where(
+                there, jnp.take(jnp.asarray(alpha), entry, mode="clip"), jnp.nan
+            ),
+            sigma=jnp.where(
+                there, jnp.take(jnp.asarray(sigma), entry, mode="clip"), jnp.nan
+            ),
         )
 
     def inverse(logsnr: jax.Array) -> jax.Array:
