@@ -16,7 +16,8 @@ from ddpm_jax.devices import rows, shardings
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import TrainStep, init_state, make_train_step
+from ddpm_jax.training.step import init_state, make_train_step
+from ddpm_jax.training.task import Step
 
 _SHAPES = {  # of data sets that may not be prepared on this machine
     "cifar10": ((32, 32, 3), 10),
@@ -107,7 +108,7 @@ def _fresh(parts: Parts) -> TrainState:
     )
 
 
-def train_step(parts: Parts) -> TrainStep:
+def train_step(parts: Parts) -> Step:
     """Build the step of training that the program runs."""
     cfg = parts.cfg
     return make_train_step(

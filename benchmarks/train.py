@@ -165,7 +165,7 @@ def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]
         "seconds_per_step": elapsed / num_steps,
         "wait_seconds": timing.spread(waited),
         "wait_share": sum(waited) / elapsed,
-        "reported_images_per_second": reports[-1].images_per_second,
+        "reported_images_per_second": reports[-1].examples_per_second,
     }
 
 

@@ -308,6 +308,7 @@ def _features() -> ConfigDict:
             "label_smoothing": 0.1,  # share of the target spread over all classes
             "max_shift": 2,  # pixels that a picture may be moved, each way
             "report_every": 100,  # steps
+            "checkpoint_every": 500,  # steps
         }
     )
 
@@ -330,6 +331,7 @@ def _retrieval() -> ConfigDict:
             "ema_decay": 0.995,  # of the averaged parameters, which are those kept
             "max_shift": 3,  # pixels that a picture may be moved, each way
             "report_every": 100,  # steps
+            "checkpoint_every": 500,  # steps
         }
     )
 

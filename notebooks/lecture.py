@@ -58,7 +58,8 @@ from ddpm_jax.diffusion import (
 )
 from ddpm_jax.models.layers import time_embedding
 from ddpm_jax.models.unet import UNet
-from ddpm_jax.training import loop, objective, step
+from ddpm_jax.tasks import diffusion
+from ddpm_jax.training import loop, step
 
 # %%
 plt.rcParams.update(
@@ -544,7 +545,7 @@ assert abs(written_out - 1) < 5 * np.sqrt(2 / batch.size)
 # (EMA), which is what will be drawn from. This is the cell that takes minutes.
 
 # %%
-the_objective = objective.make_objective(
+the_objective = diffusion.make_objective(
     network,
     cosine,
     losses.simple_loss(process.EPS),
@@ -567,11 +568,14 @@ with contextlib.closing(batches):
         num_steps=NUM_STEPS,
         report_every=10,
         report=reports.append,
+        summarise=diffusion.summarise,  # also by quarter of t
     )
 
 # %%
 steps = [report.step for report in reports]
-by_quartile = np.array([report.loss_by_quartile for report in reports])  # [., 4]
+by_quartile = np.array(
+    [[report.numbers[f"loss_q{i}"] for i in range(4)] for report in reports]
+)
 names = ("cleanest quarter of t", "second", "third", "noisiest quarter")
 shades = ("#9ecae1", "#6baed6", "#3182bd", "#08306b")
 

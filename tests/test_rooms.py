@@ -1,8 +1,9 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-diffusion <- {training, evaluation, sampling, systems} <- build <- commands <- cli
-          <- __main__
+{diffusion, training} <- {tasks, evaluation, sampling, systems} <- build <- commands
+                      <- cli <- __main__
 
+`training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
 `playground` is a page on top of all that, and what it needs besides is its own.
 `systems` composes `generate` and the wrappers of denoisers to more than one model, or
 to a model that is shown a picture; the core knows nothing of it. `models`, `data`,
@@ -36,13 +37,15 @@ MAY_IMPORT = {
     "plots": {"images", "image_file"},
     **{
         room: {"diffusion", "images", "devices", "files", "interrupts"}
-        for room in USERS - {"evaluation"}
+        for room in USERS - {"evaluation", "training"}
     },
+    "training": {"images", "devices", "files", "interrupts"},
+    "tasks": {"training", "diffusion", "images"},  # what is trained, a file each
     "evaluation": {"diffusion", "images", "devices", "files", "tensors"},
     "tensors": {"files"},  # of other programs, and their files
     "exchange": {"tensors", "files"},
     "conditioning": {"models", "tensors", "files"},  # prompts -> what a model is fed
-    "build": {"diffusion", "conditioning", "systems"} | BESIDE | USERS,
+    "build": {"diffusion", "conditioning", "systems", "tasks"} | BESIDE | USERS,
     "commands": {"diffusion", "build", "conditioning", "systems", "exchange", "tensors"}
     | BESIDE
     | USERS,
@@ -179,6 +182,9 @@ def test_the_rooms_are_found():
         ("images", "from ddpm_jax import data"),
         ("training", "from ddpm_jax.models import UNet"),
         ("training", "from ddpm_jax import build"),
+        ("training", "from ddpm_jax.tasks import diffusion"),
+        ("training", "from ddpm_jax.diffusion import losses"),
+        ("tasks", "from ddpm_jax.models.unet import UNet"),
         ("build", "from ddpm_jax import cli"),
         ("anything_new", "from ddpm_jax.diffusion import process"),
         ("conditioning", "from ddpm_jax.diffusion import guidance"),
@@ -218,7 +224,7 @@ def test_each_rule_can_be_broken(room, source):
     [
         ("diffusion", "import jax\nimport numpy as np\nfrom typing import Any"),
         ("diffusion", "from ddpm_jax.errors import UserError"),
-        ("training", "from ddpm_jax.diffusion.losses import Loss"),
+        ("tasks", "from ddpm_jax.diffusion.losses import Loss"),
         ("systems", "from ddpm_jax.diffusion.generate import generate"),
         ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
         ("data", "import tensorflow_datasets as tfds"),

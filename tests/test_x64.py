@@ -25,8 +25,8 @@ from ddpm_jax.models.match import Match
 from ddpm_jax.models.text import TextTransformer
 from ddpm_jax.systems import pictures
 from ddpm_jax.systems.masks import random_mask
-from ddpm_jax.training.classify import moved
-from ddpm_jax.training.objective import latents
+from ddpm_jax.tasks.augment import shift_and_flip
+from ddpm_jax.tasks.diffusion import latents
 from ddpm_jax.training.step import init_state, make_train_step
 
 INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
@@ -146,13 +146,14 @@ def test_parameters_of_other_networks_are_float32():
     config.autoencoder.channels = config.autoencoder.num_groups = 8
     config.autoencoder.discriminator_channels = 8
     config.autoencoder.discriminator_start = 0
+    task = autoencode.autoencode_task(config, INFO, dict)
     classifier = features.classifier(config, INFO)
     text = TextTransformer(11, 5, 8, 1, 2)
     ids, x = jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 8, 8, 1), jnp.float32)
     told = (ids, ids > 0)
     with jax.enable_x64(True):
         for make in (
-            lambda: autoencode.autoencode_state(config, INFO),
+            lambda: task.start(task.draw()),
             lambda: features.init_classifier(config, classifier, INFO),
             lambda: Match(classifier, text).init(KEYS[0], x, told),
             lambda: (
@@ -192,7 +193,7 @@ DRAWS = {
     "stratified": lambda key: times.stratified_times(key, 5),
     "antithetic": lambda key: times.antithetic_times(key, 5),
     "importance": lambda key: times.importance(8).draw(key, 5, history()),
-    "flips and shifts": lambda key: moved(key, IMAGES, max_shift=2, flip=True),
+    "flips and shifts": lambda key: shift_and_flip(key, IMAGES, max_shift=2, flip=True),
     "latents": lambda key: latents(1)(key, MOMENTS),
     "views": lambda key: latents(2)(key, np.tile(MOMENTS, 2)),
     "hidden labels": lambda key: hide(key, LABELS, 0.4, silence(10)),

@@ -58,6 +58,7 @@ from ddpm_jax.build.likelihood import (
     measure,
 )
 from ddpm_jax.build.parts import (
+    diffusion_task,
     dtype,
     init_params,
     learning_rate,
@@ -126,6 +127,7 @@ __all__ = [
     "data_info",
     "dataset",
     "denoiser",
+    "diffusion_task",
     "dtype",
     "edit_legs",
     "edit_methods",

@@ -1,8 +1,7 @@
 """The training of an autoencoder, from `config.autoencoder`."""
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
@@ -28,15 +26,10 @@ from ddpm_jax.models.autoencoder import (
 )
 from ddpm_jax.models.discriminator import PatchDiscriminator, check_discriminator
 from ddpm_jax.models.vgg import LEAST_SIDE, WIDTHS, Vgg16
-from ddpm_jax.training.autoencode import (
-    Maps,
-    Networks,
-    Weights,
-    init_autoencode_state,
-    make_autoencode_step,
-)
+from ddpm_jax.tasks.autoencoder import Maps, Networks, Weights, autoencoder_task
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import TrainStep, make_optimizer, warmup_schedule
+from ddpm_jax.training.step import make_optimizer, warmup_schedule
+from ddpm_jax.training.task import Task
 
 _LPIPS = "lpips:"  # before the names of two files
 _INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
@@ -75,6 +68,11 @@ def is_adversarial(config: ConfigDict) -> bool:
     return bool(options.discriminator_weight > 0 and starts)
 
 
+def autoencode_rate(options: ConfigDict, num_steps: int) -> optax.Schedule:
+    """Build a warm-up and a cosine decay over so many steps."""
+    return warmup_schedule(options.learning_rate, options.warmup_steps, num_steps)
+
+
 def autoencode_optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -86,17 +84,19 @@ def autoencode_optimizers(
     options = config.autoencoder
 
     def adam(num_steps: int) -> optax.GradientTransformation:
-        rate = warmup_schedule(options.learning_rate, options.warmup_steps, num_steps)
         return make_optimizer(
-            rate, b1=options.adam_b1, b2=options.adam_b2, max_grad_norm=None
+            autoencode_rate(options, num_steps),
+            b1=options.adam_b1,
+            b2=options.adam_b2,
+            max_grad_norm=None,
         )
 
     later = max(options.num_steps - options.discriminator_start, 1)
     return adam(options.num_steps), adam(later)
 
 
-def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
-    """Draw the initial parameters, and start a run with them."""
+def init_autoencode(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
+    """Draw the initial parameters of autoencoder and discriminator."""
     root = jax.random.fold_in(root_key(config.seed), _INIT)
     keys = jax.random.split(root)
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
@@ -105,7 +105,7 @@ def autoencode_state(config: ConfigDict, info: DataInfo) -> TrainState:
     if is_adversarial(config):
         init = discriminator_network(config).init
         discriminator = jax.jit(init)(keys[1], images)["params"]
-    return init_autoencode_state(params, discriminator, autoencode_optimizers(config))
+    return {"autoencoder": params, "discriminator": discriminator}
 
 
 def autoencode_key(config: ConfigDict) -> jax.Array:
@@ -149,10 +149,17 @@ def _open_lpips(network: str, linear: str) -> Lpips:
     return read_lpips(network, linear, WIDTHS)
 
 
-def autoencode_steps(
-    config: ConfigDict, info: DataInfo, mesh: Mesh
-) -> Callable[[int], TrainStep]:
-    """Build the training step of every step, counted from 0: there are two kinds.
+def autoencode_task(
+    config: ConfigDict,
+    info: DataInfo,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build the task of `config.autoencoder`.
+
+    Args:
+        config: all of it.
+        info: of the data.
+        finish: see `Task`.
 
     Raises:
         UserError: the network of `perceptual` cannot be opened, or takes other images.
@@ -183,20 +190,17 @@ def autoencode_steps(
         perceptual=options.perceptual_weight,
         discriminator=options.discriminator_weight,
     )
-    with_discriminator, without = (
-        make_autoencode_step(
-            networks,
-            autoencode_optimizers(config),
-            weights,
-            adversarial=adversarial,
-            ema_target=options.ema_decay,
-            mesh=mesh,
-            flip=config.data.flip,
-        )
-        for adversarial in (True, False)
+    start = options.discriminator_start if is_adversarial(config) else None
+    return autoencoder_task(
+        lambda: init_autoencode(config, info),
+        networks,
+        autoencode_optimizers(config),
+        weights,
+        adversary_start=start,
+        ema_target=options.ema_decay,
+        flip=config.data.flip,
+        finish=finish,
     )
-    start = options.discriminator_start if is_adversarial(config) else math.inf
-    return lambda step: with_discriminator if step >= start else without
 
 
 def check_autoencode(config: ConfigDict, info: DataInfo) -> None:

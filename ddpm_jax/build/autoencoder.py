@@ -1,8 +1,7 @@
-"""A trained KL autoencoder: into a folder, and from a folder.
+"""A trained KL autoencoder: from a run's folder, or into one.
 
-WORKDIR/
-    weights.npz         parameters, float32, named by their path
-    autoencoder.json    what it is, and how well it reconstructs; written last
+The folder is that of any run; see `auxiliary`. Its averaged parameters are those of the
+autoencoder alone.
 
 Latents outside are (z - shift) * scale, z being those of the network: of about unit
 variance over the data, as a diffusion process wants them.
@@ -17,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import files
-from ddpm_jax.build import weights_folder
+from ddpm_jax.build import auxiliary
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.autoencoder import (
     KLAutoencoder,
@@ -26,13 +24,12 @@ from ddpm_jax.models.autoencoder import (
     sample_posterior,
 )
 
-ABOUT = "autoencoder.json"
-KIND = weights_folder.Kind(
+KIND = auxiliary.Kind(
+    name="autoencoder",
     mode="autoencoder",
     noun="an autoencoder",
     verb="make",
-    about=ABOUT,
-    told={  # and read here
+    facts={  # that are read here
         *("name", "fingerprint", "image_shape", "latent_shape", "factor"),
         *("scale", "shift", "network"),
     },
@@ -143,7 +140,7 @@ def make(
     height, width, _ = image_shape
     return Autoencoder(
         name=name,
-        fingerprint=_fingerprint(weights_folder.flat_weights(params), scale, shift),
+        fingerprint=_fingerprint(auxiliary.flat_params(params), scale, shift),
         image_shape=image_shape,
         latent_shape=(height // net.factor, width // net.factor, net.latent_channels),
         factor=net.factor,
@@ -156,32 +153,32 @@ def make(
 
 def _fingerprint(weights: dict[str, np.ndarray], scale: float, shift: float) -> str:
     of_latents = np.array([scale, shift], np.float64)
-    return weights_folder.fingerprint(weights | {"": of_latents})
+    return auxiliary.fingerprint(weights | {"": of_latents})
 
 
-def save(workdir: Path, autoencoder: Autoencoder, told: dict[str, Any]) -> None:
-    """Write a folder.
-
-    Args:
-        workdir: where to.
-        autoencoder: what to write.
-        told: what else is to be said of it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+def describe(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return the facts that `load` reads, as plain data."""
     network = {
         field.name: getattr(autoencoder.net, field.name)
         for field in dataclasses.fields(KLAutoencoder)
         if field.name not in ("dtype", "parent", "name")
     }
-    about = {name: getattr(autoencoder, name) for name in KIND.told - {"network"}} | {
-        "network": network
-    }
-    weights = weights_folder.flat_weights(autoencoder.params)
-    files.write_npz(workdir / weights_folder.WEIGHTS, weights)
-    ordered = {name: about[name] for name in sorted(about)}
-    files.write_json(workdir / ABOUT, ordered | told)  # says that it is whole
+    facts = {name: getattr(autoencoder, name) for name in KIND.facts - {"network"}}
+    return {**{name: facts[name] for name in sorted(facts)}, "network": network}
+
+
+def write(workdir: Path, autoencoder: Autoencoder, metadata: dict[str, Any]) -> None:
+    """Write an autoencoder that was not trained there as a finished run.
+
+    Args:
+        workdir: where to.
+        autoencoder: what to write.
+        metadata: of its checkpoint.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    auxiliary.write(workdir, KIND, autoencoder.params, metadata, describe(autoencoder))
 
 
 def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
@@ -194,7 +191,7 @@ def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    about, weights = weights_folder.read(workdir, KIND)
+    about, weights = auxiliary.read(workdir, KIND)
     made = _described(about, weights, dtype)
     if made is None:
         raise UserError(
@@ -203,8 +200,8 @@ def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
         )
     if made.fingerprint != about["fingerprint"]:
         raise UserError(
-            f"the weights in {workdir} are not those that {ABOUT} describes; make the "
-            "autoencoder again, in another folder."
+            f"the weights in {workdir} are not those that its result describes; make "
+            "the autoencoder again, in another folder."
         )
     return made
 
@@ -225,12 +222,12 @@ def _described(
         scale, shift = float(about["scale"]), float(about["shift"])
         if channels != net.image_channels or not 0 < scale < math.inf:
             return None
-        expected = weights_folder.parameter_shapes(net, shape)
+        expected = auxiliary.parameter_shapes(net, shape)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None  # no such network can be made
     if expected != {name: leaf.shape for name, leaf in weights.items()}:
         return None
-    params = weights_folder.as_params(weights)
+    params = auxiliary.as_params(weights)
     return make(about["name"], net, params, shape, scale=scale, shift=shift)
 
 

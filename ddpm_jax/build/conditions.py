@@ -20,7 +20,7 @@ from ddpm_jax.conditioning.text import interpolate
 from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.systems.pictures import PictureOf
-from ddpm_jax.training.objective import Tell
+from ddpm_jax.tasks.diffusion import Tell
 
 AnyUNet = UNet | TextUNet
 

@@ -1,11 +1,9 @@
 """The small classifier that serves as a features network: from a config, from a folder.
 
-WORKDIR/
-    weights.npz         parameters, float32, named by their path
-    features.json       what it is, and how often it is right; written last
+The folder is that of any run; see `auxiliary`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import weights_folder
+from ddpm_jax.build import auxiliary
 from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
@@ -24,17 +23,17 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
 from ddpm_jax.images import to_float
 from ddpm_jax.models.classifier import Classifier
-from ddpm_jax.training.classify import make_classify_objective
-from ddpm_jax.training.objective import Objective
-from ddpm_jax.training.step import warmup_schedule
+from ddpm_jax.tasks.classifier import make_classify_objective
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import gradient_task, warmup_schedule
+from ddpm_jax.training.task import Objective, Task
 
-ABOUT = "features.json"
-KIND = weights_folder.Kind(
+KIND = auxiliary.Kind(
+    name="classifier",
     mode="features",
     noun="a features network",
     verb="train",
-    about=ABOUT,
-    told={  # and read here or by the command
+    facts={  # that are read here or by the command
         *("name", "fingerprint", "data_fingerprint", "image_shape", "label_names"),
         *("accuracy", "num_images", "config"),
     },
@@ -72,12 +71,56 @@ def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
     )
 
 
-def small_optimizer(options: ConfigDict) -> optax.GradientTransformation:
-    """Build AdamW with a warm-up and a cosine decay, of a section like `features`."""
-    rate = warmup_schedule(
+def small_rate(options: ConfigDict) -> optax.Schedule:
+    """Build a warm-up and a cosine decay, of a section like `features`."""
+    return warmup_schedule(
         options.learning_rate, options.warmup_steps, options.num_steps
     )
-    return optax.adamw(rate, weight_decay=options.weight_decay)
+
+
+def small_task(
+    options: ConfigDict,
+    draw: Callable[[], Any],
+    objective: Objective,
+    mesh: Mesh,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build a task with AdamW, of a section like `features`.
+
+    Args:
+        options: the section.
+        draw: () -> the initial parameters.
+        objective: with "loss" and "accuracy", the latter of the batch, as metrics.
+        mesh: the devices.
+        finish: see `Task`.
+    """
+    return gradient_task(
+        draw,
+        objective,
+        optax.adamw(small_rate(options), weight_decay=options.weight_decay),
+        ema_target=options.ema_decay,
+        mesh=mesh,
+        num_parts=options.get("accumulate", 1),
+        shown=("loss", "accuracy"),
+        finish=finish,
+    )
+
+
+def classifier_task(
+    config: ConfigDict,
+    net: Classifier,
+    info: DataInfo,
+    mesh: Mesh,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build the task of `config.features`; see `small_task`."""
+    return small_task(
+        config.features,
+        lambda: init_classifier(config, net, info),
+        classify_objective(config, net),
+        mesh,
+        finish,
+    )
 
 
 def classify_key(config: ConfigDict) -> jax.Array:
@@ -150,11 +193,11 @@ def _level(name: str) -> int:
 
 
 def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
-    about, weights = weights_folder.read(workdir, KIND)
-    if weights_folder.fingerprint(weights) != about["fingerprint"]:
+    about, weights = auxiliary.read(workdir, KIND)
+    if auxiliary.fingerprint(weights) != about["fingerprint"]:
         raise UserError(
-            f"the weights in {workdir} are not those that {ABOUT} describes; train the "
-            "network again, in another folder."
+            f"the weights in {workdir} are not those that its result describes; train "
+            "the network again, in another folder."
         )
     net = _described(about, weights)
     if net is None:
@@ -162,7 +205,7 @@ def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
             f"the weights in {workdir} do not fit its network; train it again with "
             "this version, in another folder."
         )
-    return net, weights_folder.as_params(weights), about
+    return net, auxiliary.as_params(weights), about
 
 
 def _described(
@@ -176,7 +219,7 @@ def _described(
             if name in Classifier.__dataclass_fields__
         }
         net = Classifier(num_classes=len(about["label_names"]), **fields)
-        shapes = weights_folder.parameter_shapes(net, about["image_shape"])
+        shapes = auxiliary.parameter_shapes(net, about["image_shape"])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None  # no such network can be made
     return net if shapes == {n: leaf.shape for n, leaf in weights.items()} else None
@@ -220,6 +263,7 @@ def check_classifier(options: ConfigDict, section: str) -> None:
         "max_shift": 0,
         "weight_decay": 0,
         "report_every": 1,
+        "checkpoint_every": 1,
     }
     for name, lowest in least.items():
         if not options[name] >= lowest:

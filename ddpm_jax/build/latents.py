@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddpm_jax import files
 from ddpm_jax.build import autoencoder as folder
-from ddpm_jax.build import weights_folder
+from ddpm_jax.build import auxiliary
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
@@ -108,26 +107,25 @@ def check_copy(info: DataInfo, workdir: Path) -> None:
         now = "holds none" if found is None else f"holds another, {found}"
         raise UserError(
             f"the model in {workdir} works in the latents of {known.name}, weights "
-            f"{known.fingerprint}, and {workdir / COPY} {now}; copy its "
-            f"{weights_folder.WEIGHTS} and {folder.ABOUT} there."
+            f"{known.fingerprint}, and {workdir / COPY} {now}; copy the folder of that "
+            "autoencoder there."
         )
 
 
 def fingerprint_in(place: Path) -> str | None:
     """Read which autoencoder a folder says it holds; None if it holds none."""
-    if not (place / folder.ABOUT).exists():
+    if not auxiliary.is_finished(place):
         return None
-    return weights_folder.about(place, folder.KIND)["fingerprint"]
+    return auxiliary.about(place, folder.KIND)["fingerprint"]
 
 
-def keep_copy(autoencoder: Autoencoder, source: Path, workdir: Path) -> None:
+def keep_copy(autoencoder: Autoencoder, workdir: Path) -> None:
     """Lay an autoencoder beside the model that works in its latents.
 
     A checkpoint is then enough to draw from, wherever its folder is moved.
 
     Args:
-        autoencoder: that of `source`.
-        source: the folder it was loaded from.
+        autoencoder: which one.
         workdir: of the model.
 
     Raises:
@@ -136,8 +134,7 @@ def keep_copy(autoencoder: Autoencoder, source: Path, workdir: Path) -> None:
     place = workdir / COPY
     if fingerprint_in(place) == autoencoder.fingerprint:
         return
-    for name in (weights_folder.WEIGHTS, folder.ABOUT):  # the last says it is whole
-        files.write_bytes(place / name, (source / name).read_bytes())
+    folder.write(place, autoencoder, {"copy": True})
 
 
 # --- What cannot work -----------------------------------------------------------------

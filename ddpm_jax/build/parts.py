@@ -1,11 +1,13 @@
 """From a config to the parts of training: schedule, network, objective, optimiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
@@ -28,14 +30,16 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.models.text_unet import TextUNet
 from ddpm_jax.models.unet import UNet
 from ddpm_jax.systems.pictures import NOISE_LEVEL, PICTURE
-from ddpm_jax.training.objective import (
-    Objective,
+from ddpm_jax.tasks.diffusion import (
     Start,
     latents,
     make_objective,
     pixels,
+    summarise,
 )
-from ddpm_jax.training.step import make_optimizer, warmup_schedule
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import gradient_task, make_optimizer, warmup_schedule
+from ddpm_jax.training.task import Objective, Task
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -165,6 +169,38 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
         tell=teller(config, info),
         times=time_sampler(config),
         hint=hint,
+    )
+
+
+def diffusion_task(
+    config: ConfigDict,
+    unet: AnyUNet,
+    info: DataInfo,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
+) -> Task:
+    """Build the task of a diffusion model.
+
+    Args:
+        config: all of it.
+        unet: the network.
+        info: of the data.
+        optimizer: optax's.
+        mesh: the devices.
+        preview: state -> pictures by name, uint8 [H, W, C]; None for none.
+    """
+    return gradient_task(
+        lambda: init_params(config, unet, info),
+        objective(config, unet, info),
+        optimizer,
+        ema_target=config.training.ema_decay,
+        mesh=mesh,
+        ema_stds=tuple(config.training.ema_stds),
+        memory=time_sampler(config).init(),
+        num_parts=config.training.accumulate,
+        summarise=summarise,
+        preview=preview,
     )
 
 

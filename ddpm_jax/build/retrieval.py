@@ -1,8 +1,6 @@
-"""The two towers that find a picture's text: from a config, from a folder.
+"""The dual encoder that finds an image's caption: from a config, from a folder.
 
-WORKDIR/
-    weights.npz         parameters, float32, named by their path
-    retrieval.json      what it is, and how often it is right; written last
+The folder is that of any run; see `auxiliary`.
 """
 
 import dataclasses
@@ -14,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import weights_folder
-from ddpm_jax.build.features import check_classifier
+from ddpm_jax.build import auxiliary
+from ddpm_jax.build.features import check_classifier, small_task
 from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
@@ -29,16 +28,16 @@ from ddpm_jax.evaluation.features import Features, Outputs
 from ddpm_jax.images import to_float
 from ddpm_jax.models.classifier import Classifier
 from ddpm_jax.models.match import Match
-from ddpm_jax.training.match import make_match_objective
-from ddpm_jax.training.objective import Objective
+from ddpm_jax.tasks.contrastive import make_contrastive_objective
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.task import Objective, Task
 
-ABOUT = "retrieval.json"
-KIND = weights_folder.Kind(
+KIND = auxiliary.Kind(
+    name="contrastive",
     mode="retrieval",
     noun="a retrieval network",
     verb="train",
-    about=ABOUT,
-    told={  # and read here or by the command
+    facts={  # that are read here or by the command
         *("name", "fingerprint", "data_fingerprint", "image_shape", "reader"),
         *("captions", "found", "num_images", "config"),
     },
@@ -94,12 +93,31 @@ def _example(
 
 def match_objective(config: ConfigDict, net: Match) -> Objective:
     """Build what they are trained on."""
-    return make_match_objective(
+    return make_contrastive_objective(
         lambda params, images, text: cast(
             Any, net.apply({"params": params}, images, text)
         ),
         max_shift=config.retrieval.max_shift,
         flip=config.data.flip,
+    )
+
+
+def contrastive_task(
+    config: ConfigDict,
+    net: Match,
+    info: DataInfo,
+    mesh: Mesh,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build the task of `config.retrieval`; see `small_task`."""
+    reader = info.reader
+    assert reader is not None  # `check_retrieval` has refused a model without
+    return small_task(
+        config.retrieval,
+        lambda: init_match(config, net, reader, info),
+        match_objective(config, net),
+        mesh,
+        finish,
     )
 
 
@@ -148,11 +166,11 @@ def retrieval(workdir: Path) -> Retrieval:
     Raises:
         UserError: there are none, or they are damaged.
     """
-    about, weights = weights_folder.read(workdir, KIND)
+    about, weights = auxiliary.read(workdir, KIND)
     again = "train the network again, in another folder."
-    if weights_folder.fingerprint(weights) != about["fingerprint"]:
+    if auxiliary.fingerprint(weights) != about["fingerprint"]:
         raise UserError(
-            f"the weights in {workdir} are not those that {ABOUT} describes; {again}"
+            f"the weights in {workdir} are not those that its result describes; {again}"
         )
     config = from_json({**about["config"], "mesh": {}})
     net = match_network(config, about["reader"])
@@ -163,7 +181,7 @@ def retrieval(workdir: Path) -> Retrieval:
         n: leaf.shape for n, leaf in weights.items()
     }:
         raise UserError(f"the weights in {workdir} do not fit its network; {again}")
-    return as_retrieval(net, weights_folder.as_params(weights), about)
+    return as_retrieval(net, auxiliary.as_params(weights), about)
 
 
 def check_retrieval(config: ConfigDict, info: DataInfo) -> None:

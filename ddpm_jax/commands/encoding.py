@@ -70,7 +70,7 @@ def keep_autoencoder(
         UserError: it cannot be written.
     """
     if autoencoder is not None and _begun(workdir) is None:
-        build.keep_copy(autoencoder, Path(cfg.data.latents).expanduser(), workdir)
+        build.keep_copy(autoencoder, workdir)
 
 
 def moments_shape(

@@ -19,12 +19,10 @@ from jax.sharding import Mesh
 from ddpm_jax import build, data, hosts, interrupts
 from ddpm_jax.devices import replicated, rows, rows_of_host, spread
 from ddpm_jax.errors import UserError
-from ddpm_jax.training.objective import Batch
+from ddpm_jax.training.fit import Feed
+from ddpm_jax.training.task import Batch
 
 _ATTENTION = 0.2  # seconds, after which a wait looks whether it is to end
-
-Feed = Callable[[int], Iterator[Batch]]
-"""first step, from 0 -> its batch and all that follow, spread over a mesh by rows."""
 
 
 def make_feed(

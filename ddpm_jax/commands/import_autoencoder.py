@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_jax.build import autoencoder as folder
-from ddpm_jax.build import weights_folder
+from ddpm_jax.build import auxiliary
 from ddpm_jax.errors import UserError
 from ddpm_jax.exchange import carry, diffusers_autoencoder
 from ddpm_jax.models.autoencoder import KLAutoencoder, check_autoencoder
@@ -33,7 +33,7 @@ def import_autoencoder(
             f"--config.{name} is nothing that an autoencoder can be told; only "
             f"--config.{_TAKEN} is."
         )
-    if (workdir / folder.ABOUT).exists():
+    if auxiliary.is_finished(workdir):
         raise UserError(f"{workdir} holds an autoencoder; use another --workdir.")
     pretrained = diffusers_autoencoder.read(place, source, given.get(_TAKEN))
     net = KLAutoencoder(**pretrained.facts["network"])
@@ -42,7 +42,7 @@ def import_autoencoder(
         check_autoencoder(height, width, **folder.geometry(net))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    shapes = weights_folder.parameter_shapes(net, pretrained.image_shape)
+    shapes = auxiliary.parameter_shapes(net, pretrained.image_shape)
     params = carry.into_tree(
         pretrained,
         {tuple(path.split("/")): shape for path, shape in shapes.items()},
@@ -55,8 +55,8 @@ def import_autoencoder(
         pretrained.image_shape,
         **pretrained.facts["latents"],
     )
-    folder.save(workdir, made, {"imported": source})
-    count = sum(leaf.size for leaf in weights_folder.flat_weights(params).values())
+    folder.write(workdir, made, {"imported": source})
+    count = sum(leaf.size for leaf in auxiliary.flat_params(params).values())
     shown = [
         "x".join(map(str, shape)) for shape in (made.image_shape, made.latent_shape)
     ]

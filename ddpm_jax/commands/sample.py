@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,10 +146,8 @@ def make_preview(
     unet: Any,
     mesh: Mesh,
     space: Space,
-    workdir: Path,
-    log_image: Callable,
-) -> Callable[[int, TrainState], None]:
-    """Draw a few images with the averaged parameters, quickly, while training."""
+) -> Callable[[TrainState], Mapping[str, np.ndarray]]:
+    """Sample a few images with the averaged parameters, quickly, while training."""
     quick = cfg.copy_and_resolve_references()
     quick.sample.sampler = "ddim"
     quick.sample.eta = 0.0
@@ -162,19 +160,10 @@ def make_preview(
     told = Told(build.sample_cond(quick, info), None)
     of_space = spread_whole(space.params, mesh)
 
-    def preview(step: int, state: TrainState) -> None:
+    def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_space)
         drawn, film = _draw_all(quick, draw, params, told)
         sheet = sheet_of(quick, info, told.cond, drawn)
-        folder = workdir / "progress"
-        images.save_png(folder / f"step-{step:07d}.png", sheet)
-        images.save_png(
-            folder / f"step-{step:07d}-film.png", images.film_strip(film.x_t)
-        )
-        log_image("samples", _as_rgb(sheet), step)
+        return {"samples": sheet, "film": images.film_strip(film.x_t)}
 
     return preview
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(image, (*image.shape[:2], 3))

@@ -1,44 +1,37 @@
 """Training: from a config to a finished run, however often it is interrupted."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data, files, hosts, interrupts, plots
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax import build, data
+from ddpm_jax.build.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands import about
-from ddpm_jax.commands.begin import check_start, settle
+from ddpm_jax.commands.begin import check_start, settle, start_params
 from ddpm_jax.commands.drawing import sample_folder, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
-from ddpm_jax.commands.feed import Feed, make_feed
+from ddpm_jax.commands.fitting import (
+    beginning,
+    check_tracker,
+    feed_of,
+    fit_in_workdir,
+    free_spelling,
+    plot_loss,
+    refuse_another_config,
+)
 from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import first_look, open_to_train, write_sheet
-from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
-from ddpm_jax.commands.run import Run, plan, start_or_resume
+from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
-from ddpm_jax.devices import (
-    describe,
-    on_every_host,
-    wait_for_all_hosts,
-)
-from ddpm_jax.errors import UserError
+from ddpm_jax.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.log import open_log, quiet_log, read_metrics
-from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
-from ddpm_jax.training.owner import only_trainer
+from ddpm_jax.training.fit import Plan, Run
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import make_train_step
-from ddpm_jax.training.tracker import Tracker, import_wandb, open_tracker
-
-CONFIG_FILE = "config.json"
 
 # A run may be taken up again with other values of these, and stays the same run.
 _FREE_OPTIONS: tuple[str, ...] = (
@@ -63,6 +56,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: if config, data or workdir do not fit; before any compile.
     """
+    refuse_another_kind(workdir, DIFFUSION, "the diffusion model")
     source = open_to_train(cfg, workdir)
     autoencoder = autoencoder_of(cfg, workdir)
     info = build.data_info(source, cfg, autoencoder)
@@ -71,8 +65,14 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     build.check_batch(cfg)
     mesh = build.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
-    project = cfg.training.wandb if jax.process_index() == 0 else None
-    _check_workdir(cfg, workdir, info.fingerprint)
+    refuse_another_config(
+        cfg,
+        workdir,
+        _belongs(workdir, cfg, info.fingerprint),
+        lambda stored, newest: settle(
+            cfg, stored, None if about.is_import(workdir) else newest
+        ),
+    )
     newest = store.latest_step(workdir)
     done = newest is not None and newest >= cfg.training.num_steps
     if newest is not None and done and about.is_whole(workdir, newest):
@@ -80,68 +80,75 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     if newest is None:
         check_start(cfg, info, workdir)
     refuse_beyond_memory(cfg, info)
-    if project:
-        import_wandb(project)  # or refused, before anything is written
+    check_tracker(cfg)
     looked = first_look(cfg, source, workdir)
     if autoencoder is None:
         # Decodes what fits in memory, and so finds a broken image before any compile.
         fed = source = data.ready(source, report=_say)
     else:
         fed = encoded(cfg, source, autoencoder, _say)
-    feed = make_feed(
-        fed,
-        cfg.training.batch_size,
-        seed=cfg.seed,
-        mesh=mesh,
-        max_mb_on_device=cfg.data.on_device_mb,
-        captions=_read_captions(cfg, info, source),
-    )
-    make_folder(workdir)
-    with (
-        only_trainer(workdir) as check_alone,
-        _begun(cfg, workdir, autoencoder),
-        open_tracker(project, workdir, config.to_json(cfg)) as tracker,
-        store.open_checkpoints(
-            workdir,
-            keep_last=cfg.training.keep_last,
-            keep_every=cfg.training.keep_every or None,
-        ) as checkpoints,
-        hosts.as_one(),
-    ):
+    captions = _read_captions(cfg, info, source)
+    feed = feed_of(cfg, fed, cfg.training.batch_size, mesh, captions)
+    with beginning(cfg, workdir) as check_alone:
+        keep_autoencoder(cfg, autoencoder, workdir)
         wait_for_all_hosts("the autoencoder in the workdir")
-        run = plan(cfg, info, workdir, mesh)
-        state = start_or_resume(run, checkpoints)
-        _announce(run, source, int(state.step), state.params)
-        if source.listing is not None:
-            _say("\n".join([*looked, *short_plan(cfg, info)]))
-            write_sheet(source, workdir)
-        save_forward_film(cfg, source, workdir, run.space)
-        state, signal_number = _advance(
-            run, state, feed, checkpoints, tracker, check_alone
+        model = plan(cfg, info, workdir, mesh)
+
+        def announce(state: TrainState) -> None:
+            _announce(model, source, state)
+            if source.listing is not None:
+                _say("\n".join([*looked, *short_plan(cfg, info)]))
+                write_sheet(source, workdir)
+            save_forward_film(cfg, source, workdir, model.space)
+
+        run = Run(
+            workdir=workdir,
+            metadata=about.metadata(cfg, info),
+            check=lambda stored, step: check_resumed(model, stored, step),
+            begin=lambda: begin(model),
+            draw=(lambda: start_params(cfg)) if cfg.training.init_from else None,
+            announce=announce,
+            before_save=check_alone,
+            advice="Lower config.training.learning_rate or raise warmup_steps, in "
+            "another --workdir.",
         )
-        with interrupts.keeping():
-            store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
-    wait_for_all_hosts("the last checkpoint")
-    _plot_loss(workdir)
-    if signal_number:
-        print(
-            f"Interrupted at step {int(state.step)} of {cfg.training.num_steps}; "
-            "saved. The same command goes on from here."
+        ended = fit_in_workdir(
+            cfg,
+            model.task(_previewer(model)),
+            feed,
+            build.train_key(cfg),
+            plan=_plan(cfg),
+            run=run,
+            mesh=mesh,
         )
-        return 128 + signal_number
+    if ended.signal_number:
+        return 128 + ended.signal_number
     sample(cfg, workdir)
     return 0
 
 
-def _plot_loss(workdir: Path) -> None:
-    records = read_metrics(workdir)
-    if records:
-        plots.plot_loss(workdir / "loss.png", records, title=workdir.name)
+def _plan(cfg: ConfigDict) -> Plan:
+    options = cfg.training
+    return Plan(
+        num_steps=options.num_steps,
+        report_every=options.report_every,
+        checkpoint_every=options.checkpoint_every,
+        learning_rate=build.learning_rate(cfg),
+        preview_every=options.sample_every,
+        keep_last=options.keep_last,
+        keep_every=options.keep_every or None,
+    )
+
+
+def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
+    if not model.cfg.training.sample_every:
+        return None
+    return make_preview(model.cfg, model.info, model.unet, model.mesh, model.space)
 
 
 def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
-        _plot_loss(workdir)
+        plot_loss(workdir)
     folder = sample_folder(cfg, workdir, steps)
     if on_every_host((folder / "grid.png").exists()):
         print(
@@ -154,71 +161,17 @@ def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
     return 0
 
 
-# --- The workdir ----------------------------------------------------------------------
+def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str], bool]:
+    """Say which options make a run in this workdir another run.
 
-
-def _check_workdir(cfg: ConfigDict, workdir: Path, fingerprint: str) -> None:
-    """Refuse a workdir that belongs to a run of another config.
-
-    Args:
-        cfg: the options of now.
-        workdir: the folder.
-        fingerprint: of the data of now; where it is that of the run, the folder of the
-            data may have been moved, or be spelled otherwise.
-
-    Raises:
-        UserError: it does.
+    Where the data of now have the fingerprint of the run's, their folder may have been
+    moved, or be spelled otherwise.
     """
-    path = workdir / CONFIG_FILE
-    newest = store.latest_step(workdir)
-    if newest is None:  # nothing has been trained that another config could spoil
-        _refuse_foreign(path)
-        return
-    if not path.exists():
-        return
-    try:
-        stored = config.from_json(files.read_json(path))
-    except (FileNotFoundError, files.DamagedError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); restore it, or use another --workdir."
-        ) from error
     free = (*_FREE_OPTIONS, *free_since_import(workdir))
-    if about.any_metadata(workdir)["data"]["fingerprint"] == fingerprint:
-        free = (*free, *about.SPELLING)
+    free = (*free, *free_spelling(workdir, fingerprint))
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
-    changed = settle(cfg, stored, None if about.is_import(workdir) else newest)
-    changed += [
-        line for line in config.differences(stored, cfg) if not line.startswith(free)
-    ]
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run of another config ({'; '.join(changed)}); use "
-            "another --workdir, or the config of that run."
-        )
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Refuse to write over a config.json of something else, as many programs have."""
-    try:
-        known = files.read_json(path)
-    except (FileNotFoundError, files.DamagedError):
-        return  # none; or what another attempt left
-    if "diffusion" not in known:
-        raise UserError(
-            f"{path} is not of a run of ddpm_jax; use another --workdir, since it "
-            "would be written over."
-        )
-
-
-@contextlib.contextmanager
-def _begun(
-    cfg: ConfigDict, workdir: Path, autoencoder: Autoencoder | None
-) -> Iterator[None]:
-    """Write what a run begins with, once nobody else trains in the workdir."""
-    files.write_json(workdir / CONFIG_FILE, config.to_json(cfg))
-    keep_autoencoder(cfg, autoencoder, workdir)
-    yield
+    return lambda name: not name.startswith(free)
 
 
 # --- The run --------------------------------------------------------------------------
@@ -235,110 +188,24 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _announce(run: Run, source: data.Dataset, step: int, params: Any) -> None:
-    cfg, info = run.cfg, run.info
+def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
+    cfg, info, step = model.cfg, model.info, int(state.step)
+    num_steps = cfg.training.num_steps
     shape = "x".join(map(str, info.image_shape))
     if info.latents is not None:
         inner = "x".join(map(str, info.shape))
         shape += f", in latents of {inner} of {info.latents.name}"
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     classes = build.num_classes(cfg, info)
-    told = [f"{classes} classes"] if classes else []
+    conditions = [f"{classes} classes"] if classes else []
     if info.reader is not None:
         kind, length = info.reader["kind"], info.reader["max_length"]
-        told.append(f"captions of up to {length} tokens ({kind})")
+        conditions.append(f"captions of up to {length} tokens ({kind})")
     resumed = ", resumed" if step else ""
     lines = (
         f"data     {info.name}, {len(source):,} images of {shape}. {source.note}",
-        f"network  {count:,} parameters, {', '.join(told) or 'unconditional'}",
+        f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
         f"device   {describe()}, {cfg.model.dtype}",
-        f"run      {run.workdir}, step {step:,} of {cfg.training.num_steps:,}{resumed}",
+        f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",
     )
     print("\n".join(line.rstrip() for line in lines), flush=True)
-
-
-def _advance(
-    run: Run,
-    state: TrainState,
-    feed: Feed,
-    checkpoints: store.Checkpoints,
-    tracker: Tracker,
-    check_alone: Callable[[], None],
-) -> tuple[TrainState, int]:
-    """Train until the end or a signal; return the state and the signal's number."""
-    cfg, options, start = run.cfg, run.cfg.training, int(state.step)
-    rate, description = build.learning_rate(cfg), about.metadata(cfg, run.info)
-    describe_failure = _failure(run.workdir, rate)
-
-    def save(step: int, state: TrainState) -> None:
-        if not _all_finite(state.params):
-            raise UserError(
-                f"the parameters are not finite after step {step}; "
-                f"{describe_failure(step)}"
-            )
-        check_alone()
-        store.save(checkpoints, state, description)
-
-    hooks = [Hook(options.checkpoint_every, save, when_stopped=True)]
-    opened = quiet_log()
-    if jax.process_index() == 0:
-        opened = open_log(
-            run.workdir,
-            start=start,
-            num_steps=options.num_steps,
-            learning_rate=rate,
-            tracker=tracker,
-        )
-    with opened as log, catch_interrupts(start) as interrupted:
-        if options.sample_every:
-            preview = make_preview(
-                cfg, run.info, run.unet, run.mesh, run.space, run.workdir, log.image
-            )
-            hooks.append(Hook(options.sample_every, preview))
-
-        def on_step() -> None:
-            log.step()
-            store.check(checkpoints)
-
-        state = train_loop(
-            state,
-            make_train_step(
-                build.objective(cfg, run.unet, run.info),
-                run.optimizer,
-                ema_target=options.ema_decay,
-                mesh=run.mesh,
-                ema_stds=tuple(options.ema_stds),
-                placed=run.placed,
-                num_parts=options.accumulate,
-            ),
-            feed(start),
-            build.train_key(cfg),
-            num_steps=options.num_steps,
-            report_every=options.report_every,
-            report=log.report,
-            hooks=tuple(hooks),
-            interrupted=lambda: bool(interrupted()),
-            on_step=on_step,
-            describe_failure=describe_failure,
-        )
-        return state, interrupted()
-
-
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    """Say whether every parameter is: a finite loss may still have overflowed them."""
-    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
-    return jnp.stack(leaves).all()
-
-
-def _failure(workdir: Path, rate: optax.Schedule) -> Callable[[int], str]:
-    def describe_failure(step: int) -> str:
-        good = store.latest_step(workdir)
-        where = "none" if good is None else workdir / "checkpoints" / str(good)
-        return (
-            f"learning rate {float(rate(step - 1)):.3g}. Last good checkpoint: {where}."
-            " Lower config.training.learning_rate or raise warmup_steps, in another "
-            "--workdir."
-        )
-
-    return describe_failure

@@ -36,6 +36,7 @@ def open_log(
     start: int,
     num_steps: int,
     learning_rate: Callable[[int], float],
+    shown: tuple[str, ...] = ("loss",),
     tracker: Tracker = NO_TRACKER,
 ) -> Iterator[Log]:
     """Open the logs of a run that goes on from step `start`.
@@ -48,6 +49,7 @@ def open_log(
         start: steps already taken.
         num_steps: steps in all.
         learning_rate: step -> rate, to be logged beside the loss.
+        shown: which numbers of a report go beside the progress bar.
         tracker: where else numbers and images go.
 
     Yields:
@@ -68,13 +70,18 @@ def open_log(
             for name, value in record.items():
                 if name != "step" and value is not None:
                     board.add_scalar(name, value, what.step)
-            shown = f"loss {what.loss:.4f}, {what.images_per_second:,.0f} images/s"
+            said = [
+                f"{name.replace('_', ' ')} {what.numbers[name]:.4g}"
+                for name in shown
+                if name in what.numbers
+            ]
+            line = ", ".join([*said, f"{what.examples_per_second:,.0f} examples/s"])
             if bar.disable:
                 per_step = (time.perf_counter() - opened) / (what.step - start)
                 left = tqdm.format_interval((num_steps - what.step) * per_step)
-                print(f"step {what.step}/{num_steps}: {shown}, {left} left", flush=True)
+                print(f"step {what.step}/{num_steps}: {line}, {left} left", flush=True)
             else:
-                bar.set_postfix_str(shown)
+                bar.set_postfix_str(line)
 
         def image(name: str, picture: np.ndarray, step: int) -> None:
             board.add_image(name, picture, step, dataformats="HWC")
@@ -182,12 +189,11 @@ def quiet_log() -> Iterator[Log]:
 
 def as_record(report: Report, learning_rate: float) -> dict[str, float | None]:
     """Flatten a report to what a line of metrics.jsonl holds; JSON has no nan."""
-    record: dict[str, float | None] = {"step": report.step, "loss": report.loss}
-    for i, value in enumerate(report.loss_by_quartile):
-        record[f"loss_q{i}"] = value if math.isfinite(value) else None
-    record["grad_norm"] = report.grad_norm
+    record: dict[str, float | None] = {"step": report.step}
+    for name, value in report.numbers.items():
+        record[name] = value if math.isfinite(value) else None
     record["learning_rate"] = float(learning_rate)
-    record["images_per_second"] = round(report.images_per_second, 2)
+    record["examples_per_second"] = round(report.examples_per_second, 2)
     return record
 
 

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from ddpm_jax import interrupts
 from ddpm_jax.errors import UserError
-from ddpm_jax.training.objective import NUM_QUARTILES, Batch
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import TrainStep
+from ddpm_jax.training.task import Batch, Step, Summary, means
 
 _MAX_IN_FLIGHT = 8
 
@@ -63,24 +61,35 @@ class Hook(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What happened since the last report, averaged over its steps."""
+    """What happened since the last report.
+
+    Attributes:
+        step: the last one.
+        numbers: the summary of its steps.
+        examples_per_second: of the loop alone: no compile, no hooks.
+    """
 
     step: int
-    loss: float
-    loss_by_quartile: tuple[float, ...]  # of t, noisiest last; nan if none was drawn
-    grad_norm: float
-    images_per_second: float  # of the loop alone: no compile, no hooks
+    numbers: Summary
+    examples_per_second: float
+
+    @property
+    def loss(self) -> float:
+        """Return the mean loss of these steps."""
+        return self.numbers["loss"]
 
 
 def train_loop(
     state: TrainState,
-    train_step: TrainStep,
+    train_step: Step,
     batches: Iterator[Batch],
     key: jax.Array,
     *,
     num_steps: int,
     report_every: int,
     report: Callable[[Report], None],
+    later: tuple[tuple[int, Step], ...] = (),
+    summarise: Callable[[list[dict]], Summary] = means,
     hooks: tuple[Hook, ...] = (),
     interrupted: Callable[[], bool] = lambda: False,
     on_step: Callable[[], Any] = lambda: None,
@@ -98,6 +107,9 @@ def train_loop(
         report_every: in steps; aligned to the step's number, so that a resumed run
             reports at the same steps.
         report: called with each report.
+        later: (number, compiled step) in rising order: takes the place of the one
+            before it from that step on, counted from 0.
+        summarise: metrics of several steps -> the numbers of a report.
         hooks: called in this order, after the report of their step.
         interrupted: asked after every step; True ends the loop, `when_stopped` hooks
             done.
@@ -113,10 +125,10 @@ def train_loop(
     """
     pending: list[dict] = []  # on the device, of steps not looked at yet
     window: list[dict] = []  # fetched, of steps not reported yet
-    busy, images = 0.0, 0
+    busy, examples = 0.0, 0
     started = time.perf_counter()
     periods = [hook.every for hook in hooks]
-    first, pace = int(state.step) + 1, Pace()
+    first, pace, is_compiled = int(state.step) + 1, Pace(), False
 
     def keep(step: int) -> None:
         """Save the state of a step, whose next batch does not come."""
@@ -134,12 +146,16 @@ def train_loop(
         except interrupts.Interrupted:
             keep(step - 1)
             break
-        images += len(batch["image"])
+        examples += len(jax.tree.leaves(batch)[0])
+        while later and later[0][0] < step:
+            (_, train_step), *rest = later
+            later, is_compiled = tuple(rest), False
         state, metrics = train_step(state, key, batch)
-        pending.append(metrics)
-        if step == first:  # it has compiled the program, which is no measure of speed
+        if not is_compiled:  # it has been now, which is no measure of speed
             jax.block_until_ready(metrics)
-            started, images = time.perf_counter(), 0
+            busy, examples, is_compiled = 0.0, 0, True
+            started = time.perf_counter()
+        pending.append(metrics)
         pace(metrics["loss"])
         on_step()
         stopped = interrupted() and step < num_steps
@@ -151,9 +167,10 @@ def train_loop(
             pending.clear()
             busy += time.perf_counter() - started
             if last or step % report_every == 0:
-                report(_summarise(step, window, images / busy if images else 0.0))
+                rate = examples / busy if examples else 0.0
+                report(Report(step, summarise(window), rate))
                 window.clear()
-                busy, images = 0.0, 0
+                busy, examples = 0.0, 0
             _run(hooks, step, state, stopped=stopped, at_end=step == num_steps)
             started = time.perf_counter()
         if last:
@@ -180,24 +197,11 @@ def _check_finite(
 ) -> None:
     for offset, one in enumerate(metrics):
         for name in ("loss", "grad_norm"):
-            if not math.isfinite(one[name]):
+            if not math.isfinite(one.get(name, 0.0)):
                 step = first_step + offset
                 raise UserError(
                     f"{name} is {one[name]} at step {step}; {describe_failure(step)}"
                 )
-
-
-def _summarise(step: int, window: list[dict], images_per_second: float) -> Report:
-    count = np.sum([one["quartile_count"] for one in window], axis=0)
-    total = np.sum([one["quartile_sum"] for one in window], axis=0)
-    by_quartile = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-    return Report(
-        step=step,
-        loss=float(np.mean([one["loss"] for one in window])),
-        loss_by_quartile=tuple(float(by_quartile[i]) for i in range(NUM_QUARTILES)),
-        grad_norm=float(np.mean([one["grad_norm"] for one in window])),
-        images_per_second=images_per_second,
-    )
 
 
 @contextlib.contextmanager

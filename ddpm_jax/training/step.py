@@ -14,11 +14,8 @@ from jax.sharding import Mesh
 
 from ddpm_jax.devices import gather_params, replicated, rows, shard_like_params
 from ddpm_jax.training.ema import gamma_from_std, update_track
-from ddpm_jax.training.objective import Batch, Objective
 from ddpm_jax.training.state import TrainState
-
-TrainStep = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, dict]]
-"""(state, key, batch) -> (state, metrics)."""
+from ddpm_jax.training.task import Batch, Objective, Step, Task
 
 
 def warmup_schedule(
@@ -180,17 +177,16 @@ def gradient_in_parts(
     return in_parts
 
 
-def make_train_step(
+def gradient_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
     ema_target: float,
     mesh: Mesh,
     ema_stds: tuple[float, ...] = (),
-    placed: Any = None,
     num_parts: int = 1,
-) -> TrainStep:
-    """Compile-ready step over a mesh: batch by rows, state donated.
+) -> Step:
+    """Compose one step of a network with one loss and one optimiser.
 
     Args:
         objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
@@ -198,8 +194,6 @@ def make_train_step(
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
         ema_stds: sigma_rel of each further average in `state.tracks`.
-        placed: the sharding of each leaf of the state, from `devices.shardings`; None
-            if the state is replicated.
         num_parts: the batch is worked through in so many parts, one after another, and
             the gradients averaged: less memory for the same batch.
 
@@ -231,10 +225,89 @@ def make_train_step(
             metrics,
         )
 
+    return train_step
+
+
+def compile_step(step: Step, mesh: Mesh, placed: Any = None) -> Step:
+    """Compile a step over a mesh: batch by rows, state donated.
+
+    Args:
+        step: pure.
+        mesh: from `devices.data_mesh`.
+        placed: the sharding of each leaf of the state, from `devices.shardings`; None
+            if the state is replicated.
+
+    Returns:
+        (state, key, batch) -> (state, metrics).
+    """
     everywhere = replicated(mesh)
     return jax.jit(
-        train_step,
+        step,
         in_shardings=(placed or everywhere, everywhere, rows(mesh)),
         out_shardings=(placed or everywhere, everywhere),
         donate_argnums=0,
+    )
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_target: float,
+    mesh: Mesh,
+    ema_stds: tuple[float, ...] = (),
+    placed: Any = None,
+    num_parts: int = 1,
+) -> Step:
+    """Compose `gradient_step` and compile it; the arguments are those of both."""
+    step = gradient_step(
+        objective,
+        optimizer,
+        ema_target=ema_target,
+        mesh=mesh,
+        ema_stds=ema_stds,
+        num_parts=num_parts,
+    )
+    return compile_step(step, mesh, placed)
+
+
+def gradient_task(
+    draw: Callable[[], Any],
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_target: float,
+    mesh: Mesh,
+    ema_stds: tuple[float, ...] = (),
+    memory: Any = (),
+    num_parts: int = 1,
+    **others: Any,
+) -> Task:
+    """Compose the task of a network with one loss and one optimiser.
+
+    Args:
+        draw: () -> its initial parameters.
+        objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
+        optimizer: optax's.
+        ema_target: decay of the moving average after its warm-up.
+        mesh: from `devices.data_mesh`.
+        ema_stds: sigma_rel of each further average.
+        memory: what the objective carries from step to step, before the first one.
+        num_parts: see `gradient_step`.
+        others: of the task's fields: summarise, shown, preview, finish.
+    """
+    return Task(
+        draw=draw,
+        start=lambda params: init_state(
+            params, optimizer, memory=memory, num_tracks=len(ema_stds)
+        ),
+        step=gradient_step(
+            objective,
+            optimizer,
+            ema_target=ema_target,
+            mesh=mesh,
+            ema_stds=ema_stds,
+            num_parts=num_parts,
+        ),
+        **others,
     )

@@ -16,7 +16,7 @@ import pytest
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.lpips_file import read_lpips
 from ddpm_jax.models.vgg import WIDTHS, Vgg16
-from ddpm_jax.training.autoencode import perceptual_distance
+from ddpm_jax.tasks.autoencoder import perceptual_distance
 
 torch = pytest.importorskip("torch")
 

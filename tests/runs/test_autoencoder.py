@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT
+from program import ROOT, TINY, cut_short
 
 from ddpm_jax import data
 from ddpm_jax.build import autoencoder
@@ -17,6 +17,10 @@ from ddpm_jax.cli import main
 from ddpm_jax.commands import autoencoder as command
 from ddpm_jax.errors import UserError
 from ddpm_jax.images import to_float
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training import fit
+from ddpm_jax.training.log import read_metrics
+from ddpm_jax.training.state import TrainState
 
 RECIPE = f"--config={ROOT / 'configs' / 'digits.py'}"
 QUICK = {
@@ -57,7 +61,7 @@ def copy(trained, tmp_path):
 
 
 def told(workdir):
-    return json.loads((workdir / "autoencoder.json").read_text())
+    return json.loads((workdir / "result.json").read_text())
 
 
 def test_what_it_says_of_itself_is_so(trained):
@@ -103,12 +107,20 @@ def test_the_sheet_shows_held_out_images_above_their_reconstructions(trained):
         np.testing.assert_allclose(below[4::8, 4::8], pixels, atol=0.51)
 
 
-def test_nothing_half_done_is_left(trained):
+def test_it_lies_in_the_folder_of_any_run(trained):
     assert {path.name for path in trained.iterdir()} == {
-        "autoencoder.json",
+        "checkpoints",
+        "config.json",
+        "loss.png",
+        "metrics.jsonl",
         "reconstructions.png",
-        "weights.npz",
+        "result.json",
+        "tensorboard",
     }
+    # The adversary joins at step 30, counted from 0: its loss is there from then on.
+    records = read_metrics(trained)
+    assert [r["step"] for r in records if "hinge" in r] == [40]
+    assert {"loss", "kl", "absolute_error", "learning_rate"} <= set(records[0])
 
 
 @contextlib.contextmanager
@@ -116,8 +128,8 @@ def stop_at(monkeypatch, step):
     """Press Ctrl-C at a step of a run."""
 
     @contextlib.contextmanager
-    def pressed():
-        asked = []
+    def pressed(start):
+        asked = [0] * start
 
         def ask():
             asked.append(0)
@@ -126,7 +138,7 @@ def stop_at(monkeypatch, step):
         yield ask
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "catch_interrupts", pressed)
+        patch.setattr(fit, "catch_interrupts", pressed)
         yield
 
 
@@ -138,13 +150,20 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
     with stop_at(monkeypatch, step):
         assert train(run) == 130
     assert f"Interrupted at step {step} of 40; saved" in capsys.readouterr().out
-    assert [path.name for path in run.iterdir()] == ["unfinished"]
+    assert not (run / "result.json").exists()
+    with pytest.raises(UserError, match="an autoencoder that is not finished"):
+        autoencoder.load(run)
     assert train(run, num_res_blocks=2) == 2
     assert "autoencoder.num_res_blocks: 1 -> 2" in capsys.readouterr().err
     assert train(run, report_every=5) == 0
     assert f"from step {step}" in capsys.readouterr().out
     assert told(run)["fingerprint"] == told(trained)["fingerprint"]
-    assert (run / "weights.npz").read_bytes() == (trained / "weights.npz").read_bytes()
+    for ema in (True, False):  # the adversary's too
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            store.restore_params(run, ema=ema),
+            store.restore_params(trained, ema=ema),
+        )
 
 
 def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monkeypatch):
@@ -156,20 +175,20 @@ def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(command, "_measured", fails)
         assert train(tmp_path / "run", **short) == 130
-    monkeypatch.setattr(command.of, "autoencode_steps", lambda *_: None)  # would fail
+    monkeypatch.setattr(fit, "train_loop", None)  # would fail
     assert train(tmp_path / "run", **short) == 0
 
 
-def test_a_begun_run_that_does_not_say_what_it_is_is_refused(tmp_path, capsys):
-    run = tmp_path / "run" / "unfinished"
+def test_a_begun_run_whose_config_is_damaged_is_refused(tmp_path, capsys):
+    run = tmp_path / "run"
     (run / "checkpoints" / "3").mkdir(parents=True)
     (run / "config.json").write_text("{")
     assert train(tmp_path / "run") == 2
-    assert "remove the folder" in capsys.readouterr().err
+    assert "config.json cannot be read" in capsys.readouterr().err
 
 
 def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_train", None)  # would fail
+    monkeypatch.setattr(command, "train_auxiliary", None)  # would fail
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert train(copy, kl_weight="1e-5") == 2
@@ -227,40 +246,56 @@ def test_a_features_network_of_other_images_is_refused(tmp_path, capsys, monkeyp
     assert "takes images of 32x32x1, and these are 8x8x1" in capsys.readouterr().err
 
 
-def test_the_folder_of_a_diffusion_model_is_left_alone(tmp_path, capsys):
-    (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
-    assert train(tmp_path / "run") == 2
-    assert "holds a diffusion model" in capsys.readouterr().err
+def test_the_folder_of_a_diffusion_model_is_left_alone(finished, capsys):
+    assert train(finished) == 2
+    assert "holds a model of another kind (diffusion)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+def test_a_diffusion_model_leaves_the_folder_alone(trained, capsys):
+    assert main([f"--config={TINY}", f"--workdir={trained}"]) == 2
+    assert "holds a model of another kind (autoencoder)" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_first_version_is_refused(tmp_path, capsys):
+    (tmp_path / "weights.npz").write_bytes(b"")
+    (tmp_path / "autoencoder.json").write_text("{}")
+    assert train(tmp_path) == 2
+    assert "was written by ddpm_jax 0.1" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"was written by ddpm_jax 0\.1"):
+        autoencoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "another", "gone"])
 def test_damaged_weights_are_refused(copy, damage):
-    path = copy / "weights.npz"
+    item = copy / "checkpoints" / "40" / "ema_params"
     if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:500])
-    elif damage == "changed":
-        weights = dict(np.load(path))
-        weights["decoder/conv_out/bias"] += 1
-        np.savez(path, **weights)
+        cut_short(item)
+    elif damage == "another":  # whole, and of another step
+        params = jax.tree.map(lambda leaf: leaf + 1, store.restore_params(copy))
+        shutil.rmtree(item.parent)
+        state = TrainState(np.int32(40), params, params, ())
+        with store.open_checkpoints(copy) as checkpoints:
+            store.save(checkpoints, state, {"kind": "autoencoder"}, wait=True)
     else:
-        path.unlink()
-    with pytest.raises(UserError, match="autoencoder"):
+        shutil.rmtree(item.parents[1])
+    with pytest.raises(UserError, match=r"autoencoder|no checkpoint|damaged"):
         autoencoder.load(copy)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda about: {}, "it lacks factor, fingerprint"),
-        (lambda about: [about], "it lacks factor, fingerprint"),
-        (lambda about: about | {"scale": 2.0}, "are not those that autoencoder.json"),
+        (lambda about: {"step": 40}, "it lacks factor, fingerprint"),
+        (lambda about: {}, "does not describe an autoencoder"),
+        (lambda about: [about], "it holds a list, not an object"),
+        (lambda about: about | {"scale": 2.0}, "are not those that its result"),
         (lambda about: about | {"scale": 0.0}, "do not fit"),
         (lambda about: about | {"image_shape": [8, 7, 1]}, "do not fit"),
         (lambda about: about | {"network": {"width": 3}}, "do not fit"),
     ],
 )
 def test_a_description_of_something_else_is_refused(copy, change, said):
-    path = copy / "autoencoder.json"
+    path = copy / "result.json"
     path.write_text(json.dumps(change(told(copy))))
     with pytest.raises(UserError, match=said):
         autoencoder.load(copy)

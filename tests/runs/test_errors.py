@@ -70,7 +70,7 @@ def refused(capsys, monkeypatch, arguments):
         raise AssertionError("compiled before checking")
 
     monkeypatch.setattr("ddpm_jax.build.init_params", no_compile)
-    monkeypatch.setattr("ddpm_jax.commands.train.make_train_step", no_compile)
+    monkeypatch.setattr("ddpm_jax.training.fit.compile_step", no_compile)
     monkeypatch.setattr("ddpm_jax.sampling.make_draw", no_compile)
     assert main(arguments) == 2
     captured = capsys.readouterr()

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT
+from program import ROOT, cut_short
 
 from ddpm_jax import data
 from ddpm_jax.build.features import classifier_features
@@ -15,7 +15,7 @@ from ddpm_jax.cli import main
 from ddpm_jax.commands import features as command
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import extract
-from ddpm_jax.training import checkpoints
+from ddpm_jax.training import fit
 
 RECIPE = f"--config={ROOT / 'configs' / 'digits_features.py'}"
 QUICK = [
@@ -45,7 +45,7 @@ def copy(trained, tmp_path):
 
 
 def test_what_it_says_of_itself_is_so(trained):
-    about = json.loads((trained / "features.json").read_text())
+    about = json.loads((trained / "result.json").read_text())
     seen = classifier_features(trained)
     assert seen.name == "classifier of digits"
     assert seen.fingerprint == about["fingerprint"]
@@ -60,7 +60,7 @@ def test_what_it_says_of_itself_is_so(trained):
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(trained, tmp_path):
     def weights(workdir):
-        return json.loads((workdir / "features.json").read_text())["fingerprint"]
+        return json.loads((workdir / "result.json").read_text())["fingerprint"]
 
     assert train(tmp_path / "again") == 0
     assert weights(tmp_path / "again") == weights(trained)
@@ -69,11 +69,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(trained, tmp_pa
 
 
 def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_train", None)  # would fail
-    before = (copy / "weights.npz").stat().st_mtime_ns
+    monkeypatch.setattr(command, "train_auxiliary", None)  # would fail
+    before = (copy / "result.json").stat().st_mtime_ns
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out
-    assert (copy / "weights.npz").stat().st_mtime_ns == before
+    assert (copy / "result.json").stat().st_mtime_ns == before
 
 
 def test_a_folder_of_another_config_is_refused(copy, capsys):
@@ -82,29 +82,31 @@ def test_a_folder_of_another_config_is_refused(copy, capsys):
     assert "features.num_features: 64 -> 7" in err
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "another file", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
 def test_damaged_weights_are_refused(copy, damage):
-    path = copy / "weights.npz"
+    item = copy / "checkpoints" / "60" / "ema_params"
     if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:500])
-    elif damage == "changed":
-        weights = dict(np.load(path))
-        weights["logits/bias"] += 1
-        np.savez(path, **weights)
-    elif damage == "another file":
-        with path.open("wb") as file:
-            np.save(file, np.zeros(3))
+        cut_short(item)
     else:
-        path.unlink()
-    with pytest.raises(UserError, match="train"):
+        shutil.rmtree(item.parents[1])
+    with pytest.raises(UserError, match=r"is damaged|no checkpoint"):
+        classifier_features(copy)
+
+
+def test_other_weights_than_described_are_refused(copy):
+    path = copy / "result.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "fingerprint": "0" * 16}))
+    with pytest.raises(UserError, match="are not those that its result describes"):
         classifier_features(copy)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda about: {}, "it lacks accuracy, config"),
-        (lambda about: [about], "it lacks accuracy, config"),
+        (lambda about: {"step": 60}, "it lacks accuracy, fingerprint"),
+        (lambda about: {}, "does not describe a features network"),
+        (lambda about: [about], "it holds a list, not an object"),
         (lambda about: about.pop("label_names") and about, "it lacks label_names"),
         (lambda about: about | {"label_names": ["0"]}, "do not fit"),
         (lambda about: about | {"image_shape": "8x8"}, "do not fit"),
@@ -112,7 +114,7 @@ def test_damaged_weights_are_refused(copy, damage):
     ],
 )
 def test_a_description_of_something_else_is_refused(copy, change, said):
-    path = copy / "features.json"
+    path = copy / "result.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(UserError, match=said):
         classifier_features(copy)
@@ -123,15 +125,31 @@ def test_a_missing_folder_says_how_to_make_it(tmp_path):
         classifier_features(tmp_path / "nowhere")
 
 
-def test_ctrl_c_leaves_nothing_half_done(tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
+    trained, tmp_path, monkeypatch, capsys
+):
     @contextlib.contextmanager
-    def pressed():
-        yield lambda: 2
+    def pressed(start):
+        asked = [0] * start
 
-    monkeypatch.setattr(command, "catch_interrupts", pressed)
-    assert train(tmp_path / "run") == 130
-    assert "nothing is kept" in capsys.readouterr().out
-    assert list((tmp_path / "run").iterdir()) == []
+        def ask():
+            asked.append(0)
+            return 2 if len(asked) >= 23 else 0
+
+        yield ask
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "catch_interrupts", pressed)
+        assert train(tmp_path / "run") == 130
+    assert "Interrupted at step 23 of 60; saved" in capsys.readouterr().out
+    with pytest.raises(UserError, match="a features network that is not finished"):
+        classifier_features(tmp_path / "run")
+    assert train(tmp_path / "run") == 0
+    fingerprints = {
+        json.loads((workdir / "result.json").read_text())["fingerprint"]
+        for workdir in (tmp_path / "run", trained)
+    }
+    assert len(fingerprints) == 1
 
 
 def paint(folder, count):
@@ -150,7 +168,7 @@ def test_own_pictures_hold_out_every_tenth(tmp_path):
     steps = "--config.features.num_steps=20"
     small = "--config.features.batch_size=8"
     assert train(tmp_path / "run", source, steps, small) == 0
-    about = json.loads((tmp_path / "run" / "features.json").read_text())
+    about = json.loads((tmp_path / "run" / "result.json").read_text())
     assert about["label_names"] == ["dark", "light"]
     assert about["num_images"] == {"train": 54, "every 10th image, held out": 6}
     assert about["accuracy"]["every 10th image, held out"] == 1.0
@@ -171,11 +189,11 @@ def test_images_to_be_tested_on_are_not_learnt_from(tmp_path, capsys, split):
     assert f"config.data.split='{split}' holds the test" in capsys.readouterr().err
 
 
-def test_the_folder_of_a_diffusion_model_is_left_alone(tmp_path, capsys):
-    (tmp_path / "run" / "checkpoints" / "100").mkdir(parents=True)
-    assert train(tmp_path / "run") == 2
-    assert "holds a diffusion model" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+def test_the_folder_of_a_diffusion_model_is_left_alone(finished, capsys):
+    before = sorted(path.name for path in finished.iterdir())
+    assert train(finished) == 2
+    assert "holds a model of another kind (diffusion)" in capsys.readouterr().err
+    assert sorted(path.name for path in finished.iterdir()) == before
 
 
 def test_pictures_without_classes_are_refused(tmp_path, capsys):
@@ -201,24 +219,17 @@ def test_wrong_options_are_one_line(tmp_path, capsys, option, said):
 
 
 def test_a_folder_that_says_too_little_or_the_wrong_thing_is_refused(copy):
-    path = copy / "features.json"
+    path = copy / "result.json"
     about = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in about.items() if k != "config"}))
-    with pytest.raises(UserError, match="it lacks config"):
+    path.write_text(json.dumps({k: v for k, v in about.items() if k != "accuracy"}))
+    with pytest.raises(UserError, match="it lacks accuracy"):
         classifier_features(copy)
     path.write_text("[]")
-    with pytest.raises(UserError, match="does not describe a features network"):
+    with pytest.raises(UserError, match="it holds a list, not an object"):
         classifier_features(copy)
     path.write_text(json.dumps(about | {"label_names": ["0", "1"]}))
     with pytest.raises(UserError, match="do not fit its network"):
         classifier_features(copy)
-
-
-def test_the_workdir_of_a_diffusion_model_is_left_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(checkpoints, "latest_step", lambda workdir: 12)
-    assert train(tmp_path / "run") == 2
-    assert "holds a diffusion model" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
 
 
 def test_learning_from_the_test_images_is_refused(tmp_path, capsys):

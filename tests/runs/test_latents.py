@@ -145,7 +145,7 @@ def test_the_network_works_at_the_size_of_the_latents(trained):
     assert leaves["conv_out/kernel"][1] == [3, 3, 8, 4]
     known = record["metadata"]["data"]["latents"]
     assert known["shape"] == [4, 4, 4]
-    about = json.loads((trained / "autoencoder" / "autoencoder.json").read_text())
+    about = json.loads((trained / "autoencoder" / "result.json").read_text())
     assert known["fingerprint"] == about["fingerprint"]
 
 
@@ -177,7 +177,7 @@ def no_compile():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddpm_jax.build.init_params", fails)
-        patch.setattr("ddpm_jax.commands.train.make_train_step", fails)
+        patch.setattr("ddpm_jax.training.fit.compile_step", fails)
         patch.setattr("ddpm_jax.sampling.make_draw", fails)
         patch.setattr("ddpm_jax.commands.encoding.over_images", fails)
         yield
@@ -194,7 +194,7 @@ def refusal(capsys, arguments):
 
 
 def retold(folder, **changes):
-    path = folder / "autoencoder.json"
+    path = folder / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -207,11 +207,11 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
     assert "holds another autoencoder, weights 0000000000000000, than the run" in said
     retold(mine, fingerprint="1" * 16)
     said = refusal(capsys, ["--mode=sample", f"--workdir={copy}"])
-    assert "holds another, 1111111111111111; copy its weights.npz and" in said
+    assert "holds another, 1111111111111111; copy the folder" in said
     shutil.rmtree(mine)
     for mode in ("sample", "image-to-image"):
         said = refusal(capsys, [f"--mode={mode}", f"--workdir={copy}"])
-        assert "copy/autoencoder holds none; copy its weights.npz" in said
+        assert "copy/autoencoder holds none; copy the folder" in said
     said = refusal(capsys, [*line, *flags(OF_RUN | {"data.latents": encoder})])
     assert "holds none" in said
 

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, config, data, files
+from ddpm_jax.build import auxiliary
+from ddpm_jax.build.features import KIND
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
 from ddpm_jax.commands.about import check_same_model, trained_config
-from ddpm_jax.commands.same_run import refuse_another
+from ddpm_jax.commands.fitting import Training, already_finished
 from ddpm_jax.errors import UserError
 from ddpm_jax.models.cost import count_flops
 
@@ -136,7 +138,8 @@ def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
 def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
     folder, tmp_path, capsys
 ):
-    line = arguments(folder, tmp_path, "--config.training.num_steps=1")
+    short = ("--config.training.num_steps=1", "--config.training.warmup_steps=0")
+    line = arguments(folder, tmp_path, *short)
     assert main(line) == 0
     moved = folder.rename(tmp_path / "moved")
     capsys.readouterr()
@@ -157,14 +160,17 @@ def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
     before, now = config.default(), config.default()
     before.data.source, now.data.source = "folder:photos", "folder:moved/photos/"
     before.data.image_size, now.data.image_size = 8, (8, 8)
-    about = {"config": config.to_json(before), "data_fingerprint": "same"}
-    words = {"section": "features", "noun": "a features network", "free": ()}
-    refuse_another(now, tmp_path, about, "same", **words)
-    with pytest.raises(UserError, match=r"data\.source: .*; the data themselves"):
-        refuse_another(now, tmp_path, about, "other", **words)
+    training = Training(KIND, "the features network", "features", lambda step: 0.1)
+    known = {"config": config.to_json(before), "data_fingerprint": "same"}
+    auxiliary.write(tmp_path, KIND, {"bias": np.zeros(3)}, known, {})
+    (tmp_path / "result.json").unlink()  # it is not finished
+    files.write_json(tmp_path / "config.json", config.to_json(before))
+    assert already_finished(now, tmp_path, training, "same") is None
+    with pytest.raises(UserError, match=r"another config .*data\.source: "):
+        already_finished(now, tmp_path, training, "other")
     now.data.flip = False
     with pytest.raises(UserError, match=r"another config \(data.flip: True -> False\)"):
-        refuse_another(now, tmp_path, about, "same", **words)
+        already_finished(now, tmp_path, training, "same")
 
 
 def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(

@@ -5,6 +5,7 @@ A folder of captioned shapes, a third of them held out; networks trained for a m
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def rows(workdir):
 
 
 def test_the_towers_say_how_often_they_are_right(towers, folder, capsys):
-    about = json.loads((towers / "retrieval.json").read_text())
+    about = json.loads((towers / "result.json").read_text())
     assert about["num_images"] == {"train": 60, "test": 30}
     assert about["found"]["train"]["in_first_5"]["value"] > 0.5  # a guess has 5 of 60
     assert about["found"]["test"]["among"] == 30
@@ -96,7 +97,7 @@ def test_the_towers_say_how_often_they_are_right(towers, folder, capsys):
 def test_what_is_kept_is_what_was_trained(towers, folder):
     """Opened again, the towers find as often as they were said to."""
     opened = retrieval(towers)
-    about = json.loads((towers / "retrieval.json").read_text())
+    about = json.loads((towers / "result.json").read_text())
     path = folder.removeprefix("data.source=")
     for split in ("train", "test"):
         source = data.load(path, split=split, image_size=16, hold_out=3)
@@ -120,7 +121,7 @@ def test_a_painter_who_copies_is_found_out(model, towers, folder, monkeypatch, c
     monkeypatch.setattr(mode, "drawn_set", of_the_copyist)
     assert run(model, f"evaluate.retrieval={towers}") == 0
     said = capsys.readouterr().out
-    found, about = rows(model), json.loads((towers / "retrieval.json").read_text())
+    found, about = rows(model), json.loads((towers / "result.json").read_text())
     real, test = found["real test"], found["drawn for data:test"]
     train = found["drawn for data:train/2"]
     assert real["found"] == test["found"] == about["found"]["test"]
@@ -196,19 +197,19 @@ def test_what_cannot_be_ranked_is_refused(model, towers, options, message, capsy
 
 
 def test_a_network_of_another_size_is_refused(model, towers, tmp_path, capsys):
-    about = json.loads((towers / "retrieval.json").read_text())
-    (tmp_path / "weights.npz").write_bytes((towers / "weights.npz").read_bytes())
+    about = json.loads((towers / "result.json").read_text())
+    shutil.copytree(towers, tmp_path, dirs_exist_ok=True)
     changed = json.dumps({**about, "image_shape": [8, 8, 3]})
-    (tmp_path / "retrieval.json").write_text(changed)
+    (tmp_path / "result.json").write_text(changed)
     assert run(model, f"evaluate.retrieval={tmp_path}") == 2
     assert "takes 8x8x3; train one on pictures of that size" in capsys.readouterr().err
 
 
 def test_other_weights_than_described_are_refused(towers, tmp_path):
-    about = json.loads((towers / "retrieval.json").read_text())
-    (tmp_path / "weights.npz").write_bytes((towers / "weights.npz").read_bytes())
+    about = json.loads((towers / "result.json").read_text())
+    shutil.copytree(towers, tmp_path, dirs_exist_ok=True)
     changed = json.dumps({**about, "fingerprint": "0" * 16})
-    (tmp_path / "retrieval.json").write_text(changed)
+    (tmp_path / "result.json").write_text(changed)
     with pytest.raises(UserError, match="are not those that"):
         retrieval(tmp_path)
 

@@ -154,8 +154,8 @@ def test_pictures_and_logs_are_written_while_training(finished):
     assert written[-1].name == "grid.png" and folder / "forward.png" in written
     (events,) = (finished / "tensorboard").iterdir()
     written = events.read_bytes()
-    for tag in (b"loss_q3", b"images_per_second", b"samples"):
+    for tag in (b"loss_q3", b"examples_per_second", b"samples"):
         assert tag in written
     records = read_metrics(finished)
     assert [r["step"] for r in records] == [2, 4, 6, 8, 10, 12]
-    assert all(r["images_per_second"] > 0 for r in records[1:])
+    assert all(r["examples_per_second"] > 0 for r in records[1:])

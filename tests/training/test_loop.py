@@ -18,15 +18,13 @@ from ddpm_jax.training.state import TrainState
 
 
 def counting_step(state, key, batch):
-    """Count; the loss of step k is k, all of it in quartile k mod 4."""
+    """Count; the loss of step k is k."""
     del key, batch
     step = state.step + 1
-    quartile = jax.nn.one_hot(step % 4, 4)
     metrics = {
         "loss": jnp.where(step == 13, jnp.nan, step.astype(jnp.float32)),
         "grad_norm": 2.0 * step,
-        "quartile_sum": quartile * step,
-        "quartile_count": quartile,
+        "curve": jnp.zeros(3),  # no number: not in the mean
     }
     return state.replace(step=step), metrics
 
@@ -54,9 +52,24 @@ def test_reports_average_exactly_the_steps_since_the_last_one():
     assert [r.step for r in reports] == [4, 8, 10]
     # Means of 1..4, 5..8 and 9..10.
     assert [r.loss for r in reports] == pytest.approx([2.5, 6.5, 9.5])
-    assert [r.grad_norm for r in reports] == pytest.approx([5.0, 13.0, 19.0])
-    assert reports[0].loss_by_quartile == pytest.approx((4, 1, 2, 3))
-    assert np.isnan(reports[2].loss_by_quartile[0])  # steps 9 and 10 have none
+    norms = [r.numbers["grad_norm"] for r in reports]
+    assert norms == pytest.approx([5.0, 13.0, 19.0])
+    assert set(reports[0].numbers) == {"loss", "grad_norm"}
+
+
+def test_a_later_step_takes_the_place_of_the_first_from_its_number_on():
+    def doubled(state, key, batch):
+        state, metrics = counting_step(state, key, batch)
+        return state, {**metrics, "loss": 2 * metrics["loss"], "hinge": metrics["loss"]}
+
+    _, reports = run(8, later=((2, doubled), (5, counting_step)))
+    # Steps 1 and 2, then 3, 4 and 5 doubled (counted from 0: 2, 3 and 4), then 6 to 8.
+    assert reports[0].loss == pytest.approx((1 + 2 + 6 + 8) / 4)
+    assert reports[1].loss == pytest.approx((10 + 6 + 7 + 8) / 4)
+    # Of the steps that have it.
+    assert reports[0].numbers["hinge"] == pytest.approx(3.5)
+    _, resumed = run(8, start=3, later=((2, doubled), (5, counting_step)))
+    assert resumed[0].loss == pytest.approx(8.0)
 
 
 def test_hooks_run_at_their_steps_and_at_the_end_and_see_that_state():
@@ -153,7 +166,7 @@ def test_a_signal_is_noted_once_and_the_handlers_come_back(number):
 
 
 def report_of(step):
-    return Report(step, 0.5, (0.1, float("nan"), 0.3, 0.4), 1.5, 100.0)
+    return Report(step, {"loss": 0.5, "loss_q1": float("nan")}, 100.0)
 
 
 def test_metrics_hold_every_step_once_after_a_crash(tmp_path):

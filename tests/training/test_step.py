@@ -15,8 +15,9 @@ from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.diffusion import losses, schedules
 from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.errors import UserError
+from ddpm_jax.tasks.augment import random_flip
+from ddpm_jax.tasks.diffusion import make_objective
 from ddpm_jax.training import checkpoints
-from ddpm_jax.training.objective import make_objective, random_flip
 from ddpm_jax.training.step import (
     ema_decay,
     init_state,

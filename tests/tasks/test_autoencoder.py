@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ddpm_jax.devices import data_mesh
-from ddpm_jax.training.autoencode import (
+from ddpm_jax.tasks.autoencoder import (
     Networks,
     Weights,
     adaptive_weight,
@@ -18,6 +18,7 @@ from ddpm_jax.training.autoencode import (
     make_gradients,
     perceptual_distance,
 )
+from ddpm_jax.training.step import compile_step
 
 
 def test_kl_is_the_closed_form_and_what_draws_estimate():
@@ -222,14 +223,16 @@ def run(params, kinds, flip=False):
     )
     states = [jax.device_get(state)]
     steps = {
-        kind: make_autoencode_step(
-            NETWORKS,
-            optimizers,
-            WEIGHTS,
-            adversarial=kind,
-            ema_target=0.9,
-            mesh=data_mesh(),
-            flip=flip,
+        kind: compile_step(
+            make_autoencode_step(
+                NETWORKS,
+                optimizers,
+                WEIGHTS,
+                adversarial=kind,
+                ema_target=0.9,
+                flip=flip,
+            ),
+            data_mesh(),
         )
         for kind in set(kinds)
     }

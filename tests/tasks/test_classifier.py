@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from ddpm_jax.devices import data_mesh
-from ddpm_jax.training.classify import (
+from ddpm_jax.tasks.augment import random_shift
+from ddpm_jax.tasks.classifier import (
     make_classify_objective,
-    random_shift,
     smoothed_cross_entropy,
 )
 from ddpm_jax.training.step import init_state, make_train_step
@@ -102,10 +102,10 @@ def test_a_flip_mirrors_half_of_the_pictures():
 TRAIN_ON_ONE_AND_ON_TWO = """
 import json, sys
 import jax, numpy as np, optax
-sys.path.insert(0, "tests/training")
-from test_classify import sides
+sys.path.insert(0, "tests/tasks")
+from test_classifier import sides
 from ddpm_jax.devices import rows
-from ddpm_jax.training.classify import make_classify_objective
+from ddpm_jax.tasks.classifier import make_classify_objective
 from ddpm_jax.training.step import init_state, make_train_step
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (8, 6, 6, 1), np.uint8)

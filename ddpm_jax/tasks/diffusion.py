@@ -1,24 +1,24 @@
-"""From a batch of pictures to a number to descend: Algorithm 1 with its trimmings.
+"""Diffusion: the loss of Algorithm 1, with augmentation and conditioning.
 
-The trimmings are those of Ho et al. 2020: uint8 scaled to [-1, 1] and random horizontal
-flips, both done here, on the device; and what a conditional model is told of each.
+As in Ho et al. 2020, uint8 is scaled to [-1, 1] and images are mirrored at random, both
+here, on the device. A batch is {"image": uint8 [B, H, W, C], "label": int32 [B],
+"text": ...}, as far as there are labels and texts. In latents the image is float32
+[B, h, w, 2 c V], posterior moments of V views: see `latents`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm_jax.diffusion.losses import Hint, Loss, training_loss
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
 from ddpm_jax.images import to_float
-
-Batch = dict[str, jax.Array]
-"""{"image": uint8 [B, H, W, C], "label": int32 [B], "text": ...}, as far as there are
-labels and texts. In latents the image is float32 [B, h, w, 2 c V], moments of V views:
-see `latents`."""
+from ddpm_jax.tasks.augment import random_flip
+from ddpm_jax.training.task import Batch, Objective, Summary, means
 
 Start = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, image of a batch) -> x0 float32 [B, ...], what is to be noised."""
@@ -26,18 +26,7 @@ Start = Callable[[jax.Array, jax.Array], jax.Array]
 Tell = Callable[[jax.Array, Batch, jax.Array], Any]
 """(key, batch, x0 [B, ...] as the network is to draw it) -> its condition."""
 
-Objective = Callable[
-    [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[dict[str, jax.Array], Any]]
-]
-"""(params, key, batch, memory) -> (loss [], (metrics, memory))."""
-
 NUM_QUARTILES = 4
-
-
-def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirror each image [B, H, W, C] left to right with probability 1/2."""
-    flipped = jax.random.bernoulli(key, jnp.float32(0.5), images.shape[:1])
-    return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def pixels(*, flip: bool) -> Start:
@@ -136,3 +125,21 @@ def make_objective(
         return metrics["loss"], (metrics, memory)
 
     return objective
+
+
+def summarise(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
+    """Average loss and gradient norm over steps, and the loss by quartile of t.
+
+    Args:
+        metrics: of each step, as the objective and the step give them.
+
+    Returns:
+        "loss", "loss_q0" (least noise) to "loss_q3" (nan where no level of the quartile
+        was drawn), and the other scalars.
+    """
+    count = np.sum([one["quartile_count"] for one in metrics], axis=0)
+    total = np.sum([one["quartile_sum"] for one in metrics], axis=0)
+    by_quartile = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
+    scalars = means(metrics)
+    quartiles = {f"loss_q{i}": float(v) for i, v in enumerate(by_quartile)}
+    return {"loss": scalars.pop("loss"), **quartiles, **scalars}

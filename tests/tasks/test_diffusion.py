@@ -19,7 +19,7 @@ from ddpm_jax.diffusion import losses, schedules, times
 from ddpm_jax.diffusion.process import X0
 from ddpm_jax.diffusion.self_conditioning import hints
 from ddpm_jax.errors import UserError
-from ddpm_jax.training.objective import latents, make_objective, pixels
+from ddpm_jax.tasks.diffusion import latents, make_objective, pixels, summarise
 
 T = 8
 BY_LEVEL = np.array([50.0, 20.0, 5.0, 1.0, 0.5, 0.2, 0.1, 0.05])
@@ -122,8 +122,8 @@ def test_a_weight_scales_the_gradient_of_its_example():
 ON_DEVICES = """
 import json, sys
 import jax, numpy as np
-sys.path.insert(0, "tests/training")
-from test_objective import importance_and_hints
+sys.path.insert(0, "tests/tasks")
+from test_diffusion import importance_and_hints
 print(json.dumps(importance_and_hints()))
 """
 
@@ -373,3 +373,21 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
 def test_what_cannot_work_is_refused(options, said):
     with pytest.raises(UserError, match=said):
         build.check(with_options(**options), INFO)
+
+
+def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():
+    def step(k):
+        quartile = np.eye(4)[k % 4] * (k < 9)
+        return {
+            "loss": np.float32(k),
+            "grad_norm": np.float32(2 * k),
+            "quartile_sum": quartile * k,
+            "quartile_count": quartile,
+        }
+
+    report = summarise([step(k) for k in (1, 2, 3, 4, 5)])
+    assert report["loss"] == pytest.approx(3.0)
+    assert report["grad_norm"] == pytest.approx(6.0)
+    assert [report[f"loss_q{i}"] for i in range(4)] == pytest.approx([4, 3, 2, 3])
+    assert np.isnan(summarise([step(9), step(10)])["loss_q0"])  # none was drawn
+    assert list(report)[:5] == ["loss", "loss_q0", "loss_q1", "loss_q2", "loss_q3"]

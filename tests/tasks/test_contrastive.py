@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from ddpm_jax.conditioning import Encoded, Tokens
-from ddpm_jax.training.match import (
+from ddpm_jax.tasks.contrastive import (
     contrastive_loss,
-    make_match_objective,
+    make_contrastive_objective,
     same_rows,
 )
 
@@ -63,7 +63,7 @@ def test_the_objective_knows_equal_texts_however_they_come(encoded):
         del params, images, text
         return jnp.eye(3), jnp.eye(3)[jnp.array([1, 0, 2])], jnp.array(100.0)
 
-    objective = make_match_objective(network, max_shift=0, flip=False)
+    objective = make_contrastive_objective(network, max_shift=0, flip=False)
     batch = {"image": jnp.zeros((3, 4, 4, 1), jnp.uint8), "text": text}
     _, (metrics, _) = objective(None, jax.random.key(0), batch, None)
     assert metrics["accuracy"] == 1.0

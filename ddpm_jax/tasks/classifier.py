@@ -1,4 +1,4 @@
-"""What a classifier is trained on: smoothed cross-entropy of shifted pictures."""
+"""Classifier: smoothed cross-entropy of shifted images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.images import to_float
-from ddpm_jax.training.objective import Batch, Objective, random_flip
+from ddpm_jax.tasks.augment import shift_and_flip
+from ddpm_jax.training.task import Batch, Objective
 
 
 def smoothed_cross_entropy(
@@ -27,31 +28,6 @@ def smoothed_cross_entropy(
     return -(1.0 - smoothing) * of_label - smoothing * log_p.mean(1)
 
 
-def random_shift(key: jax.Array, images: jax.Array, most: int) -> jax.Array:
-    """Move each image [B, H, W, C] by up to `most` pixels each way, edge repeated."""
-    if not most:
-        return images
-    batch, height, width, channels = images.shape
-    around = ((0, 0), (most, most), (most, most), (0, 0))
-    padded = jnp.pad(images, around, mode="edge")
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * most + 1, jnp.int32)
-
-    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        start = (corner[0], corner[1], jnp.int32(0))
-        return jax.lax.dynamic_slice(image, start, (height, width, channels))
-
-    return jax.vmap(crop)(padded, corners)
-
-
-def moved(
-    key: jax.Array, images: jax.Array, *, max_shift: int, flip: bool
-) -> jax.Array:
-    """Shift each image [B, H, W, C], and mirror half of them if asked."""
-    shift_key, flip_key = jax.random.split(key)
-    shifted = random_shift(shift_key, images, max_shift)
-    return random_flip(flip_key, shifted) if flip else shifted
-
-
 def make_classify_objective(
     network: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
     *,
@@ -64,14 +40,14 @@ def make_classify_objective(
     Args:
         network: (params, images in [-1, 1]) -> (features, logits).
         label_smoothing: share of the target that is spread over all classes.
-        max_shift: pixels that a picture may be moved, each way.
+        max_shift: pixels that an image may be shifted, each way.
         flip: mirror half of the pictures left to right.
     """
 
     def objective(
         params: Any, key: jax.Array, batch: Batch, memory: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        images = moved(key, batch["image"], max_shift=max_shift, flip=flip)
+        images = shift_and_flip(key, batch["image"], max_shift=max_shift, flip=flip)
         _, logits = network(params, to_float(images))
         loss = smoothed_cross_entropy(logits, batch["label"], label_smoothing).mean()
         right = (logits.argmax(1) == batch["label"]).mean()

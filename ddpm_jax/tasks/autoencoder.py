@@ -1,4 +1,4 @@
-"""What a KL autoencoder is trained on, and one step of it: a pure, jitted function.
+"""KL autoencoder with an adversary: its losses, and one step of training.
 
 With images x [B, H, W, C], posterior N(mu, s^2) over latents and reconstruction x',
 
@@ -26,22 +26,22 @@ Sources:
     Metric", eq. (1), for d.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
-from ddpm_jax.devices import replicated, rows
 from ddpm_jax.images import to_float
-from ddpm_jax.training.objective import Batch, random_flip
+from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import TrainStep, ema_decay
+from ddpm_jax.training.step import ema_decay
+from ddpm_jax.training.task import Batch, Step, Task
 
 _MAX_ADAPTIVE = 1e4
 _SMALL_NORM = 1e-4
+_SHOWN = ("absolute_error", "kl", "perceptual", "hinge", "adaptive_weight")
 
 Maps = Callable[[jax.Array], Sequence[jax.Array]]
 """Images [B, H, W, C] in [-1, 1] -> feature maps, each [B, h, w, c]."""
@@ -243,10 +243,9 @@ def make_autoencode_step(
     *,
     adversarial: bool,
     ema_target: float,
-    mesh: Mesh,
     flip: bool = False,
-) -> TrainStep:
-    """Compile-ready step over a mesh: batch by rows, state replicated and donated.
+) -> Step:
+    """Compose one step, in which two networks have an optimiser each.
 
     Args:
         networks: what is trained.
@@ -255,7 +254,6 @@ def make_autoencode_step(
         adversarial: whether the discriminator takes part. If not, its parameters and
             its optimiser are as before.
         ema_target: decay of the moving average after its warm-up.
-        mesh: from `devices.data_mesh`.
         flip: mirror half of the images.
 
     Returns:
@@ -287,10 +285,51 @@ def make_autoencode_step(
         metrics["grad_norm"] = optax.tree.norm(found["autoencoder"])
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        train_step,
-        in_shardings=(everywhere, everywhere, rows(mesh)),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
+    return train_step
+
+
+def autoencoder_task(
+    draw: Callable[[], Any],
+    networks: Networks,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    weights: Weights,
+    *,
+    adversary_start: int | None,
+    ema_target: float,
+    flip: bool,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Compose the task.
+
+    Args:
+        draw: () -> the initial parameters of "autoencoder" and "discriminator".
+        networks: what is trained.
+        optimizers: of the autoencoder and of the discriminator.
+        weights: of the terms.
+        adversary_start: step, counted from 0, at which the discriminator joins; None
+            for never.
+        ema_target: decay of the moving average after its warm-up.
+        flip: mirror half of the images.
+        finish: see `Task`.
+    """
+
+    def step(adversarial: bool) -> Step:
+        return make_autoencode_step(
+            networks,
+            optimizers,
+            weights,
+            adversarial=adversarial,
+            ema_target=ema_target,
+            flip=flip,
+        )
+
+    return Task(
+        draw=draw,
+        start=lambda params: init_autoencode_state(
+            params["autoencoder"], params["discriminator"], optimizers
+        ),
+        step=step(adversarial=False),
+        later=() if adversary_start is None else ((adversary_start, step(True)),),
+        shown=_SHOWN,
+        finish=finish,
     )

@@ -1,4 +1,8 @@
-"""What two towers are trained on: to find each picture's text in the batch."""
+"""CLIP-style dual encoder: contrastive loss of images and their captions.
+
+Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+    Supervision".
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.images import to_float
-from ddpm_jax.training.classify import moved
-from ddpm_jax.training.objective import Batch, Objective
+from ddpm_jax.tasks.augment import shift_and_flip
+from ddpm_jax.training.task import Batch, Objective
 
 
 def contrastive_loss(
@@ -40,7 +44,7 @@ def same_rows(rows: jax.Array) -> jax.Array:
     return (rows[:, None] == rows[None]).all(axis=-1)
 
 
-def make_match_objective(
+def make_contrastive_objective(
     network: Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]],
     *,
     max_shift: int,
@@ -50,14 +54,14 @@ def make_match_objective(
 
     Args:
         network: (params, images in [-1, 1], text) -> vectors of both, and the scale.
-        max_shift: pixels that a picture may be moved, each way.
+        max_shift: pixels that an image may be shifted, each way.
         flip: mirror half of the pictures left to right.
     """
 
     def objective(
         params: Any, key: jax.Array, batch: Batch, memory: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        shown = moved(key, batch["image"], max_shift=max_shift, flip=flip)
+        shown = shift_and_flip(key, batch["image"], max_shift=max_shift, flip=flip)
         text: Any = batch["text"]
         images, texts, scale = network(params, to_float(shown), text)
         # Of tokens their numbers tell them apart, of what is encoded the last leaf.

@@ -1,0 +1,351 @@
+"""From a config to a call of `fit`: what every kind of training does around it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddpm_jax import build, config, data, files, hosts, plots
+from ddpm_jax.build import auxiliary
+from ddpm_jax.build.auxiliary import Kind
+from ddpm_jax.commands import about
+from ddpm_jax.commands.feed import make_feed
+from ddpm_jax.commands.model import make_folder
+from ddpm_jax.devices import describe
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.fit import Ended, Feed, Plan, Run, fit
+from ddpm_jax.training.log import read_metrics
+from ddpm_jax.training.owner import only_trainer
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.task import Task
+from ddpm_jax.training.tracker import import_wandb, open_tracker
+
+CONFIG_FILE = "config.json"
+
+# A run may be taken up again with other values of these, and stays the same run.
+_FREE_DATA = ("data.data_dir", "data.cache", "data.on_device_mb")
+_FREE_OPTIONS = ("report_every", "checkpoint_every")
+
+
+class Training(NamedTuple):
+    """What differs between the auxiliary models.
+
+    Attributes:
+        kind: of the model.
+        what: it is called, with its article.
+        section: of the config.
+        learning_rate: step -> rate.
+    """
+
+    kind: Kind
+    what: str
+    section: str
+    learning_rate: Callable[[int], Any]
+
+
+def already_finished(
+    cfg: ConfigDict, workdir: Path, training: Training, fingerprint: str
+) -> dict[str, Any] | None:
+    """Read what describes a finished model of this config; None if there is none.
+
+    Args:
+        cfg: all of it.
+        workdir: of the run.
+        training: what is trained there.
+        fingerprint: of the data of now.
+
+    Raises:
+        UserError: the folder holds another, or one that was not trained here.
+    """
+    auxiliary.refuse_another_kind(workdir, training.kind.name, training.what)
+    free = free_spelling(workdir, fingerprint)
+    refuse_another_config(
+        cfg,
+        workdir,
+        lambda name: _belongs(name, training.section) and name not in free,
+    )
+    if not auxiliary.is_finished(workdir):
+        return None
+    found = auxiliary.about(workdir, training.kind)
+    if "config" not in found:
+        raise UserError(
+            f"{workdir} holds {training.kind.noun} that was not trained here; use "
+            "another --workdir."
+        )
+    _check_data(found["data_fingerprint"], fingerprint, workdir)
+    return found
+
+
+def _belongs(name: str, section: str) -> bool:
+    free = (*_FREE_DATA, *(f"{section}.{option}" for option in _FREE_OPTIONS))
+    return name.startswith((f"{section}.", "data.", "seed")) and name not in free
+
+
+def free_spelling(workdir: Path, fingerprint: str) -> tuple[str, ...]:
+    """List the options that may differ since the data of a run are the same.
+
+    Args:
+        workdir: of the run, if there is one.
+        fingerprint: of the data of now.
+    """
+    if store.latest_step(workdir) is None:
+        return ()
+    try:
+        stored = about.any_metadata(workdir)
+    except UserError:  # damaged: whoever restores it says so
+        return ()
+    of_diffusion = stored.get("data")
+    if isinstance(of_diffusion, dict):
+        was = of_diffusion["fingerprint"]
+    else:
+        was = stored.get("data_fingerprint")  # none, of what was imported
+    return about.SPELLING if was == fingerprint else ()
+
+
+def _check_data(was: str, now: str, workdir: Path) -> None:
+    if was != now:
+        raise UserError(
+            f"the data of the run in {workdir} have changed (fingerprint {was}, now "
+            f"{now}); restore them, or use another --workdir."
+        )
+
+
+def train_auxiliary(
+    cfg: ConfigDict,
+    workdir: Path,
+    training: Training,
+    task: Task,
+    *,
+    source: data.Dataset,
+    fingerprint: str,
+    key: jax.Array,
+    captions: build.Captions | None = None,
+) -> Ended:
+    """Train an auxiliary model in its workdir, or go on where that stopped.
+
+    Args:
+        cfg: all of it.
+        workdir: of the run.
+        training: what differs between such models.
+        task: what is trained.
+        source: images, and labels where the task wants them.
+        fingerprint: of all that is learnt from.
+        key: [], of the run.
+        captions: of the images, tokenized, where the task wants them.
+
+    Raises:
+        UserError: as `fit`.
+    """
+    check_tracker(cfg)
+    options, mesh = cfg[training.section], build.mesh(cfg)
+    num_steps = options.num_steps
+
+    def announce(state: TrainState) -> None:
+        _, bare = training.kind.noun.split(maxsplit=1)
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        step = int(state.step)
+        print(
+            f"Training {training.kind.noun.removesuffix(bare)}{bare} of {count:,} "
+            f"parameters on {len(source):,} images of {source.name}, on {describe()}"
+            f"{f', from step {step:,}' if step else ''}.",
+            flush=True,
+        )
+
+    metadata = {
+        "kind": training.kind.name,
+        "config": config.to_json(cfg),
+        "data": source.name,
+        "data_fingerprint": fingerprint,
+        "versions": auxiliary.versions(),
+    }
+    plan = Plan(
+        num_steps=num_steps,
+        report_every=options.report_every,
+        checkpoint_every=options.checkpoint_every,
+        learning_rate=training.learning_rate,
+        keep_last=2,
+    )
+    feed = feed_of(cfg, source, options.batch_size, mesh, captions)
+    with beginning(cfg, workdir) as check_alone:
+        run = Run(
+            workdir=workdir,
+            metadata=metadata,
+            check=lambda stored, step: _check_data(
+                stored["data_fingerprint"], fingerprint, workdir
+            ),
+            announce=announce,
+            before_save=check_alone,
+            advice=f"Lower config.{training.section}.learning_rate, in another "
+            "--workdir.",
+        )
+        return fit_in_workdir(cfg, task, feed, key, plan=plan, run=run, mesh=mesh)
+
+
+def feed_of(
+    cfg: ConfigDict,
+    source: data.Dataset,
+    batch_size: int,
+    mesh: Mesh,
+    captions: build.Captions | None = None,
+) -> Feed:
+    """Prepare the batches of a run.
+
+    Args:
+        cfg: all of it.
+        source: images, or what was made of them.
+        batch_size: over all devices.
+        mesh: from `devices.data_mesh`.
+        captions: of the images, tokenized.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    return make_feed(
+        source,
+        batch_size,
+        seed=cfg.seed,
+        mesh=mesh,
+        max_mb_on_device=cfg.data.on_device_mb,
+        captions=captions,
+    )
+
+
+def fit_in_workdir(
+    cfg: ConfigDict,
+    task: Task,
+    feed: Feed,
+    key: jax.Array,
+    *,
+    plan: Plan,
+    run: Run,
+    mesh: Mesh,
+) -> Ended:
+    """Call `fit` with the tracker of the config; plot the loss, and report the end.
+
+    Args:
+        cfg: all of it.
+        task: what is trained.
+        feed: its batches.
+        key: [], of the run.
+        plan: how long, and how often to do what.
+        run: where, and what is kept there.
+        mesh: from `devices.data_mesh`.
+
+    Raises:
+        UserError: as `fit`.
+    """
+    project = cfg.training.wandb if jax.process_index() == 0 else None
+    with (
+        open_tracker(project, run.workdir, config.to_json(cfg)) as tracker,
+        hosts.as_one(),
+    ):
+        ended = fit(
+            task, feed, key, plan=plan, run=run._replace(tracker=tracker), mesh=mesh
+        )
+    plot_loss(run.workdir)
+    if ended.signal_number:
+        print(
+            f"Interrupted at step {int(ended.state.step)} of {plan.num_steps}; "
+            "saved. The same command goes on from here."
+        )
+    return ended
+
+
+def check_tracker(cfg: ConfigDict) -> None:
+    """Refuse a tracker that is not installed, before anything is written.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    if cfg.training.wandb and jax.process_index() == 0:
+        import_wandb(cfg.training.wandb)
+
+
+def plot_loss(workdir: Path) -> None:
+    """Draw what a run has reported so far, if it has."""
+    records = read_metrics(workdir)
+    if records:
+        plots.plot_loss(workdir / "loss.png", records, title=workdir.name)
+
+
+def refuse_another_config(
+    cfg: ConfigDict,
+    workdir: Path,
+    belongs: Callable[[str], bool],
+    settle: Callable[[ConfigDict, int], list[str]] = lambda stored, newest: [],
+) -> None:
+    """Refuse a workdir that belongs to a run of another config.
+
+    Args:
+        cfg: the options of now.
+        workdir: of the run.
+        belongs: name of an option, such as "data.source" -> whether a run with another
+            value of it is another run.
+        settle: (config of the run, its last step) -> what else differs; it may change
+            both configs, as where a run is lengthened.
+
+    Raises:
+        UserError: naming every option that differs.
+    """
+    path = workdir / CONFIG_FILE
+    newest = store.latest_step(workdir)
+    if newest is None:  # nothing has been trained that another config could spoil
+        _refuse_foreign(path)
+        return
+    if not path.exists():
+        return
+    try:
+        stored = config.from_json(files.read_json(path))
+    except (FileNotFoundError, files.DamagedError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it, or use another --workdir."
+        ) from error
+    changed = settle(stored, newest)
+    changed += [
+        line
+        for line in config.differences(stored, cfg)
+        if belongs(line.partition(":")[0])
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}); use "
+            "another --workdir, or the config of that run."
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse to write over a config.json of something else, as many programs have."""
+    try:
+        known = files.read_json(path)
+    except (FileNotFoundError, files.DamagedError):
+        return  # none; or what another attempt left
+    if "diffusion" not in known:
+        raise UserError(
+            f"{path} is not of a run of ddpm_jax; use another --workdir, since it "
+            "would be written over."
+        )
+
+
+@contextlib.contextmanager
+def beginning(cfg: ConfigDict, workdir: Path) -> Iterator[Callable[[], None]]:
+    """Make a workdir, be the one that trains there, and write its config.
+
+    Args:
+        cfg: all of it.
+        workdir: of the run.
+
+    Yields:
+        To be called before a save; see `owner.hold`.
+
+    Raises:
+        UserError: it cannot be written, or another process trains there.
+    """
+    make_folder(workdir)
+    with only_trainer(workdir) as check_alone:
+        files.write_json(workdir / CONFIG_FILE, config.to_json(cfg))
+        yield check_alone

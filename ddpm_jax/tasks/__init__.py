@@ -1,0 +1,1 @@
+"""Tasks: what can be trained, a file each; see `training.task`."""

@@ -1,0 +1,303 @@
+"""Fit: train any task in a work directory, however often that is interrupted.
+
+    state, signal_number = fit(task, feed, key, plan=plan, run=run, mesh=mesh)
+
+It owns what every kind of training needs: devices and hosts, checkpoints and resuming
+bit for bit, signals, the stop at a loss that is not finite, reports, previews, and the
+facts that are kept with the last checkpoint. It knows nothing of what is trained.
+
+    workdir/checkpoints/    see `training.checkpoints`
+            metrics.jsonl   a line for each report
+            tensorboard/    the same, and previews
+            progress/       previews
+            result.json     what the task found of the finished state; written last
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax import files, images, interrupts
+from ddpm_jax.devices import sharded, spread, wait_for_all_hosts
+from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.log import Log, open_log, quiet_log
+from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import compile_step
+from ddpm_jax.training.task import Batch, Task
+from ddpm_jax.training.tracker import NO_TRACKER, Tracker
+
+Feed = Callable[[int], Iterator[Batch]]
+"""first step, from 0 -> its batch and all that follow, spread over a mesh by rows."""
+
+RESULT_FILE = "result.json"
+
+
+class Plan(NamedTuple):
+    """How long to train, and how often to do what.
+
+    Attributes:
+        num_steps: optimizer steps in all.
+        report_every: in steps.
+        checkpoint_every: in steps; the last step is always saved.
+        preview_every: in steps; 0 for no previews.
+        keep_last: how many of the newest checkpoints are kept.
+        keep_every: also keep every checkpoint whose step is a multiple; None for none.
+        learning_rate: step, counted from 0 -> rate, for the log and for messages.
+    """
+
+    num_steps: int
+    report_every: int
+    checkpoint_every: int
+    learning_rate: Callable[[int], Any]
+    preview_every: int = 0
+    keep_last: int = 3
+    keep_every: int | None = None
+
+
+class Run(NamedTuple):
+    """Where a run lies, and what is kept and asked there.
+
+    Attributes:
+        workdir: its folder.
+        metadata: plain data that are kept with each checkpoint.
+        check: metadata of the newest checkpoint and its step -> None; raises UserError
+            where the run cannot go on from it.
+        begin: () -> the state to begin with where there is no checkpoint to go on from,
+            as for a model that another run or program has trained; None to draw it.
+        draw: () -> the parameters to begin with in place of those that the task draws;
+            None for those.
+        announce: state -> None; called once, before the first step.
+        before_save: called before each save; raises UserError where this process may
+            save there no more.
+        tracker: where numbers and previews go besides.
+        advice: what to change if the loss is not finite.
+    """
+
+    workdir: Path
+    metadata: Mapping[str, Any]
+    check: Callable[[dict[str, Any], int], None] = lambda stored, step: None
+    begin: Callable[[], TrainState | None] = lambda: None
+    draw: Callable[[], Any] | None = None
+    announce: Callable[[TrainState], None] = lambda state: None
+    before_save: Callable[[], None] = lambda: None
+    tracker: Tracker = NO_TRACKER
+    advice: str = "Lower the learning rate, in another --workdir."
+
+
+class Ended(NamedTuple):
+    """How a call of `fit` ended.
+
+    Attributes:
+        state: the last one, saved.
+        signal_number: of the signal that stopped it; 0 if the run is finished.
+        result: what the task found of the finished state; empty if it was stopped.
+    """
+
+    state: TrainState
+    signal_number: int
+    result: dict[str, Any]
+
+
+def abstract_state(task: Task, mesh: Mesh) -> TrainState:
+    """Return shape, type and sharding of each leaf of a task's state; nothing is run.
+
+    Args:
+        task: any.
+        mesh: from `devices.data_mesh`.
+    """
+    place = sharded(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place(leaf.shape)
+        ),
+        jax.eval_shape(lambda: task.start(task.draw())),
+    )
+
+
+def initial_state(task: Task, placed: TrainState) -> TrainState:
+    """Draw a task's parameters on one device, and put its state where it belongs.
+
+    Drawn over several devices they might be rounded in another way.
+
+    Args:
+        task: any.
+        placed: of each leaf of its state, the sharding.
+    """
+    params = jax.tree.map(
+        lambda leaf, place: spread(np.asarray(leaf), place), task.draw(), placed.params
+    )
+    return jax.jit(task.start, out_shardings=placed)(params)
+
+
+def fit(
+    task: Task, feed: Feed, key: jax.Array, *, plan: Plan, run: Run, mesh: Mesh
+) -> Ended:
+    """Train to the end of a plan, or go on from where a run stopped.
+
+    Args:
+        task: what is trained.
+        feed: its batches.
+        key: [], of the run.
+        plan: how long, and how often to do what.
+        run: where, and what is kept there.
+        mesh: from `devices.data_mesh`.
+
+    Returns:
+        The last state, and the signal that stopped it, if any.
+
+    Raises:
+        UserError: the checkpoints cannot be used or written, the loss is not finite, or
+            a batch cannot be read; what was saved before is whole.
+    """
+    abstract = abstract_state(task, mesh)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    with store.open_checkpoints(
+        run.workdir, keep_last=plan.keep_last, keep_every=plan.keep_every
+    ) as checkpoints:
+        state = _start_or_resume(task, run, checkpoints, abstract, placed)
+        run.announce(state)
+        state, signal_number = _advance(
+            task, feed, key, state, plan, run, mesh, placed, checkpoints
+        )
+        run.before_save()
+        with interrupts.keeping():
+            store.save(checkpoints, state, run.metadata, wait=True)
+    wait_for_all_hosts("the last checkpoint")
+    if signal_number:
+        return Ended(state, signal_number, {})
+    result = dict(task.finish(state))
+    if result and jax.process_index() == 0:
+        step = int(state.step)
+        files.write_json(run.workdir / RESULT_FILE, {"step": step, **result})
+    return Ended(state, 0, result)
+
+
+def _start_or_resume(
+    task: Task,
+    run: Run,
+    checkpoints: store.Checkpoints,
+    abstract: TrainState,
+    placed: TrainState,
+) -> TrainState:
+    begun = run.begin()
+    if begun is not None:
+        return jax.tree.map(
+            lambda leaf, place: spread(np.asarray(leaf), place), begun, placed
+        )
+    restored = store.restore_latest(checkpoints, abstract)
+    if restored is None:
+        begun_with = task if run.draw is None else task._replace(draw=run.draw)
+        return initial_state(begun_with, placed)
+    state, step, stored = restored
+    run.check(stored, step)
+    return state
+
+
+def _advance(
+    task: Task,
+    feed: Feed,
+    key: jax.Array,
+    state: TrainState,
+    plan: Plan,
+    run: Run,
+    mesh: Mesh,
+    placed: TrainState,
+    checkpoints: store.Checkpoints,
+) -> tuple[TrainState, int]:
+    start = int(state.step)
+    if start >= plan.num_steps:
+        return state, 0
+    describe_failure = _failure(run, plan, checkpoints)
+    opened = quiet_log()
+    if jax.process_index() == 0:
+        opened = open_log(
+            run.workdir,
+            start=start,
+            num_steps=plan.num_steps,
+            learning_rate=plan.learning_rate,
+            shown=task.shown,
+            tracker=run.tracker,
+        )
+
+    def save(step: int, state: TrainState) -> None:
+        if not _all_finite(state.params):
+            raise UserError(
+                f"the parameters are not finite after step {step}; "
+                f"{describe_failure(step)}"
+            )
+        run.before_save()
+        store.save(checkpoints, state, run.metadata)
+
+    def on_step() -> None:
+        log.step()
+        store.check(checkpoints)
+
+    with opened as log, catch_interrupts(start) as interrupted:
+        hooks = [Hook(plan.checkpoint_every, save, when_stopped=True)]
+        if plan.preview_every and task.preview is not None:
+            hooks.append(Hook(plan.preview_every, _previewer(task, run.workdir, log)))
+        state = train_loop(
+            state,
+            compile_step(task.step, mesh, placed),
+            feed(start),
+            key,
+            num_steps=plan.num_steps,
+            report_every=plan.report_every,
+            report=log.report,
+            later=tuple((n, compile_step(s, mesh, placed)) for n, s in task.later),
+            summarise=task.summarise,
+            hooks=tuple(hooks),
+            interrupted=lambda: bool(interrupted()),
+            on_step=on_step,
+            describe_failure=describe_failure,
+        )
+        finished = int(state.step) == plan.num_steps
+        return state, 0 if finished else interrupted()
+
+
+def _previewer(
+    task: Task, workdir: Path, log: Log
+) -> Callable[[int, TrainState], None]:
+    assert task.preview is not None
+    make = task.preview
+
+    def preview(step: int, state: TrainState) -> None:
+        for name, picture in make(state).items():
+            end = "" if name == "samples" else f"-{name}"
+            images.save_png(workdir / "progress" / f"step-{step:07d}{end}.png", picture)
+            if not end:
+                shape = (*picture.shape[:2], 3)
+                log.image(name, np.broadcast_to(picture, shape), step)
+
+    return preview
+
+
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    """Say whether every parameter is: a finite loss may still have overflowed them."""
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    return jnp.stack(leaves).all()
+
+
+def _failure(
+    run: Run, plan: Plan, checkpoints: store.Checkpoints
+) -> Callable[[int], str]:
+    def describe_failure(step: int) -> str:
+        with contextlib.suppress(
+            Exception
+        ):  # a save under way may yet be the last good
+            checkpoints.wait_until_finished()
+        good = store.latest_step(run.workdir)
+        where = "none" if good is None else run.workdir / "checkpoints" / str(good)
+        rate = float(plan.learning_rate(step - 1))
+        return f"learning rate {rate:.3g}. Last good checkpoint: {where}. {run.advice}"
+
+    return describe_failure
