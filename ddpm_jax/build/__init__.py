@@ -34,7 +34,7 @@ from ddpm_jax.build.evaluation import (
     variants,
 )
 from ddpm_jax.build.evaluation import features as evaluation_features
-from ddpm_jax.build.idle import check_training_effects
+from ddpm_jax.build.idle import check_edit_effects, check_training_effects
 from ddpm_jax.build.keys import sample_key, sample_seed, train_key
 from ddpm_jax.build.latents import (
     COPY,
@@ -117,6 +117,7 @@ __all__ = [
     "check_cascade",
     "check_copy",
     "check_edit",
+    "check_edit_effects",
     "check_evaluate",
     "check_latents",
     "check_likelihood",

@@ -257,6 +257,44 @@ EVALUATE: tuple[Rule, ...] = (
         "beside evaluate.reference, which has its own images; leave one of them out",
     ),
 )
+_WALKED = ("image-to-image", "encode", "interpolate")  # from a picture, partly
+
+
+def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
+    """Refuse options of `config.edit` that this mode and method do not look at.
+
+    Args:
+        config: all of it.
+        mode: such as "inpaint".
+        method: the one that is used.
+
+    Raises:
+        UserError: naming the first.
+    """
+    encodes = mode == "encode" or (mode, method) == ("interpolate", "encode")
+    looked_at = {
+        "mask": (mode == "inpaint", "mode inpaint"),
+        "strength": (mode in _WALKED, f"the modes {', '.join(_WALKED)}"),
+        "num_points": (mode == "interpolate", "mode interpolate"),
+        "factor": (mode == "upscale", "mode upscale"),
+        "weight": (method == "guidance", "method guidance"),
+        "jump_length": (method == "repaint", "method repaint"),
+        "num_resamples": (method == "repaint", "method repaint"),
+        "iterations": (encodes, "mode encode, and interpolate by method encode"),
+    }
+    refuse_idle(
+        config,
+        [
+            (
+                f"edit.{name}",
+                lambda _, is_used=is_used: not is_used,
+                f"in mode {mode} by method {method}: it is for {whose}; leave it out",
+            )
+            for name, (is_used, whose) in looked_at.items()
+        ],
+    )
+
+
 AUTOENCODER: tuple[Rule, ...] = (
     (
         "autoencoder.perceptual_weight",

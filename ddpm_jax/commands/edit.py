@@ -49,6 +49,8 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     """
     trained = open_model(cfg, workdir)
     build.check_edit(cfg, mode, trained.info.image_shape)
+    method = cfg.edit.method or build.edit_methods(cfg, mode)[0]
+    build.check_edit_effects(cfg, mode, method)
     pictures = read_pictures(mode, cfg, trained.info)
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
     folder = make_folder(_folder(mode, cfg, out or workdir, trained.step))

@@ -234,3 +234,28 @@ def test_the_warm_up_of_a_retrieval_network():
     info = build.DataInfo("words", (8, 8, 1), None, "", {"kind": "words"}, ("a",))
     with pytest.raises(UserError, match=r"retrieval.warmup_steps=200 does nothing but"):
         retrieval.check_retrieval(config, info)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "mode", "method", "used_in"),
+    [
+        ("mask", "m.png", "encode", "ddim", ("inpaint", "replace")),
+        ("strength", 0.3, "inpaint", "repaint", ("image-to-image", "sdedit")),
+        ("num_points", 9, "encode", "ddim", ("interpolate", "noise")),
+        ("factor", 4, "colorize", "project", ("upscale", "project")),
+        ("weight", 0.5, "inpaint", "project", ("inpaint", "guidance")),
+        ("jump_length", 5, "inpaint", "replace", ("inpaint", "repaint")),
+        ("num_resamples", 20, "upscale", "project", ("inpaint", "repaint")),
+        ("iterations", 1, "interpolate", "noise", ("interpolate", "encode")),
+    ],
+)
+def test_an_option_that_an_edit_does_not_look_at_is_refused(
+    option, value, mode, method, used_in
+):
+    config = config_of(**{f"edit__{option}": value})
+    said = rf"edit.{option}=.* does nothing in mode {mode} by method {method}: .*"
+    with pytest.raises(UserError, match=said) as refusal:
+        idle.check_edit_effects(config, mode, method)
+    assert "\n" not in str(refusal.value)
+    idle.check_edit_effects(config, *used_in)
+    idle.check_edit_effects(config_of(), mode, method)  # the default is no request
