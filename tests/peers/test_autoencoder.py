@@ -213,4 +213,4 @@ def test_a_workdir_that_is_taken_is_left_alone(folder, tmp_path, capsys):
     assert imported(folder, tmp_path / "run") == 0
     capsys.readouterr()
     assert imported(folder, tmp_path / "run") == 2
-    assert "holds an autoencoder" in capsys.readouterr().err
+    assert "holds a model already" in capsys.readouterr().err
