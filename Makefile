@@ -111,7 +111,8 @@ PART := $(addprefix tests/,test_files.py test_images.py test_parts.py \
     models/test_layers.py models/test_unet.py options/test_sampling_config.py \
     playground/test_jobs.py runs/test_sample.py systems/test_cascade.py \
     tensors/test_torch_file.py training/test_checkpoints.py training/test_loop.py \
-    training/test_step.py)
+    training/test_step.py \
+    tasks/test_contrastive.py)
 
 $(NEWEST_VENV)/.installed: requirements.txt requirements-dev.txt $(wildcard constraints/python3.13-*.txt)
 	@test -n "$(NEWEST)" || { echo "error: no Python 3.13 here; give make NEWEST=/path/to/python3.13."; exit 1; }

@@ -134,7 +134,8 @@ def runge_kutta(num_steps: int) -> Solve:
     def solve(
         slope: Slope, state: Any, start: jax.Array, end: jax.Array
     ) -> tuple[Any, jax.Array]:
-        share = jnp.arange(num_steps + 1, dtype=start.dtype) / num_steps
+        dtype = jnp.result_type(start, jnp.float32)
+        share = jnp.arange(num_steps + 1, dtype=dtype) / num_steps
         low, high = jnp.log(start + 0.01), jnp.log(end + 0.01)
         nodes = jnp.exp(low + share * (high - low)) - 0.01
         nodes = nodes.at[0].set(start).at[-1].set(end)

@@ -117,10 +117,13 @@ def _ask(name: str, given: Mapping[str, Any]) -> None:
         missing.append(
             "--config.model.num_heads=4 (or head_channels=64: its num_head_channels)"
         )
-    levels, side = given.get("diffusion.num_levels", 1000), given.get("data.image_size")
-    for option, value in (("diffusion.num_levels", levels), ("data.image_size", side)):
-        if value is not None and value < 1:
-            raise UserError(f"config.{option}={value} is too small; use 1 or more.")
+    levels = given.get("diffusion.num_levels", 1000)
+    if levels < 1:
+        raise UserError(
+            f"config.diffusion.num_levels={levels} is too small; use 1 or more."
+        )
+    if "data.image_size" in given:
+        _sides(given["data.image_size"])
     if levels != 1000 and "diffusion.t_range" not in given:
         missing.append(
             "--config.diffusion.t_range=1000 (its diffusion_steps, if it was trained "

@@ -131,7 +131,7 @@ def summarise(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
     """Average loss and gradient norm over steps, and the loss by quartile of t.
 
     Args:
-        metrics: of each step, as the objective and the step give them.
+        metrics: of each step, as the objective and the step give them; arrays [...].
 
     Returns:
         "loss", "loss_q0" (least noise) to "loss_q3" (nan where no level of the quartile

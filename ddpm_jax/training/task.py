@@ -36,7 +36,7 @@ def means(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
     """Average each metric that is one number, over the steps that have it.
 
     Args:
-        metrics: of each step, fetched.
+        metrics: of each step, fetched; arrays [...].
     """
     found: dict[str, list[float]] = {}
     for one in metrics:

@@ -21,6 +21,7 @@ SMALL = [
     "--config.model.attention_resolutions=()",
     "--config.diffusion.num_levels=10",
     "--config.training.num_steps=2",
+    "--config.training.warmup_steps=0",
     "--config.training.batch_size=4",
     "--config.training.sample_every=0",
     "--config.training.sample_num_steps=4",

@@ -285,7 +285,7 @@ def test_files_that_are_damaged_or_missing(foreign, tmp_path, capsys):
     (foreign / UNET).write_text("{")
     assert "config.json cannot be read" in line()
     (foreign / UNET).write_text("[]")
-    assert "holds no settings by name" in line()
+    assert "it holds a list, not an object" in line()
     (foreign / UNET).unlink()
     assert "has no config.json and no file of weights" in line()
 

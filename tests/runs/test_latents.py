@@ -176,7 +176,7 @@ def no_compile():
         raise AssertionError("compiled before checking")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpm_jax.build.init_params", fails)
+        patch.setattr("ddpm_jax.build.parts.init_params", fails)
         patch.setattr("ddpm_jax.training.fit.compile_step", fails)
         patch.setattr("ddpm_jax.sampling.make_draw", fails)
         patch.setattr("ddpm_jax.commands.encoding.over_images", fails)
