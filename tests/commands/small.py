@@ -87,6 +87,8 @@ def flags(words):
     if not recipe:  # a workdir carries the options of its model
         options = {k: v for k, v in options.items() if not k.startswith("model.")}
     options |= OF_RECIPES.get(recipe, {})
-    if "--config.likelihood.method=bound" in words:  # no equation is solved then
+    trains = not any(word.startswith("--mode=") for word in words)
+    # No equation is solved then; and what a model is trained with it keeps.
+    if trains or "--config.likelihood.method=bound" in words:
         options = {k: v for k, v in options.items() if k not in OF_THE_FLOW}
     return [f"--config.{name}={value}" for name, value in options.items()]
