@@ -600,3 +600,18 @@ def test_damage_beside_a_trainer_is_still_damage(workdir, monkeypatch):
     flip_a_bit(data_file(workdir, "ema_params"))
     with owner.hold(workdir), pytest.raises(UserError, match=r"2 is damaged.*step 1"):
         ckpt.restore_params(workdir)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setattr(type(tmp_path), "iterdir", denied)
+    with pytest.raises(UserError) as raised:
+        ckpt.latest_step(tmp_path)
+    said = str(raised.value)
+    assert said.endswith(
+        "checkpoints cannot be read (Permission denied); see that it can be."
+    )
+    assert "\n" not in said

@@ -209,6 +209,20 @@ def test_a_line_that_cannot_be_read_takes_no_other_with_it(tmp_path, capsys):
     assert path.read_bytes().count(b"\n") == 4
 
 
+def test_numbers_are_kept_where_tensorboard_cannot_write(tmp_path, capsys):
+    (tmp_path / "tensorboard").write_text("a file of somebody's")
+    with open_log(
+        tmp_path, start=0, num_steps=9, learning_rate=lambda step: 0.1
+    ) as log:
+        log.report(report_of(3))
+        log.image("samples", np.zeros((4, 4, 3), np.uint8), 3)
+        log.report(report_of(6))
+    assert [record["step"] for record in read_metrics(tmp_path)] == [3, 6]
+    (note,) = capsys.readouterr().err.strip().splitlines()
+    assert note.startswith("note: ") and "tensorboard" in note
+    assert (tmp_path / "tensorboard").read_text() == "a file of somebody's"
+
+
 def test_the_host_is_never_more_than_eight_steps_ahead():
     """Of several CPU devices XLA would take 32 programs, and could then stand still."""
     done = []

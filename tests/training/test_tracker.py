@@ -66,6 +66,17 @@ def test_a_run_and_its_resumption_are_one_run_there(tmp_path, calls):
     assert calls[-1] == ("finish", 0)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"project": "p"}', "[" * 10**5])
+def test_a_damaged_record_of_the_run_there_begins_another(tmp_path, calls, text):
+    (tmp_path / "wandb.json").write_text(text)
+    with open_tracker("p", tmp_path, {}):
+        pass
+    ((_, options),) = [call for call in calls if call[0] == "init"]
+    assert (options["id"], options["resume"]) == (None, None)
+    kept = json.loads((tmp_path / "wandb.json").read_text())
+    assert kept == {"project": "p", "id": "fresh"}
+
+
 def test_a_failed_run_is_marked(tmp_path, calls):
     with (
         pytest.raises(ZeroDivisionError),
