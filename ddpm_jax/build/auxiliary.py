@@ -122,8 +122,9 @@ def refuse_another_kind(workdir: Path, kind: str, what: str) -> None:
     if not steps:
         if (workdir / _OF_THE_FIRST_VERSION).exists():
             raise UserError(
-                f"{workdir} was written by ddpm_jax 0.1, which kept {what} as "
-                f"{_OF_THE_FIRST_VERSION}; train it again, in another --workdir."
+                f"{workdir} holds a network that ddpm_jax 0.1 wrote "
+                f"({_OF_THE_FIRST_VERSION}), in a format that is no longer read; train "
+                "it again, in another --workdir."
             )
         return
     found = None
