@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import gpu_jobs
 from ddpm_jax import cli
 
-ABOUT_FEATURES = "features.json"  # what a finished classifier has
+ABOUT_FEATURES = "result.json"  # what a finished classifier has
 _STOPPED = 128  # and more: a training that saved and stopped at a signal
 _PATIENCE = 600.0  # seconds; `gpu` ends this process if all takes too long
 
