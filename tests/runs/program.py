@@ -20,6 +20,7 @@ def start(*arguments, num_devices=1):
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
+            "PYTHONFAULTHANDLER": "1",  # stacks, if it has to be aborted
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {PATIENT}",
             "JAX_NUM_CPU_DEVICES": str(num_devices),
         },

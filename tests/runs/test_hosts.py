@@ -8,7 +8,9 @@ in which partial sums are added; the tolerance says how much that is.
 import json
 import shutil
 import signal
+import subprocess
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -53,14 +55,32 @@ def more(workdir, num_steps, *options):
     return [f"--config={TINY}", last, f"--workdir={workdir}", *options]
 
 
+def on_eight_devices(finished, folder):
+    """Go on with a run on eight devices; return its folder and what was said.
+
+    Seen once in many runs: eight devices of two cores stood still in a collective, with
+    no load and no message. Such a process is ended with its stacks as a warning, which
+    is to show where, and another one is started; a second stop fails.
+    """
+    for name in ("crossed", "crossed-again"):
+        crossed = shutil.copytree(finished, folder / name)
+        eight = start(*more(crossed, 14, "--config.mesh.fsdp=8"), num_devices=8)
+        try:
+            out, err = eight.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            eight.send_signal(signal.SIGABRT)
+            warnings.warn(f"stood still: {eight.communicate()[1]}", stacklevel=1)
+            continue
+        assert eight.returncode == 0, err
+        return crossed, out, err
+    pytest.fail("eight devices stood still twice; see the warnings")
+
+
 @pytest.fixture(scope="module")
 def made(finished, tmp_path_factory):
     """What eight devices made of one device's run, and two processes of all."""
     folder = tmp_path_factory.mktemp("hosts")
-    crossed = shutil.copytree(finished, folder / "crossed")
-    eight = start(*more(crossed, 14, "--config.mesh.fsdp=8"), num_devices=8)
-    out, err = eight.communicate(timeout=600)
-    assert eight.returncode == 0, err
+    crossed, out, err = on_eight_devices(finished, folder)
     assert "8 x cpu" in out
     assert "note: 1 device(s) so far, 8 device(s) (fsdp=8) now" in err
     lines = [
@@ -124,7 +144,8 @@ def test_a_checkpoint_goes_from_one_device_to_eight_to_two_processes_and_back(
     made, finished, tmp_path
 ):
     folder, _ = made
-    workdir = shutil.copytree(folder / "crossed", tmp_path / "run")
+    (crossed,) = [p for p in folder.glob("crossed*") if (p / "checkpoints/16").is_dir()]
+    workdir = shutil.copytree(crossed, tmp_path / "run")
     assert {12, 14, 16} <= set(store.all_steps(workdir))
     assert main(more(workdir, 18)) == 0  # as one device again
     alone = shutil.copytree(finished, tmp_path / "alone")
