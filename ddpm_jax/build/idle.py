@@ -282,17 +282,16 @@ def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
         "num_resamples": (method == "repaint", "method repaint"),
         "iterations": (encodes, "mode encode, and interpolate by method encode"),
     }
-    refuse_idle(
-        config,
-        [
-            (
-                f"edit.{name}",
-                lambda _, is_used=is_used: not is_used,
-                f"in mode {mode} by method {method}: it is for {whose}; leave it out",
-            )
-            for name, (is_used, whose) in looked_at.items()
-        ],
-    )
+    idle: list[Rule] = [
+        (
+            f"edit.{name}",
+            lambda _: True,
+            f"in mode {mode} by method {method}: it is for {whose}; leave it out",
+        )
+        for name, (is_used, whose) in looked_at.items()
+        if not is_used
+    ]
+    refuse_idle(config, idle)
 
 
 AUTOENCODER: tuple[Rule, ...] = (
