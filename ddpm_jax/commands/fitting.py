@@ -146,11 +146,10 @@ def train_auxiliary(
     num_steps = options.num_steps
 
     def announce(state: TrainState) -> None:
-        _, bare = training.kind.noun.split(maxsplit=1)
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         step = int(state.step)
         print(
-            f"Training {training.kind.noun.removesuffix(bare)}{bare} of {count:,} "
+            f"Training {training.kind.noun} of {count:,} "
             f"parameters on {len(source):,} images of {source.name}, on {describe()}"
             f"{f', from step {step:,}' if step else ''}.",
             flush=True,
