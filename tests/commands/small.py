@@ -23,7 +23,6 @@ ALWAYS = {
     "sample.film_frames": "2",
     "sample.film_images": "2",
     "edit.num_images": "2",
-    "edit.num_resamples": "2",
     "likelihood.num_images": "4",
     "likelihood.batch_size": "4",
     "likelihood.num_steps": "4",
@@ -59,6 +58,7 @@ ALWAYS = {
 }
 # Changed only where the command sets them, which it then still does.
 WHERE_SET = {
+    "edit.num_resamples": "2",  # of method repaint alone
     "edit.num_points": "3",
     "evaluate.guidance_scales": "1,2",
     "evaluate.num_seeds": "2",
