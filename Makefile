@@ -104,15 +104,15 @@ test: $(VENV)/.installed-dev
 NEWEST ?= $(shell for p in python3.13 "$(HOME)"/.pyenv/versions/3.13.*/bin/python; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
 NEWEST_VENV := .venv-newest
 # A part of the unit tests that takes minutes and touches every room of ddpm_jax.
-PART := $(addprefix tests/,test_files.py test_images.py test_parts.py \
+PART := $(addprefix tests/,runtime/test_files.py runtime/test_images.py \
+    runtime/test_partial_results.py \
     conditioning/test_tokens.py conditioning/test_condition.py data/test_pipeline.py \
     data/test_folder.py diffusion/test_samplers.py diffusion/test_generate.py \
-    evaluation/test_frechet.py evaluation/test_extract.py exchange/test_openai.py \
-    models/test_layers.py models/test_unet.py options/test_sampling_config.py \
-    playground/test_jobs.py runs/test_sample.py systems/test_cascade.py \
-    tensors/test_torch_file.py training/test_checkpoints.py training/test_loop.py \
-    training/test_step.py \
-    tasks/test_contrastive.py)
+    evaluation/test_frechet.py evaluation/test_extract.py weights/test_openai.py \
+    networks/test_layers.py networks/test_unet.py options/test_sampling_config.py \
+    playground/test_jobs.py runs/test_sample.py sampling/test_stages.py \
+    weights/test_torch_file.py training/test_checkpoints.py training/test_loop.py \
+    training/test_step.py tasks/test_contrastive.py)
 
 $(NEWEST_VENV)/.installed: requirements.txt requirements-dev.txt $(wildcard constraints/python3.13-*.txt)
 	@test -n "$(NEWEST)" || { echo "error: no Python 3.13 here; give make NEWEST=/path/to/python3.13."; exit 1; }

@@ -33,8 +33,8 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     import torch
 
     from benchmarks import machine, rate, timing
-    from ddpm_jax.devices import data_mesh
-    from ddpm_jax.models.convolution import conv3x3
+    from ddpm_jax.networks.convolution import conv3x3
+    from ddpm_jax.runtime.devices import data_mesh
 
     batch_size, rows = setup.cfg.training.batch_size, []
     for side, channels, features in SIZES:
@@ -85,7 +85,7 @@ def _in_jax(convolve: Callable[..., Any], *shape: int) -> dict[str, Callable]:
     import jax
 
     from benchmarks import timing
-    from ddpm_jax.devices import data_mesh, replicated, rows
+    from ddpm_jax.runtime.devices import data_mesh, replicated, rows
 
     mesh = data_mesh()
     by_row, whole = rows(mesh), replicated(mesh)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
+from ddpm_jax.networks.unet import UNet
 
 # https://huggingface.co/google/ddpm-cifar10-32/blob/main/config.json
 DDPM = {

@@ -67,7 +67,7 @@ def _network(name: str, of: Any) -> Any:
     from ddpm_jax.build import features as small
     from ddpm_jax.evaluation import resize
     from ddpm_jax.evaluation.features import Features, Outputs
-    from ddpm_jax.models.inception import InceptionV3, parameter_shapes
+    from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
 
     if name == "classifier":
         net = small.classifier(of.cfg, of.info)
@@ -97,8 +97,8 @@ def _network(name: str, of: Any) -> Any:
 
 def _time_features(name: str, of: Any, args: Any) -> dict[str, Any]:
     from benchmarks import timing
-    from ddpm_jax.devices import round_up
     from ddpm_jax.evaluation.features import make_extract
+    from ddpm_jax.runtime.devices import round_up
 
     shape = of.info.image_shape
     if args.image_size and name == "inception":  # the other is made for one size

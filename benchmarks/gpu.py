@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 from benchmarks import gpu_runs, gpu_step
 from benchmarks.gpu_jobs import Job, Log, Turns, python, wait_until
-from ddpm_jax import files
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 PARTS = ("compare", "cifar", "shapes")
 SHAPES_SEEDS = (1, 2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import gpu_jobs, peers, start
-from ddpm_jax.startup import use_compilation_cache
+from ddpm_jax.runtime.startup import use_compilation_cache
 
 _PATIENCE = 600.0  # seconds; `gpu` ends this process if all takes too long
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_jobs, peers, sample, start, train
-from ddpm_jax import files
-from ddpm_jax.startup import use_compilation_cache
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.startup import use_compilation_cache
 
 _PATIENCE = 600.0  # seconds; `gpu` ends this process if all takes too long
 _COPY_BYTES = {"cpu": 2**24}  # of other platforms: enough to leave the cache behind

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, data
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.feed import Feed, make_feed
-from ddpm_jax.devices import rows, shardings
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import UNet
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.runtime.devices import rows, shardings
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
 from ddpm_jax.training.task import Step

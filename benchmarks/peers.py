@@ -267,7 +267,7 @@ def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
 
     from benchmarks import parts
     from ddpm_jax import build
-    from ddpm_jax.devices import replicated
+    from ddpm_jax.runtime.devices import replicated
     from ddpm_jax.training.step import init_state
 
     step, key = parts.train_step(of), build.train_key(of.cfg)
@@ -313,7 +313,7 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
 
     from ddpm_jax import build
     from ddpm_jax.commands.sample import draw_of
-    from ddpm_jax.devices import replicated, round_up
+    from ddpm_jax.runtime.devices import replicated, round_up
 
     cfg = of.cfg.copy_and_resolve_references()
     cfg.sample.sampler = "ancestral"

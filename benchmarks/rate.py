@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import replicated, rows
+from ddpm_jax.runtime.devices import replicated, rows
 
 _SIDE = {"cpu": 2048}  # others: large enough to fill the chips there are
 _SIDE_OF_ACCELERATORS = 8192

@@ -50,8 +50,8 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
     from ddpm_jax.build import names
-    from ddpm_jax.devices import round_up
-    from ddpm_jax.models.cost import count_flops
+    from ddpm_jax.networks.cost import count_flops
+    from ddpm_jax.runtime.devices import round_up
 
     args, cfg = setup.args, setup.cfg
     start.at_least(1, num_turns=args.num_turns, num_forward=args.num_forward)
@@ -117,7 +117,7 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     """Return a drawing of one batch, as the program does it, and its operations."""
     from ddpm_jax import build
     from ddpm_jax.commands.sample import draw_of
-    from ddpm_jax.models.cost import count_flops
+    from ddpm_jax.networks.cost import count_flops
 
     params = build.Params(params)
     draw = draw_of(of.cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
@@ -135,7 +135,7 @@ def _forward(
 ) -> tuple[Callable[[], jax.Array], dict[str, float], dict[str, int]]:
     """Return one forward pass of the same batch, its compile time and memory."""
     from benchmarks import machine, parts, timing
-    from ddpm_jax.devices import replicated, rows
+    from ddpm_jax.runtime.devices import replicated, rows
 
     by_row = rows(of.mesh)
     inputs = jax.device_put(parts.forward_inputs(of, batch_size), by_row)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import cli, files, startup
+from ddpm_jax import cli
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, startup
 
 
 class Setup(NamedTuple):

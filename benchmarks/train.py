@@ -52,7 +52,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
     from ddpm_jax.build import names
-    from ddpm_jax.models.cost import count_flops
+    from ddpm_jax.networks.cost import count_flops
 
     args, cfg = setup.args, setup.cfg
     start.at_least(2, num_steps=args.num_steps)

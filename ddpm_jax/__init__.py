@@ -1,7 +1,7 @@
 """Denoising diffusion probabilistic models in JAX.
 
-The rooms: `diffusion` (the mathematics), `models` (networks), `data`, `training`,
-`evaluation` (scores), `images`; `build` joins them as a config says. Importing this
+The rooms: `diffusion` (the mathematics), `networks`, `data`, `training`, `sampling`,
+`evaluation` (scores), `runtime`; `build` joins them as a config says. Importing this
 touches no device.
 """
 

@@ -15,7 +15,7 @@ def run() -> int:
         The exit status; see `ddpm_jax.cli`.
     """
     try:
-        from ddpm_jax import interrupts, streams
+        from ddpm_jax.runtime import interrupts, streams
 
         streams.prepare()
         interrupts.install()

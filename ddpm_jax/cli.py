@@ -19,10 +19,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddpm_jax import config as options
-from ddpm_jax import hosts, interrupts
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import printable
-from ddpm_jax.startup import use_all_cores, use_compilation_cache
+from ddpm_jax.runtime import hosts, interrupts
+from ddpm_jax.runtime.files import printable
+from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
 
 _EPILOG = """\
 examples:

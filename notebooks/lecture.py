@@ -41,9 +41,8 @@ import sklearn.datasets
 from sklearn.svm import SVC
 
 # %%
-from ddpm_jax import data, images
+from ddpm_jax import data
 from ddpm_jax.conditioning import condition
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.diffusion import (
     denoisers,
     generate,
@@ -56,8 +55,10 @@ from ddpm_jax.diffusion import (
     schedules,
     times,
 )
-from ddpm_jax.models.layers import time_embedding
-from ddpm_jax.models.unet import UNet
+from ddpm_jax.networks.layers import time_embedding
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.runtime import images
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks import diffusion
 from ddpm_jax.training import loop, step
 
@@ -437,7 +438,7 @@ assert ratio > 10
 #
 # **Exercise.** Replace `process.EPS` by `process.X0` or `process.V` in both cells above
 # and see which equalities stay. (`simple_loss` then is another loss: what is its weight
-# in units of (c)? The docstring of `ddpm_jax/diffusion/weights.py` answers.)
+# in units of (c)? The docstring of `ddpm_jax/diffusion/loss_weights.py` answers.)
 #
 # ## 5. Telling the network the time
 #

@@ -44,24 +44,24 @@ MUTANTS = [
     ),
     Mutant(
         "norm_out ignores norm_epsilon",
-        "models/unet.py",
+        "networks/unet.py",
         'GroupNorm(self.num_groups, self.norm_epsilon, name="norm_out")',
         'GroupNorm(self.num_groups, name="norm_out")',
-        "models/test_norms.py::test_every_group_norm_takes_the_epsilon_of_its_network",
+        "networks/test_norms.py::test_every_group_norm_takes_the_epsilon_of_its_network",
     ),
     Mutant(
         "another epsilon in a group normalization",
-        "models/layers.py",
+        "networks/layers.py",
         "    num_groups: int\n    epsilon: float = 1e-6\n    dtype",
         "    num_groups: int\n    epsilon: float = 1e-5\n    dtype",
-        "models/test_layers.py::test_the_epsilon_of_a_group_norm_by_hand",
+        "networks/test_layers.py::test_the_epsilon_of_a_group_norm_by_hand",
     ),
     Mutant(
         "the augmentation's embedding ignores frequency_shift",
-        "models/unet.py",
+        "networks/unet.py",
         "time_embedding(noise_level, self.channels, self.frequency_shift)",
         "time_embedding(noise_level, self.channels)",
-        "models/test_unet_augmentation.py::"
+        "networks/test_unet_augmentation.py::"
         "test_time_and_noise_are_coded_with_the_shift_of_the_network",
     ),
     Mutant(

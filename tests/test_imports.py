@@ -23,7 +23,7 @@ NEVER = {"torch", "tensorflow", "keras", "sklearn", "wandb", "gradio", "diffuser
     "tokenizers",
 }
 # These draw plots, or start what does.
-DRAW = ("ddpm_jax.plots", "ddpm_jax.commands")
+DRAW = ("ddpm_jax.runtime.plots", "ddpm_jax.commands")
 
 PROBE = """
 import importlib, sys

@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from ddpm_jax import data, files
+from ddpm_jax import data
 from ddpm_jax.commands import extraction
 from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.runtime import files
 
 COUNT, BATCH = 22, 4
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 2, 2, 1), np.uint8)
@@ -124,7 +125,7 @@ def test_damaged_features_are_computed_anew_with_a_note(tmp_path, damage, capsys
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     script = f"""
         import os, pathlib, signal
-        from ddpm_jax import files
+        from ddpm_jax.runtime import files
 
         with files.alone_in(pathlib.Path({str(tmp_path)!r})) as held:
             print(held, flush=True)

@@ -14,17 +14,17 @@ from flax import linen as nn
 
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, names
+from ddpm_jax.conditioning import image_maps as pictures
 from ddpm_jax.conditioning.condition import hide, silence
+from ddpm_jax.conditioning.masks import random_mask
 from ddpm_jax.config import default
 from ddpm_jax.diffusion import ode_likelihood, schedules, times
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm, unipc
-from ddpm_jax.models.layers import Dropout
-from ddpm_jax.models.match import Match
-from ddpm_jax.models.text import TextTransformer
-from ddpm_jax.systems import pictures
-from ddpm_jax.systems.masks import random_mask
+from ddpm_jax.networks.layers import Dropout
+from ddpm_jax.networks.match import Match
+from ddpm_jax.networks.text import TextTransformer
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.tasks.diffusion import latents
 from ddpm_jax.training.step import init_state, make_train_step

@@ -18,18 +18,18 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.lpips_file import Lpips, read_lpips
-from ddpm_jax.models.autoencoder import (
+from ddpm_jax.networks.autoencoder import (
     KLAutoencoder,
     check_autoencoder,
     sample_posterior,
 )
-from ddpm_jax.models.discriminator import PatchDiscriminator, check_discriminator
-from ddpm_jax.models.vgg import LEAST_SIDE, WIDTHS, Vgg16
+from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
+from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
 from ddpm_jax.tasks.autoencoder import Maps, Networks, Weights, autoencoder_task
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import make_optimizer, warmup_schedule
 from ddpm_jax.training.task import Task
+from ddpm_jax.weights.lpips_file import Lpips, read_lpips
 
 _LPIPS = "lpips:"  # before the names of two files
 _INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes

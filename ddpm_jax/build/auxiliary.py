@@ -20,9 +20,9 @@ from flax import linen as nn
 from flax import traverse_util
 
 import ddpm_jax
-from ddpm_jax import files
-from ddpm_jax.devices import describe
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import RESULT_FILE
 from ddpm_jax.training.state import TrainState

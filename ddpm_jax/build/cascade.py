@@ -14,7 +14,7 @@ from ddpm_jax.build.pictures import mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.systems.cascade import Stage, check_stages
+from ddpm_jax.sampling.stages import Stage, check_stages
 
 # Option of `config.cascade` -> that of a stage's `config.sample`, and its type.
 _OF_STAGES = {

@@ -20,9 +20,9 @@ from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.sizes import check_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import check_ceilings
-from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.unet import check_geometry
+from ddpm_jax.networks.unet import check_geometry
+from ddpm_jax.runtime.devices import check_batch_size, data_mesh
 from ddpm_jax.training.ema import MAX_STD
 
 # Below this alpha the x0 of a predicted eps is mostly error, unless it is clamped.

@@ -16,10 +16,10 @@ from ddpm_jax.build.pictures import picture_of, source_rows
 from ddpm_jax.build.source import DataInfo, num_classes, reader_of
 from ddpm_jax.conditioning import Encoded, Reader, Tokens
 from ddpm_jax.conditioning.condition import Silence, silence, tell
+from ddpm_jax.conditioning.image_maps import PictureOf
 from ddpm_jax.conditioning.text import interpolate
-from ddpm_jax.models.text_unet import TextUNet
-from ddpm_jax.models.unet import UNet
-from ddpm_jax.systems.pictures import PictureOf
+from ddpm_jax.networks.text_unet import TextUNet
+from ddpm_jax.networks.unet import UNet
 from ddpm_jax.tasks.diffusion import Tell
 
 AnyUNet = UNet | TextUNet

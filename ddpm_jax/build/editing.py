@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddpm_jax import capacity
 from ddpm_jax.build import tasks
 from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import MAX_SCALE, clips
@@ -25,6 +24,7 @@ from ddpm_jax.diffusion.generate import generate
 from ddpm_jax.diffusion.samplers import Info
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import capacity
 
 _OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 

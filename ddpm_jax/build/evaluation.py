@@ -13,10 +13,11 @@ from ddpm_jax.build.idle import EVALUATE, refuse_idle
 from ddpm_jax.build.keys import check_seed, sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import inception_file, resize
+from ddpm_jax.evaluation import resize
 from ddpm_jax.evaluation.features import Features, Outputs
 from ddpm_jax.evaluation.scores import SCORES
-from ddpm_jax.models.inception import SIDE, InceptionV3, parameter_shapes
+from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
+from ddpm_jax.weights import inception_file
 
 RESIZES = {
     "tensorflow": resize.tensorflow,

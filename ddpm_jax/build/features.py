@@ -21,8 +21,8 @@ from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
-from ddpm_jax.images import to_float
-from ddpm_jax.models.classifier import Classifier
+from ddpm_jax.networks.classifier import Classifier
+from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.classifier import make_classify_objective
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task, warmup_schedule

@@ -27,7 +27,7 @@ from ddpm_jax.diffusion.guidance import (
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_float
+from ddpm_jax.runtime.images import to_float
 
 MAX_SCALE = 1000.0
 """Of guidance, far beyond any that is of use: more leaves no digit of the image."""

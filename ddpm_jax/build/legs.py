@@ -15,11 +15,11 @@ from ddpm_jax.build.conditions import AnyUNet, encode
 from ddpm_jax.build.latents import Params, Space
 from ddpm_jax.build.pictures import lay_out_picture
 from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Level
-from ddpm_jax.systems.pictures import NOISE_LEVEL, PICTURE
 
 Given = Mapping[str, Any]
 """Rows [B, ...] by name: what is known before a leg, results of earlier ones included.

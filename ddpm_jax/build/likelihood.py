@@ -24,7 +24,7 @@ from ddpm_jax.diffusion.grids import grid, linear_steps
 from ddpm_jax.diffusion.likelihood import variational_bound
 from ddpm_jax.diffusion.schedules import level_at_logsnr
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_float
+from ddpm_jax.runtime.images import to_float
 
 METHODS = ("bound", "ode")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpm_jax.diffusion import grids, process, schedules, times
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.models import layers
+from ddpm_jax.networks import layers
 
 TABLES: Mapping[str, Callable[..., np.ndarray]] = {  # T -> betas
     "linear": schedules.linear_betas,

@@ -16,7 +16,8 @@ from ddpm_jax.build.keys import init_key
 from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
-from ddpm_jax.diffusion import losses, weights
+from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
+from ddpm_jax.diffusion import loss_weights, losses
 from ddpm_jax.diffusion.likelihood import decoder_variance
 from ddpm_jax.diffusion.schedules import (
     Schedule,
@@ -27,9 +28,8 @@ from ddpm_jax.diffusion.schedules import (
 from ddpm_jax.diffusion.self_conditioning import HINT, hints
 from ddpm_jax.diffusion.times import TimeSampler
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.text_unet import TextUNet
-from ddpm_jax.models.unet import UNet
-from ddpm_jax.systems.pictures import NOISE_LEVEL, PICTURE
+from ddpm_jax.networks.text_unet import TextUNet
+from ddpm_jax.networks.unet import UNet
 from ddpm_jax.tasks.diffusion import (
     Start,
     latents,
@@ -237,12 +237,14 @@ def _loss(config: ConfigDict, the_schedule: Schedule) -> losses.Loss:
         ),
         # 0.001 at T = 4000 in units of a T-step bound: Nichol and Dhariwal 2021.
         "hybrid": lambda: losses.hybrid_loss(kind, variance, first, T),
-        "truncated_snr": lambda: weights.snr_weighted_loss(kind, weights.truncated_snr),
-        "min_snr": lambda: weights.snr_weighted_loss(
-            kind, weights.min_snr(options.min_snr_gamma)
+        "truncated_snr": lambda: loss_weights.snr_weighted_loss(
+            kind, loss_weights.truncated_snr
         ),
-        "p2": lambda: weights.snr_weighted_loss(
-            kind, weights.p2(options.p2_k, options.p2_gamma)
+        "min_snr": lambda: loss_weights.snr_weighted_loss(
+            kind, loss_weights.min_snr(options.min_snr_gamma)
+        ),
+        "p2": lambda: loss_weights.snr_weighted_loss(
+            kind, loss_weights.p2(options.p2_k, options.p2_gamma)
         ),
     }
     return table[config.diffusion.loss]()

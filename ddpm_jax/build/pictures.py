@@ -18,14 +18,14 @@ from ddpm_jax.build import names
 from ddpm_jax.build.keys import sample_key
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.source import DataInfo, dataset
+from ddpm_jax.conditioning import image_maps as pictures
+from ddpm_jax.conditioning.image_maps import PictureOf
 from ddpm_jax.config import from_json, to_json
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.diffusion.operators import average_pool, grey_operator
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import psnr, to_float
-from ddpm_jax.systems import pictures
-from ddpm_jax.systems.pictures import PictureOf
+from ddpm_jax.runtime.images import psnr, to_float
 
 SOURCE, SOURCE_KEY = "source", "source_key"
 _DATA = "data:"

@@ -11,7 +11,7 @@ from ddpm_jax import conditioning
 from ddpm_jax.build import names
 from ddpm_jax.conditioning import Bytes, MiniLM, Reader, Words
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.text import TextTransformer
+from ddpm_jax.networks.text import TextTransformer
 
 _LEAST_PIECES = 32  # that a sentence encoder reads, however short the captions are
 

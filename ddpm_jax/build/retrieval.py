@@ -25,9 +25,9 @@ from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features, Outputs
-from ddpm_jax.images import to_float
-from ddpm_jax.models.classifier import Classifier
-from ddpm_jax.models.match import Match
+from ddpm_jax.networks.classifier import Classifier
+from ddpm_jax.networks.match import Match
+from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Objective, Task

@@ -5,9 +5,9 @@ import math
 import jax
 from ml_collections import ConfigDict
 
-from ddpm_jax import capacity
 from ddpm_jax.build.sampling import num_steps
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.runtime import capacity
 
 _FLOAT = 4  # bytes
 

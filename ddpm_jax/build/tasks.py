@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 from ddpm_jax.build.legs import Given, Walk
 from ddpm_jax.build.pictures import mode_of, picture_of
 from ddpm_jax.build.sampling import levels
+from ddpm_jax.conditioning import image_maps as pictures
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.diffusion.samplers import Sampler, ddim
 from ddpm_jax.diffusion.schedules import Level
-from ddpm_jax.systems import pictures
 
 
 class Chain(NamedTuple):

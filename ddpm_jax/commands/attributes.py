@@ -24,14 +24,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data, files, plots
-from ddpm_jax.commands import parts
+from ddpm_jax import build, data
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import drawn_set
 from ddpm_jax.commands.model import find_model, make_folder
 from ddpm_jax.data import shapes
-from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, plots
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.training.loop import catch_interrupts
 
 ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))

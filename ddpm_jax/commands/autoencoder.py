@@ -19,7 +19,7 @@ from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
 from ddpm_jax.commands.splits import with_test_split
-from ddpm_jax.devices import check_batch_size
+from ddpm_jax.runtime.devices import check_batch_size
 from ddpm_jax.training.state import TrainState
 
 

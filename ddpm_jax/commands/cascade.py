@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, images
+from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.drawing import (
@@ -24,7 +24,11 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.devices import (
+from ddpm_jax.diffusion.generate import image_keys, initial_noise
+from ddpm_jax.diffusion.samplers import Info
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import images
+from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
     gathered,
@@ -33,12 +37,9 @@ from ddpm_jax.devices import (
     rows,
     spread,
 )
-from ddpm_jax.diffusion.generate import image_keys, initial_noise
-from ddpm_jax.diffusion.samplers import Info
-from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_uint8
-from ddpm_jax.sampling import Film
-from ddpm_jax.systems.cascade import run_stage, stage_keys
+from ddpm_jax.runtime.images import to_uint8
+from ddpm_jax.sampling.batches import Film
+from ddpm_jax.sampling.stages import run_stage, stage_keys
 
 
 class _Drawn(NamedTuple):

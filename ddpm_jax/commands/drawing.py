@@ -22,10 +22,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, files, images, sampling
+from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo, Space
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, images
+from ddpm_jax.sampling import batches as sampling
 
 
 def write_samples(

@@ -12,10 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data, files, images
+from ddpm_jax import build, config, data
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.model import Trained, make_folder, open_model
-from ddpm_jax.devices import (
+from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
     gathered,
@@ -24,8 +27,6 @@ from ddpm_jax.devices import (
     rows,
     spread,
 )
-from ddpm_jax.diffusion.generate import image_keys
-from ddpm_jax.errors import UserError
 
 Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""

@@ -18,8 +18,8 @@ from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.over_images import over_images
-from ddpm_jax.devices import on_every_host
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import on_every_host
 
 # To be raised where the same weights give other moments than before.
 _VERSION = 1

@@ -23,8 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ddpm_jax
-from ddpm_jax import build, data, files, images
-from ddpm_jax.commands import extraction, likelihood_files, parts, report
+from ddpm_jax import build, data
+from ddpm_jax.commands import extraction, likelihood_files, report
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import (
     ImageSet,
@@ -44,11 +44,13 @@ from ddpm_jax.commands.likelihood import likelihood, likelihood_folder
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.summary import summarise
-from ddpm_jax.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.features import Features
 from ddpm_jax.evaluation.manifold import nearest
 from ddpm_jax.evaluation.scores import score
+from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, files
+from ddpm_jax import build, config
 from ddpm_jax.commands.import_model import RECORD, settings_of
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
-from ddpm_jax.exchange import diffusers
+from ddpm_jax.runtime import files
+from ddpm_jax.weights import diffusers
 
 
 def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:

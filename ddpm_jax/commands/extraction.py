@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import data, files
-from ddpm_jax.commands import parts
+from ddpm_jax import data
 from ddpm_jax.commands.image_sets import progress
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import on_every_host, round_up
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import moments
 from ddpm_jax.evaluation.features import Extract, Features, Outputs, check_images
 from ddpm_jax.evaluation.statistics import Statistics, write_statistics
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import on_every_host, round_up
 
 _FEATURES, _STATISTICS = "features.npz", "statistics.npz"
 _PARTS = "extracted"

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import build, data, hosts, interrupts
-from ddpm_jax.devices import replicated, rows, rows_of_host, spread
+from ddpm_jax import build, data
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import hosts, interrupts
+from ddpm_jax.runtime.devices import replicated, rows, rows_of_host, spread
 from ddpm_jax.training.fit import Feed
 from ddpm_jax.training.task import Batch
 

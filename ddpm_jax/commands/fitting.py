@@ -9,14 +9,15 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data, files, hosts, plots
+from ddpm_jax import build, config, data
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.auxiliary import Kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
-from ddpm_jax.devices import describe
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, hosts, plots
+from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import Ended, Feed, Plan, Run, fit
 from ddpm_jax.training.log import read_metrics

@@ -17,9 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, capacity, config, data, files, images, sampling
+from ddpm_jax import build, config, data
 from ddpm_jax.build.autoencoder import Autoencoder
-from ddpm_jax.commands import parts
 from ddpm_jax.commands.drawing import sample_folder
 from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
@@ -28,8 +27,11 @@ from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import cond_of, draw_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
-from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import capacity, files, images
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.sampling import batches as sampling
 
 _SAMPLES = "samples.npz"
 _DRAWN = "drawn"  # the parts of a set that still grows

@@ -7,8 +7,8 @@ from typing import Any
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
 from ddpm_jax.errors import UserError
-from ddpm_jax.exchange import carry, diffusers_autoencoder
-from ddpm_jax.models.autoencoder import KLAutoencoder, check_autoencoder
+from ddpm_jax.networks.autoencoder import KLAutoencoder, check_autoencoder
+from ddpm_jax.weights import carry, diffusers_autoencoder
 
 _TAKEN = "data.image_size"
 

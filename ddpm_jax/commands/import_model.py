@@ -10,12 +10,15 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, files
+from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import import_autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.exchange import (
+from ddpm_jax.runtime import files
+from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.step import init_state
+from ddpm_jax.weights import (
     carry,
     diffusers,
     diffusers_autoencoder,
@@ -24,11 +27,9 @@ from ddpm_jax.exchange import (
     hub,
     openai,
 )
-from ddpm_jax.exchange.pretrained import Pretrained
-from ddpm_jax.tensors.safetensors_file import read_safetensors
-from ddpm_jax.tensors.torch_file import read_tensors
-from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.step import init_state
+from ddpm_jax.weights.pretrained import Pretrained
+from ddpm_jax.weights.safetensors_file import read_safetensors
+from ddpm_jax.weights.torch_file import read_tensors
 
 RECORD = "ddpm_jax.json"
 """What --mode=export writes beside a diffusers model: all that it cannot say."""

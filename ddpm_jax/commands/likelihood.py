@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.commands import likelihood_files as files
-from ddpm_jax.commands import parts
 from ddpm_jax.commands.model import Trained, make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import (
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
     gathered,
@@ -37,8 +38,7 @@ from ddpm_jax.devices import (
     spread,
     wait_for_all_hosts,
 )
-from ddpm_jax.errors import UserError
-from ddpm_jax.files import alone_in
+from ddpm_jax.runtime.files import alone_in
 from ddpm_jax.training.loop import catch_interrupts
 
 

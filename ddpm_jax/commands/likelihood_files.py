@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import files, plots
-from ddpm_jax.commands import parts
-from ddpm_jax.devices import describe
 from ddpm_jax.diffusion.likelihood import Bound, rate_distortion, standard_error
+from ddpm_jax.runtime import files, plots
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import describe
 
 RESULT = "likelihood.json"
 PARTS = "parts"

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data, files, images
+from ddpm_jax import build, data
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
 from ddpm_jax.data.layout import WIDE_BITS
 from ddpm_jax.data.listing import Listing
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, images
 
 BROKEN, LEFT_OUT = "broken.txt", "left-out.txt"  # lists in a run's folder
 _SHEET = 48  # pictures on a contact sheet, at most

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, files
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.about import (
     check_same_model,
@@ -18,8 +18,9 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.devices import sharded, spread_whole
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.devices import sharded, spread_whole
 from ddpm_jax.training import checkpoints as store
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ddpm_jax import data, images
+from ddpm_jax import data
 from ddpm_jax.data.pipeline import gather
+from ddpm_jax.runtime import images
 
 NEIGHBOURS = 5  # beside each image
 _SHOWN = 8  # images

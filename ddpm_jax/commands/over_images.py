@@ -8,8 +8,15 @@ import jax
 import numpy as np
 
 from ddpm_jax import data
-from ddpm_jax.devices import data_mesh, gathered, replicated, round_up, rows, spread
-from ddpm_jax.images import to_float
+from ddpm_jax.runtime.devices import (
+    data_mesh,
+    gathered,
+    replicated,
+    round_up,
+    rows,
+    spread,
+)
+from ddpm_jax.runtime.images import to_float
 
 _PIXELS_AT_ONCE = 128 * 32 * 32  # on a device: its memory holds maps of many channels
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ddpm_jax.devices import Placement, spread
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import Placement, spread
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.ema import Profile, posthoc_weights, reconstruct
 

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, capacity
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
-from ddpm_jax.capacity import spell
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
-from ddpm_jax.devices import data_mesh, describe, replicated, rows, spread
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.cost import count_flops
-from ddpm_jax.models.memory import num_bytes, saved_bytes
+from ddpm_jax.networks.cost import count_flops
+from ddpm_jax.networks.memory import num_bytes, saved_bytes
+from ddpm_jax.runtime import capacity
+from ddpm_jax.runtime.capacity import spell
+from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread
 from ddpm_jax.training.step import init_state, make_train_step
 
 # Of the rate of matrix products, the part that training is assumed to reach.

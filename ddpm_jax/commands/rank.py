@@ -25,17 +25,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data, files, images
+from ddpm_jax import build, data
 from ddpm_jax.build import retrieval as towers_of
-from ddpm_jax.commands import parts
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
 from ddpm_jax.commands.model import find_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
-from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.manifold import nearest
+from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.training.loop import catch_interrupts
 
 _ROW = "ranks.json"

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import data, images
+from ddpm_jax import data
 from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.commands.over_images import over_images
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.devices import gathered
-from ddpm_jax.images import grid, save_png, to_float, to_uint8
+from ddpm_jax.runtime import images
+from ddpm_jax.runtime.devices import gathered
+from ddpm_jax.runtime.images import grid, save_png, to_float, to_uint8
 
 _SHOWN = 12  # images on the sheet
 

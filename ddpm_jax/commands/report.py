@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax.commands import parts
+from ddpm_jax.runtime import partial_results as parts
 
 Row = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, images, sampling
+from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo, Params, Space
 from ddpm_jax.commands.drawing import (
     sample_folder,
@@ -22,7 +22,9 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.devices import describe, spread_whole
+from ddpm_jax.runtime import images
+from ddpm_jax.runtime.devices import describe, spread_whole
+from ddpm_jax.sampling import batches as sampling
 from ddpm_jax.training.state import TrainState
 
 

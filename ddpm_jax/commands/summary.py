@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpm_jax import files, plots
 from ddpm_jax.commands import report
+from ddpm_jax.runtime import files, plots
 
 
 def summarise(workdir: Path) -> None:

@@ -28,7 +28,7 @@ from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
-from ddpm_jax.devices import describe, on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import Plan, Run
 from ddpm_jax.training.state import TrainState

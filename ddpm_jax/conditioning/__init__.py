@@ -1,14 +1,15 @@
-"""Text that a picture is made for: from prompts to what a model is fed.
+"""Conditioning: from labels, prompts and images to what a network is given.
 
     condition.py        what a network is told: label and text, in one dictionary
     text.py             Tokens, Encoded; dropping, interpolating; what readers share
-    tokens.py           Words, Bytes: for an encoder that trains (models/text.py)
+    tokens.py           Words, Bytes: for an encoder that trains (networks/text.py)
     minilm.py           MiniLM: a sentence encoder that others trained, frozen
     minilm_folder.py    where its files lie, and what is in them
     encoded_file.py     what it said of texts, kept on disk
+    image_maps.py       low-resolution, grey or masked images; augmentation noise
+    masks.py            random masks for inpainting
 
-Nothing here knows of diffusion, of a config or of pictures. `text` says how the two
-ways of reading are alike.
+Nothing here knows of a config. `text` says how the two tokenizers are alike.
 """
 
 from typing import Any

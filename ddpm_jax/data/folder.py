@@ -28,8 +28,8 @@ from ddpm_jax.data.dataset import (
 from ddpm_jax.data.listing import Listing, list_pictures
 from ddpm_jax.data.survey import BrokenFilesError, survey
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import cache_folder, printable
-from ddpm_jax.image_file import BROKEN, NAMES, open_image, reason_of
+from ddpm_jax.runtime.files import cache_folder, printable
+from ddpm_jax.runtime.image_file import BROKEN, NAMES, open_image, reason_of
 
 SPLITS = {"train", "test", "val", "valid", "validation"}
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from ddpm_jax.data import captions
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import printable
-from ddpm_jax.image_file import SUFFIXES
+from ddpm_jax.runtime.files import printable
+from ddpm_jax.runtime.image_file import SUFFIXES
 
 # Why an entry of a folder is left out, in the order in which it is reported.
 KIND = "of other kinds"

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_jax import files
 from ddpm_jax.data.dataset import MAX_BYTES, Arrays, Dataset, fingerprint_of
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 _MOMENTS, _LABELS, _INDEX = "moments.npy", "labels.npy", "index.json"
 _CHUNK = 16 * 1024**2  # bytes of a file that are looked at together

@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_jax.data import layout
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.errors import UserError
-from ddpm_jax.image_file import BROKEN, NAMES, open_image, reason_of
+from ddpm_jax.runtime.image_file import BROKEN, NAMES, open_image, reason_of
 
 _OF_THE_DATA = re.compile(r"data:([0-9]{1,18})(?:-([0-9]{1,18}))?")
 

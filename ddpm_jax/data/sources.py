@@ -14,13 +14,13 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from ddpm_jax import capacity
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import capacity
 
 
 def load(

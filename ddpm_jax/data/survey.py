@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm_jax import files
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import CORES
 from ddpm_jax.data.listing import Listing
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import printable
-from ddpm_jax.image_file import BROKEN, open_image, reason_of
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.files import printable
+from ddpm_jax.runtime.image_file import BROKEN, open_image, reason_of
 
 _CHUNK = 64  # pictures a thread takes at a time
 _SHOWN = 3  # broken files that a message spells out

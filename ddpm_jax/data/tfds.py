@@ -26,7 +26,7 @@ from ddpm_jax.data.dataset import (
     fingerprint_of,
 )
 from ddpm_jax.errors import UserError
-from ddpm_jax.image_file import BROKEN, open_image, reason_of
+from ddpm_jax.runtime.image_file import BROKEN, open_image, reason_of
 
 JPEG_NOTE = (
     "Images are stored as JPEG; scores do not compare with those from lossless copies."

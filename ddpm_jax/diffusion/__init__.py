@@ -5,7 +5,7 @@ its equations. By what they are for:
 
     levels      schedules (tables and log-SNR functions), grids (of N steps)
     the seam    denoisers (network -> Denoiser)
-    training    losses, weights (by SNR), times (how t is drawn), self_conditioning
+    training    losses, loss_weights (by SNR), times (how t is drawn), self_conditioning
     sampling    generate (the one scan), samplers (Algorithm 2, DDIM), karras (EDM),
                 multistep and exponential (DPM-Solver++, UniPC, PLMS), ode (adaptive)
     guidance    guidance, classifier (in closed form)

@@ -16,8 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import data_mesh, gathered, replicated, round_up, rows, spread
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import (
+    data_mesh,
+    gathered,
+    replicated,
+    round_up,
+    rows,
+    spread,
+)
 
 
 class Outputs(NamedTuple):

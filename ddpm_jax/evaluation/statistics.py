@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax import files
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 
 class Statistics(NamedTuple):

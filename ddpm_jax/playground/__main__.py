@@ -8,12 +8,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from ddpm_jax import interrupts
 from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
-from ddpm_jax.files import printable
 from ddpm_jax.playground.gate import check_hosts
-from ddpm_jax.startup import use_all_cores, use_compilation_cache
+from ddpm_jax.runtime import interrupts
+from ddpm_jax.runtime.files import printable
+from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,11 +19,11 @@ from ddpm_jax import build
 from ddpm_jax.commands.drawing import columns_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
-from ddpm_jax.devices import gathered, round_up
 from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.programs import Program, Programs, Seen, keeper, padded
-from ddpm_jax.sampling import Film
+from ddpm_jax.runtime.devices import gathered, round_up
+from ddpm_jax.sampling.batches import Film
 
 _PATIENCE = 0.5  # seconds that a part of the chain should take, at most
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddpm_jax import data, files, images
+from ddpm_jax import data
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.gate import MAX_UPLOAD
 from ddpm_jax.playground.jobs import Progress
 from ddpm_jax.playground.scratch import own_file
-from ddpm_jax.sampling import Film
+from ddpm_jax.runtime import files, images
+from ddpm_jax.sampling.batches import Film
 
 CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
 VIEWS = (CHAIN, BELIEF)

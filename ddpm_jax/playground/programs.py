@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import config
 from ddpm_jax.build import Leg
-from ddpm_jax.devices import replicated, rows
 from ddpm_jax.diffusion.generate import generate_part, image_keys
 from ddpm_jax.diffusion.samplers import Info, State
 from ddpm_jax.diffusion.schedules import Level
-from ddpm_jax.images import to_uint8
+from ddpm_jax.runtime.devices import replicated, rows
+from ddpm_jax.runtime.images import to_uint8
 
 MOST_KEPT = 8
 

@@ -7,11 +7,11 @@ import socket
 import time
 from pathlib import Path
 
-from ddpm_jax import interrupts
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.gate import MAX_UPLOAD, Gate, Policy
 from ddpm_jax.playground.jobs import Studio
 from ddpm_jax.playground.scratch import scratch_folder
+from ddpm_jax.runtime import interrupts
 
 HOST = "127.0.0.1"
 _LOOK = 0.1  # seconds between two looks whether it is to end

@@ -17,7 +17,7 @@ from ddpm_jax.playground import jobs, pictures
 from ddpm_jax.playground.choices import chosen, command_line, labels_text, number
 from ddpm_jax.playground.jobs import Progress, Studio
 from ddpm_jax.playground.scratch import make_room
-from ddpm_jax.sampling import Film
+from ddpm_jax.sampling.batches import Film
 
 KEEP = object()  # "leave what is there", in an Answer
 PICTURES = {  # what each mode is given, by the names of its fields

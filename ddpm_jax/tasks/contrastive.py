@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.images import to_float
+from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.task import Batch, Objective
 

@@ -33,8 +33,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ddpm_jax.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.training.integrity import (
     FORMAT,
     METADATA_FILE,

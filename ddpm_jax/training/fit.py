@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import files, images, interrupts
-from ddpm_jax.devices import sharded, spread, wait_for_all_hosts
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files, images, interrupts
+from ddpm_jax.runtime.devices import sharded, spread, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import Log, open_log, quiet_log
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop

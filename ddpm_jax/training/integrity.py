@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from ddpm_jax.devices import on_every_host
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import on_every_host
 from ddpm_jax.training.orbax_noise import keep_quiet
 
 FORMAT = 1

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax import files
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 from ddpm_jax.training.loop import Report
 from ddpm_jax.training.tracker import NO_TRACKER, Tracker
 

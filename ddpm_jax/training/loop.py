@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
-from ddpm_jax import interrupts
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import interrupts
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Batch, Step, Summary, means
 

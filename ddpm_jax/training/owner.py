@@ -27,9 +27,9 @@ from typing import Any
 
 import jax
 
-from ddpm_jax import files
-from ddpm_jax.devices import on_every_host
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.devices import on_every_host
 
 FILE = "trainer.json"
 BEAT = 2.0  # seconds from one touch to the next

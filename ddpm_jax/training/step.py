@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ddpm_jax.devices import gather_params, replicated, rows, shard_like_params
+from ddpm_jax.runtime.devices import gather_params, replicated, rows, shard_like_params
 from ddpm_jax.training.ema import gamma_from_std, update_track
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Batch, Objective, Step, Task

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from flax import traverse_util
 
-from ddpm_jax.devices import Placement
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import Placement
 from ddpm_jax.training.integrity import DamageError, read_record, restore_item
 from ddpm_jax.training.owner import is_held
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_jax import files
 from ddpm_jax.conditioning import MiniLM, minilm_folder, reopen
 from ddpm_jax.errors import UserError
-from ddpm_jax.tensors.safetensors_file import write_safetensors
+from ddpm_jax.runtime import files
+from ddpm_jax.weights.safetensors_file import write_safetensors
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "ap", "##ple", "car"]
 VOCABULARY += ["blue", ",", "cafe", "##s"]
@@ -83,7 +83,7 @@ def neighbour(name):
     return module
 
 
-bert = neighbour("models/test_bert.py")
+bert = neighbour("networks/test_bert.py")
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from ddpm_jax import data, files
+from ddpm_jax import data
 from ddpm_jax.data import Arrays, Dataset, moments
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 SHAPE = (2, 1, 6)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import files
 from ddpm_jax.data import decoded, in_memory, load, survey
 from ddpm_jax.data.listing import list_pictures
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 
 
 @pytest.fixture

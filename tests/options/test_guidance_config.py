@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import build, data, images
+from ddpm_jax import build, data
 from ddpm_jax.config import default
 from ddpm_jax.diffusion.classifier import gaussian_classifier
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import images
 
 INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)

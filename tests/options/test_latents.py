@@ -9,18 +9,19 @@ import oracles
 import patchwork
 import pytest
 
-from ddpm_jax import build, sampling
+from ddpm_jax import build
 from ddpm_jax.build import Params, editing
 from ddpm_jax.build.latents import latents
 from ddpm_jax.build.source import LatentInfo
 from ddpm_jax.config import default
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.diffusion import karras
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_uint8
+from ddpm_jax.runtime.devices import data_mesh
+from ddpm_jax.runtime.images import to_uint8
+from ddpm_jax.sampling import batches as sampling
 
 SHAPE = (4, 4, 1)
 SIZE = 16

@@ -8,9 +8,9 @@ import pytest
 from ddpm_jax import build, config
 from ddpm_jax.build.conditions import teller
 from ddpm_jax.build.parts import network
+from ddpm_jax.conditioning.image_maps import enlarge
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.errors import UserError
-from ddpm_jax.systems.pictures import enlarge
 
 INFO = build.DataInfo("made up", (8, 8, 3), ("a", "b"), "0")
 KEY = jax.random.key(0)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from ddpm_jax import build, capacity, config
+from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo, sizes
 from ddpm_jax.config import check_ceilings
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import capacity
 
 INFO = DataInfo("pictures", (8, 8, 3), None, "0")
 

@@ -10,7 +10,7 @@ from program import TINY
 
 from benchmarks import parts, peers, start, table
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.cost import count_flops
+from ddpm_jax.networks.cost import count_flops
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ddpm_jax.evaluation import resize
-from ddpm_jax.evaluation.inception_file import load_inception
-from ddpm_jax.models.inception import InceptionV3, parameter_shapes
-from ddpm_jax.tensors.torch_file import read_tensors
+from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
+from ddpm_jax.weights.inception_file import load_inception
+from ddpm_jax.weights.torch_file import read_tensors
 
 torch = pytest.importorskip("torch")
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.lpips_file import read_lpips
-from ddpm_jax.models.vgg import WIDTHS, Vgg16
+from ddpm_jax.networks.vgg import WIDTHS, Vgg16
 from ddpm_jax.tasks.autoencoder import perceptual_distance
+from ddpm_jax.weights.lpips_file import read_lpips
 
 torch = pytest.importorskip("torch")
 

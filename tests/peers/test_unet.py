@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.diffusers_weights import DDPM, random_weights, to_flax
-from ddpm_jax.models import UNet
+from ddpm_jax.networks import UNet
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

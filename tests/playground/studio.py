@@ -8,8 +8,8 @@ import tiny
 from ddpm_jax import build
 from ddpm_jax.build.latents import latents
 from ddpm_jax.commands.model import Trained
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.playground.jobs import open_studio
+from ddpm_jax.runtime.devices import data_mesh
 
 
 def make_studio(autoencoder=None, **model_options):

@@ -17,7 +17,7 @@ from ddpm_jax.cli import override
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.choices import chosen, command_line, labels_text
-from ddpm_jax.sampling import Film
+from ddpm_jax.sampling.batches import Film
 
 
 @pytest.fixture(scope="module")

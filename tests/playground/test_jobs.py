@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 from studio import make_studio
 
-from ddpm_jax import build, images
+from ddpm_jax import build
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.sample import draw_of
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures, programs, work
 from ddpm_jax.playground.choices import chosen
-from ddpm_jax.sampling import draw_images
+from ddpm_jax.runtime import images
+from ddpm_jax.sampling.batches import draw_images
 
 
 @pytest.fixture(scope="module")

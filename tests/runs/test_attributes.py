@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import data, images
+from ddpm_jax import data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import attributes as mode
 from ddpm_jax.data import shapes
+from ddpm_jax.runtime import images
 
 OPTIONS = [
     *("data.source=shapes:24", "data.image_size=16", "data.flip=False"),

@@ -16,7 +16,7 @@ from ddpm_jax.build import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import autoencoder as command
 from ddpm_jax.errors import UserError
-from ddpm_jax.images import to_float
+from ddpm_jax.runtime.images import to_float
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training import fit
 from ddpm_jax.training.log import read_metrics

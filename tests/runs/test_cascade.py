@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import build, config, images
+from ddpm_jax import build, config
 from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
-from ddpm_jax.systems.cascade import generate_cascade
+from ddpm_jax.runtime import images
+from ddpm_jax.sampling.stages import generate_cascade
 
 
 def train(folder, *options):

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 i, port, workdir, how = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 jax.distributed.initialize(f"localhost:{port}", 2, i, heartbeat_timeout_seconds=30)
-from ddpm_jax.devices import data_mesh, gathered, shardings, wait_for_all_hosts
+from ddpm_jax.runtime.devices import data_mesh, gathered, shardings, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training import integrity
 from ddpm_jax.training.state import TrainState

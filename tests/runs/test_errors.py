@@ -71,7 +71,7 @@ def refused(capsys, monkeypatch, arguments):
 
     monkeypatch.setattr("ddpm_jax.build.parts.init_params", no_compile)
     monkeypatch.setattr("ddpm_jax.training.fit.compile_step", no_compile)
-    monkeypatch.setattr("ddpm_jax.sampling.make_draw", no_compile)
+    monkeypatch.setattr("ddpm_jax.sampling.batches.make_draw", no_compile)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
@@ -82,7 +82,7 @@ def refused(capsys, monkeypatch, arguments):
 
 @pytest.mark.parametrize(("setting", "message"), SETTINGS)
 def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
-    monkeypatch.setattr("ddpm_jax.capacity.machine_memory", lambda: 8 * 10**9)
+    monkeypatch.setattr("ddpm_jax.runtime.capacity.machine_memory", lambda: 8 * 10**9)
     workdir = tmp_path / "run"
     line = refused(
         capsys, monkeypatch, [f"--config={TINY}", f"--workdir={workdir}", setting]
@@ -104,7 +104,7 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
 def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
     tmp_path, capsys, monkeypatch, setting, remedy
 ):
-    monkeypatch.setattr("ddpm_jax.capacity.machine_memory", lambda: 8 * 10**9)
+    monkeypatch.setattr("ddpm_jax.runtime.capacity.machine_memory", lambda: 8 * 10**9)
     given = [f"--config={TINY}", f"--workdir={tmp_path}/run", f"--config.{setting}"]
     assert main(given) == 2  # traced, and never compiled
     (line,) = capsys.readouterr().err.splitlines()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from program import TINY
 
-from ddpm_jax import build, data, images
+from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import evaluate, extraction, image_sets
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.evaluation.features import Features, Outputs, make_extract
+from ddpm_jax.runtime import images
+from ddpm_jax.runtime.devices import data_mesh
 
 SMALL = ["--config.evaluate.num_images=40", "--config.sample.batch_size=16"]
 D = 12

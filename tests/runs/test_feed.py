@@ -11,7 +11,7 @@ from ddpm_jax import data
 from ddpm_jax.cli import main
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.data import Arrays, Dataset
-from ddpm_jax.devices import data_mesh
+from ddpm_jax.runtime.devices import data_mesh
 
 
 def numbered(count, labels=True):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from program import ROOT, TINY
 
-from ddpm_jax import data, files
+from ddpm_jax import data
 from ddpm_jax.build import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import encoding, image_sets
 from ddpm_jax.commands.about import trained_config
-from ddpm_jax.images import save_png, to_float, to_uint8
+from ddpm_jax.runtime import files
+from ddpm_jax.runtime.images import save_png, to_float, to_uint8
 
 OF_ENCODER = {
     "channels": "4",
@@ -178,7 +179,7 @@ def no_compile():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddpm_jax.build.parts.init_params", fails)
         patch.setattr("ddpm_jax.training.fit.compile_step", fails)
-        patch.setattr("ddpm_jax.sampling.make_draw", fails)
+        patch.setattr("ddpm_jax.sampling.batches.make_draw", fails)
         patch.setattr("ddpm_jax.commands.encoding.over_images", fails)
         yield
 

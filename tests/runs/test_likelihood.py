@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from program import start
 
-from ddpm_jax import plots
 from ddpm_jax.cli import main
-from ddpm_jax.images import load_image, save_png
+from ddpm_jax.runtime import plots
+from ddpm_jax.runtime.images import load_image, save_png
 
 QUICK = ("num_images=10", "batch_size=4", "ode_steps=5")
 
@@ -131,7 +131,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(model, measured):
 
 def test_a_kill_at_any_batch_costs_that_batch(model, measured, monkeypatch, capsys):
     """The third write of parts dies, half done: what is whole is kept."""
-    from ddpm_jax import files
+    from ddpm_jax.runtime import files
 
     real, calls = files.os.replace, []
 

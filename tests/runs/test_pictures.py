@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import build, config, data, files
+from ddpm_jax import build, config, data
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.features import KIND
 from ddpm_jax.cli import main
@@ -17,7 +17,8 @@ from ddpm_jax.commands import plan as plans
 from ddpm_jax.commands.about import check_same_model, trained_config
 from ddpm_jax.commands.fitting import Training, already_finished
 from ddpm_jax.errors import UserError
-from ddpm_jax.models.cost import count_flops
+from ddpm_jax.networks.cost import count_flops
+from ddpm_jax.runtime import files
 
 
 @pytest.fixture

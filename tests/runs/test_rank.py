@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 from program import TINY
 
-from ddpm_jax import data, images
+from ddpm_jax import data
 from ddpm_jax.build.retrieval import retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.commands import rank as mode
 from ddpm_jax.commands import retrieval as training
 from ddpm_jax.commands.image_sets import drawn_set
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import images
 
 DATA = ["data.image_size=16", "data.flip=False", "data.hold_out=3"]
 TEXT = ["model.text=words", "model.text_width=8", "model.text_depth=1"]

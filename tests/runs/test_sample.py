@@ -14,7 +14,7 @@ from program import ROOT, start
 
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
-from ddpm_jax.sampling import Film, draw_images
+from ddpm_jax.sampling.batches import Film, draw_images
 
 
 def sample(workdir, *options):

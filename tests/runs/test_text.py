@@ -16,7 +16,7 @@ from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.conditioning import Encoded
 from ddpm_jax.config import default
-from ddpm_jax.devices import data_mesh
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training import checkpoints as store
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -279,7 +279,9 @@ def refusal(capsys, arguments):
 
 @pytest.mark.parametrize(("option", "message"), WRONG)
 def test_a_prompt_that_cannot_be_used(model, capsys, monkeypatch, option, message):
-    monkeypatch.setattr("ddpm_jax.sampling.make_draw", None)  # nothing is compiled
+    monkeypatch.setattr(
+        "ddpm_jax.sampling.batches.make_draw", None
+    )  # nothing is compiled
     option = option.replace("'", "")
     line = refusal(
         capsys, ["--mode=sample", f"--workdir={model}", f"--config.sample.{option}"]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.devices import data_mesh
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks.autoencoder import (
     Networks,
     Weights,

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.devices import data_mesh
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks.augment import random_shift
 from ddpm_jax.tasks.classifier import (
     make_classify_objective,
@@ -104,7 +104,7 @@ import json, sys
 import jax, numpy as np, optax
 sys.path.insert(0, "tests/tasks")
 from test_classifier import sides
-from ddpm_jax.devices import rows
+from ddpm_jax.runtime.devices import rows
 from ddpm_jax.tasks.classifier import make_classify_objective
 from ddpm_jax.training.step import init_state, make_train_step
 rng = np.random.default_rng(0)

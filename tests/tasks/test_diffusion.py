@@ -130,7 +130,7 @@ print(json.dumps(importance_and_hints()))
 
 def importance_and_hints():
     """Ten training steps with a history and hints, over all devices there are."""
-    from ddpm_jax.devices import data_mesh, rows
+    from ddpm_jax.runtime.devices import data_mesh, rows
     from ddpm_jax.training.step import init_state, make_optimizer, make_train_step
 
     def network(params, x_t, t, cond, dropout_key):

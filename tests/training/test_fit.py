@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.devices import data_mesh
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training import fit as room
 from ddpm_jax.training.fit import Plan, Run, abstract_state, fit, initial_state

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.interrupts import Interrupted
+from ddpm_jax.runtime.interrupts import Interrupted
 from ddpm_jax.training.log import METRICS_FILE, open_log, read_metrics
 from ddpm_jax.training.loop import Hook, Pace, Report, catch_interrupts, train_loop
 from ddpm_jax.training.state import TrainState

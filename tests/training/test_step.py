@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.devices import check_batch_size, data_mesh
 from ddpm_jax.diffusion import losses, schedules
 from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.devices import check_batch_size, data_mesh
 from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.tasks.diffusion import make_objective
 from ddpm_jax.training import checkpoints
@@ -192,7 +192,7 @@ import json, sys
 import jax, numpy as np
 sys.path.insert(0, "tests/training")
 from test_step import IMAGES, linear_network, objective
-from ddpm_jax.devices import data_mesh, rows
+from ddpm_jax.runtime.devices import data_mesh, rows
 from ddpm_jax.training.step import *
 optimizer = make_optimizer(warmup_schedule(0.1, 2))
 mesh = data_mesh()

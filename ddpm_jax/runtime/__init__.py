@@ -1,0 +1,9 @@
+"""What every program needs of the machine, whatever it computes.
+
+    startup, streams, interrupts    before JAX starts, standard output, signals
+    devices, hosts, capacity        accelerators, several processes, memory
+    files, partial_results          atomic writes, JSON and NPZ, long measurements
+    images, image_file, plots       arrays <-> PNG and GIF, reading image files, charts
+
+Nothing here knows a model, a config or a room but `errors`.
+"""

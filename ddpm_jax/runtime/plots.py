@@ -1,0 +1,275 @@
+"""Plots for people: how a run went, drawn without a display.
+
+Figures are built from matplotlib's objects, never through pyplot, so that nothing is
+kept between calls and any thread may draw.
+"""
+
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.image_file import open_image
+from ddpm_jax.runtime.images import save_png
+
+_INK = "#222222"
+_FAINT = "#9a9a9a"
+# From clean to noisy: light to dark blue, one hue because the quartiles are ordered.
+_QUARTILE_COLOURS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
+_LINE_COLOURS = ("#08519c", "#d95f0e", "#31a354", "#756bb1", "#c51b8a")
+_QUARTILE_NAMES = ("cleanest quarter of t", "second", "third", "noisiest quarter")
+
+
+def plot_loss(
+    path: str | Path,
+    records: Sequence[Mapping[str, float | None]],
+    *,
+    title: str = "",
+    smoothing: float = 0.05,
+) -> None:
+    """Draw the training loss, whole and by quartile of t, as a PNG.
+
+    Args:
+        path: where to write the picture.
+        records: lines of `metrics.jsonl`, each with "step", "loss" and, if known,
+            "loss_q0" (least noise) to "loss_q3"; None or NaN where nothing was drawn.
+        title: line above the picture.
+        smoothing: length of the running mean, as a fraction of the steps shown.
+
+    Raises:
+        UserError: no record holds a positive loss, or the file cannot be written.
+    """
+    steps, loss = _series(records, "loss")
+    if not len(steps):
+        raise UserError(
+            f"none of {len(records)} records holds a positive loss; train until the "
+            "first report, then plot."
+        )
+    quartiles = [_series(records, f"loss_q{i}") for i in range(len(_QUARTILE_NAMES))]
+    has_quartiles = any(len(s) for s, _ in quartiles)
+    figure = Figure(figsize=(11 if has_quartiles else 6.2, 4.2), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 2 if has_quartiles else 1, squeeze=False)[0]
+    width = smoothing * (steps[-1] - steps[0])
+    panels[0].plot(steps, loss, color=_FAINT, alpha=0.45, linewidth=0.8)
+    panels[0].plot(steps, smooth(steps, loss, width), color=_INK, linewidth=1.8)
+    _finish(panels[0], "training loss")
+    if has_quartiles:
+        _draw_quartiles(panels[1], quartiles, width)
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=11)
+    _save(path, figure)
+
+
+def plot_bound(
+    path: str | Path,
+    times: np.ndarray,
+    terms: np.ndarray,
+    rate: np.ndarray,
+    distortion: np.ndarray,
+    *,
+    title: str = "",
+) -> None:
+    """Draw the variational bound: its terms, what has been paid by t, and for what.
+
+    Args:
+        path: where to write the picture.
+        times: t of each term, rising [N]; t = 0 is the decoder.
+        terms: L_0, L_1, ..., bits/dim [N].
+        rate: bits/dim paid once x_t is known, [N].
+        distortion: root mean square error of x_0 predicted from x_t, 0..255, [N].
+        title: line above the picture.
+
+    Raises:
+        UserError: the file cannot be written.
+
+    The two panels on the right follow figure 5 of Ho et al. 2020.
+    """
+    figure = Figure(figsize=(13, 4.2), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 3)
+    shown = terms > 0  # a logarithm has no place for a term that rounding made 0
+    panels[0].plot(times[shown] + 1, terms[shown], color=_INK, linewidth=1.4)
+    panels[0].plot(times[:1] + 1, terms[:1], "o", color=_INK, markersize=4)
+    panels[0].set(xscale="log", yscale="log", xlabel="step t + 1 (1: the decoder)")
+    _name(panels[0], "terms of the bound", "bits/dim")
+    panels[1].plot(times, rate, color=_INK, linewidth=1.6)
+    panels[1].plot(times[:1], [rate[0] + terms[0]], "o", color=_INK, markersize=4)
+    panels[1].set(xlabel="t, from noise to image")
+    panels[1].invert_xaxis()
+    _name(panels[1], "rate: paid by t (dot: with the decoder)", "bits/dim")
+    panels[2].plot(rate, distortion, color=_INK, linewidth=1.6)
+    panels[2].set(xlabel="rate (bits/dim)", ylim=(0, None))
+    _name(panels[2], "distortion of the predicted image", "RMSE on 0..255")
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=11)
+    _save(path, figure)
+
+
+class Line(NamedTuple):
+    """One curve: values over x with their standard errors, NaN where unknown."""
+
+    label: str
+    x: Sequence[float]
+    values: Sequence[float]
+    errors: Sequence[float]
+
+
+class Panel(NamedTuple):
+    """One score: its curves, and the value that real images reach, if known."""
+
+    title: str
+    lines: Sequence[Line]
+    floor: float | None
+
+
+def plot_scores(
+    path: str | Path, x_name: str, panels: Sequence[Panel], *, title: str = ""
+) -> None:
+    """Draw scores over what was varied, a panel for each, as a PNG.
+
+    Args:
+        path: where to write the picture.
+        x_name: name of the horizontal axis.
+        panels: one or more.
+        title: line above the picture.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.3 * columns, 3.4 * rows), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(places, panels, strict=False):
+        _draw_panel(axes, panel, x_name)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    places[0].legend(frameon=False, fontsize=8, labelcolor=_INK)
+    if title:
+        figure.suptitle(title, color=_INK, fontsize=9)
+    _save(path, figure)
+
+
+def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
+    for line, colour in zip(panel.lines, itertools.cycle(_LINE_COLOURS), strict=False):
+        axes.errorbar(
+            line.x,
+            line.values,
+            yerr=np.nan_to_num(line.errors),
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            capsize=2,
+            label=line.label,
+        )
+    if panel.floor is not None:
+        axes.axhline(
+            panel.floor,
+            color=_FAINT,
+            linestyle="--",
+            linewidth=1.2,
+            label="real images",
+        )
+    axes.set_xlabel(x_name)
+    _name(axes, panel.title, "")
+    if max(max(line.x) for line in panel.lines) >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _name(axes: Axes, title: str, unit: str) -> None:
+    axes.set_ylabel(unit)
+    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=8)
+
+
+def smooth(steps: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
+    """Average each value with its neighbours in step, in logarithm.
+
+    Args:
+        steps: increasing [N].
+        values: positive [N].
+        width: length of the window, in steps. It is centred, at the start narrower
+            so as to stay centred (a loss falls steeply there); at the end, where the
+            future is missing, it looks back only.
+
+    Returns:
+        Geometric means [N]: on a logarithmic axis, the middle of what is seen.
+    """
+    reach = np.minimum(width / 2, steps - steps[0])
+    low = np.searchsorted(steps, steps - reach, side="left")
+    high = np.searchsorted(steps, steps + reach, side="right")
+    total = np.concatenate([[0.0], np.cumsum(np.log(values))])
+    return np.exp((total[high] - total[low]) / (high - low))
+
+
+def _series(
+    records: Sequence[Mapping[str, float | None]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Collect (steps, values) where a value can stand on a logarithmic axis."""
+    found = [(record["step"], record.get(name)) for record in records]
+    pairs = [
+        (step, value)
+        for step, value in found
+        if value is not None and math.isfinite(value) and value > 0
+    ]
+    table = np.array(sorted(pairs), np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _draw_quartiles(
+    axes: Axes, quartiles: list[tuple[np.ndarray, np.ndarray]], width: float
+) -> None:
+    for (steps, values), colour, name in zip(
+        quartiles, _QUARTILE_COLOURS, _QUARTILE_NAMES, strict=True
+    ):
+        if not len(steps):
+            continue
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        line = smooth(steps, values, width)
+        axes.plot(steps, line, color=colour, linewidth=1.8, label=name)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    _finish(axes, "training loss by noise level")
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_yscale("log")
+    axes.set_xlabel("training step")
+    _name(axes, title, "loss")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    low, high = axes.get_ylim()
+    if high / low < 5:  # too few powers of ten to read the axis by them alone
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    elif high / low < 100:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _save(path: str | Path, figure: Figure) -> None:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    save_png(path, np.asarray(open_image(file).convert("RGB")))

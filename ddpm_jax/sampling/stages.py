@@ -1,0 +1,200 @@
+"""The cascade: a small picture from nothing, then networks that enlarge it in turn.
+
+    low ~ p(low),   z = alpha_s low + sigma_s eps,   high ~ p(high | z)
+
+Each stage has its own denoiser, with its own guidance and thresholding around it, its
+own sampler and its own levels; labels or text are given to all. Where the networks are
+exact and s = 0, the pictures of all stages together are a draw of p(low, high). With
+noise every stage by itself still draws what its data are like; low and the box average
+of high are then two draws of p(low | z).
+
+Sources:
+    Ho et al. 2021, "Cascaded Diffusion Models for High Fidelity Image Generation".
+    Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep
+        Language Understanding", section 2.4.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from ddpm_jax.conditioning.image_maps import low_res_cond, picture_keys
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.generate import fold_each, generate, initial_noise
+from ddpm_jax.diffusion.samplers import Info, Sampler
+from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.errors import UserError
+
+_STAGES = 3  # beyond the numbers by which an image's key is split elsewhere
+
+
+class Stage(NamedTuple):
+    """One network of a cascade, and how it is drawn from.
+
+    Attributes:
+        denoise: the model, guidance and thresholding included.
+        sampler: the method.
+        levels: leaves [N + 1], noisiest first.
+        image_shape: (H, W, C) of what it draws.
+        low_shape: (h, w, C) of the picture that it enlarges; None of the first stage,
+            which draws from nothing.
+        augmentation: s in [0, 1], [] and perhaps traced: the noise laid over that
+            picture and told; None of a network that is told none.
+    """
+
+    denoise: Denoiser
+    sampler: Sampler
+    levels: Level
+    image_shape: tuple[int, int, int]
+    low_shape: tuple[int, int, int] | None = None
+    augmentation: jax.Array | float | None = None
+
+
+def check_stages(stages: Sequence[Stage], names: Sequence[str] | None = None) -> None:
+    """Refuse stages that do not fit each other, before any compile.
+
+    Args:
+        stages: first the smallest.
+        names: of the stages, for messages; None: their numbers from 1.
+
+    Raises:
+        UserError: naming the first that does not fit.
+    """
+    if not stages:
+        raise UserError("a cascade of no stages; give one or more.")
+    called = names or [f"stage {i + 1}" for i in range(len(stages))]
+    if stages[0].low_shape is not None:
+        raise UserError(
+            f"{called[0]} enlarges pictures of {_size(stages[0].low_shape)}; begin a "
+            "cascade with a model that draws from nothing."
+        )
+    for i, (before, stage) in enumerate(itertools.pairwise(stages), 1):
+        if stage.low_shape is None:
+            raise UserError(
+                f"{called[i]} draws from nothing; after the first, each stage of a "
+                "cascade is a model trained to enlarge pictures."
+            )
+        _check_pair(before, stage, called[i - 1], called[i])
+
+
+def _check_pair(before: Stage, stage: Stage, first: str, second: str) -> None:
+    made, wanted, shape = before.image_shape, stage.low_shape, stage.image_shape
+    assert wanted is not None  # check_stages has refused a second base
+    if made[2] != wanted[2]:
+        raise UserError(
+            f"{first} draws pictures of {made[2]} channel(s), and {second} enlarges "
+            f"those of {wanted[2]}; use models of the same."
+        )
+    if made != wanted:
+        raise UserError(
+            f"{first} draws {_size(made)}, and {second} enlarges {_size(wanted)}; use "
+            "a model of that size before it."
+        )
+    factors = {shape[axis] / wanted[axis] for axis in (0, 1)}
+    if len(factors) > 1 or factors.pop() not in range(2, max(shape) + 1):
+        raise UserError(
+            f"{second} makes {_size(shape)} out of {_size(wanted)}; both sides must "
+            "grow by the same whole factor, 2 or more."
+        )
+    s = stage.augmentation
+    if isinstance(s, int | float) and not 0 <= s <= 1:
+        raise UserError(
+            f"augmentation {s} of {second} is not in [0, 1]; 0 is no noise, 0.1 a "
+            "little."
+        )
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def generate_cascade(
+    keys: jax.Array,
+    stages: Sequence[Stage],
+    *,
+    cond: Cond = None,
+    record: Callable[[Info], Any] | None = None,
+    num_records: int = 0,
+) -> tuple[tuple[jax.Array, Any], ...]:
+    """Draw a picture with each stage, each from that of the stage before it.
+
+    Pure; jit it whole, or stage by stage with `run_stage`. The first stage draws what
+    `generate` alone would draw with these keys.
+
+    Args:
+        keys: typed keys [B], one per image, from `image_keys`.
+        stages: first the smallest; see `check_stages`.
+        cond: labels, text: what all stages are told, a dict with leaves [B, ...].
+        record: as of `generate`, for every stage.
+        num_records: as of `generate`, at most the steps of the shortest stage.
+
+    Returns:
+        For each stage its pictures [B, H, W, C], and its records.
+
+    Raises:
+        UserError: if the stages do not fit each other.
+    """
+    check_stages(stages)
+    results: list[tuple[jax.Array, Any]] = []
+    for i, stage in enumerate(stages):
+        low = results[-1][0] if results else None
+        results.append(
+            run_stage(
+                keys,
+                i,
+                stage,
+                low,
+                cond=cond,
+                record=record,
+                num_records=num_records,
+            )
+        )
+    return tuple(results)
+
+
+def stage_keys(keys: jax.Array, index: int) -> jax.Array:
+    """Derive the keys of a stage from those of the cascade, [B]; the first has them."""
+    return fold_each(keys, _STAGES + index) if index else keys
+
+
+def run_stage(
+    keys: jax.Array,
+    index: int,
+    stage: Stage,
+    low: jax.Array | None,
+    *,
+    cond: Cond = None,
+    record: Callable[[Info], Any] | None = None,
+    num_records: int = 0,
+) -> tuple[jax.Array, Any]:
+    """Draw with one stage of a cascade; arguments as of `generate_cascade`.
+
+    Args:
+        keys: of the cascade, typed keys [B].
+        index: which stage it is, from 0.
+        stage: the stage.
+        low: what the stage before has drawn, [B, h, w, C]; None for the first.
+        cond: what it is told besides.
+        record: as of `generate`.
+        num_records: as of `generate`.
+
+    Returns:
+        Pictures [B, H, W, C], and the records.
+    """
+    keys = stage_keys(keys, index)
+    if low is not None:
+        of_noise = picture_keys(keys)
+        picture = low_res_cond(of_noise, low, stage.image_shape, stage.augmentation)
+        cond = {**(cond or {}), **picture}
+    return generate(
+        keys,
+        stage.sampler,
+        stage.denoise,
+        initial_noise(keys, stage.image_shape),
+        stage.levels,
+        cond=cond,
+        record=record,
+        num_records=num_records,
+    )

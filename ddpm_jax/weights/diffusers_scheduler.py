@@ -1,0 +1,126 @@
+"""scheduler_config.json of a DDPM or DDIM scheduler <-> our diffusion and sampling."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.weights.diffusers_settings import choose, complete, key_of
+from ddpm_jax.weights.pretrained import Options
+
+FILE = "scheduler_config.json"
+
+_SCHEDULER_DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
+    "rescale_betas_zero_snr": False,
+}
+_SCHEDULER_FIXED = {
+    "trained_betas": (None,),
+    "thresholding": (False,),
+    "clip_sample_range": (1.0,),
+    "set_alpha_to_one": (True,),
+    "steps_offset": (0,),
+    # These say nothing of the model.
+    **dict.fromkeys(("dynamic_thresholding_ratio", "sample_max_value"), None),
+    **dict.fromkeys(("tensor_format", "timestep_values"), None),
+}
+_SAMPLERS = {"DDPMScheduler": "ancestral", "DDIMScheduler": "ddim"}
+_SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic"} | {
+    "squaredcos_cap_v2": "cosine"
+}
+_VARIANCES = {"fixed_small": "small", "fixed_small_log": "small"} | {
+    "fixed_large": "large",
+    "learned_range": "learned",
+}
+_PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linear"}
+
+
+def scheduler_options(where: str, found: Mapping[str, Any]) -> tuple[Options, Options]:
+    """Read the settings of a DDPMScheduler or DDIMScheduler.
+
+    Returns:
+        Options that are the model's, and options that sampling may change.
+
+    Raises:
+        UserError: naming the first that the process here cannot be.
+    """
+    kind = found.get("_class_name", "DDPMScheduler")
+    sampler = choose(where, "_class_name", kind, _SAMPLERS)
+    said = complete(where, found, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
+    schedule = choose(where, "beta_schedule", said["beta_schedule"], _SCHEDULES)
+    has_ends = schedule != "cosine"
+    ends = {
+        key: None if not has_ends or said[key] == default else float(said[key])
+        for key, default in (("beta_start", 1e-4), ("beta_end", 0.02))
+    }
+    variance = choose(where, "variance_type", said["variance_type"], _VARIANCES)
+    diffusion = {
+        "schedule": schedule,
+        "num_levels": said["num_train_timesteps"],
+        **ends,
+        "t_range": None,
+        "prediction": choose(
+            where, "prediction_type", said["prediction_type"], _PREDICTIONS
+        ),
+        "variance": variance,
+        "zero_terminal_snr": said["rescale_betas_zero_snr"],
+    }
+    sample = {
+        "sampler": sampler,
+        "clip": said["clip_sample"],
+        "spacing": choose(
+            where, "timestep_spacing", said["timestep_spacing"], _SPACINGS
+        ),
+    }
+    loss = "hybrid" if variance == "learned" else "simple"
+    return {"diffusion": diffusion}, {"diffusion": {"loss": loss}, "sample": sample}
+
+
+def scheduler_config(
+    diffusion: Mapping[str, Any], sample: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the settings of a DDPMScheduler.
+
+    Args:
+        diffusion: our options of that section.
+        sample: our options of that section, of which it keeps clipping and spacing.
+
+    Raises:
+        UserError: naming what the scheduler cannot be.
+    """
+    schedule = key_of(_SCHEDULES, diffusion["schedule"])
+    if schedule is None:
+        raise UserError(
+            f"config.diffusion.schedule={diffusion['schedule']!r}, which diffusers "
+            f"cannot express; it has {', '.join(_SCHEDULES.values())}."
+        )
+    levels, t_range = diffusion["num_levels"], diffusion["t_range"]
+    if t_range not in (None, levels):
+        raise UserError(
+            f"config.diffusion.t_range={t_range} tells the network t * {t_range} / "
+            f"{levels}, which diffusers cannot express."
+        )
+    start, end = diffusion["beta_start"], diffusion["beta_end"]
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": levels,
+        "beta_start": 1e-4 if start is None else start,
+        "beta_end": 0.02 if end is None else end,
+        "beta_schedule": schedule,
+        "trained_betas": None,
+        "variance_type": key_of(_VARIANCES, diffusion["variance"]),
+        "clip_sample": sample["clip"],
+        "clip_sample_range": 1.0,
+        "prediction_type": key_of(_PREDICTIONS, diffusion["prediction"]),
+        "thresholding": False,
+        "timestep_spacing": key_of(_SPACINGS, sample["spacing"]) or "trailing",
+        "steps_offset": 0,
+        "rescale_betas_zero_snr": diffusion["zero_terminal_snr"],
+    }

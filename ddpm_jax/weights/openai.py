@@ -1,0 +1,264 @@
+"""The state dicts of improved-diffusion and guided-diffusion (OpenAI, .pt files).
+
+They hold names and numbers, and no settings. The shapes tell the widths, the blocks,
+where attention is, the classes and whether a variance is learned; what they leave open
+is asked for: the size of the images, the heads, the schedule.
+
+    input_blocks.0.0            conv_in
+    input_blocks.N.0, .1        a block, and its attention where there is one
+    input_blocks.N.0.op         a halving, at the end of a level, or a block that halves
+    middle_block.0, .1, .2      block, attention, block
+    output_blocks.N.0, .1       a block, its attention
+    output_blocks.N.1 or .2     a doubling, .conv, or a block that doubles
+    out.0, out.2                norm_out, conv_out
+
+Sources:
+    Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", and
+    Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis": the names
+    and the defaults of their published code.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.weights.openai_names import Plan, name_of, unpacked
+from ddpm_jax.weights.pretrained import Pretrained, sizes_of_run
+
+_FIRST, _LAST = "input_blocks.0.0.weight", "out.2.weight"
+_GROUPS, _EPSILON = 32, 1e-5  # of every normalisation there
+
+
+def is_state_dict(tensors: Mapping[str, Any]) -> bool:
+    """Say whether tensors are named as these programs name them."""
+    return _FIRST in tensors
+
+
+def read(
+    tensors: Mapping[str, np.ndarray], name: str, given: Mapping[str, Any]
+) -> Pretrained:
+    """Read a state dict.
+
+    Args:
+        tensors: by name; kernels are [out, in, ...].
+        name: what to call it.
+        given: the user's options, by "section.name".
+
+    Raises:
+        UserError: it is another network, or an option that it leaves open is not given.
+    """
+    plan = _plan(name, tensors)
+    channels, learned = _images(name, tensors)
+    _ask(name, given)
+    size = given["data.image_size"]
+    height, width = _sides(size)
+    label = tensors.get("label_emb.weight")
+    model = {
+        "channels": plan.channels,
+        "channel_multipliers": plan.multipliers,
+        "num_res_blocks": plan.num_res_blocks,
+        "attention_resolutions": tuple(
+            min(height, width) >> level for level, has in enumerate(plan.attends) if has
+        ),
+        "num_groups": _GROUPS,
+        "norm_epsilon": _EPSILON,
+        "frequency_shift": 0,
+        "downsample_padding": 0 if plan.resamples else 1,
+        "resample_blocks": plan.resamples,
+        "scale_shift": plan.scales,
+        "class_conditional": label is not None,
+        "self_conditioning": False,
+    }
+    diffusion = {"variance": "learned"} if learned else {}
+    return Pretrained(
+        name=name,
+        image_shape=(height, width, channels),
+        num_classes=None if label is None else len(label),
+        facts={"model": model, "diffusion": diffusion},
+        defaults={
+            "model": {"dropout": 0.0},
+            "data": {"image_size": size, "channels": channels},
+            "diffusion": _process(given, learned=learned),
+            "training": {"label_dropout": 0.0},
+            **sizes_of_run(height, width),
+        },
+        tensors=unpacked(name, tensors, given),
+        name_of=name_of(plan),
+        flips_time=True,
+    )
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Read the size that is given, one side or two, as (height, width)."""
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+        raise UserError(
+            f"config.data.image_size={str(size)[:40]} is not a size; use a side such "
+            "as 64, or height and width such as 64,96."
+        )
+    return sides
+
+
+def _ask(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse to guess what a state dict does not tell."""
+    options = {
+        "data.image_size": "64 (side of its images, or height and width, pixels)",
+        "diffusion.schedule": "cosine (or linear: its noise_schedule)",
+        "diffusion.num_levels": "4000 (its diffusion_steps)",
+    }
+    missing = [
+        f"--config.{option}={what}"
+        for option, what in options.items()
+        if option not in given
+    ]
+    if not {"model.num_heads", "model.head_channels"} & set(given):
+        missing.append(
+            "--config.model.num_heads=4 (or head_channels=64: its num_head_channels)"
+        )
+    levels = given.get("diffusion.num_levels", 1000)
+    if levels < 1:
+        raise UserError(
+            f"config.diffusion.num_levels={levels} is too small; use 1 or more."
+        )
+    if "data.image_size" in given:
+        _sides(given["data.image_size"])
+    if levels != 1000 and "diffusion.t_range" not in given:
+        missing.append(
+            "--config.diffusion.t_range=1000 (its diffusion_steps, if it was trained "
+            "with rescale_timesteps=False)"
+        )
+    if missing:
+        raise UserError(
+            f"{name} is a state dict, which does not tell how it was trained; add "
+            f"{', '.join(missing)}."
+        )
+
+
+def _process(given: Mapping[str, Any], *, learned: bool) -> dict[str, Any]:
+    levels = given["diffusion.num_levels"]
+    options: dict[str, Any] = {"loss": "hybrid"} if learned else {}
+    if given["diffusion.schedule"] == "linear" and levels != 1000:
+        # Their linear betas shrink with the number of levels, to end in equal noise.
+        options |= {"beta_start": 0.1 / levels, "beta_end": 20.0 / levels}
+    return options
+
+
+# --- What the shapes tell -------------------------------------------------------------
+
+
+def _plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
+    try:
+        return _read_plan(name, tensors)
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{name} has {_FIRST} and not what follows it there ({error}); give the "
+            "whole state dict of an unet of improved-diffusion or guided-diffusion."
+        ) from error
+
+
+def _check_shapes(tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuse shapes that no such network has."""
+    for name, value in tensors.items():
+        kernel = name in (_FIRST, _LAST)
+        if not value.size or value.ndim < 1 or (kernel and value.ndim != 4):
+            raise ValueError(f"{name[:80]} has the shape {list(value.shape)}")
+
+
+def _read_plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
+    _check_shapes(tensors)
+    count = 1 + max(
+        int(key.split(".")[1]) for key in tensors if key.startswith("input_blocks.")
+    )
+    channels = tensors[_FIRST].shape[0]
+    ends = _ends_of_levels(name, tensors, count)
+    levels: list[list[int]] = [[]]  # the numbers of each level's blocks
+    for n in range(1, count):
+        if n in ends:
+            levels.append([])
+        else:
+            levels[-1].append(n)
+    num_res_blocks = len(levels[0])
+    widths = [
+        tensors[f"input_blocks.{blocks[0]}.0.in_layers.2.weight"].shape[0]
+        for blocks in levels
+    ]
+    if {len(blocks) for blocks in levels} != {num_res_blocks}:
+        raise ValueError(f"levels of {[len(blocks) for blocks in levels]} blocks")
+    told = tensors["time_embed.0.weight"].shape[1]
+    if told != channels or any(width % channels for width in widths):
+        raise UserError(
+            f"{name} has levels {widths} wide beside a first convolution of {channels} "
+            f"and a time code of {told}; here the code is as wide as the convolution, "
+            "and each level a multiple of it."
+        )
+    attends = [f"input_blocks.{blocks[0]}.1.qkv.weight" in tensors for blocks in levels]
+    return Plan(
+        channels,
+        tuple(width // channels for width in widths),
+        num_res_blocks,
+        tuple(attends),
+        _resamples(tensors),
+        _scales(tensors),
+    )
+
+
+def _ends_of_levels(
+    name: str, tensors: Mapping[str, np.ndarray], count: int
+) -> set[int]:
+    """Find where maps are halved: by a convolution, or by a block of that kind.
+
+    Such a block looks like any other. But the way up shows where levels end: there a
+    second block follows the first at the same place, and both ways are equally long.
+
+    Raises:
+        UserError: the blocks are not those of such a network.
+    """
+    present = {key.split(".")[1] for key in tensors if key.startswith("input_blocks.")}
+    if len(present) != count:
+        raise UserError(
+            f"{name} was trained with conv_resample=False: it halves maps without a "
+            "convolution, which this U-Net does not."
+        )
+    if not _resamples(tensors):
+        found = range(1, count)
+        return {n for n in found if f"input_blocks.{n}.0.op.weight" in tensors}
+    doubled = [n for n in range(count) if _second_block(tensors, n)]
+    return {count - 1 - n for n in doubled}
+
+
+def _second_block(tensors: Mapping[str, np.ndarray], n: int) -> bool:
+    return any(
+        f"output_blocks.{n}.{place}.in_layers.0.weight" in tensors for place in (1, 2)
+    )
+
+
+def _resamples(tensors: Mapping[str, np.ndarray]) -> bool:
+    numbers = {int(k.split(".")[1]) for k in tensors if k.startswith("output_blocks.")}
+    return any(_second_block(tensors, n) for n in numbers)
+
+
+def _images(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[int, bool]:
+    """Return the channels of the images, and whether a variance is learned."""
+    seen = tensors[_FIRST].shape[1]
+    if _LAST not in tensors:
+        raise UserError(
+            f"{name} has no out.2.weight: it is no diffusion model, or a part of one."
+        )
+    out = tensors[_LAST].shape[0]
+    if seen not in (1, 3) or out not in (seen, 2 * seen):
+        raise UserError(
+            f"{name} takes {seen} channels and gives {out}; images have 1 or 3, and as "
+            "many come out, or twice as many with learn_sigma. An upsampler, which is "
+            "shown a small image too, is another kind of model."
+        )
+    return seen, out == 2 * seen
+
+
+def _scales(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Look at the embedding's projection: to scale and shift it is twice as wide."""
+    wide = tensors["middle_block.0.emb_layers.1.weight"].shape[0]
+    return wide == 2 * tensors["middle_block.0.in_layers.2.weight"].shape[0]

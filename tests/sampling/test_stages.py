@@ -1,0 +1,296 @@
+"""A cascade of exact networks draws the exact joint law of its pictures.
+
+High-resolution data are Gaussian, high ~ N(m, S), and low = A high, A the mean over
+2x2 blocks. Then p(low), p(low | z) and p(high | z) are Gaussian in closed form, for any
+noise z = alpha low + sigma e of the condition: the optimal networks of both stages.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from ddpm_jax.conditioning.image_maps import enlarge
+from ddpm_jax.diffusion import multistep, samplers, schedules
+from ddpm_jax.diffusion.denoisers import clip_x0
+from ddpm_jax.diffusion.generate import (
+    fold_each,
+    generate,
+    image_keys,
+    initial_noise,
+)
+from ddpm_jax.diffusion.grids import grid
+from ddpm_jax.diffusion.operators import average_pool
+from ddpm_jax.errors import UserError
+from ddpm_jax.sampling.stages import (
+    Stage,
+    check_stages,
+    generate_cascade,
+    run_stage,
+)
+
+HIGH, LOW = (4, 4, 1), (2, 2, 1)
+NUM = 20_000
+SCHEDULE = schedules.cosine_logsnr()
+LEVELS = grid(SCHEDULE, 60)
+
+RNG = np.random.default_rng(3)
+ROOT = RNG.normal(size=(16, 16)) / 4
+M, S = RNG.uniform(-0.5, 0.5, 16), ROOT @ ROOT.T + 0.05 * np.eye(16)
+
+
+def matrix_of(function, shape):
+    """The matrix of a linear map, column by column."""
+    size = int(np.prod(shape))
+    columns = function(jnp.eye(size, dtype=jnp.float32).reshape(size, *shape))
+    return np.asarray(columns, np.float64).reshape(size, -1).T
+
+
+A = matrix_of(average_pool(2).apply, HIGH)
+P = A @ S @ A.T  # of the small pictures
+
+
+def of_given(z, s):
+    """p(high | z): its mean [B, 16] and its covariance."""
+    alpha, sigma = np.cos(np.pi * s / 2), np.sin(np.pi * s / 2)
+    gain = alpha * S @ A.T @ np.linalg.inv(alpha**2 * P + sigma**2 * np.eye(4))
+    mean = M + (z - alpha * A @ M) @ gain.T
+    return mean, S - alpha * gain @ A @ S, gain
+
+
+def super_resolver(s):
+    """The optimal network for p(high | picture): it is told z, enlarged."""
+    # Enlarging 2x2 to 4x4 loses nothing: z is found again.
+    back = np.linalg.pinv(matrix_of(lambda low: enlarge(low, 4, 4), LOW))
+    base, covariance, gain = of_given(np.zeros(4), s)
+    told_of = jnp.asarray(gain @ back, jnp.float32)
+    centred = oracles.gaussian(np.zeros(16), covariance)
+
+    def denoise(x_t, level, cond=None):
+        picture = cond["picture"].reshape(-1, 16)
+        mean = base + jnp.matmul(picture, told_of.T, precision="highest")
+        mean = jnp.asarray(mean, jnp.float32).reshape(x_t.shape)
+        shift = oracles.column(level.alpha, x_t.ndim) * mean
+        off = centred(x_t - shift, level)
+        return off._replace(x0=off.x0 + mean)
+
+    return denoise
+
+
+def exact_stages(s, told=True):
+    return (
+        Stage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LEVELS, LOW),
+        Stage(
+            super_resolver(s),
+            multistep.dpmpp_2m(),
+            LEVELS,
+            HIGH,
+            low_shape=LOW,
+            augmentation=s if told else None,
+        ),
+    )
+
+
+def flat(x):
+    return np.asarray(x, np.float64).reshape(len(x), -1)
+
+
+def hits_the_moments(x, mean, covariance, bias=2e-3):
+    """Mean and covariance of draws x [N, D] within five standard errors."""
+    off = x - mean
+    std = np.sqrt(np.diag(covariance))
+    np.testing.assert_array_less(
+        np.abs(off.mean(axis=0)), 5 * std / len(x) ** 0.5 + bias
+    )
+    # Of a Gaussian, var(off_i off_j) = C_ii C_jj + C_ij^2.
+    error = np.sqrt((np.outer(std**2, std**2) + covariance**2) / len(x))
+    np.testing.assert_array_less(
+        np.abs(off.T @ off / len(x) - covariance), 5 * error + bias
+    )
+
+
+KEYS = image_keys(jax.random.key(0), jnp.arange(NUM))
+LEVELS_OF_NOISE = [None, 0.0, 0.2, 0.6]
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """(low, high) [N, 4] and [N, 16], for each level of the augmentation."""
+    made = {}
+    for s in LEVELS_OF_NOISE:
+        stages = exact_stages(s or 0.0, told=s is not None)
+        results = jax.jit(lambda keys, st=stages: generate_cascade(keys, st))(KEYS)
+        made[s] = tuple(flat(x) for x, _ in results)
+    return made
+
+
+@pytest.mark.parametrize("s", LEVELS_OF_NOISE)
+def test_the_joint_law_of_both_pictures(draws, s):
+    """With exact stages high is exact whatever the noise, and its covariance with low
+    is that of two draws around one z: alpha K P, K the gain of p(high | z)."""
+    low, high = draws[s]
+    alpha = np.cos(np.pi * (s or 0) / 2)
+    _, _, gain = of_given(np.zeros(4), s or 0)
+    cross = alpha * gain @ P
+    if not s:  # the data's own
+        np.testing.assert_allclose(cross, S @ A.T, atol=1e-12)
+    joint = np.block([[P, cross.T], [cross, S]])
+    hits_the_moments(
+        np.concatenate([low, high], axis=1), np.concatenate([A @ M, M]), joint
+    )
+
+
+@pytest.mark.parametrize("s", LEVELS_OF_NOISE)
+def test_the_large_picture_is_consistent_with_the_small_one(draws, s):
+    """A high - low is 0 without noise. With it both are draws from p(low | z), so that
+    their difference has twice the covariance of that."""
+    low, high = draws[s]
+    off = high @ A.T - low
+    if not s:
+        np.testing.assert_allclose(off, 0, atol=2e-5)
+        return
+    _, covariance, _ = of_given(np.zeros(4), s)
+    hits_the_moments(off, np.zeros(4), 2 * A @ covariance @ A.T)
+
+
+def test_noise_that_is_not_told_would_show(draws):
+    """The test has teeth: a network for s = 0 that is shown a noised picture."""
+    base, top = exact_stages(0.0)
+    stages = (base, top._replace(augmentation=0.6))
+    high = flat(jax.jit(lambda keys: generate_cascade(keys, stages))(KEYS)[1][0])
+    with pytest.raises(AssertionError):
+        hits_the_moments(high, M, S)
+    hits_the_moments(draws[0.6][1], M, S)
+
+
+# --- Keys, labels, records ------------------------------------------------------------
+
+
+def test_the_first_stage_draws_what_it_draws_alone():
+    base, top = exact_stages(0.2)
+    keys = KEYS[:3]
+    noise = initial_noise(keys, LOW)
+    alone, _ = generate(keys, base.sampler, base.denoise, noise, base.levels)
+    (low, _), _ = generate_cascade(keys, (base, top))
+    np.testing.assert_array_equal(low, alone)
+
+
+def test_a_row_is_a_batch_of_one_and_stages_are_run_alone_or_together():
+    stages = tuple(
+        stage._replace(sampler=samplers.ancestral()) for stage in exact_stages(0.2)
+    )
+    (low, _), (high, _) = generate_cascade(KEYS[:3], stages)
+    (one_low, _), (one, _) = generate_cascade(KEYS[1:2], stages)
+    np.testing.assert_allclose(one_low[0], low[1], atol=1e-5)
+    np.testing.assert_allclose(one[0], high[1], atol=1e-5)
+    again, _ = run_stage(KEYS[:3], 1, stages[1], low)
+    np.testing.assert_array_equal(again, high)
+
+
+def test_no_noise_is_drawn_twice():
+    """Start, steps and augmentation of all stages have keys of their own."""
+    keys = KEYS[:1]
+    seen = []
+
+    def spy(x_t, level, cond=None):
+        seen.append(np.asarray(cond["picture"] if cond else x_t).ravel())
+        return oracles.gaussian(np.zeros(16), np.ones(16))(x_t, level)
+
+    levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], LEVELS)
+    base = Stage(spy, samplers.ddim(), levels, HIGH)
+    again = base._replace(low_shape=HIGH, augmentation=1.0)  # pure noise as a picture
+    low = jnp.zeros((1, *HIGH))
+    with jax.disable_jit():
+        run_stage(keys, 0, base, None)
+        run_stage(keys, 1, again, low)
+        run_stage(keys, 2, again, low)
+    starts = [
+        np.asarray(initial_noise(of, HIGH)).ravel()
+        for of in (keys, fold_each(keys, 4), fold_each(keys, 5))
+    ]
+    np.testing.assert_array_equal(seen[0], starts[0])
+    both = np.stack([*starts, *seen[1:]])
+    apart = np.abs(both[:, None] - both[None]).max(axis=-1)
+    assert (apart + 9 * np.eye(5) > 0.1).all()
+
+
+def test_labels_reach_every_stage_and_each_stage_has_its_own_threshold():
+    seen = []
+
+    def spy(name):
+        exact = oracles.gaussian(np.full(16, 3.0), np.ones(16))
+
+        def denoise(x_t, level, cond=None):
+            seen.append((name, sorted(cond), cond["label"].tolist()))
+            return exact(x_t, level)
+
+        return denoise
+
+    # Both stages of one size, so that one law serves.
+    levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, 30, -1])], LEVELS)
+    base = Stage(clip_x0(spy("base")), samplers.ddim(), levels, (1, 1, 16))
+    small = (1, 1, 16)
+    top = Stage(spy("top"), samplers.ddim(), levels, (1, 1, 16), small, 0.1)
+    with jax.disable_jit():
+        cond = {"label": jnp.asarray([4, 7])}
+        low, _ = run_stage(KEYS[:2], 0, base, None, cond=cond)
+        high, _ = run_stage(KEYS[:2], 1, top, low, cond=cond)
+    assert np.abs(low).max() <= 1 < np.abs(high).max()
+    assert (
+        seen
+        == [("base", ["label"], [4, 7])] * 2
+        + [("top", ["label", "noise_level", "picture"], [4, 7])] * 2
+    )
+
+
+def test_records_are_of_each_stage():
+    results = generate_cascade(
+        KEYS[:2],
+        exact_stages(0.2),
+        record=lambda info: info.x_s,
+        num_records=3,
+    )
+    assert [x.shape for x, _ in results] == [(2, *LOW), (2, *HIGH)]
+    for x, film in results:
+        assert film.shape == (3, *x.shape)
+        np.testing.assert_array_equal(film[-1], x)
+
+
+# --- What does not fit ----------------------------------------------------------------
+
+BASE = Stage(lambda *args: None, samplers.ddim(), LEVELS, (16, 16, 3))
+UP = BASE._replace(image_shape=(32, 32, 3), low_shape=(16, 16, 3), augmentation=0.1)
+TOP = UP._replace(image_shape=(128, 128, 3), low_shape=(32, 32, 3))
+
+
+def test_stages_that_fit_are_let_pass():
+    check_stages([BASE])
+    check_stages([BASE, UP, TOP])
+    check_stages([BASE, UP._replace(augmentation=None)])
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "no stages"),
+        ([UP], "stage 1 enlarges pictures of 16x16; begin"),
+        ([UP, TOP], "stage 1 enlarges"),
+        ([BASE, BASE], "stage 2 draws from nothing"),
+        ([BASE, TOP], "stage 1 draws 16x16, and stage 2 enlarges 32x32"),
+        ([BASE._replace(image_shape=(16, 16, 1)), UP], "of 1 channel.*those of 3"),
+        ([BASE, UP._replace(image_shape=(40, 40, 3))], "40x40 out of 16x16"),
+        ([BASE, UP._replace(image_shape=(32, 64, 3))], "same whole factor"),
+        ([BASE, UP._replace(image_shape=(16, 16, 3))], "2 or more"),
+        ([BASE, UP._replace(augmentation=1.5)], "augmentation 1.5 of stage 2"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused_in_one_line(stages, message):
+    with pytest.raises(UserError, match=message) as refused:
+        check_stages(stages)
+    assert "\n" not in str(refused.value)
+
+
+def test_they_are_refused_by_name():
+    with pytest.raises(UserError, match="runs/big draws from nothing"):
+        check_stages([BASE, BASE], ["runs/small", "runs/big"])
