@@ -6,8 +6,8 @@ runtime <- {diffusion, networks, data, weights} <- conditioning
 `training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
 `sampling` runs chains, of one model or of several in turn. `diffusion` and `networks`
 know none of the others. `playground` is a page on top of all that. A room that is not
-in the table may import itself and `errors`, until somebody decides otherwise and writes
-it down here.
+in the table may import itself, `errors` and `limits`, until somebody decides otherwise
+and writes it down here. `specs` sees the specs of all rooms, and no room sees it.
 """
 
 import ast
@@ -22,6 +22,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A room, or single modules of one.
 MAY_IMPORT = {
     "errors": set(),
+    "limits": set(),
+    "specs": {"diffusion", "training", "tasks", "conditioning", "networks", "data"},
     "runtime": set(),
     "data": {"runtime.capacity", "runtime.files", "runtime.image_file"},
     "diffusion": set(),
@@ -38,13 +40,13 @@ MAY_IMPORT = {
     "sampling": {"diffusion", "conditioning", "runtime"},
     "build": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("tasks", "sampling", "evaluation", "weights", "config"),
+        *("tasks", "sampling", "evaluation", "weights", "config", "specs"),
     },
     "commands": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("sampling", "evaluation", "weights", "config", "build"),
+        *("sampling", "evaluation", "weights", "config", "build", "specs"),
     },
-    "cli": {"runtime", "commands", "config"},
+    "cli": {"runtime", "commands", "config", "specs"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {
@@ -54,7 +56,7 @@ MAY_IMPORT = {
 }
 # Imported before anything else is, and so by themselves.
 ALONE = {"runtime/interrupts.py", "runtime/streams.py", "runtime/capacity.py"}
-SEE_A_CONFIG = {"config", "build", "commands", "cli", "playground"}
+SEE_A_CONFIG = {"specs", "config", "build", "commands", "cli", "playground"}
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
@@ -97,7 +99,7 @@ def import_faults(room, tree):
         if root == "ml_collections" and room not in SEE_A_CONFIG:
             yield f"{room} sees a config"
         if root == "ddpm_jax" and rest:
-            allowed = MAY_IMPORT.get(room, set()) | {room, "errors"}
+            allowed = MAY_IMPORT.get(room, set()) | {room, "errors", "limits"}
             is_allowed = not allowed.isdisjoint({rest[0], ".".join(rest[:2])})
             if not is_allowed and room != "__init__":
                 yield f"{room} imports {rest[0]}"
@@ -185,6 +187,10 @@ def test_the_rooms_are_found():
         ("training", "from ddpm_jax.conditioning.image_maps import grey"),
         ("sampling", "from ddpm_jax.networks.unet import UNet"),
         ("data", "from ddpm_jax.runtime.images import to_float"),
+        ("training", "from ddpm_jax.specs import register"),
+        ("diffusion", "from ddpm_jax import specs"),
+        ("limits", "from ddpm_jax import specs"),
+        ("specs", "from ddpm_jax import build"),
         ("runtime", "from ddpm_jax import data"),
         ("training", "from ddpm_jax.networks import UNet"),
         ("training", "from ddpm_jax import build"),

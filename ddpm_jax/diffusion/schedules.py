@@ -17,6 +17,7 @@ Sources:
     [K] Kingma et al. 2021, "Variational Diffusion Models": schedules as log-SNR.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax import limits
 from ddpm_jax.diffusion.remade import Remade, remade
 from ddpm_jax.errors import UserError
 
@@ -361,3 +363,224 @@ def cosine_logsnr(
         return (jnp.arctan(jnp.exp(-0.5 * value)) - low) / (high - low)
 
     return from_logsnr(logsnr, inverse, num_levels)
+
+
+# --- Specs ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleSpec:
+    """A noise schedule, by what makes one; `build` makes it.
+
+    Attributes:
+        num_levels: T, the number of noise levels.
+        t_range: the network is given t * t_range / T, as in [N]; None for t itself.
+    """
+
+    num_levels: int = 1000
+    t_range: int | None = None
+
+    def __post_init__(self) -> None:
+        limits.between(self, "num_levels", 2, 1_000_000)
+        if self.t_range is not None and self.t_range < 1:
+            raise UserError(
+                f"t_range={self.t_range} is too small; use 1 or more, or leave it out."
+            )
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has levels at whole t only."""
+        return isinstance(self, Table)
+
+    def unscaled(self) -> Schedule:
+        """Make the schedule that gives the network t itself."""
+        raise NotImplementedError
+
+    def build(self) -> Schedule:
+        """Make the schedule."""
+        built = self.unscaled()
+        if self.t_range is None:
+            return built
+        return scale_time(built, self.t_range / self.num_levels)
+
+    def noisiest(self) -> Level:
+        """Return the level of t = T - 1, with leaves []."""
+        return self.build().at(jnp.asarray(self.num_levels - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(ScheduleSpec):
+    """A schedule that is a table of betas.
+
+    Attributes:
+        zero_terminal_snr: rescale the table to end in pure noise.
+    """
+
+    zero_terminal_snr: bool = False
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        raise NotImplementedError
+
+    def unscaled(self) -> Schedule:
+        """Make the schedule that gives the network t itself."""
+        betas = self.betas()
+        return from_betas(zero_terminal_snr(betas) if self.zero_terminal_snr else betas)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithEnds(Table):
+    """A table between two betas.
+
+    Attributes:
+        beta_start: the first beta.
+        beta_end: the last beta.
+    """
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta_start", "beta_end"):
+            beta = getattr(self, name)
+            if not 0 < beta < 1:
+                raise UserError(
+                    f"{name}={beta} is not in (0, 1); the paper's betas go from 1e-4 "
+                    "to 0.02."
+                )
+        if self.beta_start > self.beta_end:
+            raise UserError(
+                f"beta_start={self.beta_start:g} is above beta_end={self.beta_end:g}; "
+                "betas rise along the chain; lower the start."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(_WithEnds):
+    """Betas that rise linearly; see `linear_betas`."""
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return linear_betas(self.num_levels, self.beta_start, self.beta_end)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic(_WithEnds):
+    """Betas whose square root rises linearly; see `quadratic_betas`."""
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return quadratic_betas(self.num_levels, self.beta_start, self.beta_end)
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup(_WithEnds):
+    """Betas that rise linearly over some steps, then stay; see `warmup_betas`.
+
+    Attributes:
+        fraction: share of the steps over which they rise.
+    """
+
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"fraction={self.fraction} is not in [0, 1].")
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return warmup_betas(
+            self.num_levels, self.beta_start, self.beta_end, fraction=self.fraction
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Table):
+    """The same beta at every step; see `constant_betas`.
+
+    Attributes:
+        beta: of every step.
+    """
+
+    beta: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta < 1:
+            raise UserError(f"beta={self.beta} is not in (0, 1); use such as 0.02.")
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return constant_betas(self.num_levels, self.beta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Jsd(Table):
+    """Betas 1/T, 1/(T-1), ..., 1; see `jsd_betas`."""
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return jsd_betas(self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Table):
+    """alpha_bar falls as a squared cosine; see `cosine_betas`."""
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return cosine_betas(self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid(Table):
+    """alpha_bar falls as a sigmoid; see `sigmoid_betas`."""
+
+    def betas(self) -> np.ndarray:
+        """Return the variances of the Markov steps before they are rescaled: [T]."""
+        return sigmoid_betas(self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LogSNR(ScheduleSpec):
+    """A continuous schedule between two log-SNRs, that of no noise first.
+
+    Attributes:
+        logsnr_max: log-SNR of the clean end.
+        logsnr_min: log-SNR of the noisy end.
+    """
+
+    logsnr_max: float = 10.0
+    logsnr_min: float = -10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Beyond, alpha or sigma is 0 in float32, and the log-SNR is lost.
+        if not -80 <= self.logsnr_min < self.logsnr_max <= 80:
+            raise UserError(
+                f"logsnr_max={self.logsnr_max} and logsnr_min={self.logsnr_min} are no "
+                "falling range within 80 to -80; use such as 10 and -10."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearLogSNR(_LogSNR):
+    """The log-SNR falls on a straight line; see `linear_logsnr`."""
+
+    def unscaled(self) -> Schedule:
+        """Make the schedule that gives the network t itself."""
+        return linear_logsnr(self.logsnr_max, self.logsnr_min, self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineLogSNR(_LogSNR):
+    """alpha falls as a cosine, truncated at both ends; see `cosine_logsnr`."""
+
+    logsnr_max: float = 15.0
+    logsnr_min: float = -15.0
+
+    def unscaled(self) -> Schedule:
+        """Make the schedule that gives the network t itself."""
+        return cosine_logsnr(self.logsnr_max, self.logsnr_min, self.num_levels)

@@ -1,0 +1,86 @@
+"""Limits of a spec's numbers: for `__post_init__`, each refusal one line.
+
+    def __post_init__(self) -> None:
+        limits.between(self, "num_levels", 2, 1_000_000)
+        limits.share(self, "dropout")
+
+A message begins with the field, so that whoever reads the spec of a recipe can put in
+front of it where the field stands: `config.schedule.num_levels=1 is too small; ...`.
+A field that is None is not looked at, and of a tuple every entry is.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ddpm_jax.errors import UserError
+
+
+def _numbers(spec: Any, name: str) -> Iterator[float]:
+    value = getattr(spec, name)
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is None:
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise UserError(f"{name}={value!r:.80} is not a number; give one.")
+        yield number
+
+
+def at_least(spec: Any, lowest: float, *names: str) -> None:
+    """Refuse numbers below the lowest, and those that are not finite.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in names:
+        for number in _numbers(spec, name):
+            if not number >= lowest:
+                raise UserError(f"{name}={number} is too small; use {lowest} or more.")
+            if number == math.inf:
+                raise UserError(f"{name}={number} is not finite; use a number.")
+
+
+def between(spec: Any, name: str, lowest: float, highest: int) -> None:
+    """Refuse a number outside of [lowest, highest]: more is a slip, or fits no memory.
+
+    Raises:
+        UserError: it is.
+    """
+    at_least(spec, lowest, name)
+    for number in _numbers(spec, name):
+        if number > highest:
+            raise UserError(
+                f"{name}={number} is out of range; use {highest:,} or less."
+            )
+
+
+def share(spec: Any, *names: str) -> None:
+    """Refuse numbers outside of [0, 1).
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in names:
+        for number in _numbers(spec, name):
+            if not 0 <= number < 1:
+                raise UserError(
+                    f"{name}={number} is not in [0, 1); use 0 to switch it off."
+                )
+
+
+def positive(spec: Any, *names: str, such_as: str = "") -> None:
+    """Refuse numbers that are not positive and finite.
+
+    Args:
+        spec: the dataclass.
+        names: of its fields.
+        such_as: what the message offers, such as "the paper's is 2e-4".
+
+    Raises:
+        UserError: naming the first.
+    """
+    ending = f"; {such_as}." if such_as else "."
+    for name in names:
+        for number in _numbers(spec, name):
+            if not 0 < number < math.inf:
+                raise UserError(f"{name}={number} must be positive and finite{ending}")

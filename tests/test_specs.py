@@ -1,0 +1,532 @@
+"""Specs: round trips, overrides, and refusals of one line that say where and what."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+from ml_collections import ConfigDict
+
+from ddpm_jax import limits, specs
+from ddpm_jax.diffusion.schedules import Cosine, Jsd, Linear, ScheduleSpec
+from ddpm_jax.errors import UserError
+from ddpm_jax.specs import (
+    differences,
+    from_config,
+    from_recipe,
+    override,
+    recipe,
+    register,
+    to_json,
+)
+
+LINEAR, COSINE = Linear(), Cosine(8)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A spec with a field of every kind.
+
+    Attributes:
+        width: of something,
+            over two lines.
+    """
+
+    width: int = 4
+    share: float = 0.5
+    is_on: bool = False
+    name: str = "toy"
+    mode: Literal["slow", "fast"] = "slow"
+    size: int | tuple[int, int] = 32
+    most: float | None = None
+    sides: tuple[int, ...] = (1, 2)
+    pair: tuple[int, float] = (1, 0.5)
+    schedule: ScheduleSpec = LINEAR
+    other: ScheduleSpec | None = None
+    stages: tuple[ScheduleSpec, ...] = ()
+    parts: Mapping[str, ScheduleSpec] = dataclasses.field(default_factory=dict)
+    anything: Any = COSINE
+
+    def __post_init__(self) -> None:
+        limits.share(self, "share")
+        if self.width == 13:
+            raise ValueError("thirteen brings bad luck")
+
+
+FULL = Toy(
+    width=5,
+    share=0.25,
+    is_on=True,
+    name="a name, with = and 'quotes'",
+    mode="fast",
+    size=(3, 4),
+    most=1e-30,
+    sides=(),
+    pair=(2, 1.0),
+    schedule=Jsd(7),
+    other=Cosine(9, t_range=4),
+    stages=(Linear(2), Jsd(3)),
+    parts={"a": Linear(beta_end=0.5), "b": Jsd(5)},
+    anything=Toy(),
+)
+
+# --- Round trips ----------------------------------------------------------------------
+
+
+def changed(cls):
+    """Yield a spec for each field, in which that has another value than its default."""
+    wants = specs._annotations(cls)
+    plain = to_json(cls())
+    for name in set(plain) - {specs.KIND}:
+        candidates = [2, 3, 0.25, 0.5, 0.125, True, False, "fast", "another", None]
+        candidates += [[], [5], [3, 7], [0.5], [1, 0.25], 1e-3, 700]
+        wanted = specs._classes_in(wants[name])
+        candidates += (
+            [to_json(kind()) for kind in specs.kinds(specs._slot(wants[name])).values()]
+            if wanted
+            else []
+        )
+        for candidate in candidates:
+            try:
+                made = from_config({**plain, name: candidate}, cls)
+            except UserError:
+                continue
+            if made != cls():
+                yield made
+                break
+        else:
+            raise AssertionError(f"no other value of {name} was found")
+
+
+@pytest.mark.parametrize("kind", [k for k, c in specs.kinds().items() if c is not Toy])
+def test_every_field_of_every_spec_comes_back(kind):
+    cls = specs.kinds()[kind]
+    assert specs.kind_of(cls()) == kind
+    for made in (cls(), *changed(cls)):
+        stored = json.loads(json.dumps(to_json(made), allow_nan=False))
+        assert from_config(stored) == made
+        assert from_config(recipe(made)) == made
+        assert recipe(made).is_locked
+
+
+@pytest.mark.parametrize("kind", [k for k, c in specs.kinds().items() if c is not Toy])
+def test_every_field_of_every_spec_is_described(kind):
+    cls = specs.kinds()[kind]
+    fields = set(to_json(cls())) - {specs.KIND}
+    assert set(specs.descriptions(cls)) == fields
+
+
+def test_descriptions_are_one_line():
+    assert specs.descriptions(Toy) == {"width": "of something, over two lines."}
+
+
+def test_everything_comes_back():
+    assert from_config(json.loads(json.dumps(to_json(FULL)))) == FULL
+    config = recipe(FULL)
+    assert from_config(config) == FULL
+    assert config.stages[0].kind == "linear"
+    assert config.parts.a.beta_end == 0.5
+    with pytest.raises((KeyError, AttributeError)):
+        config.widht = 3
+
+
+def test_a_recipe_is_changed_as_any_config():
+    config = recipe(Toy())
+    config.width = 6
+    config.most = 2  # an integer of a number that was None
+    config.other = recipe(Jsd(4))
+    read = from_config(config)
+    assert (read.width, read.most, read.other) == (6, 2.0, Jsd(4))
+    assert isinstance(read.most, float)
+    with pytest.raises(TypeError):
+        config.width = "six"
+
+
+def test_what_is_newer_takes_its_default():
+    assert from_config({"kind": "toy", "width": 9}) == Toy(width=9)
+
+
+def test_a_recipe_of_several_specs():
+    config = recipe(Toy(), chain=Cosine(6), more=FULL)
+    assert from_recipe(config) == (Toy(), {"chain": Cosine(6), "more": FULL})
+    assert from_recipe(json.loads(config.to_json())) == from_recipe(config)
+    config = override(config, ["--config.chain.num_levels=5", "--config.width=3"])
+    assert from_recipe(config) == (Toy(3), {"chain": Cosine(5), "more": FULL})
+    with pytest.raises(UserError, match=r"unknown option config\.chian .did you mean"):
+        override(config, ["--config.chian.num_levels=5"])
+    with pytest.raises(UserError, match="has a field 'width' already"):
+        recipe(Toy(), width=Jsd())
+
+
+# --- Refusals -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"widht": 3},
+            r"unknown option c\.widht \(did you mean width\?\); c \(toy\) "
+            "has anything, is_on, mode, ",
+        ),
+        ({"width": "3"}, r"c\.width='3' is of a wrong type; use an integer\."),
+        ({"width": True}, r"c\.width=True is of a wrong type; use an integer\."),
+        ({"width": 3.0}, r"c\.width=3\.0 is of a wrong type; use an integer\."),
+        (
+            {"width": 10**30},
+            r"c\.width is out of range; use 18,446,744,073,709,551,615",
+        ),
+        ({"width": 10**5000}, r"c\.width is out of range"),
+        ({"width": None}, r"c\.width=None is of a wrong type; use an integer\."),
+        ({"is_on": 1}, r"c\.is_on=1 is of a wrong type; use True or False\."),
+        ({"share": True}, r"c\.share=True is of a wrong type; use a number\."),
+        ({"share": float("nan")}, r"c\.share=nan is not finite"),
+        ({"share": 1}, r"c\.share=1\.0 is not in \[0, 1\); use 0 to switch it off\."),
+        ({"most": 10**400}, r"c\.most is out of range"),
+        ({"most": "x"}, r"c\.most='x' is of a wrong type; use a number\."),
+        ({"name": 3}, r"c\.name=3 is of a wrong type; use text\."),
+        (
+            {"mode": "fats"},
+            r"c\.mode='fats' is not known; use slow, fast \(did you mean "
+            r"fast\?\)",
+        ),
+        (
+            {"size": [1, 2, 3]},
+            r"c\.size=\[1, 2, 3\] is of a wrong type; use an integer "
+            "or a tuple of 2: an integer, an integer",
+        ),
+        (
+            {"sides": "1,2"},
+            r"c\.sides='1,2' is of a wrong type; use a tuple, each an "
+            r"integer, such as \(1, 2\)\.",
+        ),
+        ({"sides": [1, 2.5]}, r"c\.sides\.1=2\.5 is of a wrong type; use an integer"),
+        ({"pair": [1]}, r"c\.pair=\[1\] is of a wrong type; use a tuple of 2"),
+        ({"width": 13}, r"c: thirteen brings bad luck"),
+        ({"schedule": 3}, r"c\.schedule is 3; it holds options by name\."),
+        ({"schedule": None}, r"c\.schedule is None; it holds options by name\."),
+        ({"schedule": {}}, r"c\.schedule does not say its kind; it is one of .*cosine"),
+        (
+            {"schedule": {"kind": "cosin"}},
+            r"c\.schedule\.kind='cosin' is not known; use "
+            r".*linear.* \(did you mean cosine\?\)\. A kind of your own is "
+            "known once the module that registers it is imported",
+        ),
+        ({"schedule": {"kind": "toy"}}, r"c\.schedule\.kind='toy' is not known; use "),
+        (
+            {"schedule": {"kind": ["cosine"]}},
+            r"c\.schedule\.kind=\['cosine'\] is not kn",
+        ),
+        (
+            {"schedule": {"kind": "jsd", "num_levels": 1}},
+            r"c\.schedule\.num_levels=1 is too small; use 2 or more\.",
+        ),
+        (
+            {"stages": [{"kind": "linear", "beta_end": 2.0}]},
+            r"c\.stages\.0\.beta_end=2\.0 is not in \(0, 1\)",
+        ),
+        (
+            {"parts": {"a": {"kind": "jsd", "beta_end": 2.0}}},
+            r"unknown option c\.parts\.a\.beta_end; c\.parts\.a \(jsd\) has num_",
+        ),
+        ({"parts": []}, r"c\.parts=\[\] is of a wrong type; use options by name\."),
+        ({"anything": {"kind": "nobody"}}, r"c\.anything\.kind='nobody' is not known"),
+        ({"kind": "nobody"}, r"c\.kind='nobody' is not known; use "),
+    ],
+)
+def test_one_line_says_where_and_what(change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        from_config({**to_json(Toy()), **change}, path="c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [None, 3, "toy", [], [1], {}, {"kind": {}}])
+def test_what_is_no_spec_at_all(data):
+    with pytest.raises(UserError):
+        from_config(data)
+    with pytest.raises(UserError):
+        from_recipe(data)
+
+
+def test_a_recipe_with_a_mistyped_field_names_it():
+    with pytest.raises(UserError, match=r"config\.schedule\.t_range='x' is of a wrong"):
+        recipe(Toy(schedule=Fragile(t_range="x")))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Fragile(ScheduleSpec):
+    def __post_init__(self):
+        pass
+
+
+def damaged(rng, data):
+    """Return JSON data with one place of it changed."""
+    if isinstance(data, dict) and data and rng.random() < 0.8:
+        name = rng.choice(sorted(data))
+        if rng.random() < 0.1:
+            return {k: v for k, v in data.items() if k != name}
+        if rng.random() < 0.1:
+            return {**data, name[1:]: data[name]}
+        return {**data, name: damaged(rng, data[name])}
+    if isinstance(data, list) and data and rng.random() < 0.8:
+        i = rng.randrange(len(data))
+        return [*data[:i], damaged(rng, data[i]), *data[i + 1 :]]
+    junk = (None, True, 0, -1, 10**19, -(10**400), 1e308, float("inf"), "", "x", [], {})
+    return rng.choice([*junk, [[]], {"kind": "toy"}, {"kind": None}])
+
+
+def test_damage_is_refused_or_means_something():
+    rng, refused = random.Random(0), 0
+    for kind, cls in specs.kinds().items():
+        for _ in range(60):
+            data = damaged(rng, to_json(FULL if cls is Toy else cls()))
+            try:
+                made = from_config(data, path=kind)
+            except UserError as error:
+                assert "\n" not in str(error)
+                refused += 1
+                continue
+            assert from_config(to_json(made)) == made
+    assert refused > 100
+
+
+def test_endless_nesting_is_refused():
+    deep = to_json(Toy())
+    for _ in range(5000):
+        deep = {"kind": "toy", "anything": deep}
+    with pytest.raises(UserError, match="nested too deeply"):
+        from_config(deep)
+
+
+# --- Overrides ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("width=7", "width", 7),
+        ("width=-7", "width", -7),
+        ("share=1e-3", "share", 1e-3),
+        ("share=0", "share", 0.0),
+        ("is_on=true", "is_on", True),
+        ("is_on=False", "is_on", False),
+        ("is_on", "is_on", True),
+        ("name=None", "name", "None"),
+        ("name=a=b, c", "name", "a=b, c"),
+        ("name=", "name", ""),
+        ("mode=fast", "mode", "fast"),
+        ("size=48", "size", 48),
+        ("size=32,48", "size", (32, 48)),
+        ("most=3", "most", 3.0),
+        ("most=None", "most", None),
+        ("sides=(3,4)", "sides", (3, 4)),
+        ("sides=3,4", "sides", (3, 4)),
+        ("sides=[3, 4]", "sides", (3, 4)),
+        ("sides=3", "sides", (3,)),
+        ("sides=3,", "sides", (3,)),
+        ("sides=()", "sides", ()),
+        ("sides=", "sides", ()),
+        ("pair=3,4", "pair", (3, 4.0)),
+        ("schedule.num_levels=30", "schedule", Linear(30)),
+        ("schedule.kind=cosine", "schedule", Cosine()),
+        ("other.kind=jsd", "other", Jsd()),
+        ("parts.low.kind=jsd", "parts", {"low": Jsd()}),
+        ("anything.kind=toy", "anything", Toy()),
+    ],
+)
+def test_an_option_is_read_as_its_field_wants_it(option, name, value):
+    made = from_config(override(recipe(Toy()), [f"--config.{option}"]))
+    assert made == dataclasses.replace(Toy(), **{name: value})
+    assert type(getattr(made, name)) is type(value)
+
+
+def test_another_kind_begins_with_its_defaults_and_comes_first():
+    config = recipe(Toy(schedule=Linear(50, beta_end=0.5)))
+    arguments = ["--config.schedule.num_levels=20", "--config.schedule.kind=cosine"]
+    assert from_config(override(config, arguments)).schedule == Cosine(20)
+    same = override(config, ["--config.schedule.kind=linear"])
+    assert from_config(same).schedule == Linear(50, beta_end=0.5)
+    other = override(recipe(Toy(), chain=Jsd(3)), ["--config.kind=cosine"])
+    assert from_recipe(other) == (Cosine(), {"chain": Jsd(3)})
+
+
+def test_overrides_of_what_is_inside():
+    config = recipe(FULL)
+    arguments = ["--config.stages.1.num_levels", "9", "--config.parts.a.beta_end=0.25"]
+    made = from_config(override(config, [*arguments, "--config.other=None"]))
+    assert made.stages == (Linear(2), Jsd(9))
+    assert made.parts == {"a": Linear(beta_end=0.25), "b": Jsd(5)}
+    assert made.other is None
+    assert from_config(config) == FULL  # which is not changed
+
+
+def test_the_last_of_an_option_counts():
+    arguments = ["--config.sides=1,2,3", "--config.width=2", "--config.sides=4"]
+    assert from_config(override(recipe(Toy()), arguments)) == Toy(2, sides=(4,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config.widht=3"],
+            r"unknown option config\.widht \(did you mean width\?\)",
+        ),
+        (["--config.schedule.beta=3"], r"unknown option config\.schedule\.beta"),
+        (["--config.width.a=3"], r"config\.width\.a; config\.width is a value"),
+        (
+            ["--config.width=three"],
+            r"config\.width='three' is of a wrong type; use an i",
+        ),
+        (["--config.width=3.0"], r"config\.width='3\.0' is of a wrong type"),
+        (["--config.width=True"], r"config\.width='True' is of a wrong type"),
+        (["--config.width=" + "9" * 30], r"config\.width is out of range"),
+        (
+            ["--config.width=" + "9" * 9000],
+            r"config\.width='9+\.\.\. is of a wrong type",
+        ),
+        (["--config.share=nan"], r"config\.share=nan is not finite"),
+        (["--config.share=1e999"], r"config\.share=inf is not finite"),
+        (["--config.share=2"], r"config\.share=2\.0 is not in \[0, 1\)"),
+        (
+            ["--config.is_on=maybe"],
+            r"is_on='maybe' is of a wrong type; use True or Fal",
+        ),
+        (["--config.mode=fasst"], r"config\.mode='fasst' is not known; use slow, fast"),
+        (
+            ["--config.sides=a,b"],
+            r"config\.sides='a,b' is of a wrong type; use a tuple",
+        ),
+        (["--config.sides=1,,2"], r"config\.sides='1,,2' is of a wrong type"),
+        (["--config.pair=1,2,3"], r"config\.pair='1,2,3' is of a wrong type"),
+        (
+            ["--config.size=x"],
+            r"config\.size='x' is of a wrong type; use an integer or",
+        ),
+        (["--config.schedule=cosine"], "schedule is a section; set one of beta_end, "),
+        (["--config.parts=x"], "--config.parts is a section"),
+        (["--config.other=x"], "--config.other is a section; set one of kind"),
+        (
+            ["--config.other.num_levels=3"],
+            r"config\.other is None: set config\.other\."
+            "kind as well, to one of constant, cosine",
+        ),
+        (
+            ["--config.schedule.kind=x"],
+            r"config\.schedule\.kind='x' is not known; use ",
+        ),
+        (["--config.schedule.kind"], r"config\.schedule\.kind=None is not known"),
+        (["--config.schedule.kind=toy"], r"config\.schedule\.kind='toy' is not known"),
+        (
+            ["--config.parts.a.num_levels=3"],
+            r"option config\.parts\.a; config\.parts has",
+        ),
+        (
+            ["--config.stages.0.kind=jsd"],
+            r"config\.stages\.0; config\.stages has no ent",
+        ),
+        (
+            ["--config.width"],
+            r"--config\.width has no value; write --config\.width=VAL",
+        ),
+        (["--config.=3"], r"unknown option config\."),
+        (["--confg.width=3"], "unknown flag --confg.width; an option is --config.NAME"),
+        (["width=3"], "unknown argument 'width=3'"),
+        (["--config.width=13"], "config: thirteen brings bad luck"),
+    ],
+)
+def test_an_override_that_cannot_be(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        override(recipe(Toy()), arguments)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+# --- Kinds of one's own ---------------------------------------------------------------
+
+
+def test_the_same_class_may_be_registered_again():
+    @dataclasses.dataclass(frozen=True)
+    class Again:
+        a: int = 1
+
+    register(Again)
+    first = Again(2)
+
+    @dataclasses.dataclass(frozen=True)
+    class Again:  # as of a recipe that is read twice
+        a: int = 1
+
+    register(Again)
+    assert isinstance(from_config(to_json(first)), Again)
+    del specs._known["again"]
+
+
+def test_another_class_of_the_same_kind_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Cosine:
+        pass
+
+    with pytest.raises(
+        TypeError, match=r"'cosine' is that of ddpm_jax\.diffusion\.sch"
+    ):
+        register(Cosine)
+
+
+@pytest.mark.parametrize(
+    "wanted", [list[int], complex, bytes, "dict", set[int], object]
+)
+def test_a_field_that_no_recipe_can_hold_is_refused_when_registered(wanted):
+    cls = dataclasses.make_dataclass("Strange", [("a", wanted)], frozen=True)
+    with pytest.raises(TypeError, match=r"Strange\.a is of type"):
+        register(cls)
+
+
+def test_what_is_no_frozen_dataclass_is_refused_when_registered():
+    class Plain:
+        pass
+
+    with pytest.raises(TypeError, match="not a dataclass"):
+        register(Plain)
+    with pytest.raises(TypeError, match="not frozen"):
+        register(dataclasses.make_dataclass("Loose", [("a", int)]))
+
+
+def test_a_class_that_is_not_registered_cannot_be_stored():
+    @dataclasses.dataclass(frozen=True)
+    class Unknown(ScheduleSpec):
+        pass
+
+    with pytest.raises(UserError, match="Unknown is not registered; decorate it with"):
+        recipe(Toy(schedule=Unknown()))
+
+
+# --- Comparison -----------------------------------------------------------------------
+
+
+def test_differences_name_every_option_that_differs():
+    other = dataclasses.replace(
+        FULL,
+        width=6,
+        schedule=Cosine(),
+        other=None,
+        parts={"a": Linear(beta_end=0.25), "c": Jsd()},
+        stages=(Linear(2),),
+    )
+    assert differences(FULL, recipe(other)) == [
+        "other: cosine -> None",
+        "parts.a.beta_end: 0.5 -> 0.25",
+        "parts.b: jsd -> none",
+        "parts.c: none -> jsd",
+        "schedule.kind: 'jsd' -> 'cosine'",
+        "stages: (linear, jsd) -> (linear)",
+        "width: 5 -> 6",
+    ]
+    assert differences(FULL, to_json(FULL)) == []
+    deeper = dataclasses.replace(FULL, stages=(Linear(3), Jsd(3)))
+    assert differences(FULL, deeper) == ["stages.0.num_levels: 2 -> 3"]
+    assert isinstance(recipe(FULL), ConfigDict)
