@@ -66,7 +66,7 @@ def _network(name: str, of: Any) -> Any:
 
     from ddpm_jax.build import features as small
     from ddpm_jax.evaluation import resize
-    from ddpm_jax.evaluation.features import Features, Outputs
+    from ddpm_jax.evaluation.feature_extractor import Features, Outputs
     from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
 
     if name == "classifier":
@@ -97,7 +97,7 @@ def _network(name: str, of: Any) -> Any:
 
 def _time_features(name: str, of: Any, args: Any) -> dict[str, Any]:
     from benchmarks import timing
-    from ddpm_jax.evaluation.features import make_extract
+    from ddpm_jax.evaluation.feature_extractor import make_extract
     from ddpm_jax.runtime.devices import round_up
 
     shape = of.info.image_shape
@@ -123,7 +123,7 @@ def _time_features(name: str, of: Any, args: Any) -> dict[str, Any]:
 def _time_scores(args: Any) -> dict[str, dict[str, float]]:
     """Time each score of two sets of random vectors; the first call does not count."""
     from benchmarks import timing
-    from ddpm_jax.evaluation.features import Outputs
+    from ddpm_jax.evaluation.feature_extractor import Outputs
     from ddpm_jax.evaluation.scores import reference_of, score
 
     rng = np.random.default_rng(0)

@@ -48,12 +48,12 @@ from ddpm_jax.diffusion import (
     generate,
     grids,
     guidance,
-    likelihood,
     losses,
     process,
     samplers,
     schedules,
-    times,
+    time_sampling,
+    variational_bound,
 )
 from ddpm_jax.networks.layers import time_embedding
 from ddpm_jax.networks.unet import UNet
@@ -203,7 +203,9 @@ plt.show()
 # \mathrm{KL}(q(x_T \mid x_0)\,\|\,\mathcal N(0, I))$, here for the photo:
 
 # %%
-prior_term = likelihood.prior_term(x0, linear.at(T - 1))  # bits per dimension, [1]
+prior_term = variational_bound.prior_term(
+    x0, linear.at(T - 1)
+)  # bits per dimension, [1]
 print(f"L_T = {float(prior_term[0]):.1e} bits per dimension, of 8 that a pixel has")
 assert prior_term[0] < 1e-4
 
@@ -393,7 +395,9 @@ pictures, labels = data.in_memory(digits)  # uint8 [1498, 8, 8, 1], int32 [1498]
 noised = losses.noise_data(jax.random.key(4), images.to_float(pictures), linear)
 output = 0.5 * noised.x_t  # "the network's" eps
 
-decoder = likelihood.decoder_variance(linear)  # stands in for the missing beta-tilde_1
+decoder = variational_bound.decoder_variance(
+    linear
+)  # stands in for the missing beta-tilde_1
 forms = process.EPS, process.small_variance, decoder
 by_means = losses.mean_loss(*forms)(output, noised)  # (a), [1498]
 by_noise = losses.weighted_loss(*forms)(output, noised)  # (b)
@@ -551,7 +555,7 @@ the_objective = diffusion.make_objective(
     cosine,
     losses.simple_loss(process.EPS),
     tell=condition.tell(condition.silence(num_classes=10), dropout=0.1),
-    times=times.STRATIFIED,  # t spread evenly over each batch: less scatter
+    times=time_sampling.STRATIFIED,  # t spread evenly over each batch: less scatter
 )
 rate = step.warmup_schedule(1e-3, warmup_steps=100, decay_steps=NUM_STEPS)
 optimizer = step.make_optimizer(rate)

@@ -95,7 +95,7 @@ MUTANTS = [
     ),
     Mutant(
         "the shape reader's margin is 0",
-        "data/shapes/reading.py",
+        "data/shapes/attribute_classifier.py",
         "_CLEARER = 0.02",
         "_CLEARER = 0.0",
         "data/test_shapes_pictures.py::test_a_shape_between_two_is_none",

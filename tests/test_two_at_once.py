@@ -11,7 +11,7 @@ import pytest
 
 from ddpm_jax import data
 from ddpm_jax.commands import extraction
-from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs
 from ddpm_jax.runtime import files
 
 COUNT, BATCH = 22, 4

@@ -18,12 +18,12 @@ from ddpm_jax.conditioning import image_maps as pictures
 from ddpm_jax.conditioning.condition import hide, silence
 from ddpm_jax.conditioning.masks import random_mask
 from ddpm_jax.config import default
-from ddpm_jax.diffusion import ode_likelihood, schedules, times
+from ddpm_jax.diffusion import ode_likelihood, schedules, time_sampling
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm, unipc
+from ddpm_jax.networks.dual_encoder import Match
 from ddpm_jax.networks.layers import Dropout
-from ddpm_jax.networks.match import Match
 from ddpm_jax.networks.text import TextTransformer
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.tasks.diffusion import latents
@@ -185,14 +185,14 @@ LABELS = {"label": np.arange(6, dtype=np.int32)}
 def history():
     """Of losses that rise with the level, complete."""
     losses = np.ones((8, 10), np.float32) * np.arange(8)[:, None].astype(np.float32)
-    return times.History(jnp.asarray(losses), jnp.full(8, 10, jnp.int32))
+    return time_sampling.History(jnp.asarray(losses), jnp.full(8, 10, jnp.int32))
 
 
 DRAWS = {
-    "uniform": lambda key: times.uniform_times(key, 5),
-    "stratified": lambda key: times.stratified_times(key, 5),
-    "antithetic": lambda key: times.antithetic_times(key, 5),
-    "importance": lambda key: times.importance(8).draw(key, 5, history()),
+    "uniform": lambda key: time_sampling.uniform_times(key, 5),
+    "stratified": lambda key: time_sampling.stratified_times(key, 5),
+    "antithetic": lambda key: time_sampling.antithetic_times(key, 5),
+    "importance": lambda key: time_sampling.importance(8).draw(key, 5, history()),
     "flips and shifts": lambda key: shift_and_flip(key, IMAGES, max_shift=2, flip=True),
     "latents": lambda key: latents(1)(key, MOMENTS),
     "views": lambda key: latents(2)(key, np.tile(MOMENTS, 2)),

@@ -18,12 +18,12 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.autoencoder import (
+from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
+from ddpm_jax.networks.kl_autoencoder import (
     KLAutoencoder,
     check_autoencoder,
     sample_posterior,
 )
-from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
 from ddpm_jax.tasks.autoencoder import Maps, Networks, Weights, autoencoder_task
 from ddpm_jax.training.state import TrainState

@@ -18,7 +18,7 @@ import numpy as np
 
 from ddpm_jax.build import auxiliary
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.autoencoder import (
+from ddpm_jax.networks.kl_autoencoder import (
     KLAutoencoder,
     check_autoencoder,
     sample_posterior,

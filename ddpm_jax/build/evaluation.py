@@ -14,7 +14,7 @@ from ddpm_jax.build.keys import check_seed, sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import resize
-from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs
 from ddpm_jax.evaluation.scores import SCORES
 from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
 from ddpm_jax.weights import inception_file

@@ -20,8 +20,8 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Features, Outputs
-from ddpm_jax.networks.classifier import Classifier
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.classifier import make_classify_objective
 from ddpm_jax.training.state import TrainState

@@ -16,8 +16,8 @@ from ddpm_jax import data
 from ddpm_jax.build.conditions import AnyUNet, silent_for, told
 from ddpm_jax.build.source import DataInfo, dataset
 from ddpm_jax.config import from_json, to_json
-from ddpm_jax.diffusion.classifier import gaussian_classifier
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
+from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.guidance import (
     LogProb,
     classifier_free,

@@ -21,8 +21,8 @@ from ddpm_jax.diffusion import ode_likelihood as ode
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.grids import grid, linear_steps
-from ddpm_jax.diffusion.likelihood import variational_bound
 from ddpm_jax.diffusion.schedules import level_at_logsnr
+from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import to_float
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion import grids, process, schedules, times
+from ddpm_jax.diffusion import grids, process, schedules, time_sampling
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.networks import layers
 
@@ -45,11 +45,11 @@ LOSSES = (
 )
 PICTURES = ("", "low_res", "grey", "masked")
 PICTURE_MODES = {"low_res": "upscale", "grey": "colorize", "masked": "inpaint"}
-TIMES: Mapping[str, Callable[[int], times.TimeSampler]] = {
-    "uniform": lambda T: times.UNIFORM,
-    "stratified": lambda T: times.STRATIFIED,
-    "antithetic": lambda T: times.ANTITHETIC,
-    "importance": times.importance,
+TIMES: Mapping[str, Callable[[int], time_sampling.TimeSampler]] = {
+    "uniform": lambda T: time_sampling.UNIFORM,
+    "stratified": lambda T: time_sampling.STRATIFIED,
+    "antithetic": lambda T: time_sampling.ANTITHETIC,
+    "importance": time_sampling.importance,
 }
 SPACINGS = {
     "trailing": grids.trailing_steps,

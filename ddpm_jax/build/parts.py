@@ -18,7 +18,6 @@ from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion import loss_weights, losses
-from ddpm_jax.diffusion.likelihood import decoder_variance
 from ddpm_jax.diffusion.schedules import (
     Schedule,
     from_betas,
@@ -26,7 +25,8 @@ from ddpm_jax.diffusion.schedules import (
     zero_terminal_snr,
 )
 from ddpm_jax.diffusion.self_conditioning import HINT, hints
-from ddpm_jax.diffusion.times import TimeSampler
+from ddpm_jax.diffusion.time_sampling import TimeSampler
+from ddpm_jax.diffusion.variational_bound import decoder_variance
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet

@@ -24,9 +24,9 @@ from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Features, Outputs
-from ddpm_jax.networks.classifier import Classifier
-from ddpm_jax.networks.match import Match
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.networks.dual_encoder import Match
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
 from ddpm_jax.training.state import TrainState

@@ -45,8 +45,8 @@ from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.summary import summarise
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Features
-from ddpm_jax.evaluation.manifold import nearest
+from ddpm_jax.evaluation.feature_extractor import Features
+from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.evaluation.scores import score
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts

@@ -19,9 +19,14 @@ from ddpm_jax import data
 from ddpm_jax.commands.image_sets import progress
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import moments
-from ddpm_jax.evaluation.features import Extract, Features, Outputs, check_images
-from ddpm_jax.evaluation.statistics import Statistics, write_statistics
+from ddpm_jax.evaluation import mean_covariance
+from ddpm_jax.evaluation.feature_extractor import (
+    Extract,
+    Features,
+    Outputs,
+    check_images,
+)
+from ddpm_jax.evaluation.reference_statistics import Statistics, write_statistics
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, round_up
@@ -118,8 +123,8 @@ def _measure(
 
 
 def _keep(folder: Path, whole: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    everything = moments.of(whole["features"])
-    covariance = moments.covariance(everything)
+    everything = mean_covariance.of(whole["features"])
+    covariance = mean_covariance.covariance(everything)
     statistics = Statistics(everything.mean, covariance, everything.count, about)
     write_statistics(folder / _STATISTICS, statistics)
     files.write_npz(folder / _FEATURES, whole)

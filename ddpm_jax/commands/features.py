@@ -13,7 +13,7 @@ from ddpm_jax.build import features as of
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.evaluation.features import Features, extract
+from ddpm_jax.evaluation.feature_extractor import Features, extract
 from ddpm_jax.training.state import TrainState
 
 

@@ -21,10 +21,10 @@ from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import Ended, Feed, Plan, Run, fit
 from ddpm_jax.training.log import read_metrics
-from ddpm_jax.training.owner import only_trainer
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 from ddpm_jax.training.tracker import import_wandb, open_tracker
+from ddpm_jax.training.workdir_lock import only_trainer
 
 CONFIG_FILE = "config.json"
 

@@ -7,8 +7,8 @@ from typing import Any
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.autoencoder import KLAutoencoder, check_autoencoder
-from ddpm_jax.weights import carry, diffusers_autoencoder
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, check_autoencoder
+from ddpm_jax.weights import diffusers_autoencoder, torch_layout
 
 _TAKEN = "data.image_size"
 
@@ -43,7 +43,7 @@ def import_autoencoder(
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     shapes = auxiliary.parameter_shapes(net, pretrained.image_shape)
-    params = carry.into_tree(
+    params = torch_layout.into_tree(
         pretrained,
         {tuple(path.split("/")): shape for path, shape in shapes.items()},
         null_row=True,

@@ -19,13 +19,13 @@ from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.step import init_state
 from ddpm_jax.weights import (
-    carry,
     diffusers,
     diffusers_autoencoder,
     diffusers_scheduler,
     diffusers_unet,
     hub,
     openai,
+    torch_layout,
 )
 from ddpm_jax.weights.pretrained import Pretrained
 from ddpm_jax.weights.safetensors_file import read_safetensors
@@ -301,7 +301,7 @@ def _params(
     shapes = {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
     }
-    return carry.into_tree(pretrained, shapes, null_row=null_row)
+    return torch_layout.into_tree(pretrained, shapes, null_row=null_row)
 
 
 def _save(

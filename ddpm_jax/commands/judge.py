@@ -13,9 +13,14 @@ from ddpm_jax import build, data
 from ddpm_jax.commands import extraction
 from ddpm_jax.commands.image_sets import ImageSet, open_split
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Extract, Features, Outputs, make_extract
+from ddpm_jax.evaluation.feature_extractor import (
+    Extract,
+    Features,
+    Outputs,
+    make_extract,
+)
+from ddpm_jax.evaluation.reference_statistics import read_statistics
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
-from ddpm_jax.evaluation.statistics import read_statistics
 from ddpm_jax.runtime import files
 
 

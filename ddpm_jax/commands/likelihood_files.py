@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.diffusion.likelihood import Bound, rate_distortion, standard_error
+from ddpm_jax.diffusion.variational_bound import Bound, rate_distortion, standard_error
 from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import describe

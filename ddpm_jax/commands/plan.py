@@ -14,8 +14,8 @@ from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
-from ddpm_jax.networks.memory import num_bytes, saved_bytes
 from ddpm_jax.runtime import capacity
 from ddpm_jax.runtime.capacity import spell
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread

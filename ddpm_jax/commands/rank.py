@@ -33,7 +33,7 @@ from ddpm_jax.commands.model import find_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.manifold import nearest
+from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts

@@ -17,8 +17,8 @@ from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliar
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate
-from ddpm_jax.evaluation.features import extract
-from ddpm_jax.evaluation.ranking import found_in_first, num_before
+from ddpm_jax.evaluation.feature_extractor import extract
+from ddpm_jax.evaluation.recall_at_k import found_in_first, num_before
 from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # R@5 of 100

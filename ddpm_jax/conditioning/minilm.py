@@ -29,7 +29,7 @@ from ddpm_jax.conditioning.text import Encoded, Tokens, distinct
 from ddpm_jax.conditioning.tokens import lacks, padded, stored_length
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.bert import Bert, Sizes
-from ddpm_jax.networks.masked import masked_mean
+from ddpm_jax.networks.masked_attention import masked_mean
 
 BATCH = 64  # texts at a time
 _STEP = 8  # lengths that are computed are multiples of it

@@ -27,6 +27,7 @@ import numpy as np
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import Operator
+from ddpm_jax.diffusion.picklable import remade
 from ddpm_jax.diffusion.process import (
     Prediction,
     add_noise,
@@ -35,7 +36,6 @@ from ddpm_jax.diffusion.process import (
     markov_step,
     noise_like,
 )
-from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.exponential import LONG
+from ddpm_jax.diffusion.exponential_integrator import LONG
+from ddpm_jax.diffusion.picklable import remade
 from ddpm_jax.diffusion.process import Prediction, like, noise_like
-from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
@@ -76,9 +76,9 @@ def heun(churn: Churn | None = None) -> Sampler:
     20 even steps of time from the end of a cosine table has r_t / r_s = 1,600. So a
     step that leaves less than a quarter of r, which is where this error passes the
     largest one of `euler`, takes the same two predictions another way: as x_0, on a
-    line in the log-SNR under the exact integral of `exponential`, eq. (1). That is of
-    order 2 as well, overshoots by 9 % at most, and has a limit for r_t = infinity, so
-    that pure noise is a start like others.
+    line in the log-SNR under the exact integral of `exponential_integrator`, eq. (1).
+    That is of order 2 as well, overshoots by 9 % at most, and has a limit for r_t =
+    infinity, so that pure noise is a start like others.
 
     Args:
         churn: noise added before each step; None for the deterministic sampler.

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.denoisers import Cond, Network, split_output
-from ddpm_jax.diffusion.likelihood import step_term
 from ddpm_jax.diffusion.process import (
     Parameterization,
     Variance,
@@ -32,7 +31,8 @@ from ddpm_jax.diffusion.process import (
     posterior,
 )
 from ddpm_jax.diffusion.schedules import Level, Schedule
-from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
+from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler
+from ddpm_jax.diffusion.variational_bound import step_term
 
 
 class Noised(NamedTuple):

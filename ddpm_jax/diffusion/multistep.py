@@ -1,8 +1,8 @@
 """Samplers that remember earlier steps, one evaluation of the network a step.
 
-DPM-Solver++ and UniPC solve the exact integral of `exponential`, eq. (1), and PNDM
-combines slopes. None counts on a grid: where the past is of no use, as before the first
-step and to the clean end, a step is of order one.
+DPM-Solver++ and UniPC solve the exact integral of `exponential_integrator`, eq. (1),
+and PNDM combines slopes. None counts on a grid: where the past is of no use, as before
+the first step and to the clean end, a step is of order one.
 
 Sources:
     [L] Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.exponential import (
+from ddpm_jax.diffusion.exponential_integrator import (
     LONG,
     Past,
     advance,
@@ -30,8 +30,8 @@ from ddpm_jax.diffusion.exponential import (
     weights_of,
     with_latest,
 )
+from ddpm_jax.diffusion.picklable import remade
 from ddpm_jax.diffusion.process import noise_like, posterior, small_variance
-from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError

@@ -24,8 +24,8 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.picklable import remade
 from ddpm_jax.diffusion.process import like
-from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
 from ddpm_jax.errors import UserError

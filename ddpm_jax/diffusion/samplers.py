@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.picklable import Remade, remade
 from ddpm_jax.diffusion.process import (
     Prediction,
     Variance,
@@ -28,7 +29,6 @@ from ddpm_jax.diffusion.process import (
     posterior,
     small_variance,
 )
-from ddpm_jax.diffusion.remade import Remade, remade
 from ddpm_jax.diffusion.schedules import Level
 
 

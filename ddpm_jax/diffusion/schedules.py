@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import limits
-from ddpm_jax.diffusion.remade import Remade, remade
+from ddpm_jax.diffusion.picklable import Remade, remade
 from ddpm_jax.errors import UserError
 
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.denoisers import Cond, Network, from_network
 from ddpm_jax.diffusion.losses import Hint
+from ddpm_jax.diffusion.picklable import remade
 from ddpm_jax.diffusion.process import Parameterization, Prediction
-from ddpm_jax.diffusion.remade import remade
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 

@@ -18,7 +18,7 @@ Sources:
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import moments
+from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.estimate import Estimate, check_features, seeded
 
 _SMALLEST_SHARE = 0.1  # of the images, in the smallest subset of an extrapolation
@@ -130,8 +130,8 @@ def fid_infinity(
     distances = []
     for count in counts:
         chosen = np.sort(rng.permutation(total)[:count])
-        part = moments.of(features[chosen])
-        spread = moments.covariance(part)
+        part = mean_covariance.of(features[chosen])
+        spread = mean_covariance.covariance(part)
         distances.append(_distance(part.mean, spread, mean, cov, root))
     return _intercept(1 / counts, np.array(distances))
 

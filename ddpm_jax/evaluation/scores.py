@@ -14,14 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import moments
+from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.accuracy import class_accuracy
 from ddpm_jax.evaluation.estimate import Estimate, seeded
-from ddpm_jax.evaluation.features import Outputs
+from ddpm_jax.evaluation.feature_extractor import Outputs
 from ddpm_jax.evaluation.frechet import fid_infinity, frechet_distance
 from ddpm_jax.evaluation.inception_score import inception_score
-from ddpm_jax.evaluation.kernel import kid
-from ddpm_jax.evaluation.manifold import density_coverage, nearest, precision_recall
+from ddpm_jax.evaluation.kernel_distance import kid
+from ddpm_jax.evaluation.precision_recall import (
+    density_coverage,
+    nearest,
+    precision_recall,
+)
 
 
 class Reference(NamedTuple):
@@ -41,8 +45,8 @@ class Reference(NamedTuple):
 
 def reference_of(outputs: Outputs) -> Reference:
     """Make a reference of the features of real images."""
-    total = moments.of(outputs.features)
-    return Reference(total.mean, moments.covariance(total), outputs.features)
+    total = mean_covariance.of(outputs.features)
+    return Reference(total.mean, mean_covariance.covariance(total), outputs.features)
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,10 @@ def _choose(features: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _frechet(it: _Compared) -> dict[str, Estimate]:
-    fake = moments.of(it.fake.features)
+    fake = mean_covariance.of(it.fake.features)
     distance = frechet_distance(
         fake.mean,
-        moments.covariance(fake),
+        mean_covariance.covariance(fake),
         it.reference.mean,
         it.reference.covariance,
     )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ddpm_jax.networks.masked import masked_attend
+from ddpm_jax.networks.masked_attention import masked_attend
 
 
 class Sizes(NamedTuple):

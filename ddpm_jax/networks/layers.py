@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ddpm_jax.networks.convolution import conv3x3, conv3x3_of_upsampled
-from ddpm_jax.networks.masked import masked_attend
+from ddpm_jax.networks.masked_attention import masked_attend
 
 default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zero_init = nn.initializers.zeros_init()

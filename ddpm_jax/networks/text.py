@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import Dropout, default_init, zero_init
-from ddpm_jax.networks.masked import masked_attend, masked_mean
+from ddpm_jax.networks.masked_attention import masked_attend, masked_mean
 
 EPSILON = 1e-5  # of the normalisations
 _TOKEN_SCALE, _POSITION_SCALE = 0.02, 0.01  # standard deviations, as in CLIP's code

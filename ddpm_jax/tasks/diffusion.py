@@ -15,7 +15,7 @@ import numpy as np
 
 from ddpm_jax.diffusion.losses import Hint, Loss, training_loss
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.times import UNIFORM, TimeSampler
+from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.training.task import Batch, Objective, Summary, means

@@ -35,6 +35,17 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.training.checkpoint_reader import (
+    TRIES,
+    GoneError,
+    all_steps,
+    checkpoints_folder,
+    latest_step,
+    param_shapes,
+    read_metadata,
+    restore_params,
+    restore_track,
+)
 from ddpm_jax.training.integrity import (
     FORMAT,
     METADATA_FILE,
@@ -47,19 +58,8 @@ from ddpm_jax.training.integrity import (
     restore_item,
     seal,
 )
-from ddpm_jax.training.orbax_noise import keep_quiet
+from ddpm_jax.training.orbax_logging import keep_quiet
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.stored import (
-    TRIES,
-    GoneError,
-    all_steps,
-    checkpoints_folder,
-    latest_step,
-    param_shapes,
-    read_metadata,
-    restore_params,
-    restore_track,
-)
 
 _DAMAGED_FOLDER = "checkpoints-damaged"
 

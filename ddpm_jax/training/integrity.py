@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import on_every_host
-from ddpm_jax.training.orbax_noise import keep_quiet
+from ddpm_jax.training.orbax_logging import keep_quiet
 
 FORMAT = 1
 METADATA_FILE = "metadata.json"

@@ -4,9 +4,9 @@
     diffusers_unet.py, diffusers_scheduler.py    its two JSON files <-> our options
     diffusers_autoencoder.py    AutoencoderKL
     openai.py, openai_names.py    the state dicts of improved- and guided-diffusion
-    carry.py              tensors of theirs <-> the nested parameters of our U-Net
+    torch_layout.py       tensors of theirs <-> the nested parameters of our U-Net
     hub.py                fetching from a repository of the Hugging Face hub
-    inception_*.py, graph_file.py    Inception-v3: TensorFlow graph, PyTorch state dict
+    inception_*.py, tensorflow_graph.py    Inception-v3: graph or state dict
     lpips_file.py         the linear layers of LPIPS and its VGG-16
     safetensors_file.py, torch_file.py, torch_pickle.py    files of tensors
 

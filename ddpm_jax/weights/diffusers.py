@@ -20,10 +20,10 @@ import numpy as np
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
 from ddpm_jax.weights import diffusers_scheduler, diffusers_unet
-from ddpm_jax.weights.carry import out_of_tree
 from ddpm_jax.weights.pretrained import Path, Pretrained, sizes_of_run
 from ddpm_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from ddpm_jax.weights.torch_file import read_tensors
+from ddpm_jax.weights.torch_layout import out_of_tree
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"

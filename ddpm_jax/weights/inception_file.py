@@ -5,7 +5,7 @@
 The weights are 91 MiB that others publish, and no part of this project. Three files
 hold the same numbers and are told apart by their first bytes, not by their names: that
 of pytorch-fid (.pth), the TensorFlow graph (.pb), and the archive it was published in
-(.tgz). None of them is trusted: see torch_file.py and graph_file.py.
+(.tgz). None of them is trusted: see torch_file.py and tensorflow_graph.py.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.files import CACHE_VARIABLE, cache_folder
-from ddpm_jax.weights.graph_file import (
+from ddpm_jax.weights.inception_weights import from_graph, from_torch
+from ddpm_jax.weights.tensorflow_graph import (
     GRAPH_NAME,
     GZIP_START,
     NODE_START,
     read_constants,
 )
-from ddpm_jax.weights.inception_weights import from_graph, from_torch
 from ddpm_jax.weights.torch_file import LEGACY_START, ZIP_START, read_tensors
 
 FILE_VARIABLE = "DDPM_JAX_INCEPTION"

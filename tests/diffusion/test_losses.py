@@ -11,7 +11,13 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import likelihood, losses, process, schedules, times
+from ddpm_jax.diffusion import (
+    losses,
+    process,
+    schedules,
+    time_sampling,
+    variational_bound,
+)
 from ddpm_jax.diffusion.process import EPS, X0, V
 from ddpm_jax.diffusion.schedules import Level, from_betas
 
@@ -130,7 +136,7 @@ def test_kl_term_is_mean_loss_plus_a_constant(name):
 
     @jax.jit
     def step_term(output, draw):
-        return likelihood.step_term(
+        return variational_bound.step_term(
             EPS.predict(output, draw.x_t, draw.t),
             draw.x0,
             draw.x_t,
@@ -162,7 +168,7 @@ def test_bound_loss_estimates_the_bound_from_single_terms():
     np.testing.assert_allclose(loss[1:], 3 * nats / np.log(2), rtol=3e-3)
     # Row 0 is the decoder, centred at x_0 - sigma_1 / alpha_1 * 0.1.
     mean = draw.x0[0] - 0.1 * np.sqrt(BETAS[0] / (1 - BETAS[0]))
-    decoder = -likelihood.discretized_log_likelihood(
+    decoder = -variational_bound.discretized_log_likelihood(
         draw.x0[0], mean, jnp.sqrt(jnp.float32(FIRST))
     )
     expected = 3 * np.mean(decoder) / np.log(2)
@@ -299,7 +305,10 @@ def test_a_learned_variance_is_drawn_to_the_right_one():
 # --- The objective as a whole ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [times.UNIFORM, times.STRATIFIED, times.ANTITHETIC])
+@pytest.mark.parametrize(
+    "sampler",
+    [time_sampling.UNIFORM, time_sampling.STRATIFIED, time_sampling.ANTITHETIC],
+)
 def test_the_exact_denoiser_has_the_irreducible_loss(sampler):
     """E |eps - E[eps | x_t]|^2 = alpha^2 v / (alpha^2 v + sigma^2) for N(mean, v) data,
     averaged over the levels; nothing can do better, and noise added to it does worse by

@@ -16,9 +16,9 @@ import pytest
 from ddpm_jax.diffusion import ode_likelihood, schedules
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.diffusion.grids import grid
-from ddpm_jax.diffusion.likelihood import variational_bound
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import level_at_logsnr
+from ddpm_jax.diffusion.variational_bound import variational_bound
 
 WEIGHTS = [0.3, 0.7]
 MEANS = np.array([[0.5, -0.2, 0.1], [-0.4, 0.3, -0.6]])

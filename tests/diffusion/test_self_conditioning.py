@@ -12,9 +12,9 @@ from ddpm_jax.diffusion import karras, losses, multistep, process, samplers, sch
 from ddpm_jax.diffusion.denoisers import from_network
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
-from ddpm_jax.diffusion.likelihood import variational_bound
 from ddpm_jax.diffusion.process import EPS, X0, Prediction, V
 from ddpm_jax.diffusion.self_conditioning import hints, self_conditioned
+from ddpm_jax.diffusion.variational_bound import variational_bound
 
 SCHEDULE = schedules.from_betas(schedules.cosine_betas(50))
 X = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3)).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import Outputs, extract, from_function
+from ddpm_jax.evaluation.feature_extractor import Outputs, extract, from_function
 from ddpm_jax.evaluation.scores import check_count, reference_of, score
 
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ _ON_DEVICES = """
 import json, sys
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from ddpm_jax.evaluation.features import extract, from_function
+from ddpm_jax.evaluation.feature_extractor import extract, from_function
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (21, 4, 5, 3), np.uint8)
 mix = rng.standard_normal((60, 7)).astype(np.float32)

@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import moments
+from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.frechet import fid_infinity, frechet_distance
 
 
@@ -65,8 +65,8 @@ def test_a_rotation_changes_nothing_and_a_translation_its_square():
 def test_a_set_is_at_no_distance_from_itself(count):
     """Also with fewer images than features, where roots of rounding noise add up."""
     x = 100 * np.random.default_rng(5).standard_normal((count, 64)).astype(np.float32)
-    own = moments.of(x)
-    cov = moments.covariance(own)
+    own = mean_covariance.of(x)
+    cov = mean_covariance.covariance(own)
     found = frechet_distance(own.mean, cov, own.mean, cov)
     assert abs(found) < 1e-12 * np.trace(cov) * 64
 
@@ -102,8 +102,8 @@ ZERO, UNIT = np.zeros(SIZE), np.eye(SIZE)
 
 
 def plain(x):
-    own = moments.of(x)
-    return frechet_distance(own.mean, moments.covariance(own), ZERO, UNIT)
+    own = mean_covariance.of(x)
+    return frechet_distance(own.mean, mean_covariance.covariance(own), ZERO, UNIT)
 
 
 def test_the_plain_distance_is_biased_by_a_term_in_one_over_n():
@@ -143,10 +143,10 @@ def test_subsets_smaller_than_the_features_are_not_used():
 
 
 def plain_of(x):
-    own = moments.of(x)
+    own = mean_covariance.of(x)
     size = x.shape[1]
     return frechet_distance(
-        own.mean, moments.covariance(own), np.zeros(size), np.eye(size)
+        own.mean, mean_covariance.covariance(own), np.zeros(size), np.eye(size)
     )
 
 
@@ -155,11 +155,11 @@ def test_subsets_lie_evenly_in_one_over_n(monkeypatch):
     from subset to subset, but for the rounding of N, which is at most 1 / (2 N^2)."""
     counts = []
 
-    def counted(x, of=moments.of):
+    def counted(x, of=mean_covariance.of):
         counts.append(len(x))
         return of(x)
 
-    monkeypatch.setattr("ddpm_jax.evaluation.frechet.moments.of", counted)
+    monkeypatch.setattr("ddpm_jax.evaluation.frechet.mean_covariance.of", counted)
     x = np.random.default_rng(11).standard_normal((1000, SIZE))
     fid_infinity(x, ZERO, UNIT, seed=0)
     counts = np.sort(counts)

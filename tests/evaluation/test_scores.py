@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddpm_jax.evaluation.features import Outputs
-from ddpm_jax.evaluation.manifold import density_coverage, precision_recall
+from ddpm_jax.evaluation.feature_extractor import Outputs
+from ddpm_jax.evaluation.precision_recall import density_coverage, precision_recall
 from ddpm_jax.evaluation.scores import reference_of, score
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
-from ddpm_jax.networks.memory import num_bytes, saved_bytes
 from ddpm_jax.networks.unet import UNet
 
 

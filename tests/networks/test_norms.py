@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from ddpm_jax.networks import UNet
-from ddpm_jax.networks.autoencoder import KLAutoencoder
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.networks.layers import GroupNorm
 
 SIZES = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.masked import masked_attend, masked_mean
+from ddpm_jax.networks.masked_attention import masked_attend, masked_mean
 from ddpm_jax.networks.text import TextTransformer
 
 MODEL = TextTransformer(11, 6, width=8, depth=2, num_heads=2)

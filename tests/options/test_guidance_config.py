@@ -7,7 +7,7 @@ import pytest
 
 from ddpm_jax import build, data
 from ddpm_jax.config import default
-from ddpm_jax.diffusion.classifier import gaussian_classifier
+from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images

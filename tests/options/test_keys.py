@@ -10,7 +10,7 @@ from ddpm_jax.config import default
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.frechet import fid_infinity
-from ddpm_jax.evaluation.kernel import kid
+from ddpm_jax.evaluation.kernel_distance import kid
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 

@@ -11,11 +11,11 @@ import fidelity
 import numpy as np
 import pytest
 
-from ddpm_jax.evaluation import moments
+from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.frechet import frechet_distance
 from ddpm_jax.evaluation.inception_score import inception_score
-from ddpm_jax.evaluation.kernel import squared_mmd
-from ddpm_jax.evaluation.manifold import density_coverage, precision_recall
+from ddpm_jax.evaluation.kernel_distance import squared_mmd
+from ddpm_jax.evaluation.precision_recall import density_coverage, precision_recall
 
 torch = pytest.importorskip("torch")
 
@@ -45,12 +45,12 @@ def test_frechet_distance_of_pytorch_fid(features):
     peer = importlib.import_module("pytorch_fid.fid_score")
     statistics = [(x.mean(0, np.float64), np.cov(x.T.astype(float))) for x in features]
     expected = peer.calculate_frechet_distance(*statistics[0], *statistics[1])
-    own = [moments.of(x) for x in features]
+    own = [mean_covariance.of(x) for x in features]
     found = frechet_distance(
         own[0].mean,
-        moments.covariance(own[0]),
+        mean_covariance.covariance(own[0]),
         own[1].mean,
-        moments.covariance(own[1]),
+        mean_covariance.covariance(own[1]),
     )
     assert found == pytest.approx(expected, rel=1e-6)
 

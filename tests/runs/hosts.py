@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ddpm_jax import build, cli, data
 from ddpm_jax.data import pipeline
-from ddpm_jax.evaluation.features import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs
 
 
 def projection(cfg):

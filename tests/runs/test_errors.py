@@ -8,7 +8,7 @@ from program import TINY
 
 from ddpm_jax.cli import main, override
 from ddpm_jax.config import default
-from ddpm_jax.training import owner
+from ddpm_jax.training import workdir_lock
 
 SETTINGS = [
     ("--config.training.batchsize=3", "unknown option .*batch_size"),
@@ -197,11 +197,11 @@ def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
 
 def test_a_second_trainer_of_one_run(tmp_path, capsys, monkeypatch):
     """Refused before anything is written, also with options of its own."""
-    with owner.hold(tmp_path):
+    with workdir_lock.hold(tmp_path):
         line = refused(
             capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}"]
         )
-        assert [path.name for path in tmp_path.iterdir()] == [owner.FILE]
+        assert [path.name for path in tmp_path.iterdir()] == [workdir_lock.FILE]
     assert f"another process trains in {tmp_path} since" in line
 
 

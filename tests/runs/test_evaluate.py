@@ -13,7 +13,7 @@ from program import TINY
 from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import evaluate, extraction, image_sets
-from ddpm_jax.evaluation.features import Features, Outputs, make_extract
+from ddpm_jax.evaluation.feature_extractor import Features, Outputs, make_extract
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh
 

@@ -14,7 +14,7 @@ from ddpm_jax.build.features import classifier_features
 from ddpm_jax.cli import main
 from ddpm_jax.commands import features as command
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.features import extract
+from ddpm_jax.evaluation.feature_extractor import extract
 from ddpm_jax.training import fit
 
 RECIPE = f"--config={ROOT / 'configs' / 'digits_features.py'}"

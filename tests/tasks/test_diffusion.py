@@ -15,7 +15,7 @@ import pytest
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.config import default
-from ddpm_jax.diffusion import losses, schedules, times
+from ddpm_jax.diffusion import losses, schedules, time_sampling
 from ddpm_jax.diffusion.process import X0
 from ddpm_jax.diffusion.self_conditioning import hints
 from ddpm_jax.errors import UserError
@@ -46,7 +46,7 @@ def batch(size):
 def full_history():
     """As if each level had shown its loss ten times."""
     losses = np.tile(BY_LEVEL[:, None], (1, 10)).astype(np.float32)
-    return times.History(losses, np.full(T, 10, np.int32))
+    return time_sampling.History(losses, np.full(T, 10, np.int32))
 
 
 # --- Levels of unequal weight ---------------------------------------------------------
@@ -54,7 +54,9 @@ def full_history():
 
 @pytest.mark.parametrize("name", ["uniform", "importance"])
 def test_loss_and_quartiles_are_means_over_levels_however_they_are_drawn(name):
-    sampler = times.UNIFORM if name == "uniform" else times.importance(T)
+    sampler = (
+        time_sampling.UNIFORM if name == "uniform" else time_sampling.importance(T)
+    )
     memory = () if name == "uniform" else full_history()
     num, runs = 2000, 40
     run = jax.jit(objective(sampler))
@@ -80,8 +82,8 @@ def test_loss_and_quartiles_are_means_over_levels_however_they_are_drawn(name):
 
 
 def test_the_memory_is_given_the_losses_without_their_weights():
-    run = jax.jit(objective(times.importance(T)))
-    memory = times.importance(T).init()
+    run = jax.jit(objective(time_sampling.importance(T)))
+    memory = time_sampling.importance(T).init()
     for seed in range(6):
         _, (_, memory) = run(1.0, jax.random.key(seed), batch(100), memory)
     assert int(memory.count.sum()) == 600 and int(memory.count.min()) >= 10
@@ -101,7 +103,7 @@ def test_a_weight_scales_the_gradient_of_its_example():
         lambda params, x_t, t, cond, dropout_key: params * x_t,
         schedule,
         lambda output, noised: output[:, 0, 0, 0],
-        times=times.importance(T),
+        times=time_sampling.importance(T),
     )
     key = jax.random.key(3)
     gradient_of = jax.jit(jax.grad(run, has_aux=True))
@@ -111,7 +113,7 @@ def test_a_weight_scales_the_gradient_of_its_example():
     def draw(key, memory):
         key, *_ = jax.random.split(key, 4)  # as the objective does
         x0 = jnp.full((50, 1, 1, 1), -1.0)
-        return losses.noise_data(key, x0, schedule, times.importance(T), memory)
+        return losses.noise_data(key, x0, schedule, time_sampling.importance(T), memory)
 
     noised = draw(key, full_history())
     expected = np.mean(np.asarray(noised.weight * noised.x_t[:, 0, 0, 0]))
@@ -137,7 +139,7 @@ def importance_and_hints():
         return params["a"] * x_t + params["b"] * (cond or {}).get("x0", 0.0)
 
     sampler, mesh, optimizer = (
-        times.importance(3),
+        time_sampling.importance(3),
         data_mesh(),
         make_optimizer(lambda step: 0.05),
     )

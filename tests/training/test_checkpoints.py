@@ -22,10 +22,10 @@ from absl import logging as absl_logging
 
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoint_reader, workdir_lock
 from ddpm_jax.training import checkpoints as ckpt
-from ddpm_jax.training import owner, stored
 from ddpm_jax.training.integrity import checksums
-from ddpm_jax.training.orbax_noise import keep_quiet
+from ddpm_jax.training.orbax_logging import keep_quiet
 from ddpm_jax.training.state import TrainState
 
 METADATA = {"config": {"lr": 1e-4, "shape": (32, 32, 3)}, "data": "sha256:ab"}
@@ -567,7 +567,7 @@ def pruned(workdir, tmp_path, monkeypatch):
     """A workdir whose trainer saves step 3 and removes step 2 while that is read."""
     with ckpt.open_checkpoints(tmp_path / "later") as checkpoints:
         ckpt.save(checkpoints, make_state(3), METADATA)
-    restore_item, read = stored.restore_item, []
+    restore_item, read = checkpoint_reader.restore_item, []
 
     def removed_meanwhile(directory, *rest):
         read.append(directory.name)
@@ -576,7 +576,7 @@ def pruned(workdir, tmp_path, monkeypatch):
             shutil.rmtree(workdir / "checkpoints" / "2")
         return restore_item(directory, *rest)
 
-    monkeypatch.setattr(stored, "restore_item", removed_meanwhile)
+    monkeypatch.setattr(checkpoint_reader, "restore_item", removed_meanwhile)
     return workdir
 
 
@@ -596,9 +596,12 @@ def test_what_draws_says_what_happened_and_takes_the_newest(pruned):
 
 
 def test_damage_beside_a_trainer_is_still_damage(workdir, monkeypatch):
-    monkeypatch.setattr(stored, "_REMOVING", 0.1)
+    monkeypatch.setattr(checkpoint_reader, "_REMOVING", 0.1)
     flip_a_bit(data_file(workdir, "ema_params"))
-    with owner.hold(workdir), pytest.raises(UserError, match=r"2 is damaged.*step 1"):
+    with (
+        workdir_lock.hold(workdir),
+        pytest.raises(UserError, match=r"2 is damaged.*step 1"),
+    ):
         ckpt.restore_params(workdir)
 
 

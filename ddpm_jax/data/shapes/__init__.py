@@ -10,7 +10,7 @@ testing. `drawing` turns a scene into pixels, `reading` pixels into a scene, and
 `scoring` compares two scenes.
 """
 
-from ddpm_jax.data.shapes.drawing import SMALLEST_SIDE, render
+from ddpm_jax.data.shapes.attribute_classifier import UNKNOWN, read
 from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example, split_of
 from ddpm_jax.data.shapes.grammar import (
     COLOURS,
@@ -23,7 +23,7 @@ from ddpm_jax.data.shapes.grammar import (
     caption,
     parse,
 )
-from ddpm_jax.data.shapes.reading import UNKNOWN, read
+from ddpm_jax.data.shapes.rendering import SMALLEST_SIDE, render
 from ddpm_jax.data.shapes.scoring import Agreement, agreement
 from ddpm_jax.data.shapes.source import load_shapes
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from ddpm_jax.data.shapes.attribute_classifier import UNKNOWN
 from ddpm_jax.data.shapes.grammar import Scene, Thing
-from ddpm_jax.data.shapes.reading import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import Dataset, NoSplitError, Records, fingerprint_of
-from ddpm_jax.data.shapes.drawing import check_side, render
 from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example
 from ddpm_jax.data.shapes.grammar import HELD_OUT, caption
+from ddpm_jax.data.shapes.rendering import check_side, render
 from ddpm_jax.errors import UserError
 
 _SIDE = 32  # pixels, unless told otherwise

@@ -8,17 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import schedules, times
-from ddpm_jax.diffusion.times import ANTITHETIC, STRATIFIED, UNIFORM
+from ddpm_jax.diffusion import schedules, time_sampling
+from ddpm_jax.diffusion.time_sampling import ANTITHETIC, STRATIFIED, UNIFORM
 
-FUNCTIONS = [times.uniform_times, times.stratified_times, times.antithetic_times]
+FUNCTIONS = [
+    time_sampling.uniform_times,
+    time_sampling.stratified_times,
+    time_sampling.antithetic_times,
+]
 SKEWED = np.array([100.0, 20.0, 5.0, 1.0, 0.2, 0.05, 0.01, 0.0])  # mean loss of t
 
 
 def history(losses):
     """A history that is full of one loss for each level."""
     losses = jnp.asarray(losses, jnp.float32)
-    return times.History(
+    return time_sampling.History(
         jnp.tile(losses[:, None], (1, 10)), jnp.full(len(losses), 10, jnp.int32)
     )
 
@@ -28,7 +32,9 @@ def history(losses):
 
 def test_stratified_times_fall_one_into_each_stratum():
     for seed in range(20):
-        u = np.asarray(times.stratified_times(jax.random.key(seed), 8), np.float64)
+        u = np.asarray(
+            time_sampling.stratified_times(jax.random.key(seed), 8), np.float64
+        )
         assert np.all((u >= 0) & (u < 1))
         sorted_u = np.sort(u)
         np.testing.assert_allclose(np.diff(sorted_u), 1 / 8, atol=1e-6)
@@ -36,7 +42,7 @@ def test_stratified_times_fall_one_into_each_stratum():
 
 
 def test_antithetic_times_come_in_pairs_that_never_touch_the_ends():
-    u = np.asarray(times.antithetic_times(jax.random.key(0), 7))
+    u = np.asarray(time_sampling.antithetic_times(jax.random.key(0), 7))
     np.testing.assert_array_equal(u[4:], 1 - u[:3])
     # The bits that make the smallest and the largest u.
     ends = np.float32([0, 1 - 2.0**-23]) + np.float32(2.0**-24)
@@ -57,9 +63,9 @@ def test_each_time_alone_is_uniform(function):
 @pytest.mark.parametrize(
     ("function", "linear", "square"),
     [
-        (times.uniform_times, 1 / 96, 1 / 90),
-        (times.stratified_times, 1 / 768, None),
-        (times.antithetic_times, 0.0, 1 / 720),
+        (time_sampling.uniform_times, 1 / 96, 1 / 90),
+        (time_sampling.stratified_times, 1 / 768, None),
+        (time_sampling.antithetic_times, 0.0, 1 / 720),
     ],
 )
 def test_the_mean_of_a_batch_scatters_as_it_should(function, linear, square):
@@ -98,7 +104,7 @@ def test_the_history_is_that_of_the_loop_of_nichol_and_dhariwal():
     """40 batches of 32 over 6 levels, so that a level comes more than 10 times in some
     batches and not at all in others, against lists from which the oldest falls out."""
     rng = np.random.default_rng(3)
-    sampler = times.importance(6)
+    sampler = time_sampling.importance(6)
     update = jax.jit(sampler.update)
     memory, lists, most = sampler.init(), [[] for _ in range(6)], 0
     for batch in range(40):
@@ -115,7 +121,10 @@ def test_the_history_is_that_of_the_loop_of_nichol_and_dhariwal():
         np.testing.assert_array_equal(np.sort(memory.losses), np.sort(padded))
         expected = shares(padded, count)
         np.testing.assert_allclose(
-            times.importance_shares(memory), expected, rtol=2e-6, err_msg=str(batch)
+            time_sampling.importance_shares(memory),
+            expected,
+            rtol=2e-6,
+            err_msg=str(batch),
         )
     assert most > 10 and (count == 10).all() and expected.max() > 2 * expected.min()
 
@@ -124,16 +133,18 @@ def test_levels_are_uniform_until_the_last_of_them_has_ten_losses():
     memory = history(SKEWED)
     for count in (0, 9):
         lacking = memory._replace(count=memory.count.at[5].set(count))
-        np.testing.assert_allclose(times.importance_shares(lacking), 1 / 8, rtol=1e-6)
-    share = np.asarray(times.importance_shares(memory), np.float64)
+        np.testing.assert_allclose(
+            time_sampling.importance_shares(lacking), 1 / 8, rtol=1e-6
+        )
+    share = np.asarray(time_sampling.importance_shares(memory), np.float64)
     expected = 0.999 * SKEWED / SKEWED.sum() + 0.001 / 8
     np.testing.assert_allclose(share, expected, rtol=1e-5)
-    nothing = times.importance_shares(history(np.zeros(8)))
+    nothing = time_sampling.importance_shares(history(np.zeros(8)))
     np.testing.assert_allclose(nothing, 1 / 8, rtol=1e-6)
 
 
 def test_levels_are_drawn_by_their_shares_and_weighed_by_what_makes_up_for_it():
-    sampler, num = times.importance(8), 200_000
+    sampler, num = time_sampling.importance(8), 200_000
     draw = jax.jit(sampler.draw, static_argnums=1)
     schedule = schedules.from_betas(np.full(8, 0.1))
     u, weight = draw(jax.random.key(4), num, history(SKEWED))
@@ -159,7 +170,7 @@ def test_importance_scatters_less_where_few_levels_dominate():
     """Weight times a loss as remembered is nearly constant: its variance is
     sum_t p_t (L_t / (T p_t) - mean)^2, a 17,000th of that of uniform levels."""
     num = 200_000
-    draw = jax.jit(times.importance(8).draw, static_argnums=1)
+    draw = jax.jit(time_sampling.importance(8).draw, static_argnums=1)
     u, weight = draw(jax.random.key(6), num, history(SKEWED))
     weighted = np.asarray(weight, np.float64) * SKEWED[np.asarray(u * 8).astype(int)]
     share = 0.999 * SKEWED / SKEWED.sum() + 0.001 / 8

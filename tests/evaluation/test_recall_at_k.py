@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.ranking import found_in_first, num_before
+from ddpm_jax.evaluation.recall_at_k import found_in_first, num_before
 
 
 def directions(*degrees):

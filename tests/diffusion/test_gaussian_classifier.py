@@ -7,7 +7,7 @@ import oracles
 import pytest
 from scipy.stats import multivariate_normal
 
-from ddpm_jax.diffusion.classifier import gaussian_classifier
+from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.guidance import classifier_guidance
 from ddpm_jax.diffusion.schedules import Level, from_betas, linear_betas
 from ddpm_jax.errors import UserError

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import manifold
-from ddpm_jax.evaluation.manifold import density_coverage, nearest, precision_recall
+from ddpm_jax.evaluation import precision_recall as precision_recall_module
+from ddpm_jax.evaluation.precision_recall import (
+    density_coverage,
+    nearest,
+    precision_recall,
+)
 
 
 def distances(a, b):
@@ -42,7 +46,7 @@ def clouds():
 def test_scores_are_their_definitions_in_one_block_or_several(
     clouds, monkeypatch, block
 ):
-    monkeypatch.setattr(manifold, "_BLOCK", block)
+    monkeypatch.setattr(precision_recall_module, "_BLOCK", block)
     found = (*precision_recall(*clouds, k=3), *density_coverage(*clouds, k=3))
     np.testing.assert_allclose(found, by_hand(*clouds, 3), rtol=1e-12)
 
@@ -76,7 +80,7 @@ def test_copies_lie_on_the_spheres_they_are_copies_of(monkeypatch, size, offset)
     clusters, so that the two sets have centres far apart. Blocks of several sizes round
     one distance in several ways.
     """
-    monkeypatch.setattr(manifold, "_BLOCK", 7)
+    monkeypatch.setattr(precision_recall_module, "_BLOCK", 7)
     rng = np.random.default_rng(3)
     real = rng.standard_normal((120, size)).astype(np.float32)
     real[60:] += np.float32(1000.0)

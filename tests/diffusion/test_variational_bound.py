@@ -12,13 +12,15 @@ import oracles
 import pytest
 from scipy.stats import norm
 
-from ddpm_jax.diffusion import likelihood, process, schedules
+from ddpm_jax.diffusion import process, schedules, variational_bound
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.schedules import from_betas
 from ddpm_jax.errors import UserError
 
-decode = jax.jit(likelihood.discretized_log_likelihood, static_argnames="num_values")
+decode = jax.jit(
+    variational_bound.discretized_log_likelihood, static_argnames="num_values"
+)
 LOG_2 = np.log(2)
 MEAN, VALUE = 0.1, 0.09  # of the data: three standard deviations fit into [-1, 1]
 DIMS = 16
@@ -38,7 +40,7 @@ def estimate(denoise, x0, betas, variance):
     keys = image_keys(jax.random.key(7), jnp.arange(len(x0)))
 
     def run(keys, x0):
-        return likelihood.variational_bound(
+        return variational_bound.variational_bound(
             keys, denoise, x0, levels, variance=variance
         )
 
@@ -73,9 +75,9 @@ def assert_meets(sampled, expected, room=0.0):
 
 def test_kl_by_hand():
     """KL(N(0,1) || N(1,4)) = log 2 + (1 + 1)/8 - 1/2; of equals, exactly 0."""
-    kl = likelihood.gaussian_kl(0.0, jnp.float32(1), 1.0, jnp.float32(4))
+    kl = variational_bound.gaussian_kl(0.0, jnp.float32(1), 1.0, jnp.float32(4))
     np.testing.assert_allclose(kl, LOG_2 + 0.25 - 0.5, rtol=1e-6)
-    same = likelihood.gaussian_kl(0.3, jnp.float32(0.7), 0.3, jnp.float32(0.7))
+    same = variational_bound.gaussian_kl(0.3, jnp.float32(0.7), 0.3, jnp.float32(0.7))
     assert same == 0
 
 
@@ -93,7 +95,7 @@ def test_kl_of_nearly_equal_gaussians(apart, variance):
     exact1, exact2, gap = float(v1), float(v2), float(m1) - float(m2)
     ratio = exact1 / exact2
     expected = 0.5 * (ratio - 1 - np.log(ratio) + gap**2 / exact2)
-    kl = likelihood.gaussian_kl(*(jnp.asarray(a) for a in (m1, v1, m2, v2)))
+    kl = variational_bound.gaussian_kl(*(jnp.asarray(a) for a in (m1, v1, m2, v2)))
     np.testing.assert_allclose(kl, expected, rtol=4e-4)
 
 
@@ -132,7 +134,7 @@ def test_gradients_of_the_decoder_are_finite_everywhere(std):
     mean = jnp.array([-1.0, 1.0, 1.0, -1.0, 0.9, 127 / 127.5 - 1])
 
     def total(mean, std):
-        return jnp.sum(likelihood.discretized_log_likelihood(x0, mean, std))
+        return jnp.sum(variational_bound.discretized_log_likelihood(x0, mean, std))
 
     by_mean, by_std = jax.jit(jax.grad(total, argnums=(0, 1)))(mean, jnp.float32(std))
     assert np.all(np.isfinite(by_mean)) and np.isfinite(by_std)
@@ -147,20 +149,20 @@ def test_gradient_of_the_decoder_by_scipy():
     expected = (norm.pdf(lower) - norm.pdf(upper)) / std
     expected /= norm.cdf(upper) - norm.cdf(lower)
     gradient = jax.grad(
-        lambda m: likelihood.discretized_log_likelihood(x0, m, jnp.float32(std))
+        lambda m: variational_bound.discretized_log_likelihood(x0, m, jnp.float32(std))
     )(jnp.asarray(mean))
     np.testing.assert_allclose(gradient, expected, rtol=1e-3)
 
 
 def test_bits_per_dim_by_hand():
     nats = jnp.full((2, 3, 1), LOG_2) * jnp.array([1.0, 3.0])[:, None, None]
-    np.testing.assert_allclose(likelihood.bits_per_dim(nats), [1, 3], rtol=1e-6)
+    np.testing.assert_allclose(variational_bound.bits_per_dim(nats), [1, 3], rtol=1e-6)
 
 
 def test_prior_term_by_hand():
     """x_0 = 0.5 at alpha = 0.6, sigma = 0.8: (0.64 - 1 - log 0.64 + 0.09) / 2 nats."""
     level = schedules.Level(jnp.float32(0), jnp.float32(0.6), jnp.float32(0.8))
-    term = likelihood.prior_term(jnp.full((2, 3, 3, 1), 0.5), level)
+    term = variational_bound.prior_term(jnp.full((2, 3, 3, 1), 0.5), level)
     expected = 0.5 * (0.64 - 1 - np.log(0.64) + 0.09) / LOG_2
     np.testing.assert_allclose(term, [expected] * 2, rtol=1e-6)
 
@@ -170,7 +172,7 @@ def test_prior_term_of_the_paper_s_schedule_is_negligible():
     level = from_betas(schedules.linear_betas(1000)).at(jnp.array(999))
     bar = 4.03582977e-5
     expected = 0.5 * (-np.log1p(-bar) - bar + bar) / LOG_2
-    term = likelihood.prior_term(-jnp.ones((1, 8)), level)
+    term = variational_bound.prior_term(-jnp.ones((1, 8)), level)
     np.testing.assert_allclose(term, [expected], rtol=2e-3)
     assert expected < 3e-5
 
@@ -179,7 +181,7 @@ def test_decoder_variance_is_beta_tilde_2():
     """5.4532e-5 for the linear table of 1000 steps, by 50-digit decimals."""
     schedule = from_betas(schedules.linear_betas(1000))
     np.testing.assert_allclose(
-        likelihood.decoder_variance(schedule), 5.45318766e-5, rtol=1e-6
+        variational_bound.decoder_variance(schedule), 5.45318766e-5, rtol=1e-6
     )
 
 
@@ -258,7 +260,7 @@ def test_squared_errors_by_level(fixed_variance):
 def test_rate_and_distortion_are_the_terms_summed(fixed_variance):
     """Entry 0: the whole bound without L_0. The last: L_T alone."""
     _, x0, bound = fixed_variance
-    curve = likelihood.rate_distortion(bound)
+    curve = variational_bound.rate_distortion(bound)
     rate = bound.total - bound.steps[0]
     np.testing.assert_allclose(curve.rate[0], rate.mean(), rtol=1e-6)
     error = rate.std(ddof=1) / 500**0.5  # in float32
@@ -280,8 +282,8 @@ def test_rate_and_distortion_by_hand():
     """
     steps = np.array([[2.0, 4.0], [0.25, 0.75]])
     mse = np.array([[1.0, 3.0], [100.0, 100.0]]) / 127.5**2
-    bound = likelihood.Bound(np.array([0.5, 0.7]), steps, mse, mse)
-    curve = likelihood.rate_distortion(bound)
+    bound = variational_bound.Bound(np.array([0.5, 0.7]), steps, mse, mse)
+    curve = variational_bound.rate_distortion(bound)
     np.testing.assert_allclose(curve.rate, [1.1, 0.6])
     np.testing.assert_allclose(curve.rate_error, [0.35, 0.1])
     np.testing.assert_allclose(curve.distortion, [2**0.5, 10])
@@ -289,8 +291,10 @@ def test_rate_and_distortion_by_hand():
 
 
 def test_one_image_has_no_standard_error():
-    assert np.isnan(likelihood.standard_error(np.ones((3, 1)))).all()
-    np.testing.assert_allclose(likelihood.standard_error(np.array([1.0, 3.0])), 1.0)
+    assert np.isnan(variational_bound.standard_error(np.ones((3, 1)))).all()
+    np.testing.assert_allclose(
+        variational_bound.standard_error(np.array([1.0, 3.0])), 1.0
+    )
 
 
 def test_the_bound_is_tight_with_the_exact_reverse_kernels():
@@ -349,7 +353,9 @@ def test_step_term_for_rows_at_different_levels():
         t, s = schedule.at(index), schedule.at(index - 1)
         variance = process.large_variance
         said = DENOISE(x_t, t)
-        return likelihood.step_term(said, x0, x_t, t, s, variance=variance, first=1e-3)
+        return variational_bound.step_term(
+            said, x0, x_t, t, s, variance=variance, first=1e-3
+        )
 
     together = term(x0, x_t, index)
     for row in range(3):
@@ -362,7 +368,7 @@ def test_a_bound_of_one_step_is_refused():
     """The decoder takes its width from the second step."""
     levels = grid(from_betas(BETAS), 1)
     with pytest.raises(UserError, match="at least 2"):
-        likelihood.variational_bound(
+        variational_bound.variational_bound(
             image_keys(jax.random.key(0), jnp.arange(1)),
             DENOISE,
             jnp.zeros((1, DIMS)),
@@ -377,13 +383,13 @@ def test_clipping_lowers_every_term_but_the_decoder_of_black_and_white():
     1.1 than from 1. All else is a distance from x_0, or a bin with two ends.
     """
     schedule = from_betas(schedules.linear_betas(1000))
-    first = likelihood.decoder_variance(schedule)
+    first = variational_bound.decoder_variance(schedule)
     white, inside = 1.0, 253 / 127.5 - 1
     x0 = jnp.array([[white], [inside]])
 
     def terms(predicted, t):
         level, cleaner = schedule.at(jnp.int32(t)), schedule.at(jnp.int32(t - 1))
-        return likelihood.step_term(
+        return variational_bound.step_term(
             process.Prediction(jnp.full_like(x0, predicted), jnp.zeros_like(x0)),
             x0,
             x0 * level.alpha,

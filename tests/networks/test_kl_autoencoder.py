@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.autoencoder import (
+from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
+from ddpm_jax.networks.kl_autoencoder import (
     KLAutoencoder,
     check_autoencoder,
     sample_posterior,
 )
-from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
 
 TINY = KLAutoencoder(
     image_channels=1,

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.networks.classifier import Classifier
-from ddpm_jax.networks.match import Match
+from ddpm_jax.networks.dual_encoder import Match
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.text import TextTransformer
 
 TOWER = Classifier(0, num_features=12, channels=8, channel_multipliers=(1, 2))

@@ -12,8 +12,8 @@ from tensorboardX.proto import types_pb2
 from tensorboardX.proto.graph_pb2 import GraphDef
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.weights import graph_file
-from ddpm_jax.weights.graph_file import read_constants
+from ddpm_jax.weights import tensorflow_graph
+from ddpm_jax.weights.tensorflow_graph import read_constants
 
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 2, 4)).astype("<f4")
 
@@ -131,7 +131,7 @@ def test_files_without_a_graph(read):
 
 def test_an_archive_that_unpacks_without_end_is_refused(read, monkeypatch):
     """Bounded while it is unpacked; what is inside is tried as tar and nothing else."""
-    monkeypatch.setattr(graph_file, "_LARGEST", 2**20)
+    monkeypatch.setattr(tensorflow_graph, "_LARGEST", 2**20)
     refuse(read, gzip.compress(bytes(2**21)), "unpacks to more than 1,048,576 bytes")
     refuse(read, b"\x0a" + bytes(2**20), "more than 1,048,576 bytes")
 

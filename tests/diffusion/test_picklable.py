@@ -10,7 +10,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import editing, karras, multistep, ode, samplers, times
+from ddpm_jax.diffusion import editing, karras, multistep, ode, samplers, time_sampling
 from ddpm_jax.diffusion import schedules as s
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
@@ -84,11 +84,11 @@ def test_a_schedule_from_pickle_has_the_same_levels(schedule):
 
 def test_ways_to_draw_times_are_remade():
     key = jax.random.key(1)
-    stored, _ = again(times.STRATIFIED)
+    stored, _ = again(time_sampling.STRATIFIED)
     np.testing.assert_array_equal(
-        stored.draw(key, 4, ())[0], times.STRATIFIED.draw(key, 4, ())[0]
+        stored.draw(key, 4, ())[0], time_sampling.STRATIFIED.draw(key, 4, ())[0]
     )
-    stored, _ = again(times.importance(7, length=3))
+    stored, _ = again(time_sampling.importance(7, length=3))
     assert stored.init().losses.shape == (7, 3)
 
 

@@ -15,7 +15,7 @@ from flax import traverse_util
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import Placement
 from ddpm_jax.training.integrity import DamageError, read_record, restore_item
-from ddpm_jax.training.owner import is_held
+from ddpm_jax.training.workdir_lock import is_held
 
 _FOLDER = "checkpoints"
 TRIES = 5

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ddpm_jax.networks.classifier import Classifier
 from ddpm_jax.networks.layers import default_init
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.text import TextTransformer
 
 _FIRST_SCALE, _MOST_SCALE = 1 / 0.07, 100.0

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.remade import Remade, remade
+from ddpm_jax.diffusion.picklable import Remade, remade
 
 
 def uniform_times(key: jax.Array, num: int) -> jax.Array:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.statistics import (
+from ddpm_jax.evaluation.reference_statistics import (
     Statistics,
     read_statistics,
     write_statistics,

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.networks.classifier import Classifier
+from ddpm_jax.networks.residual_classifier import Classifier
 
 NET = Classifier(num_classes=3, num_features=5, channels=4, num_groups=2)
 INIT, APPLY = jax.jit(NET.init), jax.jit(NET.apply)

@@ -13,14 +13,13 @@ near to it and little is of another hue. What has no clear colour is faint, blur
 two things at once, and its shape and size are left unknown too.
 
 Stencils are made here by testing points, 16 to a pixel and direction, and not by the
-formulas of `drawing`.
+formulas of `rendering`.
 """
 
 import functools
 
 import numpy as np
 
-from ddpm_jax.data.shapes.drawing import check_side
 from ddpm_jax.data.shapes.grammar import (
     BACKGROUND,
     COLOURS,
@@ -30,6 +29,7 @@ from ddpm_jax.data.shapes.grammar import (
     Scene,
     Thing,
 )
+from ddpm_jax.data.shapes.rendering import check_side
 
 UNKNOWN = "unknown"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation import kernel as kernel_module
-from ddpm_jax.evaluation.kernel import kid, polynomial_kernel, squared_mmd
+from ddpm_jax.evaluation import kernel_distance as kernel_module
+from ddpm_jax.evaluation.kernel_distance import kid, polynomial_kernel, squared_mmd
 
 
 def kernel(x, y):
