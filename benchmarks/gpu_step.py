@@ -195,11 +195,12 @@ def compile_sampler(cfg: Any) -> float:
 
     from benchmarks import parts, timing
     from ddpm_jax import build
+    from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import draw_of
 
     of = parts.make_parts(cfg)
-    params = build.Params(parts.start_state(of).params)
-    draw = draw_of(cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
+    params = Params(parts.start_state(of).params)
+    draw = draw_of(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(cfg.sample.batch_size, dtype=np.int32)
     cond, key = build.sample_cond(cfg, of.info), build.sample_key(cfg)
     return timing.seconds(lambda: draw(params, key, indices, cond))

@@ -312,6 +312,7 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     import jax
 
     from ddpm_jax import build
+    from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import draw_of
     from ddpm_jax.runtime.devices import replicated, round_up
 
@@ -319,11 +320,11 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     cfg.sample.sampler = "ancestral"
     cfg.sample.num_steps = args.chain_steps
     cfg.sample.film_frames, cfg.sample.film_images = 2, 1
-    draw = draw_of(cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
+    draw = draw_of(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
     cond = build.sample_cond(cfg, of.info)
-    params = jax.device_put(build.Params(params), replicated(of.mesh))
+    params = jax.device_put(Params(params), replicated(of.mesh))
     key = build.sample_key(cfg)
 
     def run() -> float:

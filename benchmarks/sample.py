@@ -116,11 +116,12 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int]:
     """Return a drawing of one batch, as the program does it, and its operations."""
     from ddpm_jax import build
+    from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import draw_of
     from ddpm_jax.networks.cost import count_flops
 
-    params = build.Params(params)
-    draw = draw_of(of.cfg, of.unet, of.mesh, build.pixels(of.info.image_shape))
+    params = Params(params)
+    draw = draw_of(of.cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(batch_size, dtype=np.int32)
     asked = of.cfg.copy_and_resolve_references()
     asked.sample.num_images = len(indices)

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.codecs import Autoencoder
 
 
 @dataclasses.dataclass(frozen=True)

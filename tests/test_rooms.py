@@ -1,6 +1,6 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-runtime <- {diffusion, networks, data, weights} <- conditioning
+runtime <- {diffusion, networks, data, weights} <- {conditioning, codecs}
         <- {training, evaluation, sampling} <- tasks <- build <- commands <- cli
 
 `training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
@@ -30,21 +30,19 @@ MAY_IMPORT = {
     "networks": set(),
     "weights": {"networks", "runtime.files"},  # files of other programs
     "conditioning": {"networks", "weights", "diffusion", "runtime.files"},
+    "codecs": {"networks", "runtime.images"},
     "training": {"runtime"},
-    "tasks": {
-        "training",
-        "diffusion",
-        "runtime.images",
-    },  # what is trained, a file each
+    # What is trained, a file each.
+    "tasks": {"training", "diffusion", "codecs", "runtime.images"},
     "evaluation": {"diffusion", "weights", "runtime"},
-    "sampling": {"diffusion", "conditioning", "runtime"},
+    "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
     "build": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("tasks", "sampling", "evaluation", "weights", "config", "specs"),
+        *("tasks", "sampling", "evaluation", "weights", "codecs", "config", "specs"),
     },
     "commands": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("sampling", "evaluation", "weights", "config", "build", "specs"),
+        *("sampling", "evaluation", "weights", "codecs", "config", "build", "specs"),
     },
     "cli": {"runtime", "commands", "config", "specs"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
@@ -186,6 +184,7 @@ def test_the_rooms_are_found():
         ("diffusion", "from ddpm_jax.sampling import stages"),
         ("training", "from ddpm_jax.conditioning.image_maps import grey"),
         ("sampling", "from ddpm_jax.networks.unet import UNet"),
+        ("codecs", "from ddpm_jax.diffusion import process"),
         ("data", "from ddpm_jax.runtime.images import to_float"),
         ("training", "from ddpm_jax.specs import register"),
         ("diffusion", "from ddpm_jax import specs"),
@@ -201,6 +200,7 @@ def test_the_rooms_are_found():
         ("anything_new", "from ddpm_jax.diffusion import process"),
         ("conditioning", "from ddpm_jax.sampling import stages"),
         ("conditioning", "from ddpm_jax import data"),
+        ("networks", "from ddpm_jax.codecs import pixels"),
         ("networks", "from ddpm_jax.conditioning.text import Tokens"),
         ("training", "from ddpm_jax.conditioning import Words"),
         ("commands", "from tokenizers import Tokenizer"),
@@ -237,6 +237,7 @@ def test_each_rule_can_be_broken(room, source):
         ("diffusion", "import jax\nimport numpy as np\nfrom typing import Any"),
         ("diffusion", "from ddpm_jax.errors import UserError"),
         ("tasks", "from ddpm_jax.diffusion.losses import Loss"),
+        ("tasks", "from ddpm_jax.codecs import from_bytes"),
         ("sampling", "from ddpm_jax.diffusion.generate import generate"),
         ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
         ("data", "import tensorflow_datasets as tfds"),

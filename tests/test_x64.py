@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, names
+from ddpm_jax.codecs import from_moments
 from ddpm_jax.conditioning import image_maps as pictures
 from ddpm_jax.conditioning.condition import hide, silence
 from ddpm_jax.conditioning.masks import random_mask
@@ -26,7 +27,6 @@ from ddpm_jax.networks.dual_encoder import Match
 from ddpm_jax.networks.layers import Dropout
 from ddpm_jax.networks.text import TextTransformer
 from ddpm_jax.tasks.augment import shift_and_flip
-from ddpm_jax.tasks.diffusion import latents
 from ddpm_jax.training.step import init_state, make_train_step
 
 INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
@@ -194,8 +194,8 @@ DRAWS = {
     "antithetic": lambda key: time_sampling.antithetic_times(key, 5),
     "importance": lambda key: time_sampling.importance(8).draw(key, 5, history()),
     "flips and shifts": lambda key: shift_and_flip(key, IMAGES, max_shift=2, flip=True),
-    "latents": lambda key: latents(1)(key, MOMENTS),
-    "views": lambda key: latents(2)(key, np.tile(MOMENTS, 2)),
+    "latents": lambda key: from_moments(1)(key, MOMENTS),
+    "views": lambda key: from_moments(2)(key, np.tile(MOMENTS, 2)),
     "hidden labels": lambda key: hide(key, LABELS, 0.4, silence(10)),
     "masks": lambda key: random_mask(key, (8, 8)),
     "augmentation": lambda key: pictures.low_res(2, 1, 0.5).make(

@@ -38,15 +38,12 @@ from ddpm_jax.build.idle import check_edit_effects, check_training_effects
 from ddpm_jax.build.keys import sample_key, sample_seed, train_key
 from ddpm_jax.build.latents import (
     COPY,
-    Params,
-    Space,
     check_copy,
     check_latents,
+    codec,
     fingerprint_in,
     keep_copy,
-    pixels,
     refuse_latents,
-    space,
 )
 from ddpm_jax.build.legs import Leg, sampling_legs
 from ddpm_jax.build.likelihood import (
@@ -107,8 +104,6 @@ __all__ = [
     "LatentInfo",
     "Leg",
     "Measure",
-    "Params",
-    "Space",
     "bound_times",
     "captions",
     "cascade_conds",
@@ -122,6 +117,7 @@ __all__ = [
     "check_latents",
     "check_likelihood",
     "check_training_effects",
+    "codec",
     "cond_between",
     "consistency",
     "data_fingerprint",
@@ -158,7 +154,6 @@ __all__ = [
     "numbers",
     "objective",
     "optimizer",
-    "pixels",
     "prompt_lines",
     "prompts",
     "refuse_latents",
@@ -171,7 +166,6 @@ __all__ = [
     "schedule",
     "score_names",
     "shown",
-    "space",
     "stage_configs",
     "stage_folders",
     "stage_of",

@@ -2,9 +2,6 @@
 
 The folder is that of any run; see `auxiliary`. Its averaged parameters are those of the
 autoencoder alone.
-
-Latents outside are (z - shift) * scale, z being those of the network: of about unit
-variance over the data, as a diffusion process wants them.
 """
 
 import dataclasses
@@ -12,17 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.build import auxiliary
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import (
-    KLAutoencoder,
-    check_autoencoder,
-    sample_posterior,
-)
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, check_autoencoder
 
 KIND = auxiliary.Kind(
     name="autoencoder",
@@ -34,88 +27,6 @@ KIND = auxiliary.Kind(
         *("scale", "shift", "network"),
     },
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Autoencoder:
-    """A trained autoencoder, and what must be known of its latents.
-
-    Attributes:
-        name: for a person to read.
-        fingerprint: 16 hexadecimal digits of a SHA-256 over weights, scale and shift:
-            equal latents of equal images.
-        image_shape: (H, W, C) that it was trained on.
-        latent_shape: (h, w, c) of these images' latents.
-        factor: H / h = W / w.
-        scale: what latents are multiplied by, 1 / their standard deviation.
-        shift: what is taken off them before.
-        net: the network.
-        params: its parameters.
-    """
-
-    name: str
-    fingerprint: str
-    image_shape: tuple[int, int, int]
-    latent_shape: tuple[int, int, int]
-    factor: int
-    scale: float
-    shift: float
-    net: KLAutoencoder
-    params: Any
-
-    def shape_of(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return (h, w, c) of the latents of images of (H, W, C), of any size.
-
-        Raises:
-            UserError: it does not take such images.
-        """
-        *sides, channels = image_shape
-        height, width = sides
-        wanted = self.image_shape[-1]
-        if channels != wanted or height % self.factor or width % self.factor:
-            raise UserError(
-                f"the data have images of {height}x{width}x{channels}, and "
-                f"{self.name} takes {wanted} channel(s) and sides that {self.factor} "
-                "divides; set config.data.image_size, pad_to or channels, or train an "
-                "autoencoder on these data."
-            )
-        return height // self.factor, width // self.factor, self.latent_shape[-1]
-
-    def posterior(self, params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Map images to the distribution of their scaled latents.
-
-        Args:
-            params: of the network.
-            x: [B, H, W, C] in [-1, 1].
-
-        Returns:
-            Mean and log-variance, each float32 [B, h, w, c].
-        """
-        found: Any = self.net.apply({"params": params}, x, method="encode")
-        mean, log_variance = found
-        added = 2.0 * math.log(self.scale)
-        return (mean - self.shift) * self.scale, log_variance + added
-
-    def encode(
-        self, params: Any, x: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
-        """Map images to scaled latents.
-
-        Args:
-            params: of the network.
-            x: [B, H, W, C] in [-1, 1].
-            key: to draw from the posterior; None takes its mean.
-
-        Returns:
-            float32 [B, h, w, c].
-        """
-        mean, log_variance = self.posterior(params, x)
-        return mean if key is None else sample_posterior(key, mean, log_variance)
-
-    def decode(self, params: Any, z: jax.Array) -> jax.Array:
-        """Map scaled latents [B, h, w, c] to images, float32 [B, H, W, C]."""
-        z = z / self.scale + self.shift
-        return jnp.asarray(self.net.apply({"params": params}, z, method="decode"))
 
 
 def make(

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import tasks
 from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import MAX_SCALE, clips
-from ddpm_jax.build.latents import Params, Space, refuse_latents
+from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.legs import Given, Leg, Walk, condition
 from ddpm_jax.build.pictures import mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.diffusion.generate import generate
 from ddpm_jax.diffusion.samplers import Info
 from ddpm_jax.diffusion.schedules import Level
@@ -50,7 +51,7 @@ along it; and those of `legs.TOLD`, for a conditional model."""
 
 
 def edit_legs(
-    config: ConfigDict, mode: str, unet: AnyUNet, space: Space
+    config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec
 ) -> tuple[Leg, ...]:
     """Describe the task of a mode of the program, one walk after the other.
 
@@ -58,7 +59,7 @@ def edit_legs(
         config: its `sample` says how chains are run, its `edit` what is done.
         mode: a key of `tasks.TASKS`.
         unet: the network.
-        space: in which it works. What is given is of pixels, and brought there.
+        codec: of the model. What is given are images, and it encodes them.
     """
     method = config.edit.method or tasks.methods_of(config, mode)[0]
     clip = clips(config)
@@ -79,11 +80,11 @@ def edit_legs(
                 keys=keys,
                 clip=clip,
                 tell=partial(condition, unet, params.network),
-                see=partial(space.decode, params.space),
+                see=partial(codec.decode, params.codec),
             )
-            encode = partial(space.encode, params.space)
+            encode = partial(codec.encode, params.codec)
             return _keep_known(
-                step.walk(chain, _brought(given, encode, space.reduce), method), given
+                step.walk(chain, _brought(given, encode, codec.reduce), method), given
             )
 
         return Leg(step.makes, step.levels(config, method), walk)
@@ -126,9 +127,9 @@ def _keep_known(walk: Walk, given: Given) -> Walk:
     )
 
 
-def task(config: ConfigDict, mode: str, unet: AnyUNet, space: Space) -> Task:
+def task(config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec) -> Task:
     """Build the task of a mode of the program; arguments as of `edit_legs`."""
-    legs = edit_legs(config, mode, unet, space)
+    legs = edit_legs(config, mode, unet, codec)
 
     def run(params: Params, keys: jax.Array, given: Given) -> Edited:
         edited: Edited | None = None

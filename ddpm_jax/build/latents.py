@@ -1,85 +1,20 @@
-"""Where diffusion takes place: in pixels, or in the latents of an autoencoder.
+"""The codec of a model, and the autoencoder in the workdir of a model of latents."""
 
-What lies between pictures and the chain is a `Space`. That of pixels changes nothing,
-so that whoever draws or edits need not ask which it is.
-"""
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
-from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.codecs import Autoencoder, Codec, latents, pixels
 from ddpm_jax.errors import UserError
 
 COPY = "autoencoder"  # the folder in a workdir
 
 
-class Params(NamedTuple):
-    """All that a program which draws is given of a model.
-
-    Attributes:
-        network: of the U-Net.
-        space: of the autoencoder; () in pixels.
-    """
-
-    network: Any
-    space: Any = ()
-
-
-class Space(NamedTuple):
-    """What a chain consists of, and how pictures become that and come of it.
-
-    Attributes:
-        shape: (h, w, c) of x.
-        params: of the autoencoder; () in pixels.
-        encode: (params, pictures [B, H, W, C]) -> x [B, h, w, c].
-        decode: (params, x) -> pictures, both floating point, [-1, 1] being the range
-            of pixels.
-        reduce: a mask [B, H, W, C] of pixels, 1 where known, to one of x.
-    """
-
-    shape: tuple[int, int, int]
-    params: Any
-    encode: Callable[[Any, jax.Array], jax.Array]
-    decode: Callable[[Any, jax.Array], jax.Array]
-    reduce: Callable[[jax.Array], jax.Array]
-
-
-def pixels(image_shape: tuple[int, int, int]) -> Space:
-    """Return the space of the images (H, W, C) themselves."""
-
-    def unchanged(params: Any, x: jax.Array) -> jax.Array:
-        del params
-        return x
-
-    return Space(image_shape, (), unchanged, unchanged, lambda mask: mask)
-
-
-def latents(autoencoder: Autoencoder, image_shape: tuple[int, int, int]) -> Space:
-    """Return the space of the latents that images (H, W, C) have on average."""
-    shape, factor = autoencoder.shape_of(image_shape), autoencoder.factor
-
-    def reduce(mask: jax.Array) -> jax.Array:
-        """Know a latent where all pixels of its square are known."""
-        square = (1, factor, factor, 1)
-        known = jax.lax.reduce_window(mask, 1.0, jax.lax.min, square, square, "VALID")
-        least = known.min(axis=-1, keepdims=True)
-        return jnp.broadcast_to(least, (*least.shape[:-1], shape[-1]))
-
-    return Space(
-        shape, autoencoder.params, autoencoder.encode, autoencoder.decode, reduce
-    )
-
-
-def space(info: DataInfo, workdir: Path) -> Space:
-    """Open the space that the model of a workdir works in.
+def codec(info: DataInfo, workdir: Path) -> Codec:
+    """Open the codec of the model of a workdir.
 
     Raises:
         UserError: its autoencoder is not there, or is another.

@@ -12,9 +12,9 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.conditions import AnyUNet, encode
-from ddpm_jax.build.latents import Params, Space
 from ddpm_jax.build.pictures import lay_out_picture
 from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
@@ -75,19 +75,19 @@ def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
     return encode(network, params, cond) if cond else None
 
 
-def sampling_legs(config: ConfigDict, unet: AnyUNet, space: Space) -> tuple[Leg, ...]:
+def sampling_legs(config: ConfigDict, unet: AnyUNet, codec: Codec) -> tuple[Leg, ...]:
     """Describe the drawing of images from noise, as `config.sample` says: one leg.
 
     Args:
         config: all of it.
         unet: the network.
-        space: in which it works.
+        codec: of the model.
     """
 
     def walk(params: Params, keys: jax.Array, given: Given, levels: Level) -> Walk:
         del levels
-        noise = initial_noise(keys, space.shape)
-        see = partial(space.decode, params.space)
+        noise = initial_noise(keys, codec.shape)
+        see = partial(codec.decode, params.codec)
         return Walk(
             noise,
             sampler(config),

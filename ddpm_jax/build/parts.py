@@ -16,6 +16,7 @@ from ddpm_jax.build.keys import init_key
 from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
+from ddpm_jax.codecs import Start, from_bytes, from_moments
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion import loss_weights, losses
 from ddpm_jax.diffusion.schedules import (
@@ -30,13 +31,7 @@ from ddpm_jax.diffusion.variational_bound import decoder_variance
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet
-from ddpm_jax.tasks.diffusion import (
-    Start,
-    latents,
-    make_objective,
-    pixels,
-    summarise,
-)
+from ddpm_jax.tasks.diffusion import make_objective, summarise
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task, make_optimizer, warmup_schedule
 from ddpm_jax.training.task import Objective, Task
@@ -207,8 +202,8 @@ def diffusion_task(
 def start(config: ConfigDict, info: DataInfo) -> Start:
     """Build what makes x0 of a training batch."""
     if info.latents is None:
-        return pixels(flip=config.data.flip)
-    return latents(num_views(config))
+        return from_bytes(flip=config.data.flip)
+    return from_moments(num_views(config))
 
 
 def num_views(config: ConfigDict) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax import data
-from ddpm_jax.build.autoencoder import Autoencoder
 from ddpm_jax.build.reader import make_reader, reopen
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.conditioning import Reader
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.errors import UserError

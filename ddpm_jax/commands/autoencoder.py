@@ -15,7 +15,7 @@ from ddpm_jax import build, data
 from ddpm_jax.build import autoencode as of
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
 from ddpm_jax.commands.splits import with_test_split

@@ -112,7 +112,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     for number, sheet in enumerate(sheets, 1):
         images.save_png(folder / f"stage-{number}.png", sheet)
     images.save_png(folder / "stages.png", _beside(drawn, cfg.sample.film_images))
-    write_forward(cfgs[-1], folder, opened[-1].space)
+    write_forward(cfgs[-1], folder, opened[-1].codec)
     write_samples(cfg, infos[0], folder, drawn[-1], film, sheets[-1], record)
     for decibels in agree:
         assert decibels is not None  # a stage after the first enlarges

@@ -23,7 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, config
-from ddpm_jax.build import DataInfo, Space
+from ddpm_jax.build import DataInfo
+from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
@@ -218,15 +219,15 @@ def _short(text: str) -> str:
 # --- Real images on their way into noise ---------------------------------------------
 
 
-def write_forward(cfg: ConfigDict, folder: Path, space: Space) -> None:
+def write_forward(cfg: ConfigDict, folder: Path, codec: Codec) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward_film(cfg, build.dataset(cfg), folder, space)
+        save_forward_film(cfg, build.dataset(cfg), folder, codec)
     except UserError as error:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
 
-def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, space: Space) -> None:
+def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) -> None:
     """Draw the first real images on their way into noise: forward.png."""
     count = min(cfg.sample.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
@@ -235,7 +236,7 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, space: Space) 
         real,
         build.schedule(cfg),
         max(2, cfg.sample.film_frames),
-        encode=functools.partial(jax.jit(space.encode), space.params),
-        decode=functools.partial(jax.jit(space.decode), space.params),
+        encode=functools.partial(jax.jit(codec.encode), codec.params),
+        decode=functools.partial(jax.jit(codec.decode), codec.params),
     )
     images.save_png(folder / "forward.png", images.film_strip(film))

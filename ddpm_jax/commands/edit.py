@@ -211,7 +211,7 @@ def _run(
     """Run the task in batches of one size; shown, result and film in uint8."""
     mesh = trained.mesh
     everywhere, by_row = replicated(mesh), rows(mesh)
-    task = build.edit_task(cfg, mode, trained.unet, trained.space)
+    task = build.edit_task(cfg, mode, trained.unet, trained.codec)
 
     def work(params: Any, key: jax.Array, noise: jax.Array, given: Any) -> tuple:
         edited = task(gather_params(mesh, params), image_keys(key, noise), given)

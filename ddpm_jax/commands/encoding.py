@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ddpm_jax import build, data
 from ddpm_jax.build import DataInfo
 from ddpm_jax.build import autoencoder as folder
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.over_images import over_images
 from ddpm_jax.errors import UserError

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import build, config, data
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import sample_folder
 from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
@@ -117,7 +117,7 @@ def _drawn(
     grown = parts.Parts(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
     told = cond_of(cfg, info, trained.unet, trained.params.network)
-    draw = draw_of(cfg, trained.unet, trained.mesh, trained.space)
+    draw = draw_of(cfg, trained.unet, trained.mesh, trained.codec)
     with progress("drawing", total, grown.done) as bar:
         while grown.done < total and not interrupted():
             batch, _ = sampling.draw_batch(

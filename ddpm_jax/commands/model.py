@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
-from ddpm_jax.build import DataInfo, Params, Space
+from ddpm_jax.build import DataInfo
+from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
@@ -34,7 +35,7 @@ class Trained:
         info: what the model knows of its data.
         unet: the network.
         params: its parameters, on all devices, and those of its autoencoder.
-        space: what it works in.
+        codec: between images and the chain.
         described: which parameters these are, for a person to read.
         mesh: the devices.
     """
@@ -44,7 +45,7 @@ class Trained:
     info: DataInfo
     unet: build.AnyUNet
     params: Params
-    space: Space
+    codec: Codec
     described: str
     mesh: Mesh
 
@@ -104,14 +105,14 @@ def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     params, which = load_parameters(
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
-    space = build.space(info, workdir)
+    codec = build.codec(info, workdir)
     return Trained(
         step=step,
         about=about,
         info=info,
         unet=build.model(cfg, info),
-        params=Params(params, spread_whole(space.params, mesh)),
-        space=space,
+        params=Params(params, spread_whole(codec.params, mesh)),
+        codec=codec,
         described=f"the {which} parameters of step {step:,}",
         mesh=mesh,
     )

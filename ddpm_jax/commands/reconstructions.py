@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import data
-from ddpm_jax.build.autoencoder import Autoencoder
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.over_images import over_images
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.runtime import images

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build
-from ddpm_jax.build import DataInfo, Space
+from ddpm_jax.build import DataInfo
+from ddpm_jax.codecs import Codec
 from ddpm_jax.commands import about
 from ddpm_jax.commands.further import from_import
 from ddpm_jax.errors import UserError
@@ -29,7 +30,7 @@ class Model:
     info: DataInfo
     workdir: Path
     unet: build.AnyUNet
-    space: Space
+    codec: Codec
     optimizer: optax.GradientTransformation
     mesh: Mesh
 
@@ -45,7 +46,7 @@ class Model:
 def plan(cfg: ConfigDict, info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
     """Build the parts of a run, computing nothing."""
     unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
-    return Model(cfg, info, workdir, unet, build.space(info, workdir), optimizer, mesh)
+    return Model(cfg, info, workdir, unet, build.codec(info, workdir), optimizer, mesh)
 
 
 def begin(model: Model) -> TrainState | None:

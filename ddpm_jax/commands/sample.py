@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import build, config
-from ddpm_jax.build import DataInfo, Params, Space
+from ddpm_jax.build import DataInfo
+from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
     sample_folder,
     sheet_of,
@@ -51,7 +52,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    draw = draw_of(cfg, trained.unet, mesh, trained.space)
+    draw = draw_of(cfg, trained.unet, mesh, trained.codec)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
@@ -73,7 +74,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         _, given = build.shown(cfg, told.cond)
         record["consistency_db"] = build.consistency(cfg, drawn, given)
     sheet = sheet_of(cfg, info, told.cond, drawn)
-    write_forward(cfg, folder, trained.space)
+    write_forward(cfg, folder, trained.codec)
     write_samples(cfg, info, folder, drawn, film, sheet, record)
     if record.get("consistency_db") is not None:
         print(spell_consistency(record["consistency_db"]))
@@ -106,20 +107,20 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
     return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
-def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, space: Space) -> sampling.Draw:
-    """Build the drawing that `config.sample` describes; it is given `build.Params`."""
+def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> sampling.Draw:
+    """Build the drawing that `config.sample` describes; it is given `codecs.Params`."""
     return sampling.make_draw(
         lambda params: build.denoiser(cfg, unet, params.network),
         build.sampler(cfg),
         build.levels(cfg),
-        shape=space.shape,
+        shape=codec.shape,
         film_frames=cfg.sample.film_frames,
         film_images=cfg.sample.film_images,
         mesh=mesh,
         encode=lambda params, cond: build.encode(
             unet, params.network, build.lay_out_picture(cfg, cond)
         ),
-        see_of=lambda params: functools.partial(space.decode, params.space),
+        see_of=lambda params: functools.partial(codec.decode, params.codec),
     )
 
 
@@ -147,7 +148,7 @@ def make_preview(
     info: DataInfo,
     unet: Any,
     mesh: Mesh,
-    space: Space,
+    codec: Codec,
 ) -> Callable[[TrainState], Mapping[str, np.ndarray]]:
     """Sample a few images with the averaged parameters, quickly, while training."""
     quick = cfg.copy_and_resolve_references()
@@ -158,12 +159,12 @@ def make_preview(
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
-    draw = draw_of(quick, unet, mesh, space)
+    draw = draw_of(quick, unet, mesh, codec)
     told = Told(build.sample_cond(quick, info), None)
-    of_space = spread_whole(space.params, mesh)
+    of_codec = spread_whole(codec.params, mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
-        params = Params(state.ema_params, of_space)
+        params = Params(state.ema_params, of_codec)
         drawn, film = _draw_all(quick, draw, params, told)
         sheet = sheet_of(quick, info, told.cond, drawn)
         return {"samples": sheet, "film": images.film_strip(film.x_t)}

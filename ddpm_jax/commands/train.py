@@ -99,7 +99,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             if source.listing is not None:
                 _say("\n".join([*looked, *short_plan(cfg, info)]))
                 write_sheet(source, workdir)
-            save_forward_film(cfg, source, workdir, model.space)
+            save_forward_film(cfg, source, workdir, model.codec)
 
         run = Run(
             workdir=workdir,
@@ -143,7 +143,7 @@ def _plan(cfg: ConfigDict) -> Plan:
 def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
     if not model.cfg.training.sample_every:
         return None
-    return make_preview(model.cfg, model.info, model.unet, model.mesh, model.space)
+    return make_preview(model.cfg, model.info, model.unet, model.mesh, model.codec)
 
 
 def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:

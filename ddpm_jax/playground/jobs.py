@@ -93,7 +93,7 @@ def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
     indices = np.arange(round_up(count), dtype=np.int32)
     known = np.minimum(indices, count - 1)
     given = jax.tree.map(lambda leaf: leaf[known], cond or {})
-    legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.space)
+    legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.codec)
     task = _Task("sample", legs, indices, given, count, columns_of(cfg, info))
     return _one_at_a_time(studio, cfg, task)
 
@@ -114,7 +114,7 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     index = np.minimum(np.arange(round_up(count)), count - 1)
     given = jax.tree.map(lambda leaf: leaf[index], given)
-    legs = build.edit_legs(cfg, mode, studio.trained.unet, studio.trained.space)
+    legs = build.edit_legs(cfg, mode, studio.trained.unet, studio.trained.codec)
     if mode != "interpolate" and len(pictures) == 1:
         columns = None  # a row would be long and low
     task = _Task(mode, legs, noise[index], given, count, columns)

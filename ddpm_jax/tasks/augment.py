@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-
-def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirror each image [B, H, W, C] left to right with probability 1/2."""
-    flipped = jax.random.bernoulli(key, jnp.float32(0.5), images.shape[:1])
-    return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+from ddpm_jax.codecs.pixels import random_flip
 
 
 def random_shift(key: jax.Array, images: jax.Array, most: int) -> jax.Array:

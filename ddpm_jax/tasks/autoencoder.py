@@ -33,8 +33,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddpm_jax.codecs.pixels import random_flip
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import ema_decay
 from ddpm_jax.training.task import Batch, Step, Task

@@ -1,9 +1,8 @@
 """Diffusion: the loss of Algorithm 1, with augmentation and conditioning.
 
-As in Ho et al. 2020, uint8 is scaled to [-1, 1] and images are mirrored at random, both
-here, on the device. A batch is {"image": uint8 [B, H, W, C], "label": int32 [B],
-"text": ...}, as far as there are labels and texts. In latents the image is float32
-[B, h, w, 2 c V], posterior moments of V views: see `latents`.
+A batch is {"image": items [B, ...] as the data store them, "label": int32 [B],
+"text": ...}, as far as there are labels and texts. The `start` of a codec makes x0 of
+the items, on the device: see `codecs`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax.codecs import Start, from_bytes
 from ddpm_jax.diffusion.losses import Hint, Loss, training_loss
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler
-from ddpm_jax.runtime.images import to_float
-from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.training.task import Batch, Objective, Summary, means
-
-Start = Callable[[jax.Array, jax.Array], jax.Array]
-"""(key, image of a batch) -> x0 float32 [B, ...], what is to be noised."""
 
 Tell = Callable[[jax.Array, Batch, jax.Array], Any]
 """(key, batch, x0 [B, ...] as the network is to draw it) -> its condition."""
@@ -29,39 +24,7 @@ Tell = Callable[[jax.Array, Batch, jax.Array], Any]
 NUM_QUARTILES = 4
 
 
-def pixels(*, flip: bool) -> Start:
-    """Start from the images themselves, half of them mirrored if asked."""
-
-    def start(key: jax.Array, images: jax.Array) -> jax.Array:
-        x0 = to_float(images)
-        return random_flip(key, x0) if flip else x0
-
-    return start
-
-
-def latents(num_views: int) -> Start:
-    """Start from latents drawn from their posterior, as Rombach et al. 2022 train.
-
-    Args:
-        num_views: V, how many pictures of an example were encoded, such as one and its
-            mirror image; each example takes one of them. The moments of all lie one
-            after the other along the last axis, mean and standard deviation of each.
-    """
-
-    def start(key: jax.Array, moments: jax.Array) -> jax.Array:
-        key_view, key_noise = jax.random.split(key)
-        views = jnp.stack(jnp.split(moments, num_views, axis=-1), axis=1)
-        chosen = jax.random.randint(
-            key_view, moments.shape[:1], 0, num_views, jnp.int32
-        )
-        one = jax.vmap(lambda of, view: of[view])(views, chosen)
-        mean, std = jnp.split(one, 2, axis=-1)
-        return mean + std * jax.random.normal(key_noise, mean.shape, mean.dtype)
-
-    return start
-
-
-_PLAIN = pixels(flip=False)
+_PLAIN = from_bytes(flip=False)
 
 
 def make_objective(
@@ -80,7 +43,8 @@ def make_objective(
         network: (params, x_t, t, cond, dropout_key) -> output.
         schedule: the forward process.
         loss: one of `diffusion.losses`.
-        start: what of a batch is noised: `pixels`, by default unmirrored, or `latents`.
+        start: makes x0 of the items of a batch, as a codec does; by default of images
+            uint8, `codecs.from_bytes` without mirroring.
         tell: what a conditional model is told, such as `conditioning.tell`; None for
             one that is told nothing.
         times: how training levels are drawn; its memory is that of the objective.

@@ -10,9 +10,9 @@ import patchwork
 import pytest
 
 from ddpm_jax import build
-from ddpm_jax.build import Params, editing
-from ddpm_jax.build.latents import latents
+from ddpm_jax.build import editing
 from ddpm_jax.build.source import LatentInfo
+from ddpm_jax.codecs import Params, latents, pixels
 from ddpm_jax.config import default
 from ddpm_jax.diffusion import karras
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
@@ -47,18 +47,18 @@ def of_latents(mean, covariance):
     return turn @ mean, turn @ covariance @ turn.T
 
 
-def draw_from(denoise, space, count, see=True):
+def draw_from(denoise, codec, count, see=True):
     draw = sampling.make_draw(
         lambda params: denoise,
         SAMPLER,
         LEVELS,
-        shape=space.shape,
+        shape=codec.shape,
         film_frames=3,
         film_images=2,
         mesh=data_mesh(),
-        **({"see_of": lambda p: lambda x: space.decode(p.space, x)} if see else {}),
+        **({"see_of": lambda p: lambda x: codec.decode(p.codec, x)} if see else {}),
     )
-    params = Params((), space.params)
+    params = Params((), codec.params)
     return draw(params, jax.random.key(0), np.arange(count, dtype=np.int32), None)
 
 
@@ -83,16 +83,16 @@ def test_samples_of_latents_decode_to_the_law_of_the_images():
 def test_the_program_decodes_as_one_does_outside_of_it():
     mean, covariance = gaussian_images()
     denoise = oracles.gaussian(*of_latents(mean, covariance))
-    space, key, indices = latents(TURNED, SHAPE), jax.random.key(0), jnp.arange(5)
-    images, _, film = draw_from(denoise, space, 5)
+    codec, key, indices = latents(TURNED, SHAPE), jax.random.key(0), jnp.arange(5)
+    images, _, film = draw_from(denoise, codec, 5)
 
     @jax.jit
     def chain():
         keys = image_keys(key, indices)
-        noise = initial_noise(keys, space.shape)
+        noise = initial_noise(keys, codec.shape)
         return noise, generate(keys, SAMPLER, denoise, noise, LEVELS)[0]
 
-    noise, z = (to_uint8(space.decode(space.params, part)) for part in chain())
+    noise, z = (to_uint8(codec.decode(codec.params, part)) for part in chain())
     same_but_for_rounding(z, images)
     same_but_for_rounding(film.x_t[0], noise[:2])
     same_but_for_rounding(film.x_t[-1], images[:2])
@@ -109,7 +109,7 @@ def test_latents_that_are_the_images_are_drawn_alike():
     same = patchwork.autoencoder(SHAPE, factor=1)
     denoise = oracles.gaussian(*gaussian_images())
     found = draw_from(denoise, latents(same, SHAPE), 4)
-    plain = draw_from(denoise, build.pixels(SHAPE), 4, see=False)
+    plain = draw_from(denoise, pixels(SHAPE), 4, see=False)
     jax.tree.map(same_but_for_rounding, found, plain)
 
 
@@ -172,11 +172,11 @@ def given(mode, seed=0):
     return rows
 
 
-def edit(config, mode, rows, space):
+def edit(config, mode, rows, codec):
     build.check_edit(config, mode, SHAPE)
-    task = jax.jit(build.edit_task(config, mode, None, space))
+    task = jax.jit(build.edit_task(config, mode, None, codec))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
-    return jax.tree.map(np.asarray, task(Params(None, space.params), keys, rows))
+    return jax.tree.map(np.asarray, task(Params(None, codec.params), keys, rows))
 
 
 MODES = [
@@ -202,20 +202,20 @@ def test_an_edit_of_latents_is_that_of_the_images_they_are(
         rows["mask"] = jnp.asarray(known)
     in_latents = edit(config, mode, rows, latents(TURNED, SHAPE))
     # The same by hand: images are handed over as latents, and taken back.
-    space = latents(TURNED, SHAPE)
+    codec = latents(TURNED, SHAPE)
     brought = {
-        name: space.encode(space.params, part) if part.ndim == 4 else part
+        name: codec.encode(codec.params, part) if part.ndim == 4 else part
         for name, part in rows.items()
     }
     if "mask" in rows:
-        brought["mask"] = space.reduce(rows["mask"])
+        brought["mask"] = codec.reduce(rows["mask"])
         hidden = rows["mask"] * rows["image"]
-        brought["image"] = space.encode(space.params, hidden)
-    by_hand = edit(config, mode, brought, build.pixels((2, 2, 4)))
+        brought["image"] = codec.encode(codec.params, hidden)
+    by_hand = edit(config, mode, brought, pixels((2, 2, 4)))
     for name in ("x", "film"):
         made = getattr(by_hand, name)
         flat = jnp.asarray(made.reshape(-1, 2, 2, 4))
-        decoded = np.asarray(space.decode(space.params, flat))
+        decoded = np.asarray(codec.decode(codec.params, flat))
         found = getattr(in_latents, name)
         np.testing.assert_allclose(found, decoded.reshape(found.shape), atol=2e-5)
 
@@ -225,13 +225,13 @@ def test_what_is_known_of_a_picture_is_kept_and_the_hole_is_not_looked_into(
     config, method
 ):
     config.edit.method = method
-    rows, space = given("inpaint"), latents(TURNED, SHAPE)
+    rows, codec = given("inpaint"), latents(TURNED, SHAPE)
     known = np.asarray(rows["mask"]) > 0
-    edited = edit(config, "inpaint", rows, space)
+    edited = edit(config, "inpaint", rows, codec)
     np.testing.assert_array_equal(edited.x[known], np.asarray(rows["image"])[known])
     np.testing.assert_array_equal(edited.shown[~known], 0)
     painted_over = {**rows, "image": jnp.where(known, rows["image"], 0.9)}
-    other = edit(config, "inpaint", painted_over, space)
+    other = edit(config, "inpaint", painted_over, codec)
     np.testing.assert_array_equal(other.x, edited.x)
 
 
@@ -352,15 +352,15 @@ def test_images_that_the_autoencoder_does_not_take_are_refused(shape, said):
 
 def test_images_that_are_not_square_have_latents_of_their_own_proportions():
     shape = (4, 6, 1)
-    space = latents(patchwork.autoencoder(shape, matrix=patchwork.orthogonal(4)), shape)
-    assert space.shape == (2, 3, 4)
+    codec = latents(patchwork.autoencoder(shape, matrix=patchwork.orthogonal(4)), shape)
+    assert codec.shape == (2, 3, 4)
     images = np.random.default_rng(0).uniform(-0.5, 0.5, (2, *shape))
     x = jnp.asarray(images, jnp.float32)
-    again = space.decode(space.params, space.encode(space.params, x))
+    again = codec.decode(codec.params, codec.encode(codec.params, x))
     np.testing.assert_allclose(again, x, atol=1e-6)
     mask = np.ones((1, *shape), np.float32)
     mask[0, 1, 4] = 0  # an unknown pixel in the third square of the first row
     expected = np.ones((2, 3))
     expected[0, 2] = 0
-    found = np.asarray(space.reduce(jnp.asarray(mask)))
+    found = np.asarray(codec.reduce(jnp.asarray(mask)))
     np.testing.assert_array_equal(found[0], np.repeat(expected[..., None], 4, -1))

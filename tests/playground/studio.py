@@ -6,7 +6,7 @@ import jax
 import tiny
 
 from ddpm_jax import build
-from ddpm_jax.build.latents import latents
+from ddpm_jax.codecs import Params, latents, pixels
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.playground.jobs import open_studio
 from ddpm_jax.runtime.devices import data_mesh
@@ -18,9 +18,9 @@ def make_studio(autoencoder=None, **model_options):
     cfg.model.update(model_options)
     cfg.data.latents = autoencoder.name if autoencoder else ""
     info = build.data_info(build.dataset(cfg), cfg, autoencoder)
-    space = build.pixels(info.image_shape)
+    codec = pixels(info.image_shape)
     if autoencoder:
-        space = latents(autoencoder, info.image_shape)
+        codec = latents(autoencoder, info.image_shape)
     unet = build.model(cfg, info)
     # The last convolution starts at zero, and a network that answers zero hides errors.
     leaves, tree = jax.tree.flatten(build.init_params(cfg, unet, info))
@@ -37,8 +37,8 @@ def make_studio(autoencoder=None, **model_options):
         about={},
         info=info,
         unet=unet,
-        params=build.Params(params, space.params),
-        space=space,
+        params=Params(params, codec.params),
+        codec=codec,
         described="random parameters",
         mesh=data_mesh(),
     )

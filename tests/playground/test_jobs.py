@@ -38,7 +38,7 @@ def whole(studio, cfg):
     cfg.sample.film_images = cfg.sample.num_images
     trained = studio.trained
     return draw_images(
-        draw_of(cfg, trained.unet, trained.mesh, trained.space),
+        draw_of(cfg, trained.unet, trained.mesh, trained.codec),
         trained.params,
         build.sample_key(cfg),
         num_images=cfg.sample.num_images,
@@ -101,7 +101,7 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
 
     def ask(**options):
         cfg = config_of(studio, **options)
-        legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.space)
+        legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.codec)
         made.append(keep("sample", legs, cfg, 4, studio.trained.mesh))
         return made[-1]
 
@@ -170,7 +170,7 @@ def test_the_walks_of_an_edit_are_its_task_to_the_byte(studio, files, mode, meth
     *_, last = jobs.edit(studio, mode, cfg)
     pictures = read_pictures(mode, cfg, studio.trained.info)
     given, noise, columns = lay_out(mode, cfg, studio.trained.info, pictures)
-    task = build.edit_task(cfg, mode, studio.trained.unet, studio.trained.space)
+    task = build.edit_task(cfg, mode, studio.trained.unet, studio.trained.codec)
     keys = image_keys(build.sample_key(cfg), noise)
     edited = jax.jit(task)(studio.trained.params, keys, given)
     np.testing.assert_array_equal(last.images, images.to_uint8(edited.x))

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
+from ddpm_jax.codecs.pixels import random_flip
 from ddpm_jax.diffusion import losses, schedules
 from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import check_batch_size, data_mesh
-from ddpm_jax.tasks.augment import random_flip
 from ddpm_jax.tasks.diffusion import make_objective
 from ddpm_jax.training import checkpoints
 from ddpm_jax.training.step import (

@@ -1,0 +1,40 @@
+"""The codec protocol: between the items of the data and the arrays of a chain."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Start = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, items of a training batch as they are stored) -> x0 float32 [B, ...]."""
+
+
+class Codec(NamedTuple):
+    """How items become what a chain is made of, and what a chain made becomes items.
+
+    Attributes:
+        shape: of one x of the chain.
+        params: of the codec's network; () of one that has none.
+        encode: (params, items [B, ...]) -> x [B, ...].
+        decode: (params, x) -> items; both floating point, [-1, 1] being the range of
+            pixels.
+        reduce: a mask of items [B, ...], 1 where known, to one of x.
+    """
+
+    shape: tuple[int, ...]
+    params: Any
+    encode: Callable[[Any, jax.Array], jax.Array]
+    decode: Callable[[Any, jax.Array], jax.Array]
+    reduce: Callable[[jax.Array], jax.Array]
+
+
+class Params(NamedTuple):
+    """All parameters of a model, as a sampling program is given them.
+
+    Attributes:
+        network: of the denoising network.
+        codec: `Codec.params`.
+    """
+
+    network: Any
+    codec: Any = ()
