@@ -9,11 +9,23 @@ front of it where the field stands: `config.schedule.num_levels=1 is too small; 
 A field that is None is not looked at, and of a tuple every entry is.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from ddpm_jax.errors import UserError
+
+
+def brief(spec: Any) -> str:
+    """Name a spec in a message: its class, and the fields that are not at a default."""
+    changed = [
+        f"{field.name}={getattr(spec, field.name)!r}"
+        for field in dataclasses.fields(spec)
+        if getattr(spec, field.name) != field.default
+        and field.default_factory is dataclasses.MISSING
+    ]
+    return f"{type(spec).__name__}({', '.join(changed)})"
 
 
 def _numbers(spec: Any, name: str) -> Iterator[float]:

@@ -35,8 +35,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ddpm_jax.diffusion import schedules
+from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
+from ddpm_jax.tasks.diffusion import Diffusion
 
 KIND = "kind"
 
@@ -762,6 +763,11 @@ def _brief(value: Any) -> str:
 for _spec in (
     *(schedules.Linear, schedules.Quadratic, schedules.Warmup, schedules.Constant),
     *(schedules.Jsd, schedules.Cosine, schedules.Sigmoid),
+    *(losses.Simple, losses.Weighted, losses.Mean, losses.Bound, losses.Hybrid),
+    *(loss_weights.TruncatedSNR, loss_weights.MinSNR, loss_weights.P2),
+    *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
+    time_sampling.Importance,
+    Diffusion,
 ):
     register(_spec)
 register(schedules.LinearLogSNR, "linear_logsnr")

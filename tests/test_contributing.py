@@ -1,5 +1,6 @@
 """CONTRIBUTING.md names files that are there, and its steps lead to the end."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, config, data, specs
 from ddpm_jax.build import names
 from ddpm_jax.data import sources
+from ddpm_jax.diffusion import schedules
+from ddpm_jax.diffusion.schedules import Table
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -27,7 +30,9 @@ def test_every_file_is_there():
 @pytest.mark.parametrize(
     ("module", "wanted"),
     [
-        (names, "TABLES CONTINUOUS SAMPLERS"),
+        (names, "SAMPLERS"),
+        (specs, "register"),
+        (schedules, "Table ScheduleSpec"),
         (build, "model"),
         (sources, "load"),
         (data, "Dataset"),
@@ -48,9 +53,14 @@ def cfg():
 
 
 def test_a_schedule_needs_no_more_than_its_steps(cfg, monkeypatch):
-    table = {**names.TABLES, "halving": lambda T: np.full(T, 0.5)}
-    monkeypatch.setattr(names, "TABLES", table)
-    monkeypatch.setattr(names, "SCHEDULES", (*names.SCHEDULES, "halving"))
+    monkeypatch.setattr(specs, "_known", dict(specs._known))
+
+    @specs.register
+    @dataclasses.dataclass(frozen=True)
+    class Halving(Table):
+        def betas(self):
+            return np.full(self.num_levels, 0.5)
+
     cfg.diffusion.schedule = "halving"
     build.check(cfg, DIGITS)
     alpha = build.schedule(cfg).at(jnp.arange(10)).alpha

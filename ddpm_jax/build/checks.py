@@ -19,10 +19,13 @@ from ddpm_jax.build.pictures import check_picture
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.sizes import check_memory
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.translation import diffusion_spec
 from ddpm_jax.config import check_ceilings
+from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.unet import check_geometry
 from ddpm_jax.runtime.devices import check_batch_size, data_mesh
+from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.ema import MAX_STD
 
 # Below this alpha the x0 of a predicted eps is mostly error, unless it is clamped.
@@ -38,13 +41,13 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     """
     check_ceilings(config)
     _check_names(config)
+    spec = diffusion_spec(config)
     _check_numbers(config)
     _check_restarts(config)
     _check_averages(config)
     check_latents(config, info)
     _check_model(config, info)
-    _check_schedule(config)
-    _check_variance(config)
+    _check_variance(config, spec)
     _check_signal(config)
     _check_sampling(config, info)
     check_memory(config, info)
@@ -81,14 +84,9 @@ def _check_names(config: ConfigDict) -> None:
     choices = {
         "model.dtype": names.DTYPES,
         "model.attention": names.ATTENTIONS,
-        "diffusion.schedule": names.SCHEDULES,
-        "diffusion.prediction": names.PREDICTIONS,
-        "diffusion.variance": names.VARIANCES,
-        "diffusion.loss": names.LOSSES,
-        "diffusion.times": names.TIMES,
         "training.decay": names.DECAYS,
         "sample.sampler": names.SAMPLERS,
-        "sample.variance": (None, *names.VARIANCES),
+        "sample.variance": (None, *VARIANCES),
     }
     for option, known in choices.items():
         section, name = option.split(".")
@@ -100,7 +98,6 @@ def _check_names(config: ConfigDict) -> None:
 
 def _check_numbers(config: ConfigDict) -> None:
     at_least = {
-        "diffusion.num_levels": 2,
         "training.num_steps": 1,
         "training.warmup_steps": 0,
         "training.report_every": 1,
@@ -142,11 +139,6 @@ def _check_numbers(config: ConfigDict) -> None:
                 f"config.{option}={config[section][name]} is not in [0, 1); "
                 "use 0 to switch it off."
             )
-    if config.diffusion.t_range is not None and config.diffusion.t_range < 1:
-        raise UserError(
-            f"config.diffusion.t_range={config.diffusion.t_range} is too small; use 1 "
-            "or more, or leave it out."
-        )
     for option, seed in (("seed", config.seed), ("sample.seed", config.sample.seed)):
         if seed is not None:
             check_seed(f"config.{option}", seed)
@@ -245,94 +237,17 @@ def _check_cudnn(config: ConfigDict) -> None:
         )
 
 
-def _check_schedule(config: ConfigDict) -> None:
-    name = config.diffusion.schedule
-    if name in names.CONTINUOUS:
-        tables = ", ".join(names.TABLES)
-        if config.diffusion.zero_terminal_snr:
-            raise UserError(
-                f"config.diffusion.zero_terminal_snr=True, but {name!r} is no table of "
-                f"betas; use one of {tables}, or set it to False."
-            )
-        if config.diffusion.times == "importance":
-            raise UserError(
-                f"config.diffusion.times='importance' counts levels, and schedule "
-                f"{name!r} is continuous; use one of {tables}, or times stratified."
-            )
-    _check_betas(config)
-    for option in ("min_snr_gamma", "p2_k"):
-        if not 0 < config.diffusion[option] < math.inf:
-            raise UserError(
-                f"config.diffusion.{option}={config.diffusion[option]} must be "
-                "positive and finite."
-            )
-    if not 0 <= config.diffusion.p2_gamma < math.inf:
-        raise UserError(
-            f"config.diffusion.p2_gamma={config.diffusion.p2_gamma} must be finite and "
-            "not negative; 0 gives every level the same weight."
-        )
-
-
-def _check_betas(config: ConfigDict) -> None:
-    name = config.diffusion.schedule
-    for option in ("beta_start", "beta_end"):
-        beta = config.diffusion[option]
-        if beta is None:
-            continue
-        if name not in names.WITH_ENDS:
-            raise UserError(
-                f"config.diffusion.{option}={beta} does nothing with schedule {name!r};"
-                f" leave it out, or use one of {', '.join(names.WITH_ENDS)}."
-            )
-        if not 0 < beta < 1:
-            raise UserError(
-                f"config.diffusion.{option}={beta} is not in (0, 1); the paper's betas "
-                "go from 1e-4 to 0.02."
-            )
-    ends = {"beta_start": 1e-4, "beta_end": 0.02}  # of the paper, and the defaults
-    ends |= {end: config.diffusion[end] for end in ends if config.diffusion[end]}
-    if name in names.WITH_ENDS and ends["beta_start"] > ends["beta_end"]:
-        raise UserError(
-            f"config.diffusion.beta_start={ends['beta_start']:g} is above beta_end="
-            f"{ends['beta_end']:g}; betas rise along the chain; lower the start."
-        )
-
-
-def _check_variance(config: ConfigDict) -> None:
-    learned = config.diffusion.variance == "learned"
-    if learned and config.diffusion.loss not in ("hybrid", "bound"):
-        raise UserError(
-            f"config.diffusion.loss={config.diffusion.loss!r} does not train "
-            "config.diffusion.variance='learned'; use loss hybrid or bound."
-        )
-    if not learned and config.diffusion.loss == "hybrid":
-        raise UserError(
-            f"config.diffusion.loss='hybrid' needs a learned variance, got "
-            f"{config.diffusion.variance!r}; use variance learned, or loss simple."
-        )
-    if config.sample.variance == "learned" and not learned:
+def _check_variance(config: ConfigDict, spec: Diffusion) -> None:
+    if config.sample.variance == "learned" and not spec.learns_variance:
         raise UserError(
             "config.sample.variance='learned', but the network predicts none; use "
             "small or large."
         )
-    noisiest = schedule(config).at(jnp.asarray(config.diffusion.num_levels - 1))
-    ending = f"config.diffusion.schedule={config.diffusion.schedule!r}"
-    if config.diffusion.zero_terminal_snr:
-        ending += " with zero_terminal_snr"
-    if noisiest.alpha == 0 and config.diffusion.prediction == "eps":
-        raise UserError(
-            f"{ending} ends in pure noise, of which eps says nothing about x0; use "
-            "prediction v or x0."
-        )
-    if noisiest.alpha == 0 and config.diffusion.loss == "weighted":
-        raise UserError(
-            f"{ending} ends in pure noise, where the weight of the eps-error is "
-            "infinite; use loss simple or mean."
-        )
-    if noisiest.alpha == 0 and config.sample.sampler == "adaptive":
+    if spec.schedule.ends_in_noise and config.sample.sampler == "adaptive":
         raise UserError(
             "config.sample.sampler='adaptive' cannot start from pure noise, in which "
-            f"{ending} ends; use another, such as unipc, heun or ddim."
+            f"config.diffusion.schedule={config.diffusion.schedule!r} ends; use "
+            "another, such as unipc, heun or ddim."
         )
 
 

@@ -16,18 +16,12 @@ from ddpm_jax.build.keys import init_key
 from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
+from ddpm_jax.build.translation import diffusion_spec, schedule_spec
 from ddpm_jax.codecs import Start, from_bytes, from_moments
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
-from ddpm_jax.diffusion import loss_weights, losses
-from ddpm_jax.diffusion.schedules import (
-    Schedule,
-    from_betas,
-    scale_time,
-    zero_terminal_snr,
-)
+from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.self_conditioning import HINT, hints
 from ddpm_jax.diffusion.time_sampling import TimeSampler
-from ddpm_jax.diffusion.variational_bound import decoder_variance
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet
@@ -39,18 +33,7 @@ from ddpm_jax.training.task import Objective, Task
 
 def schedule(config: ConfigDict) -> Schedule:
     """Build the noise schedule."""
-    T, t_range = config.diffusion.num_levels, config.diffusion.t_range
-    name = config.diffusion.schedule
-    if name in names.CONTINUOUS:
-        built = names.CONTINUOUS[name](T)
-    else:
-        ends = {"start": config.diffusion.beta_start, "end": config.diffusion.beta_end}
-        given = {end: beta for end, beta in ends.items() if beta is not None}
-        betas = names.TABLES[name](T, **given)
-        if config.diffusion.zero_terminal_snr:
-            betas = zero_terminal_snr(betas)
-        built = from_betas(betas)
-    return built if t_range is None else scale_time(built, t_range / T)
+    return schedule_spec(config).build()
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -145,13 +128,11 @@ def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
 
 def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
     """Build what training descends."""
-    the_schedule = schedule(config)
+    spec = diffusion_spec(config)
+    the_schedule = spec.schedule.build()
     hint = None
     if config.model.self_conditioning:
-        hint = hints(
-            names.PREDICTIONS[config.diffusion.prediction],
-            learns_variance=config.diffusion.variance == "learned",
-        )
+        hint = hints(spec.parameterization, learns_variance=spec.learns_variance)
     return make_objective(
         network(
             unet,
@@ -159,10 +140,10 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
             picture=bool(config.model.picture),
         ),
         the_schedule,
-        _loss(config, the_schedule),
+        spec.build_loss(the_schedule),
         start=start(config, info),
         tell=teller(config, info),
-        times=time_sampler(config),
+        times=spec.build_times(),
         hint=hint,
     )
 
@@ -213,36 +194,7 @@ def num_views(config: ConfigDict) -> int:
 
 def time_sampler(config: ConfigDict) -> TimeSampler:
     """Build what draws training levels; its memory is part of the training state."""
-    return names.TIMES[config.diffusion.times](config.diffusion.num_levels)
-
-
-def _loss(config: ConfigDict, the_schedule: Schedule) -> losses.Loss:
-    kind = names.PREDICTIONS[config.diffusion.prediction]
-    variance = names.VARIANCES[config.diffusion.variance]
-    first = decoder_variance(the_schedule)
-    options = config.diffusion
-    T = config.diffusion.num_levels
-    learned = config.diffusion.variance == "learned"
-    table = {
-        "simple": lambda: losses.simple_loss(kind),
-        "weighted": lambda: losses.weighted_loss(kind, variance, first),
-        "mean": lambda: losses.mean_loss(kind, variance, first),
-        "bound": lambda: losses.bound_loss(
-            kind, variance, first, T, learns_variance=learned
-        ),
-        # 0.001 at T = 4000 in units of a T-step bound: Nichol and Dhariwal 2021.
-        "hybrid": lambda: losses.hybrid_loss(kind, variance, first, T),
-        "truncated_snr": lambda: loss_weights.snr_weighted_loss(
-            kind, loss_weights.truncated_snr
-        ),
-        "min_snr": lambda: loss_weights.snr_weighted_loss(
-            kind, loss_weights.min_snr(options.min_snr_gamma)
-        ),
-        "p2": lambda: loss_weights.snr_weighted_loss(
-            kind, loss_weights.p2(options.p2_k, options.p2_gamma)
-        ),
-    }
-    return table[config.diffusion.loss]()
+    return diffusion_spec(config).build_times()
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:

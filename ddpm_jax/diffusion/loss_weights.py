@@ -18,13 +18,18 @@ Min-SNR Weighting Strategy"; [P] Choi et al. 2022, "Perception Prioritized Train
 Diffusion Models".
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.losses import Loss, Noised, simple_loss
-from ddpm_jax.diffusion.process import Parameterization
+from ddpm_jax import limits
+from ddpm_jax.diffusion.losses import Loss, LossSpec, Noised, simple_loss
+from ddpm_jax.diffusion.process import Parameterization, Variance
+from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.errors import UserError
 
 Weight = Callable[[jax.Array], jax.Array]
 """log-SNR -> log of the weight of the eps-error, elementwise.
@@ -88,3 +93,76 @@ def snr_weighted_loss(kind: Parameterization, weight: Weight) -> Loss:
         return jnp.exp(log_weight) * simple(output, noised)
 
     return loss
+
+
+# --- Specs ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByLevel(LossSpec):
+    def weight(self) -> Weight:
+        """Make the weight of the eps-error."""
+        raise NotImplementedError
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return snr_weighted_loss(kind, self.weight())
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedSNR(_ByLevel):
+    """See `truncated_snr`."""
+
+    def weight(self) -> Weight:
+        """Make the weight of the eps-error."""
+        return truncated_snr
+
+
+@dataclasses.dataclass(frozen=True)
+class MinSNR(_ByLevel):
+    """See `min_snr`.
+
+    Attributes:
+        gamma: the most that an x0-error weighs.
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        limits.positive(self, "gamma", such_as="the paper's is 5")
+
+    def weight(self) -> Weight:
+        """Make the weight of the eps-error."""
+        return min_snr(self.gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class P2(_ByLevel):
+    """See `p2`: the weight of the eps-error is 1 / (k + SNR)^gamma.
+
+    Attributes:
+        k: the SNR around which the weight falls.
+        gamma: how fast it falls; 0 gives every level the same weight.
+    """
+
+    k: float = 1.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits.positive(self, "k", such_as="the paper's is 1")
+        if not 0 <= self.gamma < math.inf:
+            raise UserError(
+                f"gamma={self.gamma} must be finite and not negative; 0 gives every "
+                "level the same weight."
+            )
+
+    def weight(self) -> Weight:
+        """Make the weight of the eps-error."""
+        return p2(self.k, self.gamma)

@@ -16,12 +16,14 @@ A loss is a function (output of the network, what was noised) -> one value per e
 Sources: [H] Ho, Jain, Abbeel 2020; [N] Nichol and Dhariwal 2021.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import limits
 from ddpm_jax.diffusion.denoisers import Cond, Network, split_output
 from ddpm_jax.diffusion.process import (
     Parameterization,
@@ -32,7 +34,7 @@ from ddpm_jax.diffusion.process import (
 )
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler
-from ddpm_jax.diffusion.variational_bound import step_term
+from ddpm_jax.diffusion.variational_bound import decoder_variance, step_term
 
 
 class Noised(NamedTuple):
@@ -229,3 +231,140 @@ def hybrid_loss(
         return simple(prediction, noised) + bound_share * bound(frozen, noised)
 
     return loss
+
+
+# --- Specs ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSpec:
+    """A training objective, by what makes it; `build` makes it."""
+
+    trains_variance: ClassVar[bool] = False  # that the network predicts
+    needs_variance: ClassVar[bool] = False  # to be predicted by the network
+    is_finite_at_noise: ClassVar[bool] = True  # at a level without signal
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss.
+
+        Args:
+            kind: what the output means.
+            variance: of the reverse step.
+            schedule: the forward process.
+            learns_variance: whether the network predicts a variance as well.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Simple(LossSpec):
+    """See `simple_loss`."""
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return simple_loss(kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(LossSpec):
+    """See `weighted_loss`."""
+
+    is_finite_at_noise: ClassVar[bool] = False
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return weighted_loss(kind, variance, decoder_variance(schedule))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean(LossSpec):
+    """See `mean_loss`."""
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return mean_loss(kind, variance, decoder_variance(schedule))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound(LossSpec):
+    """See `bound_loss`."""
+
+    trains_variance: ClassVar[bool] = True
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return bound_loss(
+            kind,
+            variance,
+            decoder_variance(schedule),
+            schedule.num_levels,
+            learns_variance=learns_variance,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Hybrid(LossSpec):
+    """See `hybrid_loss`.
+
+    Attributes:
+        bound_share: weight of the bound; [N]'s 0.001 at T = 4000.
+    """
+
+    trains_variance: ClassVar[bool] = True
+    needs_variance: ClassVar[bool] = True
+    bound_share: float = 0.001
+
+    def __post_init__(self) -> None:
+        limits.positive(self, "bound_share", such_as="the paper's is 0.001")
+
+    def build(
+        self,
+        kind: Parameterization,
+        variance: Variance,
+        schedule: Schedule,
+        *,
+        learns_variance: bool,
+    ) -> Loss:
+        """Make the loss; see `LossSpec`."""
+        return hybrid_loss(
+            kind,
+            variance,
+            decoder_variance(schedule),
+            schedule.num_levels,
+            bound_share=self.bound_share,
+        )

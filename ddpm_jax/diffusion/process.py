@@ -26,7 +26,7 @@ Sources: [H] Ho et al. 2020; [K] Kingma et al. 2021, appendix A.4; [P] Salimans 
 2022, "Progressive Distillation for Fast Sampling of Diffusion Models".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -273,3 +273,11 @@ def learned_variance(
         log_small, fraction
     )
     return jnp.where(like(small, fraction) > 0, jnp.exp(log_variance), 0.0)
+
+
+PREDICTIONS: Mapping[str, Parameterization] = {kind.name: kind for kind in (EPS, X0, V)}
+VARIANCES: Mapping[str, Variance] = {
+    "small": small_variance,
+    "large": large_variance,
+    "learned": learned_variance,
+}

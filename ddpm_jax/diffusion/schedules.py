@@ -190,6 +190,15 @@ def _check_times(t: jax.Array, least: int, num_levels: int) -> None:
         )
 
 
+def _log_alpha_bar(betas: np.ndarray) -> np.ndarray:
+    """Compute log alpha_bar [T], of which neither end loses digits.
+
+    sigma^2 = -expm1(log alpha_bar).
+    """
+    with np.errstate(divide="ignore"):
+        return np.cumsum(np.log1p(-betas))
+
+
 @remade
 def from_betas(betas: np.ndarray) -> Schedule:
     """Build the schedule of a table of betas.
@@ -215,10 +224,7 @@ def from_betas(betas: np.ndarray) -> Schedule:
             "must lie in (0, 1), and only the last may be 1."
         )
     num_levels = betas.size
-    # log alpha_bar, so that neither end loses digits: sigma^2 = -expm1(log alpha_bar).
-    with np.errstate(divide="ignore"):
-        log_alpha_bar = np.cumsum(np.log1p(-betas))
-    log_alpha_bar = np.concatenate([[0.0], log_alpha_bar])  # entry 0 is the clean end
+    log_alpha_bar = np.concatenate([[0.0], _log_alpha_bar(betas)])  # 0: the clean end
     # NumPy arrays, which are numbers also where the caller is being traced.
     alpha = np.exp(0.5 * log_alpha_bar).astype(np.float32)
     sigma = np.sqrt(-np.expm1(log_alpha_bar)).astype(np.float32)
@@ -392,6 +398,11 @@ class ScheduleSpec:
         """Whether it has levels at whole t only."""
         return isinstance(self, Table)
 
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing is left of the image at t = T - 1, in float32."""
+        return False
+
     def unscaled(self) -> Schedule:
         """Make the schedule that gives the network t itself."""
         raise NotImplementedError
@@ -402,10 +413,6 @@ class ScheduleSpec:
         if self.t_range is None:
             return built
         return scale_time(built, self.t_range / self.num_levels)
-
-    def noisiest(self) -> Level:
-        """Return the level of t = T - 1, with leaves []."""
-        return self.build().at(jnp.asarray(self.num_levels - 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,10 +429,18 @@ class Table(ScheduleSpec):
         """Return the variances of the Markov steps before they are rescaled: [T]."""
         raise NotImplementedError
 
+    def _rescaled(self) -> np.ndarray:
+        betas = self.betas()
+        return zero_terminal_snr(betas) if self.zero_terminal_snr else betas
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing is left of the image at t = T - 1, in float32."""
+        return bool(np.float32(np.exp(0.5 * _log_alpha_bar(self._rescaled())[-1])) == 0)
+
     def unscaled(self) -> Schedule:
         """Make the schedule that gives the network t itself."""
-        betas = self.betas()
-        return from_betas(zero_terminal_snr(betas) if self.zero_terminal_snr else betas)
+        return from_betas(self._rescaled())
 
 
 @dataclasses.dataclass(frozen=True)

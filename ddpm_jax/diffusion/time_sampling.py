@@ -14,13 +14,16 @@ Sources:
     [N] Nichol and Dhariwal 2021, section 3.3, eq. (18), and their published code.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import limits
 from ddpm_jax.diffusion.picklable import Remade, remade
+from ddpm_jax.errors import UserError
 
 
 def uniform_times(key: jax.Array, num: int) -> jax.Array:
@@ -160,3 +163,72 @@ def remember(memory: History, index: jax.Array, losses: jax.Array) -> History:
         memory.losses.at[row, slot].set(losses, mode="drop"),
         memory.count.at[index].add(1),
     )
+
+
+# --- Specs ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TimesSpec:
+    """A way to draw training levels, by what makes it; `build` makes it."""
+
+    needs_table: ClassVar[bool] = False  # of betas, since it counts levels
+
+    def build(self, num_levels: int) -> TimeSampler:
+        """Make the sampler, for a schedule of T = `num_levels`."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(TimesSpec):
+    """See `uniform_times`."""
+
+    def build(self, num_levels: int) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return UNIFORM
+
+
+@dataclasses.dataclass(frozen=True)
+class Stratified(TimesSpec):
+    """See `stratified_times`."""
+
+    def build(self, num_levels: int) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return STRATIFIED
+
+
+@dataclasses.dataclass(frozen=True)
+class Antithetic(TimesSpec):
+    """See `antithetic_times`."""
+
+    def build(self, num_levels: int) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return ANTITHETIC
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance(TimesSpec):
+    """See `importance`.
+
+    Attributes:
+        length: losses remembered of each level.
+        uniform_share: share of the draws that are uniform.
+    """
+
+    needs_table: ClassVar[bool] = True
+    length: int = 10
+    uniform_share: float = 0.001
+
+    def __post_init__(self) -> None:
+        limits.between(self, "length", 1, 1_000_000)
+        if not 0 < self.uniform_share <= 1:
+            raise UserError(
+                f"uniform_share={self.uniform_share} is not in (0, 1]; the paper's is "
+                "0.001."
+            )
+
+    def build(self, num_levels: int) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return importance(
+            num_levels, length=self.length, uniform_share=self.uniform_share
+        )

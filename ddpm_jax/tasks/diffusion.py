@@ -5,17 +5,21 @@ A batch is {"image": items [B, ...] as the data store them, "label": int32 [B],
 the items, on the device: see `codecs`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.codecs import Start, from_bytes
-from ddpm_jax.diffusion.losses import Hint, Loss, training_loss
-from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler
+from ddpm_jax.diffusion.losses import Hint, Loss, LossSpec, Simple, training_loss
+from ddpm_jax.diffusion.process import PREDICTIONS, VARIANCES, Parameterization
+from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
+from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
+from ddpm_jax.errors import UserError
+from ddpm_jax.limits import brief
 from ddpm_jax.training.task import Batch, Objective, Summary, means
 
 Tell = Callable[[jax.Array, Batch, jax.Array], Any]
@@ -25,6 +29,80 @@ NUM_QUARTILES = 4
 
 
 _PLAIN = from_bytes(flip=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """The process that a model is trained to reverse, and the loss that trains it.
+
+    Attributes:
+        schedule: the noise schedule.
+        prediction: what the network outputs: eps, x0 or v.
+        variance: of the reverse step: small, large or learned.
+        loss: the training objective.
+        times: how training levels are drawn.
+    """
+
+    schedule: ScheduleSpec = dataclasses.field(default_factory=Linear)
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    variance: Literal["small", "large", "learned"] = "large"
+    loss: LossSpec = dataclasses.field(default_factory=Simple)
+    times: TimesSpec = dataclasses.field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        loss = f"loss={brief(self.loss)}"
+        if self.learns_variance and not self.loss.trains_variance:
+            raise UserError(
+                f"{loss} does not train variance='learned'; use loss hybrid or bound."
+            )
+        if self.loss.needs_variance and not self.learns_variance:
+            raise UserError(
+                f"{loss} needs a learned variance, got {self.variance!r}; use variance "
+                "learned, or loss simple."
+            )
+        if self.times.needs_table and not self.schedule.is_table:
+            raise UserError(
+                f"times={brief(self.times)} counts levels, and schedule "
+                f"{brief(self.schedule)} is continuous; use one that is a table of "
+                "betas, such as linear or cosine, or times stratified."
+            )
+        if self.schedule.ends_in_noise:
+            self._check_pure_noise()
+
+    def _check_pure_noise(self) -> None:
+        ends = f"schedule={brief(self.schedule)} ends in pure noise,"
+        if self.prediction == "eps":
+            raise UserError(
+                f"{ends} of which eps says nothing about x0; use prediction v or x0."
+            )
+        if not self.loss.is_finite_at_noise:
+            raise UserError(
+                f"{ends} where the weight of the eps-error is infinite; use loss "
+                "simple or mean."
+            )
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network outputs a variance as well."""
+        return self.variance == "learned"
+
+    @property
+    def parameterization(self) -> Parameterization:
+        """What the output of the network means."""
+        return PREDICTIONS[self.prediction]
+
+    def build_loss(self, schedule: Schedule) -> Loss:
+        """Make the loss on the schedule that `schedule.build` made."""
+        return self.loss.build(
+            self.parameterization,
+            VARIANCES[self.variance],
+            schedule,
+            learns_variance=self.learns_variance,
+        )
+
+    def build_times(self) -> TimeSampler:
+        """Make what draws training levels; its memory is part of the state."""
+        return self.times.build(self.schedule.num_levels)
 
 
 def make_objective(

@@ -272,3 +272,65 @@ def test_traced_times_outside_of_a_schedule_have_no_level():
     level = jax.jit(CONTINUOUS["cosine"].at)(jnp.array([-1.5, 999.0, 1000.0]))
     assert np.isnan(level.alpha).tolist() == [False, False, True]
     assert level.sigma[0] == 0
+
+
+# --- Specs ----------------------------------------------------------------------------
+
+SPECS = [
+    (schedules.Linear(7, beta_start=0.1, beta_end=0.5), np.linspace(0.1, 0.5, 7)),
+    (schedules.Quadratic(5, beta_end=0.25), np.linspace(0.01, 0.5, 5) ** 2),
+    (schedules.Constant(4, beta=0.3), [0.3] * 4),
+    (schedules.Jsd(4), [1 / 4, 1 / 3, 1 / 2, 1]),
+    (
+        schedules.Warmup(10, beta_start=0.1, beta_end=0.4, fraction=0.4),
+        [0.1, 0.2, 0.3, *[0.4] * 7],
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "betas"), SPECS, ids=lambda v: type(v).__name__)
+def test_a_spec_builds_the_schedule_of_its_betas(spec, betas):
+    level = spec.build().at(jnp.arange(spec.num_levels))
+    alpha_bar = np.cumprod(1 - np.asarray(betas))
+    np.testing.assert_allclose(np.asarray(level.alpha) ** 2, alpha_bar, rtol=2e-6)
+    np.testing.assert_array_equal(level.t, np.arange(spec.num_levels))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(kind(9, 3) for kind in (schedules.Linear, schedules.Jsd, schedules.Cosine)),
+        *(schedules.Sigmoid(9, 3, zero_terminal_snr=z) for z in (False, True)),
+        *(schedules.Cosine(9, 3, zero_terminal_snr=z) for z in (False, True)),
+        schedules.Constant(9, 3, beta=0.999999),  # sqrt(1e-54), which float32 lacks
+        schedules.LinearLogSNR(9, 3, 80.0, -80.0),
+        schedules.CosineLogSNR(9, 3),
+    ],
+    ids=str,
+)
+def test_a_spec_knows_whether_it_ends_in_noise_without_a_device(spec):
+    level = spec.build().at(jnp.asarray(8))
+    assert spec.ends_in_noise == (float(level.alpha) == 0)
+    assert float(level.t) == pytest.approx(8 / 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedules.Jsd(1), "num_levels=1 is too small; use 2 or more"),
+        (lambda: schedules.Jsd(2_000_000), "num_levels=2000000 is out of range"),
+        (lambda: schedules.Jsd(9, 0), "t_range=0 is too small"),
+        (
+            lambda: schedules.Linear(beta_start=0.0),
+            r"beta_start=0.0 is not in \(0, 1\)",
+        ),
+        (lambda: schedules.Linear(beta_end=1e-5), "beta_start=0.0001 is above beta_en"),
+        (lambda: schedules.Warmup(fraction=1.5), r"fraction=1.5 is not in \[0, 1\]"),
+        (lambda: schedules.Constant(beta=1.0), r"beta=1.0 is not in \(0, 1\)"),
+        (lambda: schedules.LinearLogSNR(9, None, -1.0, 1.0), "are no falling range"),
+        (lambda: schedules.CosineLogSNR(logsnr_min=-90.0), "within 80 to -80"),
+    ],
+)
+def test_a_spec_that_no_schedule_has(make, message):
+    with pytest.raises(UserError, match=message):
+        make()

@@ -15,11 +15,19 @@ import pytest
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.config import default
-from ddpm_jax.diffusion import losses, schedules, time_sampling
+from ddpm_jax.diffusion import (
+    loss_weights,
+    losses,
+    process,
+    schedules,
+    time_sampling,
+)
 from ddpm_jax.diffusion.process import X0
 from ddpm_jax.diffusion.self_conditioning import hints
+from ddpm_jax.diffusion.time_sampling import Importance
+from ddpm_jax.diffusion.variational_bound import decoder_variance
 from ddpm_jax.errors import UserError
-from ddpm_jax.tasks.diffusion import make_objective, summarise
+from ddpm_jax.tasks.diffusion import Diffusion, make_objective, summarise
 
 T = 8
 BY_LEVEL = np.array([50.0, 20.0, 5.0, 1.0, 0.5, 0.2, 0.1, 0.05])
@@ -312,7 +320,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
     [
         (
             {"diffusion__zero_terminal_snr": True},
-            "'linear' with zero_terminal_snr ends in pure noise.*prediction v or x0",
+            "zero_terminal_snr=True.* ends in pure noise.*prediction v or x0",
         ),
         (
             {
@@ -320,7 +328,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
                 "diffusion__prediction": "v",
                 "diffusion__loss": "weighted",
             },
-            "with zero_terminal_snr .* weight of the eps-error is infinite",
+            "zero_terminal_snr=True.* weight of the eps-error is infinite",
         ),
         (
             {
@@ -335,7 +343,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
                 "diffusion__times": "importance",
                 "diffusion__schedule": "linear_logsnr",
             },
-            "'linear_logsnr' is continuous; use one of linear, cosine",
+            r"LinearLogSNR\(num_levels=20\) is continuous; use one that is a table",
         ),
         ({"diffusion__min_snr_gamma": 0.0}, "min_snr_gamma=0.0 must be positive"),
         ({"diffusion__p2_k": -1.0}, "p2_k=-1.0 must be positive"),
@@ -343,7 +351,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         ({"diffusion__times": "often"}, "use uniform, stratified, antithetic, importa"),
         (
             {"diffusion__variance": "learned", "diffusion__loss": "min_snr"},
-            "'min_snr' does not train",
+            r"diffusion\.loss=MinSNR\(\) does not train",
         ),
     ],
 )
@@ -368,3 +376,90 @@ def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():
     assert [report[f"loss_q{i}"] for i in range(4)] == pytest.approx([4, 3, 2, 3])
     assert np.isnan(summarise([step(9), step(10)])["loss_q0"])  # none was drawn
     assert list(report)[:5] == ["loss", "loss_q0", "loss_q1", "loss_q2", "loss_q3"]
+
+
+# --- The spec -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"variance": "learned"}, r"loss=Simple\(\) does not train variance='learned'"),
+        ({"loss": losses.Hybrid()}, "needs a learned variance, got 'large'"),
+        (
+            {"times": Importance(), "schedule": schedules.LinearLogSNR()},
+            "counts levels, and schedule LinearLogSNR.* is continuous",
+        ),
+        ({"schedule": schedules.Jsd()}, "pure noise, of which eps says nothing"),
+        (
+            {"schedule": schedules.Jsd(), "prediction": "v", "loss": losses.Weighted()},
+            "the weight of the eps-error is infinite",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Diffusion(**fields)
+
+
+OUTPUT = jax.random.normal(jax.random.key(1), (6, 4))
+
+
+@pytest.mark.parametrize(
+    ("spec", "by_hand"),
+    [
+        (losses.Simple(), lambda kind, v, first: losses.simple_loss(kind)),
+        (losses.Weighted(), losses.weighted_loss),
+        (losses.Mean(), losses.mean_loss),
+        (losses.Bound(), lambda *args: losses.bound_loss(*args, 50)),
+        (
+            loss_weights.TruncatedSNR(),
+            lambda kind, v, first: loss_weights.snr_weighted_loss(
+                kind, loss_weights.truncated_snr
+            ),
+        ),
+        (
+            loss_weights.MinSNR(3.0),
+            lambda kind, v, first: loss_weights.snr_weighted_loss(
+                kind, loss_weights.min_snr(3.0)
+            ),
+        ),
+        (
+            loss_weights.P2(0.5, 2.0),
+            lambda kind, v, first: loss_weights.snr_weighted_loss(
+                kind, loss_weights.p2(0.5, 2.0)
+            ),
+        ),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_a_spec_builds_the_loss_with_its_numbers(spec, by_hand):
+    diffusion = Diffusion(
+        schedules.Cosine(50), prediction="v", variance="small", loss=spec
+    )
+    schedule = diffusion.schedule.build()
+    noised = losses.noise_data(jax.random.key(0), OUTPUT, schedule)
+    wanted = by_hand(process.V, process.small_variance, decoder_variance(schedule))
+    np.testing.assert_array_equal(
+        diffusion.build_loss(schedule)(OUTPUT, noised), wanted(OUTPUT, noised)
+    )
+
+
+def test_a_learned_variance_is_trained_by_the_bound_and_by_the_hybrid():
+    both = jnp.concatenate([OUTPUT, OUTPUT / 2], axis=-1)
+    found = {}
+    for loss in (losses.Bound(), losses.Hybrid(0.5), losses.Simple()):
+        learned = "large" if loss == losses.Simple() else "learned"
+        spec = Diffusion(schedules.Cosine(50), variance=learned, loss=loss)
+        schedule = spec.schedule.build()
+        noised = losses.noise_data(jax.random.key(0), OUTPUT, schedule)
+        output = OUTPUT if loss == losses.Simple() else both
+        found[type(loss).__name__] = spec.build_loss(schedule)(output, noised)
+    np.testing.assert_allclose(
+        found["Hybrid"], found["Simple"] + 0.5 * found["Bound"], rtol=1e-6
+    )
+
+
+def test_importance_counts_the_levels_of_the_schedule():
+    spec = Diffusion(schedules.Cosine(12), times=Importance(length=3))
+    assert spec.build_times().init().losses.shape == (12, 3)

@@ -1,0 +1,138 @@
+"""From the sections of a config to specs, until recipes are made of specs themselves.
+
+Messages name the options as the config has them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import specs
+from ddpm_jax.diffusion.losses import LossSpec
+from ddpm_jax.diffusion.schedules import ScheduleSpec, Table
+from ddpm_jax.diffusion.time_sampling import TimesSpec
+from ddpm_jax.errors import UserError
+from ddpm_jax.tasks.diffusion import Diffusion
+
+
+def make(
+    slot: Any,
+    values: Mapping[str, Any],
+    section: str,
+    renamed: Mapping[str, str] | None = None,
+) -> Any:
+    """Make a spec of options.
+
+    Args:
+        slot: its class, or a base class where `values` have a kind.
+        values: of its fields, plain data or specs.
+        section: of the config, for messages.
+        renamed: field -> option, where that has another name.
+
+    Raises:
+        UserError: an option has a wrong type or value.
+    """
+    path = f"config.{section}"
+    try:
+        return specs.from_config(values, slot, path)
+    except UserError as error:
+        message = str(error)
+        for field, option in (renamed or {}).items():
+            message = message.replace(f"{path}.{field}=", f"{path}.{option}=", 1)
+        raise UserError(message) from error
+
+
+def _refuse_unknown(option: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(
+            f"config.{option}={value!r} is not known; use {', '.join(known)}."
+        )
+
+
+def _kinds(slot: type, *first: str) -> tuple[str, ...]:
+    """List the kinds that fit, kinds of one's own included, some of them first."""
+    return tuple(dict.fromkeys((*first, *specs.kinds(slot))))
+
+
+# --- The schedule ---------------------------------------------------------------------
+
+_WARMUPS = {"warmup10": 0.1, "warmup50": 0.5}
+_WITH_ENDS = ("linear", "quadratic")  # that also take their first and last beta
+
+
+def schedule_names() -> tuple[str, ...]:
+    """List what `config.diffusion.schedule` may be."""
+    first = ("linear", "cosine", "quadratic", "constant", "jsd", *_WARMUPS, "sigmoid")
+    return tuple(name for name in _kinds(ScheduleSpec, *first) if name != "warmup")
+
+
+def schedule_spec(config: ConfigDict) -> ScheduleSpec:
+    """Read the noise schedule.
+
+    Raises:
+        UserError: it is unknown, or an option of it cannot be.
+    """
+    options, name = config.diffusion, config.diffusion.schedule
+    _refuse_unknown("diffusion.schedule", name, schedule_names())
+    kind = "warmup" if name in _WARMUPS else name
+    values = {"kind": kind, **{n: options[n] for n in ("num_levels", "t_range")}}
+    if name in _WARMUPS:
+        values["fraction"] = _WARMUPS[name]
+    if kind in specs.kinds(Table):
+        values["zero_terminal_snr"] = options.zero_terminal_snr
+    elif options.zero_terminal_snr:
+        raise UserError(
+            f"config.diffusion.zero_terminal_snr=True, but {name!r} is no table of "
+            f"betas; use one of {', '.join(_tables())}, or set it to False."
+        )
+    for end in ("beta_start", "beta_end"):
+        if options[end] is None:
+            continue
+        if name not in _WITH_ENDS:
+            raise UserError(
+                f"config.diffusion.{end}={options[end]} does nothing with schedule "
+                f"{name!r}; leave it out, or use one of {', '.join(_WITH_ENDS)}."
+            )
+        values[end] = options[end]
+    spec: ScheduleSpec = make(ScheduleSpec, values, "diffusion")
+    return spec
+
+
+def _tables() -> list[str]:
+    tables = specs.kinds(Table)
+    return [name for name in schedule_names() if name in (*tables, *_WARMUPS)]
+
+
+# --- The objective --------------------------------------------------------------------
+
+_LOSSES = ("simple", "weighted", "mean", "bound", "hybrid", "truncated_snr", "min_snr")
+_OPTIONS_OF_LOSSES = {  # loss -> field -> option
+    "min_snr": {"gamma": "min_snr_gamma"},
+    "p2": {"k": "p2_k", "gamma": "p2_gamma"},
+}
+
+
+def diffusion_spec(config: ConfigDict) -> Diffusion:
+    """Read the process, and the loss that a model is trained on.
+
+    Raises:
+        UserError: an option is unknown, or cannot be with the others.
+    """
+    options = config.diffusion
+    _refuse_unknown("diffusion.loss", options.loss, _kinds(LossSpec, *_LOSSES))
+    times = _kinds(TimesSpec, "uniform", "stratified", "antithetic", "importance")
+    _refuse_unknown("diffusion.times", options.times, times)
+    loss = make(LossSpec, {"kind": options.loss}, "diffusion")
+    for kind, renamed in _OPTIONS_OF_LOSSES.items():
+        given = {field: options[option] for field, option in renamed.items()}
+        made = make(LossSpec, {"kind": kind, **given}, "diffusion", renamed)
+        loss = made if kind == options.loss else loss
+    values = {
+        "schedule": schedule_spec(config),
+        "loss": loss,
+        "times": {"kind": options.times},
+        **{name: options[name] for name in ("prediction", "variance")},
+    }
+    spec: Diffusion = make(Diffusion, values, "diffusion")
+    return spec
