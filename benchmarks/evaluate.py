@@ -22,7 +22,7 @@ SCORES = ("frechet", "kernel", "precision_recall", "density_coverage")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; see `start.run`."""
-    parser = start.make_parser("evaluate", "Features networks and scores.")
+    parser = start.make_parser("evaluate", "FeatureExtractor networks and scores.")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which of them")
     parser.add_argument("--num-batches", type=int, default=5, help="timed")
     parser.add_argument("--image-size", type=int, help="side; unset: that of the data")
@@ -61,12 +61,12 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 
 
 def _network(name: str, of: Any) -> Any:
-    """Return a `Features` with random weights, scaled so that it stays finite."""
+    """Return a feature extractor with random weights, scaled to stay finite."""
     import jax
 
     from ddpm_jax.build import features as small
     from ddpm_jax.evaluation import resize
-    from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+    from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
     from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
 
     if name == "classifier":
@@ -92,7 +92,9 @@ def _network(name: str, of: Any) -> Any:
         pictures = resize.prepare(images, resize.tensorflow)
         return Outputs(*InceptionV3().apply({"params": params}, pictures))
 
-    return Features("inception", "", 2048, None, "tensorflow", None, params, see)
+    return FeatureExtractor(
+        "inception", "", 2048, None, "tensorflow", None, params, see
+    )
 
 
 def _time_features(name: str, of: Any, args: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return median, quartiles, least and greatest, and how many there were."""
     if not len(values):
-        raise ValueError("no values to summarise")
+        raise ValueError("no values to summarize")
     low, median, high = np.percentile(values, [25, 50, 75])
     return {
         "median": float(median),

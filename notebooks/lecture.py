@@ -80,7 +80,7 @@ BLUE, ORANGE, GREEN, GREY = "#08519c", "#d95f0e", "#31a354", "#9a9a9a"
 
 def show_films(films, columns, rows, title, xlabel=""):
     """Draw films, uint8 [K, N, H, W, C]: N rows of K pictures."""
-    sheet = images.film_strip(films, padding=4, background=190)
+    sheet = images.trajectory_grid(films, padding=4, background=190)
     height, width, _ = sheet.shape
     _, axes = plt.subplots(figsize=(9, 9 * height / width + 0.6))
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -403,7 +403,7 @@ by_means = losses.mean_loss(*forms)(output, noised)  # (a), [1498]
 by_noise = losses.weighted_loss(*forms)(output, noised)  # (b)
 simple = losses.simple_loss(process.EPS)(output, noised)  # (c)
 
-sigma2 = process.small_variance(noised.t, noised.s, first=decoder)
+sigma2 = process.small_variance(noised.t, noised.s, decoder_var=decoder)
 weight = losses.bound_weight(noised.t, noised.s, sigma2)
 np.testing.assert_allclose(by_means, by_noise, rtol=2e-3)  # (a) = (b), in float32
 np.testing.assert_allclose(by_noise, weight * simple, rtol=1e-5)  # (b) = w (c)
@@ -422,7 +422,7 @@ variances = (
 )
 weights = {}
 for variance, name, colour in variances:
-    sigma2 = variance(every, before, first=decoder)
+    sigma2 = variance(every, before, decoder_var=decoder)
     weights[name] = losses.bound_weight(every, before, sigma2)
     axes.loglog(t, weights[name], color=colour, label=f"(b), {name}")
 axes.axhline(1, color=GREY, label="(c), the weight dropped")
@@ -573,7 +573,7 @@ with contextlib.closing(batches):
         num_steps=NUM_STEPS,
         report_every=10,
         report=reports.append,
-        summarise=diffusion.summarise,  # also by quarter of t
+        summarize=diffusion.summarize,  # also by quarter of t
     )
 
 # %%

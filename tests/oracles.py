@@ -81,8 +81,8 @@ def gaussian_variance(values):
     """
     values = jnp.asarray(values, jnp.float32)
 
-    def variance(t, s, prediction=None, first=0.0):
-        del prediction, first
+    def variance(t, s, prediction=None, decoder_var=0.0):
+        del prediction, decoder_var
         left = values * column(t.sigma) ** 2
         of_x0 = left / (column(t.alpha) ** 2 * values + column(t.sigma) ** 2)
         c = column(1.0 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2)

@@ -11,7 +11,7 @@ import pytest
 
 from ddpm_jax import data
 from ddpm_jax.commands import extraction
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.runtime import files
 
 COUNT, BATCH = 22, 4
@@ -19,7 +19,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 2, 2, 1), np.uint8)
 SOURCE = data.Dataset(
     "noise", data.Arrays(PIXELS, None), (2, 2, 1), None, "f" * 16, "test"
 )
-EYES = Features("pixels", "0" * 16, 4, None, "none", (2, 2, 1), (), lambda p, x: x)
+EYES = FeatureExtractor(
+    "pixels", "0" * 16, 4, None, "none", (2, 2, 1), (), lambda p, x: x
+)
 
 
 def see(images):

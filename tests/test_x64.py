@@ -23,7 +23,7 @@ from ddpm_jax.diffusion import ode_likelihood, schedules, time_sampling
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm, unipc
-from ddpm_jax.networks.dual_encoder import Match
+from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.networks.layers import Dropout
 from ddpm_jax.networks.text import TextTransformer
 from ddpm_jax.tasks.augment import shift_and_flip
@@ -155,7 +155,7 @@ def test_parameters_of_other_networks_are_float32():
         for make in (
             lambda: task.start(task.draw()),
             lambda: features.init_classifier(config, classifier, INFO),
-            lambda: Match(classifier, text).init(KEYS[0], x, told),
+            lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
             lambda: (
                 build.model(config_of(), INFO)
                 .clone(text_shape=(3, 5, 6), augmentation=True)

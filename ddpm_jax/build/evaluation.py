@@ -14,7 +14,7 @@ from ddpm_jax.build.keys import check_seed, sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import resize
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.evaluation.scores import SCORES
 from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
 from ddpm_jax.weights import inception_file
@@ -160,7 +160,7 @@ def variants(config: ConfigDict, steps: Sequence[int]) -> list[ConfigDict]:
     return found
 
 
-def features(config: ConfigDict) -> Features:
+def features(config: ConfigDict) -> FeatureExtractor:
     """Open the network that `config.evaluate` names.
 
     Raises:
@@ -178,9 +178,9 @@ def features(config: ConfigDict) -> Features:
     return classifier_features(Path(options.features))
 
 
-def _inception(weights: str | None, way: str) -> Features:
+def _inception(weights: str | None, way: str) -> FeatureExtractor:
     params, digest = inception_file.load_inception(weights, parameter_shapes())
-    return Features(
+    return FeatureExtractor(
         name=inception_file.name_of(digest),
         fingerprint=digest[:16],
         num_features=2048,

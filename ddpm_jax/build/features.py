@@ -20,7 +20,7 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.classifier import make_classify_objective
@@ -128,13 +128,15 @@ def classify_key(config: ConfigDict) -> jax.Array:
     return jax.random.fold_in(root_key(config.seed), _TRAIN)
 
 
-def as_features(net: Classifier, params: Any, about: dict[str, Any]) -> Features:
+def as_features(
+    net: Classifier, params: Any, about: dict[str, Any]
+) -> FeatureExtractor:
     """Make a features network of a classifier and what its folder says of it."""
 
     def apply(params: Any, images: jax.Array) -> Outputs:
         return Outputs(*net.apply({"params": params}, to_float(images)))
 
-    return Features(
+    return FeatureExtractor(
         name=about["name"],
         fingerprint=about["fingerprint"],
         num_features=net.num_features,
@@ -146,7 +148,7 @@ def as_features(net: Classifier, params: Any, about: dict[str, Any]) -> Features
     )
 
 
-def classifier_features(workdir: Path) -> Features:
+def classifier_features(workdir: Path) -> FeatureExtractor:
     """Open the network that `--mode=features` trained in a folder.
 
     Raises:

@@ -20,12 +20,12 @@ from ddpm_jax.build.translation import diffusion_spec, schedule_spec
 from ddpm_jax.codecs import Start, from_bytes, from_moments
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.self_conditioning import HINT, hints
+from ddpm_jax.diffusion.self_conditioning import ESTIMATE, self_condition_half
 from ddpm_jax.diffusion.time_sampling import TimeSampler
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet
-from ddpm_jax.tasks.diffusion import make_objective, summarise
+from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task, make_optimizer, warmup_schedule
 from ddpm_jax.training.task import Objective, Task
@@ -98,7 +98,7 @@ def network(
         train = dropout_key is not None
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         if self_conditioning:
-            x0 = cond.get(HINT)
+            x0 = cond.get(ESTIMATE)
             x0 = jnp.zeros_like(x_t) if x0 is None else x0
             x_t = jnp.concatenate([x_t, x0], axis=-1)
         if picture:
@@ -130,9 +130,11 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
     """Build what training descends."""
     spec = diffusion_spec(config)
     the_schedule = spec.schedule.build()
-    hint = None
+    self_conditioning = None
     if config.model.self_conditioning:
-        hint = hints(spec.parameterization, learns_variance=spec.learns_variance)
+        self_conditioning = self_condition_half(
+            spec.parameterization, learns_variance=spec.learns_variance
+        )
     return make_objective(
         network(
             unet,
@@ -144,7 +146,7 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
         start=start(config, info),
         tell=teller(config, info),
         times=spec.build_times(),
-        hint=hint,
+        self_conditioning=self_conditioning,
     )
 
 
@@ -175,7 +177,7 @@ def diffusion_task(
         ema_stds=tuple(config.training.ema_stds),
         memory=time_sampler(config).init(),
         num_parts=config.training.accumulate,
-        summarise=summarise,
+        summarize=summarize,
         preview=preview,
     )
 

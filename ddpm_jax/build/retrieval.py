@@ -24,8 +24,8 @@ from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs
-from ddpm_jax.networks.dual_encoder import Match
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
+from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
@@ -52,14 +52,14 @@ class Retrieval:
 
     Attributes:
         features: of pictures: vectors of length 1.
-        of_texts: texts, N of them -> vectors of length 1, float32 [N, D].
+        encode_texts: texts, N of them -> vectors of length 1, float32 [N, D].
     """
 
-    features: Features
-    of_texts: Callable[[Sequence[str]], np.ndarray]
+    features: FeatureExtractor
+    encode_texts: Callable[[Sequence[str]], np.ndarray]
 
 
-def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> Match:
+def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> DualEncoder:
     """Build the towers of `config.retrieval`, for texts that are read this way."""
     options = config.retrieval
     tower = Classifier(
@@ -71,11 +71,11 @@ def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> Match:
         num_groups=options.num_groups,
     )
     encoder, _ = text_encoder(config, reader)
-    return Match(tower, encoder)
+    return DualEncoder(tower, encoder)
 
 
 def init_match(
-    config: ConfigDict, net: Match, reader: Mapping[str, Any], info: DataInfo
+    config: ConfigDict, net: DualEncoder, reader: Mapping[str, Any], info: DataInfo
 ) -> Any:
     """Draw the initial parameters."""
     key = jax.random.fold_in(root_key(config.seed), _INIT)
@@ -91,7 +91,7 @@ def _example(
     return jnp.zeros((1, *image_shape), jnp.float32), reopen(reader).read(captions[:1])
 
 
-def match_objective(config: ConfigDict, net: Match) -> Objective:
+def match_objective(config: ConfigDict, net: DualEncoder) -> Objective:
     """Build what they are trained on."""
     return make_contrastive_objective(
         lambda params, images, text: cast(
@@ -104,7 +104,7 @@ def match_objective(config: ConfigDict, net: Match) -> Objective:
 
 def contrastive_task(
     config: ConfigDict,
-    net: Match,
+    net: DualEncoder,
     info: DataInfo,
     mesh: Mesh,
     finish: Callable[[TrainState], Mapping[str, Any]],
@@ -126,19 +126,19 @@ def match_key(config: ConfigDict) -> jax.Array:
     return jax.random.fold_in(root_key(config.seed), _TRAIN)
 
 
-def as_retrieval(net: Match, params: Any, about: dict[str, Any]) -> Retrieval:
+def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
     """Make of towers, and what their folder says of them, what ranks texts."""
 
     def apply(params: Any, images: jax.Array) -> Outputs:
         shown = to_float(images)
-        vectors = net.apply({"params": params}, shown, method="of_images")
+        vectors = net.apply({"params": params}, shown, method="encode_images")
         return Outputs(vectors, None)
 
     read = jax.jit(
-        lambda params, text: net.apply({"params": params}, text, method="of_texts")
+        lambda params, text: net.apply({"params": params}, text, method="encode_texts")
     )
 
-    def of_texts(texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(texts: Sequence[str]) -> np.ndarray:
         rows = reopen(about["reader"]).read(list(texts))
         found = []
         for start in range(0, len(texts), _TEXTS):
@@ -147,7 +147,7 @@ def as_retrieval(net: Match, params: Any, about: dict[str, Any]) -> Retrieval:
             found.append(np.asarray(read(params, part))[: len(texts) - start])
         return np.concatenate(found)
 
-    features = Features(
+    features = FeatureExtractor(
         name=about["name"],
         fingerprint=about["fingerprint"],
         num_features=net.tower.num_features,
@@ -157,7 +157,7 @@ def as_retrieval(net: Match, params: Any, about: dict[str, Any]) -> Retrieval:
         params=params,
         apply=apply,
     )
-    return Retrieval(features, of_texts)
+    return Retrieval(features, encode_texts)
 
 
 def retrieval(workdir: Path) -> Retrieval:

@@ -184,7 +184,7 @@ def _given(cfg: ConfigDict, workdir: Path, where: str) -> Row:
 def _read(source: data.Dataset, asked: Sequence[shapes.Scene]) -> Row:
     """Read pictures, and say how many agree with what was asked for."""
     pixels, _ = data.in_memory(source)
-    seen = shapes.read(pixels)
+    seen = shapes.classify(pixels)
     found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
     agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
     return {

@@ -57,8 +57,8 @@ def write_samples(
     texts = build.prompts(cfg, info)
     if texts is not None and not cfg.sample.prompt_to:
         _write_captions(folder / "images", names or [], texts)
-    images.save_png(folder / "film.png", images.film_strip(film.x_t))
-    images.save_png(folder / "film-x0.png", images.film_strip(film.x0))
+    images.save_png(folder / "film.png", images.trajectory_grid(film.x_t))
+    images.save_png(folder / "film-x0.png", images.trajectory_grid(film.x0))
     columns = max(1, round(len(film.x_t[0]) ** 0.5))
     images.save_gif(
         folder / "chain.gif",
@@ -239,4 +239,4 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) 
         encode=functools.partial(jax.jit(codec.encode), codec.params),
         decode=functools.partial(jax.jit(codec.decode), codec.params),
     )
-    images.save_png(folder / "forward.png", images.film_strip(film))
+    images.save_png(folder / "forward.png", images.trajectory_grid(film))

@@ -65,7 +65,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     seconds = time.perf_counter() - started
     images.save_images(folder / "images", x)
     images.save_npz(folder / "images.npz", x)
-    images.save_png(folder / "film.png", images.film_strip(film))
+    images.save_png(folder / "film.png", images.trajectory_grid(film))
     frames = [images.grid(frame, columns=columns) for frame in film]
     images.save_gif(folder / "chain.gif", np.stack(frames), fps=8, hold_last=2.0)
     record = {

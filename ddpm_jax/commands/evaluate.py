@@ -45,7 +45,7 @@ from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.summary import summarise
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.feature_extractor import Features
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor
 from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.evaluation.scores import score
 from ddpm_jax.runtime import files, images
@@ -226,7 +226,7 @@ def _measured_row(
     }
 
 
-def _labels(source: data.Dataset, features: Features) -> np.ndarray | None:
+def _labels(source: data.Dataset, features: FeatureExtractor) -> np.ndarray | None:
     """Return the class of each image, if the network tells the same classes apart."""
     if source.label_names is None or source.label_names != features.label_names:
         return None

@@ -1,4 +1,4 @@
-"""Features of a set of images, computed part by part and kept.
+"""FeatureExtractor of a set of images, computed part by part and kept.
 
 FOLDER/FEATURES/
     features.npz        features [N, D], logits [N, K] if there are any
@@ -22,7 +22,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.feature_extractor import (
     Extract,
-    Features,
+    FeatureExtractor,
     Outputs,
     check_images,
 )
@@ -36,7 +36,7 @@ _PARTS = "extracted"
 _WHAT = "the features"
 
 
-def folder_name(features: Features) -> str:
+def folder_name(features: FeatureExtractor) -> str:
     """Name the folder of what a network saw after all that decides it."""
     plain = "".join(c if c.isalnum() or c in "-." else "-" for c in features.name)
     way = features.resize.replace(" ", "-")
@@ -45,7 +45,7 @@ def folder_name(features: Features) -> str:
 
 def features_of(
     source: data.Dataset,
-    features: Features,
+    features: FeatureExtractor,
     run: Extract,
     folder: Path | None,
     *,
@@ -79,7 +79,7 @@ def features_of(
             stored = _read(folder / _FEATURES, len(source))
             if on_every_host(stored is not None):
                 return stored
-        measured = parts.Parts(folder, _PARTS, len(source), optional=optional)
+        measured = parts.PartialResults(folder, _PARTS, len(source), optional=optional)
         _measure(source, features, run, round_up(batch_size), measured, interrupted)
         if measured.done < len(source):
             return None
@@ -93,10 +93,10 @@ def features_of(
 
 def _measure(
     source: data.Dataset,
-    features: Features,
+    features: FeatureExtractor,
     run: Extract,
     size: int,
-    measured: parts.Parts,
+    measured: parts.PartialResults,
     interrupted: Callable[[], int],
 ) -> None:
     """Look at all images that are not measured yet, a batch of one size at a time."""
@@ -123,7 +123,7 @@ def _measure(
 
 
 def _keep(folder: Path, whole: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    everything = mean_covariance.of(whole["features"])
+    everything = mean_covariance.from_vectors(whole["features"])
     covariance = mean_covariance.covariance(everything)
     statistics = Statistics(everything.mean, covariance, everything.count, about)
     write_statistics(folder / _STATISTICS, statistics)
@@ -149,7 +149,7 @@ def _read(path: Path, count: int) -> Outputs | None:
     return None
 
 
-def provenance(source: data.Dataset, features: Features) -> dict[str, Any]:
+def provenance(source: data.Dataset, features: FeatureExtractor) -> dict[str, Any]:
     """Say what decides the features, as plain data."""
     return {
         "data": source.name,
@@ -163,7 +163,7 @@ def provenance(source: data.Dataset, features: Features) -> dict[str, Any]:
     }
 
 
-def reference_folder(source: data.Dataset, features: Features) -> Path:
+def reference_folder(source: data.Dataset, features: FeatureExtractor) -> Path:
     """Say where the features of a split of data are kept for every run of this user."""
     plain = "".join(c if c.isalnum() or c in "-." else "-" for c in source.name)[-40:]
     return files.cache_folder(

@@ -13,7 +13,7 @@ from ddpm_jax.build import features as of
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.evaluation.feature_extractor import Features, extract
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, extract
 from ddpm_jax.training.state import TrainState
 
 
@@ -74,7 +74,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     return 0
 
 
-def _accuracy(seen: Features, source: data.Dataset) -> float:
+def _accuracy(seen: FeatureExtractor, source: data.Dataset) -> float:
     """Return the share of images that the classifier classifies correctly."""
     batch = gather(source, np.arange(len(source)))
     logits = extract(seen, batch["image"], batch_size=256).logits

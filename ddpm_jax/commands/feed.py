@@ -156,8 +156,8 @@ def _await(ready: queue.Queue[Any]) -> Any:
         try:
             return ready.get(timeout=_ATTENTION)
         except queue.Empty:
-            if interrupts.came():
-                raise interrupts.Interrupted(interrupts.came()) from None
+            if interrupts.received():
+                raise interrupts.Interrupted(interrupts.received()) from None
 
 
 def _from_host(batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[Batch]:

@@ -114,7 +114,7 @@ def _drawn(
         assert stored is not None
         return _in_memory(folder.name, *stored, names)
     parts.check_settings(folder, model, (_DRAWN,))
-    grown = parts.Parts(folder, _DRAWN, total)
+    grown = parts.PartialResults(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
     told = cond_of(cfg, info, trained.unet, trained.params.network)
     draw = draw_of(cfg, trained.unet, trained.mesh, trained.codec)

@@ -43,7 +43,7 @@ def import_autoencoder(
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     shapes = auxiliary.parameter_shapes(net, pretrained.image_shape)
-    params = torch_layout.into_tree(
+    params = torch_layout.to_flax(
         pretrained,
         {tuple(path.split("/")): shape for path, shape in shapes.items()},
         null_row=True,

@@ -301,7 +301,7 @@ def _params(
     shapes = {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
     }
-    return torch_layout.into_tree(pretrained, shapes, null_row=null_row)
+    return torch_layout.to_flax(pretrained, shapes, null_row=null_row)
 
 
 def _save(

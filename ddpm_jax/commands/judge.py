@@ -15,7 +15,7 @@ from ddpm_jax.commands.image_sets import ImageSet, open_split
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import (
     Extract,
-    Features,
+    FeatureExtractor,
     Outputs,
     make_extract,
 )
@@ -55,7 +55,7 @@ class Judge:
     """A reference as a network sees it, and the network, compiled once for all sets."""
 
     cfg: ConfigDict
-    features: Features
+    features: FeatureExtractor
     target: Target
     reference: Reference
     run: Extract
@@ -73,7 +73,7 @@ class Judge:
         )
 
 
-def open_target(cfg: ConfigDict, features: Features) -> Target:
+def open_target(cfg: ConfigDict, features: FeatureExtractor) -> Target:
     """Open what `config.evaluate` names as the reference, computing nothing yet.
 
     Raises:
@@ -87,7 +87,7 @@ def open_target(cfg: ConfigDict, features: Features) -> Target:
 
 def appoint(
     cfg: ConfigDict,
-    features: Features,
+    features: FeatureExtractor,
     target: Target,
     interrupted: Callable[[], int],
 ) -> Judge:
@@ -109,7 +109,7 @@ def appoint(
     return Judge(cfg, features, target, reference, run, interrupted)
 
 
-def _cache_folder(source: data.Dataset, features: Features) -> Path | None:
+def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | None:
     """Make the folder of a reference's features; None if it cannot be made."""
     folder, made = extraction.reference_folder(source, features), False
     with files.optional("the features of the reference"):
@@ -120,7 +120,7 @@ def _cache_folder(source: data.Dataset, features: Features) -> Path | None:
 
 def _look(
     cfg: ConfigDict,
-    features: Features,
+    features: FeatureExtractor,
     run: Extract,
     source: data.Dataset,
     folder: Path | None,
@@ -142,7 +142,7 @@ def _look(
     return outputs
 
 
-def _published(path: Path, features: Features) -> Target:
+def _published(path: Path, features: FeatureExtractor) -> Target:
     """Read published moments, and refuse those of other features."""
     stored = read_statistics(path)
     about = stored.provenance or {}
@@ -177,7 +177,11 @@ def _published(path: Path, features: Features) -> Target:
 
 
 def check_set(
-    cfg: ConfigDict, one: ImageSet, features: Features, target: Target, names: list[str]
+    cfg: ConfigDict,
+    one: ImageSet,
+    features: FeatureExtractor,
+    target: Target,
+    names: list[str],
 ) -> None:
     """Refuse what cannot be compared, before anything is drawn or seen.
 

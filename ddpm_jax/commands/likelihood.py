@@ -182,10 +182,10 @@ def _about(run: _Run) -> dict[str, Any]:
     }
 
 
-def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.Parts:
+def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
     """Measure batch after batch; return what is measured."""
     parts.check_settings(run.folder, _about(run), (files.PARTS,))
-    measured = parts.Parts(run.folder, files.PARTS, run.num_images)
+    measured = parts.PartialResults(run.folder, files.PARTS, run.num_images)
     started = f", going on after {measured.done}" if measured.done else ""
     print(
         f"{run.method}: {run.num_images} images of {run.source.name} "

@@ -20,7 +20,7 @@ PARTS = "parts"
 
 def finish(
     folder: Path,
-    measured: parts.Parts,
+    measured: parts.PartialResults,
     settings: dict[str, Any],
     times: np.ndarray,
 ) -> None:

@@ -17,7 +17,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
 from ddpm_jax.runtime import capacity
-from ddpm_jax.runtime.capacity import spell
+from ddpm_jax.runtime.capacity import format_bytes
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread
 from ddpm_jax.training.step import init_state, make_train_step
 
@@ -185,8 +185,10 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
         else "use smaller images or a smaller config.model, or share it by mesh.fsdp"
     )
     raise UserError(
-        f"training needs about {spell(fixed + images)} on a device of {spell(memory)}: "
-        f"{spell(fixed)} for parameters, averages and optimiser, {spell(images)} for "
+        f"training needs about {format_bytes(fixed + images)} on a device of "
+        f"{format_bytes(memory)}: "
+        f"{format_bytes(fixed)} for parameters, averages and optimiser, "
+        f"{format_bytes(images)} for "
         f"{share} images at a time; {what}."
     )
 
@@ -206,10 +208,10 @@ def short_plan(cfg: ConfigDict, info: DataInfo) -> list[str]:
     seconds, how = _estimate(cfg, cost)
     needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
     memory = device_memory()
-    of = f" of {spell(memory)}" if memory else ""
+    of = f" of {format_bytes(memory)}" if memory else ""
     hours = seconds * cfg.training.num_steps / 3600
     return [
-        f"memory   about {spell(needed)} a device{of}",
+        f"memory   about {format_bytes(needed)} a device{of}",
         f"time     about {_hours(hours)} for {cfg.training.num_steps:,} steps ({how})",
     ]
 
@@ -234,19 +236,20 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
     share = _images_at_once(cfg)
     images = share * cost.image_bytes
     lines = [
-        f"memory    {spell(cost.fixed_bytes + images)} a device:",
-        f"          {spell(cost.fixed_bytes)} exactly: parameters and gradients "
-        f"{spell(cost.param_bytes)} each, averages {spell(cost.ema_bytes)}, Adam "
-        f"{spell(cost.optimizer_bytes)}",
-        f"          {spell(images)} about: {share} images of "
-        f"{spell(cost.image_bytes)}, what JAX keeps for the backward pass",
+        f"memory    {format_bytes(cost.fixed_bytes + images)} a device:",
+        f"          {format_bytes(cost.fixed_bytes)} exactly: parameters and gradients "
+        f"{format_bytes(cost.param_bytes)} each, averages "
+        f"{format_bytes(cost.ema_bytes)}, Adam "
+        f"{format_bytes(cost.optimizer_bytes)}",
+        f"          {format_bytes(images)} about: {share} images of "
+        f"{format_bytes(cost.image_bytes)}, what JAX keeps for the backward pass",
     ]
     memory = device_memory()
     if memory is not None:
         fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
-            f"          {spell(memory)} are there: {what}; model.remat=True and "
+            f"          {format_bytes(memory)} are there: {what}; model.remat=True and "
             "training.accumulate need less"
         )
     return lines

@@ -18,7 +18,7 @@ from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate
 from ddpm_jax.evaluation.feature_extractor import extract
-from ddpm_jax.evaluation.recall_at_k import found_in_first, num_before
+from ddpm_jax.evaluation.recall_at_k import num_ranked_higher, recall_at_k
 from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # R@5 of 100
@@ -121,11 +121,11 @@ def found(
     """
     listed, own = conditioning.distinct(texts)
     seen = extract(towers.features, images).features
-    before = num_before(seen, towers.of_texts(listed), own)
+    before = num_ranked_higher(seen, towers.encode_texts(listed), own)
     among = min(AMONG, len(listed))
 
     def share(first: int) -> dict[str, float | None]:
-        one: Estimate = found_in_first(before, len(listed), first=first, among=among)
+        one: Estimate = recall_at_k(before, len(listed), first=first, among=among)
         return one._asdict()
 
     return {"first": share(1), f"in_first_{FIRST}": share(FIRST), "among": among}

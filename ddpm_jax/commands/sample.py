@@ -167,6 +167,6 @@ def make_preview(
         params = Params(state.ema_params, of_codec)
         drawn, film = _draw_all(quick, draw, params, told)
         sheet = sheet_of(quick, info, told.cond, drawn)
-        return {"samples": sheet, "film": images.film_strip(film.x_t)}
+        return {"samples": sheet, "film": images.trajectory_grid(film.x_t)}
 
     return preview

@@ -137,8 +137,9 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     needed, memory = len(images) * height * width * channels, capacity.machine_memory()
     if memory is not None and needed > memory:
         raise UserError(
-            f"{len(images)} digits of {height}x{width} take {capacity.spell(needed)}, "
-            f"and there are {capacity.spell(memory)} of memory; use a smaller "
+            f"{len(images)} digits of {height}x{width} take "
+            f"{capacity.format_bytes(needed)}, "
+            f"and there are {capacity.format_bytes(memory)} of memory; use a smaller "
             "image_size and pad_to."
         )
     identity = ["digits", split, images.tobytes(), labels.tobytes()]

@@ -27,7 +27,7 @@ import numpy as np
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import Operator
-from ddpm_jax.diffusion.picklable import remade
+from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import (
     Prediction,
     add_noise,
@@ -108,7 +108,7 @@ def reconstruction_guidance(
 # --- Inpainting by replacement --------------------------------------------------------
 
 
-@remade
+@picklable
 def inpaint(sampler: Sampler, known: jax.Array, mask: jax.Array) -> Sampler:
     """Put the known part back after each step, noised afresh to the level reached.
 
@@ -233,7 +233,7 @@ def start_at(levels: Level, strength: float) -> Level:
     return jax.tree.map(lambda leaf: leaf[num_steps - left :], levels)
 
 
-@remade
+@picklable
 def invert(num_iterations: jax.Array | int = 1) -> Sampler:
     """Walk the deterministic chain backwards, from an image to its noise.
 

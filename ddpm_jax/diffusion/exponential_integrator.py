@@ -29,28 +29,28 @@ import numpy as np
 from ddpm_jax.diffusion.schedules import Level
 
 
-class Past(NamedTuple):
-    """What a solver of eq. (1) remembers: K earlier predictions, the latest first."""
+class PastPredictions(NamedTuple):
+    """K earlier predictions, the latest first: the state of a multistep solver."""
 
     x0: tuple[jax.Array, ...]  # K times [B, ...]
     place: jax.Array  # [K], the lambda each was made at; inf where there was no step
 
 
-def no_past(x: jax.Array, length: int) -> Past:
+def no_predictions(x: jax.Array, length: int) -> PastPredictions:
     """Make room for K predictions like x `[B, ...]`, none of them made yet."""
     place = jnp.full(length, jnp.inf, jnp.promote_types(x.dtype, jnp.float32))
-    return Past((jnp.zeros_like(x),) * length, place)
+    return PastPredictions((jnp.zeros_like(x),) * length, place)
 
 
-def place_of(level: Level) -> jax.Array:
+def half_logsnr(level: Level) -> jax.Array:
     """Compute lambda: inf for the clean image, -inf for pure noise."""
     return 0.5 * level.logsnr
 
 
-def with_latest(past: Past, x0: jax.Array, level: Level) -> Past:
+def with_latest(past: PastPredictions, x0: jax.Array, level: Level) -> PastPredictions:
     """Put a prediction [B, ...] before the others and drop the oldest."""
-    place = jnp.roll(past.place, 1).at[0].set(place_of(level))
-    return Past((x0, *past.x0[:-1]), place)
+    place = jnp.roll(past.place, 1).at[0].set(half_logsnr(level))
+    return PastPredictions((x0, *past.x0[:-1]), place)
 
 
 # --- The integral of eq. (1) ----------------------------------------------------------
@@ -96,7 +96,7 @@ _RULE = np.polynomial.legendre.leggauss(16)
 _POINTS, _SHARES = (_RULE[0] + 1) / 2, _RULE[1] / 2
 
 
-def lean_on(h: jax.Array, offset: jax.Array, known: jax.Array) -> jax.Array:
+def two_point_weight(h: jax.Array, offset: jax.Array, known: jax.Array) -> jax.Array:
     """Weigh a second prediction by the rule of [L], Algorithm 2: h / (2 offset).
 
     It reads the line through two predictions in the middle of the step. 0 where the
@@ -105,13 +105,13 @@ def lean_on(h: jax.Array, offset: jax.Array, known: jax.Array) -> jax.Array:
     return jnp.where(known, 0.5 * h / jnp.where(known, offset, 1.0), 0.0)
 
 
-def weights_of(h: jax.Array, offsets: jax.Array, known: jax.Array) -> jax.Array:
+def integral_weights(h: jax.Array, offsets: jax.Array, known: jax.Array) -> jax.Array:
     """Weigh predictions in the integral of eq. (1).
 
     The integral is (1 - e^-h) D_0 + sum_j w_j (D_j - D_0), where D_0 was made at the
     start of the step. With two or more D_j known, it is that of the polynomial through
-    all; with one, the rule of `lean_on`: so it is in [Z], where a_1 = 1/2 does for
-    either equation with one unknown, and in [L]. The choice of B(h) in [Z] matters
+    all; with one, the rule of `two_point_weight`: so it is in [Z], where a_1 = 1/2 does
+    for either equation with one unknown, and in [L]. The choice of B(h) in [Z] matters
     there alone, and this is its B_2(h) = e^h - 1.
 
     Args:
@@ -134,7 +134,7 @@ def weights_of(h: jax.Array, offsets: jax.Array, known: jax.Array) -> jax.Array:
     basis = u / jnp.where(known, nodes, 1.0)[:, None] * rises.prod(1)  # [j, u]
     decay = shares * jnp.exp(-h * (1.0 - u))
     exact = h * jnp.sum(basis * decay, -1)
-    alone = -jnp.expm1(-h) * lean_on(h, offsets, known)
+    alone = -jnp.expm1(-h) * two_point_weight(h, offsets, known)
     return jnp.where(known, jnp.where(known.sum() > 1, exact, alone), 0.0)
 
 
@@ -143,11 +143,13 @@ def combine(weights: jax.Array, values: tuple, start: jax.Array) -> jax.Array:
     return sum(weights[j] * (value - start) for j, value in enumerate(values))
 
 
-def advance(x: jax.Array, x0: jax.Array, past: Past, t: Level, s: Level) -> jax.Array:
+def advance(
+    x: jax.Array, x0: jax.Array, past: PastPredictions, t: Level, s: Level
+) -> jax.Array:
     """Take x [B, ...] from t to s by eq. (1), a polynomial through x0 and the past."""
-    h = place_of(s) - place_of(t)
-    known = usable(past.place, place_of(t), place_of(s))
+    h = half_logsnr(s) - half_logsnr(t)
+    known = usable(past.place, half_logsnr(t), half_logsnr(s))
     shrink = s.sigma / t.sigma
     first = shrink * x + (s.alpha - shrink * t.alpha) * x0
-    weights = weights_of(h, past.place - place_of(t), known)
+    weights = integral_weights(h, past.place - half_logsnr(t), known)
     return first + s.alpha * combine(weights, past.x0, x0)

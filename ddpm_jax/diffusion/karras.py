@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.exponential_integrator import LONG
-from ddpm_jax.diffusion.picklable import remade
+from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import Prediction, like, noise_like
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
@@ -49,7 +49,7 @@ class Churn(NamedTuple):
     noise: jax.Array | float = 1.0
 
 
-@remade
+@picklable
 def euler(churn: Churn | None = None) -> Sampler:
     """Follow the slope at t: order 1, one evaluation a step.
 
@@ -63,7 +63,7 @@ def euler(churn: Churn | None = None) -> Sampler:
     )
 
 
-@remade
+@picklable
 def heun(churn: Churn | None = None) -> Sampler:
     """Follow the mean of the slopes at both ends: [K], Algorithms 1 and 2, order 2.
 

@@ -54,7 +54,7 @@ Loss = Callable[[jax.Array, Noised], jax.Array]
 """(output [B, ...], Noised) -> [B]."""
 
 
-Hint = Callable[[Network, Any, jax.Array, Level, Cond], Cond]
+SelfConditioning = Callable[[Network, Any, jax.Array, Level, Cond], Cond]
 """(network, params, x_t, level, cond) -> cond, with more in it for the network."""
 
 
@@ -63,14 +63,14 @@ def noise_data(
     x0: jax.Array,
     schedule: Schedule,
     times: TimeSampler = UNIFORM,
-    memory: Any = (),
+    carry: Any = (),
 ) -> Noised:
     """Draw levels and noise for a batch x0 [B, ...]: lines 2 to 4 of Algorithm 1.
 
-    `memory` is what `times` remembers, from its `init` or `update`.
+    `carry` is the state of `times`, from its `init` or `update`.
     """
     key_t, key_eps = jax.random.split(key)
-    u, weight = times.draw(key_t, x0.shape[0], memory)
+    u, weight = times.draw(key_t, x0.shape[0], carry)
     index = schedule.draw(u)
     t, s = schedule.at(index), schedule.at(index - 1)
     eps = jax.random.normal(key_eps, x0.shape, x0.dtype)
@@ -87,8 +87,8 @@ def training_loss(
     loss: Loss,
     cond: Cond = None,
     times: TimeSampler = UNIFORM,
-    memory: Any = (),
-    hint: Hint | None = None,
+    carry: Any = (),
+    self_conditioning: SelfConditioning | None = None,
 ) -> tuple[jax.Array, Noised]:
     """Evaluate Algorithm 1's objective on a batch; its gradient is line 5.
 
@@ -101,16 +101,16 @@ def training_loss(
         loss: `simple_loss(EPS)` for Algorithm 1 as printed.
         cond: leaves [B, ...].
         times: how levels are drawn.
-        memory: what `times` remembers.
-        hint: what else the network is told of each draw; `self_conditioning.hints`.
+        carry: the state of `times`.
+        self_conditioning: adds the estimate to `cond`; `self_condition_half`.
 
     Returns:
         The loss of each example [B], and the draw it belongs to. What to descend is the
         mean of the losses times `Noised.weight`; `times.update` wants them as they are.
     """
-    noised = noise_data(key, x0, schedule, times, memory)
-    if hint is not None:
-        cond = hint(network, params, noised.x_t, noised.t, cond)
+    noised = noise_data(key, x0, schedule, times, carry)
+    if self_conditioning is not None:
+        cond = self_conditioning(network, params, noised.x_t, noised.t, cond)
     output = network(params, noised.x_t, noised.t.t, cond)
     return loss(output, noised), noised
 
@@ -143,19 +143,20 @@ def bound_weight(t: Level, s: Level, variance: jax.Array) -> jax.Array:
 
 
 def weighted_loss(
-    kind: Parameterization, variance: Variance, first: jax.Array | float
+    kind: Parameterization, variance: Variance, decoder_var: jax.Array | float
 ) -> Loss:
     """Weigh the eps-error as the bound does: (b), [H] eq. (12), nats/dim.
 
     Args:
         kind: what the output means.
         variance: `small_variance` or `large_variance`.
-        first: variance of the first step, from `likelihood.decoder_variance`.
+        decoder_var: variance of the first step, from
+            `variational_bound.decoder_variance`.
     """
 
     def loss(output: jax.Array, noised: Noised) -> jax.Array:
         prediction = kind.predict(output, noised.x_t, noised.t)
-        sigma2 = variance(noised.t, noised.s, None, first)
+        sigma2 = variance(noised.t, noised.s, None, decoder_var)
         weight = bound_weight(noised.t, noised.s, sigma2)
         return weight * _mean_square(noised.eps - prediction.eps)
 
@@ -163,7 +164,7 @@ def weighted_loss(
 
 
 def mean_loss(
-    kind: Parameterization, variance: Variance, first: jax.Array | float
+    kind: Parameterization, variance: Variance, decoder_var: jax.Array | float
 ) -> Loss:
     """Compare the means of q(x_s | x_t, x_0) and p(x_s | x_t): (a), [H] eq. (8).
 
@@ -174,7 +175,7 @@ def mean_loss(
         prediction = kind.predict(output, noised.x_t, noised.t)
         q_mean, _ = posterior(noised.x_t, noised.x0, noised.t, noised.s)
         p_mean, _ = posterior(noised.x_t, prediction.x0, noised.t, noised.s)
-        sigma2 = variance(noised.t, noised.s, None, first)
+        sigma2 = variance(noised.t, noised.s, None, decoder_var)
         return _mean_square(q_mean - p_mean) / (2.0 * sigma2)
 
     return loss
@@ -183,7 +184,7 @@ def mean_loss(
 def bound_loss(
     kind: Parameterization,
     variance: Variance,
-    first: jax.Array | float,
+    decoder_var: jax.Array | float,
     num_levels: int,
     *,
     learns_variance: bool = False,
@@ -203,7 +204,7 @@ def bound_loss(
             noised.t,
             noised.s,
             variance=variance,
-            first=first,
+            decoder_var=decoder_var,
         )
         return num_levels * term
 
@@ -213,7 +214,7 @@ def bound_loss(
 def hybrid_loss(
     kind: Parameterization,
     variance: Variance,
-    first: jax.Array | float,
+    decoder_var: jax.Array | float,
     num_levels: int,
     *,
     bound_share: float = 0.001,
@@ -223,7 +224,7 @@ def hybrid_loss(
     L_hybrid = L_simple + 0.001 L_vlb, the gradient of L_vlb being stopped at the mean.
     """
     simple = simple_loss(kind)
-    bound = bound_loss(kind, variance, first, num_levels, learns_variance=True)
+    bound = bound_loss(kind, variance, decoder_var, num_levels, learns_variance=True)
 
     def loss(output: jax.Array, noised: Noised) -> jax.Array:
         prediction, w = jnp.split(output, 2, axis=-1)

@@ -20,17 +20,17 @@ import numpy as np
 
 from ddpm_jax.diffusion.exponential_integrator import (
     LONG,
-    Past,
+    PastPredictions,
     advance,
     combine,
-    lean_on,
-    no_past,
-    place_of,
+    half_logsnr,
+    integral_weights,
+    no_predictions,
+    two_point_weight,
     usable,
-    weights_of,
     with_latest,
 )
-from ddpm_jax.diffusion.picklable import remade
+from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import noise_like, posterior, small_variance
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
@@ -45,14 +45,14 @@ def _dpmpp(order: int) -> Sampler:
     ) -> tuple[State, Info]:
         del keys  # nothing is drawn
         prediction = denoise(state.x, t)
-        x = advance(state.x, prediction.x0, state.memory, t, s)
-        new = State(x, with_latest(state.memory, prediction.x0, t))
+        x = advance(state.x, prediction.x0, state.carry, t, s)
+        new = State(x, with_latest(state.carry, prediction.x0, t))
         return new, Info(state.x, x, prediction, t, s)
 
-    return Sampler(init=lambda x: State(x, no_past(x, order - 1)), step=step)
+    return Sampler(init=lambda x: State(x, no_predictions(x, order - 1)), step=step)
 
 
-@remade
+@picklable
 def dpmpp_2m() -> Sampler:
     """Solve the ODE by DPM-Solver++(2M), order 2, one evaluation a step: [L], Alg. 2.
 
@@ -62,7 +62,7 @@ def dpmpp_2m() -> Sampler:
     return _dpmpp(2)
 
 
-@remade
+@picklable
 def dpmpp_3m() -> Sampler:
     """Solve the ODE by the third-order multistep DPM-Solver++, one evaluation a step.
 
@@ -74,7 +74,7 @@ def dpmpp_3m() -> Sampler:
     return _dpmpp(3)
 
 
-@remade
+@picklable
 def dpmpp_2m_sde() -> Sampler:
     """Solve the reverse SDE by SDE-DPM-Solver++(2M), one evaluation a step.
 
@@ -87,10 +87,10 @@ def dpmpp_2m_sde() -> Sampler:
     def step(
         keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
     ) -> tuple[State, Info]:
-        prediction, past = denoise(state.x, t), state.memory
-        h = place_of(s) - place_of(t)
-        known = usable(past.place, place_of(t), place_of(s))
-        lean = lean_on(h, past.place - place_of(t), known)
+        prediction, past = denoise(state.x, t), state.carry
+        h = half_logsnr(s) - half_logsnr(t)
+        known = usable(past.place, half_logsnr(t), half_logsnr(s))
+        lean = two_point_weight(h, past.place - half_logsnr(t), known)
         data = prediction.x0 + combine(lean, past.x0, prediction.x0)
         mean, _ = posterior(state.x, data, t, s)
         std = jnp.sqrt(small_variance(t, s))
@@ -98,13 +98,13 @@ def dpmpp_2m_sde() -> Sampler:
         new = State(x, with_latest(past, prediction.x0, t))
         return new, Info(state.x, x, prediction, t, s)
 
-    return Sampler(init=lambda x: State(x, no_past(x, 1)), step=step)
+    return Sampler(init=lambda x: State(x, no_predictions(x, 1)), step=step)
 
 
 # --- UniPC ----------------------------------------------------------------------------
 
 
-@remade
+@picklable
 def unipc(order: int = 2) -> Sampler:
     """Solve the ODE by UniPC with B_2(h), one evaluation a step: [Z], Algorithms 1, 2.
 
@@ -125,17 +125,17 @@ def unipc(order: int = 2) -> Sampler:
         keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
     ) -> tuple[State, Info]:
         del keys  # nothing is drawn
-        prediction, past = denoise(state.x, t), state.memory
+        prediction, past = denoise(state.x, t), state.carry
         corrected = state.x + _correction(prediction.x0, past, t)
-        reach = Past(past.x0[: order - 1], past.place[: order - 1])
+        reach = PastPredictions(past.x0[: order - 1], past.place[: order - 1])
         x = advance(corrected, prediction.x0, reach, t, s)
         new = State(x, with_latest(past, prediction.x0, t))
         return new, Info(state.x, x, prediction, t, s)
 
-    return Sampler(init=lambda x: State(x, no_past(x, order)), step=step)
+    return Sampler(init=lambda x: State(x, no_predictions(x, order)), step=step)
 
 
-def _correction(x0: jax.Array, past: Past, t: Level) -> jax.Array:
+def _correction(x0: jax.Array, past: PastPredictions, t: Level) -> jax.Array:
     """Compute what UniC adds to the x_t that UniP made, given the prediction there.
 
     Both are eq. (1) from the level before t, with different weights, so that x there is
@@ -143,11 +143,11 @@ def _correction(x0: jax.Array, past: Past, t: Level) -> jax.Array:
     """
     start, values = past.x0[0], past.x0[1:]
     offsets = past.place[1:] - past.place[0]
-    h = place_of(t) - past.place[0]
+    h = half_logsnr(t) - past.place[0]
     begun = jnp.isfinite(past.place[0])
-    known = usable(past.place[1:], past.place[0], place_of(t))
-    before = weights_of(h, offsets, known)
-    after = weights_of(h, jnp.append(offsets, h), jnp.append(known, begun))
+    known = usable(past.place[1:], past.place[0], half_logsnr(t))
+    before = integral_weights(h, offsets, known)
+    after = integral_weights(h, jnp.append(offsets, h), jnp.append(known, begun))
     change = combine(after, (*values, x0), start) - combine(before, values, start)
     return t.alpha * change
 
@@ -172,7 +172,7 @@ _ADAMS = (
 )
 
 
-@remade
+@picklable
 def pndm() -> Sampler:
     """Solve the ODE by pseudo linear multistep, or PLMS: order 2, [P], Algorithm 2.
 
@@ -194,7 +194,7 @@ def pndm() -> Sampler:
         keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
     ) -> tuple[State, Info]:
         del keys  # nothing is drawn
-        prediction, past = denoise(state.x, t), state.memory
+        prediction, past = denoise(state.x, t), state.carry
         eps = prediction.eps
 
         def go(slope: jax.Array) -> jax.Array:
@@ -213,7 +213,7 @@ def pndm() -> Sampler:
         def heun() -> jax.Array:
             return go(0.5 * (eps + denoise(go(eps), s).eps))
 
-        length = place_of(s) - place_of(t)  # infinite if s is clean
+        length = half_logsnr(s) - half_logsnr(t)  # infinite if s is clean
         starts = (past.num == 0) & (length <= LONG)
         x = jax.lax.cond(starts, heun, multistep)
         new = State(x, _Slopes((eps, *past.eps[:2]), past.num + 1))

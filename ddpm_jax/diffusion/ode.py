@@ -24,7 +24,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.picklable import remade
+from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import like
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
@@ -60,7 +60,7 @@ def slope(
     return f
 
 
-@remade
+@picklable
 def adaptive(
     schedule: Schedule,
     *,
@@ -76,7 +76,7 @@ def adaptive(
     predicted there. The whole batch takes the same steps, chosen for its worst image;
     so an image depends on its batch, within the tolerance.
 
-    `State.memory` and `Info.calls` count the evaluations of the network: 6 for each
+    `State.carry` and `Info.calls` count the evaluations of the network: 6 for each
     step tried and 2 or 3 for each step of the grid. Where `max_steps` are not enough
     the images are NaN.
 
@@ -135,7 +135,7 @@ def adaptive(
             return denoise(like(level.alpha, y) * y, level).x0
 
         x = jax.lax.cond(to_clean, land, lambda: like(s.alpha, y) * y)
-        calls = state.memory + calls + to_clean.astype(jnp.int32) + 1
+        calls = state.carry + calls + to_clean.astype(jnp.int32) + 1
         return State(x, calls), Info(state.x, x, prediction, t, s, calls)
 
     return Sampler(init=lambda x: State(x, jnp.int32(0)), step=step)

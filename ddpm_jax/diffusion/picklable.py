@@ -9,38 +9,38 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 _P = ParamSpec("_P")
-_T = TypeVar("_T", bound="Remade")
+_T = TypeVar("_T", bound="Picklable")
 
 
-class Remade:
+class Picklable:
     """A mixin for named tuples: pickled and copied as the call that made them.
 
     Attributes:
-        recipe: (factory, arguments, keyword arguments), set by `remade`; None for a
+        made_by: (factory, arguments, keyword arguments), set by `picklable`; None for a
             tuple that was put together by hand, which pickle treats as any other.
     """
 
-    recipe: tuple[Callable[..., Any], tuple, dict[str, Any]] | None = None
+    made_by: tuple[Callable[..., Any], tuple, dict[str, Any]] | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """Say how to make it again."""
-        if self.recipe is None:
+        if self.made_by is None:
             return super().__reduce_ex__(protocol)
-        factory, args, kwargs = self.recipe
+        factory, args, kwargs = self.made_by
         return functools.partial(factory, *args, **kwargs), ()
 
 
-def remade(factory: Callable[_P, _T]) -> Callable[_P, _T]:
+def picklable(factory: Callable[_P, _T]) -> Callable[_P, _T]:
     """Make a module's function note, in what it returns, how it was called.
 
     Args:
-        factory: returns a new `Remade` at each call.
+        factory: returns a new `Picklable` at each call.
     """
 
     @functools.wraps(factory)
     def make(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         made = factory(*args, **kwargs)
-        made.recipe = (make, args, kwargs)
+        made.made_by = (make, args, kwargs)
         return made
 
     return make

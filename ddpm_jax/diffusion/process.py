@@ -210,9 +210,9 @@ V = Parameterization(
 # --- The variance of the reverse step p(x_s | x_t) ------------------------------------
 
 Variance = Callable[[Level, Level, Prediction | None, jax.Array | float], jax.Array]
-"""(t, s, prediction, first) -> variance of p(x_s | x_t): [], [B] or [B, ...].
+"""(t, s, prediction, decoder_var) -> variance of p(x_s | x_t): [], [B] or [B, ...].
 
-`first` stands for the variance of the first step, x_1 -> x_0, where the posterior has
+`decoder_var` is the variance of the first step, x_1 -> x_0, where the posterior has
 none. It is 0 when sampling, since Algorithm 2 adds no noise there, and beta_tilde_2 in
 the bound, which needs a decoder with some width (the choice of Ho et al.'s code).
 """
@@ -222,35 +222,35 @@ def small_variance(
     t: Level,
     s: Level,
     prediction: Prediction | None = None,
-    first: jax.Array | float = 0.0,
+    decoder_var: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Compute beta_tilde, the variance of the posterior, eq. (4).
 
     It is right if the data are a single point ([H], section 3.2).
     """
     del prediction
-    return jnp.where(s.sigma > 0, s.sigma**2 * fraction_of_noise(t, s), first)
+    return jnp.where(s.sigma > 0, s.sigma**2 * fraction_of_noise(t, s), decoder_var)
 
 
 def large_variance(
     t: Level,
     s: Level,
     prediction: Prediction | None = None,
-    first: jax.Array | float = 0.0,
+    decoder_var: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Compute beta, the variance of the forward step, eq. (2).
 
     It is right if the data are standard normal ([H], section 3.2).
     """
     del prediction
-    return jnp.where(s.sigma > 0, t.sigma**2 * fraction_of_noise(t, s), first)
+    return jnp.where(s.sigma > 0, t.sigma**2 * fraction_of_noise(t, s), decoder_var)
 
 
 def learned_variance(
     t: Level,
     s: Level,
     prediction: Prediction | None,
-    first: jax.Array | float = 0.0,
+    decoder_var: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Interpolate between small and large in log space: [B, ...].
 
@@ -265,7 +265,7 @@ def learned_variance(
             "small_variance or large_variance."
         )
     fraction = prediction.fraction
-    small = small_variance(t, s, first=first)
+    small = small_variance(t, s, decoder_var=decoder_var)
     large = t.sigma**2 * fraction_of_noise(t, s)
     # A variance of 0 has no logarithm; the `where` keeps it 0 whatever the fraction.
     log_small = jnp.log(jnp.where(small > 0, small, 1.0))

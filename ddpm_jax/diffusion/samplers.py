@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.picklable import Remade, remade
+from ddpm_jax.diffusion.picklable import Picklable, picklable
 from ddpm_jax.diffusion.process import (
     Prediction,
     Variance,
@@ -37,11 +37,11 @@ class State(NamedTuple):
 
     Attributes:
         x: [B, ...], the chain.
-        memory: whatever else the method needs, a pytree; None for one-step methods.
+        carry: whatever else the method needs, a pytree; None for one-step methods.
     """
 
     x: jax.Array
-    memory: Any = None
+    carry: Any = None
 
 
 class Info(NamedTuple):
@@ -74,11 +74,11 @@ class _Functions(NamedTuple):
     step: Callable[[jax.Array, BoundDenoiser, State, Level, Level], tuple[State, Info]]
 
 
-class Sampler(Remade, _Functions):
+class Sampler(Picklable, _Functions):
     """A sampling method; see the module's docstring for the two functions."""
 
 
-@remade
+@picklable
 def ancestral(variance: Variance = small_variance) -> Sampler:
     """Walk the reverse Markov chain: [H], Algorithm 2.
 
@@ -103,7 +103,7 @@ def ancestral(variance: Variance = small_variance) -> Sampler:
     return Sampler(init=State, step=step)
 
 
-@remade
+@picklable
 def ddim(eta: jax.Array | float = 0.0) -> Sampler:
     """Step along the predicted noise, with a share of it drawn anew: [S], eq. (12).
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import limits
-from ddpm_jax.diffusion.picklable import Remade, remade
+from ddpm_jax.diffusion.picklable import Picklable, picklable
 from ddpm_jax.errors import UserError
 
 
@@ -55,7 +55,7 @@ class _Functions(NamedTuple):
     t_scale: float = 1.0
 
 
-class Schedule(Remade, _Functions):
+class Schedule(Picklable, _Functions):
     """A map from time to level, and back.
 
     Attributes:
@@ -199,7 +199,7 @@ def _log_alpha_bar(betas: np.ndarray) -> np.ndarray:
         return np.cumsum(np.log1p(-betas))
 
 
-@remade
+@picklable
 def from_betas(betas: np.ndarray) -> Schedule:
     """Build the schedule of a table of betas.
 
@@ -263,7 +263,7 @@ def from_betas(betas: np.ndarray) -> Schedule:
     return Schedule(at, inverse, draw, num_levels)
 
 
-@remade
+@picklable
 def from_logsnr(
     logsnr: Callable[[jax.Array], jax.Array],
     inverse: Callable[[jax.Array], jax.Array],
@@ -301,7 +301,7 @@ def from_logsnr(
     return Schedule(at, to_t, draw, num_levels)
 
 
-@remade
+@picklable
 def scale_time(schedule: Schedule, scale: float) -> Schedule:
     """Tell the network t * scale, and change nothing else.
 
@@ -338,7 +338,7 @@ def level_at_logsnr(schedule: Schedule, logsnr: jax.Array) -> Level:
     )
 
 
-@remade
+@picklable
 def linear_logsnr(
     logsnr_max: float = 10.0, logsnr_min: float = -10.0, num_levels: int = 1000
 ) -> Schedule:
@@ -349,7 +349,7 @@ def linear_logsnr(
     )
 
 
-@remade
+@picklable
 def cosine_logsnr(
     logsnr_max: float = 15.0, logsnr_min: float = -15.0, num_levels: int = 1000
 ) -> Schedule:

@@ -19,23 +19,23 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.denoisers import Cond, Network, from_network
-from ddpm_jax.diffusion.losses import Hint
-from ddpm_jax.diffusion.picklable import remade
+from ddpm_jax.diffusion.losses import SelfConditioning
+from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import Parameterization, Prediction
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
-HINT = "x0"
+ESTIMATE = "x0"
 """The name of the hint among the conditions."""
 
 
-def hints(
+def self_condition_half(
     kind: Parameterization,
     *,
     learns_variance: bool = False,
     low: float = -1.0,
     high: float = 1.0,
-) -> Hint:
+) -> SelfConditioning:
     """Show every second example of a training batch the network's own x_0.
 
     The network is asked of those rows without a hint, and what it says is a constant:
@@ -53,7 +53,7 @@ def hints(
         (network, params, x_t, level with leaves [B], cond) -> cond, with the hint.
     """
 
-    def hint(
+    def condition(
         network: Network, params: Any, x_t: jax.Array, level: Level, cond: Cond
     ) -> Cond:
         fixed = jax.lax.stop_gradient(params)
@@ -63,17 +63,17 @@ def hints(
         # Back in their places, zeros between them.
         rows = jnp.stack([x0, jnp.zeros_like(x0)], axis=1)
         x0 = rows.reshape(-1, *x_t.shape[1:])[: len(x_t)]
-        return {**(cond or {}), HINT: x0}
+        return {**(cond or {}), ESTIMATE: x0}
 
-    return hint
+    return condition
 
 
-class _Memory(NamedTuple):
+class _Carry(NamedTuple):
     x0: jax.Array  # [B, ...], the hint for the next step
-    inner: Any  # the sampler's own memory
+    inner: Any  # the sampler's own carry
 
 
-@remade
+@picklable
 def self_conditioned(
     sampler: Sampler, *, low: float = -1.0, high: float = 1.0
 ) -> Sampler:
@@ -90,20 +90,22 @@ def self_conditioned(
 
     def init(x: jax.Array) -> State:
         inner = sampler.init(x)
-        return State(inner.x, _Memory(jnp.zeros_like(x), inner.memory))
+        return State(inner.x, _Carry(jnp.zeros_like(x), inner.carry))
 
     def step(
         keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
     ) -> tuple[State, Info]:
-        memory = state.memory
+        carry = state.carry
 
-        def hinted(
+        def with_estimate(
             x: jax.Array, level: Level, also: dict[str, Any] | None = None
         ) -> Prediction:
-            return denoise(x, level, {HINT: memory.x0, **(also or {})})
+            return denoise(x, level, {ESTIMATE: carry.x0, **(also or {})})
 
-        inner, info = sampler.step(keys, hinted, State(state.x, memory.inner), t, s)
+        inner, info = sampler.step(
+            keys, with_estimate, State(state.x, carry.inner), t, s
+        )
         x0 = jnp.clip(info.prediction.x0, low, high)
-        return State(inner.x, _Memory(x0, inner.memory)), info
+        return State(inner.x, _Carry(x0, inner.carry)), info
 
     return Sampler(init, step)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax import limits
-from ddpm_jax.diffusion.picklable import Remade, remade
+from ddpm_jax.diffusion.picklable import Picklable, picklable
 from ddpm_jax.errors import UserError
 
 
@@ -61,25 +61,25 @@ class _Functions(NamedTuple):
     update: Callable[[Any, jax.Array, jax.Array], Any]
 
 
-class TimeSampler(Remade, _Functions):
-    """A way to draw training levels, with or without memory.
+class TimeSampler(Picklable, _Functions):
+    """A way to draw training levels, with or without carry.
 
     Attributes:
-        init: () -> memory, a pytree of arrays; () for a sampler that has none.
-        draw: (key, num, memory) -> u [num] in [0, 1), and the weight of each, [num].
-        update: (memory, index, losses) -> memory; index is the t in 0..T-1 that each u
+        init: () -> carry, a pytree of arrays; () for a sampler that has none.
+        draw: (key, num, carry) -> u [num] in [0, 1), and the weight of each, [num].
+        update: (carry, index, losses) -> carry; index is the t in 0..T-1 that each u
             became, int32 [num], and losses [num] are the unweighted ones, of the
             whole batch.
     """
 
 
-@remade
+@picklable
 def stateless(times: Callable[[jax.Array, int], jax.Array]) -> TimeSampler:
     """Make a sampler of a function (key, num) -> u whose each u alone is uniform."""
     return TimeSampler(
         init=lambda: (),
-        draw=lambda key, num, memory: (times(key, num), jnp.ones((num,), jnp.float32)),
-        update=lambda memory, index, losses: memory,
+        draw=lambda key, num, carry: (times(key, num), jnp.ones((num,), jnp.float32)),
+        update=lambda carry, index, losses: carry,
     )
 
 
@@ -96,7 +96,7 @@ class History(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
 
 
-@remade
+@picklable
 def importance(
     num_levels: int, *, length: int = 10, uniform_share: float = 0.001
 ) -> TimeSampler:
@@ -122,46 +122,46 @@ def importance(
             jnp.zeros((num_levels,), jnp.int32),
         )
 
-    def draw(key: jax.Array, num: int, memory: History) -> tuple[jax.Array, jax.Array]:
-        share = importance_shares(memory, uniform_share)
+    def draw(key: jax.Array, num: int, carry: History) -> tuple[jax.Array, jax.Array]:
+        share = importance_shares(carry, uniform_share)
         index = jax.random.choice(key, num_levels, (num,), p=share)
         # The middle of its cell: rounding cannot move it into the next.
         u = (index.astype(jnp.float32) + 0.5) / num_levels
         return u, 1.0 / (num_levels * share[index])
 
-    return TimeSampler(init, draw, remember)
+    return TimeSampler(init, draw, update_history)
 
 
-def importance_shares(memory: History, uniform_share: float = 0.001) -> jax.Array:
+def importance_shares(carry: History, uniform_share: float = 0.001) -> jax.Array:
     """Compute how often each level is drawn, summing to 1: [T]. [N], eq. (18)."""
-    num_levels, length = memory.losses.shape
-    second_moment = jnp.mean(memory.losses**2, axis=1)
+    num_levels, length = carry.losses.shape
+    second_moment = jnp.mean(carry.losses**2, axis=1)
     root = jnp.sqrt(second_moment)
     total = jnp.sum(root)
     # All losses 0 say nothing of where to look.
-    known = (memory.count >= length).all() & (total > 0)
+    known = (carry.count >= length).all() & (total > 0)
     by_loss = root / jnp.where(total > 0, total, 1.0)
     share = jnp.where(known, uniform_share, 1.0)
     return (1.0 - share) * by_loss + share / num_levels
 
 
-def remember(memory: History, index: jax.Array, losses: jax.Array) -> History:
+def update_history(carry: History, index: jax.Array, losses: jax.Array) -> History:
     """Write the losses [B] of levels index [B] into the history, in this order.
 
     A level may occur several times in a batch; of more than K times, the last K stay.
     """
-    num_levels, length = memory.losses.shape
+    num_levels, length = carry.losses.shape
     order = jnp.argsort(index, stable=True)
     index, losses = index[order], losses[order]  # now each level is one run
     place = jnp.arange(len(index))
     earlier = place - jnp.searchsorted(index, index, side="left")  # in the run
     later = jnp.searchsorted(index, index, side="right") - 1 - place
-    slot = (memory.count[index] + earlier) % length
+    slot = (carry.count[index] + earlier) % length
     # What this batch would overwrite itself is not written, for writes have no order.
     row = jnp.where(later < length, index, num_levels)
     return History(
-        memory.losses.at[row, slot].set(losses, mode="drop"),
-        memory.count.at[index].add(1),
+        carry.losses.at[row, slot].set(losses, mode="drop"),
+        carry.count.at[index].add(1),
     )
 
 

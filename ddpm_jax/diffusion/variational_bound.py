@@ -109,7 +109,7 @@ def step_term(
     s: Level,
     *,
     variance: Variance,
-    first: jax.Array | float,
+    decoder_var: jax.Array | float,
 ) -> jax.Array:
     """Compute L_{t-1} where s is noisy, L_0 where s is the clean end: bits/dim [B].
 
@@ -120,11 +120,11 @@ def step_term(
         t: the noisier level, leaves [] or [B].
         s: the level one step cleaner.
         variance: of the reverse step.
-        first: variance of the decoder, from `decoder_variance`.
+        decoder_var: variance of the decoder, from `decoder_variance`.
     """
     q_mean, q_variance = posterior(x_t, x0, t, s)
     p_mean, _ = posterior(x_t, prediction.x0, t, s)
-    p_variance = like(variance(t, s, prediction, first), x0)
+    p_variance = like(variance(t, s, prediction, decoder_var), x0)
     is_first = like(s.sigma == 0, x0)
     # q has no variance at the first step: a stand-in keeps the unused branch finite.
     q_variance = jnp.where(is_first, 1.0, like(q_variance, x0))
@@ -232,14 +232,16 @@ def variational_bound(
             "takes its width from the second step."
         )
     at = [jax.tree.map(lambda leaf, i=i: leaf[i], levels) for i in (0, -3, -2)]
-    first = small_variance(at[1], at[2])  # beta_tilde_2 of this grid
+    decoder_var = small_variance(at[1], at[2])  # beta_tilde_2 of this grid
 
     def body(_: None, xs: tuple) -> tuple[None, tuple]:
         index, t, s = xs
         eps = noise_like(fold_each(keys, index), x0)
         x_t = add_noise(x0, eps, t)
         prediction = predict(denoise, x_t, t, cond)
-        term = step_term(prediction, x0, x_t, t, s, variance=variance, first=first)
+        term = step_term(
+            prediction, x0, x_t, t, s, variance=variance, decoder_var=decoder_var
+        )
         errors = [
             jnp.mean((a - b) ** 2, axis=range(1, x0.ndim))
             for a, b in ((x0, prediction.x0), (eps, prediction.eps))

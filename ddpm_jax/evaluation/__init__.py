@@ -1,4 +1,4 @@
-"""How good are these images? Features of them, and scores of one set against another.
+"""Evaluation: features of images, and scores of one set against another.
 
 Nothing here knows of diffusion: `features` turns images into vectors, the other modules
 compare sets of vectors, in float64 on the host where it is a matter of digits and in

@@ -1,10 +1,10 @@
-"""From images to features: a network, or any function, run over all devices.
+"""Feature extractors: a network, or any function of images, run over all devices.
 
     mean_colour = from_function("mean colour", lambda images: images.mean((1, 2)))
     outputs = extract(mean_colour, images)       # features [N, D]
 
-What a score is computed from is a property of the score, so that a `Features` carries
-its name, the hash of its weights, and how pictures are brought to its size.
+A score depends on its features, so that a `FeatureExtractor` carries its name, the
+hash of its weights, and how images are resized for it.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ from ddpm_jax.runtime.devices import (
 
 
 class Outputs(NamedTuple):
-    """What a features network says of images.
+    """Features and class logits of images.
 
     Attributes:
         features: float32 [B, D].
-        logits: float32 [B, K], of classes; None if it tells none apart.
+        logits: float32 [B, K], of classes; None if it has no classifier head.
     """
 
     features: Any
@@ -40,8 +40,8 @@ class Outputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Features:
-    """A function from images to features, and what must be said with its scores.
+class FeatureExtractor:
+    """A function from images to features, and what its scores are reported with.
 
     Attributes:
         name: what scores are named after.
@@ -67,7 +67,7 @@ class Features:
 
 def from_function(
     name: str, function: Callable[[jax.Array], jax.Array], *, resize: str = "none"
-) -> Features:
+) -> FeatureExtractor:
     """Make features of any function of images.
 
     Args:
@@ -80,14 +80,14 @@ def from_function(
         del params
         return Outputs(jnp.asarray(function(images), jnp.float32), None)
 
-    return Features(name, "", None, None, resize, None, (), apply)
+    return FeatureExtractor(name, "", None, None, resize, None, (), apply)
 
 
 Extract = Callable[[np.ndarray], Outputs]
 """uint8 [B, H, W, C] -> Outputs of NumPy arrays [B, ...], B being always the same."""
 
 
-def make_extract(features: Features, mesh: Mesh) -> Extract:
+def make_extract(features: FeatureExtractor, mesh: Mesh) -> Extract:
     """Compile-ready extraction of one batch, its rows spread over the mesh."""
     everywhere, by_row = replicated(mesh), rows(mesh)
     compiled = jax.jit(
@@ -104,7 +104,7 @@ def make_extract(features: Features, mesh: Mesh) -> Extract:
 
 
 def extract(
-    features: Features,
+    features: FeatureExtractor,
     images: np.ndarray,
     *,
     batch_size: int = 64,
@@ -144,7 +144,7 @@ def extract(
     return jax.tree.map(lambda *parts: np.concatenate(parts), *finished)
 
 
-def check_images(features: Features, images: np.ndarray) -> None:
+def check_images(features: FeatureExtractor, images: np.ndarray) -> None:
     """Refuse images [N, H, W, C] that these features are not made for.
 
     Raises:

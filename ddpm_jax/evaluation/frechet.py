@@ -130,7 +130,7 @@ def fid_infinity(
     distances = []
     for count in counts:
         chosen = np.sort(rng.permutation(total)[:count])
-        part = mean_covariance.of(features[chosen])
+        part = mean_covariance.from_vectors(features[chosen])
         spread = mean_covariance.covariance(part)
         distances.append(_distance(part.mean, spread, mean, cov, root))
     return _intercept(1 / counts, np.array(distances))

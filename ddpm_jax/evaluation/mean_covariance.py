@@ -25,7 +25,7 @@ class Moments(NamedTuple):
     scatter: np.ndarray
 
 
-def of(x: np.ndarray) -> Moments:
+def from_vectors(x: np.ndarray) -> Moments:
     """Compute the moments of vectors [N, D], N >= 1."""
     x = np.asarray(x, np.float64)
     mean = x.mean(0)

@@ -14,7 +14,9 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate, check_features
 
 
-def num_before(images: np.ndarray, texts: np.ndarray, own: np.ndarray) -> np.ndarray:
+def num_ranked_higher(
+    images: np.ndarray, texts: np.ndarray, own: np.ndarray
+) -> np.ndarray:
     """Count the texts that are nearer to each picture than its own.
 
     One that is just as near counts, so that a network that maps all alike finds none.
@@ -36,13 +38,13 @@ def num_before(images: np.ndarray, texts: np.ndarray, own: np.ndarray) -> np.nda
     return (products >= of_own[:, None]).sum(axis=1) - 1
 
 
-def found_in_first(
+def recall_at_k(
     before: np.ndarray, num_texts: int, *, first: int = 5, among: int = 100
 ) -> Estimate:
     """Return the share of pictures whose text is in the first few of so many.
 
     Args:
-        before: int [N] of `num_before`.
+        before: int [N] of `num_ranked_higher`.
         num_texts: M, that those were counted among.
         first: how far down the text may stand.
         among: how many texts there are to choose from, its own with them.

@@ -7,11 +7,12 @@ three ways here computes what the program does that it is named after:
 
 - `tensorflow`, the graph of 2015-12-05 itself, and so the FID of Heusel et al. 2017:
   bilinear between the two nearest pixels, pixel i of n_out lying at i * n_in / n_out,
-  so that the picture moves by up to half a pixel. Nothing is averaged on the way down.
+  so that the picture moves by up to half a pixel. Nothing is averaged when
+  downsampling.
 - `pytorch`, pytorch-fid: the same, with the centres of the pixels where they should be,
   at (i + 1/2) * n_in / n_out - 1/2.
 - `clean`, clean-fid: Pillow's bicubic filter (a = -1/2) on floating point channels, as
-  wide on the way down as it takes to average. It overshoots at edges, and what lies
+  wide when downsampling as averaging needs. It overshoots at edges, and what lies
   outside 0..255 is neither clipped nor rounded.
 
 All are linear and act on rows and columns apart: two matrices. They also differ in
@@ -31,7 +32,7 @@ MatrixOf = Callable[[int, int], np.ndarray]
 """(pixels that there are, pixels wanted) -> weights, float64 [wanted, there]."""
 
 
-class Way(NamedTuple):
+class Preprocessing(NamedTuple):
     """How a network wants its pictures.
 
     Attributes:
@@ -65,19 +66,19 @@ def resize(images: jax.Array, size: tuple[int, int], matrix_of: MatrixOf) -> jax
 
 
 def prepare(
-    images: jax.Array, way: Way, size: tuple[int, int] = (299, 299)
+    images: jax.Array, preprocessing: Preprocessing, size: tuple[int, int] = (299, 299)
 ) -> jax.Array:
     """Make of images what a network takes.
 
     Args:
         images: uint8 [B, H, W, C], C = 1 or 3.
-        way: `tensorflow`, `pytorch` or `clean`.
+        preprocessing: `tensorflow`, `pytorch` or `clean`.
         size: (height, width) of the network's pictures.
 
     Returns:
         float32 [B, height, width, 3].
     """
-    return way.scale(resize(images, size, way.matrix_of))
+    return preprocessing.scale(resize(images, size, preprocessing.matrix_of))
 
 
 # --- The matrices ---------------------------------------------------------------------
@@ -115,7 +116,7 @@ def bilinear_from_centres(num_in: int, num_out: int) -> np.ndarray:
 
 
 def bicubic_of_pillow(num_in: int, num_out: int) -> np.ndarray:
-    """Weigh pixels as Pillow's BICUBIC does: on the way down, by a wider filter.
+    """Weigh pixels as Pillow's BICUBIC does: when downsampling, by a wider filter.
 
     Source: Keys 1981, eq. (4) with a = -1/2, for the filter; Pillow's Resample.c for
         where it is cut off: weights are of whole pixels and sum to one at the border.
@@ -147,6 +148,6 @@ def to_unit(x: jax.Array) -> jax.Array:
     return (x - 127.5) / 127.5
 
 
-tensorflow = Way(bilinear_from_the_corner, to_graph)
-pytorch = Way(bilinear_from_centres, to_unit)
-clean = Way(bicubic_of_pillow, to_graph)
+tensorflow = Preprocessing(bilinear_from_the_corner, to_graph)
+pytorch = Preprocessing(bilinear_from_centres, to_unit)
+clean = Preprocessing(bicubic_of_pillow, to_graph)

@@ -1,6 +1,6 @@
 """All scores of one set of images against another, from their features.
 
-The three lines that a person needs, given any `Features`:
+The three lines that a person needs, given any `FeatureExtractor`:
 
     reference = reference_of(extract(features, real_images))
     fake = extract(features, generated_images)
@@ -45,7 +45,7 @@ class Reference(NamedTuple):
 
 def reference_of(outputs: Outputs) -> Reference:
     """Make a reference of the features of real images."""
-    total = mean_covariance.of(outputs.features)
+    total = mean_covariance.from_vectors(outputs.features)
     return Reference(total.mean, mean_covariance.covariance(total), outputs.features)
 
 
@@ -89,7 +89,7 @@ def _choose(features: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _frechet(it: _Compared) -> dict[str, Estimate]:
-    fake = mean_covariance.of(it.fake.features)
+    fake = mean_covariance.from_vectors(it.fake.features)
     distance = frechet_distance(
         fake.mean,
         mean_covariance.covariance(fake),

@@ -23,7 +23,7 @@ from ddpm_jax.networks.text import TextTransformer
 _FIRST_SCALE, _MOST_SCALE = 1 / 0.07, 100.0
 
 
-class Match(nn.Module):
+class DualEncoder(nn.Module):
     """Two towers.
 
     Attributes:
@@ -56,23 +56,23 @@ class Match(nn.Module):
             and the scale [].
         """
         scale = jnp.minimum(jnp.exp(self.log_scale), _MOST_SCALE)
-        return self.of_images(images), self.of_texts(text), scale
+        return self.encode_images(images), self.encode_texts(text), scale
 
-    def of_images(self, images: jax.Array) -> jax.Array:
+    def encode_images(self, images: jax.Array) -> jax.Array:
         """Map images [B, H, W, C] in [-1, 1] to vectors of length 1, [B, D]."""
         features, _ = self.tower(images)
-        return _normalised(features)
+        return _unit_length(features)
 
-    def of_texts(self, text: Any) -> jax.Array:
+    def encode_texts(self, text: Any) -> jax.Array:
         """Map `Tokens` or `Encoded`, leaves [B, ...], to vectors [B, D] of length 1."""
         if self.encoder is None:
             _, _, pooled = text
         else:
             _, pooled = self.encoder(*text)
-        return _normalised(self.text(pooled.astype(jnp.float32)))
+        return _unit_length(self.text(pooled.astype(jnp.float32)))
 
 
-def _normalised(vectors):
+def _unit_length(vectors):
     """Bring vectors [B, D] to length 1; one that is all zeros stays so."""
     squares = (vectors**2).sum(axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))

@@ -90,8 +90,8 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     x_t, x0 = (np.stack(part)[:, :film_images] for part in done.film)
     paths = [folder / name for name in FILES]
     images.save_png(paths[0], images.grid(done.images, columns=done.columns))
-    images.save_png(paths[1], images.film_strip(x_t))
-    images.save_png(paths[2], images.film_strip(x0))
+    images.save_png(paths[1], images.trajectory_grid(x_t))
+    images.save_png(paths[2], images.trajectory_grid(x0))
     sheets = [images.grid(shown, columns=done.columns) for shown in done.film.x_t]
     images.save_gif(paths[3], np.stack(sheets), fps=8, hold_last=2.0)
     images.save_npz(paths[4], done.images)

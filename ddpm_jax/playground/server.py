@@ -97,7 +97,7 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
             ) from error
         print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
         try:
-            while not interrupts.came():
+            while not interrupts.received():
                 time.sleep(_LOOK)
             interrupts.answered()
             with contextlib.suppress(OSError):  # the terminal may be gone

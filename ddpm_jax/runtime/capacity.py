@@ -17,7 +17,7 @@ def machine_memory() -> int | None:
         return None
 
 
-def spell(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
     """Write a number of bytes for a person to read."""
     return (
         f"{num_bytes / 1e9:,.2f} GB"
@@ -42,6 +42,6 @@ def check(option: str, count: int, each: int, memory: int | None) -> None:
         fits = memory // max(each, 1)
         what = f"use {fits:,} or fewer" if fits else "use smaller images"
         raise UserError(
-            f"{option}={count} takes {spell(count * each)} at the least, and there are "
-            f"{spell(memory)} of memory; {what}."
+            f"{option}={count} takes {format_bytes(count * each)} at the least, "
+            f"and there are {format_bytes(memory)} of memory; {what}."
         )

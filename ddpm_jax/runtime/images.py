@@ -139,7 +139,7 @@ def grid(
     return sheet
 
 
-def film_strip(
+def trajectory_grid(
     frames: Array,
     *,
     padding: int = 2,

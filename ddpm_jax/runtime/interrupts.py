@@ -7,7 +7,7 @@ a signal, and a thread of its own, which a signal reaches also during a long cal
 to it that it is answered:
 
 - `check`, called between two pieces of work, raises `Interrupted`;
-- work that has something to save enters `keeping`, asks `came`, saves and ends;
+- work that has something to save enters `keeping`, asks `received`, saves and ends;
 - if neither happens within `GRACE` seconds, the thread ends the process: there was
   nothing to save, or the main thread is inside one long call;
 - a second signal ends the process at once.
@@ -71,7 +71,7 @@ def is_installed() -> bool:
     return _noted.installed
 
 
-def came() -> int:
+def received() -> int:
     """Return the number of the first signal that came, or 0."""
     return _noted.number
 
@@ -88,7 +88,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def keeping() -> Iterator[None]:
-    """Let the process live through a block that asks `came` by itself, or saves."""
+    """Let the process live through a block that asks `received` by itself, or saves."""
     _noted.keepers += 1
     try:
         yield

@@ -27,7 +27,7 @@ _SETTINGS = "settings.json"
 _NAME = re.compile(r"\d+-\d+\.npz")
 
 
-class Parts:
+class PartialResults:
     """The examples measured so far, from the first on without a gap.
 
     Attributes:

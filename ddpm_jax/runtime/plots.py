@@ -137,7 +137,7 @@ class Panel(NamedTuple):
 
     title: str
     lines: Sequence[Line]
-    floor: float | None
+    baseline: float | None
 
 
 def plot_scores(
@@ -183,9 +183,9 @@ def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
             capsize=2,
             label=line.label,
         )
-    if panel.floor is not None:
+    if panel.baseline is not None:
         axes.axhline(
-            panel.floor,
+            panel.baseline,
             color=_FAINT,
             linestyle="--",
             linewidth=1.2,

@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.codecs import Start, from_bytes
-from ddpm_jax.diffusion.losses import Hint, Loss, LossSpec, Simple, training_loss
+from ddpm_jax.diffusion.losses import (
+    Loss,
+    LossSpec,
+    SelfConditioning,
+    Simple,
+    training_loss,
+)
 from ddpm_jax.diffusion.process import PREDICTIONS, VARIANCES, Parameterization
 from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
@@ -113,7 +119,7 @@ def make_objective(
     start: Start = _PLAIN,
     tell: Tell | None = None,
     times: TimeSampler = UNIFORM,
-    hint: Hint | None = None,
+    self_conditioning: SelfConditioning | None = None,
 ) -> Objective:
     """Compose the objective of a run.
 
@@ -126,7 +132,7 @@ def make_objective(
         tell: what a conditional model is told, such as `conditioning.tell`; None for
             one that is told nothing.
         times: how training levels are drawn; its memory is that of the objective.
-        hint: of a self-conditioned network, `self_conditioning.hints`.
+        self_conditioning: of a self-conditioned network, `self_condition_half`.
 
     Returns:
         The objective. It is the mean of the examples' losses, each times the weight of
@@ -149,8 +155,8 @@ def make_objective(
             loss=loss,
             cond=None if tell is None else tell(key_tell, batch, x0),
             times=times,
-            memory=memory,
-            hint=hint,
+            carry=memory,
+            self_conditioning=self_conditioning,
         )
         weighted = noised.weight * losses
         # Continuous times begin at -1, within the first quartile.
@@ -169,7 +175,7 @@ def make_objective(
     return objective
 
 
-def summarise(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
+def summarize(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
     """Average loss and gradient norm over steps, and the loss by quartile of t.
 
     Args:

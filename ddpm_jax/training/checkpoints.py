@@ -56,7 +56,7 @@ from ddpm_jax.training.integrity import (
     first_line,
     read_record,
     restore_item,
-    seal,
+    with_digest,
 )
 from ddpm_jax.training.orbax_logging import keep_quiet
 from ddpm_jax.training.state import TrainState
@@ -188,7 +188,7 @@ def save(
     if step in checkpoints.all_steps():
         return
     items = _items(state)
-    record = seal(
+    record = with_digest(
         {
             "format": FORMAT,
             "step": step,

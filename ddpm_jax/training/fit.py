@@ -253,7 +253,7 @@ def _advance(
             report_every=plan.report_every,
             report=log.report,
             later=tuple((n, compile_step(s, mesh, placed)) for n, s in task.later),
-            summarise=task.summarise,
+            summarize=task.summarize,
             hooks=tuple(hooks),
             interrupted=lambda: bool(interrupted()),
             on_step=on_step,

@@ -33,7 +33,7 @@ class DamageError(Exception):
     """A checkpoint does not hold what was saved; the message says which part."""
 
 
-def seal(record: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(record: Mapping[str, Any]) -> dict[str, Any]:
     """Add to a record the digest by which `read_record` will know it.
 
     Args:
@@ -112,13 +112,14 @@ def check_same_shapes(
     path = different[0]
     raise UserError(
         f"checkpoint {directory} is of another model or optimiser: {name}/{path} is "
-        f"{_spell(saved.get(path))} there and {_spell(wanted.get(path))} here "
+        f"{_dtype_and_shape(saved.get(path))} there and "
+        f"{_dtype_and_shape(wanted.get(path))} here "
         f"({len(different)} leaves differ); use the config it was trained with, or "
         "another workdir."
     )
 
 
-def _spell(leaf: list | None) -> str:
+def _dtype_and_shape(leaf: list | None) -> str:
     return "absent" if leaf is None else f"{leaf[0]}{leaf[1]}"
 
 

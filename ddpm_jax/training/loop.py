@@ -89,7 +89,7 @@ def train_loop(
     report_every: int,
     report: Callable[[Report], None],
     later: tuple[tuple[int, Step], ...] = (),
-    summarise: Callable[[list[dict]], Summary] = means,
+    summarize: Callable[[list[dict]], Summary] = means,
     hooks: tuple[Hook, ...] = (),
     interrupted: Callable[[], bool] = lambda: False,
     on_step: Callable[[], Any] = lambda: None,
@@ -109,7 +109,7 @@ def train_loop(
         report: called with each report.
         later: (number, compiled step) in rising order: takes the place of the one
             before it from that step on, counted from 0.
-        summarise: metrics of several steps -> the numbers of a report.
+        summarize: metrics of several steps -> the numbers of a report.
         hooks: called in this order, after the report of their step.
         interrupted: asked after every step; True ends the loop, `when_stopped` hooks
             done.
@@ -168,7 +168,7 @@ def train_loop(
             busy += time.perf_counter() - started
             if last or step % report_every == 0:
                 rate = examples / busy if examples else 0.0
-                report(Report(step, summarise(window), rate))
+                report(Report(step, summarize(window), rate))
                 window.clear()
                 busy, examples = 0.0, 0
             _run(hooks, step, state, stopped=stopped, at_end=step == num_steps)
@@ -258,9 +258,9 @@ def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
         asked += 1
         if asked == 2:
             kept.enter_context(interrupts.keeping())
-        if interrupts.came():
+        if interrupts.received():
             interrupts.answered()
-        return interrupts.came()
+        return interrupts.received()
 
     return stopped
 

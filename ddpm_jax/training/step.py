@@ -294,7 +294,7 @@ def gradient_task(
         ema_stds: sigma_rel of each further average.
         memory: what the objective carries from step to step, before the first one.
         num_parts: see `gradient_step`.
-        others: of the task's fields: summarise, shown, preview, finish.
+        others: of the task's fields: summarize, shown, preview, finish.
     """
     return Task(
         draw=draw,

@@ -17,7 +17,7 @@ Batch = dict[str, Any]
 """Name -> array, or tree of arrays, each with rows of the batch [B, ...]."""
 
 Metrics = dict[str, jax.Array]
-"""Name -> array of one step. "loss" is there, [], and whatever `summarise` wants."""
+"""Name -> array of one step. "loss" is there, [], and whatever `summarize` wants."""
 
 Objective = Callable[
     [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[Metrics, Any]]
@@ -57,7 +57,7 @@ class Task(NamedTuple):
             state.
         later: (number, step) in rising order: from that step on, counted from 0, this
             one takes its place. An adversary that joins late is one.
-        summarise: metrics of several steps -> what is reported of them.
+        summarize: metrics of several steps -> what is reported of them.
         shown: which numbers of a summary are shown while training, in this order.
         preview: state -> pictures by name, uint8 [H, W, C]; None for none.
         finish: last state -> plain data that are kept beside the last checkpoint.
@@ -67,7 +67,7 @@ class Task(NamedTuple):
     start: Callable[[Any], TrainState]
     step: Step
     later: tuple[tuple[int, Step], ...] = ()
-    summarise: Callable[[Sequence[Mapping[str, np.ndarray]]], Summary] = means
+    summarize: Callable[[Sequence[Mapping[str, np.ndarray]]], Summary] = means
     shown: tuple[str, ...] = ("loss",)
     preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
     finish: Callable[[TrainState], Mapping[str, Any]] = lambda state: {}

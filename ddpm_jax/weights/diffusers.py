@@ -23,7 +23,7 @@ from ddpm_jax.weights import diffusers_scheduler, diffusers_unet
 from ddpm_jax.weights.pretrained import Path, Pretrained, sizes_of_run
 from ddpm_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from ddpm_jax.weights.torch_file import read_tensors
-from ddpm_jax.weights.torch_layout import out_of_tree
+from ddpm_jax.weights.torch_layout import to_torch
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
@@ -213,7 +213,7 @@ def write(
     Raises:
         UserError: it cannot be written.
     """
-    tensors = out_of_tree(params, name_of(num_levels), _is_1x1)
+    tensors = to_torch(params, name_of(num_levels), _is_1x1)
     write_safetensors(folder / "unet" / WEIGHTS, tensors)
     files.write_json(folder / "unet" / diffusers_unet.FILE, unet_config)
     files.write_json(folder / "scheduler" / diffusers_scheduler.FILE, scheduler_config)

@@ -21,7 +21,7 @@ from ddpm_jax.weights.pretrained import Path, Pretrained
 _SHOWN = 3  # names in a message
 
 
-def into_tree(
+def to_flax(
     pretrained: Pretrained, shapes: Mapping[Path, tuple[int, ...]], *, null_row: bool
 ) -> Any:
     """Carry a foreign checkpoint into nested parameters.
@@ -53,7 +53,7 @@ def into_tree(
     return traverse_util.unflatten_dict(leaves)
 
 
-def out_of_tree(
+def to_torch(
     params: Any, name_of: Callable[[Path], str], is_1x1: Callable[[Path], bool]
 ) -> dict[str, np.ndarray]:
     """Carry nested parameters out, into tensors by name.

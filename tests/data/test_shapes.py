@@ -203,7 +203,7 @@ def test_the_data_set():
 def test_pictures_show_what_their_captions_say():
     stream = batches(load("shapes:200"), 64, seed=1, with_text=True)
     batch = stream[2]
-    seen = shapes.read(batch["image"])
+    seen = shapes.classify(batch["image"])
     assert [shapes.caption(scene) for scene in seen] == batch["text"].tolist()
 
 
@@ -248,7 +248,7 @@ def test_captions_that_say_left_and_right_are_not_mirrored():
     assert subset(dataset, np.array([1])).sided
     # What a mirror does: the caption of the picture is another one.
     image = dataset.source[0]["image"][None]
-    assert shapes.read(image) != shapes.read(image[:, :, ::-1])
+    assert shapes.classify(image) != shapes.classify(image[:, :, ::-1])
 
 
 def test_the_example_of_the_document_runs():

@@ -9,7 +9,15 @@ from PIL import Image, ImageFilter
 from scipy import stats
 
 from ddpm_jax.data import shapes
-from ddpm_jax.data.shapes import UNKNOWN, Thing, agreement, caption, parse, read, render
+from ddpm_jax.data.shapes import (
+    UNKNOWN,
+    Thing,
+    agreement,
+    caption,
+    classify,
+    parse,
+    render,
+)
 from ddpm_jax.errors import UserError
 
 SIDES = (16, 24, 32, 64)
@@ -131,7 +139,7 @@ def test_every_picture_is_read(side):
     scenes, pictures = examples(side, 1000)
     covered = {(*thing, at) for s in scenes for at, thing in enumerate(s) if thing}
     assert len(covered) == 2 * 7 * 4 * 4
-    assert read(pictures) == scenes
+    assert classify(pictures) == scenes
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -139,7 +147,7 @@ def test_noise_hides_little_and_misleads_never(side):
     scenes, pictures = examples(side, 500)
     rng = np.random.default_rng(side)
     noisy = np.rint(pictures + rng.normal(0, 10, pictures.shape)).clip(0, 255)
-    seen = read(noisy.astype(np.uint8))
+    seen = classify(noisy.astype(np.uint8))
     assert np.mean([a == b for a, b in zip(scenes, seen, strict=True)]) >= 0.99
     assert wrong_words(scenes, seen) == 0
 
@@ -159,14 +167,16 @@ def words_of(seen):
 def test_nothing_is_seen_in_noise(side):
     rng = np.random.default_rng(side)
     noise = rng.integers(0, 256, (100, side, side, 3)).astype(np.uint8)
-    assert set(words_of(read(noise))) == {UNKNOWN}
-    assert words_of(read(np.full((1, side, side, 3), 30, np.uint8))) == ["nothing"] * 4
+    assert set(words_of(classify(noise))) == {UNKNOWN}
+    assert (
+        words_of(classify(np.full((1, side, side, 3), 30, np.uint8))) == ["nothing"] * 4
+    )
     faint = np.rint(30 + rng.normal(0, 10, (100, side, side, 3))).clip(0, 255)
-    assert set(words_of(read(faint.astype(np.uint8)))) == {"nothing"}
+    assert set(words_of(classify(faint.astype(np.uint8)))) == {"nothing"}
     # Patches as large as things, of any colour.
     small = rng.integers(0, 256, (100, 4, 4, 3)).astype(np.uint8)
     smooth = [Image.fromarray(s).resize((side, side), Image.BICUBIC) for s in small]
-    words = words_of(read(np.stack([np.asarray(s) for s in smooth])))
+    words = words_of(classify(np.stack([np.asarray(s) for s in smooth])))
     assert words.count(UNKNOWN) >= len(words) - 2
 
 
@@ -182,7 +192,7 @@ def test_half_of_a_thing_is_none(side):
             quarter[(rows[0] + rows[-1] + 1) // 2 :] = 30
         else:
             quarter[:, (columns[0] + columns[-1] + 1) // 2 :] = 30
-    seen = read(pictures)
+    seen = classify(pictures)
     known = [
         (thing, whole)
         for scene, wholes in zip(seen, scenes, strict=True)
@@ -205,7 +215,7 @@ def test_a_blurred_picture_is_not_guessed(side):
     for share in (0.01, 0.03, 0.06, 0.1):
         blur = ImageFilter.GaussianBlur(share * side)
         blurred = [np.asarray(Image.fromarray(p).filter(blur)) for p in pictures]
-        seen = read(np.stack(blurred))
+        seen = classify(np.stack(blurred))
         if share < 0.1:  # beyond that, things run into the quarters beside them
             assert wrong_words(scenes, seen) == 0
         words = words_of(seen)
@@ -218,7 +228,7 @@ def test_a_blurred_picture_is_not_guessed(side):
 def test_two_pictures_at_once_are_neither(side):
     scenes, pictures = of_four(side, 200)
     blend = ((pictures.astype(int) + pictures[::-1]) // 2).astype(np.uint8)
-    for seen, *both in zip(read(blend), scenes, scenes[::-1], strict=True):
+    for seen, *both in zip(classify(blend), scenes, scenes[::-1], strict=True):
         for thing, *things in zip(seen, *both, strict=True):
             if things[0].colour != things[1].colour:
                 assert thing and thing[::2] == (UNKNOWN, UNKNOWN), (thing, things)
@@ -234,7 +244,9 @@ def test_a_shape_between_two_is_none(side, size):
         render((thing, None, None, None), side).astype(float) for thing in things
     )
     found = {
-        share: read(np.rint((1 - share) * one + share * other).astype(np.uint8)[None])
+        share: classify(
+            np.rint((1 - share) * one + share * other).astype(np.uint8)[None]
+        )
         for share in (0.1, 0.5, 0.9)
     }
     shape = {share: seen[0][0] for share, seen in found.items()}
@@ -250,7 +262,7 @@ def test_a_size_between_is_none(half, monkeypatch):
         for size in shapes.SIZES:
             patch.setitem(shapes.SIZES, size, half)
         pictures = np.stack([render(scene, 64) for scene in scenes])
-    sizes = {thing.size for scene in read(pictures) for thing in scene}
+    sizes = {thing.size for scene in classify(pictures) for thing in scene}
     assert sizes == {UNKNOWN}
 
 
@@ -262,7 +274,7 @@ def test_a_colour_between_is_none(monkeypatch):
             mixed = tuple((1 - share) * red + share * yellow)
             patch.setitem(shapes.COLOURS, "red", mixed)
             pixels = render(scene, 32)
-        (seen,) = read(pixels[None])
+        (seen,) = classify(pixels[None])
         assert seen[0].colour == word and seen[1] == scene[1]
 
 
@@ -298,7 +310,7 @@ ASKED = "a small red circle top left and a large blue square bottom right"
 )
 @pytest.mark.parametrize("side", [16, 32])
 def test_agreement_is_lost_where_the_picture_differs(shown, amiss, side):
-    (seen,) = read(render(parse(shown), side, (8, 9))[None])
+    (seen,) = classify(render(parse(shown), side, (8, 9))[None])
     assert caption(seen) == caption(parse(shown))
     found = agreement(parse(ASKED), seen)
     assert {name for name in NAMES if not getattr(found, name)} == set(amiss.split())
@@ -318,9 +330,9 @@ def test_the_unknown_agrees_with_nothing():
 def test_what_is_no_picture():
     for wrong in (np.zeros((1, 32, 32, 3)), np.zeros((32, 32, 3), np.uint8)):
         with pytest.raises(ValueError, match="want uint8"):
-            read(wrong)
+            classify(wrong)
     with pytest.raises(ValueError, match="square"):
-        read(np.zeros((1, 32, 16, 3), np.uint8))
+        classify(np.zeros((1, 32, 16, 3), np.uint8))
     with pytest.raises(UserError, match="a side of 8 pixels"):
-        read(np.zeros((1, 8, 8, 3), np.uint8))
-    assert read(np.zeros((0, 32, 32, 3), np.uint8)) == []
+        classify(np.zeros((1, 8, 8, 3), np.uint8))
+    assert classify(np.zeros((0, 32, 32, 3), np.uint8)) == []

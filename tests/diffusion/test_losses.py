@@ -143,7 +143,7 @@ def test_kl_term_is_mean_loss_plus_a_constant(name):
             draw.t,
             draw.s,
             variance=VARIANCES[name],
-            first=FIRST,
+            decoder_var=FIRST,
         )
 
     for seed in (9, 10):

@@ -227,9 +227,9 @@ def test_small_and_large_variance_are_ho_s_two_choices():
     np.testing.assert_allclose(large[1:], betas[1:], rtol=1e-4)
     assert small[0] == large[0] == 0  # Algorithm 2 adds no noise at its last step
     first = 5.45318766e-5  # beta_tilde_2, for the decoder
-    assert process.small_variance(t, s, first=first)[0] == np.float32(first)
-    assert process.large_variance(t, s, first=first)[0] == np.float32(first)
-    assert process.large_variance(t, s, first=first)[1] == large[1]
+    assert process.small_variance(t, s, decoder_var=first)[0] == np.float32(first)
+    assert process.large_variance(t, s, decoder_var=first)[0] == np.float32(first)
+    assert process.large_variance(t, s, decoder_var=first)[1] == large[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 1.5])

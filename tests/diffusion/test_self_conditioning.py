@@ -13,7 +13,7 @@ from ddpm_jax.diffusion.denoisers import from_network
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.process import EPS, X0, Prediction, V
-from ddpm_jax.diffusion.self_conditioning import hints, self_conditioned
+from ddpm_jax.diffusion.self_conditioning import self_condition_half, self_conditioned
 from ddpm_jax.diffusion.variational_bound import variational_bound
 
 SCHEDULE = schedules.from_betas(schedules.cosine_betas(50))
@@ -35,7 +35,7 @@ def draw(kind, cond=None, size=5):
     """The hint of a batch, what it was asked of, and its level."""
     level = SCHEDULE.at(jnp.array([0, 10, 25, 40, 48])[:size])
     x_t = X[:size]
-    made = hints(kind)(network, jnp.float32(0.3), x_t, level, cond)
+    made = self_condition_half(kind)(network, jnp.float32(0.3), x_t, level, cond)
     return made, x_t, level
 
 
@@ -72,7 +72,9 @@ def test_a_learned_variance_is_no_part_of_the_hint():
 
     level = SCHEDULE.at(jnp.arange(5))
     both = [
-        hints(V, learns_variance=learned)(f, jnp.float32(0.3), X, level, None)["x0"]
+        self_condition_half(V, learns_variance=learned)(
+            f, jnp.float32(0.3), X, level, None
+        )["x0"]
         for learned, f in ((True, doubled), (False, network))
     ]
     np.testing.assert_array_equal(*both)
@@ -91,13 +93,13 @@ def test_the_objective_is_the_mean_of_both_looks_and_the_hint_is_a_constant():
             x0,
             schedule=SCHEDULE,
             loss=losses.simple_loss(X0),
-            hint=hint,
+            self_conditioning=hint,
         )
         return jnp.sum(loss), noised
 
     params = jnp.float32(0.3)
     (value, noised), gradient = jax.value_and_grad(total, has_aux=True)(
-        params, hints(X0)
+        params, self_condition_half(X0)
     )
     x_t, t = np.asarray(noised.x_t, np.float64), like(np.asarray(noised.t.t))
     first = 0.3 * x_t + 0.01 * t

@@ -354,7 +354,7 @@ def test_step_term_for_rows_at_different_levels():
         variance = process.large_variance
         said = DENOISE(x_t, t)
         return variational_bound.step_term(
-            said, x0, x_t, t, s, variance=variance, first=1e-3
+            said, x0, x_t, t, s, variance=variance, decoder_var=1e-3
         )
 
     together = term(x0, x_t, index)
@@ -396,7 +396,7 @@ def test_clipping_lowers_every_term_but_the_decoder_of_black_and_white():
             level,
             cleaner,
             variance=process.small_variance,
-            first=first,
+            decoder_var=first,
         )
 
     free, clipped = terms(1.1, 0), terms(1.0, 0)

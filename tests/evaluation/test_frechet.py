@@ -65,7 +65,7 @@ def test_a_rotation_changes_nothing_and_a_translation_its_square():
 def test_a_set_is_at_no_distance_from_itself(count):
     """Also with fewer images than features, where roots of rounding noise add up."""
     x = 100 * np.random.default_rng(5).standard_normal((count, 64)).astype(np.float32)
-    own = mean_covariance.of(x)
+    own = mean_covariance.from_vectors(x)
     cov = mean_covariance.covariance(own)
     found = frechet_distance(own.mean, cov, own.mean, cov)
     assert abs(found) < 1e-12 * np.trace(cov) * 64
@@ -102,7 +102,7 @@ ZERO, UNIT = np.zeros(SIZE), np.eye(SIZE)
 
 
 def plain(x):
-    own = mean_covariance.of(x)
+    own = mean_covariance.from_vectors(x)
     return frechet_distance(own.mean, mean_covariance.covariance(own), ZERO, UNIT)
 
 
@@ -143,7 +143,7 @@ def test_subsets_smaller_than_the_features_are_not_used():
 
 
 def plain_of(x):
-    own = mean_covariance.of(x)
+    own = mean_covariance.from_vectors(x)
     size = x.shape[1]
     return frechet_distance(
         own.mean, mean_covariance.covariance(own), np.zeros(size), np.eye(size)
@@ -155,11 +155,13 @@ def test_subsets_lie_evenly_in_one_over_n(monkeypatch):
     from subset to subset, but for the rounding of N, which is at most 1 / (2 N^2)."""
     counts = []
 
-    def counted(x, of=mean_covariance.of):
+    def counted(x, of=mean_covariance.from_vectors):
         counts.append(len(x))
         return of(x)
 
-    monkeypatch.setattr("ddpm_jax.evaluation.frechet.mean_covariance.of", counted)
+    monkeypatch.setattr(
+        "ddpm_jax.evaluation.frechet.mean_covariance.from_vectors", counted
+    )
     x = np.random.default_rng(11).standard_normal((1000, SIZE))
     fid_infinity(x, ZERO, UNIT, seed=0)
     counts = np.sort(counts)

@@ -8,9 +8,9 @@ from ddpm_jax.evaluation import mean_covariance
 def test_merged_parts_are_the_moments_of_the_whole():
     x = np.random.default_rng(0).standard_normal((50, 4)) @ np.diag([1, 2, 3, 4.0])
     parts = [
-        mean_covariance.of(x[:1]),
-        mean_covariance.of(x[1:20]),
-        mean_covariance.of(x[20:]),
+        mean_covariance.from_vectors(x[:1]),
+        mean_covariance.from_vectors(x[1:20]),
+        mean_covariance.from_vectors(x[20:]),
     ]
     whole = mean_covariance.merge(mean_covariance.merge(parts[0], parts[1]), parts[2])
     assert whole.count == 50
@@ -24,7 +24,7 @@ def test_a_large_mean_costs_no_digits():
     rng = np.random.default_rng(0)
     spread = rng.standard_normal((1000, 3))
     x = spread + 1e7
-    batches = [mean_covariance.of(part) for part in np.split(x, 10)]
+    batches = [mean_covariance.from_vectors(part) for part in np.split(x, 10)]
     whole = batches[0]
     for part in batches[1:]:
         whole = mean_covariance.merge(whole, part)
@@ -38,4 +38,4 @@ def test_a_large_mean_costs_no_digits():
 
 def test_one_image_has_no_covariance():
     with pytest.raises(UserError, match="two or more"):
-        mean_covariance.covariance(mean_covariance.of(np.ones((1, 3))))
+        mean_covariance.covariance(mean_covariance.from_vectors(np.ones((1, 3))))

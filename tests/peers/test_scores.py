@@ -45,7 +45,7 @@ def test_frechet_distance_of_pytorch_fid(features):
     peer = importlib.import_module("pytorch_fid.fid_score")
     statistics = [(x.mean(0, np.float64), np.cov(x.T.astype(float))) for x in features]
     expected = peer.calculate_frechet_distance(*statistics[0], *statistics[1])
-    own = [mean_covariance.of(x) for x in features]
+    own = [mean_covariance.from_vectors(x) for x in features]
     found = frechet_distance(
         own[0].mean,
         mean_covariance.covariance(own[0]),

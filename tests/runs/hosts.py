@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from ddpm_jax import build, cli, data
 from ddpm_jax.data import pipeline
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 
 
 def projection(cfg):
-    """Features that cost nothing: fixed linear maps of the pixels."""
+    """FeatureExtractor that cost nothing: fixed linear maps of the pixels."""
     del cfg
     mix = jax.random.normal(jax.random.key(0), (64, 12)) / 64
 
@@ -26,7 +26,9 @@ def projection(cfg):
         x = jnp.asarray(pixels, jnp.float32).reshape(len(pixels), -1)
         return Outputs(x @ params, None)
 
-    return Features("projection", "cafe", 12, None, "none", (8, 8, 1), mix, apply)
+    return FeatureExtractor(
+        "projection", "cafe", 12, None, "none", (8, 8, 1), mix, apply
+    )
 
 
 def note_what_is_read(path):

@@ -15,7 +15,7 @@ from ddpm_jax.cli import main
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.integrity import seal
+from ddpm_jax.training.integrity import with_digest
 from ddpm_jax.training.state import TrainState
 
 # The bound with importance has a memory too: the losses of each level so far.
@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_its_tracks_and_its_memory_bit_for_bit(
         del record["metadata"][name]
     del record["metadata"]["config"]["sample"]["ema_std"]
     del record["digest"]
-    path.write_text(json.dumps(seal(record)))
+    path.write_text(json.dumps(with_digest(record)))
     assert sample(tmp_path) == 0
     assert train(tmp_path, *OPTIONS) == 0
     captured = capsys.readouterr()

@@ -13,7 +13,11 @@ from program import TINY
 from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands import evaluate, extraction, image_sets
-from ddpm_jax.evaluation.feature_extractor import Features, Outputs, make_extract
+from ddpm_jax.evaluation.feature_extractor import (
+    FeatureExtractor,
+    Outputs,
+    make_extract,
+)
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh
 
@@ -22,7 +26,7 @@ D = 12
 
 
 def projection(name="projection", fingerprint="0123456789abcdef", seed=0):
-    """Features that a person could check: fixed linear maps of the pixels."""
+    """FeatureExtractor that a person could check: fixed linear maps of the pixels."""
     mix = jax.random.normal(jax.random.key(seed), (64, D + 10)) / 64
 
     def apply(params, pixels):
@@ -30,7 +34,7 @@ def projection(name="projection", fingerprint="0123456789abcdef", seed=0):
         return Outputs(x[:, :D], x[:, D:])
 
     labels = tuple(str(digit) for digit in range(10))
-    return Features(name, fingerprint, D, labels, "none", (8, 8, 1), mix, apply)
+    return FeatureExtractor(name, fingerprint, D, labels, "none", (8, 8, 1), mix, apply)
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def test_other_channel_counts_become_grey_panels():
 
 def test_film_strip_has_a_row_for_each_film():
     films = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1)  # [K=3, N=2]
-    strip = im.film_strip(films, padding=0, upscale=1)
+    strip = im.trajectory_grid(films, padding=0, upscale=1)
     np.testing.assert_array_equal(strip[..., 0], [[0, 2, 4], [1, 3, 5]])
 
 

@@ -39,7 +39,7 @@ interrupts.GRACE = 0.3
 interrupts.install()
 with interrupts.keeping():
     print("ready", flush=True)
-    while not interrupts.came():
+    while not interrupts.received():
         time.sleep(0.02)
     interrupts.check()  # leaves alone who saves
     time.sleep({})
@@ -100,7 +100,7 @@ def test_a_library_leaves_signals_alone(capsys):
     assert "nowhere" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in numbers] == before
     assert not interrupts.is_installed()
-    assert not interrupts.came()
+    assert not interrupts.received()
 
 
 @pytest.fixture

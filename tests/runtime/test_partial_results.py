@@ -13,13 +13,13 @@ def save(folder, start, end, kind="x"):
 
 
 def num_done(folder, kind="x", total=12):
-    return parts.Parts(folder, kind, total).done
+    return parts.PartialResults(folder, kind, total).done
 
 
 def test_parts_come_back_in_order_and_in_their_types(tmp_path):
     for start, end in [(8, 12), (0, 4), (4, 8)]:
         save(tmp_path, start, end)
-    stored = parts.Parts(tmp_path, "x", 12)
+    stored = parts.PartialResults(tmp_path, "x", 12)
     assert stored.done == 12
     whole = stored.whole()
     np.testing.assert_array_equal(whole["number"], np.arange(12))
@@ -29,7 +29,7 @@ def test_parts_come_back_in_order_and_in_their_types(tmp_path):
 def test_kinds_do_not_mix(tmp_path):
     save(tmp_path, 0, 4, "one")
     save(tmp_path, 0, 6, "other")
-    one = parts.Parts(tmp_path, "one", 12)
+    one = parts.PartialResults(tmp_path, "one", 12)
     assert one.done == 4
     one.drop()
     assert num_done(tmp_path, "one") == 0
@@ -42,7 +42,7 @@ def test_what_lies_behind_a_gap_or_overlaps_is_done_again(tmp_path, start):
     save(tmp_path, start, 9)
     assert num_done(tmp_path) == 4
     save(tmp_path, 4, 9)
-    whole = parts.Parts(tmp_path, "x", 12).whole()
+    whole = parts.PartialResults(tmp_path, "x", 12).whole()
     np.testing.assert_array_equal(whole["number"], np.arange(9))
 
 
@@ -84,7 +84,7 @@ def measure(parts_of, stop=12):
 
 def test_another_process_that_ends_first_takes_nothing_from_the_whole(tmp_path):
     """Two measure the same; the one that ends drops the parts of both."""
-    first, second = (parts.Parts(tmp_path, "x", 12) for _ in range(2))
+    first, second = (parts.PartialResults(tmp_path, "x", 12) for _ in range(2))
     measure(first, stop=6)
     measure(second)
     second.drop()
@@ -95,13 +95,13 @@ def test_another_process_that_ends_first_takes_nothing_from_the_whole(tmp_path):
 
 def test_what_need_not_be_kept_is_noted_where_it_cannot_be(tmp_path, capsys):
     (tmp_path / "x").write_text("a file where the parts' folder should be")
-    measured = parts.Parts(tmp_path, "x", 12, optional=True)
+    measured = parts.PartialResults(tmp_path, "x", 12, optional=True)
     measure(measured)
     np.testing.assert_array_equal(measured.whole()["number"], np.arange(12))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("note: ") and "not kept" in line
     with pytest.raises(UserError, match="cannot write"):
-        measure(parts.Parts(tmp_path, "x", 12))
+        measure(parts.PartialResults(tmp_path, "x", 12))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"a": 1'])

@@ -23,11 +23,11 @@ from ddpm_jax.diffusion import (
     time_sampling,
 )
 from ddpm_jax.diffusion.process import X0
-from ddpm_jax.diffusion.self_conditioning import hints
+from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.diffusion.time_sampling import Importance
 from ddpm_jax.diffusion.variational_bound import decoder_variance
 from ddpm_jax.errors import UserError
-from ddpm_jax.tasks.diffusion import Diffusion, make_objective, summarise
+from ddpm_jax.tasks.diffusion import Diffusion, make_objective, summarize
 
 T = 8
 BY_LEVEL = np.array([50.0, 20.0, 5.0, 1.0, 0.5, 0.2, 0.1, 0.05])
@@ -157,7 +157,7 @@ def importance_and_hints():
             schedules.from_betas(np.array([0.1, 0.3, 0.5])),
             losses.simple_loss(X0),
             times=sampler,
-            hint=hints(X0),
+            self_conditioning=self_condition_half(X0),
         ),
         optimizer,
         ema_target=0.9,
@@ -370,11 +370,11 @@ def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():
             "quartile_count": quartile,
         }
 
-    report = summarise([step(k) for k in (1, 2, 3, 4, 5)])
+    report = summarize([step(k) for k in (1, 2, 3, 4, 5)])
     assert report["loss"] == pytest.approx(3.0)
     assert report["grad_norm"] == pytest.approx(6.0)
     assert [report[f"loss_q{i}"] for i in range(4)] == pytest.approx([4, 3, 2, 3])
-    assert np.isnan(summarise([step(9), step(10)])["loss_q0"])  # none was drawn
+    assert np.isnan(summarize([step(9), step(10)])["loss_q0"])  # none was drawn
     assert list(report)[:5] == ["loss", "loss_q0", "loss_q1", "loss_q2", "loss_q3"]
 
 

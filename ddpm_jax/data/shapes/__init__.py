@@ -2,7 +2,7 @@
 
     scene = parse("a small red circle top left and a large blue square bottom right")
     pixels = render(scene, 32)       # uint8 [32, 32, 3]
-    (seen,) = read(pixels[None])     # the scene again, from the pixels alone
+    (seen,) = classify(pixels[None])     # the scene again, from the pixels alone
     agreement(scene, seen).colour    # True
 
 `grammar` has scenes and captions, `examples` what is drawn of them for training and
@@ -10,7 +10,7 @@ testing. `drawing` turns a scene into pixels, `reading` pixels into a scene, and
 `scoring` compares two scenes.
 """
 
-from ddpm_jax.data.shapes.attribute_classifier import UNKNOWN, read
+from ddpm_jax.data.shapes.attribute_classifier import UNKNOWN, classify
 from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example, split_of
 from ddpm_jax.data.shapes.grammar import (
     COLOURS,
@@ -42,10 +42,10 @@ __all__ = [
     "Thing",
     "agreement",
     "caption",
+    "classify",
     "example",
     "load_shapes",
     "parse",
-    "read",
     "render",
     "split_of",
 ]

@@ -58,7 +58,7 @@ _INSIDE = {
 }
 
 
-def read(pixels: np.ndarray) -> list[Scene]:
+def classify(pixels: np.ndarray) -> list[Scene]:
     """Read the scenes that pictures show.
 
     Args:
