@@ -46,9 +46,9 @@ def test_a_sampler_is_remade_by_its_own_call(name):
     made = SAMPLERS[name]
     for other in again(made):
         assert type(other) is samplers.Sampler
-        factory, args, kwargs = other.recipe
-        assert factory is made.recipe[0] and kwargs.keys() == made.recipe[2].keys()
-        assert len(args) == len(made.recipe[1])
+        factory, args, kwargs = other.made_by
+        assert factory is made.made_by[0] and kwargs.keys() == made.made_by[2].keys()
+        assert len(args) == len(made.made_by[1])
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler"])
@@ -94,6 +94,6 @@ def test_ways_to_draw_times_are_remade():
 
 def test_what_was_put_together_by_hand_is_an_ordinary_tuple():
     by_hand = samplers.ddim()._replace(init=samplers.State)
-    assert by_hand.recipe is None
+    assert by_hand.made_by is None
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(by_hand)
