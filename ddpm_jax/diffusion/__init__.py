@@ -5,10 +5,11 @@ its equations. By what they are for:
 
     levels      schedules (tables and log-SNR functions), grids (of N steps)
     the seam    denoisers (network -> Denoiser)
-    training    losses, loss_weights (by SNR), times (how t is drawn), self_conditioning
+    training    losses, loss_weights (by SNR), time_sampling, self_conditioning
     sampling    generate (the one scan), samplers (Algorithm 2, DDIM), karras (EDM),
-                multistep and exponential (DPM-Solver++, UniPC, PLMS), ode (adaptive)
-    guidance    guidance, classifier (in closed form)
+                multistep and exponential_integrator (DPM-Solver++, UniPC, PLMS),
+                ode (adaptive)
+    guidance    guidance (classifier-free and others), gaussian_classifier
     editing     editing, operators (linear measurements)
-    likelihood  likelihood (the bound), ode_likelihood
+    likelihood  variational_bound, ode_likelihood
 """

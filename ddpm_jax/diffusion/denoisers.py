@@ -1,8 +1,8 @@
 """The one seam between networks and everything else: `denoise(x_t, level, cond)`.
 
-A denoiser looks at noisy data and says what it takes the clean data and the noise to
-be. Samplers, bounds and guidance know nothing else of a network. What changes a
-denoiser, such as `clip_x0`, is a function Denoiser -> Denoiser.
+A denoiser predicts the clean data and the noise from noisy data. Samplers, bounds and
+guidance use nothing else of a network. What changes a denoiser, such as `clip_x0`, is a
+function Denoiser -> Denoiser.
 """
 
 from collections.abc import Callable

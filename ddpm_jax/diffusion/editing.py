@@ -1,6 +1,6 @@
-"""Editing images with a model that was trained for none of it.
+"""Training-free image editing: inpainting, restoration, SDEdit, inversion.
 
-    project, reconstruction_guidance    Denoiser -> Denoiser: draw an x with A x = y
+    project, reconstruction_guidance    Denoiser -> Denoiser: sample x with A x = y
     inpaint, repaint_grid               Sampler -> Sampler: keep the known part of x
     start_at                            begin the chain at a given image (SDEdit)
     invert                              a Sampler from an image to its noise

@@ -1,4 +1,4 @@
-"""A classifier of noisy data in closed form, which needs no training.
+"""Gaussian classifier of noisy data (LDA), in closed form and without training.
 
 Each class of the clean data is taken to be a Gaussian, with a mean of its own and one
 covariance Sigma shared by all. Noise keeps that form,

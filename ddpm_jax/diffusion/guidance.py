@@ -1,4 +1,4 @@
-"""Guidance: denoisers that lean towards a condition. All are Denoiser -> Denoiser.
+"""Guidance, classifier-free and by a classifier: functions Denoiser -> Denoiser.
 
 At a given x_t, x_0 and eps are affine in each other, with weights that sum to one. So
 what is extrapolated in eps is extrapolated in x_0 by the same numbers, and both stay in
@@ -69,22 +69,22 @@ def classifier_free(
             ),
             jax.tree.map(_interleave, cond, null(cond)),
         )
-        told, untold = (
+        conditional, unconditional = (
             jax.tree.map(lambda leaf, i=i: leaf[i::2], both) for i in (0, 1)
         )
         ratio = level.sigma / level.alpha
         here = jnp.where((low < ratio) & (ratio <= high), scale, 1.0)
 
-        def extrapolate(told: jax.Array, untold: jax.Array) -> jax.Array:
+        def extrapolate(conditional: jax.Array, unconditional: jax.Array) -> jax.Array:
             # This form, and not u + scale (c - u), is exact at 0 and at 1.
-            weight = like(here, told)
-            return weight * told + (1.0 - weight) * untold
+            weight = like(here, conditional)
+            return weight * conditional + (1.0 - weight) * unconditional
 
-        x0, eps = (extrapolate(told[i], untold[i]) for i in (0, 1))
-        wanted, found = _spread(told.x0), _spread(x0)
+        x0, eps = (extrapolate(conditional[i], unconditional[i]) for i in (0, 1))
+        wanted, found = _spread(conditional.x0), _spread(x0)
         restored = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
         factor = 1.0 - rescale + rescale * restored
-        return told._replace(
+        return conditional._replace(
             x0=factor * x0,
             eps=eps + like(level.alpha / level.sigma, x0) * (1.0 - factor) * x0,
         )

@@ -8,7 +8,7 @@ variance sigma^2 only the means differ, and the term is, up to a constant,
     (c)  |eps - eps_hat|^2           the weight dropped: L_simple        [H] eq. (14)
 
 (a) = `mean_loss` and (b) = `weighted_loss` are equal, as a test shows for both
-variances; (c) = `simple_loss` is what Algorithm 1 descends. `weights` has others.
+variances; (c) = `simple_loss` is the loss of Algorithm 1. `loss_weights` has others.
 
 A loss is a function (output of the network, what was noised) -> one value per example,
 `[B]`: a mean over dimensions, so that losses of different image sizes compare.
@@ -38,7 +38,7 @@ from ddpm_jax.diffusion.variational_bound import decoder_variance, step_term
 
 
 class Noised(NamedTuple):
-    """One draw of training data: lines 2 to 4 of Algorithm 1."""
+    """Noised training data: lines 2 to 4 of Algorithm 1."""
 
     x0: jax.Array  # [B, ...]
     eps: jax.Array  # [B, ...] standard normal
@@ -100,12 +100,12 @@ def training_loss(
         schedule: the forward process.
         loss: `simple_loss(EPS)` for Algorithm 1 as printed.
         cond: leaves [B, ...].
-        times: how levels are drawn.
+        times: the distribution of the training levels.
         carry: the state of `times`.
         self_conditioning: adds the estimate to `cond`; `self_condition_half`.
 
     Returns:
-        The loss of each example [B], and the draw it belongs to. What to descend is the
+        The loss of each example [B], and the draw it belongs to. The objective is the
         mean of the losses times `Noised.weight`; `times.update` wants them as they are.
     """
     noised = noise_data(key, x0, schedule, times, carry)

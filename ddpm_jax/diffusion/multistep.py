@@ -1,4 +1,4 @@
-"""Samplers that remember earlier steps, one evaluation of the network a step.
+"""Multistep samplers (DPM-Solver++, UniPC, PNDM): one network evaluation a step.
 
 DPM-Solver++ and UniPC solve the exact integral of `exponential_integrator`, eq. (1),
 and PNDM combines slopes. None counts on a grid: where the past is of no use, as before
@@ -156,7 +156,7 @@ def _correction(x0: jax.Array, past: PastPredictions, t: Level) -> jax.Array:
 
 
 class _Slopes(NamedTuple):
-    """What PNDM remembers."""
+    """State of PNDM."""
 
     eps: tuple[jax.Array, ...]  # three earlier ones [B, ...], the latest first
     num: jax.Array  # [], int32: steps taken

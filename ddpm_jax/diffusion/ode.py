@@ -46,7 +46,7 @@ def slope(
 
     Args:
         denoise: the model, called once for each call of f.
-        level_at: what the network is told at any log-SNR.
+        level_at: the level, and the network's input, at any log-SNR.
 
     Returns:
         f: (u [] > 0, y [B, ...]) -> [B, ...], with y = x / alpha.
@@ -71,10 +71,10 @@ def adaptive(
     """Solve the ODE to a tolerance, by the pair of orders 5 and 4 of Tsitouras 2011.
 
     From t to s it takes as many steps as the tolerance asks for, so that the grid only
-    says where the chain is looked at: N frames of a film need N levels. The step to the
-    clean end is solved to the cleanest of the T levels, t = 0, and ends in the x_0
-    predicted there. The whole batch takes the same steps, chosen for its worst image;
-    so an image depends on its batch, within the tolerance.
+    says where the chain is looked at: N frames of a trajectory need N levels. The step
+    to the clean end is solved to the cleanest of the T levels, t = 0, and ends in the
+    x_0 predicted there. The whole batch takes the same steps, chosen for its worst
+    image; so an image depends on its batch, within the tolerance.
 
     `State.carry` and `Info.calls` count the evaluations of the network: 6 for each
     step tried and 2 or 3 for each step of the grid. Where `max_steps` are not enough

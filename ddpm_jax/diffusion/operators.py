@@ -1,7 +1,7 @@
 """Linear degradations y = A x, each with its exact Moore-Penrose inverse.
 
 What `editing.project` and `editing.reconstruction_guidance` need to know of a task:
-inpainting is a mask, colourisation a weighted mean of channels, super-resolution a mean
+inpainting is a mask, colorization a weighted mean of channels, super-resolution a mean
 over blocks. In all three A A^+ = 1 on what can be measured, so that x + A^+ (y - A x)
 measures exactly y, and is the nearest to x that does.
 

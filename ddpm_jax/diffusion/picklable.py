@@ -1,4 +1,4 @@
-"""Named tuples of functions that can be pickled, as long as a factory made them.
+"""Picklable named tuples of functions: stored as the factory call that made them.
 
 A sampler or schedule is a tuple of closures, which pickle cannot store. What it can
 store is the call that made them: a factory by its name, and its arguments.

@@ -6,7 +6,7 @@
 A step is given the denoiser, not a prediction, so that a method with two evaluations
 is as plain as one with one. It owns no loop, no time and no recording. Here are the
 Markov chain and DDIM; `karras` has Euler's and Heun's rule, `multistep` the methods
-that remember earlier steps, `ode` the adaptive one.
+that use earlier steps, `ode` the adaptive one.
 
 Sources:
     [H] Ho, Jain, Abbeel 2020: Algorithm 2.
@@ -33,7 +33,7 @@ from ddpm_jax.diffusion.schedules import Level
 
 
 class State(NamedTuple):
-    """What a sampler carries from step to step.
+    """The carried state of a sampler.
 
     Attributes:
         x: [B, ...], the chain.
@@ -59,14 +59,13 @@ class BoundDenoiser(Protocol):
     """A denoiser with its conditions already given: `denoise(x, level)`.
 
     `also` is a dict of arrays laid over the conditions: what a wrapper of a sampler
-    wants to tell the network beyond them, such as its own last answer. Samplers leave
-    it out.
+    adds beyond them, such as the self-conditioning estimate. Samplers leave it out.
     """
 
     def __call__(
         self, x: jax.Array, level: Level, also: dict | None = None
     ) -> Prediction:
-        """Look at x `[B, ...]` at a level."""
+        """Predict from x `[B, ...]` at a level."""
 
 
 class _Functions(NamedTuple):

@@ -1,4 +1,4 @@
-"""How training levels are drawn: functions of a key, or of what earlier losses told.
+"""Time sampling for training: uniform, stratified, antithetic, by importance.
 
 A training level is drawn as u in [0, 1), which `Schedule.draw` makes a time of. An even
 u gives the mean over all levels; a `TimeSampler` that prefers some of them says so in a
@@ -6,8 +6,8 @@ weight, by which the loss of the example is to be multiplied:
 
     E[weight(u) loss(u)] = the mean of loss(u) over even u
 
-so that every sampler here descends the same objective and only the scatter differs.
-What a sampler remembers from step to step is a pytree that the caller carries.
+so that every sampler here has the same objective and only the variance differs. The
+state of a sampler is a pytree that the caller carries from step to step.
 
 Sources:
     [K] Kingma et al. 2021, "Variational Diffusion Models", appendix I.1.
@@ -62,7 +62,7 @@ class _Functions(NamedTuple):
 
 
 class TimeSampler(Picklable, _Functions):
-    """A way to draw training levels, with or without carry.
+    """A distribution of training levels, with or without a carried state.
 
     Attributes:
         init: () -> carry, a pytree of arrays; () for a sampler that has none.
@@ -111,7 +111,7 @@ def importance(
 
     Args:
         num_levels: T, of a schedule that is a table.
-        length: K, losses remembered of each level.
+        length: K, losses kept of each level.
         uniform_share: of the draws, uniform, so that no level is forgotten and no
             weight exceeds 1 / share; 0.001 in [N]'s code.
     """
@@ -138,7 +138,7 @@ def importance_shares(carry: History, uniform_share: float = 0.001) -> jax.Array
     second_moment = jnp.mean(carry.losses**2, axis=1)
     root = jnp.sqrt(second_moment)
     total = jnp.sum(root)
-    # All losses 0 say nothing of where to look.
+    # Losses that are all 0 give no preference.
     known = (carry.count >= length).all() & (total > 0)
     by_loss = root / jnp.where(total > 0, total, 1.0)
     share = jnp.where(known, uniform_share, 1.0)

@@ -209,7 +209,7 @@ def variational_bound(
     variance: Variance = small_variance,
     cond: Cond = None,
 ) -> Bound:
-    """Estimate the bound with one draw of x_t per image and step; one `lax.scan`.
+    """Estimate the bound with one sample of x_t per image and step; one `lax.scan`.
 
     Args:
         keys: typed keys [B], one per image.
@@ -248,7 +248,7 @@ def variational_bound(
         ]
         return None, (term, *errors)
 
-    # From the clean end, so that entry i belongs to the level that is told t = i.
+    # From the clean end, so that entry i belongs to the level with input t = i.
     t = jax.tree.map(lambda leaf: leaf[:-1][::-1], levels)
     s = jax.tree.map(lambda leaf: leaf[1:][::-1], levels)
     _, (steps, x0_mse, eps_mse) = jax.lax.scan(

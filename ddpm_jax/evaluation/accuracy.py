@@ -1,8 +1,8 @@
-"""Does a classifier of real images read the generated ones as what was asked for?
+"""Classification accuracy: are generated images of the class they were sampled for?
 
 After Ravuri & Vinyals 2019, "Classification Accuracy Score for Conditional Generative
 Models", who train on generated images and test on real ones; here it is the other way
-round, which sees wrong images and not missing ones: read it beside recall.
+round, which detects wrong images and not missing ones: report it beside recall.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from ddpm_jax.evaluation.estimate import Estimate
 
 
 def class_accuracy(logits: np.ndarray, labels: np.ndarray) -> Estimate:
-    """Return the share of images read as their class, with its binomial standard error.
+    """Return the accuracy on the requested classes, with its binomial standard error.
 
     Args:
         logits: [N, K].

@@ -1,4 +1,4 @@
-"""A number, how far it may be off, and the vectors that it may be made of."""
+"""Estimates with a standard error, and the checks of features they are made from."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
     Attributes:
         value: the estimate.
         standard_error: of the value, as its function says; None if it has none of its
-            own (draw several seeds to see one).
+            own (sample with several seeds to get one).
     """
 
     value: float
@@ -32,7 +32,7 @@ def seeded(seed: int) -> np.random.Generator:
 
 
 def check_features(*sets: np.ndarray, width: int | None = None) -> None:
-    """Check that sets of features [N, D] can be held against each other.
+    """Check that sets of features [N, D] can be compared.
 
     A single NaN among the vectors would be no one's neighbour, or everyone's, and the
     score would look like any other.

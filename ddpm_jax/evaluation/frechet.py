@@ -113,7 +113,7 @@ def fid_infinity(
 
     Returns:
         The intercept, and its standard error by least squares. The subsets overlap, so
-        that it speaks of the fit, not of another draw of all images.
+        that it describes the fit, not another sample of all images.
 
     Raises:
         UserError: the features do not fit the reference, a number is not finite, or

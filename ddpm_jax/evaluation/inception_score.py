@@ -1,9 +1,9 @@
-"""The Inception Score: are single images clear, and all of them together diverse?
+"""The Inception Score: confidence of single images, diversity of all of them.
 
     IS = exp E_x KL(p(y | x) || p(y))
 
-It knows nothing of the data, and an image of noise that a classifier is sure of counts
-as a good one; 1 is the worst and the number of classes the best.
+It ignores the data, and an image of noise that a classifier is sure of counts as a good
+one; 1 is the worst and the number of classes the best.
 
 Source: Salimans et al. 2016, "Improved Techniques for Training GANs", section 4.
 """

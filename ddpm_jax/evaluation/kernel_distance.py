@@ -53,7 +53,7 @@ def kid(
         subset_size: images of each set in a subset; the smaller set bounds it.
 
     Returns:
-        The mean over subsets. The standard error is that of drawing all images anew:
+        The mean over subsets. The standard error is that of sampling all images anew:
         both sets are cut into groups that share no image, and their distances differ as
         those of new images would. Drawing ever more subsets of the same images does not
         make it less. It errs to the large side: of two sets of one law, or nearly, the

@@ -12,7 +12,7 @@ from ddpm_jax.errors import UserError
 
 
 class Moments(NamedTuple):
-    """What is known of the vectors seen so far.
+    """Count, mean and scatter of the vectors so far.
 
     Attributes:
         count: N.

@@ -1,4 +1,4 @@
-"""Do samples lie where the data lie, and everywhere there? Balls around neighbours.
+"""Precision, recall, density and coverage, by balls around nearest neighbours.
 
 The manifold of a set is the union of a ball around each vector, as large as the
 distance to its k-th nearest neighbour in the set. Precision is the share of samples in
@@ -68,7 +68,7 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> DensityC
     check_features(real, fake)
     balls = _radii(real, k)
     count = _by_block(_count_balls, (fake,), real, balls)
-    # About the centre that the radii were computed about, whose rounding they share.
+    # About the center that the radii were computed about, whose rounding they share.
     centre = real.mean(0, dtype=np.float64)
     holds_one = _by_block(_has_within, (real, balls), fake, centre)
     return DensityCoverage(float(count.mean() / k), float(holds_one.mean()))
@@ -149,7 +149,7 @@ def _squared_distances(
 ) -> tuple[jax.Array, jax.Array]:
     """Return |a_i - b_j|^2, [N, M], and bounds of their rounding noise.
 
-    The nearer the centre, of whatever set, the fewer digits cancel.
+    The nearer the center, of whatever set, the fewer digits cancel.
     """
     a, b = a - centre, b - centre
     squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None]

@@ -1,9 +1,8 @@
-"""Is the text of a picture found again, among others, by a network that knows both?
+"""Retrieval recall R@k: is the caption of an image among the k nearest texts?
 
 A share such as "in the first 5 of 100" depends on which 99 others there are. It is not
-drawn here but computed: over all choices of them from the texts that are at hand, each
-as likely as the other, those that come before the picture's own follow a hypergeometric
-law.
+sampled here but computed: over all equally likely choices from the available texts,
+those that come before the image's own follow a hypergeometric law.
 """
 
 from math import comb
@@ -17,14 +16,14 @@ from ddpm_jax.evaluation.estimate import Estimate, check_features
 def num_ranked_higher(
     images: np.ndarray, texts: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
-    """Count the texts that are nearer to each picture than its own.
+    """Count the texts that are nearer to each image than its own.
 
     One that is just as near counts, so that a network that maps all alike finds none.
 
     Args:
         images: vectors of length 1, [N, D].
         texts: vectors of length 1, of distinct texts, [M, D].
-        own: int [N], the text of each picture.
+        own: int [N], the text of each image.
 
     Returns:
         int [N], 0 to M - 1.
@@ -41,7 +40,7 @@ def num_ranked_higher(
 def recall_at_k(
     before: np.ndarray, num_texts: int, *, first: int = 5, among: int = 100
 ) -> Estimate:
-    """Return the share of pictures whose text is in the first few of so many.
+    """Return R@k: the share of images whose text is in the first k of `among`.
 
     Args:
         before: int [N] of `num_ranked_higher`.
@@ -50,10 +49,10 @@ def recall_at_k(
         among: how many texts there are to choose from, its own with them.
 
     Returns:
-        The mean over pictures of the probability, with its standard error.
+        The mean over images of the probability, with its standard error.
 
     Raises:
-        UserError: there are fewer texts than `among`, or nothing to be told apart.
+        UserError: there are fewer texts than `among`, or nothing to choose between.
     """
     if not first < among <= num_texts:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Mean and covariance of features in the .npz layout that the field exchanges.
+"""Reference statistics: mean and covariance of features, in the usual .npz layout.
 
 `mu` [D] and `sigma` [D, D] are the names of pytorch-fid, clean-fid and guided-diffusion
 (whose reference batches hold more beside them). Ours add `count` and `provenance`, a
@@ -16,7 +16,7 @@ from ddpm_jax.runtime import files
 
 
 class Statistics(NamedTuple):
-    """Moments of a set of images, as one network sees them.
+    """Mean and covariance of the features of a set of images, by one network.
 
     Attributes:
         mean: float64 [D].

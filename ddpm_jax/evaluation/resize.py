@@ -1,15 +1,15 @@
-"""Bringing pictures to the size and the scale of a features network.
+"""Image preprocessing for feature extractors: resizing and scaling.
 
     network(params, prepare(images, tensorflow))
 
-A score depends on how its pictures were resized (Parmar et al. 2022), so each of the
+A score depends on how its images were resized (Parmar et al. 2022), so each of the
 three ways here computes what the program does that it is named after:
 
 - `tensorflow`, the graph of 2015-12-05 itself, and so the FID of Heusel et al. 2017:
   bilinear between the two nearest pixels, pixel i of n_out lying at i * n_in / n_out,
-  so that the picture moves by up to half a pixel. Nothing is averaged when
+  so that the image moves by up to half a pixel. Nothing is averaged when
   downsampling.
-- `pytorch`, pytorch-fid: the same, with the centres of the pixels where they should be,
+- `pytorch`, pytorch-fid: the same, with the centers of the pixels where they should be,
   at (i + 1/2) * n_in / n_out - 1/2.
 - `clean`, clean-fid: Pillow's bicubic filter (a = -1/2) on floating point channels, as
   wide when downsampling as averaging needs. It overshoots at edges, and what lies
@@ -18,7 +18,7 @@ three ways here computes what the program does that it is named after:
 All are linear and act on rows and columns apart: two matrices. They also differ in
 scale. The graph and clean-fid give the network x / 128 - 1, which ends at 1 - 1/128;
 pytorch-fid gives it x / 127.5 - 1, which is all of [-1, 1]. From one to the other every
-picture is brighter by up to 1/128, one grey level, and has 0.4 percent more contrast.
+image is brighter by up to 1/128, one grey level, and has 0.4 percent more contrast.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ MatrixOf = Callable[[int, int], np.ndarray]
 
 
 class Preprocessing(NamedTuple):
-    """How a network wants its pictures.
+    """Preprocessing of the images for a feature extractor.
 
     Attributes:
         matrix_of: how one side is resized.
@@ -68,12 +68,12 @@ def resize(images: jax.Array, size: tuple[int, int], matrix_of: MatrixOf) -> jax
 def prepare(
     images: jax.Array, preprocessing: Preprocessing, size: tuple[int, int] = (299, 299)
 ) -> jax.Array:
-    """Make of images what a network takes.
+    """Preprocess images for a feature extractor.
 
     Args:
         images: uint8 [B, H, W, C], C = 1 or 3.
         preprocessing: `tensorflow`, `pytorch` or `clean`.
-        size: (height, width) of the network's pictures.
+        size: (height, width) of the network's images.
 
     Returns:
         float32 [B, height, width, 3].

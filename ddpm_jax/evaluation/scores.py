@@ -29,7 +29,7 @@ from ddpm_jax.evaluation.precision_recall import (
 
 
 class Reference(NamedTuple):
-    """What images are held against.
+    """Reference statistics: real images, by their features.
 
     Attributes:
         mean: float64 [D], of the features of all reference images.
@@ -51,7 +51,7 @@ def reference_of(outputs: Outputs) -> Reference:
 
 @dataclass(frozen=True)
 class _Compared:
-    """What a score may look at."""
+    """Inputs of a score."""
 
     fake: Outputs
     reference: Reference
@@ -165,10 +165,10 @@ def score(
 
     Args:
         fake: of the images to be scored: float32 [N, D], [N, K] or None.
-        reference: of the images they are held against.
+        reference: of the real images.
         labels: int [N], the class that each image was meant to be.
         names: of `SCORES`.
-        seed: of the subsets that some scores draw.
+        seed: of the random subsets that some scores take.
 
     Raises:
         UserError: the features are not of the same network, or there are too few.
