@@ -1,4 +1,4 @@
-"""What a function must remember between its forward and its backward pass."""
+"""Activation memory: the bytes kept between the forward and the backward pass."""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,7 +5,7 @@ its parameters lead, by `torch_name`, to those in a published file.
 
 Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for
     Language Understanding", section 3, and its code, for what is not in the paper: the
-    normalisation after each addition (as Vaswani et al. 2017 have it), the exact GELU.
+    normalization after each addition (as Vaswani et al. 2017 have it), the exact GELU.
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
         hidden: width between the two dense layers of a block.
         depth: number of blocks.
         num_heads: of each attention.
-        epsilon: of the normalisations.
+        epsilon: of the normalizations.
     """
 
     vocabulary_size: int
@@ -72,7 +72,7 @@ class Bert(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, then two dense layers, each added and then normalised."""
+    """Attention, then two dense layers, each added and then normalized."""
 
     sizes: Sizes
 

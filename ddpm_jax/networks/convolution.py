@@ -1,4 +1,4 @@
-"""3x3 convolutions, computed in the way that is fast on the device at hand.
+"""3x3 convolutions, by the algorithm that is fastest on the current device.
 
 On GPUs and TPUs XLA's own convolution is used. On a CPU it reaches about half of what
 the cores can do, and a third in the gradient by the kernel (docs/performance.md has the

@@ -1,13 +1,13 @@
-"""A discriminator that judges overlapping patches of a picture, not the whole.
+"""PatchGAN discriminator: a logit for each of overlapping patches of an image.
 
     conv 4x4, stride 2 -> (conv 4x4, stride 2, norm) x (n - 1) -> conv 4x4, norm
       -> conv 4x4 -> a map of logits, real above zero
 
 Each logit sees a patch: 34 pixels wide for n = 2, 70 for n = 3.
 
-The normalisation is by groups of channels where the sources have batch normalisation.
-Logits of a picture then do not depend on what else is in its batch, the network is a
-pure function of parameters and pictures, and there are no running statistics to carry
+The normalization is by groups of channels where the sources have batch normalization.
+Logits of an image then do not depend on what else is in its batch, the network is a
+pure function of parameters and images, and there are no running statistics to carry
 from step to step or to share between devices.
 
 Sources:
@@ -40,7 +40,7 @@ def check_discriminator(
         width: columns of the images, pixels.
         channels: of its first layer.
         num_layers: how often it halves.
-        num_groups: of every normalisation.
+        num_groups: of every normalization.
 
     Raises:
         UserError: for the first rule that does not hold.
@@ -70,7 +70,7 @@ class PatchDiscriminator(nn.Module):
     Attributes:
         channels: of the first layer; they double with each, up to 8 times.
         num_layers: n, how often the map is halved.
-        num_groups: of every normalisation.
+        num_groups: of every normalization.
         dtype: of the computation between parameters and logits.
     """
 

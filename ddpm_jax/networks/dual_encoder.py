@@ -1,6 +1,6 @@
-"""Pictures and texts as vectors of one space, near if they belong together.
+"""CLIP-style dual encoder: images and texts embedded in one space.
 
-    picture -> Classifier's features -----> length 1 --+
+    image -> Classifier's features -----> length 1 --+
                                                        +-> scale * inner product
     text -> a vector for it -> a matrix --> length 1 --+
 
@@ -24,18 +24,18 @@ _FIRST_SCALE, _MOST_SCALE = 1 / 0.07, 100.0
 
 
 class DualEncoder(nn.Module):
-    """Two towers.
+    """A CLIP-style dual encoder: an image encoder and a text encoder.
 
     Attributes:
-        tower: of pictures; its features are the vectors, D long.
-        encoder: of texts that come as tokens; None where they come encoded.
+        tower: the image encoder; its features are the embeddings, D long.
+        encoder: the text encoder, for tokens; None where texts come encoded.
     """
 
     tower: Classifier
     encoder: TextTransformer | None
 
     def setup(self) -> None:
-        """Lay out what neither tower has."""
+        """Set up the text projection and the logit scale."""
         self.text = nn.Dense(
             self.tower.num_features, use_bias=False, kernel_init=default_init
         )
@@ -45,7 +45,7 @@ class DualEncoder(nn.Module):
     def __call__(
         self, images: jax.Array, text: Any
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Map both, and tell how sharply they are to be told apart.
+        """Embed both; return the embeddings and the logit scale (inverse temperature).
 
         Args:
             images: [B, H, W, C] in [-1, 1].

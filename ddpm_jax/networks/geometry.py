@@ -1,4 +1,4 @@
-"""What sizes of maps and numbers of channels the convolutional networks can have."""
+"""Checks of image sizes and channel counts of convolutional networks."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from ddpm_jax.errors import UserError
 def check_groups(
     channels: int, channel_multipliers: Sequence[int], num_groups: int
 ) -> None:
-    """Refuse channels that the groups of a normalisation do not divide.
+    """Refuse channels that the groups of a normalization do not divide.
 
     Args:
         channels: of the first convolution, and the unit of the multipliers.
         channel_multipliers: one per level, finest first.
-        num_groups: of every normalisation.
+        num_groups: of every normalization.
 
     Raises:
         UserError: naming the first level.

@@ -1,7 +1,7 @@
 """Inception-v3 as the Frechet Inception Distance was defined with it.
 
     net = InceptionV3()
-    features, logits = net.apply({"params": params}, pictures)
+    features, logits = net.apply({"params": params}, images)
 
 The network is that of the TensorFlow graph of 2015-12-05 (classify_image_graph_def.pb).
 It differs from the later Inception-v3 of torchvision and Keras, besides its weights, in
@@ -10,9 +10,9 @@ three places that change the features:
 - An average pool divides by the number of pixels it covers, which is less than nine at
   the border.
 - The pool branch of the last block takes the maximum, not the average.
-- It tells 1008 classes apart, the last of which mean nothing.
+- It has 1008 classes, the last of which mean nothing.
 
-Modules have the names of the published PyTorch file. A batch normalisation that is no
+Modules have the names of the published PyTorch file. A batch normalization that is no
 longer trained is a scale and a shift for every channel, and is stored as such. The
 output of every module can be had: `apply(..., capture_intermediates=True)`.
 
@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 SIDE = 299
-"""Height and width of the pictures that the graph was trained on."""
+"""Height and width of the images that the graph was trained on."""
 
 
 class Conv(nn.Module):
@@ -215,7 +215,7 @@ BLOCKS = {
 
 
 class InceptionV3(nn.Module):
-    """Pictures to 2048 features and the logits of 1008 classes, without bias."""
+    """Images to 2048 features and the logits of 1008 classes, without bias."""
 
     num_classes: int = 1008
 
@@ -224,7 +224,7 @@ class InceptionV3(nn.Module):
         """Compute what FID and the Inception Score are computed from.
 
         Args:
-            x: pictures, about [-1, 1], [B, 299, 299, 3]; see evaluation/resize.py.
+            x: images, about [-1, 1], [B, 299, 299, 3]; see evaluation/resize.py.
 
         Returns:
             Features (the graph's pool_3) [B, 2048]; logits [B, num_classes].

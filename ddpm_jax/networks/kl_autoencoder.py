@@ -7,7 +7,7 @@
 Level i works on maps of 1/2^i the height and width, so that L levels make latents
 smaller by a factor of 2^(L-1) each way. With 32 groups and the widths of a published
 model this is its network, parameter for parameter. Parameters, the posterior and
-pictures are float32 whatever the compute `dtype`.
+images are float32 whatever the compute `dtype`.
 
 Sources:
     Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models",
@@ -55,7 +55,7 @@ def check_autoencoder(
         channel_multipliers: channels of each level, in units of `channels`.
         num_res_blocks: blocks per level.
         latent_channels: of the latents.
-        num_groups: groups of every normalisation.
+        num_groups: groups of every normalization.
 
     Raises:
         UserError: for the first rule that does not hold.
@@ -94,8 +94,8 @@ class _Half(nn.Module):
         out_channels: of what comes out.
         widths: channels of each level, finest first.
         num_res_blocks: per level of the encoder; the decoder has one more.
-        num_groups: of every normalisation.
-        epsilon: of every normalisation.
+        num_groups: of every normalization.
+        epsilon: of every normalization.
         attention: whether the middle has attention.
         dtype: of the computation.
     """
@@ -174,8 +174,8 @@ class KLAutoencoder(nn.Module):
         channels: of the first level.
         channel_multipliers: one per level, finest first; L of them halve L - 1 times.
         num_res_blocks: per level of the encoder; the decoder has one more.
-        num_groups: of every normalisation.
-        norm_epsilon: of every normalisation.
+        num_groups: of every normalization.
+        norm_epsilon: of every normalization.
         attention: whether the middle has attention, of one head.
         quant_convs: end the encoder, and begin the decoder, with a 1x1 convolution.
         dtype: of the computation between parameters and output.

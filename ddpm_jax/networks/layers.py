@@ -1,13 +1,13 @@
-"""The parts of the U-Net: embeddings, convolutions, normalisation, blocks.
+"""The parts of the U-Net: embeddings, convolutions, normalization, blocks.
 
 Feature maps are [B, H, W, C] throughout. Parameters are float32; a layer computes in
-its `dtype`, except that the statistics of a normalisation and the softmax of an
+its `dtype`, except that the statistics of a normalization and the softmax of an
 attention are always float32. Layers that end a residual branch start at zero, so that
 every block starts as the identity.
 
 Sources:
     Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, and the
-    published TensorFlow code for what the paper leaves open (epsilons, initialisers).
+    published TensorFlow code for what the paper leaves open (epsilons, initializers).
     Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models",
     section 2.5 and appendix A, for several heads and the scale-shift conditioning.
 """
@@ -33,7 +33,7 @@ def time_embedding(
     """Encode times as sines followed by cosines of geometrically spaced frequencies.
 
     Args:
-        t: times as the network is told them, [B], 0..T-1 or fractions between.
+        t: times as the network's input, [B], 0..T-1 or fractions between.
         num_features: width d of the code, at least 4; an odd width ends in a zero.
         frequency_shift: with 1 the last frequency is 1/10000, with 0 the one after it.
 
@@ -110,7 +110,7 @@ class Dropout(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Normalise each group of neighbouring channels over space, then scale and shift.
+    """Normalize each group of neighbouring channels over space, then scale and shift.
 
     Source: Wu & He 2018, "Group Normalization", eq. (1)-(4); epsilon as in the
         published code of Ho et al. 2020.
@@ -148,7 +148,7 @@ class GroupNorm(nn.Module):
 class ResBlock(nn.Module):
     """Two convolutions around the time embedding, if there is one, and a shortcut.
 
-    With `scale_shift` the embedding scales and shifts the second normalisation instead
+    With `scale_shift` the embedding scales and shifts the second normalization instead
     of being added before it. `resample` halves or doubles the map on both ways.
 
     Source: Ho et al. 2020, appendix B; Nichol & Dhariwal 2021, appendix A; Dhariwal &
@@ -161,7 +161,7 @@ class ResBlock(nn.Module):
     dropout: float = 0.0
     scale_shift: bool = False
     dtype: Any = jnp.float32
-    epsilon: float = 1e-6  # of the normalisations
+    epsilon: float = 1e-6  # of the normalizations
     resample: Callable | None = None  # upsample_nearest or average_pairs
 
     @nn.compact
@@ -233,7 +233,7 @@ class Attention(nn.Module):
     num_heads: int
     num_groups: int
     dtype: Any = jnp.float32
-    epsilon: float = 1e-6  # of the normalisation
+    epsilon: float = 1e-6  # of the normalization
     attend: Callable = attend
 
     @nn.compact
@@ -256,18 +256,18 @@ class CrossAttention(nn.Module):
     """Attention from all positions of a feature map to the tokens of a text.
 
     One key more than there are tokens is learned and always there, so that a position
-    may look at no token, and a row without text looks at nothing else.
+    may attend to no token, and a row without text attends to nothing else.
 
     Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
         Models", section 3.3; Saharia et al. 2022, "Photorealistic Text-to-Image
         Diffusion Models with Deep Language Understanding", appendix D.1, for the
-        normalisation of the text.
+        normalization of the text.
     """
 
     num_heads: int
     num_groups: int
     dtype: Any = jnp.float32
-    epsilon: float = 1e-6  # of the normalisation of the map
+    epsilon: float = 1e-6  # of the normalization of the map
 
     @nn.compact
     def __call__(self, x, sequence, mask):

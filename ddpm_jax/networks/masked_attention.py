@@ -1,4 +1,4 @@
-"""Attention and averages over rows of unequal length, given a mask of what is there.
+"""Masked attention and masked means, over rows of unequal length.
 
 A place under mask False has no influence at all: its weight is an exact zero, whatever
 stands there, as long as it is finite. A row without any place gives zeros, not NaN.
@@ -12,7 +12,7 @@ from flax import linen as nn
 def masked_attend(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Mix the values that are there by the softmax of q k^T / sqrt(D), in float32.
+    """Average the unmasked values by the softmax of q k^T / sqrt(D), in float32.
 
     Args:
         q: queries, [B, M, heads, D].
@@ -36,7 +36,7 @@ def masked_attend(
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Average over the places that are there, in float32.
+    """Average over the unmasked places, in float32.
 
     Args:
         x: [B, L, D], finite.

@@ -4,14 +4,14 @@
 
 Each level is residual blocks at one size; the next has half the height and width. The
 features are taken before the nonlinearity: a swish would fold what is negative against
-zero, and a Frechet distance takes features for Gaussian. Group normalisation, as in the
+zero, and a Frechet distance takes features for Gaussian. Group normalization, as in the
 U-Net, so that an image's features do not depend on what else is in its batch.
 
 Asked with `mutable="intermediates"`, it also gives the map of each level, by which a
-perceptual distance compares pictures.
+perceptual distance compares images.
 
 Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", the order of
-    normalisation, nonlinearity and convolution.
+    normalization, nonlinearity and convolution.
 """
 
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         channels: of the first level.
         channel_multipliers: one per level, finest first.
         num_res_blocks: per level.
-        num_groups: groups of every normalisation; divides the channels of each level.
+        num_groups: groups of every normalization; divides the channels of each level.
     """
 
     num_classes: int

@@ -20,7 +20,7 @@ WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 LEAST_SIDE = 2 ** (len(WIDTHS) - 1)  # pixels, of which the last map has one
 
-# Of red, green and blue in [-1, 1]: mean and deviation of the pictures of ImageNet.
+# Of red, green and blue in [-1, 1]: mean and deviation of the images of ImageNet.
 _MEAN = (-0.030, -0.088, -0.188)
 _DEVIATION = (0.458, 0.448, 0.450)
 

@@ -1,7 +1,7 @@
 """The memory of this machine, and the refusal of what is beyond it.
 
-What is asked for may be a slip of the finger: a thousand million images. It is refused
-before it is allocated, which the system may answer by ending the program.
+A request may be a slip of the finger: a thousand million images. It is refused before
+it is allocated, which the system may answer by ending the program.
 """
 
 import os
@@ -27,13 +27,13 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def check(option: str, count: int, each: int, memory: int | None) -> None:
-    """Refuse so many of something that memory cannot hold them.
+    """Refuse a number of something that memory cannot hold.
 
     Args:
         option: that says how many, "config.sample.num_images".
         count: its value.
         each: bytes that one of them needs, at the least.
-        memory: there are so many bytes; None if that is not known.
+        memory: available bytes; None if that is not known.
 
     Raises:
         UserError: with the largest number that memory holds.

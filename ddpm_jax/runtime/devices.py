@@ -2,7 +2,7 @@
 
 The mesh has two axes. A batch is spread over both. Over "data" everything else is
 replicated; over "fsdp" each large array is cut along one of its dimensions, so that a
-device holds a share of parameters, averages and optimiser state (fully sharded data
+device holds a share of parameters, averages and optimizer state (fully sharded data
 parallelism; Rajbhandari et al. 2020, "ZeRO", stage 3). The communication is what jit
 makes of these shardings. The same code serves the cores of a CPU, one GPU, the chips of
 a TPU board, and many hosts.
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.errors import UserError
 
-# Smaller arrays, such as biases and the scales of normalisation, are not worth a
+# Smaller arrays, such as biases and the scales of normalization, are not worth a
 # collective operation each.
 _MIN_SHARDED = 1024
 

@@ -99,7 +99,7 @@ def write(
         path: where to.
         content: writes to the open file that it is given.
         durable: wait until the disk has it. Of many files that another one completes,
-            such as the pictures of a folder, it would take a time for each.
+            such as the images of a folder, it would take a time for each.
 
     Raises:
         UnwritableError: it cannot be written.

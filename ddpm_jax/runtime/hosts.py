@@ -1,4 +1,4 @@
-"""A program of several processes: started together, heard as one, ended together.
+"""Multi-host programs: processes started together, one voice, ended together.
 
 Each process runs the same command and owns the devices of its host. JAX's distributed
 runtime joins them: process 0 is the coordinator, the others connect to it, and all of

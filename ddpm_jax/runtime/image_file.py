@@ -1,4 +1,4 @@
-"""Opening image files that anyone may have made, and what of them is an error.
+"""Safe opening of untrusted image files, and their errors.
 
 Pillow would try every format it knows, by the content and not by the name: a PostScript
 file called `cat.png` would start Ghostscript. Here the formats are named, only regular

@@ -1,9 +1,9 @@
-"""Pictures: numbers to pixels, many images on one sheet, files.
+"""Images: conversion of arrays, grids and trajectory grids, files.
 
 Convention: outside the networks an image is uint8 [H, W, C] with C = 1 (grey) or 3
 (RGB); inside, float32 in [-1, 1]. On a sheet any other number of channels (latents,
 stacked fields) is drawn as that many grey panels side by side: no channel is hidden and
-no colour invented. Files take C = 1 or 3 only.
+no color invented. Files take C = 1 or 3 only.
 
 A file appears under its name only when complete: it is written beside it, then renamed.
 """
@@ -146,7 +146,7 @@ def trajectory_grid(
     upscale: int | None = None,
     background: int = 255,
 ) -> np.ndarray:
-    """Draw N films of K frames as one picture: a row each, time from left to right.
+    """Lay out N trajectories of K frames as one image: a row each, time to the right.
 
     Args:
         frames: uint8 [K, N, H, W, C], as recorded while sampling.
@@ -155,7 +155,7 @@ def trajectory_grid(
         background: as in `grid`.
 
     Returns:
-        uint8 picture, as from `grid` with K columns.
+        uint8 image, as from `grid` with K columns.
 
     Raises:
         ValueError: `frames` is not uint8 [K, N, H, W, C].
@@ -172,7 +172,7 @@ def trajectory_grid(
 
 
 def save_png(path: str | Path, image: Array, *, durable: bool = True) -> None:
-    """Write one picture, making folders as needed.
+    """Write one image, making folders as needed.
 
     Args:
         path: where to; an existing file is replaced.
@@ -224,7 +224,7 @@ def save_gif(
 
     Args:
         path: where to; an existing file is replaced.
-        frames: uint8 [K, H, W, C], C = 1 or 3. RGB is reduced to 256 colours a frame.
+        frames: uint8 [K, H, W, C], C = 1 or 3. RGB is reduced to 256 colors a frame.
         fps: frames a second, at most 50; rounded to whole hundredths of a second.
         hold_last: seconds for which the last frame stands.
 
@@ -255,7 +255,7 @@ def save_gif(
 
 
 def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarray:
-    """Read a picture upright, transparent parts shown on white.
+    """Read an image upright, transparent parts shown on white.
 
     Args:
         path: of an image file, of 8 bits a channel.
@@ -265,7 +265,7 @@ def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarr
         uint8 [H, W, C].
 
     Raises:
-        UserError: no such file, not a picture, or more than 8 bits a channel.
+        UserError: no such file, not an image, or more than 8 bits a channel.
         ValueError: `num_channels` is neither None, 1 nor 3.
     """
     if num_channels not in (None, 1, 3):

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM of the program: noted at once, answered where nothing is lost.
+"""Signal handling: Ctrl-C and SIGTERM, deferred to where nothing is lost.
 
 Python raises KeyboardInterrupt in whatever its main thread runs at that moment. That
 may be a callback of the garbage collector, where exceptions are dropped, and it is
-never in the middle of a long call into C, such as a compile. So the program only notes
-a signal, and a thread of its own, which a signal reaches also during a long call, sees
-to it that it is answered:
+never in the middle of a long call into C, such as a compile. So the handler only
+records a signal, and a thread of its own, which a signal reaches also during a long
+call, sees to it that it is answered:
 
 - `check`, called between two pieces of work, raises `Interrupted`;
 - work that has something to save enters `keeping`, asks `received`, saves and ends;
@@ -40,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Noted:
-    """What the main thread and the watching one share."""
+    """State shared by the main thread and the watching one."""
 
     def __init__(self) -> None:
         self.installed = False
@@ -67,7 +67,7 @@ def install() -> None:
 
 
 def is_installed() -> bool:
-    """Say whether this process notes signals, being a program and no library's use."""
+    """Return whether the handlers are installed, as a program does and no library."""
     return _noted.installed
 
 

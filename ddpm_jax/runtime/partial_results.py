@@ -104,7 +104,7 @@ def check_settings(
             removed, with a note, where it can no longer be read what those were.
 
     Raises:
-        UserError: the folder was begun with other settings, data included.
+        UserError: the folder was started with other settings, data included.
     """
     path = folder / _SETTINGS
     try:

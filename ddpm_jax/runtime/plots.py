@@ -1,4 +1,4 @@
-"""Plots for people: how a run went, drawn without a display.
+"""Plots of a run's loss, bound and scores, made without a display.
 
 Figures are built from matplotlib's objects, never through pyplot, so that nothing is
 kept between calls and any thread may draw.
@@ -45,10 +45,10 @@ def plot_loss(
     """Draw the training loss, whole and by quartile of t, as a PNG.
 
     Args:
-        path: where to write the picture.
+        path: where to write the image.
         records: lines of `metrics.jsonl`, each with "step", "loss" and, if known,
             "loss_q0" (least noise) to "loss_q3"; None or NaN where nothing was drawn.
-        title: line above the picture.
+        title: line above the image.
         smoothing: length of the running mean, as a fraction of the steps shown.
 
     Raises:
@@ -89,12 +89,12 @@ def plot_bound(
     """Draw the variational bound: its terms, what has been paid by t, and for what.
 
     Args:
-        path: where to write the picture.
+        path: where to write the image.
         times: t of each term, rising [N]; t = 0 is the decoder.
         terms: L_0, L_1, ..., bits/dim [N].
         rate: bits/dim paid once x_t is known, [N].
         distortion: root mean square error of x_0 predicted from x_t, 0..255, [N].
-        title: line above the picture.
+        title: line above the image.
 
     Raises:
         UserError: the file cannot be written.
@@ -146,10 +146,10 @@ def plot_scores(
     """Draw scores over what was varied, a panel for each, as a PNG.
 
     Args:
-        path: where to write the picture.
+        path: where to write the image.
         x_name: name of the horizontal axis.
         panels: one or more.
-        title: line above the picture.
+        title: line above the image.
 
     Raises:
         UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What has to be set before JAX starts: its cache and its CPU devices.
+"""Startup settings of JAX: its compilation cache and its CPU devices.
 
 Each leaves alone what the user has set, by JAX's own options or in the
 environment.
@@ -9,7 +9,7 @@ import os
 
 from ddpm_jax.runtime import files, hosts
 
-# Each holds a copy of parameters and optimiser.
+# Each holds a copy of parameters and optimizer.
 _MAX_CPU_DEVICES = 8
 
 

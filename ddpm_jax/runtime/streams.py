@@ -1,4 +1,4 @@
-"""stdout and stderr of the program: what cannot be printed there ends nothing.
+"""stdout and stderr of the program: output errors do not end it.
 
 A reader that goes away (`| head`), a terminal that is closed or a log on a full disk
 costs what is printed, and not the work: results are in files. A character that a stream
@@ -14,7 +14,7 @@ _replaced: list[TextIO | None] = []  # closing them would close what they stand 
 
 
 class _Lenient(io.FileIO):
-    """A file whose writing never fails."""
+    """A text stream whose writes never raise."""
 
     def write(self, data: Any, /) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Reading a work directory: no manager, nothing written, beside a run if need be.
+"""Reading of checkpoints, without a manager or writes: safe beside a running trainer.
 
 The layout is that of checkpoints.py.
 """
@@ -124,7 +124,7 @@ def restore_params(
     step: int | None = None,
     placement: Placement | None = None,
 ) -> Any:
-    """Restore the parameters alone, with no knowledge of model or optimiser.
+    """Restore the parameters alone, with no knowledge of model or optimizer.
 
     Args:
         workdir: folder of the run.

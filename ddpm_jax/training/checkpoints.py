@@ -6,7 +6,7 @@ Layout of a work directory, one folder a step, each committed by an atomic renam
                                ema_params/    their exponential moving average
                                optimizer/     {"step", "opt_state"}
                                track_<i>/     a further average, if the run has any
-                               memory/        what its objective remembers, if it does
+                               memory/        the carried state of its objective, if any
                                metadata/metadata.json
     workdir/checkpoints-damaged/<step>/       set aside when found unreadable, never
                                               deleted
@@ -235,7 +235,7 @@ def restore_latest(
 
     Raises:
         UserError: all checkpoints are damaged, or the newest readable one holds other
-            shapes than `abstract_state` (another model or optimiser).
+            shapes than `abstract_state` (another model or optimizer).
     """
     _finish(checkpoints)
     folder = Path(checkpoints.directory)
@@ -306,7 +306,7 @@ def _reason(error: BaseException) -> tuple[str, bool]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    # The step stands with the optimiser, which may itself be without any array.
+    # The step stands with the optimizer, which may itself be without any array.
     optimizer = {"step": state.step, "opt_state": state.opt_state}
     items = {
         "params": state.params,

@@ -1,4 +1,4 @@
-"""Averages of the parameters with power-function profiles, of any length after the run.
+"""Post-hoc EMA: power-function averages of the parameters, of any sigma_rel.
 
 An exponential moving average forgets at one rate, and its length must be chosen before
 training. The power-function average

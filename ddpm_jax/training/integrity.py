@@ -1,4 +1,4 @@
-"""Proof that a stored tree is what was saved: a sealed JSON record and checksums.
+"""Integrity of checkpoints: checksums of all leaves, in a JSON record with a digest.
 
 A folder `<step>/` holds one Orbax tree for each item and `metadata/metadata.json`, the
 record: for every leaf of every item its dtype, shape and checksum, and a SHA-256 digest

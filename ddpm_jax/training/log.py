@@ -1,4 +1,4 @@
-"""Where a run writes what it sees: metrics.jsonl, TensorBoard, the terminal, W&B."""
+"""Logging of a run: metrics.jsonl, TensorBoard, the terminal, W&B."""
 
 import errno
 import json
@@ -135,7 +135,7 @@ _SCHEME = "ddpm-jax"
 
 
 class _Forgiving:
-    """A file that notes once that it cannot be written, and then takes no more."""
+    """A log file that warns once when it cannot be written, and then drops the rest."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._stream = path, None

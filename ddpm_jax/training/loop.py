@@ -247,7 +247,7 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
 
 
 def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
-    """Ask what the program noted, and from the second question on let nothing be lost.
+    """Return the received signal; from the second call on, nothing is lost.
 
     Up to there at most a first step was taken, which may wait long for a compile.
     """
@@ -266,7 +266,7 @@ def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
 
 
 def _agreed(start: int) -> Callable[[], int]:
-    """Ask whether all hosts stop here, because one of them or all were told to.
+    """Return whether all hosts stop here, because one of them got a signal.
 
     JAX's runtime takes SIGTERM itself. It tells the other hosts in the background, and
     they agree on the step after the last that any of them has begun; to ask is to read

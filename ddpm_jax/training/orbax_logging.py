@@ -1,4 +1,4 @@
-"""What Orbax says of its own failures, besides raising them, kept from the terminal.
+"""Filters of Orbax's log output about failures that are raised anyway.
 
 A save or a read that fails is raised, and said here in one line. Orbax and the event
 loops below it say it as well, with a traceback for each array and each thread: through

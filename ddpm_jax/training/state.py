@@ -1,4 +1,4 @@
-"""What training carries from step to step, and nothing else."""
+"""Training state: all that is carried from step to step."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class TrainState:
     what makes resuming exact.
     """
 
-    step: jax.Array  # [], int32: optimiser steps taken
+    step: jax.Array  # [], int32: optimizer steps taken
     params: Any  # float32, as trained
     ema_params: Any  # float32, their exponential moving average: what is sampled
     opt_state: Any  # optax's

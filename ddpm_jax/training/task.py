@@ -59,7 +59,7 @@ class Task(NamedTuple):
             one takes its place. An adversary that joins late is one.
         summarize: metrics of several steps -> what is reported of them.
         shown: which numbers of a summary are shown while training, in this order.
-        preview: state -> pictures by name, uint8 [H, W, C]; None for none.
+        preview: state -> images by name, uint8 [H, W, C]; None for none.
         finish: last state -> plain data that are kept beside the last checkpoint.
     """
 

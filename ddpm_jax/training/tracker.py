@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who ask for it: a run there for each workdir.
+"""Experiment tracking with Weights & Biases, optional: one run for each workdir.
 
 The package `wandb` is imported only then. Its run goes on when the workdir's does: the
 id is kept in the workdir. `WANDB_MODE=offline` writes to the workdir and sends nothing.

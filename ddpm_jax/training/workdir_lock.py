@@ -1,4 +1,4 @@
-"""One trainer for a workdir, on whichever host it runs and however the last one ended.
+"""Lock of a workdir: one trainer at a time, across hosts, safe after a crash.
 
 workdir/trainer.json    who trains here: host, process, and a token of its own
 
@@ -116,7 +116,7 @@ def only_trainer(workdir: Path) -> Iterator[Callable[[], None]]:
 
 
 def is_held(workdir: Path) -> bool:
-    """Say whether a process trains in a workdir, as far as can be said at once."""
+    """Return whether a process trains in a workdir, by a check that does not wait."""
     path = workdir / FILE
     owner = _read(path)
     if owner is None:

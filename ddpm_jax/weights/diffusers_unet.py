@@ -141,7 +141,7 @@ def _check_norms(where: str, said: Mapping[str, Any]) -> None:
         if said[key] not in (0, 1):
             raise UserError(refusal(where, key, said[key], (0, 1)))
     groups = said["norm_num_groups"]
-    # Without a number of its own, their middle attention has no normalisation beside
+    # Without a number of its own, their middle attention has no normalization beside
     # scale_shift.
     allowed = (groups,) if conditioning == "scale_shift" else (None, groups)
     if said["attn_norm_num_groups"] not in allowed:

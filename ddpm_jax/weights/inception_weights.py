@@ -2,7 +2,7 @@
 
 The PyTorch file names its tensors as the network's modules are named; the TensorFlow
 graph has names of its own, put together here from a table of its towers. Both hold, for
-every convolution, a kernel and the four vectors of a batch normalisation,
+every convolution, a kernel and the four vectors of a batch normalization,
 
     y = gamma (x - mean) / sqrt(variance + 1e-3) + beta,
 

@@ -28,7 +28,7 @@ from ddpm_jax.weights.openai_names import Plan, name_of, unpacked
 from ddpm_jax.weights.pretrained import Pretrained, sizes_of_run
 
 _FIRST, _LAST = "input_blocks.0.0.weight", "out.2.weight"
-_GROUPS, _EPSILON = 32, 1e-5  # of every normalisation there
+_GROUPS, _EPSILON = 32, 1e-5  # of every normalization there
 
 
 def is_state_dict(tensors: Mapping[str, Any]) -> bool:
@@ -102,7 +102,7 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _ask(name: str, given: Mapping[str, Any]) -> None:
-    """Refuse to guess what a state dict does not tell."""
+    """Refuse to guess settings that a state dict does not hold."""
     options = {
         "data.image_size": "64 (side of its images, or height and width, pixels)",
         "diffusion.schedule": "cosine (or linear: its noise_schedule)",

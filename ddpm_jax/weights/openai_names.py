@@ -29,7 +29,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"} | {
 
 
 class Plan(NamedTuple):
-    """What the shapes tell of the network.
+    """The network's structure, inferred from the shapes.
 
     Attributes:
         channels: of the first level.

@@ -39,7 +39,7 @@ class Pretrained:
 
 
 def sizes_of_run(height: int, width: int) -> Options:
-    """Suggest how many images to draw: 64 of up to 64x64, fewer of larger ones."""
+    """Suggest how many images to sample: 64 of up to 64x64, fewer of larger ones."""
     most = max(1, 64 * 64 * 64 // (height * width))
     return {
         "sample": {"num_images": min(64, max(4, most)), "batch_size": min(64, most)}

@@ -1,4 +1,4 @@
-"""Tensors in the layout of PyTorch <-> the nested parameters of the U-Net.
+"""Conversion between tensors in PyTorch's layout and nested Flax parameters.
 
 | ours                          | theirs                                               |
 | ----------------------------- | ---------------------------------------------------- |

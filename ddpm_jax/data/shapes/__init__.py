@@ -1,12 +1,12 @@
-"""Captioned shapes: pictures made by a rule, whose captions can be read off the pixels.
+"""Captioned shapes: synthetic images with a rule-based attribute classifier.
 
     scene = parse("a small red circle top left and a large blue square bottom right")
     pixels = render(scene, 32)       # uint8 [32, 32, 3]
     (seen,) = classify(pixels[None])     # the scene again, from the pixels alone
-    agreement(scene, seen).colour    # True
+    agreement(scene, seen).color   # True
 
-`grammar` has scenes and captions, `examples` what is drawn of them for training and
-testing. `drawing` turns a scene into pixels, `reading` pixels into a scene, and
+`grammar` has scenes and captions, `examples` the splits for training and testing.
+`rendering` turns a scene into pixels, `attribute_classifier` pixels into a scene, and
 `scoring` compares two scenes.
 """
 

@@ -1,15 +1,15 @@
-"""From pixels to a scene, with "unknown" where they are not clear.
+"""Rule-based attribute classifier: from pixels to a scene, "unknown" where unclear.
 
-Each quarter is read by itself. What differs from the background is held against eight
-stencils, a shape in a size each, laid so that their centre of mass is that of what is
-seen. For the best colour c [3] of stencil T [h, w], what is left of the difference D is
+Each quarter is read by itself. What differs from the background is compared with eight
+stencils, a shape in a size each, laid so that their center of mass is that of what is
+seen. For the best color c [3] of stencil T [h, w], what is left of the difference D is
 
     E = (sum |D - c T|^2 - noise) / sum |D|^2,    c = sum T D / sum T^2
 
-with the noise of pixels told from those where nothing is seen. Shape and size are those
+with the pixel noise estimated where there is only background. Shape and size are those
 of the stencil with the least E, if that is small, and clearly smaller than the E of all
-others; the colour is the one of the palette that has the hue of what is seen, if c is
-near to it and little is of another hue. What has no clear colour is faint, blurred or
+others; the color is the one of the palette that has the hue of what is seen, if c is
+near to it and little is of another hue. What has no clear color is faint, blurred or
 two things at once, and its shape and size are left unknown too.
 
 Stencils are made here by testing points, 16 to a pixel and direction, and not by the
@@ -33,7 +33,7 @@ from ddpm_jax.data.shapes.rendering import check_side
 
 UNKNOWN = "unknown"
 
-_NEAR = 45.0  # levels from a colour of the palette; two of them are 142 or more apart
+_NEAR = 45.0  # levels from a color of the palette; two of them are 142 or more apart
 _FAINT = 30.0  # levels that the mean of 3x3 pixels may be from the background
 _SEEN = 60.0  # levels from the background at which a pixel belongs to the thing
 _UNEXPLAINED = 0.05  # the most that E may be
@@ -42,7 +42,7 @@ _OTHER_HUES = 0.04  # the most of sum |D|^2 that may be of another hue
 _MOST_NOISE = 15.0  # levels of standard deviation; what is more is no noise but a thing
 _MEAN_BY_MEDIAN = 1.268  # of the sum of three squared normal numbers
 _FINE = 16  # points in a pixel and direction
-_AT_ONCE = 256  # pictures, for the memory they take
+_AT_ONCE = 256  # images, for the memory they take
 
 _BACKGROUND = np.array(BACKGROUND, np.float32)
 _PALETTE = np.array(list(COLOURS.values()), np.float32) - _BACKGROUND
@@ -59,7 +59,7 @@ _INSIDE = {
 
 
 def classify(pixels: np.ndarray) -> list[Scene]:
-    """Read the scenes that pictures show.
+    """Recognize the scenes in images.
 
     Args:
         pixels: uint8 [N, side, side, 3].
@@ -69,8 +69,8 @@ def classify(pixels: np.ndarray) -> list[Scene]:
         not clear is "unknown": all of them where nothing can be made out.
 
     Raises:
-        ValueError: the pictures are of another kind or shape.
-        UserError: their side is odd, or too small to draw shapes with.
+        ValueError: the images are of another kind or shape.
+        UserError: their side is odd, or too small for shapes.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise ValueError(
@@ -159,7 +159,7 @@ def _noise(differs: np.ndarray) -> np.ndarray:
 
 
 def _hues(differs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the colour whose direction from the background what is seen has.
+    """Find the color whose direction from the background what is seen has.
 
     Returns:
         Its number, int [M], and the share of sum |D|^2 across this direction.
@@ -175,7 +175,7 @@ def _hues(differs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _centres(differs: np.ndarray, hues: np.ndarray) -> np.ndarray:
-    """Return the centre of mass (y, x) of what is seen, in pixels: [M, 2]."""
+    """Return the center of mass (y, x) of what is seen, in pixels: [M, 2]."""
     along = _PALETTE / np.sum(_PALETTE**2, axis=1, keepdims=True)
     covered = np.einsum("mhwc,mc->mhw", differs, along[hues])
     covered = np.where(covered > 0.2, np.minimum(covered, 1), 0)  # what is not noise
@@ -213,11 +213,11 @@ def _fit(
 
 @functools.lru_cache(maxsize=4)
 def _stencils(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make the stencils for pictures of a side.
+    """Make the stencils for images of a side.
 
     Returns:
         The share of a pixel that is covered, for pixels that begin at every 16th of a
-        pixel: float32 [stencils, n, n], zero at the borders. And the centre of mass of
+        pixel: float32 [stencils, n, n], zero at the borders. And the center of mass of
         each, (y, x) from its middle in pixels: [stencils, 2].
     """
     reach = int(np.ceil(max(SIZES.values()) * side)) + 1  # pixels from the middle

@@ -1,4 +1,4 @@
-"""Which scenes are examples: three splits, each example a pure function of its number.
+"""Examples of captioned shapes: three splits, each a pure function of its number.
 
 | split    | its scenes                                                             |
 | -------- | ---------------------------------------------------------------------- |
@@ -7,7 +7,7 @@
 | held_out | at least one pair of `HELD_OUT`; those drawn as examples have just one  |
 
 How many things there are, 1, 2 or 3, is drawn first, then the places, then each thing:
-a colour, one of the shapes it is seen with, a size, all with equal chances. Each shape
+a color, one of the shapes it is seen with, a size, all with equal chances. Each shape
 being held out once, shapes are equally frequent too. A scene of another split is drawn
 again. In a scene of `held_out` one thing, any of them, has a pair of `HELD_OUT`; the
 others are such as training shows.
@@ -59,7 +59,7 @@ def split_of(scene: Scene) -> str:
 
 
 def example(split: str, index: int) -> tuple[Scene, Key]:
-    """Draw an example of a split, the same whatever else is drawn.
+    """Sample an example of a split, independent of all others.
 
     Args:
         split: one of `SPLITS`.

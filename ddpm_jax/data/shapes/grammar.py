@@ -1,9 +1,9 @@
-"""The language of captioned shapes: what a scene is, and the one caption it has.
+"""Grammar of captioned shapes: a scene, and the one caption it has.
 
     caption = thing {" and " thing}                            one to three things
-    thing   = "a " size " " colour " " shape " " place
+    thing   = "a " size " " color " " shape " " place
 
-Places are the four quarters of the picture, each with one thing at most. Things are
+Places are the four quarters of the image, each with one thing at most. Things are
 named in the order of `PLACES`, so a scene has one caption and a caption one scene.
 There are 56 things, and 4 * 56 + 6 * 56^2 + 4 * 56^3 = 721,504 scenes.
 """
@@ -28,7 +28,7 @@ SIZES = {"small": 0.125, "large": 0.2}  # half of the width and height, by the s
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 MOST = 3  # things in a scene
 
-# Pairs of colour and shape that training never shows: each shape once, no colour twice.
+# Pairs of color and shape that training never shows: each shape once, no color twice.
 HELD_OUT = (
     ("red", "cross"),
     ("blue", "triangle"),

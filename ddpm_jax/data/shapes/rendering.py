@@ -1,4 +1,4 @@
-"""From a scene to pixels: each is the background and a thing, mixed by covered area.
+"""Rendering of scenes: antialiased by the covered area of each pixel.
 
 A thing lies within a square of half side h, which is 1 of its own units; y points down.
 
@@ -9,7 +9,7 @@ A thing lies within a square of half side h, which is 1 of its own units; y poin
 | triangle | 2 |x| <= 1 + y                            |
 | cross    | |x| <= 1/3 or |y| <= 1/3                  |
 
-The square lies anywhere in its quarter of the picture, but not nearer to the borders
+The square lies anywhere in its quarter of the image, but not nearer to the borders
 than `MARGIN` of the side; without a key it lies in the middle.
 """
 
@@ -24,7 +24,7 @@ _COLUMNS = 32  # in a pixel; along each the covered length is exact
 
 
 def check_side(side: int) -> None:
-    """Refuse a side at which things cannot be told apart, or quarters not be cut.
+    """Refuse a side too small to resolve shapes, or that does not halve.
 
     Raises:
         UserError: it is too small, or odd.
@@ -43,9 +43,9 @@ def render(
 
     Args:
         scene: what is at each of the four places.
-        side: of the picture, in pixels.
+        side: of the image, in pixels.
         key: two whole numbers from 0 to 2^64 - 1, by which each thing is shifted; a
-            thing's shift depends on key, place and size alone. None centres them.
+            thing's shift depends on key, place and size alone. None centers them.
 
     Returns:
         uint8 [side, side, 3].

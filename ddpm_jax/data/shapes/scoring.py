@@ -1,4 +1,4 @@
-"""How far a scene that is seen agrees with the one that was asked for."""
+"""Attribute agreement: how far a recognized scene matches the one in the prompt."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from ddpm_jax.data.shapes.grammar import Scene, Thing
 
 @dataclass(frozen=True)
 class Agreement:
-    """What of a scene that was asked for is in the one that is seen.
+    """Which attributes of the requested scene are in the recognized one.
 
-    Colours, shapes and sizes are compared as collections, wherever the things are: a
-    red circle and a blue square, asked for and seen with their colours exchanged, agree
+    Colors, shapes and sizes are compared as collections, wherever the things are: a
+    red circle and a blue square, asked for and seen with their colors exchanged, agree
     in all of them but not in `things`.
 
     Attributes:
         count: As many things.
         place: In the same quarters.
-        colour: The same colours, as often.
+        color: The same colors, as often.
         shape: The same shapes, as often.
         size: The same sizes, as often.
         things: The same things, wherever they are.
@@ -35,7 +35,7 @@ class Agreement:
 
 
 def agreement(asked: Scene, seen: Scene) -> Agreement:
-    """Compare what was asked for with what `read` saw; unknown agrees with nothing."""
+    """Compare a request with what `classify` found; unknown agrees with nothing."""
     wanted, found = ([thing for thing in scene if thing] for scene in (asked, seen))
     clear = Thing(UNKNOWN, UNKNOWN, UNKNOWN) not in found
     same = {

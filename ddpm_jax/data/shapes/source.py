@@ -17,7 +17,7 @@ _VERSION = 1  # of grammar, examples and drawing: what they make is kept in fing
 
 
 def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dataset:
-    """Make the first examples of a split; pictures are drawn when they are asked for.
+    """Make the first examples of a split; images are drawn when they are asked for.
 
     Args:
         count: how many, as text; None takes `DEFAULT_COUNTS`.
@@ -25,7 +25,7 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
         layout: its size is the side, 32 if it is open.
 
     Raises:
-        UserError: the count is no number, or the pictures cannot be had so.
+        UserError: the count is no number, or the images cannot be had so.
         NoSplitError: no such split.
     """
     if split not in SPLITS:
