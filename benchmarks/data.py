@@ -1,4 +1,4 @@
-"""How fast each source gives batches, and what is left of that for a training loop.
+"""Throughput of each data source, alone and in a training loop.
 
     python -m benchmarks.data --batch-size=128
 
@@ -86,7 +86,7 @@ def _made(name: str, args: Any) -> Iterator[tuple[str, int | None]]:
 
 
 def make_images(folder: Path, count: int, side: int) -> None:
-    """Write smooth random pictures as JPEG files: noise alone would decode slower."""
+    """Write smooth random images as JPEG files: noise alone would decode slower."""
     rng = np.random.default_rng(0)
     for i in range(count):
         few = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))

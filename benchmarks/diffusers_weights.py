@@ -46,7 +46,7 @@ _RENAMED = [
 
 
 def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, Any]:
-    """Say how diffusers' UNet2DModel is told to be this network.
+    """Return the arguments that make diffusers' UNet2DModel this network.
 
     Args:
         net: the U-Net.
@@ -77,7 +77,7 @@ def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, A
         "up_block_types": tuple("Attn" * a + "UpBlock2D" for a in reversed(attends)),
         "layers_per_block": net.num_res_blocks,
         "norm_num_groups": net.num_groups,
-        # Else the middle attention loses its normalisation under scale_shift.
+        # Else the middle attention loses its normalization under scale_shift.
         "attn_norm_num_groups": net.num_groups,
         "attention_head_dim": heads,
         "resnet_time_scale_shift": "scale_shift" if net.scale_shift else "default",

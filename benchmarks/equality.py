@@ -1,4 +1,4 @@
-"""The recipe's network in diffusers, and the proof that it is the same."""
+"""The recipe's network in diffusers, and the check that outputs are equal."""
 
 import contextlib
 from typing import Any

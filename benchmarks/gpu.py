@@ -1,4 +1,4 @@
-"""Everything a GPU is needed for, in one call of so many minutes.
+"""All measurements that need a GPU, in one call with a time limit.
 
     python -m benchmarks.gpu --minutes=9 --out=results
 
@@ -7,14 +7,14 @@ In the order of what is wanted most:
 1. `compare`: ddpm_jax alone (a step of training, its share of the matmul rate, the
    sampler against its forward passes, cuDNN's attention, the kernels that take most
    time), and against compiled PyTorch with the same weights.
-2. `cifar`: configs/cifar.py in bfloat16, as many steps as the time allows, its pictures
+2. `cifar`: configs/cifar.py in bfloat16, as many steps as the time allows, its images
    and scores; beside it the classifier that it is scored with.
 3. `shapes`: configs/shapes.py with further seeds, for the scatter between trainings.
 
 Every piece is a process with an end of its own, so that what fails costs its own result
 alone. Compilers work at the same time; while something is timed, nothing else runs. The
 folder gets eight files: the log, all results as JSON, three records for
-`benchmarks.table`, and curve, pictures and metrics of the training.
+`benchmarks.table`, and curve, images and metrics of the training.
 """
 
 import argparse

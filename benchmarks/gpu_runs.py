@@ -33,7 +33,7 @@ _SHORT = {
     "training.sample_every": 0,
     "training.keep_last": 1,
     "training.keep_every": 0,
-    "model.dropout": 0.0,  # no picture is seen often enough to be learned by heart
+    "model.dropout": 0.0,  # no image is seen often enough to be learned by heart
     "sample.sampler": "dpmpp_2m",
     "sample.num_steps": 50,
     "sample.num_images": 100,
@@ -181,7 +181,7 @@ def _cifar(args: argparse.Namespace) -> int:
     status = _call("--config=configs/cifar.py", workdir, *options)
     if status and status < _STOPPED:
         return status
-    if status:  # stopped, and so without its pictures
+    if status:  # stopped, and so without its images
         _call("--mode=sample", workdir)
     trained = args.features / ABOUT_FEATURES
     if not gpu_jobs.wait_until(trained.exists, _PATIENCE):

@@ -1,4 +1,4 @@
-"""What a figure was measured on: hardware, versions, date, revision, load."""
+"""Provenance of a measurement: hardware, versions, date, revision, load."""
 
 import datetime
 import importlib.metadata

@@ -49,7 +49,7 @@ class Parts:
 def make_parts(cfg: ConfigDict) -> Parts:
     """Build what a recipe names; where its data are not prepared, noise stands in.
 
-    Speed does not depend on what is in a picture, and not everyone who has a GPU at
+    Speed does not depend on what is in an image, and not everyone who has a GPU at
     hand has prepared CIFAR-10 there.
 
     Raises:

@@ -106,7 +106,7 @@ def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
 def _stand_in_for_torchvision() -> Iterator[None]:
     """Let denoising-diffusion-pytorch be imported where torchvision is missing.
 
-    It imports torchvision for reading and writing pictures, which nothing here does;
+    It imports torchvision for reading and writing images, which nothing here does;
     torchvision has to be built for the very torch that is installed, and often is not
     to be had. So empty modules stand in, in this process and during the import alone,
     so that no other library takes them for the real one.

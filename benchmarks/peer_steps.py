@@ -1,4 +1,4 @@
-"""What `benchmarks.peers` times of PyTorch: a step of training, a reverse chain.
+"""PyTorch side of `benchmarks.peers`: a training step, a reverse chain.
 
 With what makes it faster: channels_last, torch.compile, fused Adam, and bfloat16
 autocast if the recipe computes in bfloat16.

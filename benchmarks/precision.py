@@ -1,10 +1,10 @@
-"""Whether a run in bfloat16 learns what the same run in float32 does.
+"""bfloat16 against float32: are the training losses the same?
 
     python -m benchmarks.precision --config=configs/cifar.py --num-steps=5000
 
 Three runs of the same recipe: in float32, in bfloat16 with the same parameters, batches
 and noise, and in float32 with another seed. Their losses are smoothed, and compared
-over the whole run. What the number format may cost is held against what chance does:
+over the whole run. The effect of the number format is compared with that of the seed:
 the loss curves are indistinguishable where bfloat16 lies no further from float32 than
 another seed does.
 """

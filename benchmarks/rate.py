@@ -1,4 +1,4 @@
-"""The rate of large matrix products, which is what a device can be asked for."""
+"""Rate of large matrix products: the practical peak of a device."""
 
 import time
 from typing import Any

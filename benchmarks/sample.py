@@ -2,7 +2,7 @@
 
     python -m benchmarks.sample --config=configs/cifar.py --batch-size=16 --num-steps=20
 
-Drawing is one program, noise to bytes; a forward pass is the network alone. They are
+Sampling is one program, noise to bytes; a forward pass is the network alone. They are
 timed in turns, so that a drift of the machine is in both, and the ratio is taken pair
 by pair: 1 would mean that noise, posterior, records and all else cost nothing.
 """

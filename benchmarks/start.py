@@ -1,4 +1,4 @@
-"""What all benchmarks share: their flags, the recipe, the devices, the file they write.
+"""Common code of the benchmarks: flags, recipe, devices, output file.
 
 JAX reads the environment when it is imported, so that it is imported here only after
 the recipe has said how many devices its batch can be spread over.
@@ -115,7 +115,7 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         batch_size: of training and sampling alike; None keeps the recipe's.
 
     Raises:
-        UserError: no such recipe or option, or a network that is told more than labels.
+        UserError: no such recipe or option, or conditions other than labels.
     """
     # The program's own functions, though not public: a benchmark that loaded recipes
     # or laid out devices in its own way would measure another program.

@@ -3,12 +3,12 @@
     python scripts/fetch_emoji.py --to=emoji
 
 fetches the npm package emoji-datasource-google 16.0.0 (74 MB) with npm, and writes its
-1,906 emoji without variants of skin colour: 64x64, laid on white, as lossless WebP,
+1,906 emoji without variants of skin color: 64x64, laid on white, as lossless WebP,
 beside a `metadata.jsonl` that names each. With `--package=FILE.tgz` nothing is fetched.
 
-The pictures are Google's Noto emoji, under the Apache License 2.0; the names are of the
+The images are Google's Noto emoji, under the Apache License 2.0; the names are of the
 package, under the MIT License. Both licences ask to be kept with copies: LICENSE and
-README.md of the package are laid beside the pictures.
+README.md of the package are laid beside the images.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def fetch(folder: Path) -> Path:
 
 
 def unpack(package: Path, to: Path) -> int:
-    """Write pictures and captions of the package to a folder.
+    """Write images and captions of the package to a folder.
 
     Returns:
         How many there are.
@@ -118,7 +118,7 @@ def _describe(name: str, one: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """Lay a picture with transparent parts on white."""
+    """Lay an image with transparent parts on white."""
     picture = picture.convert("RGBA")
     ground = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(ground, picture).convert("RGB")
@@ -128,7 +128,7 @@ def main() -> None:
     """Fetch, unless there is a file, and unpack."""
     parser = argparse.ArgumentParser(description="Make a folder of emoji with names.")
     parser.add_argument("--to", type=Path, default=Path("emoji"), help="the folder")
-    parser.add_argument("--package", type=Path, help="the package, if it is at hand")
+    parser.add_argument("--package", type=Path, help="the downloaded package")
     given = parser.parse_args()
     if (given.to / "metadata.jsonl").exists():
         sys.exit(

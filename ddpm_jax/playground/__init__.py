@@ -1,9 +1,9 @@
 """A local web page on a trained model: `python -m ddpm_jax.playground --workdir=DIR`.
 
-    choices     what the page asks for -> a config, and the command line that says it
+    choices     fields of the page -> a config, and the equivalent command line
     programs    the chain in parts: compiled, and kept
-    jobs        one drawing or edit, step by step, one at a time on the device
-    pictures    films to sheets and files, uploads and masks to what an edit reads
+    jobs        one sampling run or edit, step by step, one at a time
+    pictures    trajectories as sheets and files, uploads and masks
     painter     the canvas on which a mask is painted
     page        the layout, and what its buttons do
     gate        which requests are answered: from whom, for what, of what size

@@ -19,7 +19,7 @@ _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
     *("sample.prompt", "sample.negative_prompt")
 }
 _PROMPTS = ("sample.prompt", "sample.negative_prompt")
-# How many images there are of each prompt, label or picture.
+# How many images there are of each prompt, label or image.
 _COUNTS = ("sample.num_images", "edit.num_images", "edit.num_points")
 _REFERENCES = ("file:", "data:")  # of the command line, where a prompt may be one
 _EXACT = 2**53 - 1  # JavaScript's numbers: a larger one may be that of a neighbor

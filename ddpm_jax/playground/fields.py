@@ -1,4 +1,4 @@
-"""What the tabs ask: how a chain is run, how many images, which pictures."""
+"""Fields of the tabs: the sampler, the number of images, the input images."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
 
 
 def more_options(place: Place) -> Asked:
-    """Ask what is seldom asked: eta, spacing, frames of the film."""
+    """Lay out rarely used options: eta, spacing, frames of the trajectory."""
     cfg = place.studio.cfg
     with gr.Accordion("More", open=False), gr.Row():
         return {
@@ -107,7 +107,7 @@ def method(place: Place) -> gr.Dropdown:
 
 
 def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
-    """Ask for a picture: uploaded, or an example of the model's data."""
+    """Ask for an image: uploaded, or an example of the model's data."""
     with gr.Column(min_width=150):
         picture = gr.Image(
             type="filepath",

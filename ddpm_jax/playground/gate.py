@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.scratch import make_room, own_file
 
-MAX_UPLOAD = 32 * 2**20  # bytes of a picture's file
+MAX_UPLOAD = 32 * 2**20  # bytes of an image's file
 MAX_EVENT = 8 * 2**20  # bytes of an event, which may hold a painted mask
 MAX_OPEN = 256  # requests at a time
 MAX_UPLOADS = 4  # of them

@@ -1,4 +1,4 @@
-"""One drawing or edit, step by step, and one at a time on the device.
+"""Jobs: one sampling run or edit, step by step, one at a time on the device.
 
 A job is a generator. It computes while it is asked for the next `Progress`, and stops
 for good when it is closed: after the steps that are being made, which are about a
@@ -57,14 +57,14 @@ class Progress(NamedTuple):
     """How far a job has come.
 
     Attributes:
-        leg: walk that is being made, from 0.
-        num_legs: walks of the job.
-        step: steps made of this walk.
-        num_steps: steps of this walk.
+        leg: stage that is being run, from 0.
+        num_legs: stages of the job.
+        step: steps made of this stage.
+        num_steps: steps of this stage.
         columns: images that stand side by side; None for about a square.
         seconds: since the job began to compute.
-        film: of this walk, as far as it goes: K frames x_t and K - 1 of x0, each uint8
-            [B, H, W, C].
+        film: trajectory of this stage, as far as it goes: K frames x_t and K - 1 of x0,
+            each uint8 [B, H, W, C].
         shown: uint8 [B, H, W, C], what the model was given; None before the end.
         images: uint8 [B, H, W, C], the result; None before the end.
     """
@@ -81,7 +81,7 @@ class Progress(NamedTuple):
 
 
 def most_images(cfg: ConfigDict) -> int:
-    """Return how many images the page draws at a time: one batch of the program's."""
+    """Return how many images the page samples at a time: one batch of the program's."""
     return cfg.sample.batch_size
 
 
@@ -99,10 +99,10 @@ def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
 
 
 def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None, None]:
-    """Run an editing mode on the pictures of `cfg.edit`, in one batch.
+    """Run an editing mode on the images of `cfg.edit`, in one batch.
 
     Raises:
-        UserError: if a picture or mask cannot be used, or the options do not fit.
+        UserError: if an image or mask cannot be used, or the options do not fit.
     """
     info = studio.trained.info
     build.check_edit(cfg, mode, info.image_shape)

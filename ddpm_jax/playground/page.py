@@ -1,4 +1,4 @@
-"""The page: four tabs, on the left what is asked and on the right what comes of it."""
+"""The page: four tabs, with the request on the left and its output on the right."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
-"""The canvas on which a mask is painted: a picture enlarged, pixel for pixel.
+"""The canvas on which a mask is painted: an image enlarged, pixel for pixel.
 
-A model's pictures are small, and its masks have their size. So what is painted are the
+A model's images are small, and its masks have their size. So what is painted are the
 model's own pixels. The value that passes between page and program is
 
     {"picture": PNG as data URL, "height": H, "width": W, "mask": "0110..."}

@@ -1,4 +1,4 @@
-"""The right side of a tab: what a job shows, and how its buttons reach the device.
+"""Right side of a tab: the output of a job, and its buttons.
 
 Every button that computes queues for the one device, and the page says its place.
 """
@@ -21,7 +21,7 @@ _STOPPED = "**Stopped.** What was drawn so far stays in the film."
 _REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
-"""Option of the config, or name of a picture -> the component that asks for it."""
+"""Option of the config, or name of an image -> the component that asks for it."""
 
 
 class Place(NamedTuple):
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 
 
 def lay_out(mode: str) -> Shown:
-    """Lay out the sheet, the film under it, and what can be kept."""
+    """Lay out the sheet, the trajectory below, and the downloads."""
     status = gr.Markdown(
         "Nothing drawn yet.", elem_id=f"{mode}-status", elem_classes="status"
     )
@@ -100,7 +100,7 @@ def lay_out(mode: str) -> Shown:
 def connect(
     place: Place, asked: Asked, buttons: tuple[gr.Button, gr.Button], shown: Shown
 ) -> None:
-    """Make the buttons run and stop the tab's job, and the slider show its film.
+    """Make the buttons run and stop the tab's job, and the slider its trajectory.
 
     Args:
         place: of the tab.

@@ -1,4 +1,4 @@
-"""Pictures out and in: films as sheets and files, uploads and masks to be read."""
+"""Images in and out: trajectories as sheets and files, uploads and masks."""
 
 import base64
 import hashlib
@@ -38,7 +38,7 @@ def sheet(shown: np.ndarray, columns: int | None) -> np.ndarray:
 
 
 def frame(film: Film, number: int, view: str, columns: int | None) -> np.ndarray:
-    """Lay one frame of a film out as a `sheet`.
+    """Lay one frame of a trajectory out as a `sheet`.
 
     Args:
         film: of a job.
@@ -81,7 +81,7 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     Args:
         folder: where to; its files are replaced.
         done: the last of a job.
-        film_images: rows of the film strips, at most.
+        film_images: rows of the trajectory grids, at most.
 
     Returns:
         The paths of `FILES`.
@@ -104,7 +104,7 @@ def keep_upload(folder: Path, path: object, what: str) -> str:
     Args:
         folder: of the page; the upload lies in it.
         path: of the upload, from a request; None if there is none.
-        what: the picture is, for the message.
+        what: the image is, for the message.
 
     Returns:
         The copy's path, which a comma in a file's name cannot split.
@@ -128,10 +128,10 @@ def keep_upload(folder: Path, path: object, what: str) -> str:
 
 
 def canvas(path: str, image_shape: tuple[int, int, int], *, padded: bool) -> dict:
-    """Prepare an uploaded picture for the painter: brought to the model's size.
+    """Prepare an uploaded image for the painter: brought to the model's size.
 
     Raises:
-        UserError: it is no picture.
+        UserError: it is no image.
     """
     pixels = data.read_picture(path, image_shape, padded=padded)
     height, width, channels = pixels.shape
@@ -172,7 +172,7 @@ def keep_mask(folder: Path, painted: Any, size: tuple[int, int]) -> str:
 
 
 def keep_example(folder: Path, pixels: np.ndarray, number: int) -> str:
-    """Write an example of the model's data as a file, for a picture's place.
+    """Write an example of the model's data as a file, for an image's place.
 
     Args:
         folder: of the uploads.

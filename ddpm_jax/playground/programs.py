@@ -1,4 +1,4 @@
-"""The chain in parts: what is compiled of a leg, and kept while it may be asked again.
+"""Compiled programs of the chain in parts, cached for later requests.
 
 A part is a loop whose ends are arguments, over levels padded to one length. So one
 compiled program serves every seed, label, number of steps and strength; another

@@ -1,4 +1,4 @@
-"""From a pressed button to what the page shows: jobs begun, reported, and refused.
+"""Button handlers: jobs started, reported and refused.
 
 Nothing here knows of gradio. A field that is not to change is KEEP.
 """
@@ -30,7 +30,7 @@ _NUM_FOLDERS = 32  # of results; then the oldest is written over
 
 
 class Watched(NamedTuple):
-    """A film, and how its sheets are laid out: what a tab remembers."""
+    """The state of a tab: a trajectory, and how its sheets are laid out."""
 
     film: Film
     columns: int | None
@@ -39,7 +39,7 @@ class Watched(NamedTuple):
 class Answer(NamedTuple):
     """What a job tells the page; any of it may be KEEP."""
 
-    sheet: Any = KEEP  # path of a picture
+    sheet: Any = KEEP  # path of an image
     status: Any = KEEP  # a line
     last_frame: Any = KEEP  # number of the newest frame
     watched: Any = KEEP  # Watched
@@ -58,8 +58,8 @@ def answers(
         mode: of main.py.
         asked: options by their names in the config; beside them "picture" and "other",
             uploaded files, "mask", from the painter, and "level", from 1 to T, to which
-            a picture is noised.
-        view: of the film, while it grows.
+            an image is noised.
+        view: of the trajectory, while it grows.
 
     Yields:
         What the page shows, as the work goes on.
@@ -156,16 +156,16 @@ def _results_folder(folder: Path) -> Path:
 
 
 def seen(folder: Path, watched: Watched | None, place: object, view: str) -> str | None:
-    """Show a frame of a film, as far as there is one.
+    """Show a frame of a trajectory, as far as there is one.
 
     Args:
         folder: of the page.
-        watched: what the tab remembers.
+        watched: the state of the tab.
         place: number of the frame, from a request.
         view: of `pictures.VIEWS`, from a request.
 
     Returns:
-        The path of a picture.
+        The path of an image.
 
     Raises:
         UserError: there is no such frame or view.
