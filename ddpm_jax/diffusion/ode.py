@@ -20,7 +20,6 @@ Sources:
 from collections.abc import Callable
 from functools import partial
 
-import diffrax
 import jax
 import jax.numpy as jnp
 
@@ -91,6 +90,8 @@ def adaptive(
         UserError: if the schedule ends in pure noise, where u is infinite.
     """
     with jax.ensure_compile_time_eval():
+        import diffrax  # takes as long to load as JAX itself, and is seldom needed
+
         noisiest = schedule.at(jnp.asarray(schedule.num_levels - 1))
         if noisiest.alpha == 0:
             raise UserError(

@@ -36,7 +36,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +168,9 @@ def adaptive(*, rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 4096) -
         atol: the same, absolute.
         max_steps: after so many, failed ones included, the result is NaN.
     """
+    with jax.ensure_compile_time_eval():
+        import diffrax  # takes as long to load as JAX itself, and is seldom needed
+
     controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_worst_part)
 
     def solve(

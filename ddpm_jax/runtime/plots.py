@@ -9,23 +9,18 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    EngFormatter,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-)
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.image_file import open_image
 from ddpm_jax.runtime.images import save_png
+
+# Loaded where something is drawn: it takes a second, and most commands draw nothing.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK = "#222222"
 _FAINT = "#9a9a9a"
@@ -62,9 +57,7 @@ def plot_loss(
         )
     quartiles = [_series(records, f"loss_q{i}") for i in range(len(_QUARTILE_NAMES))]
     has_quartiles = any(len(s) for s, _ in quartiles)
-    figure = Figure(figsize=(11 if has_quartiles else 6.2, 4.2), dpi=130)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
+    figure = _figure(11 if has_quartiles else 6.2, 4.2)
     panels = figure.subplots(1, 2 if has_quartiles else 1, squeeze=False)[0]
     width = smoothing * (steps[-1] - steps[0])
     panels[0].plot(steps, loss, color=_FAINT, alpha=0.45, linewidth=0.8)
@@ -101,9 +94,7 @@ def plot_bound(
 
     The two panels on the right follow figure 5 of Ho et al. 2020.
     """
-    figure = Figure(figsize=(13, 4.2), dpi=130)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
+    figure = _figure(13, 4.2)
     panels = figure.subplots(1, 3)
     shown = terms > 0  # a logarithm has no place for a term that rounding made 0
     panels[0].plot(times[shown] + 1, terms[shown], color=_INK, linewidth=1.4)
@@ -121,6 +112,17 @@ def plot_bound(
     if title:
         figure.suptitle(title, color=_INK, fontsize=11)
     _save(path, figure)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """Begin a figure of this size, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    return figure
 
 
 class Line(NamedTuple):
@@ -156,9 +158,7 @@ def plot_scores(
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.3 * columns, 3.4 * rows), dpi=130)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
+    figure = _figure(4.3 * columns, 3.4 * rows)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(places, panels, strict=False):
         _draw_panel(axes, panel, x_name)
@@ -170,7 +170,7 @@ def plot_scores(
     _save(path, figure)
 
 
-def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
+def _draw_panel(axes: "Axes", panel: Panel, x_name: str) -> None:
     for line, colour in zip(panel.lines, itertools.cycle(_LINE_COLOURS), strict=False):
         axes.errorbar(
             line.x,
@@ -194,10 +194,12 @@ def _draw_panel(axes: Axes, panel: Panel, x_name: str) -> None:
     axes.set_xlabel(x_name)
     _name(axes, panel.title, "")
     if max(max(line.x) for line in panel.lines) >= 1000:
+        from matplotlib.ticker import EngFormatter
+
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _name(axes: Axes, title: str, unit: str) -> None:
+def _name(axes: "Axes", title: str, unit: str) -> None:
     axes.set_ylabel(unit)
     axes.set_title(title, fontsize=10, loc="left", color=_INK)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
@@ -241,7 +243,7 @@ def _series(
 
 
 def _draw_quartiles(
-    axes: Axes, quartiles: list[tuple[np.ndarray, np.ndarray]], width: float
+    axes: "Axes", quartiles: list[tuple[np.ndarray, np.ndarray]], width: float
 ) -> None:
     for (steps, values), colour, name in zip(
         quartiles, _QUARTILE_COLOURS, _QUARTILE_NAMES, strict=True
@@ -255,7 +257,15 @@ def _draw_quartiles(
     _finish(axes, "training loss by noise level")
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _finish(axes: "Axes", title: str) -> None:
+    from matplotlib.ticker import (
+        EngFormatter,
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+    )
+
     axes.set_yscale("log")
     axes.set_xlabel("training step")
     _name(axes, title, "loss")
@@ -269,7 +279,7 @@ def _finish(axes: Axes, title: str) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _save(path: str | Path, figure: Figure) -> None:
+def _save(path: str | Path, figure: "Figure") -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     save_png(path, np.asarray(open_image(file).convert("RGB")))

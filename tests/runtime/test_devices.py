@@ -23,6 +23,7 @@ sys.path.insert(0, "tests/runs")
 import tiny
 from ddpm_jax import build, data
 from ddpm_jax.runtime.devices import *
+from ddpm_jax.training.integrity import checksums, sums_on_devices
 from ddpm_jax.training.step import init_state, make_train_step
 from ddpm_jax.errors import UserError
 
@@ -59,7 +60,18 @@ def train(fsdp):
         "gathers": text.count(" all-gather("),
     }
 
-print(json.dumps({fsdp: train(fsdp) for fsdp in json.loads(sys.argv[1])}))
+def sum_many():
+    # More programs than XLA takes for a device at once: dispatched without a pause
+    # they wait for each other for ever.
+    whole = {str(i): np.arange(1024, dtype=np.float32) + i for i in range(150)}
+    cut = {name: spread(x, sharded(data_mesh(8))(x.shape)) for name, x in whole.items()}
+    expected = checksums(whole)
+    return sums_on_devices(cut) == expected == checksums(cut)
+
+found = {fsdp: train(fsdp) for fsdp in json.loads(sys.argv[1])}
+if jax.device_count() == 8:
+    assert sum_many()
+print(json.dumps(found))
 """
 
 
@@ -75,6 +87,7 @@ def train(num_devices, *fsdp):
         },
         capture_output=True,
         text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

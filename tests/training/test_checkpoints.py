@@ -24,7 +24,7 @@ from ddpm_jax.commands.about import usable_step
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoint_reader, workdir_lock
 from ddpm_jax.training import checkpoints as ckpt
-from ddpm_jax.training.integrity import checksums
+from ddpm_jax.training.integrity import checksums, sum_here, sums_on_devices
 from ddpm_jax.training.orbax_logging import keep_quiet
 from ddpm_jax.training.state import TrainState
 
@@ -359,6 +359,23 @@ def test_checksum_sees_each_changed_element_and_exchanges(dtype):
         seen.append(checksums([jnp.asarray(y, dtype)]))  # two exchanged
     values = [s["0"] for s in seen]
     assert len(set(values)) == len(values) == 9
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "float16", "bfloat16", "int32", "float32"]
+)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 4, 7), (70_000, 2)])
+def test_the_checksum_is_the_same_in_memory_and_on_a_device(dtype, shape):
+    size = int(np.prod(shape))
+    x = (np.arange(size) % 251).reshape(shape).astype(jnp.dtype(dtype))
+    assert sums_on_devices({"x": jnp.asarray(x)}) == {"x": sum_here(x)}
+    assert checksums({"x": jnp.asarray(x)}) == {"x": sum_here(x)}
+
+
+def test_the_checksum_of_wide_numbers_is_that_of_their_halves():
+    x = np.array([[1 << 40, 2**63 + 5], [7, 0]], np.uint64)
+    with jax.enable_x64(True):
+        assert sums_on_devices({"x": jnp.asarray(x)}) == {"x": sum_here(x)}
 
 
 def test_checksum_sees_every_bit_of_a_float():
