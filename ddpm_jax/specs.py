@@ -38,6 +38,8 @@ from ml_collections.config_dict import placeholder
 from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.optimizers import Adam, AdamW
 
 KIND = "kind"
 
@@ -767,8 +769,9 @@ for _spec in (
     *(loss_weights.TruncatedSNR, loss_weights.MinSNR, loss_weights.P2),
     *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
     time_sampling.Importance,
-    Diffusion,
+    *(Diffusion, Fit, Adam),
 ):
     register(_spec)
 register(schedules.LinearLogSNR, "linear_logsnr")
 register(schedules.CosineLogSNR, "cosine_logsnr")
+register(AdamW, "adamw")

@@ -60,7 +60,7 @@ from ddpm_jax.networks.unet import UNet
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks import diffusion
-from ddpm_jax.training import loop, step
+from ddpm_jax.training import loop, optimizers, step
 
 # %%
 plt.rcParams.update(
@@ -557,8 +557,8 @@ the_objective = diffusion.make_objective(
     tell=condition.tell(condition.silence(num_classes=10), dropout=0.1),
     times=time_sampling.STRATIFIED,  # t spread evenly over each batch: less scatter
 )
-rate = step.warmup_schedule(1e-3, warmup_steps=100, decay_steps=NUM_STEPS)
-optimizer = step.make_optimizer(rate)
+rate = optimizers.warmup_schedule(1e-3, warmup_steps=100, decay_steps=NUM_STEPS)
+optimizer = optimizers.clipped(optimizers.Adam().build(rate), 1.0)
 train_step = step.make_train_step(
     the_objective, optimizer, ema_target=0.99, mesh=data_mesh()
 )

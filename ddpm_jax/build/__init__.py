@@ -92,6 +92,7 @@ from ddpm_jax.build.source import (
 from ddpm_jax.build.tasks import TASKS as EDITS
 from ddpm_jax.build.tasks import methods_of as edit_methods
 from ddpm_jax.build.tasks import upscale_factor
+from ddpm_jax.build.translation import diffusion_spec, fit_spec, small_fit
 
 __all__ = [
     "BITS_PER_DIM",
@@ -124,6 +125,7 @@ __all__ = [
     "data_info",
     "dataset",
     "denoiser",
+    "diffusion_spec",
     "diffusion_task",
     "dtype",
     "edit_legs",
@@ -134,6 +136,7 @@ __all__ = [
     "example_cond",
     "example_picture",
     "fingerprint_in",
+    "fit_spec",
     "images_kind",
     "init_params",
     "keep_copy",
@@ -166,6 +169,7 @@ __all__ = [
     "schedule",
     "score_names",
     "shown",
+    "small_fit",
     "stage_configs",
     "stage_folders",
     "stage_of",

@@ -17,6 +17,7 @@ from ddpm_jax.build.idle import AUTOENCODER, check_warmup, refuse_idle
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.translation import small_fit
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
 from ddpm_jax.networks.kl_autoencoder import (
@@ -27,7 +28,6 @@ from ddpm_jax.networks.kl_autoencoder import (
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
 from ddpm_jax.tasks.autoencoder import Maps, Networks, Weights, autoencoder_task
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import make_optimizer, warmup_schedule
 from ddpm_jax.training.task import Task
 from ddpm_jax.weights.lpips_file import Lpips, read_lpips
 
@@ -68,11 +68,6 @@ def is_adversarial(config: ConfigDict) -> bool:
     return bool(options.discriminator_weight > 0 and starts)
 
 
-def autoencode_rate(options: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Build a warm-up and a cosine decay over so many steps."""
-    return warmup_schedule(options.learning_rate, options.warmup_steps, num_steps)
-
-
 def autoencode_optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -81,18 +76,9 @@ def autoencode_optimizers(
     The discriminator's begin when it does. Gradients are not clipped: the losses are
     sums, whose size is nothing to Adam.
     """
-    options = config.autoencoder
-
-    def adam(num_steps: int) -> optax.GradientTransformation:
-        return make_optimizer(
-            autoencode_rate(options, num_steps),
-            b1=options.adam_b1,
-            b2=options.adam_b2,
-            max_grad_norm=None,
-        )
-
-    later = max(options.num_steps - options.discriminator_start, 1)
-    return adam(options.num_steps), adam(later)
+    fit = small_fit(config, "autoencoder")
+    later = max(fit.num_steps - config.autoencoder.discriminator_start, 1)
+    return fit.transformation(), fit.transformation(later)
 
 
 def init_autoencode(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
@@ -211,13 +197,9 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     """
     check_batch_memory(config, "autoencoder", info)
     check_seed("config.seed", config.seed)
+    small_fit(config, "autoencoder")
     options = config.autoencoder
     least = {
-        "num_steps": 1,
-        "batch_size": 1,
-        "warmup_steps": 0,
-        "report_every": 1,
-        "checkpoint_every": 1,
         "kl_weight": 0,
         "perceptual_weight": 0,
         "discriminator_weight": 0,
@@ -229,16 +211,6 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
                 f"config.autoencoder.{name}={options[name]} must be finite, and "
                 f"{lowest} or more."
             )
-    for name in ("adam_b1", "adam_b2", "ema_decay"):
-        if not 0 <= options[name] < 1:
-            raise UserError(
-                f"config.autoencoder.{name}={options[name]} is not in [0, 1)."
-            )
-    if not 0 < options.learning_rate < float("inf"):
-        raise UserError(
-            f"config.autoencoder.learning_rate={options.learning_rate} must be positive"
-            " and finite, such as 4e-4."
-        )
     if options.dtype not in names.DTYPES:
         raise UserError(
             f"config.autoencoder.dtype={options.dtype!r} is unknown; use "

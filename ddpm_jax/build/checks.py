@@ -1,6 +1,5 @@
 """What cannot work is refused here, before anything is compiled."""
 
-import itertools
 import math
 
 import jax
@@ -19,7 +18,7 @@ from ddpm_jax.build.pictures import check_picture
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.sizes import check_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import diffusion_spec
+from ddpm_jax.build.translation import diffusion_spec, fit_spec
 from ddpm_jax.config import check_ceilings
 from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.errors import UserError
@@ -42,8 +41,8 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     check_ceilings(config)
     _check_names(config)
     spec = diffusion_spec(config)
+    fit_spec(config)
     _check_numbers(config)
-    _check_restarts(config)
     _check_averages(config)
     check_latents(config, info)
     _check_model(config, info)
@@ -84,7 +83,6 @@ def _check_names(config: ConfigDict) -> None:
     choices = {
         "model.dtype": names.DTYPES,
         "model.attention": names.ATTENTIONS,
-        "training.decay": names.DECAYS,
         "sample.sampler": names.SAMPLERS,
         "sample.variance": (None, *VARIANCES),
     }
@@ -98,20 +96,10 @@ def _check_names(config: ConfigDict) -> None:
 
 def _check_numbers(config: ConfigDict) -> None:
     at_least = {
-        "training.num_steps": 1,
-        "training.warmup_steps": 0,
-        "training.report_every": 1,
-        "training.sample_every": 0,
         "training.sample_num_steps": 1,
-        "training.checkpoint_every": 1,
-        "training.keep_last": 1,
-        "training.keep_every": 0,
-        "training.max_grad_norm": 0,
         "model.num_res_blocks": 1,
         "model.num_heads": 1,
         "model.num_groups": 1,
-        "training.batch_size": 1,
-        "training.accumulate": 1,
         "data.on_device_mb": 0,
         "sample.num_images": 1,
         "sample.batch_size": 1,
@@ -129,9 +117,6 @@ def _check_numbers(config: ConfigDict) -> None:
     for option in (
         "model.dropout",
         "training.label_dropout",
-        "training.ema_decay",
-        "training.adam_b1",
-        "training.adam_b2",
     ):
         section, name = option.split(".")
         if not 0 <= config[section][name] < 1:
@@ -142,11 +127,6 @@ def _check_numbers(config: ConfigDict) -> None:
     for option, seed in (("seed", config.seed), ("sample.seed", config.sample.seed)):
         if seed is not None:
             check_seed(f"config.{option}", seed)
-    if not 0 < config.training.learning_rate < math.inf:
-        raise UserError(
-            f"config.training.learning_rate={config.training.learning_rate} must be "
-            "positive and finite; the paper's is 2e-4."
-        )
 
 
 def _check_network_numbers(config: ConfigDict) -> None:
@@ -168,36 +148,12 @@ def _check_network_numbers(config: ConfigDict) -> None:
             )
 
 
-def _check_restarts(config: ConfigDict) -> None:
-    restarts, num_steps = config.training.restarts, config.training.num_steps
-    if restarts and config.training.decay != "cosine":
-        raise UserError(
-            f"config.training.restarts={restarts} does nothing with decay "
-            f"{config.training.decay!r}, which falls nowhere; leave it out, or use "
-            "decay cosine."
-        )
-    ends = [0, *restarts, num_steps]
-    whole = all(isinstance(step, int) for step in restarts)
-    if not whole or any(b <= a for a, b in itertools.pairwise(ends)):
-        raise UserError(
-            f"config.training.restarts={restarts} are not rising steps between 0 and "
-            f"config.training.num_steps={num_steps}; use such as {num_steps // 2},."
-        )
-
-
 def _check_averages(config: ConfigDict) -> None:
-    stds, std = config.training.ema_stds, config.sample.ema_std
-    lengths = [("training.ema_stds", value) for value in stds]
-    for option, value in [*lengths, ("sample.ema_std", std)]:
-        number = isinstance(value, int | float) and 0 < value <= MAX_STD
-        if value is not None and not number:
-            raise UserError(
-                f"config.{option} has {value!r}, which is not in (0, {MAX_STD:.3f}]; "
-                "it is the length of an average as a share of the run, such as 0.05."
-            )
-    if len(set(stds)) < len(stds):
+    std = config.sample.ema_std
+    if std is not None and not 0 < std <= MAX_STD:
         raise UserError(
-            f"config.training.ema_stds={stds} names an average twice; name each once."
+            f"config.sample.ema_std={std} is not in (0, {MAX_STD:.3f}]; it is the "
+            "length of an average as a share of the run, such as 0.05."
         )
     if std is not None and not config.sample.ema:
         raise UserError(

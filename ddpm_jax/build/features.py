@@ -10,7 +10,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,13 +18,15 @@ from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.translation import small_fit
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.classifier import make_classify_objective
+from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import gradient_task, warmup_schedule
+from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Objective, Task
 
 KIND = auxiliary.Kind(
@@ -71,24 +72,17 @@ def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
     )
 
 
-def small_rate(options: ConfigDict) -> optax.Schedule:
-    """Build a warm-up and a cosine decay, of a section like `features`."""
-    return warmup_schedule(
-        options.learning_rate, options.warmup_steps, options.num_steps
-    )
-
-
 def small_task(
-    options: ConfigDict,
+    fit: Fit,
     draw: Callable[[], Any],
     objective: Objective,
     mesh: Mesh,
     finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
-    """Build a task with AdamW, of a section like `features`.
+    """Build the task of an auxiliary model with one loss.
 
     Args:
-        options: the section.
+        fit: how it is trained.
         draw: () -> the initial parameters.
         objective: with "loss" and "accuracy", the latter of the batch, as metrics.
         mesh: the devices.
@@ -97,10 +91,10 @@ def small_task(
     return gradient_task(
         draw,
         objective,
-        optax.adamw(small_rate(options), weight_decay=options.weight_decay),
-        ema_target=options.ema_decay,
+        fit.transformation(),
+        ema_target=fit.ema_decay,
         mesh=mesh,
-        num_parts=options.get("accumulate", 1),
+        num_parts=fit.accumulate,
         shown=("loss", "accuracy"),
         finish=finish,
     )
@@ -115,7 +109,7 @@ def classifier_task(
 ) -> Task:
     """Build the task of `config.features`; see `small_task`."""
     return small_task(
-        config.features,
+        small_fit(config, "features"),
         lambda: init_classifier(config, net, info),
         classify_objective(config, net),
         mesh,
@@ -240,50 +234,43 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
             "apart; sort the images into one folder per class."
         )
     check_seed("config.seed", config.seed)
-    check_classifier(config.features, "features")
+    check_classifier(config, "features")
     check_warmup(config, "features")
 
 
-def check_classifier(options: ConfigDict, section: str) -> None:
+def check_classifier(config: ConfigDict, section: str) -> None:
     """Refuse options of a small network and its training that cannot work.
 
     Args:
-        options: of a section like `config.features`; what it lacks is not looked at.
-        section: its name.
+        config: all of it.
+        section: one like `features`; what it lacks is not looked at.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    least = {
-        "num_features": 1,
-        "channels": 1,
-        "num_res_blocks": 1,
-        "num_groups": 1,
-        "num_steps": 1,
-        "batch_size": 1,
-        "warmup_steps": 0,
-        "max_shift": 0,
-        "weight_decay": 0,
-        "report_every": 1,
-        "checkpoint_every": 1,
-    }
+    small_fit(config, section)
+    options, least = (
+        config[section],
+        {
+            "num_features": 1,
+            "channels": 1,
+            "num_res_blocks": 1,
+            "num_groups": 1,
+            "max_shift": 0,
+        },
+    )
     for name, lowest in least.items():
         if not options[name] >= lowest:
             raise UserError(
                 f"config.{section}.{name}={options[name]} is too small; use {lowest} "
                 "or more."
             )
-    for name in ("label_smoothing", "ema_decay"):
+    for name in ("label_smoothing",):
         if not 0 <= options.get(name, 0.0) < 1:
             raise UserError(
                 f"config.{section}.{name}={options[name]} is not in [0, 1); use 0 to "
                 "switch it off."
             )
-    if not 0 < options.learning_rate < float("inf"):
-        raise UserError(
-            f"config.{section}.learning_rate={options.learning_rate} must be positive "
-            "and finite, such as 2e-3."
-        )
     for multiplier in options.channel_multipliers or (0,):
         width = options.channels * multiplier
         if width < 1 or width % options.num_groups:

@@ -32,7 +32,6 @@ SAMPLERS = (
     "unipc_3",
     "pndm",
 )
-DECAYS = ("constant", "cosine")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {
     "plain": layers.attend,

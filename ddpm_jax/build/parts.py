@@ -16,7 +16,7 @@ from ddpm_jax.build.keys import init_key
 from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
-from ddpm_jax.build.translation import diffusion_spec, schedule_spec
+from ddpm_jax.build.translation import diffusion_spec, fit_spec, schedule_spec
 from ddpm_jax.codecs import Start, from_bytes, from_moments
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion.schedules import Schedule
@@ -27,7 +27,7 @@ from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import gradient_task, make_optimizer, warmup_schedule
+from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Objective, Task
 
 
@@ -201,21 +201,9 @@ def time_sampler(config: ConfigDict) -> TimeSampler:
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Build the learning rate as a function of the step."""
-    options = config.training
-    decay_steps = options.num_steps if options.decay == "cosine" else None
-    return warmup_schedule(
-        options.learning_rate,
-        options.warmup_steps,
-        decay_steps,
-        tuple(options.restarts),
-    )
+    return fit_spec(config).rate()
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Build the optimiser."""
-    return make_optimizer(
-        learning_rate(config),
-        b1=config.training.adam_b1,
-        b2=config.training.adam_b2,
-        max_grad_norm=config.training.max_grad_norm or None,
-    )
+    return fit_spec(config).transformation()

@@ -22,6 +22,7 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.translation import small_fit
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
@@ -113,7 +114,7 @@ def contrastive_task(
     reader = info.reader
     assert reader is not None  # `check_retrieval` has refused a model without
     return small_task(
-        config.retrieval,
+        small_fit(config, "retrieval"),
         lambda: init_match(config, net, reader, info),
         match_objective(config, net),
         mesh,
@@ -197,5 +198,5 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
             "empty; set it to words, bytes or minilm."
         )
     check_seed("config.seed", config.seed)
-    check_classifier(config.retrieval, "retrieval")
+    check_classifier(config, "retrieval")
     check_warmup(config, "retrieval")

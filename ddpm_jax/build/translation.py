@@ -14,6 +14,8 @@ from ddpm_jax.diffusion.schedules import ScheduleSpec, Table
 from ddpm_jax.diffusion.time_sampling import TimesSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.optimizers import OptimizerSpec
 
 
 def make(
@@ -135,4 +137,60 @@ def diffusion_spec(config: ConfigDict) -> Diffusion:
         **{name: options[name] for name in ("prediction", "variance")},
     }
     spec: Diffusion = make(Diffusion, values, "diffusion")
+    return spec
+
+
+# --- Training -------------------------------------------------------------------------
+
+_OF_FIT = (
+    *("num_steps", "batch_size", "learning_rate", "warmup_steps", "ema_decay"),
+    *("report_every", "checkpoint_every"),
+)
+
+
+def fit_spec(config: ConfigDict) -> Fit:
+    """Read how a diffusion model is trained.
+
+    Raises:
+        UserError: an option cannot be.
+    """
+    options = config.training
+    adam = {"kind": "adam", "b1": options.adam_b1, "b2": options.adam_b2}
+    renamed = {"preview_every": "sample_every", "b1": "adam_b1", "b2": "adam_b2"}
+    more = ("accumulate", "decay", "restarts", "max_grad_norm", "ema_stds")
+    names = (*_OF_FIT, *more, "keep_last", "keep_every")
+    values = {
+        "optimizer": make(OptimizerSpec, adam, "training", renamed),
+        "preview_every": options.sample_every,
+        **{name: options[name] for name in names},
+    }
+    spec: Fit = make(Fit, values, "training", renamed)
+    return spec
+
+
+def small_fit(config: ConfigDict, section: str) -> Fit:
+    """Read how an auxiliary model is trained, of a section like `features`.
+
+    Its learning rate falls on a cosine; of its checkpoints the last two are kept.
+
+    Raises:
+        UserError: an option cannot be.
+    """
+    options = config[section]
+    renamed = {"b1": "adam_b1", "b2": "adam_b2"}
+    if "weight_decay" in options:
+        adam = {"kind": "adamw", "weight_decay": options.weight_decay}
+    else:
+        adam = {"kind": "adam", "b1": options.adam_b1, "b2": options.adam_b2}
+    values = {
+        "optimizer": make(OptimizerSpec, adam, section, renamed),
+        "accumulate": options.get("accumulate", 1),
+        "decay": "cosine",
+        "max_grad_norm": 0.0,
+        "preview_every": 0,
+        "keep_last": 2,
+        "keep_every": 0,
+        **{name: options[name] for name in _OF_FIT},
+    }
+    spec: Fit = make(Fit, values, section)
     return spec

@@ -44,7 +44,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
         folder.KIND,
         "the autoencoder",
         "autoencoder",
-        of.autoencode_rate(options, options.num_steps),
+        build.small_fit(cfg, "autoencoder"),
     )
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:

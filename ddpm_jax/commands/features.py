@@ -32,7 +32,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     mesh = build.mesh(cfg)
     build.check_batch(cfg, "features")
     training = Training(
-        of.KIND, "the features network", "features", of.small_rate(cfg.features)
+        of.KIND, "the features network", "features", build.small_fit(cfg, "features")
     )
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:

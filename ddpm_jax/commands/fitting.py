@@ -19,7 +19,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, hosts, plots
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.fit import Ended, Feed, Plan, Run, fit
+from ddpm_jax.training.fit import Ended, Feed, Fit, Run, fit
 from ddpm_jax.training.log import read_metrics
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
@@ -40,13 +40,13 @@ class Training(NamedTuple):
         kind: of the model.
         what: it is called, with its article.
         section: of the config.
-        learning_rate: step -> rate.
+        fit: how it is trained.
     """
 
     kind: Kind
     what: str
     section: str
-    learning_rate: Callable[[int], Any]
+    fit: Fit
 
 
 def already_finished(
@@ -143,8 +143,7 @@ def train_auxiliary(
         UserError: as `fit`.
     """
     check_tracker(cfg)
-    options, mesh = cfg[training.section], build.mesh(cfg)
-    num_steps = options.num_steps
+    mesh = build.mesh(cfg)
 
     def announce(state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -163,14 +162,7 @@ def train_auxiliary(
         "data_fingerprint": fingerprint,
         "versions": auxiliary.versions(),
     }
-    plan = Plan(
-        num_steps=num_steps,
-        report_every=options.report_every,
-        checkpoint_every=options.checkpoint_every,
-        learning_rate=training.learning_rate,
-        keep_last=2,
-    )
-    feed = feed_of(cfg, source, options.batch_size, mesh, captions)
+    feed = feed_of(cfg, source, training.fit.batch_size, mesh, captions)
     with beginning(cfg, workdir) as check_alone:
         run = Run(
             workdir=workdir,
@@ -183,7 +175,9 @@ def train_auxiliary(
             advice=f"Lower config.{training.section}.learning_rate, in another "
             "--workdir.",
         )
-        return fit_in_workdir(cfg, task, feed, key, plan=plan, run=run, mesh=mesh)
+        return fit_in_workdir(
+            cfg, task, feed, key, plan=training.fit, run=run, mesh=mesh
+        )
 
 
 def feed_of(
@@ -221,7 +215,7 @@ def fit_in_workdir(
     feed: Feed,
     key: jax.Array,
     *,
-    plan: Plan,
+    plan: Fit,
     run: Run,
     mesh: Mesh,
 ) -> Ended:

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, conditioning, data
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build import retrieval as of
-from ddpm_jax.build.features import small_rate
 from ddpm_jax.build.reader import reopen
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
@@ -40,7 +39,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     build.check_batch(cfg, "retrieval")
     _check_texts(cfg, info, test)
     training = Training(
-        of.KIND, "the retrieval network", "retrieval", small_rate(cfg.retrieval)
+        of.KIND, "the retrieval network", "retrieval", build.small_fit(cfg, "retrieval")
     )
     about = already_finished(cfg, workdir, training, info.fingerprint)
     if about is not None:

@@ -30,7 +30,7 @@ from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.fit import Plan, Run
+from ddpm_jax.training.fit import Run
 from ddpm_jax.training.state import TrainState
 
 # A run may be taken up again with other values of these, and stays the same run.
@@ -117,7 +117,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             model.task(_previewer(model)),
             feed,
             build.train_key(cfg),
-            plan=_plan(cfg),
+            plan=build.fit_spec(cfg),
             run=run,
             mesh=mesh,
         )
@@ -125,19 +125,6 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
         return 128 + ended.signal_number
     sample(cfg, workdir)
     return 0
-
-
-def _plan(cfg: ConfigDict) -> Plan:
-    options = cfg.training
-    return Plan(
-        num_steps=options.num_steps,
-        report_every=options.report_every,
-        checkpoint_every=options.checkpoint_every,
-        learning_rate=build.learning_rate(cfg),
-        preview_every=options.sample_every,
-        keep_last=options.keep_last,
-        keep_every=options.keep_every or None,
-    )
 
 
 def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:

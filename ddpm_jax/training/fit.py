@@ -14,21 +14,32 @@ facts that are kept with the last checkpoint. It knows nothing of what is traine
 """
 
 import contextlib
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
+from ddpm_jax import limits
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images, interrupts
 from ddpm_jax.runtime.devices import sharded, spread, wait_for_all_hosts
 from ddpm_jax.training import checkpoints as store
+from ddpm_jax.training.ema import MAX_STD
 from ddpm_jax.training.log import Log, open_log, quiet_log
 from ddpm_jax.training.loop import Hook, catch_interrupts, train_loop
+from ddpm_jax.training.optimizers import (
+    Adam,
+    OptimizerSpec,
+    clipped,
+    warmup_schedule,
+)
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import compile_step
 from ddpm_jax.training.task import Batch, Task
@@ -40,26 +51,106 @@ Feed = Callable[[int], Iterator[Batch]]
 RESULT_FILE = "result.json"
 
 
-class Plan(NamedTuple):
-    """How long to train, and how often to do what.
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How long and how fast to train, what is averaged, and how often to do what.
 
     Attributes:
         num_steps: optimizer steps in all.
-        report_every: in steps.
-        checkpoint_every: in steps; the last step is always saved.
-        preview_every: in steps; 0 for no previews.
+        batch_size: examples of a step, over all devices.
+        accumulate: parts that a batch is worked through in, for less memory.
+        optimizer: what makes an update of a gradient.
+        learning_rate: its learning rate after the warm-up.
+        warmup_steps: steps over which the learning rate rises.
+        decay: of the learning rate after the warm-up: constant, or cosine to 0.
+        restarts: steps at which a cosine has reached 0 and begins anew.
+        max_grad_norm: gradients are clipped to this global norm; 0 for never.
+        ema_decay: decay of the averaged parameters, after a warm-up.
+        ema_stds: lengths of further averages, as shares of the run (sigma_rel).
+        report_every: steps between reports.
+        preview_every: steps between previews; 0 for none.
+        checkpoint_every: steps between checkpoints; the last step is always saved.
         keep_last: how many of the newest checkpoints are kept.
-        keep_every: also keep every checkpoint whose step is a multiple; None for none.
-        learning_rate: step, counted from 0 -> rate, for the log and for messages.
+        keep_every: checkpoints whose step is a multiple of it stay; 0 for none.
     """
 
-    num_steps: int
-    report_every: int
-    checkpoint_every: int
-    learning_rate: Callable[[int], Any]
-    preview_every: int = 0
+    num_steps: int = 800_000
+    batch_size: int = 128
+    accumulate: int = 1
+    optimizer: OptimizerSpec = dataclasses.field(default_factory=Adam)
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5000
+    decay: Literal["constant", "cosine"] = "constant"
+    restarts: tuple[int, ...] = ()
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9999
+    ema_stds: tuple[float, ...] = ()
+    report_every: int = 100
+    preview_every: int = 10_000
+    checkpoint_every: int = 5000
     keep_last: int = 3
-    keep_every: int | None = None
+    keep_every: int = 100_000
+
+    def __post_init__(self) -> None:
+        limits.at_least(self, 1, "num_steps", "batch_size", "accumulate")
+        limits.between(self, "batch_size", 1, 2**31 - 1)  # rows are counted in int32
+        limits.at_least(self, 1, "report_every", "checkpoint_every", "keep_last")
+        limits.at_least(self, 0, "warmup_steps", "preview_every", "keep_every")
+        limits.at_least(self, 0, "max_grad_norm")
+        limits.share(self, "ema_decay")
+        limits.positive(self, "learning_rate", such_as="the paper's is 2e-4")
+        self._check_restarts()
+        self._check_averages()
+
+    def _check_restarts(self) -> None:
+        if self.restarts and self.decay != "cosine":
+            raise UserError(
+                f"restarts={self.restarts} does nothing with decay {self.decay!r}, "
+                "which falls nowhere; leave it out, or use decay cosine."
+            )
+        ends = [0, *self.restarts, self.num_steps]
+        whole = all(isinstance(step, int) for step in self.restarts)
+        if not whole or any(b <= a for a, b in itertools.pairwise(ends)):
+            raise UserError(
+                f"restarts={self.restarts} are not rising steps between 0 and "
+                f"num_steps={self.num_steps}; use such as {self.num_steps // 2},."
+            )
+
+    def _check_averages(self) -> None:
+        for std in self.ema_stds:
+            if not isinstance(std, int | float) or not 0 < std <= MAX_STD:
+                raise UserError(
+                    f"ema_stds has {std!r}, which is not in (0, {MAX_STD:.3f}]; it is "
+                    "the length of an average as a share of the run, such as 0.05."
+                )
+        if len(set(self.ema_stds)) < len(self.ema_stds):
+            raise UserError(
+                f"ema_stds={self.ema_stds} names an average twice; name each once."
+            )
+
+    def rate(self, num_steps: int | None = None) -> optax.Schedule:
+        """Make the learning rate as a function of the step, counted from 0.
+
+        Args:
+            num_steps: of what is trained for another time; None for the whole run.
+        """
+        num_steps = self.num_steps if num_steps is None else num_steps
+        return warmup_schedule(
+            self.learning_rate,
+            self.warmup_steps,
+            num_steps if self.decay == "cosine" else None,
+            self.restarts,
+        )
+
+    def transformation(
+        self, num_steps: int | None = None
+    ) -> optax.GradientTransformation:
+        """Make the optimizer with its learning rate, and the clipping before it.
+
+        Args:
+            num_steps: see `rate`.
+        """
+        return clipped(self.optimizer.build(self.rate(num_steps)), self.max_grad_norm)
 
 
 class Run(NamedTuple):
@@ -138,9 +229,9 @@ def initial_state(task: Task, placed: TrainState) -> TrainState:
 
 
 def fit(
-    task: Task, feed: Feed, key: jax.Array, *, plan: Plan, run: Run, mesh: Mesh
+    task: Task, feed: Feed, key: jax.Array, *, plan: Fit, run: Run, mesh: Mesh
 ) -> Ended:
-    """Train to the end of a plan, or go on from where a run stopped.
+    """Train to the end, or go on from where a run stopped.
 
     Args:
         task: what is trained.
@@ -160,7 +251,7 @@ def fit(
     abstract = abstract_state(task, mesh)
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     with store.open_checkpoints(
-        run.workdir, keep_last=plan.keep_last, keep_every=plan.keep_every
+        run.workdir, keep_last=plan.keep_last, keep_every=plan.keep_every or None
     ) as checkpoints:
         state = _start_or_resume(task, run, checkpoints, abstract, placed)
         run.announce(state)
@@ -206,7 +297,7 @@ def _advance(
     feed: Feed,
     key: jax.Array,
     state: TrainState,
-    plan: Plan,
+    plan: Fit,
     run: Run,
     mesh: Mesh,
     placed: TrainState,
@@ -222,7 +313,7 @@ def _advance(
             run.workdir,
             start=start,
             num_steps=plan.num_steps,
-            learning_rate=plan.learning_rate,
+            learning_rate=plan.rate(),
             shown=task.shown,
             tracker=run.tracker,
         )
@@ -288,7 +379,7 @@ def _all_finite(params: Any) -> jax.Array:
 
 
 def _failure(
-    run: Run, plan: Plan, checkpoints: store.Checkpoints
+    run: Run, plan: Fit, checkpoints: store.Checkpoints
 ) -> Callable[[int], str]:
     def describe_failure(step: int) -> str:
         with contextlib.suppress(
@@ -297,7 +388,7 @@ def _failure(
             checkpoints.wait_until_finished()
         good = store.latest_step(run.workdir)
         where = "none" if good is None else run.workdir / "checkpoints" / str(good)
-        rate = float(plan.learning_rate(step - 1))
+        rate = float(plan.rate()(step - 1))
         return f"learning rate {rate:.3g}. Last good checkpoint: {where}. {run.advice}"
 
     return describe_failure

@@ -1,7 +1,6 @@
-"""One step of training: gradient, Adam, moving average. A pure function, jitted once.
+"""One step of training: gradient, optimizer, moving average; a pure function.
 
-Sources: the optimiser of Ho et al. 2020, appendix B (Adam, linear warm-up, gradients
-clipped to a global norm of 1) and their moving average of the parameters.
+Source: Ho et al. 2020, appendix B, for the moving average of the parameters.
 """
 
 from collections.abc import Callable
@@ -16,69 +15,6 @@ from ddpm_jax.runtime.devices import gather_params, replicated, rows, shard_like
 from ddpm_jax.training.ema import gamma_from_std, update_track
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Batch, Objective, Step, Task
-
-
-def warmup_schedule(
-    peak: float,
-    warmup_steps: int,
-    decay_steps: int | None = None,
-    restarts: tuple[int, ...] = (),
-) -> optax.Schedule:
-    """Rise linearly to the peak, then hold it, or fall to 0 on a cosine.
-
-    Args:
-        peak: learning rate after the warm-up.
-        warmup_steps: length of the rise; step k (from 0) uses (k + 1) / warmup_steps.
-        decay_steps: step at which the cosine reaches 0; None to hold the peak.
-        restarts: rising steps before that at which it reaches 0 as well, and rises to
-            the peak again, within `warmup_steps` or a tenth of what lies before the
-            next, whichever is less.
-
-    Source: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm
-        Restarts", for the restarts, which have no rise there.
-    """
-    if decay_steps is not None and restarts:
-        starts, ends = (0, *restarts), (*restarts, decay_steps)
-        pieces = [
-            warmup_schedule(
-                peak,
-                min(warmup_steps, (end - start) // 10) if start else warmup_steps,
-                end - start,
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        return optax.join_schedules(pieces, list(restarts))
-
-    def rate(count: jax.Array) -> jax.Array:
-        rise = jnp.minimum((count + 1.0) / max(warmup_steps, 1), 1.0)
-        if decay_steps is None:
-            return peak * rise
-        progress = (count - warmup_steps) / max(decay_steps - warmup_steps, 1)
-        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
-        return peak * rise * fall
-
-    return rate
-
-
-def make_optimizer(
-    learning_rate: optax.Schedule,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    max_grad_norm: float | None = 1.0,
-) -> optax.GradientTransformation:
-    """Chain global-norm clipping and Adam: Ho et al. 2020, appendix B.
-
-    Args:
-        learning_rate: step -> rate.
-        b1: Adam's decay of the first moment.
-        b2: Adam's decay of the second moment.
-        max_grad_norm: clip gradients to this global norm; None for no clipping.
-    """
-    adam = optax.adam(learning_rate, b1=b1, b2=b2, eps=1e-8)
-    if max_grad_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(max_grad_norm), adam)
 
 
 def ema_decay(step: jax.Array, target: float) -> jax.Array:

@@ -19,6 +19,7 @@ from ddpm_jax.commands.fitting import Training, already_finished
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.cost import count_flops
 from ddpm_jax.runtime import files
+from ddpm_jax.training.fit import Fit
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
     before, now = config.default(), config.default()
     before.data.source, now.data.source = "folder:photos", "folder:moved/photos/"
     before.data.image_size, now.data.image_size = 8, (8, 8)
-    training = Training(KIND, "the features network", "features", lambda step: 0.1)
+    training = Training(KIND, "the features network", "features", Fit())
     known = {"config": config.to_json(before), "data_fingerprint": "same"}
     auxiliary.write(tmp_path, KIND, {"bias": np.zeros(3)}, known, {})
     (tmp_path / "result.json").unlink()  # it is not finished

@@ -141,7 +141,8 @@ print(json.dumps(importance_and_hints()))
 def importance_and_hints():
     """Ten training steps with a history and hints, over all devices there are."""
     from ddpm_jax.runtime.devices import data_mesh, rows
-    from ddpm_jax.training.step import init_state, make_optimizer, make_train_step
+    from ddpm_jax.training.optimizers import Adam, clipped
+    from ddpm_jax.training.step import init_state, make_train_step
 
     def network(params, x_t, t, cond, dropout_key):
         return params["a"] * x_t + params["b"] * (cond or {}).get("x0", 0.0)
@@ -149,7 +150,7 @@ def importance_and_hints():
     sampler, mesh, optimizer = (
         time_sampling.importance(3),
         data_mesh(),
-        make_optimizer(lambda step: 0.05),
+        clipped(Adam().build(lambda step: 0.05), 1.0),
     )
     step = make_train_step(
         make_objective(

@@ -1,6 +1,7 @@
 """Fit, with a task of one number: what is on disk, what goes on, what stops it."""
 
 import contextlib
+import dataclasses
 import json
 
 import jax
@@ -13,8 +14,9 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training import fit as room
-from ddpm_jax.training.fit import Plan, Run, abstract_state, fit, initial_state
+from ddpm_jax.training.fit import Fit, Run, abstract_state, fit, initial_state
 from ddpm_jax.training.log import read_metrics
+from ddpm_jax.training.optimizers import OptimizerSpec
 from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Task
 
@@ -53,10 +55,16 @@ def mean_task(**others) -> Task:
 
 
 def plan(**changes):
-    whole = Plan(
-        num_steps=12, report_every=3, checkpoint_every=5, learning_rate=lambda _: RATE
+    whole = Fit(
+        num_steps=12,
+        report_every=3,
+        checkpoint_every=5,
+        learning_rate=RATE,
+        warmup_steps=0,
+        preview_every=0,
+        keep_every=0,
     )
-    return whole._replace(**changes)
+    return dataclasses.replace(whole, **changes)
 
 
 def run_in(workdir, task, *, steps=feed, how=None, **of_run):
@@ -103,7 +111,7 @@ def test_a_finished_run_leaves_checkpoints_numbers_and_its_result(whole):
     }
     records = read_metrics(workdir)
     assert [record["step"] for record in records] == [3, 6, 9, 12]
-    assert all(record["learning_rate"] == RATE for record in records)
+    assert all(record["learning_rate"] == np.float32(RATE) for record in records)
     assert store.read_metadata(workdir) == {"kind": "mean"}
     assert float(state.memory) == 12
     # Adam's steps are no longer than the rate; after twelve the mean is on its way.
@@ -216,3 +224,65 @@ def test_the_later_step_of_a_task_is_taken_from_its_number_on(tmp_path):
     four = run_in(tmp_path / "four", task, how=plan(num_steps=4))
     np.testing.assert_array_equal(ended.state.params["mean"], four.state.params["mean"])
     assert int(ended.state.step) == 12
+
+
+# --- The spec -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_steps": 0}, "num_steps=0 is too small; use 1 or more"),
+        ({"batch_size": 2**31}, "batch_size=2147483648 is out of range"),
+        ({"accumulate": 0}, "accumulate=0 is too small"),
+        ({"warmup_steps": -1}, "warmup_steps=-1 is too small; use 0 or more"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 must be positive and finite"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be positive"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm=-1.0 is too small"),
+        ({"ema_decay": 1.0}, r"ema_decay=1.0 is not in \[0, 1\); use 0 to switch"),
+        ({"ema_stds": (0.3,)}, r"ema_stds has 0.3, which is not in \(0, 0.289\]"),
+        ({"ema_stds": (0.1, 0.1)}, "names an average twice"),
+        ({"restarts": (5,)}, "restarts=.5,. does nothing with decay 'constant'"),
+        (
+            {"restarts": (5, 5), "decay": "cosine", "num_steps": 9},
+            "restarts=.5, 5. are not rising steps between 0 and num_steps=9; use such",
+        ),
+        ({"report_every": 0}, "report_every=0 is too small; use 1"),
+        ({"keep_last": 0}, "keep_last=0 is too small; use 1"),
+        ({"keep_every": -1}, "keep_every=-1 is too small; use 0"),
+        ({"num_steps": True}, "num_steps=True is not a number"),
+        ({"batch_size": "many"}, "batch_size='many' is not a number"),
+    ],
+)
+def test_what_cannot_be_trained_so_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Fit(**fields)
+
+
+def test_the_rate_is_that_of_the_spec_and_of_a_shorter_run():
+    spec = Fit(num_steps=110, learning_rate=1.0, warmup_steps=10, decay="cosine")
+    rates = [float(spec.rate()(step)) for step in (0, 9, 60, 110)]
+    assert rates == pytest.approx([0.1, 1.0, 0.5, 0.0], abs=1e-6)
+    assert float(spec.rate(60)(35)) == pytest.approx(0.5)
+    held = dataclasses.replace(spec, decay="constant")
+    assert float(held.rate()(10_000)) == 1.0
+    again = dataclasses.replace(spec, restarts=(60,))
+    assert float(again.rate()(59)) < 0.01 < float(again.rate()(65))
+
+
+def test_gradients_are_clipped_before_the_optimizer_sees_them():
+    huge = {"a": jnp.array([30.0, 40.0])}
+    steps = {}
+    for norm in (0.0, 1.0):
+        made = Fit(
+            learning_rate=1.0, warmup_steps=0, optimizer=Sgd(), max_grad_norm=norm
+        ).transformation()
+        steps[norm] = made.update(huge, made.init(huge))[0]["a"]
+    np.testing.assert_allclose(steps[0.0], [-30, -40])
+    np.testing.assert_allclose(steps[1.0], [-0.6, -0.8], rtol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd(OptimizerSpec):
+    def build(self, rate):
+        return optax.sgd(rate)

@@ -18,12 +18,11 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import check_batch_size, data_mesh
 from ddpm_jax.tasks.diffusion import make_objective
 from ddpm_jax.training import checkpoints
+from ddpm_jax.training.optimizers import Adam, clipped, warmup_schedule
 from ddpm_jax.training.step import (
     ema_decay,
     init_state,
-    make_optimizer,
     make_train_step,
-    warmup_schedule,
 )
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), dtype=np.uint8)
@@ -55,7 +54,7 @@ def test_a_rate_that_restarts_falls_to_zero_each_time():
 
 
 def test_three_steps_follow_adam_with_clipping_and_ema_computed_by_hand():
-    optimizer = make_optimizer(warmup_schedule(0.1, 2), max_grad_norm=1.0)
+    optimizer = clipped(Adam().build(warmup_schedule(0.1, 2)), 1.0)
     step = make_train_step(quadratic, optimizer, ema_target=0.9, mesh=data_mesh())
     state = init_state({"w": jnp.zeros((2,))}, optimizer)
     batch = {"image": np.full((1, 1, 1, 1), 3, np.uint8)}
@@ -117,7 +116,7 @@ def test_tracks_and_memory_follow_a_loop_in_numpy():
 
 
 def test_four_steps_are_two_and_two_with_a_checkpoint_between(tmp_path):
-    optimizer = make_optimizer(warmup_schedule(0.1, 2))
+    optimizer = clipped(Adam().build(warmup_schedule(0.1, 2)), 1.0)
     step = make_train_step(
         remembering, optimizer, ema_target=0.9, mesh=data_mesh(), ema_stds=(0.05, 0.1)
     )
@@ -193,8 +192,9 @@ import jax, numpy as np
 sys.path.insert(0, "tests/training")
 from test_step import IMAGES, linear_network, objective
 from ddpm_jax.runtime.devices import data_mesh, rows
+from ddpm_jax.training.optimizers import *
 from ddpm_jax.training.step import *
-optimizer = make_optimizer(warmup_schedule(0.1, 2))
+optimizer = clipped(Adam().build(warmup_schedule(0.1, 2)), 1.0)
 mesh = data_mesh()
 step = make_train_step(objective(), optimizer, ema_target=0.9, mesh=mesh)
 state = init_state({"a": np.float32(0), "b": np.float32(0)}, optimizer)
@@ -235,7 +235,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused():
 
 
 def test_no_clipping_when_asked():
-    plain = make_optimizer(optax.constant_schedule(1.0), max_grad_norm=None)
+    plain = clipped(Adam().build(optax.constant_schedule(1.0)), 0)
     assert len(jax.tree.leaves(plain.init({"w": jnp.zeros(3)}))) > 0
     huge = {"w": jnp.array([1e6, 1.0, 0.0])}
     updates, state = plain.update(huge, plain.init(huge), huge)
