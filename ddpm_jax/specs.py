@@ -37,6 +37,9 @@ from ml_collections.config_dict import placeholder
 
 from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
+from ddpm_jax.tasks.classifier import ClassifierTask
+from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW
@@ -775,3 +778,6 @@ for _spec in (
 register(schedules.LinearLogSNR, "linear_logsnr")
 register(schedules.CosineLogSNR, "cosine_logsnr")
 register(AdamW, "adamw")
+register(AutoencoderTask, "autoencoder")
+register(ClassifierTask, "classifier")
+register(ContrastiveTask, "contrastive")

@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import random
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -22,6 +25,8 @@ from ddpm_jax.specs import (
     register,
     to_json,
 )
+from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
 
 LINEAR, COSINE = Linear(), Cosine(8)
 
@@ -77,22 +82,27 @@ FULL = Toy(
 # --- Round trips ----------------------------------------------------------------------
 
 
-VALUES = (2, 3, 0.25, 0.5, 1e-3, 700, True, False, "another", None, [], [5], [3, 7])
+VALUES = (2, 3, 0.25, 0.5, 1e-3, True, False, "another", None, [], [0.1], [5], [3, 7])
+
+
+# Where a field means something only beside another.
+BASES = {Fit: Fit(decay="cosine")}
 
 
 def changed(cls):
-    """Yield a spec for each field, in which that has another value than its default."""
-    plain = to_json(cls())
+    """Yield a spec for each field, in which that has another value."""
+    base = BASES.get(cls, cls())
+    plain = to_json(base)
     for name, wanted in specs._annotations(cls).items():
         inside = specs._classes_in(wanted) and specs.kinds(specs._slot(wanted))
         of_kinds = [to_json(kind()) for kind in dict(inside or {}).values()]
-        made = cls()
+        made = base
         for value in (*get_args(wanted), *VALUES, *of_kinds):
             with contextlib.suppress(UserError):
                 made = from_config({**plain, name: value}, cls)
-            if made != cls():
+            if made != base:
                 break
-        assert made != cls(), f"no other value of {name} was found"
+        assert made != base, f"no other value of {name} was found"
         yield made
 
 
@@ -498,6 +508,142 @@ def test_a_class_that_is_not_registered_cannot_be_stored():
 
     with pytest.raises(UserError, match="Unknown is not registered; decorate it with"):
         recipe(Toy(schedule=Unknown()))
+
+
+# --- A recipe of things that the package does not have --------------------------------
+
+RECIPE = """
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from ddpm_jax.diffusion.schedules import Cosine, ScheduleSpec, Table
+from ddpm_jax.limits import between
+from ddpm_jax.specs import recipe, register
+from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.optimizers import OptimizerSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class PointNetwork:
+    pass
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Perceptron(PointNetwork):
+    widths: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self):
+        between(self, "widths", 1, 4096)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Points:
+    num_coordinates: int = 2
+    scale: float | None = None
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Angle:
+    dropout: float = 0.1
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Halving(Table):
+    def betas(self):
+        import numpy as np
+
+        return np.full(self.num_levels, 0.5)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class SignDescent(OptimizerSpec):
+    momentum: float = 0.9
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class PointDiffusion:
+    process: Diffusion
+    network: PointNetwork = dataclasses.field(default_factory=Perceptron)
+    codec: Points = dataclasses.field(default_factory=Points)
+    conditioners: Mapping[str, Angle] = dataclasses.field(default_factory=dict)
+
+
+def get_config():
+    return recipe(
+        PointDiffusion(
+            Diffusion(Halving(16), prediction="v", variance="small"),
+            network=Perceptron((32, 16)),
+            conditioners={"angle": Angle(0.2)},
+        ),
+        fit=Fit(num_steps=30, optimizer=SignDescent(), decay="cosine"),
+    )
+"""
+
+
+def imported(path):
+    """Import a recipe as the program does."""
+    of_file = importlib.util.spec_from_file_location("recipe_points", path)
+    module = importlib.util.module_from_spec(of_file)
+    sys.modules["recipe_points"] = module
+    of_file.loader.exec_module(module)
+    return module
+
+
+def test_a_recipe_of_ones_own_kinds_needs_no_edit_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(specs, "_known", dict(specs._known))
+    monkeypatch.setitem(sys.modules, "recipe_points", None)
+    (tmp_path / "points.py").write_text(RECIPE)
+    before = dict(specs._known)
+    module = imported(tmp_path / "points.py")
+    arguments = ["--config.network.widths=8,4", "--config.fit.optimizer.momentum=0.5"]
+    arguments += ["--config.process.schedule.num_levels=8"]
+    arguments += ["--config.conditioners.angle.dropout=0"]
+    config = override(module.get_config(), arguments)
+    (tmp_path / "spec.json").write_text(json.dumps(to_json(config), allow_nan=False))
+    wanted = module.PointDiffusion(
+        Diffusion(module.Halving(8), prediction="v", variance="small"),
+        network=module.Perceptron((8, 4)),
+        conditioners={"angle": module.Angle(0.0)},
+    )
+    stored = json.loads((tmp_path / "spec.json").read_text())
+    spec, others = from_recipe(stored)
+    assert spec == wanted
+    assert others["fit"].optimizer == module.SignDescent(0.5)
+    level = spec.process.schedule.build().at(np.arange(8))
+    np.testing.assert_allclose(level.alpha**2, 0.5 ** np.arange(1, 9), rtol=1e-6)
+    for option, message in [
+        ("network.kind=unet", r"config\.network\.kind='unet' is not known; use percep"),
+        ("network.widhts=1", r"config\.network\.widhts \(did you mean widths\?\)"),
+        ("network.widths=0", r"config\.network\.widths=0 is too small; use 1 or more"),
+        (
+            "conditioners.angel.dropout=0",
+            r"option config\.conditioners\.angel \(did you",
+        ),
+        ("process.prediction=eps2", r"config\.process\.prediction='eps2' is not known"),
+        (
+            "process.variance=learned",
+            r"config\.process\.loss=Simple\(\) does not train",
+        ),
+        ("fit.restarts=40", r"config\.fit\.restarts=\(40,\) are not rising steps"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            override(config, [f"--config.{option}"])
+    # In another process, where nobody has imported the recipe.
+    monkeypatch.setattr(specs, "_known", before)
+    with pytest.raises(UserError, match=r"'point_diffusion' is not known; .* imported"):
+        from_recipe(stored)
+    imported(tmp_path / "points.py")
+    assert to_json(from_recipe(stored)[0]) == to_json(wanted)
 
 
 # --- Comparison -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ddpm_jax.build.idle import AUTOENCODER, check_warmup, refuse_idle
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import small_fit
+from ddpm_jax.build.translation import autoencoder_spec, small_fit
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
 from ddpm_jax.networks.kl_autoencoder import (
@@ -26,7 +26,7 @@ from ddpm_jax.networks.kl_autoencoder import (
     sample_posterior,
 )
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
-from ddpm_jax.tasks.autoencoder import Maps, Networks, Weights, autoencoder_task
+from ddpm_jax.tasks.autoencoder import Maps, Networks, autoencoder_task
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 from ddpm_jax.weights.lpips_file import Lpips, read_lpips
@@ -63,9 +63,8 @@ def discriminator_network(config: ConfigDict) -> PatchDiscriminator:
 
 def is_adversarial(config: ConfigDict) -> bool:
     """Say whether a discriminator takes part at some step of the run."""
-    options = config.autoencoder
-    starts = options.discriminator_start < options.num_steps
-    return bool(options.discriminator_weight > 0 and starts)
+    start = autoencoder_spec(config).adversary_start(config.autoencoder.num_steps)
+    return start is not None
 
 
 def autoencode_optimizers(
@@ -171,18 +170,13 @@ def autoencode_task(
         maps=maps,
         channel_weights=channel_weights,
     )
-    weights = Weights(
-        kl=options.kl_weight,
-        perceptual=options.perceptual_weight,
-        discriminator=options.discriminator_weight,
-    )
-    start = options.discriminator_start if is_adversarial(config) else None
+    spec = autoencoder_spec(config)
     return autoencoder_task(
         lambda: init_autoencode(config, info),
         networks,
         autoencode_optimizers(config),
-        weights,
-        adversary_start=start,
+        spec.weights(),
+        adversary_start=spec.adversary_start(options.num_steps),
         ema_target=options.ema_decay,
         flip=config.data.flip,
         finish=finish,
@@ -198,19 +192,8 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     check_batch_memory(config, "autoencoder", info)
     check_seed("config.seed", config.seed)
     small_fit(config, "autoencoder")
+    autoencoder_spec(config)
     options = config.autoencoder
-    least = {
-        "kl_weight": 0,
-        "perceptual_weight": 0,
-        "discriminator_weight": 0,
-        "discriminator_start": 0,
-    }
-    for name, lowest in least.items():
-        if not lowest <= options[name] < float("inf"):
-            raise UserError(
-                f"config.autoencoder.{name}={options[name]} must be finite, and "
-                f"{lowest} or more."
-            )
     if options.dtype not in names.DTYPES:
         raise UserError(
             f"config.autoencoder.dtype={options.dtype!r} is unknown; use "

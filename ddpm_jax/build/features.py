@@ -18,7 +18,7 @@ from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import small_fit
+from ddpm_jax.build.translation import classifier_spec, small_fit
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
@@ -64,10 +64,11 @@ def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
 
 def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
     """Build what it is trained on."""
+    spec = classifier_spec(config)
     return make_classify_objective(
         lambda params, images: cast(Any, net.apply({"params": params}, images)),
-        label_smoothing=config.features.label_smoothing,
-        max_shift=config.features.max_shift,
+        label_smoothing=spec.label_smoothing,
+        max_shift=spec.max_shift,
         flip=config.data.flip,
     )
 
@@ -234,6 +235,7 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
             "apart; sort the images into one folder per class."
         )
     check_seed("config.seed", config.seed)
+    classifier_spec(config)
     check_classifier(config, "features")
     check_warmup(config, "features")
 
@@ -256,7 +258,6 @@ def check_classifier(config: ConfigDict, section: str) -> None:
             "channels": 1,
             "num_res_blocks": 1,
             "num_groups": 1,
-            "max_shift": 0,
         },
     )
     for name, lowest in least.items():
@@ -264,12 +265,6 @@ def check_classifier(config: ConfigDict, section: str) -> None:
             raise UserError(
                 f"config.{section}.{name}={options[name]} is too small; use {lowest} "
                 "or more."
-            )
-    for name in ("label_smoothing",):
-        if not 0 <= options.get(name, 0.0) < 1:
-            raise UserError(
-                f"config.{section}.{name}={options[name]} is not in [0, 1); use 0 to "
-                "switch it off."
             )
     for multiplier in options.channel_multipliers or (0,):
         width = options.channels * multiplier

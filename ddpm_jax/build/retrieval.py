@@ -22,7 +22,7 @@ from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.reader import reopen, text_encoder
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import small_fit
+from ddpm_jax.build.translation import contrastive_spec, small_fit
 from ddpm_jax.config import from_json
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
@@ -98,7 +98,7 @@ def match_objective(config: ConfigDict, net: DualEncoder) -> Objective:
         lambda params, images, text: cast(
             Any, net.apply({"params": params}, images, text)
         ),
-        max_shift=config.retrieval.max_shift,
+        max_shift=contrastive_spec(config).max_shift,
         flip=config.data.flip,
     )
 
@@ -198,5 +198,6 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
             "empty; set it to words, bytes or minilm."
         )
     check_seed("config.seed", config.seed)
+    contrastive_spec(config)
     check_classifier(config, "retrieval")
     check_warmup(config, "retrieval")

@@ -3,6 +3,7 @@
 Messages name the options as the config has them.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from ddpm_jax.diffusion.losses import LossSpec
 from ddpm_jax.diffusion.schedules import ScheduleSpec, Table
 from ddpm_jax.diffusion.time_sampling import TimesSpec
 from ddpm_jax.errors import UserError
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
+from ddpm_jax.tasks.classifier import ClassifierTask
+from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import OptimizerSpec
@@ -138,6 +142,44 @@ def diffusion_spec(config: ConfigDict) -> Diffusion:
     }
     spec: Diffusion = make(Diffusion, values, "diffusion")
     return spec
+
+
+# --- Auxiliary models -----------------------------------------------------------------
+
+
+def autoencoder_spec(config: ConfigDict) -> AutoencoderTask:
+    """Read what an autoencoder is trained on.
+
+    Raises:
+        UserError: an option cannot be.
+    """
+    spec: AutoencoderTask = _of_section(AutoencoderTask, config, "autoencoder")
+    return spec
+
+
+def classifier_spec(config: ConfigDict) -> ClassifierTask:
+    """Read what a features network is trained on.
+
+    Raises:
+        UserError: an option cannot be.
+    """
+    spec: ClassifierTask = _of_section(ClassifierTask, config, "features")
+    return spec
+
+
+def contrastive_spec(config: ConfigDict) -> ContrastiveTask:
+    """Read what a retrieval network is trained on.
+
+    Raises:
+        UserError: an option cannot be.
+    """
+    spec: ContrastiveTask = _of_section(ContrastiveTask, config, "retrieval")
+    return spec
+
+
+def _of_section(cls: type, config: ConfigDict, section: str) -> Any:
+    names = [field.name for field in dataclasses.fields(cls)]
+    return make(cls, {name: config[section][name] for name in names}, section)
 
 
 # --- Training -------------------------------------------------------------------------

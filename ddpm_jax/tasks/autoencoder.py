@@ -26,6 +26,7 @@ Sources:
     Metric", eq. (1), for d.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddpm_jax import limits
 from ddpm_jax.codecs.pixels import random_flip
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.training.state import TrainState
@@ -75,6 +77,42 @@ class Weights(NamedTuple):
     kl: float = 1e-6
     perceptual: float = 1.0
     discriminator: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderTask:
+    """What an autoencoder is trained on.
+
+    Attributes:
+        kl_weight: of the KL, beside errors summed over an image's numbers.
+        perceptual_weight: of the distance of feature maps.
+        discriminator_weight: of the discriminator, beside the adaptive weight; 0: none.
+        discriminator_start: steps before it is used and trained.
+    """
+
+    kl_weight: float = 1e-6
+    perceptual_weight: float = 1.0
+    discriminator_weight: float = 0.5
+    discriminator_start: int = 25_000
+
+    def __post_init__(self) -> None:
+        limits.at_least(self, 0, "kl_weight", "perceptual_weight")
+        limits.at_least(self, 0, "discriminator_weight", "discriminator_start")
+
+    def weights(self) -> Weights:
+        """Return the weights of the terms beside the absolute error."""
+        return Weights(
+            self.kl_weight, self.perceptual_weight, self.discriminator_weight
+        )
+
+    def adversary_start(self, num_steps: int) -> int | None:
+        """Return the step at which the discriminator joins a run; None for never.
+
+        Args:
+            num_steps: of the run.
+        """
+        joins = self.discriminator_weight > 0 and self.discriminator_start < num_steps
+        return self.discriminator_start if joins else None
 
 
 # --- The losses -----------------------------------------------------------------------

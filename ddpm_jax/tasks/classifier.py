@@ -1,14 +1,33 @@
 """Classifier: smoothed cross-entropy of shifted images."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import limits
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.task import Batch, Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierTask:
+    """What a classifier is trained on.
+
+    Attributes:
+        label_smoothing: share of the target that is spread over all classes.
+        max_shift: pixels that an image may be shifted, each way.
+    """
+
+    label_smoothing: float = 0.1
+    max_shift: int = 2
+
+    def __post_init__(self) -> None:
+        limits.share(self, "label_smoothing")
+        limits.between(self, "max_shift", 0, 65_536)
 
 
 def smoothed_cross_entropy(

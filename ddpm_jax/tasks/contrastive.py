@@ -4,15 +4,31 @@ Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural L
     Supervision".
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import limits
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.task import Batch, Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveTask:
+    """What a dual encoder is trained on.
+
+    Attributes:
+        max_shift: pixels that an image may be shifted, each way.
+    """
+
+    max_shift: int = 3
+
+    def __post_init__(self) -> None:
+        limits.between(self, "max_shift", 0, 65_536)
 
 
 def contrastive_loss(
