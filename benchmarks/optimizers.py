@@ -24,6 +24,7 @@ from optax import contrib
 from benchmarks.parts import Parts, feed_of, make_parts
 from ddpm_jax import build
 from ddpm_jax.cli import load_recipe, override
+from ddpm_jax.runtime.devices import shardings
 from ddpm_jax.specs import register
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW, OptimizerSpec
@@ -103,10 +104,12 @@ def train(parts: Parts, fit: Fit, start: Any, key: jax.Array) -> dict[str, float
     objective = build.objective(parts.cfg, parts.unet, parts.info)
     memory = build.time_sampler(parts.cfg).init()
     optimizer = fit.transformation()
-    step = make_train_step(
-        objective, optimizer, ema_target=fit.ema_decay, mesh=parts.mesh
-    )
     state = init_state(jax.tree.map(np.asarray, start), optimizer, memory=memory)
+    placed = shardings(parts.mesh, state)
+    state = jax.device_put(state, placed)
+    step = make_train_step(
+        objective, optimizer, ema_target=fit.ema_decay, mesh=parts.mesh, placed=placed
+    )
     batches, times = feed_of(parts)(0), []
     for _ in range(fit.num_steps):
         batch = next(batches)
