@@ -19,6 +19,7 @@ Sources:
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -199,6 +200,18 @@ def _log_alpha_bar(betas: np.ndarray) -> np.ndarray:
         return np.cumsum(np.log1p(-betas))
 
 
+@partial(jax.jit, inline=True)  # one small program where nothing is traced
+def _entries(alpha: jax.Array, sigma: jax.Array, t: jax.Array) -> Level:
+    """Look levels up in tables [T + 1] whose first entry is the clean end."""
+    entry = t + 1
+    there = (entry >= 0) & (entry < len(alpha))
+    return Level(
+        t=t.astype(jnp.float32),
+        alpha=jnp.where(there, jnp.take(alpha, entry, mode="clip"), jnp.nan),
+        sigma=jnp.where(there, jnp.take(sigma, entry, mode="clip"), jnp.nan),
+    )
+
+
 @picklable
 def from_betas(betas: np.ndarray) -> Schedule:
     """Build the schedule of a table of betas.
@@ -242,17 +255,7 @@ def from_betas(betas: np.ndarray) -> Schedule:
                 "give integers, or a log-SNR to level_at_logsnr."
             )
         _check_times(t, -1, num_levels)
-        entry = t + 1
-        there = (entry >= 0) & (entry <= num_levels)
-        return Level(
-            t=t.astype(jnp.float32),
-            alpha=jnp.where(
-                there, jnp.take(jnp.asarray(alpha), entry, mode="clip"), jnp.nan
-            ),
-            sigma=jnp.where(
-                there, jnp.take(jnp.asarray(sigma), entry, mode="clip"), jnp.nan
-            ),
-        )
+        return _entries(alpha, sigma, t)
 
     def inverse(logsnr: jax.Array) -> jax.Array:
         return jnp.interp(logsnr, rising_logsnr, falling_t)

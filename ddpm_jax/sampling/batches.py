@@ -239,8 +239,9 @@ def forward_film(
     Returns:
         uint8 [K, F, H, W, C].
     """
-    x0 = encode(to_float(jnp.asarray(images)))
+    # In NumPy what it can do: an operation of JAX is a program to load.
+    x0 = encode(jnp.asarray(to_float(images)))
     eps = jax.random.normal(key, x0.shape, x0.dtype)
     times = jnp.linspace(-1, schedule.num_levels - 1, num_frames).round()
     noised = [add_noise(x0, eps, schedule.at(t.astype(jnp.int32))) for t in times]
-    return np.asarray(to_uint8(jnp.stack([decode(x) for x in noised])))
+    return to_uint8(np.stack([np.asarray(decode(x)) for x in noised]))
