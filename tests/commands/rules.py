@@ -56,7 +56,11 @@ RULES = (
         "help",
         "measures for minutes; tests/benchmarks runs each in small",
     ),
-    Rule(r"python3? scripts/", "help", "downloads; tests/ has a test of each"),
+    Rule(
+        r"python3? scripts/",
+        "help",
+        "downloads or reads git; tests/ tests each",
+    ),
     Rule(r"make \w", "target"),
     Rule(r"python3? -c ", "start"),
     Rule(r"python3? -m venv ", "listed", "make does it, and so does every CI run"),
