@@ -1,4 +1,4 @@
-"""What a function costs to compute, read from its jaxpr: nothing is compiled or run.
+"""FLOPs of a function, counted in its jaxpr: nothing is compiled or run.
 
 Counted are convolutions and matrix products, which are nearly all of a network's work;
 a multiplication and the addition after it count two, as hardware makers count. Zeros

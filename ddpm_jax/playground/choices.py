@@ -1,4 +1,4 @@
-"""From the page's fields to a config, and to the command line that asks for the same.
+"""Conversion of the page's fields to a config and to the equivalent command line.
 
 Fields arrive as JSON that anyone can have written, so their types are checked as well.
 """

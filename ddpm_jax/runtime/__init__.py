@@ -1,4 +1,4 @@
-"""What every program needs of the machine, whatever it computes.
+"""Runtime services of every program: devices, hosts, files, images, signals.
 
     startup, streams, interrupts    before JAX starts, standard output, signals
     devices, hosts, capacity        accelerators, several processes, memory

@@ -1,4 +1,4 @@
-"""What the two settings files of a diffusers model have in common.
+"""Common code for the two settings files of a diffusers model.
 
 A key that is absent has the default of diffusers. A key that is unknown, or has a value
 that this U-Net or this process cannot be, is refused by its name: what is not

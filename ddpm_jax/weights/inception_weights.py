@@ -1,4 +1,4 @@
-"""From the tensors of a file to the parameters of the Inception network.
+"""Conversion of the tensors of a file to parameters of Inception-v3.
 
 The PyTorch file names its tensors as the network's modules are named; the TensorFlow
 graph has names of its own, put together here from a table of its towers. Both hold, for

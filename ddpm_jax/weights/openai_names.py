@@ -1,4 +1,4 @@
-"""How improved-diffusion and guided-diffusion name and pack the parts of a network.
+"""Parameter names of improved-diffusion and guided-diffusion.
 
 The lists of their names are numbered through all levels; see openai.py.
 """

@@ -1,4 +1,4 @@
-"""What is known of a foreign checkpoint once its files are read."""
+"""A checkpoint of another program, as read from its files."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
