@@ -85,7 +85,7 @@ def _stand_in(cfg: ConfigDict, error: UserError) -> data.Dataset:
     return data.Dataset(
         name=f"random pixels in place of {cfg.data.source}",
         source=data.Arrays(pixels, labels),
-        image_shape=shape,
+        shape=shape,
         label_names=tuple(str(i) for i in range(classes)),
         fingerprint="0" * 16,
         split=cfg.data.split,

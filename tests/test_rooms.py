@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "networks": set(),
     "weights": {"networks", "runtime.files"},  # files of other programs
     "conditioning": {"networks", "weights", "diffusion", "runtime.files"},
-    "codecs": {"networks", "runtime.images"},
+    "codecs": {"networks", "runtime.images", "runtime.plots"},
     "training": {"runtime"},
     # What is trained, a file each.
     "tasks": {"training", "diffusion", "codecs", "runtime.images"},

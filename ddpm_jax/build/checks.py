@@ -163,6 +163,13 @@ def _check_averages(config: ConfigDict) -> None:
 
 
 def _check_model(config: ConfigDict, info: DataInfo) -> None:
+    if len(info.shape) != 3:
+        shape = "x".join(map(str, info.shape))
+        raise UserError(
+            f"the U-Net takes items of height x width x channels, and those of "
+            f"{info.name} are {shape}; use data of images, or train a network of your "
+            "own with ddpm_jax.training.fit (docs/library.md)."
+        )
     height, width, _ = info.shape
     check_geometry(
         height,

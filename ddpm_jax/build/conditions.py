@@ -45,7 +45,7 @@ def teller(config: ConfigDict, info: DataInfo) -> Tell | None:
     if names:
         silent = silence(num_classes(config, info))
         said = tell(silent, config.training.label_dropout, names)
-    made = picture_of(config, info.image_shape[-1])
+    made = picture_of(config, info.item_shape[-1])
     return said if made is None else _and_shown(said, made)
 
 

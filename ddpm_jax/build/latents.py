@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.codecs import Autoencoder, Codec, latents, pixels
+from ddpm_jax.codecs import Autoencoder, Codec, arrays, latents, pixels
 from ddpm_jax.errors import UserError
 
 COPY = "autoencoder"  # the folder in a workdir
@@ -20,7 +20,8 @@ def codec(info: DataInfo, workdir: Path) -> Codec:
         UserError: its autoencoder is not there, or is another.
     """
     if info.latents is None:
-        return pixels(info.image_shape)
+        make = pixels if info.dtype == "uint8" else arrays
+        return make(info.item_shape)
     check_copy(info, workdir)
     return latents(folder.load(workdir / COPY), info.image_shape)
 
@@ -82,6 +83,13 @@ def check_latents(config: ConfigDict, info: DataInfo) -> None:
         UserError: for the first rule that does not hold.
     """
     options = config.sample
+    if info.dtype != "uint8" and (options.clip or options.dynamic_percentile):
+        raise UserError(
+            f"config.sample.clip={options.clip} clamps to [-1, 1], the range of "
+            f"pixels, and {info.name} holds {info.dtype}; use "
+            "--config.sample.clip=False and "
+            "dynamic_percentile=0."
+        )
     if info.latents is None:
         if config.data.latents:
             raise UserError(

@@ -17,7 +17,7 @@ from ddpm_jax.build.pictures import picture_channels, picture_of
 from ddpm_jax.build.reader import text_encoder
 from ddpm_jax.build.source import DataInfo, num_classes
 from ddpm_jax.build.translation import diffusion_spec, fit_spec, schedule_spec
-from ddpm_jax.codecs import Start, from_bytes, from_moments
+from ddpm_jax.codecs import Start, as_they_are, from_bytes, from_moments
 from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.self_conditioning import ESTIMATE, self_condition_half
@@ -72,7 +72,7 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
 
 
 def _is_told_noise(config: ConfigDict, info: DataInfo) -> bool:
-    made = picture_of(config, info.image_shape[-1])
+    made = picture_of(config, info.item_shape[-1])
     return made is not None and made.told_noise
 
 
@@ -118,10 +118,10 @@ def network(
 
 def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
-    height, width, channels = info.shape
+    *sides, channels = info.shape
     seen = channels * (2 if config.model.self_conditioning else 1)
     seen += picture_channels(config, channels)
-    x = jnp.zeros((1, height, width, seen), jnp.float32)
+    x = jnp.zeros((1, *sides, seen), jnp.float32)
     t = jnp.zeros((1,), jnp.float32)
     return jax.jit(unet.init)(init_key(config), x, t)["params"]
 
@@ -184,8 +184,10 @@ def diffusion_task(
 
 def start(config: ConfigDict, info: DataInfo) -> Start:
     """Build what makes x0 of a training batch."""
+    if info.latents is None and info.dtype != "uint8":
+        return as_they_are
     if info.latents is None:
-        return from_bytes(flip=config.data.flip)
+        return from_bytes(flip=config.data.flip and info.is_image)
     return from_moments(num_views(config))
 
 

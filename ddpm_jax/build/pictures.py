@@ -53,7 +53,7 @@ def picture_channels(config: ConfigDict, num_channels: int) -> int:
 
 def example_picture(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None:
     """Make a picture of one black image, for its shape; None for other models."""
-    made = picture_of(config, info.image_shape[-1])
+    made = picture_of(config, info.item_shape[-1])
     if made is None:
         return None
     x0 = jnp.zeros((1, *info.image_shape), jnp.float32)
@@ -237,7 +237,7 @@ def check_picture(config: ConfigDict, info: DataInfo) -> None:
 
 
 def _check_low_res(config: ConfigDict, info: DataInfo) -> None:
-    model, (height, width, _) = config.model, info.image_shape
+    model = config.model
     factor, noise = model.picture_factor, model.picture_noise
     if not 0 <= noise <= 1:
         raise UserError(
@@ -245,6 +245,7 @@ def _check_low_res(config: ConfigDict, info: DataInfo) -> None:
             "much as leaves nothing of the picture."
         )
     if model.picture == "low_res":
+        height, width, _ = info.image_shape
         if factor < 2 or height % factor or width % factor:
             raise UserError(
                 f"config.model.picture_factor={factor} does not divide images of "

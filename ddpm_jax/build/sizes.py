@@ -42,7 +42,7 @@ def check_batch_memory(config: ConfigDict, section: str, info: DataInfo) -> None
     Raises:
         UserError: naming the largest that fits.
     """
-    each = _FLOAT * math.prod(info.image_shape)
+    each = _FLOAT * math.prod(info.item_shape)
     size = config[section].batch_size
     capacity.check(f"config.{section}.batch_size", size, each, memory_here())
 
@@ -54,7 +54,7 @@ def check_memory(config: ConfigDict, info: DataInfo) -> None:
         UserError: naming the option and the largest number that fits.
     """
     memory, options = memory_here(), config.sample
-    image, chain = math.prod(info.image_shape), math.prod(info.shape)
+    image, chain = math.prod(info.item_shape), math.prod(info.shape)
     # Of 8 bits each.
     capacity.check("config.sample.num_images", options.num_images, image, memory)
     rows = min(options.batch_size, options.num_images)

@@ -37,26 +37,42 @@ class DataInfo:
 
     Attributes:
         name: of the data set.
-        image_shape: (H, W, C).
+        item_shape: of what the data hold, such as (H, W, C) of images.
         label_names: of the classes, or None.
         fingerprint: of the images themselves, and of the captions if they are read.
         reader: how a model that is told a text reads it, as plain data; else None.
         captions: some of those it is trained on.
-        latents: of these images, if that is where the model works; None for pixels.
+        latents: of these images, if that is where the model works; else None.
+        dtype: of the items, uint8 or float32.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    item_shape: tuple[int, ...]
     label_names: tuple[str, ...] | None
     fingerprint: str
     reader: Mapping[str, Any] | None = None
     captions: tuple[str, ...] = ()
     latents: LatentInfo | None = None
+    dtype: str = "uint8"
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of what the network sees: of latents, or of the images themselves."""
-        return self.image_shape if self.latents is None else self.latents.shape
+    def shape(self) -> tuple[int, ...]:
+        """Of what the network sees: of latents, or of the items themselves."""
+        return self.item_shape if self.latents is None else self.latents.shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the items are images, uint8 [H, W, C]."""
+        return data.is_image(self.item_shape, self.dtype)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The (H, W, C) of the images.
+
+        Raises:
+            UserError: the items are not images.
+        """
+        return data.image_shape_of(self.item_shape, self.dtype, self.name)
 
     @property
     def num_classes(self) -> int:
@@ -119,10 +135,11 @@ def data_info(
         latents = LatentInfo(autoencoder.name, autoencoder.fingerprint, shape)
     info = DataInfo(
         source.name,
-        source.image_shape,
+        source.shape,
         source.label_names,
         source.fingerprint,
         latents=latents,
+        dtype=str(source.dtype),
     )
     if config is None or not config.model.text:
         return info

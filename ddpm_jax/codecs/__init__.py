@@ -2,18 +2,26 @@
 
 A codec lies between the items that a person has (images in [-1, 1]) and the arrays
 [B, ...] of the chain. With one at hand, sampling, editing and training need not ask
-which it is: `pixels` changes nothing, `latents` is a first stage (Rombach et al. 2022).
+which it is: `pixels` scales bytes and changes nothing else, `latents` is a first stage
+(Rombach et al. 2022), `arrays` takes floating point of any rank as it is. `display`
+shows items of any shape to a person.
 """
 
+from ddpm_jax.codecs.arrays import arrays, as_they_are
 from ddpm_jax.codecs.codec import Codec, Params, Start
+from ddpm_jax.codecs.display import Display, display_of
 from ddpm_jax.codecs.latents import Autoencoder, from_moments, latents
 from ddpm_jax.codecs.pixels import from_bytes, pixels
 
 __all__ = [
     "Autoencoder",
     "Codec",
+    "Display",
     "Params",
     "Start",
+    "arrays",
+    "as_they_are",
+    "display_of",
     "from_bytes",
     "from_moments",
     "latents",

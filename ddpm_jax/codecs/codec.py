@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ddpm_jax.codecs.display import IMAGES, Display
+from ddpm_jax.runtime.images import to_float, to_uint8
+
 Start = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, items of a training batch as they are stored) -> x0 float32 [B, ...]."""
 
@@ -19,6 +22,9 @@ class Codec(NamedTuple):
         decode: (params, x) -> items; both floating point, [-1, 1] being the range of
             pixels.
         reduce: a mask of items [B, ...], 1 where known, to one of x.
+        load: items as data and files have them, uint8 of pixels, -> floating point.
+        store: its inverse, of decoded items.
+        show: how stored items are shown to a person.
     """
 
     shape: tuple[int, ...]
@@ -26,6 +32,9 @@ class Codec(NamedTuple):
     encode: Callable[[Any, jax.Array], jax.Array]
     decode: Callable[[Any, jax.Array], jax.Array]
     reduce: Callable[[jax.Array], jax.Array]
+    load: Callable[[jax.Array], jax.Array] = to_float
+    store: Callable[[jax.Array], jax.Array] = to_uint8
+    show: Display = IMAGES
 
 
 class Params(NamedTuple):

@@ -10,17 +10,25 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.codecs.codec import Codec, Start
+from ddpm_jax.codecs.display import display_of
 from ddpm_jax.runtime.images import to_float
 
 
 def pixels(image_shape: tuple[int, ...]) -> Codec:
-    """Return the codec of images (H, W, C), which leaves them as they are."""
+    """Return the codec of images (H, W, C), uint8 in [-1, 1] and else as they are."""
 
     def unchanged(params: Any, x: jax.Array) -> jax.Array:
         del params
         return x
 
-    return Codec(image_shape, (), unchanged, unchanged, lambda mask: mask)
+    return Codec(
+        shape=image_shape,
+        params=(),
+        encode=unchanged,
+        decode=unchanged,
+        reduce=lambda mask: mask,
+        show=display_of(image_shape),
+    )
 
 
 def from_bytes(*, flip: bool) -> Start:

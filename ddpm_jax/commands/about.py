@@ -84,12 +84,14 @@ def info_of(about: dict[str, Any]) -> DataInfo:
     names = stored["label_names"]
     return DataInfo(
         name=stored["name"],
-        image_shape=tuple(stored["image_shape"]),
+        # Written as "image_shape" before there were other items.
+        item_shape=tuple(stored.get("item_shape") or stored["image_shape"]),
         label_names=None if names is None else tuple(names),
         fingerprint=stored["fingerprint"],
         reader=stored.get("reader"),
         captions=tuple(stored.get("captions", ())),
         latents=_latents_of(stored.get("latents")),
+        dtype=stored.get("dtype", "uint8"),
     )
 
 

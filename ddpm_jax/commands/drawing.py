@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
-from ddpm_jax.codecs import Codec
+from ddpm_jax.codecs import Codec, Display
+from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
@@ -39,6 +40,7 @@ def write_samples(
     film: sampling.Film,
     sheet: np.ndarray,
     record: dict,
+    show: Display = IMAGES,
 ) -> None:
     """Write all that a drawing leaves but `forward.png`, which comes before.
 
@@ -46,23 +48,24 @@ def write_samples(
         cfg: its `sample` names the images.
         info: of the model.
         folder: where to.
-        drawn: uint8 [N, H, W, C].
+        drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
         film: of the first of them.
         sheet: of all, uint8 [rows, columns, C].
         record: of how they were drawn, as plain data.
+        show: how items are shown, of the codec.
     """
     names = image_names(cfg, info)
-    images.save_images(folder / "images", drawn, names)
+    show.save(folder / "images", drawn, names)
     images.save_npz(folder / "samples.npz", drawn, build.sample_labels(cfg, info))
     texts = build.prompts(cfg, info)
     if texts is not None and not cfg.sample.prompt_to:
         _write_captions(folder / "images", names or [], texts)
-    images.save_png(folder / "film.png", images.trajectory_grid(film.x_t))
-    images.save_png(folder / "film-x0.png", images.trajectory_grid(film.x0))
+    images.save_png(folder / "film.png", show.film(film.x_t))
+    images.save_png(folder / "film-x0.png", show.film(film.x0))
     columns = max(1, round(len(film.x_t[0]) ** 0.5))
     images.save_gif(
         folder / "chain.gif",
-        np.stack([images.grid(frame, columns=columns) for frame in film.x_t]),
+        show.animation(film.x_t, columns),
         fps=8,
         hold_last=2.0,
     )
@@ -72,7 +75,11 @@ def write_samples(
 
 
 def sheet_of(
-    cfg: ConfigDict, info: DataInfo, cond: dict[str, Any] | None, drawn: np.ndarray
+    cfg: ConfigDict,
+    info: DataInfo,
+    cond: dict[str, Any] | None,
+    drawn: np.ndarray,
+    show: Display = IMAGES,
 ) -> np.ndarray:
     """Lay out a drawing in one picture, with what it was drawn from if there is such.
 
@@ -80,14 +87,15 @@ def sheet_of(
         cfg: as of the drawing.
         info: of the model.
         cond: what the network was told of each, leaves [N, ...].
-        drawn: uint8 [N, H, W, C].
+        drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
+        show: how items are shown, of the codec.
 
     Returns:
         uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
         what was drawn, and the image that the picture was made of, side by side.
     """
     if not cfg.model.picture:
-        return images.grid(drawn, columns=columns_of(cfg, info))
+        return show.sheet(drawn, columns_of(cfg, info))
     assert cond is not None  # a model that is shown a picture is given one
     shown, real = build.shown(cfg, cond)
     beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
@@ -238,5 +246,7 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) 
         max(2, cfg.sample.film_frames),
         encode=functools.partial(jax.jit(codec.encode), codec.params),
         decode=functools.partial(jax.jit(codec.decode), codec.params),
+        load=codec.load,
+        store=codec.store,
     )
-    images.save_png(folder / "forward.png", images.trajectory_grid(film))
+    images.save_png(folder / "forward.png", codec.show.film(film))

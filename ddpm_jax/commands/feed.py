@@ -78,7 +78,7 @@ def _from_devices(
     start: int,
 ) -> Iterator[Batch]:
     everywhere, by_row = replicated(mesh), rows(mesh)
-    whole = {"image": spread(stored.images, everywhere)}
+    whole = {"image": spread(stored.items, everywhere)}
     if stored.labels is not None:
         whole["label"] = spread(stored.labels, everywhere)
 

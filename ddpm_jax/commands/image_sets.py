@@ -289,7 +289,7 @@ def _in_memory(
     return data.Dataset(
         name=name,
         source=data.Arrays(pixels, labels),
-        image_shape=pixels.shape[1:],
+        shape=pixels.shape[1:],
         label_names=None if labels is None else label_names,
         fingerprint=fingerprint_of([pixels.tobytes()]),
         split="",

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, data
+from ddpm_jax.codecs import display_of
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
 from ddpm_jax.data.layout import WIDE_BITS
@@ -16,6 +17,7 @@ from ddpm_jax.runtime import files, images
 
 BROKEN, LEFT_OUT = "broken.txt", "left-out.txt"  # lists in a run's folder
 _SHEET = 48  # pictures on a contact sheet, at most
+_PLOTTED = 2000  # items in a plot, at most
 _COLUMNS = 8
 _LISTED = 6  # sizes, classes or broken files that a report spells out
 
@@ -164,9 +166,10 @@ def _names(listing: Listing, indices: Sequence[int], shown: int = 3) -> str:
 
 
 def _about_examples(source: data.Dataset, cfg: ConfigDict) -> list[str]:
-    shape = "x".join(map(str, source.image_shape))
+    shape = "x".join(map(str, source.shape))
     how = f", {cfg.data.resize}" if cfg.data.image_size else ""
-    lines = [f"prepared  {len(source):,} images of {shape}{how}. {source.note}".strip()]
+    what = describe_items(source)
+    lines = [f"prepared  {len(source):,} {what} of {shape}{how}. {source.note}".strip()]
     if source.label_names is None:
         lines.append("classes   none")
     else:
@@ -211,11 +214,20 @@ def _broken(found: data.Survey, workdir: Path) -> str:
     return f"{len(found.broken):,}: {said}{dots}; all in {place}"
 
 
+def describe_items(source: data.Dataset) -> str:
+    """Name what a data set holds: images, or items of another type."""
+    if data.is_image(source.shape, str(source.dtype)):
+        return "images"
+    return f"{source.dtype} arrays"
+
+
 def write_sheet(source: data.Dataset, workdir: Path) -> Path:
-    """Draw images from all over a data set, as a model will see them: look.png."""
-    count = min(len(source), _SHEET)
+    """Show items from all over a data set, as a model will see them: look.png."""
+    most = _SHEET if len(source.shape) > 1 else _PLOTTED
+    count = min(len(source), most)
     places = np.linspace(0, len(source) - 1, count).round().astype(int)
     shown = np.stack([source.source[int(place)]["image"] for place in places])
     path = workdir / "look.png"
-    images.save_png(path, images.grid(shown, columns=min(_COLUMNS, count)))
+    sheet = display_of(source.shape).sheet(shown, min(_COLUMNS, count))
+    images.save_png(path, sheet)
     return path

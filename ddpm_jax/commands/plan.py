@@ -295,7 +295,7 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
     size = cfg.training.batch_size
     zeros: dict[str, np.ndarray] = {}
     if info.latents is None:
-        zeros["image"] = np.zeros((size, *info.image_shape), np.uint8)
+        zeros["image"] = np.zeros((size, *info.item_shape), info.dtype)
     else:
         moments = moments_shape(cfg, info.latents.shape)
         zeros["image"] = np.zeros((size, *moments), np.float32)

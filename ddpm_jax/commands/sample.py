@@ -23,7 +23,6 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import make_folder, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.sampling import batches as sampling
 from ddpm_jax.training.state import TrainState
@@ -73,9 +72,10 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         assert told.cond is not None  # such a model is given pictures
         _, given = build.shown(cfg, told.cond)
         record["consistency_db"] = build.consistency(cfg, drawn, given)
-    sheet = sheet_of(cfg, info, told.cond, drawn)
+    show = trained.codec.show
+    sheet = sheet_of(cfg, info, told.cond, drawn, show)
     write_forward(cfg, folder, trained.codec)
-    write_samples(cfg, info, folder, drawn, film, sheet, record)
+    write_samples(cfg, info, folder, drawn, film, sheet, record, show)
     if record.get("consistency_db") is not None:
         print(spell_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
@@ -121,6 +121,7 @@ def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> sampling.Dr
             unet, params.network, build.lay_out_picture(cfg, cond)
         ),
         see_of=lambda params: functools.partial(codec.decode, params.codec),
+        store=codec.store,
     )
 
 
@@ -166,7 +167,7 @@ def make_preview(
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_codec)
         drawn, film = _draw_all(quick, draw, params, told)
-        sheet = sheet_of(quick, info, told.cond, drawn)
-        return {"samples": sheet, "film": images.trajectory_grid(film.x_t)}
+        sheet = sheet_of(quick, info, told.cond, drawn, codec.show)
+        return {"samples": sheet, "film": codec.show.film(film.x_t)}
 
     return preview

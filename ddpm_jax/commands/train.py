@@ -23,7 +23,12 @@ from ddpm_jax.commands.fitting import (
     refuse_another_config,
 )
 from ddpm_jax.commands.further import free_since_import
-from ddpm_jax.commands.look import first_look, open_to_train, write_sheet
+from ddpm_jax.commands.look import (
+    describe_items,
+    first_look,
+    open_to_train,
+    write_sheet,
+)
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
@@ -178,7 +183,7 @@ def _say(line: str) -> None:
 def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     cfg, info, step = model.cfg, model.info, int(state.step)
     num_steps = cfg.training.num_steps
-    shape = "x".join(map(str, info.image_shape))
+    shape = "x".join(map(str, info.item_shape))
     if info.latents is not None:
         inner = "x".join(map(str, info.shape))
         shape += f", in latents of {inner} of {info.latents.name}"
@@ -188,9 +193,10 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     if info.reader is not None:
         kind, length = info.reader["kind"], info.reader["max_length"]
         conditions.append(f"captions of up to {length} tokens ({kind})")
+    what = describe_items(source)
     resumed = ", resumed" if step else ""
     lines = (
-        f"data     {info.name}, {len(source):,} images of {shape}. {source.note}",
+        f"data     {info.name}, {len(source):,} {what} of {shape}. {source.note}",
         f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
         f"device   {describe()}, {cfg.model.dtype}",
         f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",

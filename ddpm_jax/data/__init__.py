@@ -6,6 +6,7 @@
     for batch in iterate(stream, 7): ...  # the same, and on from there, read ahead
 
 Images stay uint8 [B, H, W, C]; scaling to [-1, 1] and flips belong to the train step.
+Arrays of other shapes, uint8 or float32, take the same way.
 """
 
 from ddpm_jax.data.cache import cached, ready
@@ -16,7 +17,9 @@ from ddpm_jax.data.dataset import (
     NoSplitError,
     Records,
     decoded,
+    image_shape_of,
     in_memory,
+    is_image,
     subset,
 )
 from ddpm_jax.data.moments import encoded
@@ -44,8 +47,10 @@ __all__ = [
     "decoded",
     "describe_broken",
     "encoded",
+    "image_shape_of",
     "in_memory",
     "indices_of",
+    "is_image",
     "iterate",
     "load",
     "once",

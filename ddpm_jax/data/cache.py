@@ -161,7 +161,7 @@ def _write(
         pool.shutdown(cancel_futures=True)
         bar.close()
     sizes = {name: (folder / name).stat().st_size for name in names}
-    about = {"name": dataset.name, "image_shape": dataset.image_shape, "shards": sizes}
+    about = {"name": dataset.name, "image_shape": dataset.shape, "shards": sizes}
     files.write_json(folder / _INDEX, about)
 
 
@@ -210,7 +210,7 @@ def _source(
             (folder / name).unlink(missing_ok=True)
         raise _damaged(folder, error) from error
     source = dataset.source
-    shape = dataset.image_shape
+    shape = dataset.shape
     label_of = None if isinstance(source, Arrays) else source.label
     noted: set[str] = set()
 

@@ -1,9 +1,11 @@
-"""What every data set of this library is: named, random access, uint8 images.
+"""What every data set of this library is: named items of one shape, random access.
 
-An example is `{"image": uint8 [H, W, C], "label": int}`, the label being absent when
-the data set has none. A source is anything with `len(source)` and `source[i]`; there
-are two: `Records` reads an example each time it is asked, `Arrays` holds all of them
-in memory. `decoded` turns the first into the second, once, with a pool of threads.
+An example is `{"image": array [...], "label": int}`, the label being absent when the
+data set has none. Items are uint8 images [H, W, C] with any number of channels, or
+arrays of any rank, float32 or uint8. A source is anything with `len(source)` and
+`source[i]`; there are two: `Records` reads an example each time it is asked, `Arrays`
+holds all of them in memory. `decoded` turns the first into the second, once, with a
+pool of threads.
 """
 
 import hashlib
@@ -53,22 +55,22 @@ class Records:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N] or None.
+    """Examples in memory: items [N, ...], uint8 or float32, labels int32 [N] or None.
 
     Where an encoder has seen the images, what it says of each, float32 [N, h, w, c],
     takes their place (see `moments`).
     """
 
-    images: np.ndarray
+    items: np.ndarray
     labels: np.ndarray | None
 
     def __len__(self):
-        return len(self.images)
+        return len(self.items)
 
     def __getitem__(self, index):
-        if not 0 <= index < len(self.images):
-            raise IndexError(f"example {index} of {len(self.images)}")
-        example = {"image": self.images[index]}
+        if not 0 <= index < len(self.items):
+            raise IndexError(f"example {index} of {len(self.items)}")
+        example = {"image": self.items[index]}
         if self.labels is not None:
             example["label"] = int(self.labels[index])
         return example
@@ -76,12 +78,12 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named split of images, all of one shape.
+    """A named split of items, all of one shape.
 
     Attributes:
         name: What it is called, for example "digits" or "mnist/3.0.1".
         source: `Records` or `Arrays`, random access to the examples.
-        image_shape: (H, W, C) of every image.
+        shape: of every item: (H, W, C) of images.
         label_names: Name of each class, or None for data without labels.
         fingerprint: 16 hexadecimal digits that change when the pixels may have:
             they cover the identity of the data, the split and the preparation.
@@ -96,7 +98,7 @@ class Dataset:
 
     name: str
     source: Records | Arrays
-    image_shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     label_names: tuple[str, ...] | None
     fingerprint: str
     split: str
@@ -116,10 +118,48 @@ class Dataset:
 
     @property
     def num_bytes(self) -> int:
-        """The size of all images once decoded."""
+        """The size of all items once decoded."""
         if isinstance(self.source, Arrays):
-            return self.source.images.nbytes
-        return len(self.source) * int(np.prod(self.image_shape))
+            return self.source.items.nbytes
+        return len(self.source) * int(np.prod(self.shape))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the items: what is read one by one are images of uint8."""
+        if isinstance(self.source, Arrays):
+            return self.source.items.dtype
+        return np.dtype(np.uint8)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The (H, W, C) of every image.
+
+        Raises:
+            UserError: The items are not images.
+        """
+        return image_shape_of(self.shape, str(self.dtype), self.name)
+
+
+def is_image(shape: tuple[int, ...], dtype: str) -> bool:
+    """Say whether items are images: uint8 [H, W, C]."""
+    return len(shape) == 3 and dtype == "uint8"
+
+
+def image_shape_of(
+    shape: tuple[int, ...], dtype: str, name: str
+) -> tuple[int, int, int]:
+    """Return the shape of items that are images, as (H, W, C).
+
+    Raises:
+        UserError: They are not.
+    """
+    if not is_image(shape, dtype):
+        raise UserError(
+            f"{name} has items of {dtype} {'x'.join(map(str, shape))}, and this needs "
+            "images, uint8 of height x width x channels; use data of images."
+        )
+    height, width, channels = shape
+    return height, width, channels
 
 
 def fingerprint_of(parts: Iterable[object]) -> str:
@@ -143,7 +183,7 @@ def subset(dataset: Dataset, indices: np.ndarray) -> Dataset:
     source = dataset.source
     if isinstance(source, Arrays):
         labels = None if source.labels is None else source.labels[indices]
-        chosen: Records | Arrays = Arrays(source.images[indices], labels)
+        chosen: Records | Arrays = Arrays(source.items[indices], labels)
     else:
         label = source.label
         chosen = replace(
@@ -179,7 +219,7 @@ def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
     from tqdm import tqdm
 
     count = len(dataset.source)
-    images = np.empty((count, *dataset.image_shape), np.uint8)
+    images = np.empty((count, *dataset.shape), np.uint8)
     labels = None if dataset.label_names is None else np.empty(count, np.int32)
 
     def fill(start):
@@ -206,7 +246,7 @@ def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
 
 
 def in_memory(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return all examples: images uint8 [N, H, W, C], labels int32 [N] or None."""
+    """Return all examples: items [N, ...], labels int32 [N] or None."""
     source = decoded(dataset).source
     assert isinstance(source, Arrays)  # as `decoded` promises
-    return source.images, source.labels
+    return source.items, source.labels

@@ -105,7 +105,7 @@ def load_folder(
             num_threads=CORES,
             label=label,
         ),
-        image_shape=layouts.shape_of(layout),
+        shape=layouts.shape_of(layout),
         label_names=classes,
         fingerprint=fingerprint_of(identity),
         split=split,

@@ -1,8 +1,9 @@
 """The one policy that brings an image of any kind to a fixed shape.
 
 In this order: the EXIF orientation is applied; samples of 16-bit gray files, which are
-taken to span `sample_bits` bits, are rounded to 8 bits; transparency is composited on
-white; the colours become one channel (the ITU-R 601 luma that Pillow uses) or three;
+taken to span `sample_bits` bits, are rounded to 8 bits; the colors become one channel
+(the ITU-R 601 luma that Pillow uses) or three, transparency composited on white, or
+four, which keep it (Pillow scales them premultiplied);
 the image is brought to `size` in the way that `resize` names (Lanczos, antialiased, on
 the stored values; smaller images are enlarged); at last `pad_to` adds the value 0, the
 background of MNIST, on all sides alike (an odd pixel goes to the bottom or the right).
@@ -38,7 +39,7 @@ class Layout:
     """What images are brought to; None keeps what the data set has."""
 
     size: tuple[int, int] | None = None  # (H, W) before padding
-    channels: int | None = None  # 1 or 3
+    channels: int | None = None  # 1, 3 or 4
     pad_to: tuple[int, int] | None = None  # (H, W) after padding
     # Not in the text of a layout, which fingerprints cover, since older ones had none:
     # see `identity`.
@@ -57,14 +58,14 @@ def make_layout(
 
     Args:
         image_size: Side, or (H, W), in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         pad_to: Side, or (H, W), in pixels after padding.
         resize: How images of other shapes get there: see the table above.
         sample_bits: Bits that the samples of 16-bit gray files span, 9 to 16: with 12,
             as of many microscopes, 4095 is white.
 
     Raises:
-        UserError: A size is not positive, `channels` is neither 1 nor 3, `resize` is
+        UserError: A size is not positive, `channels` is none of 1, 3 and 4, `resize` is
             not known, or `sample_bits` is out of range.
     """
     if not 8 < sample_bits <= WIDE_BITS:
@@ -74,8 +75,10 @@ def make_layout(
         )
     if resize not in RESIZES:
         raise UserError(f"resize={resize!r} is not known; use {', '.join(RESIZES)}.")
-    if channels not in (None, 1, 3):
-        raise UserError(f"channels={channels}; use 1 for grey or 3 for RGB images.")
+    if channels not in (None, 1, 3, 4):
+        raise UserError(
+            f"channels={channels}; use 1 for grey, 3 for RGB or 4 for RGBA images."
+        )
     size, padded = _pair("image_size", image_size), _pair("pad_to", pad_to)
     return Layout(size, channels, padded, resize, sample_bits)
 
@@ -227,6 +230,8 @@ def _mark_transparent(image):
 
 
 def _recolour(image, channels):
+    if channels == 4:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

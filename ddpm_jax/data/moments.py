@@ -119,7 +119,7 @@ def _as_dataset(
     return replace(
         dataset,
         source=Arrays(moments, labels),
-        image_shape=moments.shape[1:],
+        shape=moments.shape[1:],
         fingerprint=key,
         listing=None,
         cache_key="",

@@ -181,7 +181,7 @@ def gather(
     """Return the examples with these indices [B] as one batch."""
     source = dataset.source
     if isinstance(source, Arrays):
-        images, labels = source.images[indices], source.labels
+        images, labels = source.items[indices], source.labels
         labels = None if labels is None else labels[indices]
     else:
         examples = [source[index] for index in indices]

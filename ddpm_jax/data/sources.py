@@ -5,16 +5,18 @@
 | digits             | 1,797 handwritten digits of 8x8, shipped with this package      |
 | shapes, shapes:N   | captioned shapes, drawn by a rule, or N of them (see `shapes`)  |
 | folder:PATH        | image files in a folder (see `folder`)                          |
+| npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import numpy as np
 from PIL import Image
 
 from ddpm_jax.data import layout as layouts
+from ddpm_jax.data.arrays import KINDS, load_arrays
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.shapes import load_shapes
@@ -41,13 +43,14 @@ def load(
     """Open a data set by name; images are decoded later, when they are asked for.
 
     Args:
-        spec: "digits", "shapes", "shapes:N", "folder:PATH", or a TFDS name with or
-            without "tfds:".
+        spec: "digits", "shapes", "shapes:N", "folder:PATH", "npy:FILE", "npz:FILE", or
+            a TFDS name with or without "tfds:".
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
             keeps their size (shapes are drawn with a side of 32).
-        channels: 1 or 3; None keeps what the data set has.
+        channels: 1, 3 or 4 (RGBA); None keeps what the data set has, transparency laid
+            over white.
         pad_to: Side, or (H, W), that images are then padded to with zeros: MNIST
             with pad_to=32 has two pixels of background more on each side.
         data_dir: Where TFDS data sets are; else $TFDS_DATA_DIR, else
@@ -56,7 +59,8 @@ def load(
             pad_white or squash (see `layout`).
         skip_broken: Of a folder: leave out files that cannot be decoded.
         label_field: Of a folder with a captions file: the field with the class.
-        hold_out: Of a folder: every so many images are its split "test"; 0: none.
+        hold_out: Of a folder or an array: every so many items are its split "test"; 0:
+            none.
         cache: Of a folder: let `ready` keep decoded images on disk.
         sample_bits: Of a folder: bits that the samples of 16-bit gray files span, 9 to
             16; with 12, 4095 is white.
@@ -82,19 +86,33 @@ def load(
             hold_out=hold_out,
             cache=cache,
         )
+    if kind in KINDS and colon:
+        asked = {
+            "image_size": image_size,
+            "channels": channels,
+            "pad_to": pad_to,
+            "resize": resize if resize != "crop" else None,
+        }
+        _refuse_options(asked, "files of pictures", spec)
+        hold_out, of_arrays = 0, hold_out
     of_folders = {
         "skip_broken": skip_broken,
         "label_field": label_field,
         "hold_out": hold_out,
         "sample_bits": sample_bits - layouts.WIDE_BITS and sample_bits,
     }
-    for option, given in of_folders.items():
+    _refuse_options(of_folders, "folders of pictures", spec)
+    if kind in KINDS and colon:
+        return load_arrays(kind, rest, split=split, hold_out=of_arrays)
+    return _load_other(spec, split, layout, data_dir)
+
+
+def _refuse_options(asked: Mapping[str, object], what: str, spec: str) -> None:
+    for option, given in asked.items():
         if given:
             raise UserError(
-                f"{option}={given!r} is for folders of pictures, and {spec!r} is none; "
-                "leave it out."
+                f"{option}={given!r} is for {what}, and {spec!r} is none; leave it out."
             )
-    return _load_other(spec, split, layout, data_dir)
 
 
 def _load_other(
@@ -150,7 +168,7 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     return Dataset(
         name="digits",
         source=Arrays(np.stack(arranged), labels),
-        image_shape=layouts.shape_of(layout),
+        shape=layouts.shape_of(layout),
         label_names=tuple(str(digit) for digit in range(10)),
         fingerprint=fingerprint_of(identity),
         split=split,

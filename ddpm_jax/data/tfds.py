@@ -86,7 +86,7 @@ def load_tfds(
             read=functools.partial(_read, source, layout, has_labels),
             num_threads=1 if is_tiny else CORES,
         ),
-        image_shape=layouts.shape_of(layout),
+        shape=layouts.shape_of(layout),
         label_names=tuple(label.names) if label is not None and has_labels else None,
         fingerprint=fingerprint_of(["tfds", *identity]),
         split=split,

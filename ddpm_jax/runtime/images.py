@@ -1,9 +1,9 @@
 """Images: conversion of arrays, grids and trajectory grids, files.
 
-Convention: outside the networks an image is uint8 [H, W, C] with C = 1 (grey) or 3
-(RGB); inside, float32 in [-1, 1]. On a sheet any other number of channels (latents,
-stacked fields) is drawn as that many grey panels side by side: no channel is hidden and
-no color invented. Files take C = 1 or 3 only.
+Convention: outside the networks an image is uint8 [H, W, C] with C = 1 (grey), 3 (RGB)
+or 4 (RGBA, not premultiplied); inside, float32 in [-1, 1]. Sheets and files of RGBA are
+transparent where the images are. Any other number of channels (stacked fields) is drawn
+as that many grey panels side by side: no channel is hidden and no color invented.
 
 A file appears under its name only when complete: it is written beside it, then renamed.
 """
@@ -26,6 +26,10 @@ Array = np.ndarray | jax.Array
 Kind = TypeVar("Kind", np.ndarray, jax.Array)
 
 _LEGIBLE = 64  # pixels; smaller images are enlarged to at least this on a sheet
+_RGBA = 4
+_IN_FILES = (1, 3, _RGBA)  # numbers of channels
+_CHECK = 8  # pixels of a checkerboard's squares
+_CHECK_LEVELS = (255, 204)  # white and light grey
 _FASTEST_GIF = 50  # frames a second; a GIF counts time in hundredths
 
 
@@ -107,11 +111,12 @@ def grid(
         padding: pixels between images and around the sheet.
         upscale: enlarge each image by this whole factor, pixels staying sharp; None
             enlarges until the shorter side has 64 pixels.
-        background: grey level of the padding and of empty places in the last row.
+        background: grey level of the padding and of empty places in the last row; with
+            RGBA these are transparent.
 
     Returns:
         uint8 [rows * (h + padding) + padding, columns * (w + padding) + padding, c],
-        with h, w the enlarged size and c = 1 or 3.
+        with h, w the enlarged size and c = 1, 3 or 4.
 
     Raises:
         ValueError: `images` is not uint8 [N, H, W, C] with N > 0, or a count is not
@@ -133,6 +138,8 @@ def grid(
     step_y, step_x = height * upscale + padding, width * upscale + padding
     shape = (rows * step_y + padding, columns * step_x + padding, channels)
     sheet = np.full(shape, background, np.uint8)
+    if channels == _RGBA:
+        sheet[..., -1] = 0
     for i, image in enumerate(images):
         y, x = padding + i // columns * step_y, padding + i % columns * step_x
         sheet[y : y + step_y - padding, x : x + step_x - padding] = image
@@ -176,7 +183,7 @@ def save_png(path: str | Path, image: Array, *, durable: bool = True) -> None:
 
     Args:
         path: where to; an existing file is replaced.
-        image: uint8 [H, W, C], C = 1 or 3.
+        image: uint8 [H, W, C], C = 1, 3 or 4.
         durable: wait until the disk has it; see `files.write`.
 
     Raises:
@@ -190,11 +197,11 @@ def save_png(path: str | Path, image: Array, *, durable: bool = True) -> None:
 def save_images(
     folder: str | Path, images: Array, names: Sequence[str | int] | None = None
 ) -> list[Path]:
-    """Write each image to its own PNG file.
+    """Write each image to its own PNG file, other numbers of channels as panels.
 
     Args:
         folder: made if it does not exist.
-        images: uint8 [N, H, W, C], C = 1 or 3.
+        images: uint8 [N, H, W, C].
         names: N file names without `.png`; None numbers them 000000, 000001, ...
 
     Returns:
@@ -204,7 +211,7 @@ def save_images(
         ValueError: wrong dtype or shape, or names missing or repeated.
         UserError: a file cannot be written.
     """
-    images = _as_bytes(images, "NHWC")
+    images = _panels(_as_bytes(images, "NHWC"))
     names = [f"{i:06d}" for i in range(len(images))] if names is None else names
     if len(set(map(str, names))) != len(images) or len(names) != len(images):
         raise ValueError(
@@ -224,7 +231,8 @@ def save_gif(
 
     Args:
         path: where to; an existing file is replaced.
-        frames: uint8 [K, H, W, C], C = 1 or 3. RGB is reduced to 256 colors a frame.
+        frames: uint8 [K, H, W, C], C = 1, 3 or 4. RGB is reduced to 256 colors a frame,
+            and RGBA laid over a checkerboard.
         fps: frames a second, at most 50; rounded to whole hundredths of a second.
         hold_last: seconds for which the last frame stands.
 
@@ -232,7 +240,10 @@ def save_gif(
         ValueError: wrong dtype or shape.
         UserError: `fps` or `hold_last` is out of range, or the file cannot be written.
     """
-    pictures = [_picture(frame) for frame in _as_bytes(frames, "KHWC")]
+    frames = _as_bytes(frames, "KHWC")
+    if frames.shape[-1] == _RGBA:
+        frames = on_checkerboard(frames)
+    pictures = [_picture(frame) for frame in frames]
     if not 0 < fps <= _FASTEST_GIF or hold_last < 0:
         raise UserError(
             f"fps={fps}, hold_last={hold_last}; want fps above 0 and at most "
@@ -252,6 +263,23 @@ def save_gif(
             loop=0,
         ),
     )
+
+
+def on_checkerboard(images: np.ndarray) -> np.ndarray:
+    """Lay RGBA over a checkerboard, as programs show what is transparent.
+
+    Args:
+        images: uint8 [..., H, W, 4], colors not premultiplied.
+
+    Returns:
+        uint8 [..., H, W, 3].
+    """
+    height, width = images.shape[-3:-1]
+    y, x = np.arange(height)[:, None] // _CHECK, np.arange(width) // _CHECK
+    board = np.where((y + x) % 2 == 0, *_CHECK_LEVELS)[..., None].astype(np.int64)
+    color, alpha = images[..., :3].astype(np.int64), images[..., 3:].astype(np.int64)
+    laid = color * alpha + board * (255 - alpha)
+    return ((laid + 127) // 255).astype(np.uint8)
 
 
 def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarray:
@@ -294,12 +322,13 @@ def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarr
     return pixels.reshape(*pixels.shape[:2], num_channels)
 
 
-def save_npz(path: str | Path, images: Array, labels: Array | None = None) -> None:
+def save_npz(path: str | Path, items: Array, labels: Array | None = None) -> None:
     """Write samples in the layout that evaluators of the field read.
 
     Args:
         path: where to; by custom it ends in `.npz`.
-        images: uint8 [N, H, W, C]; those evaluators want C = 3.
+        items: uint8 [N, H, W, C], of which those evaluators want C = 3, or float32
+            [N, ...].
         labels: integers [N], or None.
 
     Raises:
@@ -308,13 +337,16 @@ def save_npz(path: str | Path, images: Array, labels: Array | None = None) -> No
 
     Source: `arr_0` and `arr_1` are the names in openai/guided-diffusion, evaluations.
     """
-    arrays: dict[str, Any] = {"arr_0": _as_bytes(images, "NHWC")}
+    items = np.asarray(items)
+    if items.dtype != np.float32 and items.ndim <= len("NHWC"):
+        items = _as_bytes(items, "NHWC")
+    arrays: dict[str, Any] = {"arr_0": items}
     if labels is not None:
         labels = np.asarray(labels)
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        if labels.shape != items.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"labels are {labels.dtype} {list(labels.shape)}, want integers "
-                f"[{len(images)}], one for each image."
+                f"[{len(items)}], one for each image."
             )
         arrays["arr_1"] = labels
     files.write(path, lambda file: np.savez(file, **arrays))
@@ -341,16 +373,16 @@ def _as_bytes(images: Array, axes: str) -> np.ndarray:
 
 def _panels(images: np.ndarray) -> np.ndarray:
     num_images, height, width, channels = images.shape
-    if channels in (1, 3):
+    if channels in _IN_FILES:
         return images
     beside = images.transpose(0, 1, 3, 2)  # [N, H, C, W]
     return beside.reshape(num_images, height, channels * width, 1)
 
 
 def _picture(image: np.ndarray) -> Image.Image:
-    if image.shape[-1] not in (1, 3):
+    if image.shape[-1] not in _IN_FILES:
         raise ValueError(
-            f"image of shape {list(image.shape)}, want 1 or 3 channels; "
+            f"image of shape {list(image.shape)}, want 1, 3 or 4 channels; "
             "grid draws other numbers as grey panels."
         )
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

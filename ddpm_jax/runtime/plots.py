@@ -27,6 +27,7 @@ _FAINT = "#9a9a9a"
 # From clean to noisy: light to dark blue, one hue because the quartiles are ordered.
 _QUARTILE_COLOURS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
 _LINE_COLOURS = ("#08519c", "#d95f0e", "#31a354", "#756bb1", "#c51b8a")
+_MOST_CURVES = 16
 _QUARTILE_NAMES = ("cleanest quarter of t", "second", "third", "noisiest quarter")
 
 
@@ -206,6 +207,58 @@ def _name(axes: "Axes", title: str, unit: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8)
+
+
+def draw_points(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Draw a scatter plot.
+
+    Args:
+        points: [N, 2].
+        low: [2], where the axes begin.
+        high: [2], where they end.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    figure, axes = _small_figure()
+    axes.scatter(points[:, 0], points[:, 1], s=4, color=_LINE_COLOURS[0], linewidths=0)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    return _pixels(figure)
+
+
+def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Draw each row of numbers as a curve, as many as can be told apart.
+
+    Args:
+        rows: [N, D].
+        low: where the axis of values begins.
+        high: where it ends.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    figure, axes = _small_figure()
+    marker = "o" if rows.shape[1] == 1 else None
+    for row, color in zip(
+        rows[:_MOST_CURVES], itertools.cycle(_LINE_COLOURS), strict=False
+    ):
+        axes.plot(row, color=color, linewidth=1, marker=marker, markersize=2)
+    axes.set(ylim=(low, high))
+    return _pixels(figure)
+
+
+def _small_figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(3.2, 3.2), dpi=100)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    return figure, figure.subplots()
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def smooth(steps: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:

@@ -56,6 +56,7 @@ def make_draw(
     mesh: Mesh,
     encode: Callable[[Any, Cond], Cond] = lambda params, cond: cond,
     see_of: Callable[[Any], See] = _as_it_is,
+    store: See = to_uint8,
 ) -> Draw:
     """Compile-ready drawing of a batch, its rows spread over the mesh.
 
@@ -70,6 +71,7 @@ def make_draw(
         encode: (params, cond) -> cond, once before the chain: what need not be read
             anew at every step.
         see_of: params -> what makes images of latents; by default x is an image.
+        store: makes of decoded items what is kept of them, such as uint8 of images.
     """
     num_records = min(film_frames, levels.alpha.shape[0]) - 1
 
@@ -94,10 +96,10 @@ def make_draw(
         )
         noise = x_init[:film_images][None]
         film = film._replace(x_t=jnp.concatenate([noise, film.x_t]))
-        film = Film(*(jax.lax.map(lambda x: to_uint8(see(x)), part) for part in film))
+        film = Film(*(jax.lax.map(lambda x: store(see(x)), part) for part in film))
         images = see(x)
         finite = jnp.isfinite(images).all(axis=range(1, images.ndim))
-        return to_uint8(images), finite, film
+        return store(images), finite, film
 
     everywhere, by_row = replicated(mesh), rows(mesh)
     compiled = jax.jit(
@@ -222,6 +224,8 @@ def forward_film(
     *,
     encode: See = lambda x: x,
     decode: See = lambda x: x,
+    load: Callable[[Any], Any] = to_float,
+    store: Callable[[Any], Any] = to_uint8,
 ) -> np.ndarray:
     """Destroy real images step by step, as q(x_t | x_0) does.
 
@@ -235,13 +239,15 @@ def forward_film(
         num_frames: K >= 2, the clean images first, then evenly in t up to T.
         encode: from images in [-1, 1] to what is noised.
         decode: from that to images.
+        load: from items as they are stored to floating point.
+        store: its inverse.
 
     Returns:
         uint8 [K, F, H, W, C].
     """
     # In NumPy what it can do: an operation of JAX is a program to load.
-    x0 = encode(jnp.asarray(to_float(images)))
+    x0 = encode(jnp.asarray(load(images)))
     eps = jax.random.normal(key, x0.shape, x0.dtype)
     times = jnp.linspace(-1, schedule.num_levels - 1, num_frames).round()
     noised = [add_noise(x0, eps, schedule.at(t.astype(jnp.int32))) for t in times]
-    return to_uint8(np.stack([np.asarray(decode(x)) for x in noised]))
+    return np.asarray(store(np.stack([np.asarray(decode(x)) for x in noised])))

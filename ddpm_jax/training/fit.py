@@ -365,6 +365,8 @@ def _previewer(
             end = "" if name == "samples" else f"-{name}"
             images.save_png(workdir / "progress" / f"step-{step:07d}{end}.png", picture)
             if not end:
+                if picture.shape[-1] == 4:
+                    picture = images.on_checkerboard(picture)
                 shape = (*picture.shape[:2], 3)
                 log.image(name, np.broadcast_to(picture, shape), step)
 

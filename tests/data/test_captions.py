@@ -45,7 +45,7 @@ def test_captions_and_classes_belong_to_their_pictures_in_the_order_of_the_lines
     assert dataset.label_names == ("x", "y")
     assert "Left out, since metadata.jsonl does not name them: 1." in dataset.note
     whole = decoded(dataset)
-    np.testing.assert_array_equal(whole.source.images[:, 0, 0, 0], [2, 0, 1])
+    np.testing.assert_array_equal(whole.source.items[:, 0, 0, 0], [2, 0, 1])
     np.testing.assert_array_equal(whole.source.labels, [0, 1, 0])
     assert whole.texts == dataset.texts
     assert subset(whole, np.array([2, 0])).texts == ("b", "größer")

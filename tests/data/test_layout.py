@@ -40,6 +40,19 @@ def test_palette_with_a_transparent_colour(tmp_path):
         np.testing.assert_array_equal(as_shape(image, (1, 2), 3), expected)
 
 
+def test_four_channels_keep_transparency_and_scale_it_premultiplied():
+    """A clear green pixel beside a red one: their mean is half a red one, not brown."""
+    two = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    two.putpixel((1, 0), (0, 255, 0, 0))
+    kept = as_shape(two, (1, 2), 4)
+    np.testing.assert_array_equal(kept, [[[255, 0, 0, 255], [0, 255, 0, 0]]])
+    scaled = as_shape(two.resize((64, 32), Image.Resampling.NEAREST), (1, 1), 4)[0, 0]
+    assert scaled[:3].tolist() == [255, 0, 0]
+    assert abs(int(scaled[3]) - 127.5) < 1
+    opaque = as_shape(Image.new("L", (1, 1), 7), (1, 1), 4)
+    assert opaque[0, 0].tolist() == [7, 7, 7, 255]
+
+
 def test_grey_becomes_three_equal_channels_and_colour_becomes_luma():
     grey = Image.fromarray(np.array([[5, 250]], np.uint8))
     np.testing.assert_array_equal(

@@ -61,8 +61,8 @@ def test_they_are_encoded_once_and_read_after_that(
             batches(calls, labels),
             report=said.append,
         )
-        assert isinstance(found.source.images, np.memmap) == (not in_memory)
-        np.testing.assert_array_equal(found.source.images, VALUES)
+        assert isinstance(found.source.items, np.memmap) == (not in_memory)
+        np.testing.assert_array_equal(found.source.items, VALUES)
         if labels:
             np.testing.assert_array_equal(found.source.labels, np.arange(10))
         else:
@@ -99,7 +99,7 @@ def test_what_is_interrupted_leaves_nothing(cache):
     killed = folder / ".0.partial"
     killed.touch()
     found = data.encoded(dataset(), ["net"], SHAPE, batches(calls))
-    np.testing.assert_array_equal(found.source.images, VALUES)
+    np.testing.assert_array_equal(found.source.items, VALUES)
     kept = {"moments.npy", "labels.npy", "index.json"}
     assert {path.name for path in folder.iterdir()} == kept
 
@@ -123,7 +123,7 @@ def test_without_the_disk_they_stay_in_memory(cache):
     calls = []
     for _ in range(2):
         found = data.encoded(dataset(), ["net"], SHAPE, batches(calls), cache=False)
-        np.testing.assert_array_equal(found.source.images, VALUES)
+        np.testing.assert_array_equal(found.source.items, VALUES)
         np.testing.assert_array_equal(found.source.labels, np.arange(10))
     assert len(calls) == 2 and not cache.exists()
 
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_made_anew_with_a_line(
     calls, said = [], []
     found = data.encoded(dataset(), ["net"], SHAPE, batches(calls), report=said.append)
     assert len(calls) == 1
-    np.testing.assert_array_equal(found.source.images, VALUES)
+    np.testing.assert_array_equal(found.source.items, VALUES)
     np.testing.assert_array_equal(found.source.labels, np.arange(10))
     noted = sum("are damaged" in line for line in said)
     assert noted == (damage != "gone")
@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache, capsys):
     cache.parent.parent.mkdir(exist_ok=True)
     cache.parent.write_text("a file where the folder should be")
     found = data.encoded(dataset(), ["net"], SHAPE, batches([]))
-    np.testing.assert_array_equal(found.source.images, VALUES)
+    np.testing.assert_array_equal(found.source.items, VALUES)
     np.testing.assert_array_equal(found.source.labels, np.arange(10))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("note: latents are not kept") and str(cache) in line

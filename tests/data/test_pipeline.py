@@ -32,7 +32,7 @@ def numbered(count):
     return Dataset(
         name="numbered",
         source=Arrays(images.reshape(count, 1, 1, 2), values.astype(np.int32)),
-        image_shape=(1, 1, 2),
+        shape=(1, 1, 2),
         label_names=tuple(str(value) for value in values),
         fingerprint="0",
         split="all",
@@ -119,7 +119,7 @@ def test_labels_belong_to_their_images():
     assert stream[9]["label"].dtype == np.int32
     unlabelled = numbered(10)
     unlabelled = replace(
-        unlabelled, source=Arrays(unlabelled.source.images, None), label_names=None
+        unlabelled, source=Arrays(unlabelled.source.items, None), label_names=None
     )
     assert set(batches(unlabelled, 2, seed=0)[0]) == {"image"}
 
@@ -208,7 +208,7 @@ def test_decoding_keeps_every_example_in_its_place(num_threads):
     whole = numbered(600)
     lazy = replace(whole, source=Records(600, whole.source.__getitem__))
     source = decoded(lazy, num_threads=num_threads).source
-    np.testing.assert_array_equal(source.images, whole.source.images)
+    np.testing.assert_array_equal(source.items, whole.source.items)
     np.testing.assert_array_equal(source.labels, np.arange(600))
 
 

@@ -29,7 +29,7 @@ def test_digits_are_all_there_and_divided_once():
     np.testing.assert_array_equal(np.bincount(labels), counts)
     train, test = (load("digits", split=split) for split in ("train", "test"))
     assert (len(train), len(test)) == (1498, 299)
-    both = np.concatenate([train.source.images, test.source.images])
+    both = np.concatenate([train.source.items, test.source.items])
     rows = {image.tobytes() for image in images}
     assert {image.tobytes() for image in both} == rows
     assert len({train.fingerprint, test.fingerprint}) == 2
@@ -59,7 +59,7 @@ def test_mnist_class_counts(mnist_train):
     assert mnist_train.label_names == tuple("0123456789")
     np.testing.assert_array_equal(np.bincount(mnist_train.source.labels), counts)
     # The mean and deviation that every MNIST recipe normalises with.
-    parts = np.array_split(mnist_train.source.images, 60)
+    parts = np.array_split(mnist_train.source.items, 60)
     histogram = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
     levels, weights = np.arange(256) / 255, histogram / histogram.sum()
     mean = weights @ levels

@@ -84,16 +84,41 @@ def test_grid_enlarges_what_is_too_small_to_see():
 
 
 def test_other_channel_counts_become_grey_panels():
-    latents = noise(1, 5, 6, 4)
-    sheet = im.grid(latents, padding=0, upscale=1)
-    assert sheet.shape == (5, 24, 1)
-    for c in range(4):
-        np.testing.assert_array_equal(
-            sheet[:, 6 * c : 6 * c + 6, 0], latents[0, ..., c]
-        )
+    fields = noise(1, 5, 6, 5)
+    sheet = im.grid(fields, padding=0, upscale=1)
+    assert sheet.shape == (5, 30, 1)
+    for c in range(5):
+        np.testing.assert_array_equal(sheet[:, 6 * c : 6 * c + 6, 0], fields[0, ..., c])
 
 
-def test_film_strip_has_a_row_for_each_film():
+def test_a_sheet_of_rgba_is_transparent_between_images_and_keeps_them():
+    images = noise(3, 64, 64, 4)
+    sheet = im.grid(images, columns=2, padding=1)
+    np.testing.assert_array_equal(sheet[1:65, 66:130], images[1])
+    np.testing.assert_array_equal(sheet[0, 0], [255, 255, 255, 0])
+    assert (sheet[66:130, 66:130, 3] == 0).all(), "an empty place"
+
+
+def test_a_checkerboard_shows_through_as_far_as_rgba_is_transparent():
+    clear, half, full = (np.full((16, 16, 1), a, np.uint8) for a in (0, 102, 255))
+    red = np.full((16, 16, 3), (200, 0, 0), np.uint8)
+    laid = [
+        im.on_checkerboard(np.concatenate([red, a], -1)) for a in (clear, half, full)
+    ]
+    squares = [(0, 0), (0, 8), (8, 0), (8, 8)]
+    assert [laid[0][at].tolist() for at in squares] == [
+        [255] * 3,
+        [204] * 3,
+        [204] * 3,
+        [255] * 3,
+    ]
+    # 0.4 of red and 0.6 of the board, by hand.
+    assert laid[1][0, 0].tolist() == [233, 153, 153]
+    assert laid[1][0, 8].tolist() == [202, 122, 122]
+    np.testing.assert_array_equal(laid[2], red)
+
+
+def test_trajectory_grid_has_a_row_for_each_film():
     films = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1)  # [K=3, N=2]
     strip = im.trajectory_grid(films, padding=0, upscale=1)
     np.testing.assert_array_equal(strip[..., 0], [[0, 2, 4], [1, 3, 5]])
@@ -114,14 +139,15 @@ def test_grid_says_what_it_wants(bad, message):
         im.grid(noise(1, 4, 4, 1), columns=0)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_png_holds_the_pixels(tmp_path, channels):
     image = noise(5, 7, channels)
     path = tmp_path / "new" / "folder" / "a.png"
     im.save_png(path, jnp.asarray(image))
     stored = np.asarray(Image.open(path)).reshape(5, 7, channels)
     np.testing.assert_array_equal(stored, image)
-    np.testing.assert_array_equal(im.load_image(path), image)
+    if channels != 4:  # which is laid over white
+        np.testing.assert_array_equal(im.load_image(path), image)
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]  # nothing left beside
 
 

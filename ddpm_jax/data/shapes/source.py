@@ -40,7 +40,7 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
     return Dataset(
         name="shapes" if count is None else f"shapes:{num_examples}",
         source=Records(num_examples, read),
-        image_shape=(side, side, 3),
+        shape=(side, side, 3),
         label_names=None,
         fingerprint=fingerprint_of(["shapes", _VERSION, split, num_examples, side]),
         split=split,
