@@ -92,11 +92,12 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     """Open the split asked for, and hold it against what the model was trained on."""
     options, info = cfg.likelihood, trained.info
+    wanted = info.image_shape  # refuses a model of other items
     chosen = cfg.copy_and_resolve_references()
     chosen.data.split = options.split
     chosen.data.source = options.source or cfg.data.source
     source = build.dataset(chosen)
-    if tuple(source.image_shape) != tuple(info.image_shape):
+    if source.image_shape != wanted:
         raise UserError(
             f"the images of split {options.split!r} are {source.image_shape}, the "
             f"model's {info.image_shape}; give the data that it was trained on."

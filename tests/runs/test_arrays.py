@@ -90,8 +90,8 @@ def test_five_channels_are_drawn_channel_by_channel(tmp_path):
 
 def test_floating_point_trains_as_it_is_and_is_drawn_so(tmp_path, capsys):
     workdir = tmp_path / "run"
-    assert run(workdir, FLOAT) == 0
-    assert "40 float32 arrays of 8x8x2" in capsys.readouterr().out
+    assert run(workdir, FLOAT, "data.hold_out=4") == 0
+    assert "30 float32 arrays of 8x8x2" in capsys.readouterr().out
     folder, items = drawn(workdir)
     assert (items.shape, items.dtype) == ((6, 8, 8, 2), np.float32)
     assert np.abs(items).max() > 1, "nothing was clamped"
