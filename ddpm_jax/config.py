@@ -39,15 +39,15 @@ def default() -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            # digits, shapes, folder:PATH, or the name of a TFDS data set; "" of an
-            # imported model whose data are not known
+            # digits, shapes, folder:PATH, npy:FILE, npz:FILE, or the name of a TFDS data
+            # set; "" of an imported model whose data are not known
             "source": "cifar10",
             "split": "train",
             "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
             # bring images to this side, or height and width as 32,48; 0: as they are
             "image_size": placeholder(object),
             "resize": "crop",  # how: crop, pad_black, pad_white or squash
-            "channels": placeholder(int),  # 1 grey, 3 colour; 0: as stored
+            "channels": placeholder(int),  # 1 grey, 3 color, 4 RGBA; 0: as stored
             "pad_to": placeholder(object),  # pad with zeros to such a size; 0: not
             "flip": True,  # mirror half of the training images left to right
             "on_device_mb": 1024,  # keep images of up to so many MB on each device

@@ -67,7 +67,7 @@ def test_they_are_encoded_once_and_read_after_that(
             np.testing.assert_array_equal(found.source.labels, np.arange(10))
         else:
             assert found.source.labels is None
-        assert (found.image_shape, found.num_bytes) == (SHAPE, VALUES.nbytes)
+        assert (found.shape, found.num_bytes) == (SHAPE, VALUES.nbytes)
         batch = data.batches(found, 4, seed=3)[7]["image"]
         places = data.order(dataset(), 4, seed=3)(7)
         np.testing.assert_array_equal(batch, VALUES[places])
