@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from ddpm_jax import build, config
+from ddpm_jax.build.parts import start
 from ddpm_jax.codecs import from_bytes, from_moments
 
 
@@ -26,3 +28,22 @@ def test_latents_without_spread_are_their_means_and_images_are_themselves():
     np.testing.assert_array_equal(from_moments(1)(jax.random.key(0), moments), values)
     white = np.full((3, 2, 2, 1), 255, np.uint8)
     np.testing.assert_array_equal(from_bytes(flip=False)(jax.random.key(0), white), 1)
+
+
+def test_only_images_are_mirrored_and_floating_point_is_left_alone():
+    cfg, key = config.default(), jax.random.key(0)
+    rows = np.random.default_rng(0).integers(0, 256, (64, 2, 3, 5), np.uint8)
+
+    def x0(items):
+        shape, dtype = items.shape[1:], str(items.dtype)
+        info = build.DataInfo("d", shape, None, "", dtype=dtype)
+        return np.asarray(start(cfg, info)(key, items))
+
+    scaled = (rows - 127.5) / 127.5
+    images = x0(rows)
+    pairs = zip(images, scaled, strict=True)
+    mirrored = [np.allclose(image, row[:, ::-1]) for image, row in pairs]
+    assert 20 < sum(mirrored) < 44, "half of them, of five channels as of three"
+    np.testing.assert_allclose(x0(rows[:, None]), scaled[:, None], atol=1e-6)
+    floats = 9 * scaled.astype(np.float32)
+    np.testing.assert_array_equal(x0(floats), floats)

@@ -72,6 +72,16 @@ def test_grey_and_colour_may_be_mixed(tmp_path):
     np.testing.assert_array_equal(images[:, 0, 0], [[7], [8]])
 
 
+def test_transparency_is_kept_where_four_channels_are_asked_for(tmp_path):
+    clear = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    write(tmp_path / "b.png", 8, mode="L")
+    images, _ = in_memory(load(f"folder:{tmp_path}", channels=4))
+    np.testing.assert_array_equal(images[0], clear)
+    np.testing.assert_array_equal(images[1, 0, 0], [8, 8, 8, 255])
+    assert load(f"folder:{tmp_path}").image_shape == (4, 4, 3)  # over white
+
+
 def test_sizes_must_agree_or_be_given(tmp_path):
     write(tmp_path / "a.png", 1, size=(4, 6))
     write(tmp_path / "b.png", 2, size=(8, 5))
