@@ -39,8 +39,8 @@ def default() -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            # digits, shapes, folder:PATH, npy:FILE, npz:FILE, or the name of a TFDS data
-            # set; "" of an imported model whose data are not known
+            # digits, shapes, folder:PATH, npy:FILE, npz:FILE, or the name of a TFDS
+            # data set; "" of an imported model whose data are not known
             "source": "cifar10",
             "split": "train",
             "data_dir": placeholder(str),  # of TFDS data sets; else $TFDS_DATA_DIR
