@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax.runtime import images
+from ddpm_jax.runtime import images, plots
 
 _MARGIN = 0.05  # of a plot around what it shows
 
@@ -117,8 +117,6 @@ CLIPS = Display(_clip_sheet, _clip_film, _clip_animation, _save_clips)
 
 def _plot(items: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Plot items [N, D] on axes that hold all of `like` [..., D]."""
-    from ddpm_jax.runtime import plots  # matplotlib is not for those who train
-
     low, high = like.min(axis=0), like.max(axis=0)
     if items.shape[-1] != 2:  # one axis for all numbers
         low, high = low.min(), high.max()

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -220,7 +220,8 @@ def draw_points(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
     Returns:
         uint8 [H, W, 3].
     """
-    figure, axes = _small_figure()
+    figure = _figure(2.5, 2.5)
+    axes = figure.subplots()
     axes.scatter(points[:, 0], points[:, 1], s=4, color=_LINE_COLOURS[0], linewidths=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     return _pixels(figure)
@@ -237,7 +238,8 @@ def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
     Returns:
         uint8 [H, W, 3].
     """
-    figure, axes = _small_figure()
+    figure = _figure(2.5, 2.5)
+    axes = figure.subplots()
     marker = "o" if rows.shape[1] == 1 else None
     for row, color in zip(
         rows[:_MOST_CURVES], itertools.cycle(_LINE_COLOURS), strict=False
@@ -247,16 +249,9 @@ def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
     return _pixels(figure)
 
 
-def _small_figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(3.2, 3.2), dpi=100)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    return figure, figure.subplots()
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+def _pixels(figure: "Figure") -> np.ndarray:
+    """Draw a figure; uint8 [H, W, 3]."""
+    canvas: Any = figure.canvas  # Agg's, of `_figure`
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
 

@@ -22,7 +22,7 @@ from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.sampling.batches import make_draw
 from ddpm_jax.tasks.diffusion import make_objective, summarise
-from ddpm_jax.training.fit import Plan, Run, fit
+from ddpm_jax.training.fit import Fit, Run, fit
 from ddpm_jax.training.step import gradient_task
 
 SCHEDULE = cosine_logsnr(1000)
@@ -50,7 +50,15 @@ def train(source, workdir, num_steps):
         summarise=summarise,
     )
     feed = make_feed(source, 128, seed=0, mesh=mesh, max_mb_on_device=1)
-    plan = Plan(num_steps, 100, 100, lambda step: RATE)
+    plan = Fit(
+        num_steps=num_steps,
+        report_every=100,
+        checkpoint_every=100,
+        learning_rate=RATE,
+        warmup_steps=0,
+        preview_every=0,
+        keep_every=0,
+    )
     return fit(
         task, feed, jax.random.key(1), plan=plan, run=Run(workdir, {}), mesh=mesh
     )
