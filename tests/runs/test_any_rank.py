@@ -21,7 +21,7 @@ from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.sampling.batches import make_draw
-from ddpm_jax.tasks.diffusion import make_objective, summarise
+from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.fit import Fit, Run, fit
 from ddpm_jax.training.step import gradient_task
 
@@ -47,7 +47,7 @@ def train(source, workdir, num_steps):
         optax.adam(RATE),
         ema_target=0.9,
         mesh=mesh,
-        summarise=summarise,
+        summarize=summarize,
     )
     feed = make_feed(source, 128, seed=0, mesh=mesh, max_mb_on_device=1)
     plan = Fit(
