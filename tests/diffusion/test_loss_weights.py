@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import losses, process, schedules, weights
+from ddpm_jax.diffusion import loss_weights, losses, process, schedules
 from ddpm_jax.diffusion.process import EPS, X0, V
 from ddpm_jax.diffusion.schedules import Level, from_betas
 
@@ -20,12 +20,12 @@ INDEX = np.array([0, 1, 30, 250, 499, 500, 501, 750, 990, 998])
 # The weight of the squared x0-error as a function of SNR: Salimans and Ho 2022; Hang et
 # al. 2023 with gamma = 5, Choi et al. 2022 with k = gamma = 1.
 ON_X0 = {
-    "even": (weights.even, lambda snr: snr),
-    "truncated": (weights.truncated_snr, lambda snr: np.maximum(snr, 1)),
-    "min-5": (weights.min_snr(), lambda snr: np.minimum(snr, 5)),
-    "min-1": (weights.min_snr(1.0), lambda snr: np.minimum(snr, 1)),
-    "p2": (weights.p2(), lambda snr: snr / (1 + snr)),
-    "p2-half": (weights.p2(0.1, 0.5), lambda snr: snr / (0.1 + snr) ** 0.5),
+    "even": (loss_weights.even, lambda snr: snr),
+    "truncated": (loss_weights.truncated_snr, lambda snr: np.maximum(snr, 1)),
+    "min-5": (loss_weights.min_snr(), lambda snr: np.minimum(snr, 5)),
+    "min-1": (loss_weights.min_snr(1.0), lambda snr: np.minimum(snr, 1)),
+    "p2": (loss_weights.p2(), lambda snr: snr / (1 + snr)),
+    "p2-half": (loss_weights.p2(0.1, 0.5), lambda snr: snr / (0.1 + snr) ** 0.5),
 }
 
 
@@ -46,7 +46,7 @@ def test_the_weight_is_that_of_the_paper_whatever_the_network_predicts(name, kin
     weight, on_x0 = ON_X0[name]
     draw = noised(BETAS, INDEX)
     output = kind.target(draw.x0, draw.eps, draw.t) + 1.0
-    loss = jax.jit(weights.snr_weighted_loss(kind, weight))(output, draw)
+    loss = jax.jit(loss_weights.snr_weighted_loss(kind, weight))(output, draw)
     bar = oracles.alpha_bars(BETAS)[INDEX + 1]
     snr = bar / (1 - bar)
     error = {"eps": 1 / snr, "x0": 1.0, "v": 1 - bar}[kind.name]
@@ -61,7 +61,7 @@ def test_the_three_outputs_of_one_prediction_have_one_loss(name):
     outputs = {"eps": eps, "x0": x0, "v": process.v_from_x0_eps(x0, eps, draw.t)}
     weight, _ = ON_X0[name]
     values = [
-        weights.snr_weighted_loss(kind, weight)(outputs[kind.name], draw)
+        loss_weights.snr_weighted_loss(kind, weight)(outputs[kind.name], draw)
         for kind in KINDS
     ]
     np.testing.assert_allclose(values[1], values[0], rtol=1e-3)
@@ -71,7 +71,7 @@ def test_the_three_outputs_of_one_prediction_have_one_loss(name):
 def test_an_even_weight_on_eps_is_the_simple_loss():
     draw = noised(BETAS, INDEX)
     output = draw.x_t**2
-    even = weights.snr_weighted_loss(EPS, weights.even)(output, draw)
+    even = loss_weights.snr_weighted_loss(EPS, loss_weights.even)(output, draw)
     np.testing.assert_array_equal(even, losses.simple_loss(EPS)(output, draw))
 
 
@@ -93,7 +93,7 @@ def test_weights_at_both_ends_are_the_limits_of_the_formulas(name, at_noise, at_
     for kind, noise, data in zip((X0, V), at_noise, at_data, strict=True):
 
         def loss(output, kind=kind):
-            return weights.snr_weighted_loss(kind, weight)(output, draw)
+            return loss_weights.snr_weighted_loss(kind, weight)(output, draw)
 
         output = kind.target(x0, eps, level) + 1.0
         value = loss(output)
@@ -110,5 +110,5 @@ def test_truncated_snr_is_the_larger_of_two_errors():
     v = process.v_from_x0_eps(draw.x0, draw.eps, draw.t) + 0.3
     x0, eps = V.predict(v, draw.x_t, draw.t)[:2]
     errors = [np.mean((a - b) ** 2, -1) for a, b in ((x0, draw.x0), (eps, draw.eps))]
-    loss = weights.snr_weighted_loss(V, weights.truncated_snr)(v, draw)
+    loss = loss_weights.snr_weighted_loss(V, loss_weights.truncated_snr)(v, draw)
     np.testing.assert_allclose(loss, np.maximum(*errors), rtol=2e-3)
