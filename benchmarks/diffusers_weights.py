@@ -45,7 +45,9 @@ _RENAMED = [
 ]
 
 
-def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, Any]:
+def options_of(
+    net: UNet, height: int, width: int, channels: int, num_classes: int | None
+) -> dict[str, Any]:
     """Return the arguments that make diffusers' UNet2DModel this network.
 
     Args:
@@ -53,6 +55,7 @@ def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, A
         height: rows of the images, pixels.
         width: columns of the images, pixels.
         channels: of the images.
+        num_classes: that it is conditioned on, None for none.
 
     Raises:
         UserError: diffusers has no such network.
@@ -67,7 +70,6 @@ def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, A
             "diffusers fixes the width of a head and not their number: use 1 head."
         )
     heads = None if net.num_heads == 1 else widths[-1] // net.num_heads
-    classes = None if net.num_classes is None else net.num_classes + 1
     return DDPM | {
         "sample_size": (height, width),
         "in_channels": channels,
@@ -81,7 +83,7 @@ def options_of(net: UNet, height: int, width: int, channels: int) -> dict[str, A
         "attn_norm_num_groups": net.num_groups,
         "attention_head_dim": heads,
         "resnet_time_scale_shift": "scale_shift" if net.scale_shift else "default",
-        "num_class_embeds": classes,
+        "num_class_embeds": None if num_classes is None else num_classes + 1,
         "dropout": net.dropout,
     }
 

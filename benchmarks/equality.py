@@ -13,6 +13,8 @@ from benchmarks import diffusers_weights as weights
 from benchmarks import parts
 from benchmarks.peer_networks import device
 from benchmarks.peer_steps import autocast
+from ddpm_jax import build
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 
 # Largest difference of outputs of scale 1 in float32; tests/peers has it below 1e-4.
@@ -31,10 +33,11 @@ def same_network(of: Any) -> tuple[Any, Any]:
     Raises:
         UserError: diffusers has no such network.
     """
-    options = weights.options_of(of.unet, *of.info.image_shape)
+    classes = build.num_classes(of.cfg, of.info)
+    options = weights.options_of(of.unet.network, *of.info.image_shape, classes)
     module = diffusers.UNet2DModel(**options)
     drawn = weights.random_weights(module, np.random.default_rng(0))
-    params = weights.to_flax(drawn, len(of.unet.channel_multipliers))
+    params = weights.to_flax(drawn, len(of.unet.network.channel_multipliers))
     return module.to(device()), params
 
 
@@ -53,7 +56,7 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
         UserError: they are not the same network; nothing may then be timed.
     """
     inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
-    actual = _of_ddpm_jax(of.unet.clone(dtype=jnp.float32), params, inputs)
+    actual = _of_ddpm_jax(with_dtype(of.unet, jnp.float32), params, inputs)
     desired = _of_diffusers(module, inputs)
     difference = float(np.abs(actual - desired).max())
     scale = float(desired.std())
@@ -83,7 +86,7 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     """
     inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
     exact = _of_diffusers(module, inputs)
-    own = _of_ddpm_jax(of.unet.clone(dtype=jnp.bfloat16), params, inputs)
+    own = _of_ddpm_jax(with_dtype(of.unet, jnp.bfloat16), params, inputs)
     theirs = _of_diffusers(module, inputs, autocast(of.cfg.model.dtype))
     found = {
         "ddpm_jax_from_float32": distance(own, exact),
@@ -92,6 +95,11 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     }
     print(", ".join(f"{name} {value:.1e}" for name, value in found.items()))
     return found
+
+
+def with_dtype(net: Conditioned, dtype: Any) -> Conditioned:
+    """Return a network that computes in another dtype."""
+    return net.clone(network=net.network.clone(dtype=dtype))
 
 
 def distance(actual: np.ndarray, desired: np.ndarray) -> float:

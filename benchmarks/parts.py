@@ -152,9 +152,7 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def forward(parts: Parts) -> Callable[..., jax.Array]:
     """Return (params, x_t, t, label or None) -> output, not compiled, no dropout."""
-    network = build.network(
-        parts.unet, self_conditioning=parts.cfg.model.self_conditioning
-    )
+    network = build.network(parts.unet)
 
     def apply(
         params: Any, x_t: jax.Array, t: jax.Array, label: jax.Array | None = None

@@ -42,7 +42,9 @@ from sklearn.svm import SVC
 
 # %%
 from ddpm_jax import data
-from ddpm_jax.conditioning import condition
+from ddpm_jax.conditioning.conditioned import Conditioned, as_network
+from ddpm_jax.conditioning.conditioner import training_condition
+from ddpm_jax.conditioning.label import Label
 from ddpm_jax.diffusion import (
     denoisers,
     generate,
@@ -500,17 +502,13 @@ unet = UNet(
     channel_multipliers=(1, 2),
     num_res_blocks=1,
     attention_resolutions=(4,),
-    num_classes=10,
 )
+model = Conditioned(unet, {"label": Label(num_classes=10)})
+network = as_network(model)  # (params, x_t, t, cond) -> output
 
 
-def network(params, x_t, t, cond, dropout_key=None):
-    """Call the U-Net as the library wants it; this one has no dropout."""
-    return unet.apply({"params": params}, x_t, t, cond["label"])
-
-
-start = jnp.zeros((1, 8, 8, 1)), jnp.zeros((1,)), jnp.zeros((1,), jnp.int32)
-params = jax.jit(unet.init)(jax.random.key(5), *start)["params"]
+start = jnp.zeros((1, 8, 8, 1)), jnp.zeros((1,))
+params = jax.jit(model.init)(jax.random.key(5), *start)["params"]
 print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
 
 # %% [markdown]
@@ -554,7 +552,7 @@ the_objective = diffusion.make_objective(
     network,
     cosine,
     losses.simple_loss(process.EPS),
-    tell=condition.tell(condition.silence(num_classes=10), dropout=0.1),
+    condition=training_condition(model.conditioners, rate=0.1),
     times=time_sampling.STRATIFIED,  # t spread evenly over each batch: less scatter
 )
 rate = optimizers.warmup_schedule(1e-3, warmup_steps=100, decay_steps=NUM_STEPS)

@@ -58,10 +58,10 @@ MUTANTS = [
     ),
     Mutant(
         "the augmentation's embedding ignores frequency_shift",
-        "networks/unet.py",
-        "time_embedding(noise_level, self.channels, self.frequency_shift)",
-        "time_embedding(noise_level, self.channels)",
-        "networks/test_unet_augmentation.py::"
+        "conditioning/low_res.py",
+        "time_embedding(_T * level, self.features // 4, shift)",
+        "time_embedding(_T * level, self.features // 4)",
+        "conditioning/test_low_res.py::"
         "test_time_and_noise_are_coded_with_the_shift_of_the_network",
     ),
     Mutant(

@@ -71,7 +71,7 @@ def test_a_network_is_built_in_one_place(cfg):
     """A stranger's module goes through `network`, the only thing others know of it."""
 
     class Twice:
-        def apply(self, variables, x_t, t, label, *, train, rngs):
+        def apply(self, variables, x_t, t, cond, *, train, rngs):
             assert not train
             return variables["params"] * x_t + t[:, None, None, None]
 

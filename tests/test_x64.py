@@ -15,9 +15,12 @@ from flax import linen as nn
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, names
 from ddpm_jax.codecs import from_moments
-from ddpm_jax.conditioning import image_maps as pictures
-from ddpm_jax.conditioning.condition import hide, silence
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.conditioner import drop
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masks import random_mask
+from ddpm_jax.conditioning.text import Text
 from ddpm_jax.config import default
 from ddpm_jax.diffusion import ode_likelihood, schedules, time_sampling
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
@@ -156,11 +159,10 @@ def test_parameters_of_other_networks_are_float32():
             lambda: task.start(task.draw()),
             lambda: features.init_classifier(config, classifier, INFO),
             lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
-            lambda: (
-                build.model(config_of(), INFO)
-                .clone(text_shape=(3, 5, 6), augmentation=True)
-                .init(KEYS[0], x, jnp.zeros((1,), jnp.float32))
-            ),
+            lambda: Conditioned(
+                build.model(config_of(), INFO).network,
+                {"text": Text(3, 5), "low_res": LowRes(2, 1, 0.5)},
+            ).init(KEYS[0], x, jnp.zeros((1,), jnp.float32)),
         ):
             assert dtypes_of(jax.eval_shape(make)) <= {"float32", "int32"}
 
@@ -196,10 +198,10 @@ DRAWS = {
     "flips and shifts": lambda key: shift_and_flip(key, IMAGES, max_shift=2, flip=True),
     "latents": lambda key: from_moments(1)(key, MOMENTS),
     "views": lambda key: from_moments(2)(key, np.tile(MOMENTS, 2)),
-    "hidden labels": lambda key: hide(key, LABELS, 0.4, silence(10)),
+    "hidden labels": lambda key: drop({"label": Label(10)}, key, LABELS, 0.4),
     "masks": lambda key: random_mask(key, (8, 8)),
-    "augmentation": lambda key: pictures.low_res(2, 1, 0.5).make(
-        jax.random.split(key, 6), IMAGES, None
+    "augmentation": lambda key: LowRes(2, 1, 0.5).from_images(
+        jax.random.split(key, 6), IMAGES
     ),
     "probes": lambda key: ode_likelihood.sign_probes(
         jax.random.split(key, 6), IMAGES, 2

@@ -18,8 +18,10 @@ from ddpm_jax.build.conditions import (
     Captions,
     captions,
     cond_between,
+    conditioners,
     encode,
     example_cond,
+    example_condition,
     sample_cond,
     text_cond,
 )
@@ -69,8 +71,6 @@ from ddpm_jax.build.parts import (
 )
 from ddpm_jax.build.pictures import (
     consistency,
-    example_picture,
-    lay_out_picture,
     mode_of,
     shown,
 )
@@ -120,6 +120,7 @@ __all__ = [
     "check_training_effects",
     "codec",
     "cond_between",
+    "conditioners",
     "consistency",
     "data_fingerprint",
     "data_info",
@@ -134,13 +135,12 @@ __all__ = [
     "encode",
     "evaluation_features",
     "example_cond",
-    "example_picture",
+    "example_condition",
     "fingerprint_in",
     "fit_spec",
     "images_kind",
     "init_params",
     "keep_copy",
-    "lay_out_picture",
     "learning_rate",
     "least_bytes",
     "levels",

@@ -1,7 +1,4 @@
-"""From a config to what the network is told of an image: class, text, picture.
-
-One dictionary, `conditioning.condition`, in training and in sampling.
-"""
+"""From a config to the conditioners of a model, and to the conditions of samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,69 +9,53 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
 from ddpm_jax.build.asked import prompts, sample_labels
+from ddpm_jax.build.keys import sample_key
 from ddpm_jax.build.pictures import picture_of, source_rows
+from ddpm_jax.build.reader import text_conditioner
 from ddpm_jax.build.source import DataInfo, num_classes, reader_of
-from ddpm_jax.conditioning import Encoded, Reader, Tokens
-from ddpm_jax.conditioning.condition import Silence, silence, tell
-from ddpm_jax.conditioning.image_maps import PictureOf
-from ddpm_jax.conditioning.text import interpolate
-from ddpm_jax.networks.text_unet import TextUNet
-from ddpm_jax.networks.unet import UNet
-from ddpm_jax.tasks.diffusion import Tell
+from ddpm_jax.conditioning import Encoded, Reader, Tokens, self_conditioning
+from ddpm_jax.conditioning.conditioned import Conditioned, encode
+from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, Conditioner, from_batch
+from ddpm_jax.conditioning.encoded_text import interpolate
+from ddpm_jax.conditioning.label import Label
 
-AnyUNet = UNet | TextUNet
-
-_PICTURE = 1  # by which the key of what is told is split, which is drawn from as it is
+AnyUNet = Conditioned
 
 
-def told(config: ConfigDict) -> tuple[str, ...]:
-    """List what the network is told of an image: "label", "text", both or nothing."""
-    asked = {"label": config.model.class_conditional, "text": bool(config.model.text)}
-    return tuple(name for name, wanted in asked.items() if wanted)
+def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
+    """Build what the network is conditioned on, by name.
+
+    Args:
+        config: all of it.
+        info: of the data.
+
+    Raises:
+        UserError: the text encoder is not on this machine, or an option is out of
+            range.
+    """
+    made: dict[str, Conditioner] = {}
+    classes = num_classes(config, info)
+    if classes is not None:
+        made["label"] = Label(classes)
+    if config.model.text:
+        assert info.reader is not None  # `data_info` has made it
+        made["text"] = text_conditioner(config, info.reader)
+    image_map = picture_of(config, info.item_shape[-1])
+    if image_map is not None:
+        made[config.model.picture] = image_map
+    if config.model.self_conditioning:
+        made[self_conditioning.NAME] = self_conditioning.SelfConditioning()
+    return made
 
 
-def silent_for(network: AnyUNet) -> Silence:
-    """Make the function that leaves of a condition only its shapes."""
-    return silence(network.num_classes)
+def is_droppable(config: ConfigDict, info: DataInfo) -> bool:
+    """Tell whether condition dropout and guidance have anything to act on."""
+    return any(one.droppable for one in conditioners(config, info).values())
 
 
-def teller(config: ConfigDict, info: DataInfo) -> Tell | None:
-    """Make what training tells the network; None if that is nothing."""
-    names = told(config)
-    said: Tell | None = None
-    if names:
-        silent = silence(num_classes(config, info))
-        said = tell(silent, config.training.label_dropout, names)
-    made = picture_of(config, info.item_shape[-1])
-    return said if made is None else _and_shown(said, made)
-
-
-def _and_shown(said: Tell | None, made: PictureOf) -> Tell:
-    """Show a picture as well, which is never left out."""
-
-    def both(key: jax.Array, batch: Mapping[str, Any], x0: jax.Array) -> dict[str, Any]:
-        cond = {} if said is None else said(key, dict(batch), x0)
-        keys = jax.random.split(jax.random.fold_in(key, _PICTURE), len(x0))
-        return {**cond, **made.make(keys, x0, None)}
-
-    return both
-
-
-def encode(network: AnyUNet, params: Any, cond: Any) -> Any:
-    """Read the texts of a condition, so that no step of a chain need do it again."""
-    if not isinstance(network, TextUNet) or cond is None:
-        return cond
-
-    def read(text: Tokens | Encoded) -> Encoded:
-        if isinstance(text, Encoded):
-            return text
-        variables = {"params": params}
-        return Encoded(*network.apply(variables, text, method="encode"))
-
-    return {
-        name: read(part) if name in ("text", "negative") else part
-        for name, part in cond.items()
-    }
+def example_condition(unet: Conditioned, info: DataInfo) -> Cond:
+    """Make a condition of one row, for its shapes and its costs."""
+    return {name: one.example(1, info.shape) for name, one in unet.conditioners.items()}
 
 
 # --- Of real images ------------------------------------------------------------------
@@ -94,8 +75,8 @@ class Captions(NamedTuple):
 
 def example_cond(
     config: ConfigDict, info: DataInfo, examples: Mapping[str, np.ndarray]
-) -> dict[str, Any] | None:
-    """Make what the network is told of real images, None if that is nothing.
+) -> Cond | None:
+    """Make the condition of real images, None for an unconditional model.
 
     Args:
         config: all of it.
@@ -103,13 +84,14 @@ def example_cond(
         examples: from `data.gather`, with their texts; arrays [N, ...].
 
     Returns:
-        Leaves [N, ...].
+        Rows [N, ...] of the droppable conditions.
     """
-    cond: dict[str, Any] = {}
-    for name in told(config):
-        part = examples[name]
-        cond[name] = part if name == "label" else _rows(reader_of(info), list(part))
-    return cond or None
+    batch: dict[str, Any] = dict(examples)
+    if config.model.text:
+        batch["text"] = _rows(reader_of(info), list(examples["text"]))
+    made = conditioners(config, info)
+    droppable = {name: one for name, one in made.items() if one.droppable}
+    return from_batch(droppable, sample_key(config), batch, batch["image"]) or None
 
 
 def captions(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Captions:
@@ -136,14 +118,14 @@ def _rows(reader: Reader, texts: Sequence[str]) -> Tokens | Encoded:
 # --- What is asked for ----------------------------------------------------------------
 
 
-def sample_cond(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None:
-    """Make what the network is told of each image to draw, leaves [num_images, ...].
+def sample_cond(config: ConfigDict, info: DataInfo) -> Cond | None:
+    """Make the condition of each image to sample, rows [num_images, ...].
 
     Raises:
         UserError: a label or a prompt cannot be used, or the network knows none.
     """
     labels, texts = sample_labels(config, info), prompts(config, info)
-    cond: dict[str, Any] = source_rows(config, info)
+    cond: Cond = source_rows(config, info)
     if labels is not None:
         cond["label"] = labels
     if texts is not None:
@@ -152,8 +134,8 @@ def sample_cond(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None:
 
 
 def cond_between(
-    config: ConfigDict, info: DataInfo, network: AnyUNet, params: Any
-) -> dict[str, Any] | None:
+    config: ConfigDict, info: DataInfo, network: Conditioned, params: Any
+) -> Cond | None:
     """Go from `prompt` to `prompt_to` in as many images as are to be drawn.
 
     Args:
@@ -175,9 +157,7 @@ def cond_between(
     return {**cond, "text": interpolate(a, b, list(shares))}
 
 
-def text_cond(
-    config: ConfigDict, info: DataInfo, texts: Sequence[str]
-) -> dict[str, Any]:
+def text_cond(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Cond:
     """Read prompts, and the negative one beside each if there is one.
 
     Args:
@@ -186,16 +166,15 @@ def text_cond(
         texts: N of them.
 
     Returns:
-        "text" and perhaps "negative", leaves [N, ...].
+        Rows [N, ...] of the text, and perhaps a negative condition.
 
     Raises:
         UserError: a prompt cannot be read.
     """
     reader = reader_of(info)
-    cond: dict[str, Any] = {"text": _rows(reader, texts)}
+    cond: Cond = {"text": _rows(reader, texts)}
     if config.sample.negative_prompt:
         negative = reader.read([config.sample.negative_prompt])
-        cond["negative"] = jax.tree.map(
-            lambda leaf: np.repeat(leaf, len(texts), axis=0), negative
-        )
+        rows = jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), negative)
+        cond[NEGATIVE] = {"text": rows}
     return cond

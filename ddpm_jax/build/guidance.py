@@ -13,8 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import data
-from ddpm_jax.build.conditions import AnyUNet, silent_for, told
+from ddpm_jax.build.conditions import AnyUNet, is_droppable
 from ddpm_jax.build.source import DataInfo, dataset
+from ddpm_jax.conditioning.conditioner import null_condition
 from ddpm_jax.config import from_json, to_json
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
@@ -28,6 +29,9 @@ from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import to_float
+
+CLASSIFIED = "label"
+"""The name of the rows that the classifier's guidance is for, whatever the network."""
 
 MAX_SCALE = 1000.0
 """Of guidance, far beyond any that is of use: more leaves no digit of the image."""
@@ -46,14 +50,14 @@ def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
         denoise = classifier_free(
             denoise,
             options.guidance_scale,
-            silent_for(unet),
+            functools.partial(null_condition, unet.conditioners),
             low=options.guidance_low,
             high=_end(options.guidance_high),
             rescale=options.guidance_rescale,
         )
     if options.classifier_scale:
-        if unet.num_classes is None:
-            denoise = _untold(denoise)
+        if CLASSIFIED not in unet.conditioners:
+            denoise = _for_classifier_alone(denoise)
         section = json.dumps(to_json(config)["data"])
         denoise = classifier_guidance(
             denoise, _classifier(section), options.classifier_scale
@@ -74,11 +78,11 @@ def _end(high: float | None) -> float:
     return math.inf if high is None else high
 
 
-def _untold(denoise: Denoiser) -> Denoiser:
+def _for_classifier_alone(denoise: Denoiser) -> Denoiser:
     """Keep the label, which is for the classifier, from an unconditional network."""
 
     def without(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        kept = {name: leaf for name, leaf in (cond or {}).items() if name != "label"}
+        kept = {name: rows for name, rows in (cond or {}).items() if name != CLASSIFIED}
         return denoise(x_t, level, kept or None)
 
     return without
@@ -118,7 +122,7 @@ def check_guidance(config: ConfigDict, info: DataInfo) -> None:
                 f"config.sample.{name}={options[name]} is out of range; use "
                 f"-{MAX_SCALE:g} to {MAX_SCALE:g}, such as 2."
             )
-    if options.guidance_scale != 1 and not told(config):
+    if options.guidance_scale != 1 and not is_droppable(config, info):
         raise UserError(
             f"config.sample.guidance_scale={options.guidance_scale}, but this model "
             "was trained without labels or text; use 1, or classifier_scale."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.conditions import told
+from ddpm_jax.build.conditions import is_droppable
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.config import default
@@ -137,11 +137,6 @@ TRAINING: tuple[Rule, ...] = (
     ("diffusion.p2_k", _loss_is_not("p2"), "but with loss p2; leave it out"),
     ("diffusion.p2_gamma", _loss_is_not("p2"), "but with loss p2; leave it out"),
     (
-        "training.label_dropout",
-        lambda config: not told(config),
-        "in a model without labels or text; leave it out",
-    ),
-    (
         "model.num_heads",
         lambda config: config.model.head_channels is not None,
         "beside model.head_channels, which decides it; leave one of them out",
@@ -178,7 +173,12 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: naming the first.
     """
-    refuse_idle(config, TRAINING)
+    unconditional: Rule = (
+        "training.label_dropout",
+        lambda config: not is_droppable(config, info),
+        "in a model without labels or text; leave it out",
+    )
+    refuse_idle(config, (*TRAINING, unconditional))
     check_warmup(config, "training")
     asked = tuple(config.model.attention_resolutions)
     if asked == tuple(default().model.attention_resolutions):

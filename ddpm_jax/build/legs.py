@@ -12,10 +12,10 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.conditions import AnyUNet, encode
-from ddpm_jax.build.pictures import lay_out_picture
+from ddpm_jax.build.guidance import CLASSIFIED
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.codecs import Codec, Params
-from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
+from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import initial_noise
 from ddpm_jax.diffusion.samplers import Sampler
@@ -23,8 +23,7 @@ from ddpm_jax.diffusion.schedules import Level
 
 Given = Mapping[str, Any]
 """Rows [B, ...] by name: what is known before a leg, results of earlier ones included.
-Those of `TOLD` are for the network: class, prompt, negative prompt, and a picture with
-its noise."""
+Those by the names of the model's conditioners are its condition."""
 
 
 class Walk(NamedTuple):
@@ -65,14 +64,11 @@ class Leg(NamedTuple):
     walk: Callable[[Params, jax.Array, Given, Level], Walk]
 
 
-# What of a leg's rows is for the network.
-TOLD = ("label", "text", "negative", PICTURE, NOISE_LEVEL)
-
-
 def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
-    """Return what the network is told beside the level, None if that is nothing."""
-    cond = {name: given[name] for name in TOLD if name in given}
-    return encode(network, params, cond) if cond else None
+    """Return the condition among what is given, None if there is none."""
+    known = {*network.conditioners, NEGATIVE, CLASSIFIED}
+    cond = {name: rows for name, rows in given.items() if name in known}
+    return encode(network, params, cond)
 
 
 def sampling_legs(config: ConfigDict, unet: AnyUNet, codec: Codec) -> tuple[Leg, ...]:
@@ -92,7 +88,7 @@ def sampling_legs(config: ConfigDict, unet: AnyUNet, codec: Codec) -> tuple[Leg,
             noise,
             sampler(config),
             denoiser(config, unet, params.network),
-            condition(unet, params.network, lay_out_picture(config, given)),
+            condition(unet, params.network, given),
             see(noise),
             see,
             see,

@@ -1,7 +1,7 @@
 """From a config to the parts of training: schedule, network, objective, optimiser."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
-from ddpm_jax.build.conditions import AnyUNet, teller
+from ddpm_jax.build.conditions import conditioners
 from ddpm_jax.build.keys import init_key
-from ddpm_jax.build.pictures import picture_channels, picture_of
-from ddpm_jax.build.reader import text_encoder
-from ddpm_jax.build.source import DataInfo, num_classes
+from ddpm_jax.build.source import DataInfo
 from ddpm_jax.build.translation import diffusion_spec, fit_spec, schedule_spec
 from ddpm_jax.codecs import Start, as_they_are, from_bytes, from_moments
-from ddpm_jax.conditioning.image_maps import NOISE_LEVEL, PICTURE
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.conditioned import as_network as network
+from ddpm_jax.conditioning.conditioner import training_condition
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.self_conditioning import ESTIMATE, self_condition_half
+from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.diffusion.time_sampling import TimeSampler
-from ddpm_jax.errors import UserError
-from ddpm_jax.networks.text_unet import TextUNet
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
@@ -41,11 +39,10 @@ def dtype(config: ConfigDict) -> Any:
     return names.DTYPES[config.model.dtype]
 
 
-def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
-    """Build the network, without parameters."""
+def model(config: ConfigDict, info: DataInfo) -> Conditioned:
+    """Build the network with its conditioners, without parameters."""
     options = config.model
     learns_variance = config.diffusion.variance == "learned"
-    encoder, text_shape = text_encoder(config, info.reader)
     unet = UNet(
         out_channels=info.shape[-1] * (2 if learns_variance else 1),
         channels=options.channels,
@@ -56,9 +53,6 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
         head_channels=options.head_channels,
         dropout=options.dropout,
         scale_shift=options.scale_shift,
-        num_classes=num_classes(config, info),
-        text_shape=text_shape,
-        augmentation=_is_told_noise(config, info),
         num_groups=options.num_groups,
         norm_epsilon=options.norm_epsilon,
         frequency_shift=options.frequency_shift,
@@ -68,65 +62,17 @@ def model(config: ConfigDict, info: DataInfo) -> AnyUNet:
         remat=options.remat,
         attend=names.ATTENTIONS[options.attention],
     )
-    return unet if encoder is None else TextUNet(unet, encoder)
+    return Conditioned(unet, conditioners(config, info))
 
 
-def _is_told_noise(config: ConfigDict, info: DataInfo) -> bool:
-    made = picture_of(config, info.item_shape[-1])
-    return made is not None and made.told_noise
-
-
-def network(
-    unet: AnyUNet, *, self_conditioning: bool = False, picture: bool = False
-) -> Callable[..., jax.Array]:
-    """Wrap a U-Net as (params, x_t, t, cond, dropout_key=None) -> output.
-
-    With a dropout key the network is in training, without one it is not. A
-    self-conditioned one sees `cond["x0"]` as further channels, zeros if it is left out.
-    One that draws from a picture sees `cond["picture"]` after them, which is needed.
-    """
-
-    def apply(
-        params: Any,
-        x_t: jax.Array,
-        t: jax.Array,
-        cond: Any,
-        dropout_key: jax.Array | None = None,
-    ) -> jax.Array:
-        cond = cond or {}
-        label = cond.get("label")
-        train = dropout_key is not None
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        if self_conditioning:
-            x0 = cond.get(ESTIMATE)
-            x0 = jnp.zeros_like(x_t) if x0 is None else x0
-            x_t = jnp.concatenate([x_t, x0], axis=-1)
-        if picture:
-            if PICTURE not in cond:
-                raise UserError(
-                    "this network draws from a picture, and there is none; give it as "
-                    f"cond[{PICTURE!r}], [B, H, W, K]."
-                )
-            x_t = jnp.concatenate([x_t, cond[PICTURE]], axis=-1)
-        variables = {"params": params}
-        also = {name: cond[name] for name in ("text", NOISE_LEVEL) if name in cond}
-        output = unet.apply(variables, x_t, t, label, train=train, rngs=rngs, **also)
-        return cast(jax.Array, output)  # Flax cannot know what a module returns
-
-    return apply
-
-
-def init_params(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Any:
+def init_params(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
-    *sides, channels = info.shape
-    seen = channels * (2 if config.model.self_conditioning else 1)
-    seen += picture_channels(config, channels)
-    x = jnp.zeros((1, *sides, seen), jnp.float32)
+    x = jnp.zeros((1, *info.shape), jnp.float32)
     t = jnp.zeros((1,), jnp.float32)
     return jax.jit(unet.init)(init_key(config), x, t)["params"]
 
 
-def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
+def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objective:
     """Build what training descends."""
     spec = diffusion_spec(config)
     the_schedule = spec.schedule.build()
@@ -136,15 +82,13 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
             spec.parameterization, learns_variance=spec.learns_variance
         )
     return make_objective(
-        network(
-            unet,
-            self_conditioning=config.model.self_conditioning,
-            picture=bool(config.model.picture),
-        ),
+        network(unet),
         the_schedule,
         spec.build_loss(the_schedule),
         start=start(config, info),
-        tell=teller(config, info),
+        condition=training_condition(
+            conditioners(config, info), config.training.label_dropout
+        ),
         times=spec.build_times(),
         self_conditioning=self_conditioning,
     )
@@ -152,7 +96,7 @@ def objective(config: ConfigDict, unet: AnyUNet, info: DataInfo) -> Objective:
 
 def diffusion_task(
     config: ConfigDict,
-    unet: AnyUNet,
+    unet: Conditioned,
     info: DataInfo,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,

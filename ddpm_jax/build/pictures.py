@@ -1,12 +1,8 @@
-"""From a config to pictures as conditions: how they are made, and of which images.
-
-What is sent to the devices is small: an image as bytes, "source" uint8 [B, H, W, C],
-and the key of its noise or mask, "source_key" uint32 [B, 2]. `lay_out_picture` makes of
-them, there, what the network is shown.
-"""
+"""From a config to image maps as conditions: how they are made, and of which images."""
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,71 +14,43 @@ from ddpm_jax.build import names
 from ddpm_jax.build.keys import sample_key
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.source import DataInfo, dataset
-from ddpm_jax.conditioning import image_maps as pictures
-from ddpm_jax.conditioning.image_maps import PictureOf
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.image_maps import ImageMap, Source
+from ddpm_jax.conditioning.low_res import LowRes
+from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.config import from_json, to_json
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.diffusion.generate import image_keys
-from ddpm_jax.diffusion.operators import average_pool, grey_operator
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import psnr, to_float
 
-SOURCE, SOURCE_KEY = "source", "source_key"
 _DATA = "data:"
 
 
-def picture_of(config: ConfigDict, num_channels: int) -> PictureOf | None:
-    """Make what turns images of C channels into what the network is shown, if any."""
+def picture_of(config: ConfigDict, num_channels: int) -> ImageMap | None:
+    """Build the conditioner that makes maps of images of C channels, if there is one.
+
+    Raises:
+        UserError: an option is out of range.
+    """
     options = config.model
-    table = {
+    table: dict[str, Callable[[], ImageMap | None]] = {
         "": lambda: None,
-        "low_res": lambda: pictures.low_res(
-            options.picture_factor, num_channels, options.picture_noise
+        "low_res": lambda: LowRes(
+            options.picture_factor,
+            num_channels,
+            options.picture_noise,
+            options.frequency_shift,
         ),
-        "grey": pictures.grey,
-        "masked": lambda: pictures.masked(num_channels),
+        "grey": Grey,
+        "masked": lambda: Masked(num_channels),
     }
     return table[options.picture]()
-
-
-def picture_channels(config: ConfigDict, num_channels: int) -> int:
-    """Count the channels that a picture adds to images of C; 0 without."""
-    made = picture_of(config, num_channels)
-    return 0 if made is None else made.num_channels
-
-
-def example_picture(config: ConfigDict, info: DataInfo) -> dict[str, Any] | None:
-    """Make a picture of one black image, for its shape; None for other models."""
-    made = picture_of(config, info.item_shape[-1])
-    if made is None:
-        return None
-    x0 = jnp.zeros((1, *info.image_shape), jnp.float32)
-    return made.make(jax.random.split(jax.random.key(0), 1), x0, None)
 
 
 def mode_of(config: ConfigDict) -> str | None:
     """Return the editing mode that a model was trained for, None if for none."""
     return names.PICTURE_MODES.get(config.model.picture)
-
-
-def lay_out_picture(config: ConfigDict, cond: Any) -> Any:
-    """Make of images and their keys the picture that the network is shown.
-
-    Args:
-        config: of the model, and with `sample.picture_noise`.
-        cond: a condition, perhaps with "source" and "source_key", leaves [B, ...].
-
-    Returns:
-        The condition with the picture in their place; without them, as it was.
-    """
-    if not cond or SOURCE not in cond:
-        return cond
-    rest = {name: part for name, part in cond.items() if name != SOURCE}
-    keys = jax.random.wrap_key_data(rest.pop(SOURCE_KEY))
-    x0 = to_float(cond[SOURCE])
-    made = picture_of(config, x0.shape[-1])
-    assert made is not None  # only models that are shown a picture are given one
-    return {**rest, **made.make(keys, x0, config.sample.picture_noise)}
 
 
 class Examples(NamedTuple):
@@ -135,31 +103,29 @@ def source_rows(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
     """
     if not config.model.picture:
         return {}
+    conditioner = picture_of(config, info.image_shape[-1])
+    assert conditioner is not None  # by the line above
     images = examples(config, info).images
-    numbers = jnp.arange(len(images))
-    keys = pictures.picture_keys(image_keys(sample_key(config), numbers))
-    return {SOURCE: images, SOURCE_KEY: np.asarray(jax.random.key_data(keys))}
+    keys = image_keys(sample_key(config), jnp.arange(len(images)))
+    rows = conditioner.from_request(keys, images, config.sample.picture_noise)
+    return {config.model.picture: rows}
 
 
 def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Make what the network is shown into pictures for a person.
 
     Args:
-        config: as of `lay_out_picture`.
+        config: of the model.
         cond: with what `source_rows` gave, leaves [N, ...].
 
     Returns:
         The pictures, float [N, H, W, C], and the images they are made of, uint8.
     """
-    rows = {name: cond[name] for name in (SOURCE, SOURCE_KEY)}
-    num_channels = rows[SOURCE].shape[-1]
-
-    @jax.jit
-    def make(rows: dict[str, Any]) -> jax.Array:
-        picture = lay_out_picture(config, rows)[pictures.PICTURE]
-        return pictures.show(picture, num_channels)
-
-    return np.asarray(make(rows)), rows[SOURCE]
+    rows: Source = cond[config.model.picture]
+    conditioner = picture_of(config, rows.image.shape[-1])
+    assert conditioner is not None  # an image-conditional model has one
+    made = jax.jit(lambda rows: conditioner.show(conditioner.from_source(rows)))(rows)
+    return np.asarray(made), rows.image
 
 
 def consistency(
@@ -182,17 +148,16 @@ def consistency(
     Source: Saharia et al. 2021, "Image Super-Resolution via Iterative Refinement",
         table 2, "consistency".
     """
-    model = config.model
-    kinds = {
-        "low_res": lambda: average_pool(model.picture_factor),
-        "grey": lambda: grey_operator(3, pictures.LUMA),
-    }
-    if model.picture not in kinds:
+    conditioner = picture_of(config, drawn.shape[-1])
+    if conditioner is None:
         return None
-    shrink = kinds[model.picture]().apply
     a, b = to_float(jnp.asarray(drawn)), to_float(jnp.asarray(given))
-    wanted = shrink(b) if b.shape == a.shape else b
-    errors = np.square(np.asarray(shrink(a) - wanted, np.float64))
+    found = conditioner.measure(a)
+    if found is None:
+        return None
+    wanted = conditioner.measure(b) if b.shape == a.shape else b
+    assert wanted is not None  # as for the other
+    errors = np.square(np.asarray(found - wanted, np.float64))
     return psnr(errors.mean(axis=(1, 2, 3)))
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import conditioning
 from ddpm_jax.build import names
 from ddpm_jax.conditioning import Bytes, MiniLM, Reader, Words
+from ddpm_jax.conditioning.text import Text
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.text import TextTransformer
 
@@ -89,30 +90,20 @@ def _reopened(stored: str) -> Reader:
     return conditioning.reopen(json.loads(stored))
 
 
-def text_encoder(
-    config: ConfigDict, stored: Mapping[str, Any] | None
-) -> tuple[TextTransformer | None, tuple[int, int, int] | None]:
-    """Build the encoder that is trained along, if there is one.
+def text_conditioner(config: ConfigDict, stored: Mapping[str, Any]) -> Text:
+    """Build the conditioner of texts, with the encoder that is trained along if any.
 
     Args:
-        config: all of it.
-        stored: the reader, as plain data; None without text.
-
-    Returns:
-        The encoder, None where texts come encoded; and (L, D, P) of what the U-Net is
-        told, None without text.
+        config: its `model` says how large a trained encoder is.
+        stored: the tokenizer or the frozen encoder, as plain data.
 
     Raises:
-        UserError: the reader is not on this machine.
+        UserError: the frozen encoder is not on this machine.
     """
-    if not config.model.text:
-        return None, None
-    assert stored is not None  # `data_info` has made it
     reader = reopen(stored)
     length = reader.max_length
     if isinstance(reader, MiniLM):
-        width = reader.sizes.width
-        return None, (length, width, width)
+        return Text(length, reader.sizes.width)
     assert isinstance(reader, Words | Bytes)
     options = config.model
     encoder = TextTransformer(
@@ -124,4 +115,4 @@ def text_encoder(
         dropout=options.dropout,
         dtype=names.DTYPES[options.dtype],
     )
-    return encoder, (length, options.text_width, options.text_width)
+    return Text(length, options.text_width, encoder)

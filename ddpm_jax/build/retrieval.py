@@ -19,7 +19,7 @@ from ddpm_jax.build import auxiliary
 from ddpm_jax.build.features import check_classifier, small_task
 from ddpm_jax.build.idle import check_warmup
 from ddpm_jax.build.keys import check_seed, root_key
-from ddpm_jax.build.reader import reopen, text_encoder
+from ddpm_jax.build.reader import reopen, text_conditioner
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.build.translation import contrastive_spec, small_fit
@@ -71,8 +71,7 @@ def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> DualEncoder:
         num_res_blocks=options.num_res_blocks,
         num_groups=options.num_groups,
     )
-    encoder, _ = text_encoder(config, reader)
-    return DualEncoder(tower, encoder)
+    return DualEncoder(tower, text_conditioner(config, reader).encoder)
 
 
 def init_match(

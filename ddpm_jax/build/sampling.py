@@ -21,11 +21,7 @@ from ddpm_jax.errors import UserError
 def denoiser(config: ConfigDict, unet: AnyUNet, params: Any) -> Denoiser:
     """Build the denoiser that samplers see, guidance and clipping included."""
     built = from_network(
-        network(
-            unet,
-            self_conditioning=config.model.self_conditioning,
-            picture=bool(config.model.picture),
-        ),
+        network(unet),
         params,
         names.PREDICTIONS[config.diffusion.prediction],
         learns_variance=config.diffusion.variance == "learned",

@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 from ddpm_jax.build.legs import Given, Walk
 from ddpm_jax.build.pictures import mode_of, picture_of
 from ddpm_jax.build.sampling import levels
-from ddpm_jax.conditioning import image_maps as pictures
+from ddpm_jax.conditioning import masked
+from ddpm_jax.conditioning.conditioner import Rows
+from ddpm_jax.conditioning.image_maps import map_keys
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.generate import initial_noise
@@ -103,18 +105,23 @@ def walked_again(config: ConfigDict, visited: Level) -> Level:
     return editing.repaint_grid(visited, jump_length, options.num_resamples)
 
 
-def _trained(chain: Chain, given: Given, made: pictures.Cond) -> Walk:
-    """Let a model that was trained for it draw from what it is shown."""
-    image = given["image"]
-    walk = chain.walk({**given, **made}, chain.noise(image))
-    return walk._replace(shown=pictures.show(made[pictures.PICTURE], image.shape[-1]))
+def _trained(chain: Chain, given: Given, rows: Rows | None = None) -> Walk:
+    """Sample an image-conditional model, of rows or of maps of the given image."""
+    image, name = given["image"], chain.config.model.picture
+    conditioner = picture_of(chain.config, image.shape[-1])
+    assert conditioner is not None  # check_edit has refused a model without
+    if rows is None:
+        aug_level = chain.config.sample.picture_noise
+        rows = conditioner.from_images(map_keys(chain.keys), image, aug_level)
+    walk = chain.walk({**given, name: rows}, chain.noise(image))
+    return walk._replace(shown=conditioner.show(rows))
 
 
 def _inpaint(chain: Chain, given: Given, method: str) -> Walk:
     image, known = given["image"], given["mask"]
     noise = chain.noise(image)
     if method == TRAINED:
-        return _trained(chain, given, pictures.masked_cond(image, known[..., :1]))
+        return _trained(chain, given, masked.from_mask(image, known[..., :1]))
     if method in ("repaint", "replace"):
         kept = editing.inpaint(chain.sampler, image, known)
         return chain.walk(given, noise, sampler=kept)
@@ -186,18 +193,14 @@ def _decode_between(chain: Chain, given: Given, method: str) -> Walk:
 
 def _colorize(chain: Chain, given: Given, method: str) -> Walk:
     if method == TRAINED:
-        return _trained(chain, given, pictures.grey_cond(given["image"]))
+        return _trained(chain, given)
     operator = operators.grey_operator(given["image"].shape[-1])
     return _measured(chain, given, operator, method)
 
 
 def _upscale(chain: Chain, given: Given, method: str) -> Walk:
     if method == TRAINED:
-        image = given["image"]
-        made = picture_of(chain.config, image.shape[-1])
-        assert made is not None  # check_edit has refused a model that was not
-        keys, s = pictures.picture_keys(chain.keys), chain.config.sample.picture_noise
-        return _trained(chain, given, made.make(keys, image, s))
+        return _trained(chain, given)
     operator = operators.average_pool(upscale_factor(chain.config))
     return _measured(chain, given, operator, method)
 

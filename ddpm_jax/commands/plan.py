@@ -72,12 +72,8 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
             build.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
         )
     )
-    apply = build.network(
-        unet,
-        self_conditioning=cfg.model.self_conditioning,
-        picture=bool(cfg.model.picture),
-    )
-    cond = build.example_picture(cfg, info)
+    apply = build.network(unet)
+    cond = build.example_condition(unet, info)
     x = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
 

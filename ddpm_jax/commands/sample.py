@@ -117,9 +117,7 @@ def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> sampling.Dr
         film_frames=cfg.sample.film_frames,
         film_images=cfg.sample.film_images,
         mesh=mesh,
-        encode=lambda params, cond: build.encode(
-            unet, params.network, build.lay_out_picture(cfg, cond)
-        ),
+        encode=lambda params, cond: build.encode(unet, params.network, cond),
         see_of=lambda params: functools.partial(codec.decode, params.codec),
         store=codec.store,
     )

@@ -1,21 +1,30 @@
-"""Conditioning: from labels, prompts and images to what a network is given.
+"""Conditioning: from labels, prompts and images to the ports of a network.
 
-    condition.py        what a network is told: label and text, in one dictionary
-    text.py             Tokens, Encoded; dropping, interpolating; what readers share
-    tokens.py           Words, Bytes: for an encoder that trains (networks/text.py)
-    minilm.py           MiniLM: a sentence encoder that others trained, frozen
-    minilm_folder.py    where its files lie, and what is in them
-    encoded_file.py     what it said of texts, kept on disk
-    image_maps.py       low-resolution, grey or masked images; augmentation noise
-    masks.py            random masks for inpainting
+    conditioner.py        the protocol; condition dropout, null condition, for any set
+    conditioned.py        a network with its conditioners, as one module
 
-Nothing here knows of a config. `text` says how the two tokenizers are alike.
+    label.py              the conditioners, a file each
+    text.py
+    low_res.py            with noise-conditioning augmentation
+    grey.py
+    masked.py
+    self_conditioning.py
+    image_maps.py         what low_res, grey and masked have in common
+
+    encoded_text.py       Tokens, Encoded; interpolation; what tokenizers share
+    tokens.py             Words, Bytes: for an encoder that trains (networks/text.py)
+    minilm.py             MiniLM: a sentence encoder that others trained, frozen
+    minilm_folder.py      where its files lie, and what is in them
+    encoded_file.py       its vectors of texts, kept on disk
+    masks.py              random masks for inpainting
+
+Nothing here knows of a config. `encoded_text` says how the two tokenizers are alike.
 """
 
 from typing import Any
 
+from ddpm_jax.conditioning.encoded_text import Encoded, Reader, Tokens, distinct
 from ddpm_jax.conditioning.minilm import MiniLM
-from ddpm_jax.conditioning.text import Encoded, Reader, Tokens, distinct
 from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 

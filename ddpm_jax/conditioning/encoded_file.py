@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_jax.conditioning.text import Encoded
+from ddpm_jax.conditioning.encoded_text import Encoded
 from ddpm_jax.runtime import files
 
 _VERSION = 1  # of what is stored, and of how it is computed

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax.conditioning import encoded_file, minilm_folder
-from ddpm_jax.conditioning.text import Encoded, Tokens, distinct
+from ddpm_jax.conditioning.encoded_text import Encoded, Tokens, distinct
 from ddpm_jax.conditioning.tokens import lacks, padded, stored_length
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.bert import Bert, Sizes

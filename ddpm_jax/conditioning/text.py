@@ -1,178 +1,140 @@
-"""What a prompt becomes, and what may be done with it whichever way it was read.
+"""A text as a condition: a vector for each token, and one for the whole.
 
-There are two ways, alike for the host and for the model:
+The text encoder is either trained along with the network, or frozen, and then rows come
+encoded (`minilm.MiniLM`). A trained one reads a text once before a chain (`encode`).
 
-              on the host, once            in the network, each call
-    trained   texts -> Tokens              TextTransformer: Tokens -> Encoded
-    frozen    texts -> Encoded, cached     nothing, it is there already
-
-`Words` and `Bytes` (tokens.py) go the first way, `MiniLM` (minilm.py) the second, and
-each is a `Reader`: `read(texts)` gives what the model is fed, Tokens or Encoded, with a
-row for each text; `max_length` is L; `to_json()` is what a checkpoint has to remember,
-and `conditioning.reopen` its inverse. Behind the fork a model sees an `Encoded`: either
-it was given one, or its own TextTransformer has made it of Tokens.
-
-Tokens and Encoded are pytrees of arrays with a leading axis N: rows are taken by
-`jax.tree.map(lambda leaf: leaf[rows], condition)`, and they shard as images do. Zero
-stands under mask False everywhere. A caption that is dropped, for classifier-free
-guidance, is a row whose mask is all False; there is no empty prompt besides.
+Source: Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep
+    Language Understanding", section 2.1 and appendix D.1, for how text enters.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import linen as nn
 
+from ddpm_jax.conditioning.conditioner import Embedder
+from ddpm_jax.conditioning.encoded_text import Encoded, Tokens
 from ddpm_jax.errors import UserError
-
-_UNIT = 1e-3  # how far from 1 the length of a normalised vector may be
-_PARALLEL = 1e-4  # radians
-
-
-class Tokens(NamedTuple):
-    """Texts as numbers, filled up to one length.
-
-    Attributes:
-        ids: int32 [N, L]; zero where there is no token.
-        mask: True where there is a token, [N, L].
-    """
-
-    ids: Any
-    mask: Any
+from ddpm_jax.networks.layers import default_init
+from ddpm_jax.networks.ports import Ports, TokenSequence
+from ddpm_jax.networks.text import TextTransformer
 
 
-class Encoded(NamedTuple):
-    """Texts as vectors.
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Condition on a text; rows are `Tokens` or `Encoded`, an empty mask is no text.
 
     Attributes:
-        sequence: a vector for each token, [N, L, D]; zero where there is none.
-        mask: True where there is a token, [N, L].
-        pooled: a vector for the whole text, [N, P].
+        length: L, most tokens of a text.
+        width: D of the vectors of tokens, and of that for the whole text.
+        encoder: trained along, of this width and length; None if rows come encoded.
     """
 
-    sequence: Any
-    mask: Any
-    pooled: Any
+    length: int
+    width: int
+    encoder: TextTransformer | None = None
+
+    droppable: ClassVar[bool] = True
+    required: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse an encoder of other sizes."""
+        encoder = self.encoder
+        if encoder is None:
+            return
+        sizes = (encoder.max_length, encoder.width)
+        if sizes != (self.length, self.width):
+            raise UserError(
+                f"a text encoder of {sizes[0]} tokens, {sizes[1]} wide, for texts of "
+                f"{self.length} tokens, {self.width} wide; use the same."
+            )
+
+    def from_batch(
+        self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
+    ) -> Tokens | Encoded:
+        """Take the texts of a batch, as tokens or encoded."""
+        del key, x0
+        return batch["text"]
+
+    def null(self, rows: Tokens | Encoded) -> Tokens | Encoded:
+        """Put no text in the place of each: mask False, and zeros throughout."""
+        return jax.tree.map(jnp.zeros_like, rows)
+
+    def example(self, num_rows: int, shape: tuple[int, ...]) -> Tokens | Encoded:
+        """Make rows without a token."""
+        del shape
+        mask = jnp.zeros((num_rows, self.length), bool)
+        if self.encoder is not None:
+            return Tokens(jnp.zeros(mask.shape, jnp.int32), mask)
+        sequence = jnp.zeros((*mask.shape, self.width), jnp.float32)
+        return Encoded(sequence, mask, sequence[:, 0])
+
+    def embedder(self, features: int) -> Embedder:
+        """Make the text encoder, if it is trained, and the ways into the network."""
+        return TextEmbedder(features, self.length, self.width, self.encoder)
 
 
-Condition = TypeVar("Condition", Tokens, Encoded)
+class TextEmbedder(Embedder):
+    """Texts to tokens for cross-attention, and to a vector beside the time's.
 
-
-class Reader(Protocol):
-    """What turns prompts into what a model is fed; see the top of this module."""
-
-    @property
-    def max_length(self) -> int:
-        """L, the most tokens that a prompt may have."""
-
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Number the tokens of prompts, a row for each, which costs little."""
-
-    def read(self, texts: Sequence[str]) -> Tokens | Encoded:
-        """Read prompts, a row for each; what cannot be read is a UserError."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data from which `conditioning.reopen` makes an equal reader."""
-
-
-def drop(condition: Condition, dropped: jax.Array) -> Condition:
-    """Take captions away: where `dropped`, mask False and zeros throughout.
-
-    Args:
-        condition: of N rows.
-        dropped: bool [N]; may be traced.
-
-    Returns:
-        JAX arrays of the same shapes and types.
-
-    Source: Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", Algorithm 1.
+    Attributes:
+        features: E.
+        length: L.
+        width: D.
+        encoder: trained along, or None.
     """
 
-    def clear(leaf):
-        keep = jnp.logical_not(dropped).reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+    features: int
+    length: int
+    width: int
+    encoder: TextTransformer | None = None
 
-    return jax.tree.map(clear, condition)
+    def setup(self) -> None:
+        """Make the way of the vector for a whole text."""
+        # No text has a vector of its own, which is learned: zeros would be what some
+        # texts are near.
+        init = nn.initializers.normal(1.0)
+        self.none = self.param("none", init, (self.width,), jnp.float32)
+        self.norm = nn.LayerNorm()
+        self.dense_0 = nn.Dense(self.features, kernel_init=default_init)
+        self.dense_1 = nn.Dense(self.features, kernel_init=default_init)
 
+    def encode(self, rows: Tokens | Encoded, *, train: bool = False) -> Encoded:
+        """Read tokens; what is encoded already stays as it is.
 
-def distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """List each text once, in order of appearance, and where each went.
+        Raises:
+            UserError: rows that come encoded are wanted, or of another size.
+        """
+        if len(rows) == 2:  # ids and mask
+            if self.encoder is None:
+                raise UserError(
+                    "got tokens for a network without a text encoder of its own; give "
+                    "the text encoded."
+                )
+            ids, mask = rows
+            sequence, pooled = self.encoder(ids, mask, train=train)
+            return Encoded(sequence, mask, pooled)
+        got = [jnp.shape(part) for part in rows]
+        batch = got[0][0]
+        wanted = [
+            (batch, self.length, self.width),
+            (batch, self.length),
+            (batch, self.width),
+        ]
+        if got != wanted:
+            raise UserError(
+                f"got text of shapes {got}, this network wants {wanted}; use the text "
+                "encoder that it was made for."
+            )
+        return Encoded(*rows)
 
-    Args:
-        texts: N of them.
-
-    Returns:
-        U texts; int32 [N] with texts[i] == listed[places[i]]. Encode the U, keep them
-        on the device and gather by place, and a caption that many pictures share is
-        held once.
-    """
-    place: dict[str, int] = {}
-    places = [place.setdefault(text, len(place)) for text in texts]
-    return list(place), np.asarray(places, np.int32)
-
-
-def interpolate(a: Encoded, b: Encoded, weights: Sequence[float]) -> Encoded:
-    """Go from one prompt to another.
-
-    Tokens of two prompts do not correspond, so that each place is mixed by itself,
-    (1 - w) a + w b. Where only one prompt has a token, the other counts as the zeros
-    that stand there: it fades in or out. Between the ends, 0 < w < 1, the mask is the
-    union of both; at the ends it is that prompt's own, so that they are a and b
-    exactly. Where the prompts differ in length, attention therefore jumps as w leaves
-    an end: a vector near zero is a key among others, an absent one is none.
-
-    Pooled vectors of unit length, as MiniLM's, go along the great circle at constant
-    speed, for their length means nothing and the straight line would leave the sphere;
-    others go straight.
-
-    Args:
-        a: one prompt, [1, L, D] and [1, P]; w = 0.
-        b: another, of the same shapes; w = 1.
-        weights: K numbers w from 0 to 1.
-
-    Returns:
-        NumPy arrays of K rows, float32.
-
-    Raises:
-        UserError: other than one prompt each, unlike shapes, or a weight outside.
-
-    Source: Shoemake 1985, "Animating Rotation with Quaternion Curves", section 3.3,
-        for the great circle (slerp).
-    """
-    w = np.asarray(weights, np.float64)
-    if w.ndim != 1 or not ((w >= 0) & (w <= 1)).all():
-        raise UserError(f"weights are {weights}; give a list of numbers from 0 to 1.")
-    shapes = [[np.shape(leaf) for leaf in one] for one in (a, b)]
-    if shapes[0] != shapes[1] or shapes[0][0][0] != 1:
-        raise UserError(
-            f"prompts of shapes {shapes[0]} and {shapes[1]} cannot be mixed; give one "
-            "prompt and another, read by the same encoder."
-        )
-    first, second = (np.asarray(one.sequence, np.float64) for one in (a, b))
-    sequence = _line(first, second, w[:, None, None])
-    mask = (np.asarray(a.mask) & (w < 1)[:, None]) | (
-        np.asarray(b.mask) & (w > 0)[:, None]
-    )
-    ends = [np.asarray(one.pooled, np.float64)[0] for one in (a, b)]
-    pooled = _along(ends[0], ends[1], w)
-    return Encoded(sequence.astype(np.float32), mask, pooled.astype(np.float32))
-
-
-def _line(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return (1 - w) * a + w * b
-
-
-def _along(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Go from a [P] to b [P]: on the sphere if both are on it, else straight."""
-    lengths = np.array([np.linalg.norm(a), np.linalg.norm(b)])
-    line = _line(a, b, w[:, None])
-    if (np.abs(lengths - 1) > _UNIT).any():
-        return line
-    # Half the chord is the sine of half the angle; arccos(a.b) loses small angles.
-    angle = 2 * np.arctan2(np.linalg.norm(b - a), np.linalg.norm(a + b))
-    if not _PARALLEL < angle < np.pi - _PARALLEL:  # no circle, or no single one
-        return line
-    parts = np.sin(np.stack([1 - w, w]) * angle) / np.sin(angle)
-    return parts.T @ np.stack([a, b])
+    def __call__(self, rows: Tokens | Encoded, *, train: bool = False) -> Ports:
+        """Map B texts to tokens [B, L, D] and a vector [B, E]."""
+        sequence, mask, pooled = self.encode(rows, train=train)
+        h = self.norm(pooled.astype(jnp.float32))
+        h = jnp.where(mask.any(axis=1)[:, None], h, self.none)
+        vector = self.dense_1(nn.swish(self.dense_0(h)))
+        return Ports(vector, TokenSequence(sequence, mask))

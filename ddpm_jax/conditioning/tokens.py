@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.conditioning.text import Tokens
+from ddpm_jax.conditioning.encoded_text import Tokens
 from ddpm_jax.errors import UserError
 
 UNKNOWN = 1  # number of any word that is not in the vocabulary

@@ -5,7 +5,7 @@ self-conditioned one is given its last x_0 as a further input, the *hint*, which
 zeros where there is none: at the first step of sampling, in half of training, and
 wherever nobody gives one, so that a bound is that of the network without a hint.
 
-The hint travels as `cond["x0"]`, `[B, ...]` like x_t; a network that wants it joins it
+The hint travels as `cond[HINT]`, `[B, ...]` like x_t; a network that wants it joins it
 to x_t. It is clamped to the range of the data, in training as in sampling: an
 eps-predicting network says of nearly pure noise an x_0 of hundreds.
 
@@ -25,7 +25,7 @@ from ddpm_jax.diffusion.process import Parameterization, Prediction
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
-ESTIMATE = "x0"
+ESTIMATE = "self_conditioning"
 """The name of the hint among the conditions."""
 
 

@@ -7,9 +7,9 @@ block more per level, each block takes one of them back:
     conv_in -> down_0 .. down_{L-1} -> mid -> up_{L-1} .. up_0 -> norm, swish, conv_out
 
 Attention follows a block wherever the shorter side of its map is listed, and always
-stands in the middle. Where there is text, attention to it follows attention to the map;
-a vector for the whole text joins the embedding of the time. So does the amount of noise
-in a picture that is given as a condition; the picture itself is further channels of x.
+stands in the middle. What the network is conditioned on comes through ports: the vector
+is added to the time embedding, cross-attention to the tokens follows each attention to
+the map, and maps are further channels of x_t.
 
 Parameters and output are float32 whatever the compute `dtype`.
 
@@ -17,12 +17,8 @@ Sources:
     Ho et al. 2020, "Denoising Diffusion Probabilistic Models", appendix B, with the
     wiring of the published TensorFlow code.
     Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models".
-    Ho & Salimans 2022, "Classifier-Free Diffusion Guidance": one extra class row stands
-    for "no class".
     Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep
-    Language Understanding", section 2.1 and appendix D.1, for how text enters.
-    Ho et al. 2021, "Cascaded Diffusion Models for High Fidelity Image Generation", for
-    the noise of a condition.
+    Language Understanding", section 2.1 and appendix D.1, for cross-attention.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,6 +43,7 @@ from ddpm_jax.networks.layers import (
     time_embedding,
     zero_init,
 )
+from ddpm_jax.networks.ports import Ports, TokenSequence
 
 
 def check_geometry(
@@ -101,21 +98,21 @@ def check_geometry(
             )
 
 
-class Told(NamedTuple):
-    """What every block is told of its batch."""
+class Given(NamedTuple):
+    """What every block is given beside its map."""
 
-    embedding: jax.Array  # [B, 4 * channels]: time, class, text as a whole, noise
-    text: Any  # (sequence [B, L, D], mask [B, L], pooled [B, P]), or None
+    embedding: jax.Array  # [B, 4 * channels]: of the time, and the vector port
+    tokens: TokenSequence | None
     train: bool
 
 
 class UNet(nn.Module):
-    """A U-Net of residual blocks that is told the time, and class or text if any.
+    """A U-Net of residual blocks, given the time, and conditions through its ports.
 
     Attributes:
         out_channels: channels of the output; twice the image's if it also predicts
             a variance.
-        channels: channels of the first level, and width of the time code.
+        channels: channels of the first level, and width of the timestep embedding.
         channel_multipliers: one per level, finest first.
         num_res_blocks: blocks per level on the way down; one more on the way up.
         attention_resolutions: shorter sides, pixels, of the maps with attention.
@@ -123,13 +120,9 @@ class UNet(nn.Module):
         head_channels: channels of each head; None: as `num_heads` divides them.
         dropout: rate inside the blocks while training.
         scale_shift: let the embedding scale and shift instead of being added.
-        num_classes: number of labels, or None for an unconditional network.
-        text_shape: (L, D, P) of the text it is told, as `conditioning.Encoded` has it:
-            tokens, width of each, width of the vector for the whole; None for none.
-        augmentation: whether it is told how much noise is in a picture among x.
         num_groups: groups of every normalisation.
         norm_epsilon: of every normalisation.
-        frequency_shift: of the time code; see `layers.time_embedding`.
+        frequency_shift: of the timestep embedding; see `layers.time_embedding`.
         downsample_padding: zeros before each side where a map is halved, 0 as in the
             code of Ho et al. or 1 as in most PyTorch programs.
         resample_blocks: halve and double maps inside residual blocks of their own,
@@ -148,9 +141,6 @@ class UNet(nn.Module):
     head_channels: int | None = None
     dropout: float = 0.0
     scale_shift: bool = False
-    num_classes: int | None = None
-    text_shape: tuple[int, int, int] | None = None
-    augmentation: bool = False
     num_groups: int = 32
     norm_epsilon: float = 1e-6
     frequency_shift: int = 1
@@ -160,51 +150,48 @@ class UNet(nn.Module):
     remat: bool = False
     attend: Callable = attend
 
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of the vector port and of the time embedding."""
+        return 4 * self.channels
+
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x_t: jax.Array,
         t: jax.Array,
-        label: jax.Array | None = None,
-        text: Any = None,
-        noise_level: jax.Array | None = None,
+        ports: Ports | None = None,
         *,
         train: bool = False,
     ) -> jax.Array:
         """Predict from noisy images.
 
         Args:
-            x: images, [B, H, W, C], about [-1, 1], and what is joined to them.
+            x_t: images, [B, H, W, C], about [-1, 1].
             t: times, [B], 0..T-1 or fractions between.
-            label: classes, int32 [B] in 0..num_classes, where num_classes means "no
-                class"; None means "no class" for all.
-            text: a `conditioning.Encoded`, or three arrays like it: sequence [B, L, D],
-                mask [B, L], pooled [B, P]. A row whose mask is all False has no text;
-                None means no text for all.
-            noise_level: of a picture among x, [B], in the units of t; None means 0,
-                no noise, for all.
+            ports: what it is conditioned on. Which ports are used decides which
+                parameters there are, and is the same at each call.
             train: whether dropout acts; then `rngs={"dropout": key}` is needed.
 
         Returns:
             float32 [B, H, W, out_channels].
 
         Raises:
-            UserError: if the sizes do not fit, or a network is given labels, text or
-                a noise level that it was not made for.
+            UserError: if the sizes do not fit.
         """
-        self._check_geometry(*x.shape[1:3])
-        text = self._text(len(x), text)
-        embedding = self._embed(t, label)  # [B, 4 * channels]
-        embedding = self._embed_noise(embedding, noise_level)
-        if text is not None:
-            embedding = embedding + PooledText(4 * self.channels, name="text")(text)
-        told = Told(embedding, text, train)
-        x = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(x)
-        h, skips = self._down(x, told)
-        h = self._block("mid_block_0", h.shape[-1], h, told)
-        h = self._attend("mid_attention", h, told)
-        h = self._block("mid_block_1", h.shape[-1], h, told)
-        h = self._up(h, skips, told)
+        self._check_geometry(*x_t.shape[1:3])
+        ports = Ports() if ports is None else ports
+        self._check_ports(x_t, ports)
+        given = Given(self._embed(t, ports.vector), ports.tokens, train)
+        h = x_t
+        if ports.maps is not None:
+            h = jnp.concatenate([x_t, ports.maps], axis=-1)
+        h = Conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
+        h, skips = self._down(h, given)
+        h = self._block("mid_block_0", h.shape[-1], h, given)
+        h = self._attend("mid_attention", h, given)
+        h = self._block("mid_block_1", h.shape[-1], h, given)
+        h = self._up(h, skips, given)
         h = GroupNorm(self.num_groups, self.norm_epsilon, name="norm_out")(h)
         # In float32 even under bfloat16: the output keeps all its digits, and a
         # convolution to a few channels costs next to nothing.
@@ -224,83 +211,43 @@ class UNet(nn.Module):
             num_groups=self.num_groups,
         )
 
-    def _text(self, batch, text):
-        if self.text_shape is None:
-            if text is not None:
-                raise UserError(
-                    "got text for a network without; give text_shape to the model, or "
-                    "leave the text out."
-                )
-            return None
-        length, width, pooled = self.text_shape
-        shapes = [(batch, length, width), (batch, length), (batch, pooled)]
-        if text is None:
-            dtypes = (jnp.float32, bool, jnp.float32)
-            return tuple(map(jnp.zeros, shapes, dtypes))
-        got = [jnp.shape(part) for part in text]
-        if got != shapes:
+    def _check_ports(self, x_t, ports):
+        vector, _, maps = ports
+        wanted = (len(x_t), self.embedding_width)
+        if vector is not None and vector.shape != wanted:
             raise UserError(
-                f"got text of shapes {got}, this network wants {shapes}; use the "
-                "encoder that it was made for."
+                f"got a vector of shape {vector.shape} for a network with an embedding "
+                f"of {wanted}; embed conditions in {wanted[1]} features."
             )
-        return tuple(text)
+        if maps is not None and maps.shape[:-1] != x_t.shape[:-1]:
+            raise UserError(
+                f"got maps of shape {maps.shape} for x_t of {x_t.shape}; they must "
+                "agree in all but the last axis."
+            )
 
-    def _embed(self, t, label):
-        width = 4 * self.channels
+    def _embed(self, t, vector):
+        width = self.embedding_width
         h = time_embedding(t, self.channels, self.frequency_shift)
         h = nn.Dense(width, kernel_init=default_init, name="time_0")(h)
         h = nn.Dense(width, kernel_init=default_init, name="time_1")(nn.swish(h))
-        if self.num_classes is None:
-            if label is not None:
-                raise UserError(
-                    "got labels for an unconditional network; set num_classes in the "
-                    "model config, or leave the labels out."
-                )
-            return h
-        if label is None:
-            label = jnp.full(h.shape[:1], self.num_classes, jnp.int32)
-        # Unit variance, as in the code of Nichol & Dhariwal 2021.
-        rows = nn.Embed(
-            self.num_classes + 1,
-            width,
-            embedding_init=nn.initializers.normal(1.0),
-            name="label",
-        )
-        return h + rows(label)
+        return h if vector is None else h + vector
 
-    def _embed_noise(self, embedding, noise_level):
-        if not self.augmentation:
-            if noise_level is not None:
-                raise UserError(
-                    "got a noise level for a network that is told none; give "
-                    "augmentation=True to the model, or leave the level out."
-                )
-            return embedding
-        if noise_level is None:
-            noise_level = jnp.zeros(embedding.shape[:1], jnp.float32)
-        width = 4 * self.channels
-        h = time_embedding(noise_level, self.channels, self.frequency_shift)
-        h = nn.Dense(width, kernel_init=default_init, name="augmentation_0")(h)
-        return embedding + nn.Dense(
-            width, kernel_init=default_init, name="augmentation_1"
-        )(nn.swish(h))
-
-    def _down(self, h, told):
+    def _down(self, h, given):
         skips = [h]
         for level, multiplier in enumerate(self.channel_multipliers):
             features = self.channels * multiplier
             for i in range(self.num_res_blocks):
-                h = self._stage(f"down_{level}", i, features, h, told)
+                h = self._stage(f"down_{level}", i, features, h, given)
                 skips.append(h)
             if level < len(self.channel_multipliers) - 1:
-                h = self._halve(f"down_{level}_downsample", h, told)
+                h = self._halve(f"down_{level}_downsample", h, given)
                 skips.append(h)
         return h, skips
 
-    def _halve(self, name, h, told):
+    def _halve(self, name, h, given):
         if self.resample_blocks:
             width = h.shape[-1]
-            return self._block(name, width, h, told, average_pairs)
+            return self._block(name, width, h, given, average_pairs)
         conv = Conv3x3(h.shape[-1], stride=2, dtype=self.dtype, name=name)
         if not self.downsample_padding:
             return conv(h)
@@ -309,30 +256,30 @@ class UNet(nn.Module):
         h = jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return conv(h)[:, :-1, :-1]
 
-    def _up(self, h, skips, told):
+    def _up(self, h, skips, given):
         skips = list(skips)
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             features = self.channels * multiplier
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._stage(f"up_{level}", i, features, h, told)
+                h = self._stage(f"up_{level}", i, features, h, given)
             if level > 0:
-                h = self._double(f"up_{level}_upsample", h, told)
+                h = self._double(f"up_{level}_upsample", h, given)
         return h
 
-    def _double(self, name, h, told):
+    def _double(self, name, h, given):
         width = h.shape[-1]
         if self.resample_blocks:
-            return self._block(name, width, h, told, upsample_nearest)
+            return self._block(name, width, h, given, upsample_nearest)
         return Conv3x3(width, upsample=True, dtype=self.dtype, name=name)(h)
 
-    def _stage(self, name, i, features, h, told):
-        h = self._block(f"{name}_block_{i}", features, h, told)
+    def _stage(self, name, i, features, h, given):
+        h = self._block(f"{name}_block_{i}", features, h, given)
         if min(h.shape[1:3]) in self.attention_resolutions:
-            h = self._attend(f"{name}_attention_{i}", h, told)
+            h = self._attend(f"{name}_attention_{i}", h, given)
         return h
 
-    def _block(self, name, features, h, told, resample=None):
+    def _block(self, name, features, h, given, resample=None):
         # `train` is argument 3 of the block, counting the module itself.
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         return block(
@@ -344,36 +291,14 @@ class UNet(nn.Module):
             epsilon=self.norm_epsilon,
             resample=resample,
             name=name,
-        )(h, told.embedding, told.train)
+        )(h, given.embedding, given.train)
 
-    def _attend(self, name, h, told):
+    def _attend(self, name, h, given):
         heads = self.num_heads
         if self.head_channels is not None:
             heads = h.shape[-1] // self.head_channels
         options = (heads, self.num_groups, self.dtype, self.norm_epsilon)
         h = Attention(*options, self.attend, name=name)(h)
-        if told.text is None:
+        if given.tokens is None:
             return h
-        sequence, mask, _ = told.text
-        return CrossAttention(*options, name=f"{name}_text")(h, sequence, mask)
-
-
-class PooledText(nn.Module):
-    """The vector for a whole text as part of the embedding of the time."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, text):
-        """Map (sequence [B, L, D], mask [B, L], pooled [B, P]) to [B, features]."""
-        _, mask, pooled = text
-        # No text has a vector of its own, which is learned: zeros would be what some
-        # texts are near.
-        init, width = nn.initializers.normal(1.0), pooled.shape[-1:]
-        none = self.param("none", init, width, jnp.float32)
-        h = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
-        h = jnp.where(mask.any(axis=1)[:, None], h, none)
-        h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)
-        return nn.Dense(self.features, kernel_init=default_init, name="dense_1")(
-            nn.swish(h)
-        )
+        return CrossAttention(*options, name=f"{name}_text")(h, *given.tokens)

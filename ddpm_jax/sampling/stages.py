@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax.conditioning.image_maps import low_res_cond, picture_keys
+from ddpm_jax.conditioning import low_res
+from ddpm_jax.conditioning.image_maps import map_keys
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.generate import fold_each, generate, initial_noise
 from ddpm_jax.diffusion.samplers import Info, Sampler
@@ -185,9 +186,10 @@ def run_stage(
     """
     keys = stage_keys(keys, index)
     if low is not None:
-        of_noise = picture_keys(keys)
-        picture = low_res_cond(of_noise, low, stage.image_shape, stage.augmentation)
-        cond = {**(cond or {}), **picture}
+        rows = low_res.from_low(
+            map_keys(keys), low, stage.image_shape, stage.augmentation
+        )
+        cond = {**(cond or {}), low_res.NAME: rows}
     return generate(
         keys,
         stage.sampler,

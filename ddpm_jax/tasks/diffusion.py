@@ -28,8 +28,8 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.limits import brief
 from ddpm_jax.training.task import Batch, Objective, Summary, means
 
-Tell = Callable[[jax.Array, Batch, jax.Array], Any]
-"""(key, batch, x0 [B, ...] as the network is to draw it) -> its condition."""
+Condition = Callable[[jax.Array, Batch, jax.Array], Any]
+"""(key, batch, x0 [B, ...] as the network is to predict it) -> its condition."""
 
 NUM_QUARTILES = 4
 
@@ -117,7 +117,7 @@ def make_objective(
     loss: Loss,
     *,
     start: Start = _PLAIN,
-    tell: Tell | None = None,
+    condition: Condition | None = None,
     times: TimeSampler = UNIFORM,
     self_conditioning: SelfConditioning | None = None,
 ) -> Objective:
@@ -129,8 +129,8 @@ def make_objective(
         loss: one of `diffusion.losses`.
         start: makes x0 of the items of a batch, as a codec does; by default of images
             uint8, `codecs.from_bytes` without mirroring.
-        tell: what a conditional model is told, such as `conditioning.tell`; None for
-            one that is told nothing.
+        condition: of a conditional model, with condition dropout, such as
+            `conditioner.training_condition`; None for an unconditional one.
         times: how training levels are drawn; its memory is that of the objective.
         self_conditioning: of a self-conditioned network, `self_condition_half`.
 
@@ -144,7 +144,7 @@ def make_objective(
     """
 
     def objective(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
-        key_loss, key_start, key_tell, key_dropout = jax.random.split(key, 4)
+        key_loss, key_start, key_condition, key_dropout = jax.random.split(key, 4)
         x0 = start(key_start, batch["image"])
         losses, noised = training_loss(
             key_loss,
@@ -153,7 +153,7 @@ def make_objective(
             x0,
             schedule=schedule,
             loss=loss,
-            cond=None if tell is None else tell(key_tell, batch, x0),
+            cond=None if condition is None else condition(key_condition, batch, x0),
             times=times,
             carry=memory,
             self_conditioning=self_conditioning,

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.conditioning import image_maps as pictures
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.low_res import LowRes, augmentation_level, from_low, resize
+from ddpm_jax.conditioning.masked import Masked, from_mask
 from ddpm_jax.errors import UserError
 
 X0 = np.random.default_rng(0).uniform(-1, 1, (3, 8, 12, 3)).astype(np.float32)
@@ -40,22 +42,22 @@ def enlarged(low, height, width):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_low_res_is_the_box_average_enlarged(factor):
-    made = pictures.low_res(factor, 3).make(KEYS, jnp.asarray(X0), None)
-    assert set(made) == {"picture"}  # told no noise, so none is there
+    made = LowRes(factor, 3).from_images(KEYS, jnp.asarray(X0), None)
+    assert made.aug_level is None  # without augmentation
     expected = enlarged(boxed(X0, factor), 8, 12)
-    np.testing.assert_allclose(made["picture"], expected, atol=1e-6)
+    np.testing.assert_allclose(made.map, expected, atol=1e-6)
 
 
 def test_enlarging_stays_within_the_range_and_knows_other_sizes():
     low = np.random.default_rng(1).choice([-1.0, 1.0], (2, 4, 5, 1)).astype(np.float32)
-    made = pictures.enlarge(low, 12, 20)
+    made = resize(low, 12, 20)
     np.testing.assert_allclose(made, enlarged(low, 12, 20), atol=1e-6)
     assert np.abs(made).max() <= 1
 
 
 def test_levels_of_the_augmentation():
     """Variance is kept, the ends are clean and pure noise, and 1/3 is 30 degrees."""
-    level = pictures.augmentation_level(jnp.asarray([0.0, 1 / 3, 0.5, 1.0]))
+    level = augmentation_level(jnp.asarray([0.0, 1 / 3, 0.5, 1.0]))
     np.testing.assert_allclose(level.alpha**2 + level.sigma**2, 1, rtol=1e-6)
     np.testing.assert_allclose(level.alpha, [1, 0.75**0.5, 0.5**0.5, 0], atol=1e-7)
     np.testing.assert_array_equal(level.sigma[0], 0)
@@ -66,9 +68,9 @@ def test_the_noise_of_a_small_picture_has_the_mean_and_variance_of_its_level():
     """Before enlarging: at the same size nothing is enlarged."""
     low = jnp.broadcast_to(jnp.asarray([-0.5, 0.25]), (4000, 2, 1, 2))
     keys = jax.random.split(KEY, 4000)
-    made = pictures.low_res_cond(keys, low, (2, 1, 2), 0.25)
-    z, told = np.asarray(made["picture"], np.float64), made["noise_level"]
-    np.testing.assert_allclose(told, np.full(4000, 250.0))
+    made = from_low(keys, low, (2, 1, 2), 0.25)
+    z = np.asarray(made.map, np.float64)
+    np.testing.assert_array_equal(made.aug_level, np.full(4000, 0.25))
     alpha, sigma = np.cos(np.pi / 8), np.sin(np.pi / 8)
     off = (z - alpha * np.asarray(low)) / sigma  # standard normal, 16,000 of them
     assert abs(off.mean()) < 4 / 16_000**0.5
@@ -81,14 +83,14 @@ def test_the_noise_of_a_small_picture_has_the_mean_and_variance_of_its_level():
 def test_training_draws_levels_uniformly_and_tells_each_row_its_own():
     x0 = jnp.zeros((4000, 2, 2, 1))
     keys = jax.random.split(KEY, 4000)
-    made = pictures.low_res(2, 1, max_augmentation=0.5).make(keys, x0, None)
-    s = np.asarray(made["noise_level"], np.float64) / 1000
+    made = LowRes(2, 1, max_aug_level=0.5).from_images(keys, x0)
+    s = np.asarray(made.aug_level, np.float64)
     assert 0 <= s.min() < 0.002 and 0.498 < s.max() <= 0.5
     # The deciles of a uniform law; the largest gap is below Kolmogorov's 1 in 1000.
     gap = np.abs(np.sort(s) - np.linspace(0, 0.5, 4000)).max() / 0.5
     assert gap < 1.95 / 4000**0.5
     # What is told is what was added: sigma_s eps over sigma_s has variance 1 by row.
-    z = np.asarray(made["picture"], np.float64)[:, 0, 0, 0]
+    z = np.asarray(made.map, np.float64)[:, 0, 0, 0]
     for part in (s < 0.2, s > 0.3):
         scaled = z[part] / np.sin(np.pi * s[part] / 2)
         assert abs(scaled.var() - 1) < 4 * (2 / part.sum()) ** 0.5
@@ -96,19 +98,19 @@ def test_training_draws_levels_uniformly_and_tells_each_row_its_own():
 
 def test_no_noise_is_the_picture_itself():
     keys, low = jax.random.split(KEY, 3), jnp.asarray(X0)
-    clean = pictures.low_res_cond(keys, low, (16, 24, 3), 0.0)
-    told_none = pictures.low_res_cond(keys, low, (16, 24, 3), None)
-    np.testing.assert_array_equal(clean["picture"], told_none["picture"])
-    np.testing.assert_array_equal(clean["noise_level"], np.zeros(3))
-    assert set(told_none) == {"picture"}
+    clean = from_low(keys, low, (16, 24, 3), 0.0)
+    none = from_low(keys, low, (16, 24, 3), None)
+    np.testing.assert_array_equal(clean.map, none.map)
+    np.testing.assert_array_equal(clean.aug_level, np.zeros(3))
+    assert none.aug_level is None
 
 
 @pytest.mark.parametrize("s", [None, 0.3])
 @pytest.mark.parametrize("name", ["low_res", "masked"])
 def test_a_row_depends_on_its_own_key_alone(name, s):
-    make = {"low_res": pictures.low_res(2, 3, 0.5), "masked": pictures.masked(3)}
+    made_by = {"low_res": LowRes(2, 3, 0.5), "masked": Masked(3)}
     x0 = jnp.asarray(X0)
-    made = jax.jit(make[name].make)
+    made = jax.jit(made_by[name].from_images)
     whole, one = made(KEYS, x0, s), made(KEYS[1:2], x0[1:2], s)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1:2], b, atol=1e-6), whole, one
@@ -116,72 +118,93 @@ def test_a_row_depends_on_its_own_key_alone(name, s):
 
 
 def test_a_level_that_is_given_is_not_drawn():
-    told = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), 0.25)
-    np.testing.assert_allclose(told["noise_level"], [250, 250, 250])
+    given = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), 0.25)
+    np.testing.assert_array_equal(given.aug_level, [0.25, 0.25, 0.25])
     # One that was drawn, given, makes the same picture.
-    drawn = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), None)
-    level = pictures.augmentation_level(drawn["noise_level"] / 1000)
-    again = pictures.low_res(2, 3, 0.5).make(KEYS, jnp.asarray(X0), level.t / 1000)
-    np.testing.assert_allclose(again["picture"], drawn["picture"], atol=1e-5)
+    drawn = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), None)
+    again = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), drawn.aug_level)
+    np.testing.assert_allclose(again.map, drawn.map, atol=1e-5)
 
 
 def test_what_a_person_is_shown():
     x0 = jnp.asarray(X0)
-    low = pictures.low_res(2, 3).make(KEYS, x0, None)["picture"]
-    np.testing.assert_array_equal(pictures.show(low, 3), low)
-    grey = pictures.show(pictures.grey_cond(x0)["picture"], 3)
+    low = LowRes(2, 3).from_images(KEYS, x0, None)
+    np.testing.assert_array_equal(LowRes(2, 3).show(low), low.map)
+    grey = Grey().show(Grey().from_images(KEYS, x0))
     np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
     assert grey.shape == x0.shape
     known = jnp.ones((3, 8, 12, 1)).at[:, :4].set(0)
-    shown = pictures.show(pictures.masked_cond(x0, known)["picture"], 3)
+    shown = Masked(3).show(from_mask(x0, known))
     np.testing.assert_array_equal(shown[:, 4:], x0[:, 4:])
     np.testing.assert_array_equal(shown[:, :4], 0)
 
 
 def test_grey_is_luma():
-    made = pictures.grey().make(KEYS, jnp.asarray(X0), None)["picture"]
+    made = Grey().from_images(KEYS, jnp.asarray(X0))
     expected = X0.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(made[..., 0], expected, atol=1e-6)
     # A picture without colour is told as it is.
     flat = jnp.full((1, 2, 2, 3), 0.3)
-    np.testing.assert_allclose(pictures.grey_cond(flat)["picture"], 0.3, rtol=1e-6)
+    np.testing.assert_allclose(Grey().from_images(None, flat), 0.3, rtol=1e-6)
 
 
 def test_masked_shows_what_is_known_and_nothing_else():
     x0 = jnp.asarray(X0)
-    condition = pictures.masked(3)
-    made = jax.jit(condition.make)(KEYS, x0, None)["picture"]
+    condition = Masked(3)
+    made = jax.jit(condition.from_images)(KEYS, x0)
     assert made.shape[-1] == condition.num_channels == 4
     known, kept = made[..., :1], made[..., 1:]
     assert set(np.unique(known)) == {0, 1}
     np.testing.assert_array_equal(kept, np.where(known > 0, X0, 0))
     # What is hidden cannot be seen, were it not even a number.
     spoilt = jnp.where(known > 0, x0, jnp.nan)
-    np.testing.assert_array_equal(pictures.masked_cond(spoilt, known)["picture"], made)
+    np.testing.assert_array_equal(from_mask(spoilt, known), made)
     assert not np.array_equal(known[0], known[1])  # each row has a mask of its own
 
 
 @pytest.mark.parametrize("name", ["low_res", "grey", "masked"])
 def test_the_same_key_makes_the_same_condition_jitted_or_not(name):
-    made = {
-        "low_res": pictures.low_res(2, 3, 0.5),
-        "grey": pictures.grey(),
-        "masked": pictures.masked(3),
+    made_by = {
+        "low_res": LowRes(2, 3, 0.5),
+        "grey": Grey(),
+        "masked": Masked(3),
     }[name]
-    plain, jitted = made.make(KEYS, X0, None), jax.jit(made.make)(KEYS, X0, None)
-    assert plain["picture"].shape[-1] == made.num_channels
-    assert ("noise_level" in plain) == made.told_noise
+    plain, jitted = (
+        make(KEYS, jnp.asarray(X0))
+        for make in (made_by.from_images, jax.jit(made_by.from_images))
+    )
+    maps = made_by.embedder(8).init_with_output(KEY, plain)[0].maps
+    assert maps.shape[-1] == made_by.num_channels
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, jitted
+    )
+
+
+@pytest.mark.parametrize("name", ["low_res", "grey", "masked"])
+def test_a_request_becomes_the_maps_of_its_images_on_the_device(name):
+    """Bytes and keys are sent; the keys of maps are derived from those of images."""
+    made_by = {
+        "low_res": LowRes(2, 3, 0.5),
+        "grey": Grey(),
+        "masked": Masked(3),
+    }[name]
+    pixels = np.random.default_rng(3).integers(0, 256, (3, 8, 12, 3), np.uint8)
+    rows = made_by.from_request(KEYS, pixels, 0.25)
+    assert rows.image is pixels
+    own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(KEYS)
+    expected = made_by.from_images(own, pixels / np.float32(127.5) - 1, 0.25)
+    encoded = made_by.embedder(8).apply({}, rows, method="encode")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), encoded, expected
     )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pictures.low_res(1, 3), "factor=1"),
-        (lambda: pictures.low_res(2, 3, 1.5), "max_augmentation=1.5"),
-        (lambda: pictures.low_res(5, 3).make(KEYS, jnp.asarray(X0), None), "axis of 8"),
+        (lambda: LowRes(1, 3), "factor=1"),
+        (lambda: LowRes(2, 3, 1.5), "max_aug_level=1.5"),
+        (lambda: LowRes(5, 3).from_images(KEYS, jnp.asarray(X0), None), "axis of 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

@@ -1,117 +1,168 @@
-"""Dropping captions, finding equal ones, and the way from one prompt to another."""
+"""Text as a condition of a U-Net: what it changes, and what it must not."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.conditioning import Bytes, Encoded, Tokens
-from ddpm_jax.conditioning.text import distinct, drop, interpolate
+from ddpm_jax.conditioning.conditioned import Conditioned, as_network, encode
+from ddpm_jax.conditioning.encoded_text import Tokens
+from ddpm_jax.conditioning.text import Text
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks import UNet
+from ddpm_jax.networks.layers import CrossAttention
+from ddpm_jax.networks.text import TextTransformer
+
+LENGTH, WIDTH = 5, 6
+UNET = UNet(
+    out_channels=1,
+    channels=8,
+    channel_multipliers=(1,),
+    num_res_blocks=1,
+    attention_resolutions=(4,),
+    num_heads=2,
+    num_groups=4,
+)
+NET = Conditioned(UNET, {"text": Text(LENGTH, WIDTH)})
+X = np.random.default_rng(0).standard_normal((3, 4, 4, 1)).astype(np.float32)
+T = np.asarray([0, 7, 999], np.int32)
 
 
-def draw(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def text_of(seed, lengths=(5, 3, 1)):
+    rng = np.random.default_rng(seed)
+    sequence = rng.standard_normal((3, LENGTH, WIDTH)).astype(np.float32)
+    mask = np.arange(LENGTH) < np.asarray(lengths)[:, None]
+    pooled = rng.standard_normal((3, WIDTH)).astype(np.float32)
+    return sequence, mask, pooled
 
 
-def prompt(seed, length, *, unit=True):
-    """One prompt of some tokens, of 5 that fit."""
-    mask = np.arange(5)[None] < length
-    pooled = draw(seed + 1, 1, 4)
-    if unit:
-        pooled /= np.linalg.norm(pooled)
-    return Encoded(draw(seed, 1, 5, 3) * mask[..., None], mask, pooled)
-
-
-def test_dropped_captions_are_empty_and_others_untouched():
-    tokens = Bytes(4).read(["ab", "c", "def"])
-    dropped = np.array([True, False, True])
-    ids, mask = jax.jit(drop)(tokens, dropped)
-    np.testing.assert_array_equal(ids, [[0] * 4, [100, 0, 0, 0], [0] * 4])
-    np.testing.assert_array_equal(mask, ids > 0)
-    assert (ids.dtype, mask.dtype) == (np.int32, np.bool_)
-
-    encoded = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves), *(prompt(i, 2) for i in range(3))
+@pytest.fixture(scope="module")
+def run():
+    """The network as a function of its text, with every parameter drawn at random."""
+    shapes = jax.eval_shape(NET.init, jax.random.key(0), X, T)["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: (0.5 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes
     )
-    after = drop(encoded, dropped)
-    for leaf, before in zip(after, encoded, strict=True):
-        assert not np.asarray(leaf)[[0, 2]].any()
-        np.testing.assert_array_equal(leaf[1], before[1])
+    return jax.jit(lambda text: as_network(NET)(params, X, T, text and {"text": text}))
 
 
-def test_distinct_texts_and_their_places():
-    listed, places = distinct(["b", "a", "b", "c", "a"])
-    assert listed == ["b", "a", "c"]
-    np.testing.assert_array_equal(places, [0, 1, 0, 2, 1])
-
-
-@pytest.mark.parametrize("unit", [True, False])
-def test_the_ends_are_the_prompts_exactly(unit):
-    a, b = prompt(0, 2, unit=unit), prompt(5, 4, unit=unit)
-    way = interpolate(a, b, [0.0, 1.0, 0.0])
-    for place, end in enumerate((a, b, a)):
-        for leaf, expected in zip(way, end, strict=True):
-            np.testing.assert_array_equal(leaf[place], expected[0])
-
-
-def test_between_places_fade_and_the_mask_is_the_union():
-    a, b = prompt(0, 2), prompt(5, 4)
-    way = interpolate(a, b, [0.25])
-    np.testing.assert_array_equal(way.mask, b.mask)  # the longer one's, and so is
-    np.testing.assert_array_equal(interpolate(b, a, [0.25]).mask, b.mask)  # this
-    np.testing.assert_allclose(way.sequence[0, 2:4], b.sequence[0, 2:4] / 4)
-    np.testing.assert_allclose(
-        way.sequence[0, :2], (3 * a.sequence + b.sequence)[0, :2] / 4, rtol=1e-6
-    )
-    assert not way.sequence[0, 4].any()
-
-
-def test_unit_vectors_turn_at_constant_speed():
-    """A third of the way is a third of the angle, in the plane of the two."""
-    a, b = prompt(0, 2), prompt(5, 2)
-    weights = np.linspace(0, 1, 4)
-    way = interpolate(a, b, weights).pooled.astype(np.float64)
-    angle = np.arccos(np.vdot(a.pooled, b.pooled))
-    assert 0.5 < angle < 2.6
-    np.testing.assert_allclose(np.linalg.norm(way, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(
-        np.arccos(np.clip(way @ a.pooled[0], -1, 1)), weights * angle, atol=1e-3
-    )
-    np.testing.assert_allclose(
-        np.arccos(np.clip(way @ b.pooled[0], -1, 1)), weights[::-1] * angle, atol=1e-3
+def test_what_stands_where_no_token_is_changes_nothing(run):
+    sequence, mask, pooled = text_of(2)
+    other = np.where(mask[..., None], sequence, 1e3 * text_of(3)[0])
+    np.testing.assert_array_equal(
+        run((sequence, mask, pooled)), run((other, mask, pooled))
     )
 
 
-def test_a_right_angle_by_hand():
-    mask, sequence = np.ones((1, 1), bool), np.zeros((1, 1, 1), np.float32)
-    a, b = (
-        Encoded(sequence, mask, np.array([v], np.float32)) for v in ([1, 0], [0, 1])
+def test_no_text_is_a_mask_without_any_whatever_else_is_given(run):
+    sequence, mask, pooled = text_of(2)
+    nothing = run((0 * sequence, mask & False, 0 * pooled))
+    np.testing.assert_array_equal(run((sequence, mask & False, pooled)), nothing)
+    np.testing.assert_allclose(run(None), nothing, atol=1e-5)  # another program
+    # And it is that for its row alone.
+    mask = mask & np.asarray([[True], [False], [True]])
+    some = np.asarray(run((sequence, mask, pooled)))
+    np.testing.assert_allclose(some[1], np.asarray(nothing)[1], atol=1e-5)
+    assert np.abs(some[0] - np.asarray(nothing)[0]).max() > 0.1
+
+
+def test_tokens_are_a_set_for_the_map(run):
+    """Their order is the text encoder's affair: attention has none of its own."""
+    sequence, mask, pooled = text_of(2)
+    order = [4, 2, 0, 3, 1]
+    turned = run((sequence[:, order], mask[:, order], pooled))
+    np.testing.assert_allclose(turned, run((sequence, mask, pooled)), atol=1e-4)
+
+
+@pytest.mark.parametrize("part", [0, 2], ids=["sequence", "pooled"])
+def test_each_way_in_is_open_to_its_own_row(run, part):
+    before = text_of(2)
+    after = [np.copy(leaf) for leaf in before]
+    after[part][1] += 1.0 + np.arange(after[part].shape[-1])
+    change = np.abs(np.asarray(run(tuple(after)) - run(before))).max(axis=(1, 2, 3))
+    assert change[1] > 1e-2
+    np.testing.assert_allclose(change[[0, 2]], 0, atol=1e-5)
+
+
+def test_cross_attention_is_that_of_the_papers():
+    """Against NumPy in float64, row by row, over the tokens that are there."""
+    sequence, mask, _ = text_of(2)
+    x = np.random.default_rng(3).standard_normal((3, 2, 2, 8)).astype(np.float32)
+    net = CrossAttention(num_heads=2, num_groups=4)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x, sequence, mask)["params"]
+    rng = np.random.default_rng(4)
+    params = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes
     )
-    half = interpolate(a, b, [0.5]).pooled
-    np.testing.assert_allclose(half, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+    got = net.apply({"params": params}, x, sequence, mask)
+
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    def dense(h, name):
+        return h @ p[name]["kernel"] + p[name]["bias"]
+
+    def normalised(h, axes, epsilon):
+        h = h - h.mean(axis=axes, keepdims=True)
+        return h / np.sqrt((h**2).mean(axis=axes, keepdims=True) + epsilon)
+
+    for row in range(3):
+        groups = x[row].astype(np.float64).reshape(4, 4, 2)  # pixels, groups, channels
+        h = normalised(groups, (0, 2), 1e-6).reshape(4, 8)
+        h = h * p["norm"]["scale"] + p["norm"]["bias"]
+        tokens = normalised(sequence[row, mask[row]].astype(np.float64), (1,), 1e-6)
+        tokens = tokens * p["norm_text"]["scale"] + p["norm_text"]["bias"]
+        q = dense(h, "query")
+        k = np.concatenate([p["no_key"][None], dense(tokens, "key")])
+        v = np.concatenate([p["no_value"][None], dense(tokens, "value")])
+        mixed = np.empty((4, 8))
+        for head in (slice(0, 4), slice(4, 8)):
+            weights = np.exp(q[:, head] @ k[:, head].T / np.sqrt(4))
+            weights /= weights.sum(axis=1, keepdims=True)
+            mixed[:, head] = weights @ v[:, head]
+        expected = x[row] + dense(mixed, "out").reshape(2, 2, 8)
+        np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_other_vectors_go_straight_and_equal_ones_stay():
-    a, b = prompt(0, 2, unit=False), prompt(5, 2, unit=False)
-    way = interpolate(a, b, [0.3])
-    np.testing.assert_allclose(way.pooled, 0.7 * a.pooled + 0.3 * b.pooled, rtol=1e-5)
-    same = prompt(0, 2)
-    for leaf, expected in zip(interpolate(same, same, [0.3]), same, strict=True):
-        np.testing.assert_allclose(leaf, expected, rtol=1e-6)
+def test_text_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="got text of shapes"):
+        sequence, mask, pooled = text_of(0)
+        NET.init(jax.random.key(0), X, T, {"text": (sequence[:, :4], mask, pooled)})
+    with pytest.raises(UserError, match="tokens for a network without a text encoder"):
+        NET.init(jax.random.key(0), X, T, {"text": Tokens(mask * 1, mask)})
+    with pytest.raises(UserError, match="conditioned on nothing"):
+        Conditioned(UNET, {}).init(jax.random.key(0), X, T, {"text": text_of(0)})
+    with pytest.raises(UserError, match="4 tokens, 6 wide"):
+        Text(LENGTH, WIDTH, TextTransformer(9, 4, width=6))
 
 
-def test_what_cannot_be_mixed_is_refused():
-    a, b = prompt(0, 2), prompt(5, 2)
-    with pytest.raises(UserError, match="from 0 to 1"):
-        interpolate(a, b, [0.5, 1.5])
-    two = Encoded(*(np.concatenate([leaf, leaf]) for leaf in b))
-    for pair in [(a, two), (two, two), (a, Encoded(b.sequence[:, :3], *b[1:]))]:
-        with pytest.raises(UserError, match="cannot be mixed"):
-            interpolate(*pair, [0.5])
+def test_a_trained_encoder_reads_once_or_in_each_call_alike():
+    """Tokens, and what `encode` has made of them, negative ones included."""
+    reader = TextTransformer(9, LENGTH, width=WIDTH, depth=1, num_heads=2)
+    net = Conditioned(UNET, {"text": Text(LENGTH, WIDTH, reader)})
+    rng = np.random.default_rng(4)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), X, T)["params"]
+    params = jax.tree.map(
+        lambda leaf: (0.5 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes
+    )
+    mask = np.arange(LENGTH) < np.asarray([[5], [3], [0]])
+    tokens = Tokens((rng.integers(1, 9, mask.shape) * mask).astype(np.int32), mask)
+    cond = {"text": tokens, "negative": {"text": jax.tree.map(np.flip, tokens)}}
+    encoded = jax.jit(lambda params: encode(net, params, cond))(params)
+    sequence, pooled = reader.apply({"params": params["text"]["encoder"]}, *tokens)
+    np.testing.assert_allclose(encoded["text"].sequence, sequence, atol=1e-5)
+    np.testing.assert_allclose(encoded["text"].pooled, pooled, atol=1e-5)
+    ids, there = cond["negative"]["text"]
+    other, _ = reader.apply({"params": params["text"]["encoder"]}, ids, there)
+    np.testing.assert_allclose(encoded["negative"]["text"].sequence, other, atol=1e-5)
+    found = [as_network(net)(params, X, T, one) for one in (cond, encoded)]
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
-def test_they_are_trees_of_arrays():
-    tokens = Tokens(np.arange(6).reshape(3, 2), np.ones((3, 2), bool))
-    rows = jax.tree.map(lambda leaf: leaf[np.array([2, 0])], tokens)
-    assert isinstance(rows, Tokens)
-    np.testing.assert_array_equal(rows.ids, [[4, 5], [0, 1]])
+def test_a_fresh_network_does_not_look_at_tokens_yet():
+    """Every branch ends in zeros; the output layer is replaced, which does so too."""
+    params = NET.init(jax.random.key(0), jnp.asarray(X), T)["params"]
+    names = [name for name in params if name.endswith("_text")]
+    assert names  # in the middle, and beside the attention to the map
+    for name in names:
+        assert not np.any(params[name]["out"]["kernel"])

@@ -348,7 +348,7 @@ def test_a_step_upwards_asks_nothing_and_is_a_draw_of_the_forward_process():
 
 def hinted(x, level, cond):
     """DENOISE, drawn towards the hint of a self-conditioned network."""
-    prediction, hint = DENOISE(x, level), (cond or {}).get("x0", 0.0)
+    prediction, hint = DENOISE(x, level), (cond or {}).get("self_conditioning", 0.0)
     x0 = prediction.x0 + 0.3 * (hint - prediction.x0)
     return Prediction(x0, eps_from_x0(x0, x, level))
 

@@ -22,7 +22,7 @@ X = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3)).astype(np.float32)
 
 def network(params, x_t, t, cond):
     """An output that depends on everything the network is told."""
-    hint = (cond or {}).get("x0", jnp.zeros_like(x_t))
+    hint = (cond or {}).get("self_conditioning", jnp.zeros_like(x_t))
     label = (cond or {}).get("label", jnp.zeros(len(x_t)))
     return params * x_t + 0.5 * hint + 0.1 * label[:, None, None] + 0.01 * like(t)
 
@@ -43,7 +43,7 @@ def draw(kind, cond=None, size=5):
 @pytest.mark.parametrize("size", [5, 4, 1])
 def test_every_second_row_is_shown_its_own_clamped_x0(kind, size):
     made, x_t, level = draw(kind, size=size)
-    told = np.asarray(made["x0"])
+    told = np.asarray(made["self_conditioning"])
     output = 0.3 * x_t + 0.01 * like(level.t)
     alpha, sigma = (like(np.asarray(leaf, np.float64)) for leaf in level[1:])
     x0 = {
@@ -62,7 +62,9 @@ def test_the_first_look_is_told_the_conditions_and_they_are_kept():
     made, x_t, level = draw(X0, {"label": labels})
     np.testing.assert_array_equal(made["label"], labels)
     told = 0.3 * x_t + 0.1 * like(np.arange(5)) + 0.01 * like(level.t)
-    np.testing.assert_allclose(made["x0"][::2], np.clip(told, -1, 1)[::2], rtol=1e-6)
+    np.testing.assert_allclose(
+        made["self_conditioning"][::2], np.clip(told, -1, 1)[::2], rtol=1e-6
+    )
 
 
 def test_a_learned_variance_is_no_part_of_the_hint():
@@ -74,7 +76,7 @@ def test_a_learned_variance_is_no_part_of_the_hint():
     both = [
         self_condition_half(V, learns_variance=learned)(
             f, jnp.float32(0.3), X, level, None
-        )["x0"]
+        )["self_conditioning"]
         for learned, f in ((True, doubled), (False, network))
     ]
     np.testing.assert_array_equal(*both)
@@ -122,10 +124,10 @@ def told_and_said(sampler, num_steps=6):
     keys = image_keys(jax.random.key(0), jnp.arange(3))
 
     def denoise(x_t, level, cond=None):
-        x0 = jnp.tanh(x_t) + 0.5 * cond["x0"]  # beyond 1 at times
+        x0 = jnp.tanh(x_t) + 0.5 * cond["self_conditioning"]  # beyond 1 at times
         eps = process.eps_from_x0(x0, x_t, level)
         # What a denoiser says besides reaches `record`: here what it was told.
-        return Prediction(x0, eps, fraction=cond["x0"])
+        return Prediction(x0, eps, fraction=cond["self_conditioning"])
 
     x, records = generate(
         keys,

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.label import Label
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks import UNet, check_geometry
 
@@ -151,16 +153,16 @@ def test_dropout_acts_only_while_training(tiny):
 
 
 def test_labels():
-    net = UNet(out_channels=1, num_classes=3, **TINY)
+    net = Conditioned(UNet(out_channels=1, **TINY), {"label": Label(3)})
     params = randomised(net, 2, 4, 4, 1)
     assert params["label"]["embedding"].shape == (4, 32)  # three classes and none
     x, t = draw(2, 2, 4, 4, 1), np.asarray([5, 5])
     apply = jax.jit(net.apply)
 
     unlabelled = apply({"params": params}, x, t)
-    null = apply({"params": params}, x, t, np.asarray([3, 3]))
+    null = apply({"params": params}, x, t, {"label": np.asarray([3, 3])})
     np.testing.assert_array_equal(null, unlabelled)
-    mixed = apply({"params": params}, x, t, np.asarray([3, 1]))
+    mixed = apply({"params": params}, x, t, {"label": np.asarray([3, 1])})
     np.testing.assert_array_equal(mixed[0], unlabelled[0])
     assert np.abs(mixed[1] - unlabelled[1]).max() > 1e-2
 
@@ -168,7 +170,7 @@ def test_labels():
     params["label"]["embedding"][1] = 0
     without = {name: value for name, value in params.items() if name != "label"}
     plain = UNet(out_channels=1, **TINY).apply({"params": without}, x, t)
-    zero_row = apply({"params": params}, x, t, np.asarray([1, 1]))
+    zero_row = apply({"params": params}, x, t, {"label": np.asarray([1, 1])})
     np.testing.assert_allclose(zero_row, plain, atol=1e-5)
 
 

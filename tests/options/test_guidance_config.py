@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import build, data
+from ddpm_jax.conditioning.label import Label
 from ddpm_jax.config import default
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.process import add_noise
@@ -36,12 +37,12 @@ def config_of(class_conditional=True, **options):
 class Formula:
     """In the place of a U-Net: an output that depends on pixel and label."""
 
-    def __init__(self, num_classes):
-        self.num_classes = num_classes
+    def __init__(self, conditioners):
+        self.conditioners = conditioners
 
-    def apply(self, variables, x, t, label, *, train, rngs):
-        assert (label is None) == (self.num_classes is None)
-        label = 0 if label is None else label[:, None, None, None]
+    def apply(self, variables, x, t, cond, *, train, rngs):
+        assert set(cond or {}) == set(self.conditioners)
+        label = cond["label"][:, None, None, None] if cond else 0
         return 0.5 * x + jnp.cos(3.0 * label + jnp.arange(8)[:, None])
 
 
@@ -49,7 +50,7 @@ class Model:
     """The denoisers of configs, around the formula."""
 
     def __init__(self, class_conditional):
-        self.unet = Formula(10 if class_conditional else None)
+        self.unet = Formula({"label": Label(10)} if class_conditional else {})
         config = config_of(class_conditional)
         self.level = build.schedule(config).at(jnp.array(12))
         self.class_conditional = class_conditional

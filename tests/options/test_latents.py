@@ -266,9 +266,7 @@ def test_latents_are_not_clamped():
     """A network that says 3 everywhere is believed, as it is not in pixels."""
 
     class SaysThree:
-        num_classes = None
-
-        def apply(self, variables, x_t, t, label, *, train, rngs):
+        def apply(self, variables, x_t, t, cond, *, train, rngs):
             return 3 + 0 * x_t
 
     for place, said in (("somewhere", 3.0), ("", 1.0)):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax import build, config
-from ddpm_jax.build.conditions import teller
-from ddpm_jax.build.parts import network
-from ddpm_jax.conditioning.image_maps import enlarge
+from ddpm_jax.conditioning.conditioner import null_condition, training_condition
+from ddpm_jax.conditioning.low_res import resize
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.errors import UserError
 
@@ -27,6 +26,11 @@ def options(**chosen):
     return cfg
 
 
+def condition_of(cfg):
+    """The function that conditions a training batch."""
+    return training_condition(build.conditioners(cfg, INFO), cfg.training.label_dropout)
+
+
 def batch(size=4):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
@@ -40,26 +44,23 @@ def test_training_shows_the_image_that_is_to_be_drawn():
     seen = []
 
     class Spy:
-        num_classes = None
-
-        def apply(self, variables, x, t, label, *, train, rngs, **also):
-            seen.append((x, also))
-            return jnp.zeros_like(x[..., :3])
+        def apply(self, variables, x_t, t, cond, *, train, rngs):
+            seen.append((x_t, cond))
+            return jnp.zeros_like(x_t)
 
     objective = build.objective(cfg, Spy(), INFO)
     given = batch(64)
     objective(None, KEY, given, ())
-    ((x, also),) = seen
-    picture = np.asarray(x[..., 3:])
-    assert x.shape[-1] == 6 and not also
+    ((x_t, cond),) = seen
+    assert set(cond) == {"low_res"} and cond["low_res"].aug_level is None
+    picture = np.asarray(cond["low_res"].map)
     x0 = given["image"] / 127.5 - 1.0
     low = average_pool(2).apply(x0)
-    straight, mirrored = (enlarge(part, 8, 8) for part in (low, low[:, :, ::-1]))
+    straight, mirrored = (resize(part, 8, 8) for part in (low, low[:, :, ::-1]))
     as_is = np.isclose(picture, straight, atol=1e-5).all(axis=(1, 2, 3))
     flipped = np.isclose(picture, mirrored, atol=1e-5).all(axis=(1, 2, 3))
     assert (as_is ^ flipped).all() and 10 < flipped.sum() < 54
     # And x_t is of the same image: correlated with it, and not with its mirror image.
-    x_t = np.asarray(x[..., :3])
     facing = np.where(flipped[:, None, None, None], x0[:, :, ::-1], x0)
     agree, disagree = (np.sum(x_t * side) for side in (facing, facing[:, :, ::-1]))
     assert agree > 2 * abs(disagree)
@@ -73,16 +74,16 @@ def test_labels_are_hidden_and_pictures_never():
     )
     given = batch(100)
     x0 = given["image"] / 127.5 - 1.0
-    told = teller(cfg, INFO)(KEY, given, x0)
-    hidden = np.asarray(told["label"]) == 2
+    given_to = condition_of(cfg)(KEY, given, x0)
+    hidden = np.asarray(given_to["label"]) == 2
     assert 20 < hidden.sum() < 80
-    low = enlarge(average_pool(2).apply(x0), 8, 8)
-    np.testing.assert_allclose(told["picture"], low, atol=1e-6)
+    low = resize(average_pool(2).apply(x0), 8, 8)
+    np.testing.assert_allclose(given_to["low_res"].map, low, atol=1e-6)
     # Neither are they dropped by guidance.
     cfg.sample.guidance_scale = 3.0
     unet = build.model(cfg, INFO)
-    nothing = build.conditions.silent_for(unet)(told)
-    np.testing.assert_array_equal(nothing["picture"], told["picture"])
+    nothing = null_condition(unet.conditioners, given_to)
+    np.testing.assert_array_equal(nothing["low_res"].map, given_to["low_res"].map)
     assert (np.asarray(nothing["label"]) == 2).all()
 
 
@@ -91,7 +92,7 @@ def test_labels_are_those_of_the_same_model_without_a_picture():
     plain = options(model__class_conditional=True)
     shown = options(model__class_conditional=True, model__picture="masked")
     given, x0 = batch(50), jnp.zeros((50, 8, 8, 3))
-    labels = [teller(cfg, INFO)(KEY, given, x0)["label"] for cfg in (plain, shown)]
+    labels = [condition_of(cfg)(KEY, given, x0)["label"] for cfg in (plain, shown)]
     np.testing.assert_array_equal(*labels)
 
 
@@ -118,13 +119,13 @@ def test_the_network_has_a_place_for_the_picture(
     params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
     kernel = params["conv_in"]["kernel"]
     assert kernel.shape[2] == channels + 3 * self_conditioning
-    assert ("augmentation_0" in params) == (noise > 0)
+    assert ("low_res" in params) == (noise > 0)
 
 
 def test_a_network_that_is_shown_a_picture_wants_one():
     cfg = options(model__picture="grey")
     unet = build.model(cfg, INFO)
-    apply = network(unet, picture=True)
+    apply = build.network(unet)
     params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
     x, t = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2)
     with pytest.raises(UserError, match="give it as cond"):

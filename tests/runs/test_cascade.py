@@ -111,9 +111,7 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
     # The second network is told no label, and would refuse one.
     silent = stages[1].denoise
     stages[1] = stages[1]._replace(
-        denoise=lambda x, level, cond: silent(
-            x, level, {name: cond[name] for name in ("picture", "noise_level")}
-        )
+        denoise=lambda x, level, cond: silent(x, level, {"low_res": cond["low_res"]})
     )
     _, (x, _) = generate_cascade(keys, stages, cond=told)
     off = np.asarray(images.to_uint8(x)).astype(int) - made

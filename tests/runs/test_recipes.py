@@ -11,8 +11,9 @@ import pytest
 from program import TINY
 
 from ddpm_jax import build, conditioning, config
-from ddpm_jax.build import autoencode, features, parts, retrieval
+from ddpm_jax.build import autoencode, conditions, features, retrieval
 from ddpm_jax.cli import main
+from ddpm_jax.conditioning.text import Text
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.log import read_metrics
 
@@ -87,14 +88,10 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     info = build.DataInfo("", (side, side, 3), None, "")
     build.check(cfg, info)
     unet = build.model(cfg, info)
-    x, picture = jnp.zeros((1, *info.shape)), build.example_picture(cfg, info)
-    assert picture is not None
-    both = jnp.concatenate([x, picture["picture"]], axis=-1)
-    level = picture["noise_level"]
-    t = jnp.zeros(1)
-    shapes = jax.eval_shape(
-        lambda: unet.init(jax.random.key(0), both, t, noise_level=level)
-    )
+    cond = build.example_condition(unet, info)
+    assert set(cond) == {"low_res"}
+    x, t = jnp.zeros((1, *info.shape)), jnp.zeros(1)
+    shapes = jax.eval_shape(unet.init, jax.random.key(0), x, t, cond)
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
     # What the recipe before it draws is what this one enlarges.
@@ -106,8 +103,8 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
 
 def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     """Of a sentence encoder only its sizes count, and its files need not be here."""
-    sizes, captions = (32, 384, 384), ("red apple",)
-    monkeypatch.setattr(parts, "text_encoder", lambda *given: (None, sizes))
+    frozen, captions = Text(32, 384), ("red apple",)
+    monkeypatch.setattr(conditions, "text_conditioner", lambda *given: frozen)
     reader = conditioning.Words.learn(captions, None).to_json()
     info = build.DataInfo("", (32, 32, 3), None, "", reader, captions)
     cfg = load("configs/emoji.py")
@@ -122,7 +119,7 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     for option in ("source", "image_size", "hold_out"):
         assert judge.data[option] == cfg.data[option]
     retrieval.check_retrieval(judge, info)
-    monkeypatch.setattr(retrieval, "text_encoder", lambda *given: (None, sizes))
+    monkeypatch.setattr(retrieval, "text_conditioner", lambda *given: frozen)
     net = retrieval.match_network(judge, {})
     text = (jnp.zeros((1, 32, 384)), jnp.ones((1, 32), bool), jnp.zeros((1, 384)))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, text)

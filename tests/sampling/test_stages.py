@@ -11,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.conditioning.image_maps import enlarge
+from ddpm_jax.conditioning.low_res import resize
 from ddpm_jax.diffusion import multistep, samplers, schedules
 from ddpm_jax.diffusion.denoisers import clip_x0
 from ddpm_jax.diffusion.generate import (
@@ -62,7 +62,7 @@ def of_given(z, s):
 def super_resolver(s):
     """The optimal network for p(high | picture): it is told z, enlarged."""
     # Enlarging 2x2 to 4x4 loses nothing: z is found again.
-    back = np.linalg.pinv(matrix_of(lambda low: enlarge(low, 4, 4), LOW))
+    back = np.linalg.pinv(matrix_of(lambda low: resize(low, 4, 4), LOW))
     base, covariance, gain = of_given(np.zeros(4), s)
     told_of = jnp.asarray(gain @ back, jnp.float32)
     centred = oracles.gaussian(np.zeros(16), covariance)
@@ -240,7 +240,7 @@ def test_labels_reach_every_stage_and_each_stage_has_its_own_threshold():
     assert (
         seen
         == [("base", ["label"], [4, 7])] * 2
-        + [("top", ["label", "noise_level", "picture"], [4, 7])] * 2
+        + [("top", ["label", "low_res"], [4, 7])] * 2
     )
 
 

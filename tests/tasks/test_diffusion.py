@@ -11,9 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.conditioning.self_conditioning import SelfConditioning
 from ddpm_jax.config import default
 from ddpm_jax.diffusion import (
     loss_weights,
@@ -145,7 +149,9 @@ def importance_and_hints():
     from ddpm_jax.training.step import init_state, make_train_step
 
     def network(params, x_t, t, cond, dropout_key):
-        return params["a"] * x_t + params["b"] * (cond or {}).get("x0", 0.0)
+        return params["a"] * x_t + params["b"] * (cond or {}).get(
+            "self_conditioning", 0.0
+        )
 
     sampler, mesh, optimizer = (
         time_sampling.importance(3),
@@ -259,22 +265,23 @@ def zero_network(params, x_t, t, cond, dropout_key=None):
 
 
 def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
-    class ShowsItsInput:
-        """A U-Net that returns what it is given."""
+    class ShowsItsMaps(nn.Module):
+        """A network that returns x_t and the maps beside it."""
 
-        def apply(self, variables, x, t, label, *, train, rngs):
-            return x, label, train
+        embedding_width = 8
 
-    network = build.network(ShowsItsInput(), self_conditioning=True)
+        def __call__(self, x_t, t, ports=None, *, train=False):
+            return jnp.concatenate([x_t, ports.maps], axis=-1)
+
+    both = {"self_conditioning": SelfConditioning(), "label": Label(2)}
+    network = build.network(Conditioned(ShowsItsMaps(), both))
+    params = {"label": {"embedding": jnp.zeros((3, 8))}}
     x, hint, label = jnp.ones((2, 4, 4, 3)), jnp.full((2, 4, 4, 3), 2.0), jnp.arange(2)
-    seen, told, train = network(None, x, None, {"x0": hint, "label": label})
+    seen = network(params, x, None, {"self_conditioning": hint, "label": label})
     np.testing.assert_array_equal(seen, np.concatenate([x, hint], axis=-1))
-    assert told is label and not train
     for cond in (None, {"label": label}):
-        seen, *_ = network(None, x, None, cond)
+        seen = network(params, x, None, cond)
         np.testing.assert_array_equal(seen, np.concatenate([x, 0 * x], axis=-1))
-    plain = build.network(ShowsItsInput())
-    np.testing.assert_array_equal(plain(None, x, None, {"x0": hint})[0], x)
 
     config = with_options(model__self_conditioning=True)
     unet = build.model(config, INFO)
@@ -288,7 +295,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
     calls = []
 
     def network(params, x_t, t, cond, dropout_key=None):
-        calls.append((len(x_t), (cond or {}).get("x0")))
+        calls.append((len(x_t), (cond or {}).get("self_conditioning")))
         output = 0.3 + 0 * x_t
         return jnp.concatenate([output, 0 * x_t], -1) if learned else output
 

@@ -1,4 +1,4 @@
-"""The noise of a condition in the U-Net: who is told, and who is as before."""
+"""The augmentation level in a U-Net: what it changes, and what it must not."""
 
 import jax
 import jax.numpy as jnp
@@ -6,53 +6,59 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ddpm_jax.errors import UserError
+from ddpm_jax.conditioning.conditioned import Conditioned, as_network
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.conditioning.low_res import AugmentedMap, LowRes
 from ddpm_jax.networks import UNet
 
-PLAIN = UNet(
+UNET = UNet(
     out_channels=1,
     channels=8,
     channel_multipliers=(1,),
     num_res_blocks=1,
     num_groups=4,
-    num_classes=3,
 )
-TOLD = PLAIN.clone(augmentation=True)
-X = np.random.default_rng(0).standard_normal((3, 4, 4, 2)).astype(np.float32)
+LABEL = {"label": Label(3)}
+PLAIN = Conditioned(UNET, LABEL | {"low_res": LowRes(2, 1)})
+AUGMENTED = Conditioned(UNET, LABEL | {"low_res": LowRes(2, 1, 0.5)})
+X = np.random.default_rng(0).standard_normal((3, 4, 4, 1)).astype(np.float32)
 T = np.asarray([0, 7, 999], np.int32)
-OF_THE_NOISE = {"augmentation_0", "augmentation_1"}
+MAP = jnp.asarray(np.random.default_rng(2).standard_normal((3, 4, 4, 1)))
 
 
 @pytest.fixture(scope="module")
 def run():
     """The network as a function of time and noise, all parameters drawn at random."""
-    shapes = jax.eval_shape(TOLD.init, jax.random.key(0), X, T)["params"]
+    shapes = jax.eval_shape(AUGMENTED.init, jax.random.key(0), X, T)["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(
         lambda leaf: (0.3 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes
     )
     return jax.jit(
-        lambda t, level: TOLD.apply({"params": params}, X, t, None, None, level)
+        lambda t, level: as_network(AUGMENTED)(
+            params, X, t, {"low_res": AugmentedMap(MAP, level / 1000)}
+        )
     )
 
 
 def test_other_parameters_are_what_they_are_without():
-    told, plain = (net.init(jax.random.key(0), X, T)["params"] for net in (TOLD, PLAIN))
-    assert set(told) - set(plain) == OF_THE_NOISE
-    kept = {name: leaf for name, leaf in told.items() if name not in OF_THE_NOISE}
+    given, plain = (
+        net.init(jax.random.key(0), X, T)["params"] for net in (AUGMENTED, PLAIN)
+    )
+    assert set(given) - set(plain) == {"low_res"}
+    kept = {name: leaf for name, leaf in given.items() if name != "low_res"}
     jax.tree.map(np.testing.assert_array_equal, kept, plain)
 
 
-def test_each_row_is_told_its_own_noise_and_none_is_zero(run):
-    told = np.asarray(run(T, jnp.asarray([0.0, 250.0, 0.0])))
+def test_each_row_has_its_own_level(run):
+    given = np.asarray(run(T, jnp.asarray([0.0, 250.0, 0.0])))
     none = np.asarray(run(T, jnp.zeros(3)))
-    change = np.abs(told - none).max(axis=(1, 2, 3))
+    change = np.abs(given - none).max(axis=(1, 2, 3))
     assert change[1] > 1e-2
     np.testing.assert_allclose(change[[0, 2]], 0, atol=1e-5)
-    np.testing.assert_allclose(run(T, None), none, atol=1e-5)  # another program
 
 
-def test_noise_and_time_are_told_apart(run):
+def test_level_and_time_are_told_apart(run):
     """Level 7 at time 250 is not level 250 at time 7: each has layers of its own."""
     one, other = (
         np.asarray(run(np.full(3, t, np.int32), jnp.full(3, level)))
@@ -64,25 +70,27 @@ def test_noise_and_time_are_told_apart(run):
 @pytest.mark.parametrize("shift", [0, 1])
 def test_time_and_noise_are_coded_with_the_shift_of_the_network(shift):
     """Frequencies 10000^(-i / (4 - shift)) of codes of eight, into the first layers."""
-    net, codes = TOLD.clone(frequency_shift=shift), {}
+    net, codes = (
+        AUGMENTED.clone(
+            network=UNET.clone(frequency_shift=shift),
+            conditioners={"low_res": LowRes(2, 1, 0.5, frequency_shift=shift)},
+        ),
+        {},
+    )
 
     def keep(next_fun, args, kwargs, context):
-        if context.module.name in ("time_0", "augmentation_0"):
+        if context.module.name in ("time_0", "dense_0"):
             codes[context.module.name] = np.asarray(args[0])
         return next_fun(*args, **kwargs)
 
     level = np.array([0.0, 250.0, 30.5], np.float32)
+    rows = AugmentedMap(MAP, jnp.asarray(level / 1000))
     params = net.init(jax.random.key(0), X, T)["params"]
     with nn.intercept_methods(keep):
-        net.apply({"params": params}, X, T, None, None, level)
+        net.apply({"params": params}, X, T, {"low_res": rows})
     w = 10000.0 ** (-np.arange(4) / (4 - shift))
-    for name, t in (("time_0", T), ("augmentation_0", level)):
+    for name, t in (("time_0", T), ("dense_0", level)):
         angles = np.outer(t.astype(np.float64), w)
         expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         # Angles near 1000 keep about 6e-5 radians in float32.
         np.testing.assert_allclose(codes[name], expected, atol=2e-4, err_msg=name)
-
-
-def test_noise_is_refused_by_a_network_that_is_told_none():
-    with pytest.raises(UserError, match="augmentation=True"):
-        PLAIN.init(jax.random.key(0), X, T, noise_level=jnp.zeros(3))

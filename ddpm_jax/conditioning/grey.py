@@ -1,0 +1,44 @@
+"""The grey of a color image as a condition, for colorization."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.conditioning.image_maps import ImageMap
+from ddpm_jax.diffusion.operators import grey_operator
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey of video, ITU-R BT.601."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grey(ImageMap):
+    """Condition on the luma of a color image: rows [B, H, W, 1].
+
+    By which nearly every program turns color into grey: a grey photograph is then what
+    the network has seen in training.
+    """
+
+    @property
+    def num_channels(self) -> int:
+        """K: one."""
+        return 1
+
+    def from_images(
+        self,
+        keys: jax.Array | None,
+        x0: jax.Array,
+        aug_level: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Compute the luma of images [B, H, W, 3]; see `ImageMap`."""
+        del keys, aug_level
+        return self.measure(x0)
+
+    def measure(self, x0: jax.Array) -> jax.Array:
+        """Compute the luma: [B, H, W, 1]."""
+        return grey_operator(3, LUMA).apply(x0)
+
+    def show(self, rows: jax.Array) -> jax.Array:
+        """Repeat the luma in three channels."""
+        return jnp.broadcast_to(rows, (*rows.shape[:-1], 3))

@@ -1,0 +1,57 @@
+"""An image with a part that is masked as a condition, for inpainting."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.conditioning.image_maps import ImageMap
+from ddpm_jax.conditioning.masks import random_mask
+
+
+def from_mask(x0: jax.Array, known: jax.Array) -> jax.Array:
+    """Make rows of what is known of an image, and where that is: [B, H, W, C + 1].
+
+    Args:
+        x0: [B, H, W, C]; what stands where nothing is known changes nothing.
+        known: 1 where known and 0 elsewhere, [B, H, W, 1].
+    """
+    known = jnp.asarray(known, x0.dtype)
+    kept = jnp.where(known != 0, x0, 0.0)
+    return jnp.concatenate([known, kept], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(ImageMap):
+    """Condition on an image with a random part masked; see `masks.random_mask`.
+
+    Attributes:
+        image_channels: C.
+    """
+
+    image_channels: int
+
+    @property
+    def num_channels(self) -> int:
+        """K: those of the image, and the mask."""
+        return self.image_channels + 1
+
+    def from_images(
+        self,
+        keys: jax.Array,
+        x0: jax.Array,
+        aug_level: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Mask images at random; see `ImageMap`."""
+        del aug_level
+        shape = (x0.shape[1], x0.shape[2])
+        known = jax.vmap(lambda key: random_mask(key, shape))(keys)
+        return from_mask(x0, known[..., None])
+
+    def measure(self, x0: jax.Array) -> None:
+        """Return nothing: what is known are pixels as such, kept exactly."""
+        del x0
+
+    def show(self, rows: jax.Array) -> jax.Array:
+        """Return what is known, zeros (mid grey) elsewhere."""
+        return rows[..., 1:]
