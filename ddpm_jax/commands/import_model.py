@@ -282,7 +282,7 @@ def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
     network = diffusers_unet.unet_config(
         cfg.model.to_dict(),
         info.image_shape,
-        build.model(cfg, info).out_channels,
+        build.model(cfg, info).network.out_channels,
         None if classes is None else classes + 1,
     )
     return network, diffusers_scheduler.scheduler_config(
