@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from ddpm_jax.conditioning.conditioner import Embedder
@@ -45,10 +44,6 @@ class Label:
         """Take the labels of a batch."""
         del key, x0
         return batch["label"]
-
-    def from_request(self, labels: Any, num_rows: int) -> np.ndarray:
-        """Take the labels that are asked for in turn: int32 [num_rows]."""
-        return np.resize(np.asarray(labels, np.int32), num_rows)
 
     def null(self, rows: jax.Array) -> jax.Array:
         """Put no class in the place of each."""
