@@ -1,8 +1,8 @@
 """The self-conditioning estimate as a condition: the network's own last x_0, as a map.
 
-`diffusion.self_conditioning` makes the estimate, in training (`hints`) and in sampling
-(`self_conditioned`), and puts it into the condition under the name `HINT`, which is
-also that of the conditioner.
+`diffusion.self_conditioning` makes the estimate, in training (`self_condition_half`)
+and in sampling (`self_conditioned`), and puts it into the condition under the name
+`ESTIMATE`, which is also that of the conditioner.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.conditioning.conditioner import Embedder
-from ddpm_jax.diffusion.self_conditioning import HINT
+from ddpm_jax.diffusion.self_conditioning import ESTIMATE
 from ddpm_jax.networks.ports import Ports
 
-NAME = HINT
+NAME = ESTIMATE
 
 
 @dataclasses.dataclass(frozen=True)

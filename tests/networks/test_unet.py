@@ -8,7 +8,7 @@ import pytest
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks import UNet, check_geometry
+from ddpm_jax.networks import Ports, UNet, check_geometry
 
 SMALL = {
     "channels": 8,
@@ -214,10 +214,17 @@ def test_heads_are_counted_by_their_width_at_each_level():
         net.clone(head_channels=3).apply({"params": params}, x, t)
 
 
-def test_labels_for_an_unconditional_network_are_refused(tiny):
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        (Ports(vector=np.zeros((3, 8))), r"vector of shape .3, 8. .* in 32 features"),
+        (Ports(maps=np.zeros((3, 2, 4, 1))), "maps of shape .* all but the last axis"),
+    ],
+)
+def test_ports_that_do_not_fit_are_refused(tiny, ports, message):
     net, params, x, t = tiny
-    with pytest.raises(UserError, match="unconditional network; set num_classes"):
-        net.apply({"params": params}, x, t, np.asarray([0, 0, 0]))
+    with pytest.raises(UserError, match=message):
+        net.apply({"params": params}, x, t, ports)
 
 
 GOOD = {"channels": 64, "channel_multipliers": (1, 2, 4), "num_groups": 32}

@@ -68,7 +68,7 @@ def super_resolver(s):
     centred = oracles.gaussian(np.zeros(16), covariance)
 
     def denoise(x_t, level, cond=None):
-        picture = cond["picture"].reshape(-1, 16)
+        picture = cond["low_res"].map.reshape(-1, 16)
         mean = base + jnp.matmul(picture, told_of.T, precision="highest")
         mean = jnp.asarray(mean, jnp.float32).reshape(x_t.shape)
         shift = oracles.column(level.alpha, x_t.ndim) * mean
