@@ -218,7 +218,7 @@ def test_heads_are_counted_by_their_width_at_each_level():
     ("ports", "message"),
     [
         (Ports(vector=np.zeros((3, 8))), r"vector of shape .3, 8. .* in 32 features"),
-        (Ports(maps=np.zeros((3, 2, 4, 1))), "maps of shape .* all but the last axis"),
+        (Ports(maps=np.zeros((3, 2, 4, 1))), r"maps of shape .* all but the last axis"),
     ],
 )
 def test_ports_that_do_not_fit_are_refused(tiny, ports, message):

@@ -194,7 +194,7 @@ def test_no_noise_is_drawn_twice():
     seen = []
 
     def spy(x_t, level, cond=None):
-        seen.append(np.asarray(cond["picture"] if cond else x_t).ravel())
+        seen.append(np.asarray(cond["low_res"].map if cond else x_t).ravel())
         return oracles.gaussian(np.zeros(16), np.ones(16))(x_t, level)
 
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], LEVELS)
