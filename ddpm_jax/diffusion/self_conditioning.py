@@ -5,8 +5,8 @@ self-conditioned one is given its last x_0 as a further input, the *hint*, which
 zeros where there is none: at the first step of sampling, in half of training, and
 wherever nobody gives one, so that a bound is that of the network without a hint.
 
-The hint travels as `cond[ESTIMATE]`, `[B, ...]` like x_t; a network that wants it joins it
-to x_t. It is clamped to the range of the data, in training as in sampling: an
+The hint travels as `cond[ESTIMATE]`, `[B, ...]` like x_t; a network that wants it joins
+it to x_t. It is clamped to the range of the data, in training as in sampling: an
 eps-predicting network says of nearly pure noise an x_0 of hundreds.
 
 Source: Chen, Zhang, Hinton 2022, "Analog Bits: Generating Discrete Data using Diffusion
