@@ -106,7 +106,7 @@ NEWEST_VENV := .venv-newest
 # A part of the unit tests that takes minutes and touches every room of ddpm_jax.
 PART := $(addprefix tests/,runtime/test_files.py runtime/test_images.py \
     runtime/test_partial_results.py \
-    conditioning/test_tokens.py conditioning/test_condition.py codecs/test_start.py data/test_pipeline.py \
+    conditioning/test_tokens.py conditioning/test_conditioner.py codecs/test_start.py data/test_pipeline.py \
     data/test_folder.py diffusion/test_samplers.py diffusion/test_generate.py \
     evaluation/test_frechet.py evaluation/test_extract.py weights/test_openai.py \
     networks/test_layers.py networks/test_unet.py options/test_sampling_config.py \
