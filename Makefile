@@ -110,7 +110,8 @@ PART := $(addprefix tests/,runtime/test_files.py runtime/test_images.py \
     data/test_folder.py diffusion/test_samplers.py diffusion/test_generate.py \
     evaluation/test_frechet.py evaluation/test_extract.py weights/test_openai.py \
     networks/test_layers.py networks/test_unet.py options/test_sampling_config.py \
-    playground/test_jobs.py runs/test_sample.py sampling/test_stages.py \
+    playground/test_jobs.py requests/test_requests.py runs/test_sample.py \
+    sampling/test_stages.py \
     weights/test_torch_file.py training/test_checkpoints.py training/test_loop.py \
     training/test_step.py tasks/test_contrastive.py)
 

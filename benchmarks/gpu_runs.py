@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks import gpu_jobs
 from ddpm_jax import cli
+from ddpm_jax.requests import COMMANDS
+from ddpm_jax.requests.flags import sections_of, spelled
 
 ABOUT_FEATURES = "result.json"  # what a finished classifier has
 _STOPPED = 128  # and more: a training that saved and stopped at a signal
@@ -126,6 +128,13 @@ def flags(*options: dict[str, Any]) -> list[str]:
     return [f"--config.{name}={value}" for name, value in merged.items()]
 
 
+def asked(command: str, *options: dict[str, Any]) -> list[str]:
+    """Write options as flags of a command; of one that is given twice, the last."""
+    merged = {name: value for one in options for name, value in one.items()}
+    fields = sections_of(COMMANDS[command])
+    return [spelled(fields[name], value) for name, value in merged.items()]
+
+
 def small(what: str, is_small: bool) -> dict[str, Any]:
     """Return what makes a recipe tiny, or nothing."""
     return _SMALL[what] if is_small else {}
@@ -142,7 +151,6 @@ def _call(*arguments: str) -> int:
 def _features(args: argparse.Namespace) -> int:
     options = flags(_WIDER, small("features", args.small))
     status = _call(
-        "--mode=features",
         "--config=configs/cifar_features.py",
         f"--workdir={args.features}",
         *options,
@@ -150,21 +158,19 @@ def _features(args: argparse.Namespace) -> int:
     if status:
         return status
     # The real images, whose features and scores are then there for the samples.
-    return _score(
-        args, "--config=configs/cifar.py", "--config.evaluate.images=data:test"
-    )
+    return _score(args, "--config=configs/cifar.py", "--images=data:test")
 
 
 def _score(args: argparse.Namespace, *what: str) -> int:
     status = 0
     for scores in _SCORES:
         status = status or _call(
-            "--mode=evaluate",
+            "evaluate",
+            str(args.workdir),
             *what,
-            f"--workdir={args.workdir}",
-            f"--config.evaluate.features={args.features}",
-            *flags(_DRAWING, small("drawing", args.small)),
-            f"--config.evaluate.scores={scores}",
+            f"--features={args.features}",
+            *asked("evaluate", _DRAWING, small("drawing", args.small)),
+            f"--scores={scores}",
         )
     return status
 
@@ -182,7 +188,7 @@ def _cifar(args: argparse.Namespace) -> int:
     if status and status < _STOPPED:
         return status
     if status:  # stopped, and so without its images
-        _call("--mode=sample", workdir)
+        _call("sample", str(args.workdir))
     trained = args.features / ABOUT_FEATURES
     if not gpu_jobs.wait_until(trained.exists, _PATIENCE):
         print(f"error: {trained} did not come; nothing is scored")
@@ -199,7 +205,7 @@ def _shapes(args: argparse.Namespace) -> int:
     status = _call("--config=configs/shapes.py", workdir, *options)
     if status:
         return status
-    return _call("--mode=attributes", workdir, "--config.evaluate.num_seeds=3")
+    return _call("attributes", str(args.workdir), "--num-seeds=3")
 
 
 # --- What they wrote ------------------------------------------------------------------

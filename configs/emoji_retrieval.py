@@ -1,6 +1,6 @@
 """A network that finds the name of an emoji, by which configs/emoji.py is judged.
 
-Command:   python main.py --mode=retrieval --config=configs/emoji_retrieval.py
+Command:   python main.py --config=configs/emoji_retrieval.py
            with the folder emoji and the two packages as configs/emoji.py
 Model:     178,625 parameters beside the frozen encoder; 3 levels of 16, 32 and 64
            channels, vectors of 128
@@ -15,6 +15,7 @@ from ddpm_jax.config import default
 def get_config():
     """Return the recipe."""
     config = default()
+    config.kind = "contrastive"
     config.data.source = "folder:emoji"
     config.data.image_size = 32
     config.data.hold_out = 10  # the same as in configs/emoji.py

@@ -3,9 +3,9 @@
 Command:   python main.py --config=folder:64 --config.data.source=folder:photos
            where photos is your folder and 64 the size that pictures are brought to,
            which may be left out; 32,48 is a height and a width
-Model:     by the size, as the table below says; --mode=plan gives its parameters, the
-           memory it needs and the time it takes; --mode=look looks at the pictures
-Time:      not measured; see --mode=plan
+Model:     by the size, as the table below says; `main.py plan` gives its parameters,
+           memory and time, `main.py look` looks at the pictures
+Time:      not measured; see `main.py plan`
 Sources:   up to 32 the model of Ho et al. 2020 for CIFAR-10, up to 256 theirs for LSUN
            and CelebA-HQ; between them the levels of Dhariwal and Nichol 2021
 """

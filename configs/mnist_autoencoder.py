@@ -1,6 +1,6 @@
 """An autoencoder of MNIST at 32x32: latents of 8x8x4, for diffusion on a CPU.
 
-Command:   python main.py --mode=autoencoder --config=configs/mnist_autoencoder.py
+Command:   python main.py --config=configs/mnist_autoencoder.py
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     241,749 parameters
 Time:      9 minutes 17 on two x86-64 cores beside other work (jax 0.10.2)
@@ -14,6 +14,7 @@ from ddpm_jax.config import default
 def get_config():
     """Return the recipe."""
     config = default()
+    config.kind = "autoencoder"
     config.data.source = "mnist"
     config.data.pad_to = 32
     config.data.flip = False  # a mirrored 2 is no 2

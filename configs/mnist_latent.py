@@ -1,6 +1,6 @@
 """MNIST in latents of 8x8x4, class-conditional, sized so that a CPU can train it.
 
-Command:   python main.py --mode=autoencoder --config=configs/mnist_autoencoder.py
+Command:   python main.py --config=configs/mnist_autoencoder.py
            python main.py --config=configs/mnist_latent.py
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     1,026,308 parameters; 2 levels of 32 and 64 channels; cosine schedule,

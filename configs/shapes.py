@@ -50,5 +50,5 @@ def get_config():
     config.sample.guidance_scale = 2.0
     config.sample.num_images = 64
     config.sample.batch_size = 100
-    config.evaluate.num_images = 500  # of --mode=attributes, for each kind of prompt
+    config.evaluate.num_images = 500  # of attributes, for each kind of prompt
     return config

@@ -19,14 +19,14 @@ def run() -> int:
 
         streams.prepare()
         interrupts.install()
-        from ddpm_jax.cli import main, make_parser
+        from ddpm_jax.cli import main, make_completion
 
         interrupts.check()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line could go on
             with contextlib.suppress(ImportError):
                 import argcomplete
 
-                argcomplete.autocomplete(make_parser())
+                argcomplete.autocomplete(make_completion())
         return main()
     except KeyboardInterrupt as stop:
         if hasattr(stop, "number"):  # noted

@@ -1,4 +1,7 @@
-"""The command line: flags in, one call into `commands`, an exit status out.
+"""The command line: words in, one call into `commands`, an exit status out.
+
+`main.py --config=RECIPE` trains; anything else is a command on a run, whose flags are
+made of its request (`ddpm_jax.requests`).
 
 Exit status: 0 done; 2 something the user can fix, said in one line; 128 + n saved and
 stopped by signal n (130 for Ctrl-C, 143 for SIGTERM); 3 another process of the run was
@@ -14,64 +17,53 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ddpm_jax import config as options
+from ddpm_jax import requests
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import COMMANDS, Request, sections
+from ddpm_jax.requests import flags as of_request
 from ddpm_jax.runtime import hosts, interrupts
 from ddpm_jax.runtime.files import printable
 from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
 
-_EPILOG = """\
+_EXAMPLES = """\
 examples:
   python main.py --config=configs/digits.py --workdir=runs/digits
   python main.py --config=configs/cifar.py --config.training.batch_size=256
-  python main.py --mode=look --config=configs/folder.py:64 \\
+  python main.py look --config=configs/folder.py:64 \\
       --config.data.source=folder:photos
-  python main.py --mode=sample --workdir=runs/digits --config.sample.labels=7
-  python main.py --mode=inpaint --workdir=runs/mnist \\
-      --config.edit.image=digit.png --config.edit.mask=mask.png
-  python main.py --mode=import --from=google/ddpm-celebahq-256 --workdir=runs/faces
+  python main.py sample runs/digits --label=7 --num-steps=50
+  python main.py edit inpaint runs/mnist --image=digit.png --mask=mask.png
+  python main.py import google/ddpm-celebahq-256 runs/faces
 
-Any option of the config can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
+Any option of a recipe can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
 lists them all. Only a new run needs --config: a checkpoint carries its own.
 """
 
 _LONGEST = 2000  # characters of an error
 _MOST_DIGITS = 1000  # of a number; Python itself reads up to 4,300
-
-# What can be done with a trained model; those of the second half are edits.
-_MODES = {
-    "look": "look at the data first: counts, sizes, broken files, a contact sheet",
-    "plan": "say what training will take: parameters, memory, time",
-    "sample": "draw images",
-    "cascade": "draw small images, and enlarge them with other models",
-    "evaluate": "score images against real ones: FID, KID, precision, ...",
-    "attributes": "read off drawn shapes whether they are those asked for",
-    "rank": "find the prompts of drawn images again, and their nearest in the data",
-    "features": "train a small classifier, through whose eyes to evaluate",
-    "retrieval": "train a network that finds a picture's caption, for --mode=rank",
-    "autoencoder": "train an autoencoder, for diffusion in its latents",
-    "likelihood": "measure bits per dimension of a split of the data",
-    "import": "make a workdir of a pretrained model, --from a folder, file or hub",
-    "export": "write a model for diffusers, --to a folder",
-    **{
-        "inpaint": "fill the masked part of a picture",
-        "image-to-image": "noise a picture to some level, and back (SDEdit)",
-        "interpolate": "walk from one picture to another",
-        "encode": "turn a picture into its noise, and back (DDIM inversion)",
-        "colorize": "give a grey picture its colours",
-        "upscale": "enlarge a small picture",
-    },
-}
+_TRAIN = "train"  # the command of a line that names none
 
 
-_WITH_RESULTS = (
-    *("look", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
-)
-_EDITS = tuple(_MODES)[tuple(_MODES).index("inpaint") :]
+class Line(NamedTuple):
+    """A command line, read.
+
+    Attributes:
+        command: a key of `COMMANDS`, or "train".
+        values: what its request was given.
+        known: --config, --workdir, and how several processes meet.
+        overrides: "--config.SECTION.NAME=VALUE".
+    """
+
+    command: str
+    values: dict[str, Any]
+    known: argparse.Namespace
+    overrides: list[str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,15 +79,12 @@ def main(argv: list[str] | None = None) -> int:
         KeyboardInterrupt: in the program, which notes signals, and ends by itself.
     """
     try:
-        _check_readable(sys.argv[1:] if argv is None else argv)
-        known, overrides = make_parser().parse_known_args(argv)
-        _names(overrides)  # a misspelt flag, before what is missing without it
-        _check_not_empty(known)
-        _check_places(known.mode, known.origin, known.goal, known.config)
-        _check_out(known.mode, known.out)
-        _start_hosts(known)
+        words = sys.argv[1:] if argv is None else argv
+        _check_readable(words)
+        line = read_line(words)
+        _start_hosts(line.known)
         with hosts.as_one():
-            status = _dispatch(known, overrides)
+            status = _train(line) if line.command == _TRAIN else _run(line)
     except (UserError, argparse.ArgumentError) as error:
         # It may quote a file of anyone's, which could steer the terminal.
         print(f"error: {_shortened(printable(str(error)))}", file=sys.stderr)
@@ -183,166 +172,250 @@ def _start_hosts(known: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe the flags; options of the config are left over for `override`."""
+    """Describe the flags of training; options of the recipe are left for `override`."""
     parser = argparse.ArgumentParser(
         prog=Path(sys.argv[0]).name,
-        description="Train a denoising diffusion model, and draw from it.",
-        epilog=_EPILOG,
+        usage=f"{Path(sys.argv[0]).name} [COMMAND] [--NAME=VALUE ...]",
+        description="Train a model by a recipe, or do something with one.",
+        epilog=f"{_listed_commands()}\n\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=False,
     )
+    _add_recipe(parser)
     parser.add_argument(
-        "--mode",
-        choices=("train", *_MODES),
-        default="train",
-        help="; ".join(f"{name}: {what}" for name, what in _MODES.items()),
+        "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
     )
+    _add_hosts(parser)
+    return parser
+
+
+def _listed_commands() -> str:
+    lines = ["commands, each with a --help of its own:"]
+    for name, request in COMMANDS.items():
+        what = (request.__doc__ or "").splitlines()[0]
+        lines.append(f"  {name:<20}  {what}")
+    return "\n".join(lines)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="RECIPE",
         help="a file such as configs/digits.py, or the name of a recipe that comes "
         "with the package, such as digits",
     )
-    parser.add_argument(
-        "--workdir", metavar="DIR", help="folder of the run; default runs/RECIPE"
-    )
-    parser.add_argument(
-        "--from",
-        dest="origin",
-        metavar="PLACE",
-        help="import: a folder, a file of weights, or OWNER/NAME on huggingface.co",
-    )
-    parser.add_argument("--to", dest="goal", metavar="DIR", help="export: where to")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="where results go instead of the workdir, which is then only read: "
-        f"{', '.join(_WITH_RESULTS)} and the edits",
-    )
-    _add_hosts(parser)
+
+
+def _common_parser() -> argparse.ArgumentParser:
+    """Describe the flags of every command, which its help does not repeat."""
+    shown = argparse.ArgumentParser(add_help=False)
+    _add_recipe(shown)
+    _add_hosts(shown)
+    hidden = argparse.ArgumentParser(prog=Path(sys.argv[0]).name, add_help=False)
+    names = vars(shown.parse_args([]))
+    for name, default in names.items():
+        hidden.add_argument(
+            of_request.flag_of(name),
+            action="store_true" if default is False else "store",
+            help=argparse.SUPPRESS,
+        )
+    return hidden
+
+
+def make_completion() -> argparse.ArgumentParser:
+    """Describe everything that may stand in a command line, for a shell to complete."""
+    parser, common = make_parser(), _common_parser()
+    words = parser.add_subparsers()
+    edits = words.add_parser("edit", add_help=False).add_subparsers()
+    for command, request in COMMANDS.items():
+        made = of_request.make_parser(command, request, common)
+        *before, name = command.split()
+        (edits if before else words).add_parser(
+            name, parents=[made], add_help=False, conflict_handler="resolve"
+        )
     return parser
 
 
-def _check_not_empty(known: argparse.Namespace) -> None:
-    """Refuse `--workdir=$RUN` of a variable that is not set: it names another run."""
-    names = {"origin": "from", "goal": "to"}
+def read_line(words: list[str]) -> Line:
+    """Read a command line, without doing anything.
+
+    Raises:
+        UserError: a command or flag is not known, or one is missing.
+    """
+    if not words or words[0].startswith("-"):
+        return _line_of_training(words)
+    command = next(
+        (name for name in COMMANDS if words[: len(name.split())] == name.split()), None
+    )
+    if command is None:
+        raise UserError(_unknown_command(words))
+    read = of_request.read(
+        command, COMMANDS[command], words[len(command.split()) :], _common_parser()
+    )
+    given = {**vars(read.common), **read.values}
+    for name, value in given.items():
+        if name in ("config", "run", "workdir", "out", "source", "to"):
+            _check_not_empty(of_request.flag_of(name), value)
+    sections.refuse_sections(command, COMMANDS[command], _names(read.overrides))
+    return Line(command, read.values, read.common, read.overrides)
+
+
+def _unknown_command(words: list[str]) -> str:
+    ways = [name.split()[1] for name in COMMANDS if name.startswith("edit ")]
+    if words[0] == "edit":
+        asked = next((word for word in words[1:2] if not word.startswith("-")), None)
+        if asked is None:
+            return f"edit needs a word after it: {', '.join(ways)}."
+        return f"unknown edit {asked!r}; " + of_request.closest(asked, ways, "use")
+    if words[0] in ways:
+        return f"unknown command {words[0]!r}; write edit {words[0]}."
+    known = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+    hint = of_request.closest(words[0], known, "the commands are")
+    return f"unknown command {words[0]!r}; {hint}"
+
+
+def _line_of_training(words: list[str]) -> Line:
+    for word in words:
+        if word.partition("=")[0] == "--mode":
+            raise UserError(_instead_of_mode(word.partition("=")[2]))
+    known, overrides = make_parser().parse_known_args(words)
+    _names(overrides)  # a misspelt flag, before what is missing without it
     for name, value in vars(known).items():
-        if isinstance(value, str) and not value.strip():
-            flag = names.get(name, name.replace("_", "-"))
-            raise UserError(
-                f"--{flag}= is empty, as of a variable that is not set; give it a "
-                "value, or leave it out."
-            )
+        _check_not_empty(of_request.flag_of(name), value)
+    return Line(_TRAIN, {}, known, overrides)
 
 
-def _check_places(
-    mode: str, origin: str | None, goal: str | None, recipe: str | None
-) -> None:
-    for flag, value, of in (("from", origin, "import"), ("to", goal, "export")):
-        if mode == of and not value:
-            raise UserError(f"--mode={of} needs --{flag}=; see --help.")
-        if mode != of and value:
-            raise UserError(f"--{flag}={value} is for --mode={of}; leave it out.")
-    if mode in ("import", "export") and recipe:
+def _instead_of_mode(mode: str) -> str:
+    """Say what is written now where --mode was; without --mode a recipe is trained."""
+    if mode in ("train", "features", "retrieval", "autoencoder"):
+        return (
+            f"--mode={mode} is gone: --config=RECIPE trains whatever the recipe is of."
+        )
+    command = next((name for name in COMMANDS if name.split()[-1] == mode), "COMMAND")
+    return f"--mode is gone; write main.py {command} RUN, and see main.py --help."
+
+
+def _check_not_empty(flag: str, value: Any) -> None:
+    """Refuse `--workdir=$RUN` of a variable that is not set: it names another run."""
+    if isinstance(value, str) and not value.strip():
         raise UserError(
-            f"--mode={mode} takes no recipe, got --config={recipe}; leave it out, and "
-            "give single options as --config.SECTION.NAME=VALUE."
+            f"{flag}= is empty, as of a variable that is not set; give it a value, or "
+            "leave it out."
         )
 
 
-def _check_out(mode: str, out: str | None) -> None:
-    if out is None:
-        return
-    if mode not in (*_WITH_RESULTS, *_EDITS):
-        raise UserError(
-            f"--out={out} is for modes that leave results of a model or of data "
-            f"({', '.join(_WITH_RESULTS)} and the edits); --mode={mode} writes its "
-            "--workdir."
-        )
-    if not out:
-        raise UserError("--out= names no folder; give one, or leave it out.")
-
-
-def _import(origin: str, workdir: str | None, overrides: list[str]) -> int:
-    folder = Path(workdir) if workdir else Path("runs") / Path(origin).resolve().stem
-    asked = options.default()
-    override(asked, overrides)
-    from ddpm_jax.commands.import_model import import_model
-
-    import_model(origin, folder, asked, frozenset(_names(overrides)))
-    return 0
-
-
-def _dispatch(known: argparse.Namespace, overrides: list[str]) -> int:
-    mode, recipe, workdir = known.mode, known.config, known.workdir
-    if mode == "import":
-        return _import(known.origin, workdir, overrides)
+def _train(line: Line) -> int:
+    recipe, workdir = line.known.config, line.known.workdir
     if workdir is None and recipe is None:
         raise UserError(
-            "nothing to do: give --config=RECIPE to train (see configs/), or "
-            "--mode=sample --workdir=DIR to draw from a trained model."
+            "nothing to do: give --config=RECIPE to train (see configs/), or a command "
+            "such as: sample RUN; see --help."
         )
     folder = Path(workdir) if workdir else Path("runs") / _stem(recipe or "")
-    # What imports jax is imported here, so that --help and --mode errors come at once.
-    from ddpm_jax.commands.about import trained_config
-    from ddpm_jax.commands.attributes import attributes
-    from ddpm_jax.commands.autoencoder import autoencoder
-    from ddpm_jax.commands.cascade import cascade
-    from ddpm_jax.commands.edit import edit
-    from ddpm_jax.commands.evaluate import evaluate
-    from ddpm_jax.commands.export_model import export_model
-    from ddpm_jax.commands.features import features
-    from ddpm_jax.commands.likelihood import likelihood
-    from ddpm_jax.commands.look import look
-    from ddpm_jax.commands.plan import plan
-    from ddpm_jax.commands.rank import rank
-    from ddpm_jax.commands.retrieval import retrieval
-    from ddpm_jax.commands.sample import sample
-    from ddpm_jax.commands.train import train
-
-    interrupts.check()
     trained = _holds(Path.is_dir, folder / "checkpoints")  # then it carries its config
-    of_recipe = {
-        "features": features,
-        "retrieval": retrieval,
-        "autoencoder": autoencoder,
-    }
-    if recipe is None and (mode in of_recipe or (mode == "train" and not trained)):
+    if recipe is None and not trained:
         raise UserError(
-            f"--mode={mode} needs a recipe; give --config=RECIPE with "
-            f"--workdir={workdir}."
+            f"training needs a recipe; give --config=RECIPE with --workdir={workdir}."
         )
-    cfg, fixed = (trained_config(folder), {}) if recipe is None else load_recipe(recipe)
-    override(cfg, overrides, fixed)
-    # The same devices in every mode, whose images are then the same bytes.
-    of_run = cfg[mode] if mode in of_recipe else cfg.training
-    use_all_cores(of_run.batch_size)
-    interrupts.check()
-    out = None if known.out is None else Path(known.out)
-    if mode == "train":
-        return train(cfg, folder)
-    if mode == "plan":
-        return plan(cfg, folder)
-    if mode == "look":
-        return look(cfg, folder, out)
-    if mode in of_recipe:
-        return of_recipe[mode](cfg, folder)
-    measures = {
-        "evaluate": evaluate,
-        "attributes": attributes,
-        "rank": rank,
-        "likelihood": likelihood,
+    cfg = _config(recipe, folder, line.overrides)
+    kinds: dict[str, tuple[str, str]] = {
+        "diffusion": ("train", "training"),
+        "classifier": ("features", "features"),
+        "contrastive": ("retrieval", "retrieval"),
+        "autoencoder": ("autoencoder", "autoencoder"),
     }
-    if mode in measures:
-        return measures[mode](cfg, folder, out)
-    if mode == "export":
-        export_model(cfg, folder, Path(known.goal))
-    elif mode in ("sample", "cascade"):
-        {"sample": sample, "cascade": cascade}[mode](cfg, folder, out)
+    if cfg.kind not in kinds:
+        raise UserError(
+            f"config.kind={cfg.kind!r} is not known; use {', '.join(kinds)}."
+        )
+    command, section = kinds[cfg.kind]
+    use_all_cores(cfg[section].batch_size)
+    interrupts.check()
+    return _command(command)(cfg, folder)
+
+
+def _command(name: str) -> Callable[..., Any]:
+    """Find a function of `commands`, late: it imports JAX, and --help need not wait."""
+    return getattr(importlib.import_module(f"ddpm_jax.commands.{name}"), name)
+
+
+def _config(recipe: str | None, folder: Path, overrides: list[str]) -> ConfigDict:
+    """Return the config of a recipe, or else of the model in a folder."""
+    if recipe is not None:
+        cfg, fixed = load_recipe(recipe)
     else:
-        edit(mode, cfg, folder, out)
+        from ddpm_jax.commands.about import trained_config
+
+        cfg, fixed = trained_config(folder), {}
+    interrupts.check()
+    override(cfg, overrides, fixed)
+    return cfg
+
+
+def _run(line: Line) -> int:
+    """Run a command on a run."""
+    kind, recipe = COMMANDS[line.command], line.known.config
+    if line.command == "import":
+        cfg = options.default()
+        override(cfg, line.overrides)
+        folder = Path()
+    else:
+        run = line.values.get("run") or line.values.get("workdir")
+        if run is None and recipe is None:
+            raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
+        folder = Path(run) if run else Path("runs") / _stem(recipe)
+        cfg = _config(recipe, folder, line.overrides)
+    try:
+        request = sections.request_of(kind, cfg, {**line.values, "run": str(folder)})
+        sections.write(request, cfg)
+        options.check_ceilings(cfg)
+        # The same devices in every command, whose images are then the same bytes.
+        use_all_cores(cfg.training.batch_size)
+        interrupts.check()
+        return _call(request, line, cfg, folder)
+    except UserError as error:
+        error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
+        raise
+
+
+def _call(request: Request, line: Line, cfg: ConfigDict, folder: Path) -> int:
+    out = getattr(request, "out", None)
+    results = None if out is None else Path(out)
+    match request:
+        case requests.Import():
+            from ddpm_jax.commands.import_model import import_model
+
+            _refuse_recipe(line)
+            given = {name for name in _names(line.overrides)}
+            known = of_request.sections_of(requests.Import)
+            given |= {o for o, name in known.items() if name in line.values}
+            origin = Path(request.source).resolve().stem
+            run = line.values.get("run")
+            place = Path(run) if run else Path("runs") / origin
+            import_model(request.source, place, cfg, frozenset(given))
+        case requests.Export():
+            from ddpm_jax.commands.export_model import export_model
+
+            _refuse_recipe(line)
+            export_model(cfg, folder, Path(request.to))
+        case requests.Plan():
+            return _command("plan")(cfg, folder)
+        case requests.Edit():
+            _command("edit")(line.command.removeprefix("edit "), cfg, folder, results)
+        case requests.Sample() | requests.Cascade():
+            _command(line.command)(cfg, folder, results)
+        case _:
+            return _command(line.command)(cfg, folder, results)
     return 0
+
+
+def _refuse_recipe(line: Line) -> None:
+    if line.known.config is not None:
+        raise UserError(
+            f"{line.command} takes no recipe, got --config={line.known.config}; leave "
+            "it out, and give single options as --config.SECTION.NAME=VALUE."
+        )
 
 
 def _divide(recipe: str) -> tuple[Path, list[str]]:
@@ -500,10 +573,17 @@ def _names(arguments: list[str]) -> list[str]:
             continue  # the value of the flag before it
         name = argument[2:].partition("=")[0]
         if not name.startswith("config."):
-            raise UserError(
-                f"unknown flag --{name}; the flags are --mode, --config, --workdir, "
-                "--out, --from, --to, --config.SECTION.NAME, and those of --help for "
-                "several processes."
-            )
+            raise UserError(f"unknown flag --{name}; {_flag_meant(name)}")
         names.append(name.removeprefix("config."))
     return names
+
+
+def _flag_meant(name: str) -> str:
+    known = ["--config", "--workdir", "--distributed"]
+    hint = of_request.closest(f"--{name}", known, "the flags of training are")
+    if hint.startswith("did"):
+        return hint
+    return hint.removesuffix(".") + (
+        ", --config.SECTION.NAME, and those of --help for several processes; commands "
+        "such as sample come first in the line."
+    )

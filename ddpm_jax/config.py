@@ -17,6 +17,9 @@ from ddpm_jax.errors import UserError
 def default() -> ConfigDict:
     """Return a fresh, locked ConfigDict of all options."""
     config = ConfigDict()
+    # what is trained: diffusion, classifier, contrastive (a dual encoder of images and
+    # captions) or autoencoder
+    config.kind = "diffusion"
     # 0 to 2^63-1: of initialisation, batch order, noise, dropout and sampling
     config.seed = 0
     config.data = _data()
@@ -227,7 +230,7 @@ def _edit() -> ConfigDict:
 def _cascade() -> ConfigDict:
     return ConfigDict(
         {
-            # of --mode=cascade, see docs/cascade.md
+            # of cascade, see docs/cascade.md
             "stages": "",  # workdirs of models that enlarge, smallest first: A,B
             # of these stages, one value for all or one for each, such as 20,50; "": as
             # their own config.sample has it
@@ -273,9 +276,9 @@ def _evaluate() -> ConfigDict:
             "sample_steps": "",  # such as 10,20,50: scores over config.sample.num_steps
             "guidance_scales": "",  # such as 1,2,4: over config.sample.guidance_scale
             "scores": "all",  # or some, such as frechet,kernel; see build/evaluation.py
-            # the network that looks: inception, or the folder that --mode=features made
+            # the network that looks: inception, or the run of a classifier
             "features": "inception",
-            "retrieval": "",  # of --mode=rank: the folder that --mode=retrieval made
+            "retrieval": "",  # of rank: the run of a dual encoder
             "weights": placeholder(
                 str
             ),  # of inception: a file; else $DDPM_JAX_INCEPTION
@@ -292,7 +295,7 @@ def _evaluate() -> ConfigDict:
 def _features() -> ConfigDict:
     return ConfigDict(
         {
-            # the small classifier that --mode=features trains, for evaluate.features
+            # kind classifier: the small classifier, for evaluate.features
             "num_features": 128,  # width of the layer that is used
             "channels": 16,  # of the first level
             "channel_multipliers": (1, 2, 4),  # one per level, finest first
@@ -316,8 +319,8 @@ def _features() -> ConfigDict:
 def _retrieval() -> ConfigDict:
     return ConfigDict(
         {
-            # what --mode=retrieval trains, for evaluate.retrieval; config.model.text
-            # says how captions are read
+            # kind contrastive: the dual encoder, for evaluate.retrieval;
+            # config.model.text says how captions are read
             "num_features": 128,  # length of the vectors
             "channels": 16,  # of the first level
             "channel_multipliers": (1, 2, 4),  # one per level, finest first
@@ -339,7 +342,7 @@ def _retrieval() -> ConfigDict:
 def _autoencoder() -> ConfigDict:
     return ConfigDict(
         {
-            # what --mode=autoencoder trains: docs/latents.md
+            # kind autoencoder: docs/latents.md
             "latent_channels": 4,
             "channels": 64,  # of the first level
             "channel_multipliers": (1, 2, 4),  # one per level; all but the last halve
@@ -355,7 +358,7 @@ def _autoencoder() -> ConfigDict:
             "adam_b2": 0.9,
             "ema_decay": 0.999,  # of the averaged parameters, which are those kept
             "kl_weight": 1e-6,  # beside errors summed over an image's numbers
-            # the network whose maps are compared: a folder of --mode=features, or
+            # the network whose maps are compared: the run of a classifier, or
             # lpips:VGG16_FILE,LINEAR_FILE; "": none
             "perceptual": "",
             "perceptual_weight": 1.0,
@@ -372,7 +375,7 @@ def _autoencoder() -> ConfigDict:
 def _exchange() -> ConfigDict:
     return ConfigDict(
         {
-            # of --mode=import: what a file of weights does not say of itself
+            # of import: what a file of weights does not say of itself
             "step": 0,  # that the model is stored under
             # how an OpenAI checkpoint packs query, key and value: legacy, or new if it
             # was trained with use_new_attention_order

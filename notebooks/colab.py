@@ -24,7 +24,7 @@ RUN = "colab"  # a name; the same name goes on with the same run
 RECIPE = None  # such as "configs/mnist.py"; None: what suits the device
 OPTIONS = []  # of the recipe, such as ["--config.training.batch_size=64"]
 MINUTES = 60  # of training, each time the cell below is run
-SAMPLE = ["--config.sample.sampler=ddim", "--config.sample.num_steps=100"]
+SAMPLE = ["--sampler=ddim", "--num-steps=100"]
 
 # %% [markdown]
 # ## Install
@@ -206,8 +206,9 @@ if ON_COLAB and data_set and not own_data:
 # stops, until the recipe's number of steps is reached. The stop button saves too.
 
 # %%
-program = (sys.executable, "main.py", f"--workdir={workdir}")
-run(*program, f"--config={recipe}", *options, minutes=MINUTES)
+program = (sys.executable, "main.py")
+train = (f"--config={recipe}", f"--workdir={workdir}", *options)
+run(*program, *train, minutes=MINUTES)
 
 # %%
 display(Image(workdir / "loss.png", width=900))
@@ -218,7 +219,7 @@ display(Image(workdir / "loss.png", width=900))
 # From the newest checkpoint, which need not be the last.
 
 # %%
-run(*program, "--mode=sample", *SAMPLE)
+run(*program, "sample", str(workdir), *SAMPLE)
 newest = max((workdir / "samples").iterdir(), key=lambda path: path.stat().st_mtime)
 print("drawn:")
 display(Image(newest / "grid.png"))
@@ -232,8 +233,8 @@ display(Image(newest / "chain.gif"))
 # %% [markdown]
 # ## And then
 #
-# - A model that knows classes takes `--config.sample.labels=7,3` and
-#   `--config.sample.guidance_scale=2` in `SAMPLE`.
+# - A model that knows classes takes `--label=7,3` and
+#   `--guidance-scale=2` in `SAMPLE`.
 # - Your own pictures: `RECIPE = "configs/mnist.py"` and `OPTIONS =
 #   ["--config.data.source=folder:/content/drive/MyDrive/photos",
 #   "--config.data.image_size=32", "--config.data.channels=3"]`, with another `RUN`.

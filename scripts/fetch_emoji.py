@@ -143,7 +143,7 @@ def main() -> None:
         count = unpack(package, given.to)
     print(
         f"{given.to}: {count:,} pictures. Look at them with\n"
-        "python main.py --mode=look --config=configs/folder.py:32 "
+        "python main.py look --config=configs/folder.py:32 "
         f"--config.data.source=folder:{given.to}"
     )
 

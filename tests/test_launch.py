@@ -53,7 +53,7 @@ def test_flags_and_options_of_a_launch_file_are_the_program_s(path, flags):
 def test_the_document_names_flags_that_exist(flags):
     named = set(re.findall(r"`(--[a-z-]+)[=`]", DOCUMENT))
     assert "--heartbeat-timeout" in named and "--signal" in named
-    assert named - {"--signal", "--mode"} <= flags
+    assert named - {"--signal"} <= flags
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.suffix == ".sh"], ids=str)

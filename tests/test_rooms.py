@@ -1,6 +1,7 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-runtime <- {diffusion, networks, data, weights} <- {conditioning, codecs}
+requests <- cli; runtime <- {diffusion, networks, data, weights} <-
+        {conditioning, codecs}
         <- {training, evaluation, sampling} <- tasks <- build <- commands <- cli
 
 `training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "errors": set(),
     "limits": set(),
     "specs": {"diffusion", "training", "tasks", "conditioning", "networks", "data"},
+    "requests": set(),  # plain data, so that --help loads no JAX
     "runtime": set(),
     "data": {"runtime.capacity", "runtime.files", "runtime.image_file"},
     "diffusion": set(),
@@ -47,12 +49,12 @@ MAY_IMPORT = {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
         *("sampling", "evaluation", "weights", "codecs", "config", "build", "specs"),
     },
-    "cli": {"runtime", "commands", "config", "specs"},
+    "cli": {"runtime", "commands", "config", "specs", "requests"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {
         *("runtime", "diffusion", "data", "sampling", "config", "build", "commands"),
-        "cli",
+        *("cli", "requests"),
     },
 }
 # Imported before anything else is, and so by themselves.
@@ -182,6 +184,7 @@ def test_the_rooms_are_found():
         ("diffusion", "from ddpm_jax.training.step import make_train_step"),
         ("diffusion", "from ddpm_jax import networks"),
         ("diffusion", "import flax.linen as nn"),
+        ("requests", "from ddpm_jax.diffusion import samplers"),
         ("networks", "from ddpm_jax.diffusion import process"),
         ("networks", "import ddpm_jax.diffusion.process"),
         ("diffusion", "from ddpm_jax.sampling import stages"),

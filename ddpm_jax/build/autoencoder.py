@@ -93,7 +93,7 @@ def write(workdir: Path, autoencoder: Autoencoder, metadata: dict[str, Any]) -> 
 
 
 def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
-    """Open the autoencoder that `--mode=autoencoder` or an import left in a folder.
+    """Open the autoencoder that a training or an import left in a folder.
 
     Args:
         workdir: the folder.

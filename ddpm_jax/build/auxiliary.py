@@ -80,7 +80,7 @@ def about(workdir: Path, kind: Kind) -> dict[str, Any]:
         there = f"{kind.noun} that is not finished" if begun else f"no {bare}"
         raise UserError(
             f"{workdir} holds {there}; train {'it' if begun else 'one'} with python "
-            f"main.py --mode={kind.mode} --config={recipe} --workdir={workdir}"
+            f"main.py --config={recipe} --workdir={workdir}"
         ) from error
     except files.DamagedError as error:
         raise UserError(

@@ -16,14 +16,14 @@ from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.sampling.stages import Stage, check_stages
 
-# Option of `config.cascade` -> that of a stage's `config.sample`, and its type.
-_OF_STAGES = {
+OF_STAGES = {
     "samplers": ("sampler", str),
     "num_steps": ("num_steps", int),
     "guidance_scales": ("guidance_scale", float),
     "dynamic_percentiles": ("dynamic_percentile", float),
     "noise": ("picture_noise", float),
 }
+"""Option of `config.cascade` -> that of a stage's `config.sample`, and its type."""
 _SHARED = ("num_images", "batch_size", "film_frames", "film_images")
 
 
@@ -37,7 +37,7 @@ def stage_folders(config: ConfigDict) -> list[str]:
     folders = [folder for folder in folders if folder]
     if not folders:
         raise UserError(
-            "--mode=cascade needs models that enlarge what this one draws; give "
+            "cascade needs models that enlarge what this one draws; give "
             "--config.cascade.stages=DIR, or several with commas."
         )
     return folders
@@ -56,12 +56,12 @@ def stage_configs(config: ConfigDict, stages: Sequence[ConfigDict]) -> list[Conf
     """
     asked = {
         name: _values(config.cascade[name], name, kind, len(stages))
-        for name, (_, kind) in _OF_STAGES.items()
+        for name, (_, kind) in OF_STAGES.items()
     }
     changed = []
     for number, stage in enumerate(stages):
         own = stage.copy_and_resolve_references()
-        for name, (option, _) in _OF_STAGES.items():
+        for name, (option, _) in OF_STAGES.items():
             if asked[name]:
                 own.sample[option] = asked[name][number]
         for option in _SHARED:
@@ -138,13 +138,13 @@ def check_cascade(
     if configs[0].sample.prompt_to:
         raise UserError(
             f"config.sample.prompt_to={configs[0].sample.prompt_to!r} is for "
-            "--mode=sample; leave it out."
+            "sample; leave it out."
         )
     for folder, config in zip(folders, configs, strict=True):
-        refuse_latents(config, f"--mode=cascade with {folder}")
+        refuse_latents(config, f"cascade with {folder}")
         if config.model.picture not in ("", "low_res"):
             raise UserError(
-                f"{folder} was trained for --mode={mode_of(config)}; a cascade is made "
+                f"{folder} was trained for edit {mode_of(config)}; a cascade is made "
                 "of a model that draws from nothing and others that enlarge."
             )
     check_stages(stages, folders)

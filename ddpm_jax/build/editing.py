@@ -169,11 +169,11 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
     """
     options, methods = config.edit, tasks.methods_of(config, mode)
     if mode in _OF_PIXELS:
-        refuse_latents(config, f"--mode={mode}")
+        refuse_latents(config, f"edit {mode}")
     if not methods:
         raise UserError(
-            f"--mode={mode} with a model that was trained to draw from a picture "
-            f"({config.model.picture}); use --mode={mode_of(config)}, or sample."
+            f"edit {mode} with a model that was trained to draw from a picture "
+            f"({config.model.picture}); use edit {mode_of(config)}, or sample."
         )
     if options.method not in (None, *methods):
         raise UserError(
@@ -221,6 +221,6 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         )
     if mode == "colorize" and channels != 3:
         raise UserError(
-            f"--mode=colorize got a model of {channels} channel(s); it wants one of "
+            f"edit colorize got a model of {channels} channel(s); it wants one of "
             "colour images (3 channels)."
         )

@@ -144,7 +144,7 @@ def as_features(
 
 
 def classifier_features(workdir: Path) -> FeatureExtractor:
-    """Open the network that `--mode=features` trained in a folder.
+    """Open the network that was trained in a folder.
 
     Raises:
         UserError: there is none, or it is damaged.

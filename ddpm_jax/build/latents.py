@@ -119,7 +119,7 @@ def refuse_latents(config: ConfigDict, what: str) -> None:
 
     Args:
         config: of the model.
-        what: is asked for, such as "--mode=colorize".
+        what: is asked for, such as "edit colorize".
 
     Raises:
         UserError: the model works in latents.

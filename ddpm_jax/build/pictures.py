@@ -197,7 +197,7 @@ def check_picture(config: ConfigDict, info: DataInfo) -> None:
     if source and not source.startswith(_DATA):
         raise UserError(
             f"config.sample.picture={source!r} is not known; use data:SPLIT, such as "
-            f"data:test, or --mode={mode_of(config)} for a picture of your own."
+            f"data:test, or edit {mode_of(config)} for a picture of your own."
         )
 
 

@@ -11,7 +11,7 @@ workdir/
     look.txt          what the data hold; look.png shows some of them
     broken.txt        files that cannot be read, if there are any
     forward.png       real images on their way into noise
-    samples/NAME/     what was drawn: grid, film strips, GIF, PNGs, NPZ
-    edits/NAME/       what was made of given pictures, likewise
-    likelihood/NAME/  bits per dimension: numbers, terms, plot
+    samples/0001/     what was drawn: grid, film strips, GIF, PNGs, NPZ
+    edits/0001/       what was made of given pictures, likewise
+    likelihood/0001/  bits per dimension: numbers, terms, plot
 """

@@ -7,7 +7,7 @@ theirs is at the end of its range, so that values of 0 and 255 are what guidance
 Pictures that were drawn already, such as those of a cascade, can be read as well.
 
 workdir/attributes/
-    SET/                the images: samples.npz, grid.png
+    0001/               the images: request.json, samples.npz, grid.png
         attributes.json the share of them that agree, by attribute
     attributes.json     all rows
     over-guidance.png
@@ -27,12 +27,13 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, data
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import drawn_set
-from ddpm_jax.commands.model import find_model, make_folder
+from ddpm_jax.commands.model import find_model
 from ddpm_jax.data import shapes
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training.loop import catch_interrupts
 
 ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))
@@ -99,7 +100,7 @@ def _chosen(
     """
     if not cfg.model.text:
         raise UserError(
-            "--mode=attributes asks for shapes by their names, and this model was "
+            "attributes asks for shapes by their names, and this model was "
             "trained without text; train one on shapes, as configs/shapes.py does."
         )
     if cfg.sample.prompt_to:
@@ -133,7 +134,7 @@ def _drawn(
 ) -> Row | None:
     """Return the row of a drawing for these scenes, None if it was interrupted."""
     one = drawn_set(cfg, workdir, interrupted)
-    folder = make_folder(out / "attributes" / one.name)
+    folder = result_folder(out / "attributes", one.request)
     with files.alone_in(folder, stop=interrupted):
         row = parts.stored_result(folder / _ROW, _WANTED)
         if on_every_host(row is not None):
@@ -142,7 +143,7 @@ def _drawn(
         if source is None:
             return None
         row = {
-            "set": one.name,
+            "set": folder.name,
             "prompts": cfg.sample.prompt,
             "guidance_scale": cfg.sample.guidance_scale,
             "seed": build.sample_seed(cfg),
@@ -163,12 +164,13 @@ def _given(cfg: ConfigDict, workdir: Path, where: str) -> Row:
     if source.texts is None:
         raise UserError(
             f"{source.name} has no captions to hold its pictures against; use a folder "
-            "images/ that --mode=sample or --mode=cascade has written for prompts."
+            "images/ that sample or cascade has written for prompts."
         )
     asked = [shapes.parse(text) for text in source.texts]
-    name = f"folder_{source.fingerprint}"
+    request = {"images": "folder", "data": source.fingerprint}
+    folder = result_folder(workdir / "attributes", request)
     row = {
-        "set": name,
+        "set": folder.name,
         "prompts": f"folder:{Path(where).name}",
         "guidance_scale": None,
         "seed": None,
@@ -176,7 +178,6 @@ def _given(cfg: ConfigDict, workdir: Path, where: str) -> Row:
         "model": None,
         "folder": where,
     }
-    folder = make_folder(workdir / "attributes" / name)
     files.write_json(folder / _ROW, row)
     return row
 

@@ -1,7 +1,5 @@
 """Drawing from several models in turn, each enlarging what the one before has drawn."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +13,16 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
+from ddpm_jax.build.cascade import OF_STAGES
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.drawing import (
     columns_of,
+    sample_request,
     spell_consistency,
     write_forward,
     write_samples,
 )
-from ddpm_jax.commands.model import Trained, find_model, make_folder, open_model
+from ddpm_jax.commands.model import Trained, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.diffusion.generate import image_keys, initial_noise
 from ddpm_jax.diffusion.samplers import Info
@@ -32,12 +32,14 @@ from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
     gathered,
+    on_every_host,
     replicated,
     round_up,
     rows,
     spread,
 )
 from ddpm_jax.runtime.images import to_uint8
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.sampling.batches import Film
 from ddpm_jax.sampling.stages import run_stage, stage_keys
 
@@ -57,7 +59,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Args:
         cfg: of the first model; its `cascade` names the others.
         workdir: of the first model.
-        out: where `cascades/` is made; None: in that workdir.
+        out: their folder; None: a numbered one of `cascades/` in that workdir.
 
     Returns:
         The folder that holds them.
@@ -72,7 +74,11 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     infos = [_of(folder, find_model, stage).info for folder, stage in named]
     _check(folders, cfgs, infos)
     opened = [_of(folder, open_model, stage) for folder, stage in named]
-    folder = make_folder(_folder(out or workdir, folders, cfgs, opened))
+    request = _request(folders, cfgs, opened)
+    folder = result_folder(workdir / "cascades", request, out)
+    if on_every_host((folder / "grid.png").exists()):
+        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+        return folder
     shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
     print(
         f"Drawing {cfg.sample.num_images} images of {', then '.join(shapes)}, on "
@@ -126,7 +132,11 @@ def _of(folder: Path, find: Callable[[ConfigDict, Path], Any], cfg: ConfigDict) 
     try:
         return find(cfg, folder)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
+        text = str(error)
+        if cfg.model.picture:  # of a stage after the first, whose options these are
+            for name, (option, _) in OF_STAGES.items():
+                text = text.replace(f"config.sample.{option}", f"config.cascade.{name}")
+        raise UserError(f"{folder}: {text}") from error
 
 
 def _check(
@@ -227,20 +237,15 @@ def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
     return images.grid(np.concatenate(large), columns=len(large[0]))
 
 
-def _folder(
-    out: Path,
-    folders: Sequence[Path],
-    cfgs: Sequence[ConfigDict],
-    opened: Sequence[Trained],
-) -> Path:
-    """Name the folder of a drawing after the models, and a hash of their options."""
-    asked = [
-        [str(folder), trained.step, config.to_json(cfg)["sample"]]
-        for folder, cfg, trained in zip(folders, cfgs, opened, strict=True)
-    ]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:10]
-    seed = cfgs[1].sample.seed  # as it was resolved
-    count = cfgs[0].sample.num_images
-    names = "-".join(folder.name for folder in folders)[:60]
-    name = f"{names}_seed-{seed}_{count}-images_{digest}"
-    return out / "cascades" / name
+def _request(
+    folders: Sequence[Path], cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+) -> dict[str, Any]:
+    """Describe a drawing by all that decides its images, as plain data."""
+    stages = zip(folders, cfgs, opened, strict=True)
+    return {
+        "command": "cascade",
+        "stages": [
+            {"run": str(folder), **sample_request(cfg, one.info, one.step, one.about)}
+            for folder, cfg, one in stages
+        ],
+    }

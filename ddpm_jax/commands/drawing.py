@@ -1,6 +1,7 @@
-"""What a drawing leaves: a folder named after all that decides it, and its files.
+"""What a sampling leaves: a numbered folder, and its files.
 
-samples/NAME/
+samples/0001/
+    request.json        all that decides the images
     images/             a PNG each, named after class and prompt, and their prompts
     grid.png            all on one sheet; written last
     film.png, film-x0.png, chain.gif    the chain of the first, and what it predicted
@@ -14,7 +15,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,67 +162,56 @@ def _write_captions(folder: Path, names: Sequence[str], texts: Sequence[str]) ->
     files.write_text(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-# Options of `config.sample` that a folder's name shows, or that change no image in it.
-_NAMED = {
-    *("ema", "ema_std", "step", "sampler", "variance", "eta", "num_steps", "spacing"),
-    *("guidance_scale", "seed", "num_images", "clip", "labels"),
-    *("prompt", "negative_prompt", "prompt_to"),
-}
-_PROMPTS = {"prompt": "of", "prompt_to": "to", "negative_prompt": "not"}
-_OF_NO_MATTER = {"batch_size", "film_frames", "film_images"}
+# --- Requests ------------------------------------------------------------------------
+
+# Options of `config.sample` that change no image, or are resolved into what is stored.
+_RESOLVED = {"batch_size", "step", "ema", "ema_std", "seed", "num_steps"}
+SHOWN = ("film_frames", "film_images")
+"""Options of how much of a chain is shown."""
 
 
-def sample_folder(cfg: ConfigDict, workdir: Path, step: int) -> Path:
-    """Name the folder of a drawing after all that decides what is in it."""
-    options = cfg.sample
-    seed = cfg.seed if options.seed is None else options.seed
-    method = options.sampler
-    if method == "ancestral":
-        method += f"-{options.variance or cfg.diffusion.variance}"
-    elif method == "ddim":
-        method += f"-{options.eta:g}"
-    steps = f"{build.num_steps(cfg)}-steps"
-    if options.num_steps is not None or options.spacing != "trailing":
-        steps += "-" + options.spacing.replace(":", "-").replace(",", "-")
-    parts = [f"step-{step}", parameters_name(cfg), method, steps, f"seed-{seed}"]
-    parts.append(f"{options.num_images}-images")
-    if options.guidance_scale != 1:
-        parts.append(f"guidance-{options.guidance_scale:g}")
-    if not options.clip:
-        parts.append("unclipped")
-    if options.labels:
-        labels = "-".join(options.labels.replace(",", " ").replace("/", " ").split())
-        parts.append(f"labels-{_short(labels)}")
-    parts += [
-        f"{word}-{_named(options[name])}"
-        for name, word in _PROMPTS.items()
-        if options[name]
-    ]
-    rest = {
-        name: value
-        for name, value in options.items()
-        if name not in _NAMED | _OF_NO_MATTER and value != config.default().sample[name]
+def sample_request(
+    cfg: ConfigDict, info: DataInfo, step: int, stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe a sampling by all that decides its images, as plain data.
+
+    Args:
+        cfg: its `sample` says what is asked for.
+        info: of the model.
+        step: of the checkpoint.
+        stored: its metadata.
+    """
+    options = config.to_json(cfg)["sample"]
+    asked = {name: v for name, v in options.items() if name not in _RESOLVED}
+    request = {
+        "command": "sample",
+        **model_request(cfg, step, stored),
+        "seed": build.sample_seed(cfg),
+        "num_steps": build.num_steps(cfg),
+        **asked,
     }
-    if rest:
-        said = "_".join(f"{name}-{value}" for name, value in sorted(rest.items()))
-        parts.append(_short(said.replace("/", "-")))
-    return workdir / "samples" / "_".join(parts)
+    texts = build.prompts(cfg, info)
+    if texts is not None:  # of a file or of data, which may be others tomorrow
+        request["prompts"] = _digest(texts)
+    if cfg.model.picture:
+        found = build.dataset(cfg)
+        request["data"] = build.data_fingerprint(found, cfg)
+    return request
 
 
-def _named(prompt: str) -> str:
-    """Name what was asked for in words: those of another prompt, or file, differ."""
-    said, content = slug(prompt), prompt
-    if prompt.startswith(build.PROMPT_FILE):
-        content = "\n".join(build.prompt_lines(prompt))
-    if said.replace("-", " ") != content:
-        said = f"{_cut(said, 40)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
-    return _short(said)
+def model_request(
+    cfg: ConfigDict, step: int, stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe which parameters are used, as plain data; arguments as above."""
+    return {
+        "checkpoint_step": step,
+        "parameters": parameters_name(cfg),
+        "fingerprint": _digest(stored.get("checksums")),
+    }
 
 
-def _short(text: str) -> str:
-    """Replace a long text by its hash: a file system takes names of 255 bytes."""
-    long = len(text) > 60
-    return hashlib.sha256(text.encode()).hexdigest()[:12] if long else text
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 # --- Real images on their way into noise ---------------------------------------------

@@ -1,7 +1,6 @@
 """Editing pictures with a trained model: reading them, running a task, writing it."""
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.build import DataInfo
-from ddpm_jax.commands.model import Trained, make_folder, open_model
+from ddpm_jax.commands.drawing import model_request
+from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
@@ -22,11 +22,13 @@ from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
     gathered,
+    on_every_host,
     replicated,
     round_up,
     rows,
     spread,
 )
+from ddpm_jax.runtime.results import result_folder
 
 Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""
@@ -39,7 +41,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         mode: a key of `build.EDITS`.
         cfg: the model's config, `edit` and `sample` being free.
         workdir: folder of the run.
-        out: where `edits/` is made; None: in the workdir.
+        out: their folder; None: a numbered one of `edits/` in the workdir.
 
     Returns:
         The folder that holds the pictures.
@@ -54,7 +56,11 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     build.check_edit_effects(cfg, mode, method)
     pictures = read_pictures(mode, cfg, trained.info)
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
-    folder = make_folder(_folder(mode, cfg, out or workdir, trained.step))
+    request = _request(mode, cfg, trained, pictures)
+    folder = result_folder(workdir / "edits", request, out)
+    if on_every_host((folder / "grid.png").exists()):
+        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+        return folder
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
         f"{trained.described} on {describe()}.",
@@ -104,7 +110,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
     words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
     if not words:
         raise UserError(
-            f"--mode={mode} needs a picture; give --config.edit.image=FILE, or data:7 "
+            f"edit {mode} needs a picture; give --config.edit.image=FILE, or data:7 "
             "for an example of the model's data."
         )
     found: list[np.ndarray] = []
@@ -127,7 +133,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             )
     if mode == "interpolate" and len(found) < 2:
         raise UserError(
-            "--mode=interpolate needs two pictures or more; give "
+            "edit interpolate needs two pictures or more; give "
             "--config.edit.image=A.png,B.png."
         )
     return np.stack(found)
@@ -171,7 +177,7 @@ def lay_out(
     if mode == "inpaint":
         if not cfg.edit.mask:
             raise UserError(
-                "--mode=inpaint needs a mask; give --config.edit.mask=FILE, a picture "
+                "edit inpaint needs a mask; give --config.edit.mask=FILE, a picture "
                 "that is white where the image is to be filled."
             )
         unknown = data.read_mask(cfg.edit.mask, info.image_shape[:2])
@@ -265,10 +271,22 @@ def _sheet(
     return np.stack(lines), len(lines) * columns // len(x)
 
 
-def _folder(mode: str, cfg: ConfigDict, workdir: Path, step: int) -> Path:
-    """Name the folder of an edit after its mode and a hash of its options."""
+def _request(
+    mode: str, cfg: ConfigDict, trained: Trained, pictures: np.ndarray
+) -> dict[str, Any]:
+    """Describe an edit by all that decides its images, as plain data."""
     stored = config.to_json(cfg)
-    text = json.dumps([step, stored["edit"], stored["sample"], stored["seed"]])
-    mask = Path(cfg.edit.mask) if cfg.edit.mask else None
-    digest = hashlib.sha256(text.encode() + (mask.read_bytes() if mask else b""))
-    return workdir / "edits" / f"{mode}_step-{step}_{digest.hexdigest()[:10]}"
+    paths = {"image", "mask"}  # whose content counts
+    mask = Path(cfg.edit.mask).read_bytes() if cfg.edit.mask else b""
+    model = model_request(cfg, trained.step, trained.about)
+    free = {"batch_size", "num_images", "labels", "step", "ema", "ema_std", "seed"}
+    return {
+        "command": f"edit {mode}",
+        **model,
+        "image": hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
+        "mask": hashlib.sha256(mask).hexdigest()[:16] if mask else None,
+        "seed": build.sample_seed(cfg),
+        "label": cfg.sample.labels,
+        "edit": {k: v for k, v in stored["edit"].items() if k not in paths},
+        "sample": {k: v for k, v in stored["sample"].items() if k not in free},
+    }

@@ -1,7 +1,7 @@
 """Scores of images against real ones, however often the work is interrupted.
 
 workdir/evaluation/
-    SET/                    the images: samples.npz, grid.png
+    0001/                   the images: request.json, samples.npz, grid.png
         FEATURES/           what a network saw: features.npz, statistics.npz
             scores_REFERENCE.json
             neighbours.png  images beside their nearest neighbours in the reference
@@ -40,7 +40,7 @@ from ddpm_jax.commands.judge import (
     check_set,
     open_target,
 )
-from ddpm_jax.commands.likelihood import likelihood, likelihood_folder
+from ddpm_jax.commands.likelihood import measure_likelihood
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.summary import summarise
@@ -51,6 +51,7 @@ from ddpm_jax.evaluation.scores import score
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
 
@@ -156,13 +157,12 @@ def _evaluate_set(
     judge: Judge, one: ImageSet, out: Path, names: list[str], workdir: Path
 ) -> report.Row:
     """Return the row of a set, computing what is not there yet."""
-    folder = out / "evaluation" / one.name
+    folder = result_folder(out / "evaluation", one.request)
     seen = folder / extraction.folder_name(judge.features)
     path = seen / f"scores_{judge.target.name}.json"
     row = _stored_row(path, names)
     if row is not None:
         return row
-    make_folder(folder)
     with files.alone_in(folder, stop=judge.interrupted):
         row = _stored_row(path, names, files.note)  # of another that was at work
         if row is None:
@@ -205,7 +205,8 @@ def _measured_row(
         sheet = lay_beside(source, judge.target.real, *near)
         images.save_png(seen / "neighbours.png", sheet)
     return {
-        "set": one.name,
+        "set": seen.parent.name,
+        "request": one.request,
         "images": one.described,
         "num_images": len(source),
         "model": one.model,
@@ -239,10 +240,9 @@ def _bits(cfg: ConfigDict, workdir: Path, out: Path, one: ImageSet) -> dict[str,
     chosen = cfg.copy_and_resolve_references()
     chosen.sample.step = one.model["checkpoint_step"]
     chosen.likelihood.method = "bound"
-    status = likelihood(chosen, workdir, out)
+    status, (folder,) = measure_likelihood(chosen, workdir, out)
     if status:
         raise Interrupted(status)
-    folder = likelihood_folder(chosen, out, chosen.sample.step, "bound")
     result = likelihood_files.read(folder)
     assert result is not None  # it has just been written
     found = result["bits_per_dim"]

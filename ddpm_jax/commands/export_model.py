@@ -29,10 +29,10 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
         UserError: naming what diffusers cannot express; or the folder is taken.
     """
     if (folder / diffusers.INDEX).exists() or diffusers.is_folder(folder):
-        raise UserError(f"--to={folder} holds a model already; use another folder.")
+        raise UserError(f"{folder} holds a model already; use another folder.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "holds files already" if folder.is_dir() else "is a file"
-        raise UserError(f"--to={folder} {what}; use a new or an empty folder.")
+        raise UserError(f"{folder} {what}; use a new or an empty folder.")
     build.refuse_latents(cfg, "a DDPMPipeline")
     step, _, info = find_model(cfg, workdir)
     network, scheduler = settings_of(cfg, info)

@@ -89,5 +89,5 @@ def _report(result: dict[str, Any], workdir: Path) -> str:
     )
     return (
         f"{result['name']}, weights {result['fingerprint']}: accuracy {accuracies}. "
-        f"Use it with --config.evaluate.features={workdir}."
+        f"Use it with --features={workdir}."
     )

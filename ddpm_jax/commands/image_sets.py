@@ -7,7 +7,6 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 
 import dataclasses
 import math
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.codecs import Autoencoder
-from ddpm_jax.commands.drawing import sample_folder
+from ddpm_jax.commands.drawing import SHOWN, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
@@ -42,7 +41,7 @@ class ImageSet:
     """Images to be scored.
 
     Attributes:
-        name: of its folder: all that decides its pixels.
+        request: all that decides its pixels, as plain data; "images" says of what kind.
         described: for a person: "10,000 samples of step 4000 (ema), ...".
         model: how the images were drawn, as plain data; None if they were given.
         num_images: N.
@@ -51,7 +50,7 @@ class ImageSet:
             takes long is stored in the folder on the way.
     """
 
-    name: str
+    request: dict[str, Any]
     described: str
     model: dict[str, Any] | None
     num_images: int
@@ -76,6 +75,8 @@ def drawn_set(
         UserError: the workdir holds no such model, or the options do not fit it.
     """
     found = find_model(cfg, workdir)
+    asked = sample_request(cfg, found.info, found.step, found.about)
+    asked = {name: value for name, value in asked.items() if name not in SHOWN}
     options = config.to_json(cfg)["sample"]
     steps = build.num_steps(cfg)
     said = f"{cfg.sample.sampler}, {steps} steps"
@@ -89,7 +90,7 @@ def drawn_set(
         | {"num_steps": steps},
     }
     return ImageSet(
-        name=sample_folder(cfg, workdir, found.step).name,
+        request={"images": "samples", **asked},
         described=f"samples of step {found.step:,} ({parameters_name(cfg)}; {said}, "
         f"seed {cfg.sample.seed})",
         model=model,
@@ -196,9 +197,14 @@ def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
     source = open_split(cfg, split)
     autoencoder.shape_of(source.image_shape)  # refuses other images
     count = min(cfg.evaluate.num_images, len(source))
-    known = (source.fingerprint, autoencoder.fingerprint)
     return ImageSet(
-        name="_".join(["reconstructions", _plain(split), *known, f"{count}-images"]),
+        request={
+            "images": "reconstructions",
+            "split": split,
+            "data": source.fingerprint,
+            "autoencoder": autoencoder.fingerprint,
+            "num_images": count,
+        },
         described=f"reconstructions of {source.name} ({split})",
         model=None,
         num_images=count,
@@ -237,19 +243,19 @@ def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> Ima
     """
     source = _given(cfg, kind, where, like)
     count = min(cfg.evaluate.num_images, len(source))
-    parts_of_name = [kind, _plain(where), source.fingerprint, f"{count}-images"]
     return ImageSet(
-        name="_".join(part for part in parts_of_name if part),
+        request={
+            "images": kind,
+            "split" if kind == "data" else "where": where,
+            "data": source.fingerprint,
+            "num_images": count,
+        },
         described=source.name,
         model=None,
         num_images=count,
         image_shape=source.image_shape,
         load=lambda folder: _some(source, count),
     )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-40:]
 
 
 def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:

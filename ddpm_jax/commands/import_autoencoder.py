@@ -16,7 +16,7 @@ _TAKEN = "data.image_size"
 def import_autoencoder(
     place: Path, source: str, workdir: Path, given: Mapping[str, Any]
 ) -> None:
-    """Make a workdir as `--mode=autoencoder` does, of an AutoencoderKL of diffusers.
+    """Make a workdir as the training of one does, of an AutoencoderKL of diffusers.
 
     Args:
         place: the folder that holds it.
@@ -34,7 +34,7 @@ def import_autoencoder(
             f"--config.{_TAKEN} is."
         )
     if auxiliary.is_finished(workdir):
-        raise UserError(f"{workdir} holds an autoencoder; use another --workdir.")
+        raise UserError(f"{workdir} holds an autoencoder; use another folder.")
     pretrained = diffusers_autoencoder.read(place, source, given.get(_TAKEN))
     net = KLAutoencoder(**pretrained.facts["network"])
     height, width, _ = pretrained.image_shape

@@ -32,7 +32,7 @@ from ddpm_jax.weights.safetensors_file import read_safetensors
 from ddpm_jax.weights.torch_file import read_tensors
 
 RECORD = "ddpm_jax.json"
-"""What --mode=export writes beside a diffusers model: all that it cannot say."""
+"""What export writes beside a diffusers model: all that it cannot say."""
 
 _FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
@@ -55,7 +55,7 @@ def import_model(
         UserError: the checkpoint cannot be read, or is no model that can be built here.
     """
     if store.latest_step(workdir) is not None:
-        raise UserError(f"{workdir} holds a model already; use another --workdir.")
+        raise UserError(f"{workdir} holds a model already; use another folder.")
     values = {name: _value(asked, name) for name in given}
     place = _place(source)
     if diffusers_autoencoder.is_autoencoder(place):
@@ -96,7 +96,7 @@ def _place(source: str) -> Path:
     if not place.exists():
         if not hub.is_repository(source):
             raise UserError(
-                f"--from={source} is neither a folder nor a file here, nor OWNER/NAME "
+                f"{source} is neither a folder nor a file here, nor OWNER/NAME "
                 "of a repository on huggingface.co."
             )
         print(f"Fetching {source} from huggingface.co.", flush=True)
@@ -338,6 +338,6 @@ def _announce(
         f"process  {options.schedule}, T={options.num_levels:,}, predicts "
         f"{options.prediction}, variance {options.variance}",
         f"run      {workdir}, step {step:,}",
-        f"Draw from it with --mode=sample --workdir={workdir}.",
+        f"Generate with it: python main.py sample {workdir}",
     )
     print("\n".join(lines), flush=True)

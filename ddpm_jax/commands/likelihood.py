@@ -1,7 +1,7 @@
 """Bits per dimension of a split, batch by batch, however often it is interrupted.
 
-workdir/likelihood/NAME/
-    settings.json       what decides the numbers; another set is another folder
+workdir/likelihood/0001/
+    request.json        all that decides the numbers
     parts/              one file for each finished batch, until all are
     terms.npz           of the bound: each term's mean and standard error, each image's
     images.npz          of the ODE: bits/dim and network calls of each image
@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.commands import likelihood_files as files
-from ddpm_jax.commands.model import Trained, make_folder, open_model
+from ddpm_jax.commands.drawing import model_request
+from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
@@ -39,7 +40,13 @@ from ddpm_jax.runtime.devices import (
     wait_for_all_hosts,
 )
 from ddpm_jax.runtime.files import alone_in
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training.loop import catch_interrupts
+
+_OPTIONS = {  # that decide the numbers of a method
+    "bound": ("variance", "clip", "num_steps"),
+    "ode": ("ode_steps", "rtol", "atol", "num_probes"),
+}
 
 
 def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
@@ -56,6 +63,19 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
+    status, _ = measure_likelihood(cfg, workdir, out)
+    return status
+
+
+def measure_likelihood(
+    cfg: ConfigDict, workdir: Path, out: Path | None = None
+) -> tuple[int, list[Path]]:
+    """Measure as `likelihood` does; return its status and the folders of the numbers.
+
+    Raises:
+        UserError: if the workdir holds no model, or options or data do not fit it.
+    """
+    folders = []
     build.check_likelihood(cfg)
     trained = open_model(cfg, workdir)
     source = _open_split(cfg, trained)
@@ -64,10 +84,12 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     cfg.model.dtype, cfg.model.attention = "float32", "plain"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
-            folder = make_folder(
-                likelihood_folder(cfg, out or workdir, trained.step, method)
-            )
-            run = _Run(cfg, trained, source, folder, method)
+            run = _Run(cfg, trained, source, Path(), method)
+            request = {"command": "likelihood", **_about(run)}
+            request |= model_request(cfg, trained.step, trained.about)
+            folder = result_folder((out or workdir) / "likelihood", request)
+            run = dataclasses.replace(run, folder=folder)
+            folders.append(folder)
             with alone_in(folder, stop=interrupted):
                 if not on_every_host(files.read(folder) is not None):
                     measured = _advance(run, interrupted)
@@ -76,7 +98,7 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
                             f"Interrupted after {measured.done} of {run.num_images} "
                             "images; saved. The same command goes on from here."
                         )
-                        return 128 + interrupted()
+                        return 128 + interrupted(), folders
                     files.finish(folder, measured, _about(run), build.bound_times(cfg))
                     wait_for_all_hosts(f"the result in {folder}")
             found = files.read(folder)
@@ -86,7 +108,7 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
                 )
             print(files.spell(found))
             print(f"Files: {folder}/")
-    return 0
+    return 0, folders
 
 
 def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
@@ -120,31 +142,10 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     if source.fingerprint == info.fingerprint:
         print(
             f"note: {options.split!r} is what the model was trained on; "
-            "config.likelihood.split names another split.",
+            "--split names another split.",
             file=sys.stderr,
         )
     return source
-
-
-def likelihood_folder(cfg: ConfigDict, workdir: Path, step: int, method: str) -> Path:
-    """Name the folder of a measurement after what decides its numbers."""
-    options = cfg.likelihood
-    images = f"{options.source or ''} {options.split}".strip()[-60:]
-    plain = "".join(c if c.isalnum() else "-" for c in images)
-    parts = [f"step-{step}", parameters_name(cfg), plain, method]
-    if method == "bound":
-        parts.append(f"{options.num_steps or cfg.diffusion.num_levels}-steps")
-        parts.append(options.variance or cfg.diffusion.variance)
-        parts += [] if options.clip else ["unclipped"]
-    else:
-        tolerance = f"rtol-{options.rtol:g}_atol-{options.atol:g}"
-        parts.append(f"{options.ode_steps}-steps" if options.ode_steps else tolerance)
-        probes = options.num_probes
-        parts.append(f"{probes}-probes" if probes else "exact-trace")
-    parts.append(f"seed-{cfg.seed if options.seed is None else options.seed}")
-    if options.num_images is not None:
-        parts.append(f"{options.num_images}-images")
-    return workdir / "likelihood" / "_".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,14 +179,13 @@ def _about(run: _Run) -> dict[str, Any]:
         "options": {
             name: value
             for name, value in options.items()
-            if name not in ("batch_size", "method", "num_images", "seed", "split")
+            if name in ("source", *_OPTIONS[run.method])
         },
     }
 
 
 def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
     """Measure batch after batch; return what is measured."""
-    parts.check_settings(run.folder, _about(run), (files.PARTS,))
     measured = parts.PartialResults(run.folder, files.PARTS, run.num_images)
     started = f", going on after {measured.done}" if measured.done else ""
     print(

@@ -1,15 +1,16 @@
 """Whether drawn images show what was asked for, and whether they are only remembered.
 
-For models of captioned pictures that no rule can read. A network that was trained on
-real pairs (`--mode=retrieval`) looks for the prompt of each image among others, and the
-nearest training picture is looked up, pixel by pixel. Real pictures that neither
-network was trained on are measured alike: drawn ones may be expected to do as well.
+For models of captioned pictures that no rule can read. A dual encoder that was trained
+on real pairs (configs/emoji_retrieval.py) looks for the prompt of each image among
+others, and the nearest training picture is looked up, pixel by pixel. Real pictures
+that neither network was trained on are measured alike: drawn ones may be expected to do
+as well.
 
 workdir/ranks/
-    SET/NETWORK/        of the images drawn, or real
+    0001/NETWORK/       of the images drawn, or real
         ranks.json      how often the prompt is found, and how near they are to the data
         neighbours.png  images beside their nearest training pictures
-    SET/samples.npz, grid.png
+    0001/request.json, samples.npz, grid.png
     ranks.json          all rows
 
 What is there already is not computed again.
@@ -37,6 +38,7 @@ from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training.loop import catch_interrupts
 
 _ROW = "ranks.json"
@@ -108,18 +110,19 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 def _check(cfg: ConfigDict) -> None:
     if not cfg.model.text:
         raise UserError(
-            "--mode=rank looks for prompts, and this model was trained without text; "
+            "rank looks for prompts, and this model was trained without text; "
             "train one on captions, as configs/emoji.py does."
         )
     if not cfg.evaluate.retrieval:
         raise UserError(
-            "--mode=rank needs a network that knows pictures and captions; train one "
-            "with --mode=retrieval, and give its folder as --config.evaluate.retrieval."
+            "rank needs a network that knows pictures and captions; train one by a "
+            "recipe such as configs/emoji_retrieval.py, and give its run as "
+            "config.evaluate.retrieval=DIR."
         )
     if cfg.evaluate.images:
         raise UserError(
             f"config.evaluate.images={cfg.evaluate.images!r} is not drawn for prompts; "
-            "leave it out, as --mode=rank draws."
+            "leave it out, as rank draws."
         )
     if cfg.sample.prompt_to:
         raise UserError(
@@ -217,7 +220,7 @@ def _row(
 ) -> dict[str, Any] | None:
     """Return the row of a set, None if its drawing was interrupted."""
     one = asked.images
-    folder = make_folder(workdir / "ranks" / one.name)
+    folder = result_folder(workdir / "ranks", one.request)
     seen = make_folder(folder / f"retrieval-{towers.features.fingerprint}")
     path = seen / _ROW
     row = parts.stored_result(path, _WANTED)
@@ -235,7 +238,7 @@ def _row(
     distances = near[0][:, 0] * (255 / np.sqrt(np.prod(one.image_shape)))
     nearer = None if usual is None else float(np.mean(distances < usual))
     row = {
-        "set": one.name,
+        "set": folder.name,
         "images": asked.kind,
         "guidance_scale": asked.scale,
         "seed": asked.seed,

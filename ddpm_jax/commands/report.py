@@ -43,7 +43,16 @@ def title(score: str, features: str) -> str:
 
 # --- Rows -----------------------------------------------------------------------------
 
-WANTED = ("set", "images", "num_images", "model", "reference", "features", "scores")
+WANTED = (
+    "set",
+    "request",
+    "images",
+    "num_images",
+    "model",
+    "reference",
+    "features",
+    "scores",
+)
 """What a row has at the least."""
 
 

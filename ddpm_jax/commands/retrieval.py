@@ -139,5 +139,5 @@ def _report(result: dict[str, Any], workdir: Path) -> str:
     return (
         f"{result['name']}, weights {result['fingerprint']}: finds the caption in the "
         f"first {FIRST} of {result['found']['train']['among']} for {shares}. Use it "
-        f"with --config.evaluate.retrieval={workdir}."
+        f"with --retrieval={workdir}."
     )

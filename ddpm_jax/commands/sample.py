@@ -15,15 +15,16 @@ from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
-    sample_folder,
+    sample_request,
     sheet_of,
     spell_consistency,
     write_forward,
     write_samples,
 )
-from ddpm_jax.commands.model import make_folder, open_model
+from ddpm_jax.commands.model import open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.runtime.devices import describe, spread_whole
+from ddpm_jax.runtime.devices import describe, on_every_host, spread_whole
+from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.sampling import batches as sampling
 from ddpm_jax.training.state import TrainState
 
@@ -31,10 +32,12 @@ from ddpm_jax.training.state import TrainState
 def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """Draw `config.sample.num_images` images from a checkpoint, and write them.
 
+    What was asked for before is found, and not drawn again.
+
     Args:
         cfg: its `sample` says what is drawn, and how.
         workdir: of the model.
-        out: where `samples/` is made; None: in the workdir.
+        out: their folder; None: a numbered one of `samples/` in the workdir.
 
     Returns:
         The folder that holds them.
@@ -44,7 +47,11 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """
     trained = open_model(cfg, workdir)
     info, mesh = trained.info, trained.mesh
-    folder = make_folder(sample_folder(cfg, out or workdir, trained.step))
+    request = sample_request(cfg, info, trained.step, trained.about)
+    folder = result_folder(workdir / "samples", request, out)
+    if on_every_host((folder / "grid.png").exists()):
+        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+        return folder
     print(
         f"Drawing {cfg.sample.num_images} images with {trained.described}: "
         f"{cfg.sample.sampler}, {build.num_steps(cfg)} steps, on {describe()}.",

@@ -32,8 +32,8 @@ def _plot(
     real = [
         row
         for row in rows
-        if row["set"].startswith("data_")
-        and not row["set"].startswith(f"data_{row['reference'].get('split')}_")
+        if row["request"]["images"] == "data"
+        and row["request"]["split"] != row["reference"].get("split")
         and row["num_images"] == first["num_images"]  # else it is another floor
         and report.against(row) == report.against(first)
     ]

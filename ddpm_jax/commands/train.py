@@ -11,7 +11,7 @@ from ddpm_jax import build, data
 from ddpm_jax.build.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import check_start, settle, start_params
-from ddpm_jax.commands.drawing import sample_folder, save_forward_film
+from ddpm_jax.commands.drawing import sample_request, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.fitting import (
     beginning,
@@ -29,11 +29,13 @@ from ddpm_jax.commands.look import (
     open_to_train,
     write_sheet,
 )
+from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import check_tracks
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.results import find_result
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import Run
 from ddpm_jax.training.state import TrainState
@@ -141,8 +143,11 @@ def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]]
 def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
         plot_loss(workdir)
-    folder = sample_folder(cfg, workdir, steps)
-    if on_every_host((folder / "grid.png").exists()):
+    found = find_model(cfg, workdir)
+    request = sample_request(cfg, found.info, found.step, found.about)
+    folder = find_result(workdir / "samples", request)
+    drawn = folder is not None and (folder / "grid.png").exists()
+    if on_every_host(drawn):
         print(
             f"{workdir} is finished: {steps} steps. Its pictures are in {folder}. "
             "Nothing to do."

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import COMMANDS
+from ddpm_jax.requests.flags import sections_of, spelled
 
 # What a person can leave empty, and what that means then.
 _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
@@ -165,13 +167,14 @@ def command_line(cfg: ConfigDict, changed: ConfigDict, mode: str, workdir: str) 
     Args:
         cfg: of the model, as the checkpoint has it.
         changed: what was asked for.
-        mode: of main.py.
+        mode: a command, or a way to edit.
         workdir: of the model.
     """
-    words = ["python", "main.py", f"--mode={mode}", f"--workdir={workdir}"]
-    for section in ("sample", "edit"):
-        for name in sorted(changed[section]):
-            value = changed[section][name]
-            if value != cfg[section][name]:
-                words.append(f"--config.{section}.{name}={value}")
+    command = mode if mode in COMMANDS else f"edit {mode}"
+    words = ["python", "main.py", *command.split(), workdir]
+    for option, name in sections_of(COMMANDS[command]).items():
+        section, _, rest = option.partition(".")
+        value = changed[section][rest]
+        if value != cfg[section][rest]:
+            words.append(spelled(name, value))
     return " ".join(map(shlex.quote, words))

@@ -86,7 +86,7 @@ def most_images(cfg: ConfigDict) -> int:
 
 
 def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
-    """Draw `cfg.sample.num_images`, as --mode=sample would, in one batch."""
+    """Draw `cfg.sample.num_images`, as `sample` would, in one batch."""
     info = studio.trained.info
     cond = build.sample_cond(cfg, info)
     count = cfg.sample.num_images

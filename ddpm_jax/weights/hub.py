@@ -43,7 +43,7 @@ def fetch(repository: str) -> Path:
             importlib.import_module(f"huggingface_hub.{part}")
     except ImportError as error:
         raise UserError(
-            f"--from={repository} is fetched with huggingface_hub, which is not "
+            f"{repository} is fetched with huggingface_hub, which is not "
             f"installed; pip install huggingface_hub, or {_by_hand(repository)}."
         ) from error
     try:
@@ -65,7 +65,7 @@ def _by_hand(repository: str) -> str:
     return (
         f"on a machine with internet take {UNET}, {SCHEDULER} and {WEIGHTS} from "
         f"https://huggingface.co/{repository}/tree/main, put them into a folder "
-        f"{folder}/ here, and give --from={folder}/"
+        f"{folder}/ here, and give {folder}/"
     )
 
 

@@ -180,7 +180,7 @@ def _by_hand(published: Published, path: Path) -> str:
     return (
         f"put {published.file_name} from there at {path}, or name your copy with "
         f"--config.evaluate.weights or ${FILE_VARIABLE}; a classifier of your own data "
-        "(--mode=features) needs no such file."
+        "(configs/digits_features.py is one) needs no such file."
     )
 
 

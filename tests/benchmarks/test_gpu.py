@@ -245,7 +245,7 @@ def test_of_two_ways_to_run_a_peer_the_faster_counts():
 
 def test_the_trainings_are_given_options_that_there_are():
     for recipe, options in {
-        "configs/cifar.py": [gpu_runs._SHORT, gpu_runs._DRAWING],
+        "configs/cifar.py": [gpu_runs._SHORT],
         "configs/cifar_features.py": [gpu_runs._WIDER],
         "configs/shapes.py": [],
     }.items():
@@ -258,6 +258,12 @@ def test_the_trainings_are_given_options_that_there_are():
                 name, value = word.removeprefix("--config.").split("=", 1)
                 section, option = name.split(".")
                 assert str(cfg[section][option]) == value
+    for more in ({}, gpu_runs.small("drawing", True)):
+        words = gpu_runs.asked("evaluate", gpu_runs._DRAWING, more)
+        read = cli.read_line(["evaluate", "runs/a", *words])
+        assert (
+            read.values["num_steps"] == (more or gpu_runs._DRAWING)["sample.num_steps"]
+        )
 
 
 @pytest.mark.parametrize(

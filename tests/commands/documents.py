@@ -88,7 +88,9 @@ def scripts(document):
 def _in_python(document, text):
     """Find lines of docstrings and help that show how to call the program."""
     text = text.replace("\\\\\n", "\\\n")  # within a string, a backslash is two
-    lines = re.finditer(r"python main\.py --(?:[^\n`\"]*\\\n)*[^\n`\"]*", text)
+    lines = re.finditer(
+        r"python main\.py (?:--|[a-z])(?:[^\n`\"]*\\\n)*[^\n`\"]*", text
+    )
     return [Script(document, _line(text, found.start()), found[0]) for found in lines]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ddpm_jax import cli
 
-_MAKING = ("train", "import", "features", "retrieval", "autoencoder")
+_MAKING = ("train", "import")
 _ALWAYS_RUN = ("export",)  # writes beside the workdir, in no time
 
 
@@ -36,8 +36,8 @@ class Once:
             environment: what the document sets for it.
             run: a function of arguments to what went wrong, or "".
         """
-        mode, workdir = _aim(arguments)
-        if mode in _ALWAYS_RUN:
+        command, workdir = _aim(arguments)
+        if command in _ALWAYS_RUN:
             return run(arguments)
         key = self._key(arguments, environment)
         stored, done = self.folder / key, self.folder / f"{key}.done"
@@ -50,10 +50,10 @@ class Once:
             else:
                 fault = run(arguments)
                 if not fault:
-                    if mode in _MAKING:
+                    if command in _MAKING:
                         shutil.copytree(workdir, stored)
                     done.write_text(" ".join(arguments))
-        if mode in _MAKING:
+        if command in _MAKING:
             self.made[str(workdir)] = key
         return fault
 
@@ -68,9 +68,10 @@ class Once:
 
 def _aim(arguments):
     """Return what a command does, and the workdir that it does it in."""
-    known, _ = cli.make_parser().parse_known_args(arguments)
-    workdir = known.workdir or Path("runs", cli._stem(known.config or "none"))
-    return known.mode, Path(workdir)
+    line = cli.read_line(arguments)
+    given = line.values.get("run") or line.values.get("workdir")
+    given = given or vars(line.known).get("workdir")
+    return line.command, Path(given or f"runs/{cli._stem(line.known.config or 'none')}")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(
-        rf"{MAIN}.* --config\.evaluate\.reference=npz:",
+        rf"{MAIN}.* --reference=npz:",
         "parse",
         "needs statistics published by others",
     ),
@@ -43,8 +43,8 @@ RULES = (
         "parse",
         "waits for other hosts; tests/runs starts two",
     ),
-    Rule(rf"{MAIN}.* --from=[a-z-]+/[a-z]", "parse", "downloads a model"),
-    Rule(rf"{MAIN}.* --from=\S+\.pt( |$)", "parse", "needs a model of others"),
+    Rule(rf"{MAIN} import [a-z-]+/[a-z]", "parse", "downloads a model"),
+    Rule(rf"{MAIN} import \S+\.pt( |$)", "parse", "needs a model of others"),
     Rule(
         r"python3? -m ddpm_jax\.playground ",
         "help",

@@ -1,5 +1,9 @@
 """The same command in small: options that make its work a matter of seconds."""
 
+from ddpm_jax.requests import COMMANDS
+from ddpm_jax.requests.flags import flag_of, sections_of
+from ddpm_jax.requests.sections import SECTIONS
+
 # Whatever the command says of these, it gets them: later flags win. Those the command
 # says nothing of are set as well, so that all commands agree on the model.
 ALWAYS = {
@@ -81,14 +85,32 @@ OF_RECIPES = {
 
 def flags(words):
     """Return the flags to append to a command line."""
-    said = {word.partition("=")[0].removeprefix("--config.") for word in words}
+    command = next((c for c in COMMANDS if words[: len(c.split())] == c.split()), None)
+    known = sections_of(COMMANDS[command]) if command else {}
+    names = {flag_of(field): option for option, field in known.items()}
+    heads = [word.partition("=")[0] for word in words]
+    said = {names.get(head, head.removeprefix("--config.")) for head in heads}
     options = {**ALWAYS, **{name: v for name, v in WHERE_SET.items() if name in said}}
     recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
-    if not recipe:  # a workdir carries the options of its model
+    if not recipe:  # a run carries the options of its model
         options = {k: v for k, v in options.items() if not k.startswith("model.")}
     options |= OF_RECIPES.get(recipe, {})
-    trains = not any(word.startswith("--mode=") for word in words)
     # No equation is solved then; and what a model is trained with it keeps.
-    if trains or "--config.likelihood.method=bound" in words:
+    if command is None or "--method=bound" in words:
         options = {k: v for k, v in options.items() if k not in OF_THE_FLOW}
-    return [f"--config.{name}={value}" for name, value in options.items()]
+    return [
+        flag
+        for name, value in options.items()
+        if (flag := _flag(name, value, command, known, recipe))
+    ]
+
+
+def _flag(name, value, command, known, recipe):
+    """Spell an option for a command, if it is one there."""
+    if name in known:
+        flag = flag_of(known[name])
+        return flag if value == "True" else f"{flag}={value}"
+    of_another = name.partition(".")[0] in SECTIONS
+    if command in (None, "import") or (recipe and (not known or not of_another)):
+        return f"--config.{name}={value}"
+    return ""

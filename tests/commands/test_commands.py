@@ -27,9 +27,9 @@ PREPARED = {
     "digits": "--config=configs/digits.py",
     "mnist": "--config=configs/mnist.py",
     "cifar": "--config=configs/cifar.py",
-    "digits_features": "--mode=features --config=configs/digits_features.py",
-    "mnist_features": "--mode=features --config=configs/mnist_features.py",
-    "cifar_features": "--mode=features --config=configs/cifar_features.py",
+    "digits_features": "--config=configs/digits_features.py",
+    "mnist_features": "--config=configs/mnist_features.py",
+    "cifar_features": "--config=configs/cifar_features.py",
 }
 # One that documents import from a place that is not here: ours, there and back.
 IMPORTED = "faces"
@@ -100,8 +100,8 @@ def prepare(name, once):
     if name == IMPORTED:
         prepare("cifar", once)
         commands = [
-            "--mode=export --workdir=runs/cifar --to=exported",
-            f"--mode=import --from=exported --workdir=runs/{name}",
+            "export runs/cifar exported",
+            f"import exported runs/{name}",
         ]
     for command in commands:
         # Without our own record beside it the model is as one of others.
@@ -112,7 +112,7 @@ def prepare(name, once):
 def models_in(text):
     """Return the names of the trained models that commands take for granted."""
     names = list(dict.fromkeys(re.findall(r"runs/(\w+)(?![\w-])", text)))
-    if "--mode=evaluate" in text:  # recipes name the network that looks
+    if " evaluate " in text:  # recipes name the network that looks
         names += [f"{name}_features" for name in names]
     return [n for n in dict.fromkeys(names) if n in PREPARED or n == IMPORTED]
 
@@ -159,11 +159,10 @@ def parse(arguments):
     """Read a command line as the program does, and do nothing; return what is wrong."""
 
     def read():
-        known, overrides = cli.make_parser().parse_known_args(arguments)
-        cfg, fixed = (
-            cli.load_recipe(known.config) if known.config else (config.default(), {})
-        )
-        cli.override(cfg, overrides, fixed)
+        line = cli.read_line(arguments)
+        recipe = line.known.config
+        cfg, fixed = cli.load_recipe(recipe) if recipe else (config.default(), {})
+        cli.override(cfg, line.overrides, fixed)
 
     return captured(read)
 

@@ -10,8 +10,8 @@ from once import Once
 from test_commands import fault_of
 
 TEXT = """\
-Run `make demo`, then `python main.py --mode=sample
---workdir=runs/digits`, not `main.py` nor `python main.py`.
+Run `make demo`, then `python main.py sample
+runs/digits`, not `main.py` nor `python main.py`.
 
 ```
 LEVEL=2
@@ -49,7 +49,7 @@ def found(tmp_path, monkeypatch):
 def test_what_is_found(found):
     assert [" ".join(command.words) for command in found] == [
         "make demo",
-        "python main.py --mode=sample --workdir=runs/digits",
+        "python main.py sample runs/digits",
         "python main.py --a=2 --b --c=1",
         "python main.py --a=2 --b --c=2",
         "brew install two words",
@@ -84,16 +84,25 @@ def test_what_is_not_run_has_a_reason():
 
 
 def test_options_are_only_changed_where_they_are_set():
-    assert "--config.evaluate.checkpoints=2,4" not in small.flags([])
-    said = ["--config.evaluate.checkpoints=1000,2000"]
-    assert "--config.evaluate.checkpoints=2,4" in small.flags(said)
+    line = ["evaluate", "runs/a"]
+    assert "--checkpoints=2,4" not in small.flags(line)
+    assert "--checkpoints=2,4" in small.flags([*line, "--checkpoints=1000,2000"])
+
+
+def test_options_are_spelled_as_the_command_has_them():
+    run = small.flags(["evaluate", "runs/a"])
+    assert {"--num-images=12", "--feature-batch-size=12", "--allow-few"} <= set(run)
+    assert not [flag for flag in run if flag.startswith("--config.")]
+    assert "--config.sample.num_steps=5" in small.flags(["--config=configs/digits.py"])
+    both = small.flags(["evaluate", "runs/a", "--config=configs/digits.py"])
+    assert {"--config.model.channels=8", "--num-steps=5"} <= set(both)
 
 
 # --- What several documents say, once -------------------------------------------------
 
 
 TRAIN = ["--config=configs/digits.py", "--workdir=runs/a"]
-DRAW = ["--mode=sample", "--workdir=runs/a"]
+DRAW = ["sample", "runs/a"]
 
 
 class Program:
@@ -104,9 +113,9 @@ class Program:
 
     def __call__(self, arguments):
         self.given.append(arguments)
-        if "--broken" in arguments:
+        if "--config.broken=1" in arguments:
             return "broken"
-        if "--mode=sample" not in arguments:
+        if "sample" not in arguments:
             Path("runs/a").mkdir(parents=True, exist_ok=True)
             Path("runs/a/made").write_text(" ".join(arguments))
         return ""
@@ -122,7 +131,9 @@ def said(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / document)
         once, before = Once(tmp_path / "made"), len(program.given)
         faults = [once.run(command, {}, program) for command in commands]
-        assert faults == ["broken" if "--broken" in c else "" for c in commands]
+        assert faults == [
+            "broken" if "--config.broken=1" in c else "" for c in commands
+        ]
         return program.given[before:]
 
     return give
@@ -147,5 +158,5 @@ def test_a_command_on_another_model_runs(said):
 
 
 def test_what_failed_is_run_again(said):
-    broken = [*TRAIN, "--broken"]
+    broken = [*TRAIN, "--config.broken=1"]
     assert said("one", broken) == said("two", broken) == [broken]

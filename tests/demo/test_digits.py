@@ -35,9 +35,8 @@ def flat(images):
 def test_at_least_95_percent_of_500_digits_are_read_as_asked(classifier):
     if not (WORKDIR / "checkpoints").exists():
         pytest.fail(f"{WORKDIR} holds no model; run `make demo` first")
-    options = ["num_images=500", "batch_size=100", "seed=1"]
-    flags = [f"--config.sample.{option}" for option in options]
-    assert main(["--mode=sample", f"--workdir={WORKDIR}", *flags]) == 0
+    flags = ["--num-images=500", "--batch-size=100", "--seed=1"]
+    assert main(["sample", f"{WORKDIR}", *flags]) == 0
     newest = max((WORKDIR / "samples").iterdir(), key=lambda p: p.stat().st_mtime)
     with np.load(newest / "samples.npz") as stored:
         images, labels = stored["arr_0"], stored["arr_1"]

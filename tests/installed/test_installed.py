@@ -110,8 +110,8 @@ def test_help_speaks_of_the_command(start):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("ddpm-jax --mode=sam", {"sample"}),
-        ("ddpm-jax --mode=i", {"inpaint", "image-to-image", "interpolate"}),
+        ("ddpm-jax sam", {"sample"}),
+        ("ddpm-jax edit in", {"inpaint", "interpolate"}),
         ("ddpm-jax --wo", {"--workdir"}),
     ],
 )

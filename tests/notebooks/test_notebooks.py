@@ -157,7 +157,7 @@ def run_colab(workdir, num_steps):
         "RUN": str(workdir),
         "RECIPE": "tests/runs/tiny.py",
         "OPTIONS": [f"--config.training.num_steps={num_steps}"],
-        "SAMPLE": ["--config.sample.sampler=ddim", "--config.sample.num_steps=5"],
+        "SAMPLE": ["--sampler=ddim", "--num-steps=5"],
     }
     build.inject(notebook, parameters)
     build.execute(notebook)

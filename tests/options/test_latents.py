@@ -326,7 +326,7 @@ def test_latents_of_a_model_of_pixels_are_refused():
 
 @pytest.mark.parametrize("mode", ["colorize", "upscale"])
 def test_what_is_measured_in_pixels_is_refused(mode):
-    with pytest.raises(UserError, match=f"--mode={mode} is of pixels"):
+    with pytest.raises(UserError, match=f"edit {mode} is of pixels"):
         build.check_edit(with_options(), mode, (4, 4, 3))
 
 

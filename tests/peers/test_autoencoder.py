@@ -60,8 +60,7 @@ def make(folder, kind):
 
 
 def imported(folder, workdir, *options):
-    arguments = [f"--from={folder}", f"--workdir={workdir}", *options]
-    return main(["--mode=import", *arguments])
+    return main(["import", f"{folder}", f"{workdir}", *options])
 
 
 def images(net, side, count=2):

@@ -93,8 +93,7 @@ def pipeline(network, scheduler):
 
 
 def imported(source, workdir, *options):
-    arguments = [f"--from={source}", f"--workdir={workdir}", *options]
-    assert main(["--mode=import", *arguments]) == 0
+    assert main(["import", f"{source}", f"{workdir}", *options]) == 0
     cfg = trained_config(workdir)
     return cfg, open_model(cfg, workdir)
 
@@ -180,7 +179,7 @@ def test_diffusers_and_the_program_agree_there_and_back(kind, tmp_path):
     pipe.save_pretrained(tmp_path / "theirs")
     run, ours = tmp_path / "run", tmp_path / "ours"
     cfg, trained = imported(tmp_path / "theirs", run)
-    assert main(["--mode=export", f"--workdir={run}", f"--to={ours}"]) == 0
+    assert main(["export", f"{run}", f"{ours}"]) == 0
     assert_loads_as(pipe, trained, ours)
     assert_same_eps(cfg, trained, pipe.unet)
     assert_same_ddim(cfg, trained, pipe)

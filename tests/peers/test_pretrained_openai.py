@@ -238,7 +238,7 @@ def test_imports_a_state_dict(name, tmp_path):
     }
     given = [f"--config.{option}={value}" for option, value in options.items()]
     workdir = tmp_path / "run"
-    arguments = ["--mode=import", f"--from={path}", f"--workdir={workdir}", *given]
+    arguments = ["import", f"{path}", f"{workdir}", *given]
     assert main(arguments) == 0
     cfg = trained_config(workdir)
     trained = open_model(cfg, workdir)

@@ -13,10 +13,12 @@ from PIL import Image
 from studio import make_studio
 
 from ddpm_jax import config
-from ddpm_jax.cli import override
+from ddpm_jax.cli import read_line
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.choices import chosen, command_line, labels_text
+from ddpm_jax.requests import Sample
+from ddpm_jax.requests.sections import request_of, write
 from ddpm_jax.sampling.batches import Film
 
 
@@ -173,11 +175,15 @@ def test_the_command_line_asks_for_the_same(studio):
         },
     )
     line = command_line(studio.cfg, cfg, "sample", "runs/my model")
-    python, main, mode, workdir, *flags = shlex.split(line)
-    assert [python, main, mode] == ["python", "main.py", "--mode=sample"]
-    assert workdir == "--workdir=runs/my model"
+    python, main, *words = shlex.split(line)
+    assert [python, main, *words[:2]] == [
+        "python",
+        "main.py",
+        "sample",
+        "runs/my model",
+    ]
     read = config.from_json(config.to_json(studio.cfg))
-    override(read, flags)
+    write(request_of(Sample, read, read_line(words).values), read)
     assert read.to_dict() == cfg.to_dict()
 
 

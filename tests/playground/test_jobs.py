@@ -33,7 +33,7 @@ def config_of(studio, **options):
 
 
 def whole(studio, cfg):
-    """Draw as --mode=sample does: the whole chain in one compiled scan."""
+    """Draw as `sample` does: the whole chain in one compiled scan."""
     cfg = cfg.copy_and_resolve_references()
     cfg.sample.film_images = cfg.sample.num_images
     trained = studio.trained

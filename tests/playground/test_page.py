@@ -125,7 +125,7 @@ def test_the_image_is_that_of_the_command_line(page, workdir):
     click(page, "#sample-same button")
     line = find(page, "#sample-command .cm-content").text
     python, *words = shlex.split(line)
-    assert python == "python" and "--config.sample.labels=7,none" in words
+    assert python == "python" and "--label=7,none" in words
     program(*words)
     folder = max((workdir / "samples").iterdir(), key=lambda path: path.stat().st_mtime)
     drawn = np.asarray(Image.open(folder / "grid.png"))

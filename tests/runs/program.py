@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ddpm_jax.requests import COMMANDS
+from ddpm_jax.requests.flags import flag_of, sections_of
+
 TINY = str(Path(__file__).with_name("tiny.py"))
 ROOT = Path(__file__).parents[2]
 # XLA ends a process of which one device waits 40 s for the others. Eight of them on two
@@ -40,3 +43,23 @@ def cut_short(item):
     for path in values:
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size // 2)
+
+
+def flags(command, *options, **more):
+    """Spell options for a command: "name=value" of its request, or of a recipe.
+
+    Those that have a section and are the default of a flag become that flag.
+    """
+    known = sections_of(COMMANDS[command])
+    given = [*options, *(f"{name}={value}" for name, value in more.items())]
+    return [_flag(option, known) for option in given]
+
+
+def _flag(option, known):
+    name, _, value = option.partition("=")
+    if "." in name and name not in known:
+        return f"--config.{option}"
+    flag = flag_of(known.get(name, name))
+    if value in ("True", "False"):
+        return flag if value == "True" else f"--no-{flag[2:]}"
+    return f"{flag}={value}"

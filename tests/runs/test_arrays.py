@@ -16,7 +16,7 @@ FIVE = RNG.integers(0, 256, (40, 8, 8, 5), np.uint8)
 FLOAT = RNG.standard_normal((40, 8, 8, 2)).astype(np.float32)
 
 
-def run(workdir, items, *options, mode="train", labels=None):
+def run(workdir, items, *options, command="", labels=None):
     path = workdir.parent / "data.npz"
     np.savez(path, x=items, **({} if labels is None else {"label": labels}))
     flags = [f"--config.{option}" for option in options]
@@ -26,8 +26,8 @@ def run(workdir, items, *options, mode="train", labels=None):
         flags.append("--config.sample.clip=False")
     return main(
         [
+            *command.split(),
             f"--config={TINY}",
-            f"--mode={mode}",
             f"--workdir={workdir}",
             f"--config.data.source=npz:{path}",
             "--config.training.num_steps=6",
@@ -98,18 +98,11 @@ def test_floating_point_trains_as_it_is_and_is_drawn_so(tmp_path, capsys):
     assert (folder / "grid.png").exists()
     about = json.dumps(store.read_metadata(workdir)["data"])
     assert '"item_shape": [8, 8, 2]' in about and '"dtype": "float32"' in about
-    for options in (
-        ["--mode=likelihood"],
-        ["--mode=evaluate"],
-        ["--mode=image-to-image"],
-    ):
-        assert main([f"--workdir={workdir}", *options]) == 2
+    for command in ("likelihood", "evaluate", "edit image-to-image"):
+        assert main([*command.split(), f"{workdir}"]) == 2
         assert "this needs images, uint8" in capsys.readouterr().err
-    assert (
-        main([f"--workdir={workdir}", "--mode=sample", "--config.sample.clip=True"])
-        == 2
-    )
-    assert "clip=True clamps" in capsys.readouterr().err
+    assert main(["sample", f"{workdir}", "--clip"]) == 2
+    assert "--clip clamps" in capsys.readouterr().err
 
 
 def test_the_unet_refuses_items_that_are_no_images(tmp_path, capsys):
@@ -121,7 +114,7 @@ def test_the_unet_refuses_items_that_are_no_images(tmp_path, capsys):
 def test_look_shows_arrays_of_any_shape(tmp_path):
     for number, items in enumerate((RGBA, FIVE, FLOAT[:, 0, 0], FLOAT[:, None])):
         workdir = tmp_path / str(number)
-        assert run(workdir, items, mode="look") == 0
+        assert run(workdir, items, command="look") == 0
         mode, _ = pixels(workdir / "look.png")
         assert mode == ("RGBA", "L", "RGB", "L")[number]
         shape = "x".join(map(str, items.shape[1:]))

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY, flags
 
 from ddpm_jax import data
 from ddpm_jax.cli import main
@@ -32,8 +32,7 @@ def model(tmp_path_factory):
 
 
 def run(workdir, *options):
-    flags = [f"--config.{option}" for option in options]
-    return main(["--mode=attributes", f"--workdir={workdir}", *flags])
+    return main(["attributes", f"{workdir}", *flags("attributes", *options)])
 
 
 def rows(workdir):

@@ -40,11 +40,12 @@ QUICK = {
 
 
 def flags(options):
-    return [f"--config.autoencoder.{name}={value}" for name, value in options.items()]
+    given = [f"--config.autoencoder.{name}={value}" for name, value in options.items()]
+    return ["--config.kind=autoencoder", *given]
 
 
 def train(workdir, *arguments, **options):
-    line = ["--mode=autoencoder", RECIPE, f"--workdir={workdir}"]
+    line = [RECIPE, f"--workdir={workdir}"]
     return main([*line, *flags(QUICK | options), *arguments])
 
 
@@ -199,7 +200,7 @@ def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):
     eyes = tmp_path / "eyes"
     small = {"channels": 4, "num_groups": 2, "num_steps": 2, "warmup_steps": 1}
     options = [f"--config.features.{name}={value}" for name, value in small.items()]
-    line = ["--mode=features", RECIPE, f"--workdir={eyes}", *options]
+    line = [RECIPE, f"--workdir={eyes}", "--config.kind=classifier", *options]
     assert main(line) == 0
     capsys.readouterr()
     short = {"num_steps": "2", "warmup_steps": "1", "perceptual": str(eyes)}
@@ -302,10 +303,10 @@ def test_a_description_of_something_else_is_refused(copy, change, said):
 
 
 def test_a_missing_folder_says_how_to_make_it(tmp_path):
-    with pytest.raises(UserError, match=r"--mode=autoencoder --config=.*nowhere"):
+    with pytest.raises(UserError, match=r"main.py --config=.*nowhere"):
         autoencoder.load(tmp_path / "nowhere")
 
 
 def test_it_needs_a_recipe(tmp_path, capsys):
-    assert main(["--mode=autoencoder", f"--workdir={tmp_path}"]) == 2
+    assert main([f"--workdir={tmp_path}"]) == 2
     assert "needs a recipe" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY, flags
 
 from ddpm_jax import build, config
 from ddpm_jax.cli import main
@@ -38,10 +38,9 @@ def runs(tmp_path_factory):
 
 
 def draw(workdir, stages, *options):
-    flags = [f"--config.{option}" for option in options]
     stages = ",".join(map(str, stages))
-    given = ["--mode=cascade", f"--workdir={workdir}"]
-    assert main([*given, f"--config.cascade.stages={stages}", *flags]) == 0
+    given = ["cascade", f"{workdir}"]
+    assert main([*given, f"--stages={stages}", *flags("cascade", *options)]) == 0
     return max((workdir / "cascades").iterdir(), key=lambda path: path.stat().st_mtime)
 
 
@@ -81,8 +80,7 @@ def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
     found = record["stages"][1]["consistency_db"]
     assert found == pytest.approx(np.mean(-10 * np.log10(errors)), rel=1e-5)
     # The first stage draws what the model alone would.
-    flags = ["--config.sample.labels=3,5"]
-    assert main(["--mode=sample", f"--workdir={small}", *flags]) == 0
+    assert main(["sample", f"{small}", "--label=3,5"]) == 0
     alone = max((small / "samples").iterdir(), key=lambda path: path.stat().st_mtime)
     np.testing.assert_array_equal(
         np.asarray(Image.open(folder / "stage-1.png")),
@@ -154,14 +152,24 @@ def test_options_reach_their_stage(runs, tmp_path):
 @pytest.mark.parametrize(
     ("base", "stages", "options", "message"),
     [
-        ("small", [], [], "give --config.cascade.stages=DIR"),
+        ("small", [], [], "give --stages=DIR"),
         ("large", ["large"], [], "begin a cascade with a model that draws from"),
         ("small", ["small"], [], "draws from nothing; after the first"),
         ("small", ["large", "large"], [], "draws 8x8, and"),
         ("small", ["large"], ["cascade.num_steps=2,3"], "2 values for 1 stages"),
         ("small", ["large"], ["cascade.num_steps=many"], "no list of numbers"),
-        ("small", ["large"], ["cascade.noise=0.7"], "is not in [0, 0.5]"),
-        ("small", ["large"], ["cascade.samplers=magic"], "'magic' is not known"),
+        (
+            "small",
+            ["large"],
+            ["cascade.noise=0.7"],
+            "--stage-noise=0.7 is not in [0, 0.5]",
+        ),
+        (
+            "small",
+            ["large"],
+            ["cascade.samplers=magic"],
+            "--stage-samplers=magic is not known",
+        ),
         ("small", ["large"], ["cascade.guidance_scales=2"], "without labels or text"),
         ("small", ["nowhere"], [], "nowhere"),
         ("small", ["large"], ["sample.prompt=x"], "trained without text"),
@@ -171,10 +179,10 @@ def test_what_does_not_fit_is_refused_in_one_line(
     runs, capsys, base, stages, options, message
 ):
     root = runs[0].parent
-    flags = [f"--config.{option}" for option in options]
-    flags.append("--config.cascade.stages=" + ",".join(str(root / s) for s in stages))
+    given = flags("cascade", *options)
+    given.append("--stages=" + ",".join(str(root / s) for s in stages))
     capsys.readouterr()
-    assert main(["--mode=cascade", f"--workdir={root / base}", *flags]) == 2
+    assert main(["cascade", f"{root / base}", *given]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

@@ -16,7 +16,7 @@ def start(workdir, cache):
     """Train and draw in a process of its own; return counts and cached files."""
     driver = Path(__file__).with_name("count_compilations.py")
     train = [f"--config={TINY}", f"--workdir={workdir}", *SHORT]
-    draw = ["--mode=sample", f"--workdir={workdir}"]
+    draw = ["sample", f"{workdir}"]
     given = {k: v for k, v in os.environ.items() if "CACHE" not in k}
     environment = {
         "JAX_PLATFORMS": "cpu",

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY, flags
 
 from ddpm_jax.cli import main
 from ddpm_jax.data import load
+from ddpm_jax.requests import COMMANDS
 
 SIDE = 8  # of the digits
 
@@ -67,8 +68,9 @@ def newest(folder):
 
 def run(mode, workdir, **options):
     """Run a mode; return the folder of its results."""
-    flags = [f"--config.{name}={value}" for name, value in options.items()]
-    assert main([f"--mode={mode}", f"--workdir={workdir}", *flags]) == 0
+    command = mode if mode in COMMANDS else f"edit {mode}"
+    given = flags(command, **options)
+    assert main([*command.split(), f"{workdir}", *given]) == 0
     return newest(workdir / ("samples" if mode == "sample" else "edits"))
 
 
@@ -184,11 +186,9 @@ def test_the_scores_of_a_network_that_enlarges_are_over_pictures_of_a_split(low_
     features = low_res.parent / "features"
     small = ["channels=4", "num_groups=4", "channel_multipliers=(1,)", "num_steps=2"]
     small += ["num_features=8", "warmup_steps=1", "batch_size=8"]
-    flags = [f"--config.features.{option}" for option in small]
-    assert (
-        main(["--mode=features", f"--config={TINY}", f"--workdir={features}", *flags])
-        == 0
-    )
+    given = ["--config.kind=classifier"]
+    given += [f"--config.features.{option}" for option in small]
+    assert main([f"--config={TINY}", f"--workdir={features}", *given]) == 0
     options = {
         "evaluate.features": features,
         "evaluate.num_images": 12,
@@ -196,16 +196,15 @@ def test_the_scores_of_a_network_that_enlarges_are_over_pictures_of_a_split(low_
         "evaluate.allow_few": True,
         "sample.picture": "data:test",
     }
-    flags = [f"--config.{name}={value}" for name, value in options.items()]
-    assert main(["--mode=evaluate", f"--workdir={low_res}", *flags]) == 0
+    assert main(["evaluate", f"{low_res}", *flags("evaluate", **options)]) == 0
 
 
 @pytest.mark.parametrize(
     ("model", "mode", "options", "message"),
     [
-        ("low_res", "image-to-image", {"edit.image": "data:0"}, "use --mode=upscale"),
-        ("low_res", "inpaint", {"edit.image": "data:0"}, "use --mode=upscale"),
-        ("masked", "upscale", {"edit.image": "data:0"}, "use --mode=inpaint"),
+        ("low_res", "image-to-image", {"edit.image": "data:0"}, "use edit upscale"),
+        ("low_res", "inpaint", {"edit.image": "data:0"}, "use edit upscale"),
+        ("masked", "upscale", {"edit.image": "data:0"}, "use edit inpaint"),
         ("low_res", "likelihood", {}, "only beside one"),
         ("low_res", "export", {}, "not written for diffusers"),
         (
@@ -222,7 +221,7 @@ def test_the_scores_of_a_network_that_enlarges_are_over_pictures_of_a_split(low_
         ),
         ("low_res", "sample", {"sample.picture_noise": 0.6}, "is not in [0, 0.5]"),
         ("masked", "sample", {"sample.picture_noise": 0.1}, "is not in [0, 0]"),
-        ("low_res", "sample", {"sample.picture": "a.png"}, "or --mode=upscale for"),
+        ("low_res", "sample", {"sample.picture": "a.png"}, "or edit upscale for"),
         ("finished", "sample", {"sample.picture": "data:test"}, "without pictures"),
         (
             "finished",
@@ -236,11 +235,12 @@ def test_what_does_not_fit_is_refused_in_one_line(
     request, capsys, tmp_path, model, mode, options, message
 ):
     workdir = request.getfixturevalue(model)
-    flags = [f"--config.{name}={value}" for name, value in options.items()]
+    command = mode if mode in COMMANDS else f"edit {mode}"
+    given = flags(command, **options)
     if mode == "export":
-        flags.append(f"--to={tmp_path / 'out'}")
+        given.append(f"{tmp_path / 'out'}")
     capsys.readouterr()
-    assert main([f"--mode={mode}", f"--workdir={workdir}", *flags]) == 2
+    assert main([*command.split(), f"{workdir}", *given]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

@@ -1,10 +1,12 @@
 """The editing modes of the program: pictures in, pictures out, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from program import flags
 
 from ddpm_jax.cli import main
 from ddpm_jax.data import load
@@ -37,14 +39,12 @@ def mask(tmp_path):
 
 def edit(mode, workdir, **options):
     """Run a mode; return its images [R, H, W] and its record."""
-    flags = [
-        f"--config.{name if '.' in name else 'edit.' + name}={value}"
-        for name, value in ({"num_images": 2} | options).items()
-    ]
-    before = set(workdir.glob("edits/*"))
-    assert main([f"--mode={mode}", f"--workdir={workdir}", *flags]) == 0
-    after = set(workdir.glob("edits/*"))
-    (folder,) = after - before or {max(after, key=lambda p: p.stat().st_mtime)}
+    command = f"edit {mode}"
+    if mode not in ("interpolate", "encode"):
+        options = {"num_images": 2} | options
+    shutil.rmtree(workdir / "edits", ignore_errors=True)  # what was made would be found
+    assert main(["edit", mode, f"{workdir}", *flags(command, **options)]) == 0
+    (folder,) = workdir.glob("edits/*")
     assert (folder / "grid.png").exists() and (folder / "film.png").exists()
     with np.load(folder / "images.npz") as stored:
         made = stored["arr_0"][..., 0]
@@ -150,8 +150,8 @@ def test_a_picture_of_any_size_and_colour_is_fitted(finished, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "options", "message"),
     [
-        ("inpaint", {}, "needs a picture; give --config.edit.image="),
-        ("inpaint", {"image": "data:0"}, "needs a mask; give --config.edit.mask="),
+        ("inpaint", {}, "needs a picture; give --image="),
+        ("inpaint", {"image": "data:0"}, "needs a mask; give --mask="),
         ("inpaint", {"image": "none.png"}, "cannot read the picture none.png"),
         ("inpaint", {"image": "data:9999"}, "examples 9999 to 9999 of digits"),
         ("inpaint", {"image": "data:0", "method": "magic"}, "use repaint, replace"),
@@ -166,11 +166,8 @@ def test_a_picture_of_any_size_and_colour_is_fitted(finished, tmp_path):
 def test_what_cannot_work_is_refused_in_one_line(
     finished, capsys, mode, options, message
 ):
-    flags = [
-        f"--config.{name if '.' in name else 'edit.' + name}={value}"
-        for name, value in options.items()
-    ]
-    assert main([f"--mode={mode}", f"--workdir={finished}", *flags]) == 2
+    given = flags(f"edit {mode}", **options)
+    assert main(["edit", mode, f"{finished}", *given]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -190,14 +187,13 @@ def test_a_mask_that_cannot_be_used_is_refused(
     pixels = np.full(size, 0 if value is None else value, np.uint8)
     path = tmp_path / "mask.png"
     Image.fromarray(pixels).save(path)
-    flags = ["--config.edit.image=data:0", f"--config.edit.mask={path}"]
-    assert main(["--mode=inpaint", f"--workdir={finished}", *flags]) == 2
+    given = ["--image=data:0", f"--mask={path}"]
+    assert main(["edit", "inpaint", f"{finished}", *given]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_picture_is_refused(finished, tmp_path, capsys):
     path = tmp_path / "text.png"
     path.write_text("not a picture")
-    flags = [f"--config.edit.image={path}"]
-    assert main(["--mode=encode", f"--workdir={finished}", *flags]) == 2
+    assert main(["edit", "encode", f"{finished}", f"--image={path}"]) == 2
     assert f"cannot read the picture {path}" in capsys.readouterr().err

@@ -57,7 +57,10 @@ SETTINGS = [
     ("--config.sample.num_images=2000000000", "use .* or fewer"),
     ("--config.data.image_size=60000", "1498 digits of 60000x60000 take 5,392.80 GB"),
     ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
-    ("--from= ", "--from= is empty, as of a variable that is not set"),
+    ("--config.kind=gan", "use diffusion, classifier, contrastive, autoencoder"),
+    ("--mode=sample", "--mode is gone; write main.py sample RUN"),
+    ("--mode=inpaint", "--mode is gone; write main.py edit inpaint RUN"),
+    ("--mode=features", "--mode=features is gone: --config=RECIPE trains whatever"),
     ("--workdirr=x", "unknown flag"),
     ("stray", "unknown argument 'stray'"),
 ]
@@ -170,10 +173,38 @@ def test_nothing_asked(capsys, monkeypatch):
     assert "give --config=RECIPE" in refused(capsys, monkeypatch, [])
 
 
-@pytest.mark.parametrize("flag", ["--mode=simple", "--config"])
-def test_a_flag_that_cannot_be_read(capsys, monkeypatch, flag):
-    line = refused(capsys, monkeypatch, [flag])
-    assert re.search("choose from .*sample|expected one argument", line), line
+COMMANDS = [
+    ("simple", "unknown command 'simple'; did you mean sample?"),
+    ("--config", "expected one argument"),
+    ("edit", "edit needs a word after it: inpaint, image-to-image, interpolate"),
+    ("edit impaint runs/a", "unknown edit 'impaint'; did you mean inpaint?"),
+    ("inpaint runs/a", "unknown command 'inpaint'; write edit inpaint."),
+    ("sample", "sample needs RUN (folder of the run)"),
+    ("sample runs/a runs/b", "unknown argument 'runs/b'; sample takes RUN, and flags"),
+    ("sample --workdir=runs/a", "write the run without a flag: sample runs/a"),
+    ("sample runs/a --out=", "--out= is empty, as of a variable that is not set"),
+    ("sample runs/a --num-step=3", "--num-step; did you mean --num-steps?"),
+    ("export runs/a b --labels=3", "unknown flag --labels; the flags of export are"),
+    ("sample runs/a --num-steps", "--num-steps has no value; write --num-steps=VALUE"),
+    ("sample runs/a --num-steps=1e4", "--num-steps=1e4 is not a whole number"),
+    ("sample runs/a --eta=much", "--eta=much is not a number"),
+    ("sample runs/a --clip=False", "--clip takes no value; write --clip or --no-clip"),
+    (
+        "sample runs/a --config.sample.num_steps=3",
+        "num_steps sets the default of a recipe; here it is --num-steps",
+    ),
+    (
+        "edit encode runs/a --config.edit.mask=m",
+        "edit.mask does nothing in edit encode",
+    ),
+    ("look", "look needs --config=RECIPE, or a run"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), COMMANDS)
+def test_a_command_that_cannot_be_read(capsys, monkeypatch, words, message):
+    line = refused(capsys, monkeypatch, words.split())
+    assert message in line, line
 
 
 def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
@@ -217,7 +248,7 @@ def test_a_damaged_config(finished, tmp_path, capsys, monkeypatch, content):
 
 
 def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):
-    line = refused(capsys, monkeypatch, ["--mode=sample", f"--workdir={tmp_path}"])
+    line = refused(capsys, monkeypatch, ["sample", f"{tmp_path}"])
     assert "no checkpoint in" in line
 
 
@@ -225,17 +256,20 @@ def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):
     ("setting", "message"),
     [
         ("--config.model.channels=16", "model.channels: 8 -> 16"),
-        ("--config.sample.labels=eleven", "is not a class"),
-        ("--config.sample.step=5", "no checkpoint of step 5.*use one of 3, 6, 9, 12"),
-        ("--config.sample.variance=learned", "predicts none"),
+        ("--num-steps=0", r"--num-steps=0 is not in 1\.\.T; use 1 to 20"),
+        ("--num-images=0", "--num-images=0 is too small; use 1 or more"),
+        ("--sampler=eulers", "--sampler=eulers is not known; use ancestral, ddim"),
+        ("--churn-low=0.1", "--churn-low=0.1 does nothing without churn; set --churn"),
+        ("--num-images=3000000000", "--num-images=3000000000 is out of range"),
+        ("--label=eleven", "is not a class"),
+        ("--step=5", "no checkpoint of step 5.*use one of 3, 6, 9, 12"),
+        ("--variance=learned", "predicts none"),
     ],
 )
 def test_sampling_with_options_the_model_cannot_serve(
     finished, capsys, monkeypatch, setting, message
 ):
-    line = refused(
-        capsys, monkeypatch, ["--mode=sample", f"--workdir={finished}", setting]
-    )
+    line = refused(capsys, monkeypatch, ["sample", f"{finished}", setting])
     assert re.search(message, line), line
 
 

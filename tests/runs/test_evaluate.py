@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program import TINY
+from program import TINY, flags
 
 from ddpm_jax import build, data
 from ddpm_jax.cli import main
@@ -21,7 +21,7 @@ from ddpm_jax.evaluation.feature_extractor import (
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh
 
-SMALL = ["--config.evaluate.num_images=40", "--config.sample.batch_size=16"]
+SMALL = ["--num-images=40", "--batch-size=16"]
 D = 12
 
 
@@ -51,7 +51,7 @@ def workdir(finished, tmp_path):
 
 
 def run(workdir, *arguments):
-    return main(["--mode=evaluate", f"--workdir={workdir}", *SMALL, *arguments])
+    return main(["evaluate", f"{workdir}", *SMALL, *arguments])
 
 
 def rows(workdir):
@@ -61,6 +61,17 @@ def rows(workdir):
 def scores(workdir, images_start):
     (found,) = [r for r in rows(workdir) if r["images"].startswith(images_start)]
     return {name: value["value"] for name, value in found["scores"].items()}
+
+
+def folder_of(workdir, images):
+    (row,) = [r for r in rows(workdir) if r["request"]["images"] == images]
+    return workdir / "evaluation" / row["set"]
+
+
+def is_drawn(folder):
+    """Tell the folder of a drawn set, or one in it, from those of given images."""
+    here = folder if (folder / "request.json").exists() else folder.parent
+    return json.loads((here / "request.json").read_text())["images"] == "samples"
 
 
 def refuse(*args, **kwargs):
@@ -74,7 +85,7 @@ def test_samples_are_scored_beside_real_images_and_kept(workdir, capsys, monkeyp
         assert needed in said
     table = (workdir / "results.md").read_text()
     assert "samples of step 12" in table and "real digits (test)" in table
-    (folder,) = (workdir / "evaluation").glob("step-12*")
+    folder = folder_of(workdir, "samples")
     with np.load(folder / "samples.npz") as stored:
         assert stored["arr_0"].shape == (40, 8, 8, 1)
         assert stored["arr_1"].tolist() == (list(range(10)) * 4)
@@ -94,28 +105,28 @@ def test_a_killed_evaluation_goes_on_to_the_same_bits(
     workdir, tmp_path, monkeypatch, kind
 ):
     whole = shutil.copytree(workdir, tmp_path / "whole")
-    assert run(whole, "--config.evaluate.batch_size=16") == 0
+    assert run(whole, "--feature-batch-size=16") == 0
     save, count = image_sets.parts.save_part, 0
 
     def killed_after_two(folder, start, arrays, part_kind):
         nonlocal count
         save(folder, start, arrays, part_kind)
-        count += part_kind == kind and "step-12" in str(folder)
+        count += part_kind == kind and is_drawn(folder)
         if count == 2:
             raise Killed
 
     monkeypatch.setattr(image_sets.parts, "save_part", killed_after_two)
     with pytest.raises(Killed):
-        run(workdir, "--config.evaluate.batch_size=16")
+        run(workdir, "--feature-batch-size=16")
     starts = []
 
     def watched(folder, start, arrays, part_kind):
         save(folder, start, arrays, part_kind)
-        if part_kind == kind and "step-12" in str(folder):
+        if part_kind == kind and is_drawn(folder):
             starts.append(start)
 
     monkeypatch.setattr(image_sets.parts, "save_part", watched)
-    assert run(workdir, "--config.evaluate.batch_size=16") == 0
+    assert run(workdir, "--feature-batch-size=16") == 0
     assert starts == [32]  # 16 + 16 of 40 were there
     for one, other in zip(rows(workdir), rows(whole), strict=True):
         assert one["scores"] == other["scores"]
@@ -140,8 +151,8 @@ def test_ctrl_c_saves_and_says_so(workdir, monkeypatch, capsys):
 
 
 def test_the_reference_against_itself_is_perfect(workdir):
-    everything = "--config.evaluate.num_images=1498"
-    assert run(workdir, "--config.evaluate.images=data:train", everything) == 0
+    everything = "--num-images=1498"
+    assert run(workdir, "--images=data:train", everything) == 0
     found = scores(workdir, "real digits (train)")
     assert abs(found["frechet_distance"]) < 1e-6
     assert found["precision"] == found["recall"] == found["coverage"] == 1.0
@@ -149,7 +160,7 @@ def test_the_reference_against_itself_is_perfect(workdir):
 
 
 def test_noise_is_further_than_real_images(workdir):
-    assert run(workdir, "--config.evaluate.images=noise") == 0
+    assert run(workdir, "--images=noise") == 0
     noise, real = (
         scores(workdir, "uniform noise"),
         scores(workdir, "real digits (test)"),
@@ -161,15 +172,15 @@ def test_noise_is_further_than_real_images(workdir):
 
 def test_a_folder_and_an_npz_of_samples_score_as_the_samples_do(workdir, tmp_path):
     assert run(workdir) == 0
-    (folder,) = (workdir / "evaluation").glob("step-12*")
+    folder = folder_of(workdir, "samples")
     with np.load(folder / "samples.npz") as stored:
         images.save_images(tmp_path / "pictures", stored["arr_0"])
     expected = scores(workdir, "samples of step 12")
     expected.pop("class_accuracy")  # a folder has no labels
-    given = f"--config.evaluate.images=folder:{tmp_path / 'pictures'}"
+    given = f"--images=folder:{tmp_path / 'pictures'}"
     assert run(workdir, given) == 0
     assert scores(workdir, "folder:") == expected
-    given = f"--config.evaluate.images=npz:{folder / 'samples.npz'}"
+    given = f"--images=npz:{folder / 'samples.npz'}"
     assert run(workdir, given) == 0
     found = scores(workdir, "images of")
     assert found.pop("class_accuracy") == scores(workdir, "samples")["class_accuracy"]
@@ -180,8 +191,8 @@ def test_images_need_no_model_but_data_to_be_held_against(tmp_path, capsys):
     pixels = data.in_memory(data.load("digits", split="test"))[0]
     images.save_images(tmp_path / "pictures", pixels[:30])
     (tmp_path / "pictures" / "notes.txt").write_text("not an image")
-    given = f"--config.evaluate.images=folder:{tmp_path / 'pictures'}"
-    line = ["--mode=evaluate", f"--config={TINY}", f"--workdir={tmp_path / 'new'}"]
+    given = f"--images=folder:{tmp_path / 'pictures'}"
+    line = ["evaluate", f"--config={TINY}", f"{tmp_path / 'new'}"]
     assert main([*line, *SMALL, given]) == 0
     assert "pictures: of other kinds 1 (notes.txt).\n" in capsys.readouterr().err
     (found,) = [r for r in rows(tmp_path / "new") if r["set"].startswith("folder")]
@@ -189,8 +200,8 @@ def test_images_need_no_model_but_data_to_be_held_against(tmp_path, capsys):
 
 
 def test_checkpoints_and_seeds_are_compared(workdir):
-    few = "--config.evaluate.scores=frechet"
-    sweep = ["--config.evaluate.checkpoints=6,12", "--config.evaluate.num_seeds=2"]
+    few = "--scores=frechet"
+    sweep = ["--checkpoints=6,12", "--num-seeds=2"]
     assert run(workdir, few, *sweep) == 0
     table = (workdir / "results.md").read_text()
     assert table.count("2 seeds)") == 2 and "±" in table
@@ -209,7 +220,7 @@ def test_published_statistics_give_the_same_distance(workdir, tmp_path):
     with np.load(stored) as file:
         np.savez(published, mu=file["mu"], sigma=file["sigma"])  # says nothing else
     own = scores(workdir, "samples")["frechet_distance"]
-    assert run(workdir, f"--config.evaluate.reference=npz:{published}") == 0
+    assert run(workdir, f"--reference=npz:{published}") == 0
     both = [r for r in rows(workdir) if r["images"].startswith("samples")]
     assert len(both) == 2
     for row in both:
@@ -219,12 +230,12 @@ def test_published_statistics_give_the_same_distance(workdir, tmp_path):
 
 def test_bits_per_dim_come_from_the_likelihood_mode(workdir):
     options = [
-        "--config.evaluate.scores=bits_per_dim",
-        "--config.likelihood.num_images=8",
-        "--config.likelihood.batch_size=8",
+        "--scores=bits_per_dim",
+        "--likelihood-num-images=8",
+        "--likelihood-batch-size=8",
     ]
     assert run(workdir, *options) == 0
-    (result,) = workdir.glob("likelihood/*bound*/likelihood.json")
+    (result,) = workdir.glob("likelihood/*/likelihood.json")
     expected = json.loads(result.read_text())["bits_per_dim"]["mean"]
     assert scores(workdir, "samples") == {"bits_per_dim": expected}
 
@@ -257,7 +268,7 @@ def refused(workdir, capsys, *arguments):
     ],
 )
 def test_wrong_options_are_one_line(workdir, capsys, option, said):
-    assert said in refused(workdir, capsys, f"--config.evaluate.{option}")
+    assert said in refused(workdir, capsys, *flags("evaluate", option))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +286,7 @@ def test_wrong_options_are_one_line(workdir, capsys, option, said):
 )
 def test_images_that_do_not_fit_are_one_line(workdir, capsys, tmp_path, arrays, said):
     np.savez(tmp_path / "given.npz", **arrays)
-    given = f"--config.evaluate.images=npz:{tmp_path / 'given.npz'}"
+    given = f"--images=npz:{tmp_path / 'given.npz'}"
     assert said in refused(workdir, capsys, given)
 
 
@@ -290,7 +301,7 @@ def test_statistics_of_other_features_are_refused(
     extraction.features_of(
         real, other, run_other, folder, batch_size=64, interrupted=lambda: 0
     )
-    reference = f"--config.evaluate.reference=npz:{folder / 'statistics.npz'}"
+    reference = f"--reference=npz:{folder / 'statistics.npz'}"
     said = refused(workdir, capsys, reference)
     assert "was made with features 'another'" in said
     # The same network, other pictures.

@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import numpy as np
+import program
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -25,7 +26,7 @@ UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 def pipeline(finished, tmp_path_factory):
     """The tiny run in the layout of diffusers, with what else it says of itself."""
     folder = tmp_path_factory.mktemp("exchange") / "pipeline"
-    assert main(["--mode=export", f"--workdir={finished}", f"--to={folder}"]) == 0
+    assert main(["export", f"{finished}", f"{folder}"]) == 0
     return folder
 
 
@@ -39,13 +40,13 @@ def foreign(pipeline, tmp_path):
 
 
 def import_from(source, workdir, *options):
-    flags = [f"--config.{option}" for option in options]
-    return main(["--mode=import", f"--from={source}", f"--workdir={workdir}", *flags])
+    given = program.flags("import", *options)
+    return main(["import", f"{source}", f"{workdir}", *given])
 
 
 def samples(workdir, *options):
-    flags = [f"--config.sample.{option}" for option in options]
-    assert main(["--mode=sample", f"--workdir={workdir}", *flags]) == 0
+    given = program.flags("sample", *options)
+    assert main(["sample", f"{workdir}", *given]) == 0
     (path,) = (workdir / "samples").rglob("samples.npz")
     with np.load(path) as stored:
         return stored["arr_0"], stored["arr_1"]
@@ -99,7 +100,7 @@ def test_without_its_record_the_network_is_the_same_and_classes_are_numbered(
         np.testing.assert_array_equal, restore_params(finished), restore_params(workdir)
     )
     capsys.readouterr()
-    options = ("num_images=4", "labels=3,none", "guidance_scale=2", "num_steps=3")
+    options = ("num_images=4", "label=3,none", "guidance_scale=2", "num_steps=3")
     images, labels = samples(workdir, *options)
     assert images.shape == (4, 8, 8, 1)
     assert labels.tolist() == [3, 10, 3, 10]
@@ -114,7 +115,7 @@ def test_classes_without_a_row_for_none_get_one_of_zeros(foreign, tmp_path, caps
     np.testing.assert_array_equal(rows, np.concatenate([theirs, 0 * theirs[:1]]))
     line = refusal(
         capsys,
-        *("--mode=sample", f"--workdir={workdir}", "--config.sample.guidance_scale=2"),
+        *("sample", f"{workdir}", "--guidance-scale=2"),
     )
     assert "has also been trained without labels" in line
 
@@ -157,8 +158,8 @@ def test_a_picture_is_completed_by_an_imported_model(foreign, tmp_path):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
     options = {"image": tmp_path / "picture.png", "mask": tmp_path / "mask.png"}
     options |= {"num_images": 2, "method": "replace"}
-    flags = [f"--config.edit.{name}={value}" for name, value in options.items()]
-    assert main(["--mode=inpaint", f"--workdir={workdir}", *flags]) == 0
+    given = program.flags("edit inpaint", **options)
+    assert main(["edit", "inpaint", f"{workdir}", *given]) == 0
     (path,) = workdir.glob("edits/*/images.npz")
     with np.load(path) as stored:
         made = stored["arr_0"][..., 0]
@@ -187,7 +188,7 @@ def test_data_given_at_import_are_those_of_the_model(foreign, tmp_path, capsys):
     assert (known.name, known.fingerprint) == ("digits", digits.fingerprint)
     capsys.readouterr()
     flags = ("--config.data.source=digits", "--config.data.pad_to=16")
-    other = ("--mode=import", f"--from={foreign}", f"--workdir={tmp_path / 'other'}")
+    other = ("import", f"{foreign}", f"{tmp_path / 'other'}")
     line = refusal(capsys, *other, *flags)
     assert "digits has images of (16, 16, 1) and 10 classes" in line
 
@@ -226,7 +227,7 @@ SETTINGS = [
 def test_a_setting_that_cannot_be(file, change, message, foreign, tmp_path, capsys):
     edit(foreign / file, **change)
     workdir = tmp_path / "run"
-    line = refusal(capsys, "--mode=import", f"--from={foreign}", f"--workdir={workdir}")
+    line = refusal(capsys, "import", f"{foreign}", f"{workdir}")
     assert re.search(message, line), line
     assert not workdir.exists()
 
@@ -264,15 +265,14 @@ TENSORS = [
 def test_tensors_that_do_not_fit(change, message, foreign, tmp_path, capsys):
     rewrite(foreign / WEIGHTS, change)
     workdir = tmp_path / "run"
-    line = refusal(capsys, "--mode=import", f"--from={foreign}", f"--workdir={workdir}")
+    line = refusal(capsys, "import", f"{foreign}", f"{workdir}")
     assert re.search(message, line), line
     assert not workdir.exists()
 
 
 def test_files_that_are_damaged_or_missing(foreign, tmp_path, capsys):
     def line():
-        given = [f"--from={foreign}", f"--workdir={tmp_path / 'run'}"]
-        return refusal(capsys, "--mode=import", *given)
+        return refusal(capsys, "import", f"{foreign}", f"{tmp_path / 'run'}")
 
     whole = (foreign / WEIGHTS).read_bytes()
     for damaged in (b"", whole[:5], whole[:1000], whole[:-1], b"\xff" * 100):
@@ -307,19 +307,17 @@ def test_a_record_of_another_model(pipeline, tmp_path, capsys):
     folder = tmp_path / "mixed"
     shutil.copytree(pipeline, folder)
     edit(folder / SCHEDULER, beta_schedule="squaredcos_cap_v2")
-    line = refusal(
-        capsys, "--mode=import", f"--from={folder}", f"--workdir={tmp_path / 'run'}"
-    )
+    line = refusal(capsys, "import", f"{folder}", f"{tmp_path / 'run'}")
     assert "ddpm_jax.json says otherwise" in line and "diffusion.schedule" in line
 
 
 FLAGS = [
-    (["--mode=import", "--workdir=x"], "needs --from="),
-    (["--mode=export", "--workdir=x"], "needs --to="),
-    (["--mode=sample", "--workdir=x", "--from=y"], "is for --mode=import"),
-    (["--mode=import", "--from=x", "--config=configs/digits.py"], "takes no recipe"),
-    (["--mode=import", "--from=no such place"], "neither a folder nor a file here"),
-    (["--mode=import", "--from=x/y", "--config.exchange.stp=3"], "unknown option"),
+    (["import"], "import needs SOURCE (a folder, a file of weights, or OWNER/NAME"),
+    (["export", "x"], "export needs TO (folder to be made)"),
+    (["sample", "x", "y"], "unknown argument 'y'; sample takes RUN"),
+    (["import", "x", "--config=configs/digits.py"], "takes no recipe"),
+    (["import", "no such place"], "neither a folder nor a file here"),
+    (["import", "x/y", "--stp=3"], "unknown flag --stp; did you mean --step?"),
 ]
 
 
@@ -331,18 +329,17 @@ def test_a_wrong_command(arguments, message, capsys):
 def test_an_option_against_the_checkpoint_and_a_workdir_that_is_taken(
     finished, foreign, tmp_path, capsys
 ):
-    flags = ("--mode=import", f"--from={foreign}")
-    contrary = (f"--workdir={tmp_path / 'run'}", "--config.model.channels=16")
+    flags = ("import", f"{foreign}")
+    contrary = (f"{tmp_path / 'run'}", "--config.model.channels=16")
     line = refusal(capsys, *flags, *contrary)
     assert "config.model.channels=16 is not what" in line and "which is 8" in line
-    line = refusal(capsys, *flags, f"--workdir={finished}")
-    assert "holds a model already; use another --workdir" in line
-    line = refusal(capsys, "--mode=export", f"--workdir={finished}", f"--to={foreign}")
+    line = refusal(capsys, *flags, f"{finished}")
+    assert "holds a model already; use another folder" in line
+    line = refusal(capsys, "export", f"{finished}", f"{foreign}")
     assert "holds a model already; use another folder" in line
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     for place, said in (("mine", "holds files already"), ("mine/thesis.txt", "a file")):
-        to = f"--to={tmp_path / place}"
-        line = refusal(capsys, "--mode=export", f"--workdir={finished}", to)
+        line = refusal(capsys, "export", f"{finished}", f"{tmp_path / place}")
         assert said in line and "use a new or an empty folder" in line
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]

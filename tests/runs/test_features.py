@@ -29,7 +29,7 @@ QUICK = [
 
 
 def train(workdir, *arguments):
-    return main(["--mode=features", RECIPE, f"--workdir={workdir}", *QUICK, *arguments])
+    return main([RECIPE, f"--workdir={workdir}", *QUICK, *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_description_of_something_else_is_refused(copy, change, said):
 
 
 def test_a_missing_folder_says_how_to_make_it(tmp_path):
-    with pytest.raises(UserError, match=r"--mode=features --config=.*nowhere"):
+    with pytest.raises(UserError, match=r"main.py --config=.*nowhere"):
         classifier_features(tmp_path / "nowhere")
 
 

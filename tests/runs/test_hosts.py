@@ -30,22 +30,22 @@ TRAIN = [
     "--config.training.sample_every=0",
 ]
 EVALUATE = [
-    "--mode=evaluate",
-    "--config.evaluate.num_images=22",
-    "--config.sample.batch_size=4",
-    "--config.evaluate.batch_size=8",
+    "evaluate",
+    "--num-images=22",
+    "--batch-size=4",
+    "--feature-batch-size=8",
 ]
 LIKELIHOOD = [
-    "--mode=likelihood",
-    "--config.likelihood.num_images=6",
-    "--config.likelihood.batch_size=4",
-    "--config.likelihood.method=bound",
-    "--config.sample.step=24",
+    "likelihood",
+    "--num-images=6",
+    "--batch-size=4",
+    "--method=bound",
+    "--step=24",
 ]
 
 
 def in_(workdir, line):
-    return [*line, f"--workdir={workdir}"]
+    return [*line, f"--workdir={workdir}" if line is TRAIN else str(workdir)]
 
 
 def more(workdir, num_steps, *options):

@@ -57,7 +57,7 @@ def encoder(tmp_path_factory):
     """The folder of an autoencoder: 8x8 pixels to latents of 4x4x4."""
     folder = tmp_path_factory.mktemp("latents") / "encoder"
     recipe = f"--config={ROOT / 'configs' / 'digits.py'}"
-    line = ["--mode=autoencoder", recipe, f"--workdir={folder}"]
+    line = [recipe, "--config.kind=autoencoder", f"--workdir={folder}"]
     assert main([*line, *flags(OF_ENCODER, "autoencoder.")]) == 0
     return folder
 
@@ -131,7 +131,7 @@ def test_a_workdir_is_enough_to_draw_from_and_to_go_on_wherever_it_lies(
     for name in ("samples", "progress"):
         shutil.rmtree(copy / name, ignore_errors=True)
     monkeypatch.chdir(tmp_path)
-    assert main(["--mode=sample", "--workdir=copy"]) == 0
+    assert main(["sample", "copy"]) == 0
     np.testing.assert_array_equal(drawn(copy), drawn(trained))
     assert drawn(copy).shape == (4, 8, 8, 1)
     options = flags(OF_RUN | {"data.latents": "nowhere"})
@@ -207,11 +207,11 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
     said = refusal(capsys, [*line, *flags(OF_RUN | {"data.latents": other})])
     assert "holds another autoencoder, weights 0000000000000000, than the run" in said
     retold(mine, fingerprint="1" * 16)
-    said = refusal(capsys, ["--mode=sample", f"--workdir={copy}"])
+    said = refusal(capsys, ["sample", f"{copy}"])
     assert "holds another, 1111111111111111; copy the folder" in said
     shutil.rmtree(mine)
-    for mode in ("sample", "image-to-image"):
-        said = refusal(capsys, [f"--mode={mode}", f"--workdir={copy}"])
+    for mode in ("sample", "edit image-to-image"):
+        said = refusal(capsys, [*mode.split(), f"{copy}"])
         assert "copy/autoencoder holds none; copy the folder" in said
     said = refusal(capsys, [*line, *flags(OF_RUN | {"data.latents": encoder})])
     assert "holds none" in said
@@ -236,36 +236,36 @@ def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--mode=sample", "--config.data.latents="], "works in the latents of"),
-        (["--mode=sample", "--config.sample.dynamic_percentile=0.9"], "have a range"),
-        (["--mode=likelihood"], "bits per dimension is of pixels"),
-        (["--mode=upscale", "--config.edit.image=data:0"], "--mode=upscale is of pix"),
-        (["--mode=colorize", "--config.edit.image=data:0"], "--mode=colorize is of p"),
-        (["--mode=export", "--to=nowhere"], "a DDPMPipeline is of pixels"),
+        (["sample", "--config.data.latents="], "works in the latents of"),
+        (["sample", "--dynamic-percentile=0.9"], "have a range"),
+        (["likelihood"], "bits per dimension is of pixels"),
+        (["edit", "upscale", "--image=data:0"], "edit upscale is of pixels"),
+        (["edit", "colorize", "--image=data:0"], "edit colorize is of pixels"),
+        (["export", "nowhere"], "a DDPMPipeline is of pixels"),
         (
-            ["--mode=evaluate", "--config.evaluate.scores=frechet,bits_per_dim"],
-            "scores=bits_per_dim is of pixels",
+            ["evaluate", "--scores=frechet,bits_per_dim"],
+            "--scores=bits_per_dim is of pixels",
         ),
     ],
 )
 def test_what_is_of_pixels_is_refused(trained, capsys, arguments, said):
-    assert said in refusal(capsys, [*arguments, f"--workdir={trained}"])
+    assert said in refusal(capsys, [*arguments, str(trained)])
 
 
 def test_a_model_of_pixels_does_not_become_one_of_latents(
     finished, encoder, tmp_path, capsys
 ):
     latents = f"--config.data.latents={encoder}"
-    for mode in ([f"--config={TINY}"], ["--mode=sample"]):
-        said = refusal(capsys, [*mode, f"--workdir={finished}", latents])
+    for line in ([f"--config={TINY}", f"--workdir={finished}"], ["sample", finished]):
+        said = refusal(capsys, [*map(str, line), latents])
         assert "this model works in pixels; leave it out" in said
-    line = ["--mode=evaluate", f"--workdir={finished}"]
-    asked = "--config.evaluate.images=reconstructions:test"
+    line = ["evaluate", f"{finished}"]
+    asked = "--images=reconstructions:test"
     assert "name its folder in config.data.latents" in refusal(capsys, [*line, asked])
 
 
 def test_the_plan_of_a_run_is_of_latents(encoder, capsys):
-    line = ["--mode=plan", f"--config={TINY}", f"--config.data.latents={encoder}"]
+    line = ["plan", f"--config={TINY}", f"--config.data.latents={encoder}"]
     assert main(line) == 0
     assert "images of 8x8x1, in latents of 4x4x4" in capsys.readouterr().out
 
@@ -274,8 +274,8 @@ def test_pictures_are_edited_in_latents(copy, tmp_path):
     mask = np.zeros((8, 8, 1), np.uint8)
     mask[4:] = 255
     save_png(tmp_path / "mask.png", mask)
-    line = ["--mode=inpaint", f"--workdir={copy}", "--config.edit.image=data:3"]
-    assert main([*line, f"--config.edit.mask={tmp_path / 'mask.png'}"]) == 0
+    line = ["edit", "inpaint", f"{copy}", "--image=data:3"]
+    assert main([*line, f"--mask={tmp_path / 'mask.png'}"]) == 0
     (folder,) = (copy / "edits").iterdir()
     made = np.load(folder / "images.npz")["arr_0"]
     image = data.load("digits").source[3]["image"]

@@ -7,10 +7,10 @@ from program import TINY
 
 from ddpm_jax.cli import main
 
-MODES = {
-    **{name: name for name in ("look", "sample", "cascade", "evaluate", "attributes")},
-    **{"rank": "rank", "likelihood": "likelihood", "inpaint": "edit"},
-}
+LEAVE_RESULTS = [
+    *("look", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
+    *("edit inpaint", "edit upscale"),
+]
 
 
 def state(folder):
@@ -21,24 +21,37 @@ def state(folder):
 
 def test_a_drawing_and_a_measurement_leave_the_workdir_as_it_was(finished, tmp_path):
     before, out = state(finished), tmp_path / "results"
-    there = [f"--workdir={finished}", f"--out={out}"]
-    assert main(["--mode=sample", *there, "--config.sample.num_steps=2"]) == 0
-    asked = ["num_images=4", "num_steps=2", "method=bound"]
-    asked = [f"--config.likelihood.{option}" for option in asked]
-    assert main(["--mode=likelihood", *there, *asked]) == 0
-    assert main(["--mode=look", *there]) == 0
+    there = [f"{finished}", f"--out={out}"]
+    assert main(["sample", *there, "--num-steps=2"]) == 0
+    asked = ["--num-images=4", "--num-steps=2", "--method=bound"]
+    assert main(["likelihood", *there, *asked]) == 0
+    assert main(["look", *there]) == 0
     assert state(finished) == before
-    assert len(list(out.glob("samples/*/grid.png"))) == 1
+    assert (out / "grid.png").exists() and (out / "request.json").exists()
     assert len(list(out.glob("likelihood/*/likelihood.json"))) == 1
     assert (out / "look.png").exists() and (out / "look.txt").exists()
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode_that_leaves_results_takes_it(mode, monkeypatch, tmp_path):
+def test_the_results_of_another_request_are_not_written_over(
+    finished, tmp_path, capsys
+):
+    there = ["sample", f"{finished}", f"--out={tmp_path}/out", "--num-images=2"]
+    assert main([*there, "--num-steps=2"]) == 0
+    before = state(tmp_path)
+    assert main([*there, "--num-steps=3"]) == 2
+    assert "holds the results of another request" in capsys.readouterr().err
+    assert main([*there, "--num-steps=2"]) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert state(tmp_path).keys() == before.keys()
+
+
+@pytest.mark.parametrize("command", LEAVE_RESULTS)
+def test_every_command_that_leaves_results_takes_it(command, monkeypatch, tmp_path):
     given = []
-    module = importlib.import_module(f"ddpm_jax.commands.{MODES[mode]}")
-    monkeypatch.setattr(module, MODES[mode], lambda *values: given.extend(values) or 0)
-    asked = [f"--mode={mode}", f"--config={TINY}", f"--workdir={tmp_path}"]
+    name = command.split()[0]
+    module = importlib.import_module(f"ddpm_jax.commands.{name}")
+    monkeypatch.setattr(module, name, lambda *values: given.extend(values) or 0)
+    asked = [*command.split(), f"{tmp_path}", f"--config={TINY}"]
     assert main([*asked, f"--out={tmp_path / 'results'}"]) == 0
     assert given[-2:] == [tmp_path, tmp_path / "results"]
     given.clear()
@@ -46,12 +59,12 @@ def test_every_mode_that_leaves_results_takes_it(mode, monkeypatch, tmp_path):
     assert given[-2:] == [tmp_path, None]
 
 
-@pytest.mark.parametrize("mode", ["train", "plan", "features", "autoencoder"])
-def test_other_modes_refuse_it(mode, capsys, tmp_path):
-    asked = [f"--mode={mode}", f"--config={TINY}", f"--workdir={tmp_path}"]
-    assert main([*asked, "--out=results"]) == 2
+@pytest.mark.parametrize("command", ["", "plan", "import", "export"])
+def test_others_refuse_it(command, capsys, tmp_path):
+    given = [command, f"{tmp_path}"] if command else [f"--config={TINY}"]
+    assert main([*given, "--out=results"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --out=results is for modes that leave results")
+    assert line.startswith("error: unknown flag --out; ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,7 +72,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     finished, tmp_path, capsys
 ):
     (tmp_path / "file").write_text("")
-    there = [f"--workdir={finished}", f"--out={tmp_path}/file"]
-    assert main(["--mode=sample", *there]) == 2
+    there = [f"{finished}", f"--out={tmp_path}/file"]
+    assert main(["sample", *there]) == 2
     captured = capsys.readouterr()
     assert "cannot write" in captured.err and "Drawing" not in captured.out

@@ -50,7 +50,7 @@ def arguments(folder, tmp_path, *more):
 def test_a_look_counts_and_names(folder, tmp_path, capsys):
     (folder / "cat" / "b1.png").write_bytes(b"broken")
     (folder / "dog" / "b2.jpg").write_bytes(b"")
-    assert main(["--mode=look", *arguments(folder, tmp_path)]) == 0
+    assert main(["look", *arguments(folder, tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "14 files" in said
     assert "10x16 11, 30x20 1 (height x width)" in said
@@ -69,10 +69,10 @@ def test_a_look_at_captions_and_at_other_data(folder, tmp_path, capsys):
     (folder / "metadata.jsonl").write_text(
         '{"file_name": "cat/0.png", "text": "a grey cat"}\n'
     )
-    assert main(["--mode=look", *arguments(folder, tmp_path)]) == 0
+    assert main(["look", *arguments(folder, tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "captions  1, the first: 'a grey cat'" in said
-    assert main(["--mode=look", f"--config={TINY}", f"--workdir={tmp_path}/d"]) == 0
+    assert main(["look", f"--config={TINY}", f"{tmp_path}/d"]) == 0
     said = capsys.readouterr().out
     assert "1,498 images of 8x8x1" in said and "10: 0 " in said
     assert (tmp_path / "d" / "look.png").exists()
@@ -88,7 +88,7 @@ def test_a_look_names_what_is_left_out_and_the_bits_that_are_used(
         Image.fromarray(samples).save(tmp_path / "scans" / f"{index}.png")
     for name in ("a.heic", ".thumbs.png"):
         (tmp_path / "scans" / name).write_bytes(b"")
-    line = ["--mode=look", *arguments(tmp_path / "scans", tmp_path)]
+    line = ["look", *arguments(tmp_path / "scans", tmp_path)]
     assert main(line) == 0
     said = capsys.readouterr().out
     assert (
@@ -111,7 +111,7 @@ def test_training_stops_at_broken_files_or_skips_them_from_memory_or_disk(
     (folder / "dog" / "b.png").write_bytes(b"")
     line = arguments(folder, tmp_path, "--config.data.channels=3")
     # Where the channels are looked up, the header of the broken file is met first.
-    for more in ([], ["--config.data.channels=0"], ["--mode=autoencoder"]):
+    for more in ([], ["--config.data.channels=0"], ["--config.kind=autoencoder"]):
         assert main([*line, *more]) == 2
         error = capsys.readouterr().err
         assert "broken files, 1 of 13: " in error and "dog/b.png" in error
@@ -191,9 +191,9 @@ def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(
     small = np.random.default_rng(1).integers(96, 160, (4, 6, 3), np.uint8)
     Image.fromarray(np.rot90(small)).save(tmp_path / "phone.png", exif=exif)
     edit = [
-        *("--mode=upscale", f"--workdir={tmp_path}/run", "--config.edit.factor=2"),
-        *(f"--config.edit.image={tmp_path}/phone.png", "--config.edit.num_images=1"),
-        "--config.sample.num_steps=4",
+        *("edit", "upscale", f"{tmp_path}/run", "--factor=2"),
+        *(f"--image={tmp_path}/phone.png", "--num-images=1"),
+        "--num-steps=4",
     ]
     assert main(edit) == 0, capsys.readouterr().err
     (stored,) = (tmp_path / "run").glob("edits/*/images.npz")
@@ -207,7 +207,7 @@ def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(
 
 
 def test_a_plan_prints_its_numbers(tmp_path, capsys):
-    assert main(["--mode=plan", f"--config={TINY}", f"--workdir={tmp_path}/run"]) == 0
+    assert main(["plan", f"--config={TINY}", f"{tmp_path}/run"]) == 0
     said = capsys.readouterr().out
     for word in ("parameters", "GFLOP an image", "exactly", "would fit", "measured"):
         assert word in said

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY, flags
 
 from ddpm_jax import data
 from ddpm_jax.build.retrieval import retrieval
@@ -24,12 +24,13 @@ from ddpm_jax.runtime import images
 DATA = ["data.image_size=16", "data.flip=False", "data.hold_out=3"]
 TEXT = ["model.text=words", "model.text_width=8", "model.text_depth=1"]
 TEXT += ["model.text_heads=2", "model.class_conditional=False"]
-RETRIEVAL = ["retrieval.num_steps=200", "retrieval.channels=8", "retrieval.max_shift=0"]
+RETRIEVAL = ["kind=contrastive", "retrieval.num_steps=200"]
+RETRIEVAL += ["retrieval.channels=8", "retrieval.max_shift=0"]
 RETRIEVAL += ["retrieval.batch_size=32", "retrieval.ema_decay=0.9"]
 RETRIEVAL += ["retrieval.warmup_steps=5", "retrieval.learning_rate=0.01"]
 
 
-def flags(options):
+def recipe_flags(options):
     return [f"--config.{option}" for option in options]
 
 
@@ -59,9 +60,9 @@ def towers(folder, tmp_path_factory):
 
 
 def train_towers(workdir, folder, *options):
-    asked = flags([folder, *DATA, *TEXT, *RETRIEVAL, *options])
+    asked = recipe_flags([folder, *DATA, *TEXT, *RETRIEVAL, *options])
     recipe = [f"--config={TINY}", f"--workdir={workdir}"]
-    return main(["--mode=retrieval", *recipe, *asked])
+    return main([*recipe, *asked])
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def model(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "shapes"
     quick = ["training.num_steps=2", "training.sample_every=0", "sample.sampler=ddim"]
     quick += ["sample.num_steps=2", "sample.batch_size=30"]
-    asked = flags([folder, *DATA, *TEXT, *quick])
+    asked = recipe_flags([folder, *DATA, *TEXT, *quick])
     assert main([f"--config={TINY}", f"--workdir={workdir}", *asked]) == 0
     return workdir
 
 
 def run(workdir, *options):
-    return main(["--mode=rank", f"--workdir={workdir}", *flags(options)])
+    return main(["rank", f"{workdir}", *flags("rank", *options)])
 
 
 def rows(workdir):
@@ -184,8 +185,8 @@ def test_a_network_draws_and_what_it_drew_is_kept(model, towers, monkeypatch, ca
         (["sample.prompt=a red circle"], "1 different prompts"),
         (["sample.prompt=data:nowhere"], "has no split 'nowhere'"),
         (["sample.prompt=data:test/no"], "write it like data:test/10"),
-        (["sample.prompt_to=red"], "only one can be looked for"),
-        (["evaluate.images=noise"], "is not drawn for prompts"),
+        (["sample.prompt_to=red"], "prompt_to does nothing in rank; leave it out"),
+        (["evaluate.images=noise"], "images does nothing in rank; leave it out"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(model, towers, options, message, capsys):
@@ -229,8 +230,8 @@ def test_words_that_only_the_test_has_are_refused_before_training(tmp_path, caps
 
 
 def test_data_without_captions_cannot_be_learned_from(tmp_path, capsys):
-    asked = [f"--config={TINY}", f"--workdir={tmp_path}"]
-    assert main(["--mode=retrieval", *asked]) == 2
+    asked = [f"--config={TINY}", "--config.kind=contrastive", f"--workdir={tmp_path}"]
+    assert main(asked) == 2
     assert "config.model.text is empty" in capsys.readouterr().err
-    assert main(["--mode=retrieval", *asked, *flags(TEXT)]) == 2
+    assert main([*asked, *recipe_flags(TEXT)]) == 2
     assert "has no captions" in capsys.readouterr().err

@@ -233,7 +233,7 @@ def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
     ["8", "512", "-32", "large", "32.5", "3²", "32,", "32,8", "32,48,64", "9" * 5000],
 )
 def test_a_size_that_is_none(argument, capsys):
-    assert main(["--mode=plan", f"--config=configs/folder.py:{argument}"]) == 2
+    assert main(["plan", f"--config=configs/folder.py:{argument}"]) == 2
     said = capsys.readouterr().err
     if len(argument) > 1000:
         assert "a number of more than 1,000 digits" in said and len(said) < 200

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT, start
+from program import ROOT, flags, start
 
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
@@ -18,10 +18,14 @@ from ddpm_jax.sampling.batches import Film, draw_images
 
 
 def sample(workdir, *options):
-    flags = [f"--config.sample.{option}" for option in options]
-    assert main(["--mode=sample", f"--workdir={workdir}", *flags]) == 0
-    folders = sorted((workdir / "samples").iterdir(), key=lambda p: p.stat().st_mtime)
-    return folders[-1]
+    before = set(workdir.glob("samples/*"))
+    assert main(["sample", f"{workdir}", *flags("sample", *options)]) == 0
+    (folder,) = set(workdir.glob("samples/*")) - before
+    return folder
+
+
+def request(folder):
+    return json.loads((folder / "request.json").read_text())
 
 
 def arrays(folder):
@@ -63,15 +67,16 @@ def test_an_image_depends_on_seed_and_index_and_not_on_the_batch(model):
     assert len({image.tobytes() for image in whole}) == 6
     other, _ = arrays(sample(model, "seed=1"))
     assert np.abs(whole.astype(int) - other).max() > 50
+    shutil.rmtree(model / "samples")
     again, _ = arrays(sample(model, "num_images=6", "batch_size=6"))
     np.testing.assert_array_equal(whole, again)
 
 
 def test_labels_are_those_asked_for_by_number_or_name(model):
-    folder = sample(model, "labels=7,3")
+    folder = sample(model, "label=7,3")
     assert arrays(folder)[1].tolist() == [7, 3, 7, 3, 7, 3]
     assert (folder / "images" / "000001-3.png").exists()
-    assert arrays(sample(model, "labels=none", "num_images=2"))[1].tolist() == [10, 10]
+    assert arrays(sample(model, "label=none", "num_images=2"))[1].tolist() == [10, 10]
 
 
 def test_raw_parameters_and_older_checkpoints_draw_other_images(model, capsys):
@@ -87,18 +92,38 @@ def test_ddim_takes_fewer_steps(model):
     folder = sample(model, "sampler=ddim", "num_steps=5", "film_frames=5")
     with Image.open(folder / "chain.gif") as gif:
         assert gif.n_frames == 5
-    assert "ddim-0_5-steps-trailing" in folder.name
+    asked = request(folder)
+    assert (asked["sampler"], asked["num_steps"]) == ("ddim", 5)
+
+
+def test_what_was_asked_for_before_is_found_and_not_drawn_again(
+    model, capsys, monkeypatch
+):
+    first = sample(model, "num_images=2", "num_steps=5")
+    assert first.name == "0001"
+    written = (first / "grid.png").stat().st_mtime_ns
+    again = ["sample", f"{model}", "--num-images=2", "--num-steps=5", "--batch-size=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_jax.commands.sample.draw_of", None)  # would fail
+        assert main(again) == 0
+        # The seed of the run, said outright, is the same request.
+        assert main([*again, "--seed=0"]) == 0
+    assert capsys.readouterr().out.count(f"Nothing to do: {first}") == 2
+    assert (first / "grid.png").stat().st_mtime_ns == written
+    (first / "grid.png").unlink()  # as if it had been interrupted
+    assert main(again) == 0
+    assert (first / "grid.png").exists()
+    assert sample(model, "num_images=2", "num_steps=4").name == "0002"
 
 
 def test_two_devices_draw_what_one_draws(model):
     one, _ = arrays(sample(model))
-    process = start("--mode=sample", f"--workdir={model}", num_devices=2)
+    shutil.rmtree(model / "samples")
+    process = start("sample", f"{model}", num_devices=2)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "on 2 x cpu" in out
-    (folder,) = (
-        model / "samples"
-    ).iterdir()  # the same name: what was there is replaced
+    (folder,) = (model / "samples").iterdir()
     two, _ = arrays(folder)
     assert np.abs(one.astype(int) - two).max() <= 1
 
@@ -129,15 +154,9 @@ def test_a_damaged_newest_checkpoint_is_reported_and_an_older_one_drawn_from(
     captured = capsys.readouterr()
     assert "checkpoints/12 is damaged" in captured.err
     assert "parameters of step 9:" in captured.out
-    assert folder.name.startswith("step-9_")
-    assert sample(model, "num_images=1", "step=3").name.startswith("step-3_")
-
-
-def test_many_labels_do_not_make_a_name_that_is_too_long(model):
-    labels = ",".join(str(i % 10) for i in range(200))
-    folder = sample(model, f"labels={labels}", "num_images=2")
-    assert len(folder.name) < 200
-    assert arrays(folder)[1].tolist() == [0, 1]
+    assert request(folder)["checkpoint_step"] == 9
+    older = sample(model, "num_images=1", "step=3")
+    assert request(older)["checkpoint_step"] == 3
 
 
 def test_images_that_are_not_finite_are_refused_and_not_drawn_black():

@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import program
 import pytest
 from PIL import Image
 from program import TINY
@@ -64,8 +65,8 @@ def model(pictures, tmp_path_factory):
 
 
 def sample(workdir, *options):
-    asked = [f"--config.sample.{option}" for option in options]
-    assert main(["--mode=sample", f"--workdir={workdir}", *asked]) == 0
+    asked = program.flags("sample", *options)
+    assert main(["sample", f"{workdir}", *asked]) == 0
     folders = sorted((workdir / "samples").iterdir(), key=lambda p: p.stat().st_mtime)
     with np.load(folders[-1] / "samples.npz") as stored:
         return folders[-1], stored["arr_0"]
@@ -234,8 +235,8 @@ def text_of(workdir):
 
 def test_the_likelihood_of_a_picture_is_that_under_its_caption(model, capsys):
     options = ["num_images=6", "method=bound", "split=train", "num_steps=5"]
-    asked = [f"--config.likelihood.{option}" for option in options]
-    assert main(["--mode=likelihood", f"--workdir={model}", *asked]) == 0
+    asked = program.flags("likelihood", *options)
+    assert main(["likelihood", f"{model}", *asked]) == 0
     assert "bits/dim" in capsys.readouterr().out
 
 
@@ -249,8 +250,8 @@ def test_an_edit_is_told_the_prompt(model):
 
 def edit(workdir, *options):
     asked = ["edit.image=data:0", "edit.strength=1.0", *options]
-    flags = [f"--config.{option}" for option in asked]
-    assert main(["--mode=image-to-image", f"--workdir={workdir}", *flags]) == 0
+    given = program.flags("edit image-to-image", *asked)
+    assert main(["edit", "image-to-image", f"{workdir}", *given]) == 0
     found = sorted(workdir.rglob("grid.png"), key=lambda p: p.stat().st_mtime)[-1]
     return np.asarray(Image.open(found))
 
@@ -265,7 +266,7 @@ WRONG = [
     ("prompt=data:dev", "has no split 'dev'"),
     ("prompt_to='a dark red wall'", "needs one prompt to come from"),
     ("negative_prompt='a dark red wall'", "use guidance_scale above 1"),
-    ("labels=3", "trained without labels"),
+    ("label=3", "trained without labels"),
 ]
 
 
@@ -283,15 +284,13 @@ def test_a_prompt_that_cannot_be_used(model, capsys, monkeypatch, option, messag
         "ddpm_jax.sampling.batches.make_draw", None
     )  # nothing is compiled
     option = option.replace("'", "")
-    line = refusal(
-        capsys, ["--mode=sample", f"--workdir={model}", f"--config.sample.{option}"]
-    )
+    line = refusal(capsys, ["sample", f"{model}", f"--{option.replace('_', '-', 1)}"])
     assert re.search(message, line), line
 
 
 def test_a_prompt_to_a_model_without_text(finished, capsys):
-    flag = "--config.sample.prompt=a dark red wall"
-    line = refusal(capsys, ["--mode=sample", f"--workdir={finished}", flag])
+    flag = "--prompt=a dark red wall"
+    line = refusal(capsys, ["sample", f"{finished}", flag])
     assert "was trained without text; leave the option out" in line
 
 
@@ -299,7 +298,7 @@ def test_a_model_that_reads_is_not_written_for_one_that_does_not(
     model, tmp_path, capsys
 ):
     to = tmp_path / "exported"
-    line = refusal(capsys, ["--mode=export", f"--workdir={model}", f"--to={to}"])
+    line = refusal(capsys, ["export", f"{model}", f"{to}"])
     assert "is told no text" in line
     assert not to.exists()
 

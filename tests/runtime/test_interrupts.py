@@ -96,7 +96,7 @@ def test_a_second_signal_ends_it_without_saving():
 def test_a_library_leaves_signals_alone(capsys):
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
-    assert main(["--mode=sample", "--workdir=nowhere"]) == 2
+    assert main(["sample", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in numbers] == before
     assert not interrupts.is_installed()

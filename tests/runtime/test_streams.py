@@ -95,12 +95,12 @@ def test_nothing_else_takes_the_place_of_a_closed_stream(tmp_path):
         (f"--config.seed={'7' * 5000}", "--config.seed has a number of more than"),
         (f"--config.sample.labels={'7' * 5000}", "has a number of more than"),
         (f"--{'b' * 50_000}=1", "unknown flag --bbb"),
-        ("--workdir=a\nb", r"/a\nb/checkpoints; train first"),
+        ("--step=a\nb", r"--step=a\nb is not a whole number"),
     ],
     ids=["bytes", "seed", "label", "flag", "line"],
 )
 def test_any_text_on_the_command_line_gives_one_line(argument, said, capsys):
-    assert main(["--mode=sample", "--workdir=nowhere", argument]) == 2
+    assert main(["sample", "nowhere", argument]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert len(line) < 2100

@@ -87,7 +87,7 @@ def test_a_repository_without_a_model(monkeypatch, tmp_path):
 BY_HAND = (
     r"take config.json, scheduler_config.json and diffusion_pytorch_model.safetensors "
     r"from https://huggingface.co/google/ddpm-celebahq-256/tree/main, put them into a "
-    r"folder ddpm-celebahq-256/ here, and give --from=ddpm-celebahq-256/\.$"
+    r"folder ddpm-celebahq-256/ here, and give ddpm-celebahq-256/\.$"
 )
 
 

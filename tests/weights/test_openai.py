@@ -188,13 +188,13 @@ def test_a_file_becomes_a_workdir_or_names_what_it_lacks(tmp_path, capsys):
     tensors = state_dict()
     flags = [f"--config.{option}={value}" for option, value in GIVEN.items()]
     save_file(tensors, tmp_path / "model.safetensors")
-    where = [f"--from={tmp_path}", f"--workdir={tmp_path / 'run'}"]
-    assert main(["--mode=import", *where, *flags]) == 0
+    where = [f"{tmp_path}", f"{tmp_path / 'run'}"]
+    assert main(["import", *where, *flags]) == 0
     assert "images of 8x8x3" in capsys.readouterr().out
     del tensors["output_blocks.2.0.skip_connection.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    where = [f"--from={tmp_path}", f"--workdir={tmp_path / 'other'}"]
-    assert main(["--mode=import", *where, *flags]) == 2
+    where = [f"{tmp_path}", f"{tmp_path / 'other'}"]
+    assert main(["import", *where, *flags]) == 2
     assert "lacks 1 of the" in capsys.readouterr().err
 
 

@@ -1,0 +1,114 @@
+"""The requests of `edit`, one for each way to edit."""
+
+import dataclasses
+
+from ddpm_jax.requests.options import Chain, Shown, WithResults, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edit(Shown, Chain, WithResults):
+    """Edit images with a trained model."""
+
+    image: str = option(
+        "",
+        "a file, or data:7 of the data set; several with commas",
+        of="edit.image",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Several(Edit):
+    num_images: int = option(
+        4, "results for each image given, with different noise", of="edit.num_images"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inpaint(_Several):
+    """Fill the masked part of an image.
+
+    python main.py edit inpaint runs/mnist --image=data:7 --mask=mask.png
+    """
+
+    mask: str = option(
+        "", "a file, white where the image is to be filled", of="edit.mask"
+    )
+    method: str | None = option(
+        None, "repaint (unset), replace, project or guidance", of="edit.method"
+    )
+    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
+    jump_length: int | None = option(
+        None, "of repaint: steps back; unset: N / 25", of="edit.jump_length"
+    )
+    num_resamples: int = option(
+        10, "of repaint: walks of each stretch", of="edit.num_resamples"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageToImage(_Several):
+    """Add noise to an image up to some level, and denoise it (SDEdit).
+
+    python main.py edit image-to-image runs/mnist --image=data:7 --strength=0.5
+    """
+
+    strength: float = option(
+        0.5, "share of the chain that is walked", of="edit.strength"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interpolate(Edit):
+    """Interpolate between two images.
+
+    python main.py edit interpolate runs/mnist --image=data:7,data:8
+    """
+
+    method: str | None = option(None, "encode (unset) or noise", of="edit.method")
+    num_points: int = option(6, "images of a walk", of="edit.num_points")
+    strength: float = option(
+        0.5, "share of the chain that is walked", of="edit.strength"
+    )
+    iterations: int = option(
+        3, "of the equation behind each step of an encoding", of="edit.iterations"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encode(Edit):
+    """Encode an image as noise, and decode it (DDIM inversion).
+
+    python main.py edit encode runs/mnist --image=data:7 --strength=0.8
+    """
+
+    strength: float = option(
+        0.5, "share of the chain that is walked", of="edit.strength"
+    )
+    iterations: int = option(
+        3, "of the equation behind each step of an encoding", of="edit.iterations"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Colorize(_Several):
+    """Colorize a grey image.
+
+    python main.py edit colorize runs/cifar --image=data:1
+    """
+
+    method: str | None = option(None, "project (unset) or guidance", of="edit.method")
+    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Upscale(_Several):
+    """Upsample a small image.
+
+    python main.py edit upscale runs/mnist --image=data:7 --factor=4
+    """
+
+    factor: int | None = option(
+        None, "times larger; unset: 2, or as it was trained", of="edit.factor"
+    )
+    method: str | None = option(None, "project (unset) or guidance", of="edit.method")
+    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")

@@ -1,0 +1,35 @@
+"""The requests of `import` and `export`."""
+
+import dataclasses
+
+from ddpm_jax.requests.options import Parameters, Request, option, place
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import(Request):
+    """Make a run of a pretrained model.
+
+    python main.py import google/ddpm-celebahq-256 runs/faces
+    """
+
+    source: str = place(
+        "", "a folder, a file of weights, or OWNER/NAME on huggingface.co"
+    )
+    run: str | None = place(None, "folder to be made; unset: runs/SOURCE")
+    step: int = option(0, "that the model is stored under", of="exchange.step")
+    qkv_order: str = option(
+        "legacy",
+        "how an OpenAI checkpoint packs query, key and value: legacy, or new if it was "
+        "trained with use_new_attention_order",
+        of="exchange.qkv_order",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(Parameters, Request):
+    """Write a model for diffusers.
+
+    python main.py export runs/digits digits-for-diffusers
+    """
+
+    to: str = place("", "folder to be made")

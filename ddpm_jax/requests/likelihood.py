@@ -1,0 +1,49 @@
+"""The request of `likelihood`."""
+
+import dataclasses
+
+from ddpm_jax.requests.options import Parameters, WithResults, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likelihood(Parameters, WithResults):
+    """Measure bits per dimension of a split of the data.
+
+    python main.py likelihood runs/digits --method=bound
+    """
+
+    source: str | None = option(
+        None, "of the images; unset: the data of the run", of="likelihood.source"
+    )
+    split: str = option("test", "of these data", of="likelihood.split")
+    method: str = option("both", "bound, ode or both", of="likelihood.method")
+    num_images: int | None = option(
+        None, "the first of the split; unset: all", of="likelihood.num_images"
+    )
+    batch_size: int = option(
+        64, "images at a time, over all devices", of="likelihood.batch_size"
+    )
+    seed: int | None = option(None, "unset: that of the run", of="likelihood.seed")
+    variance: str | None = option(
+        None,
+        "bound: small, large or learned; unset: as trained",
+        of="likelihood.variance",
+    )
+    clip: bool = option(
+        True, "bound: clamp the predicted x0 to [-1, 1]", of="likelihood.clip"
+    )
+    num_steps: int | None = option(
+        None, "bound: unset: all T", of="likelihood.num_steps"
+    )
+    ode_steps: int | None = option(
+        None, "ODE: Runge-Kutta steps; unset: adaptive", of="likelihood.ode_steps"
+    )
+    rtol: float = option(
+        1e-4, "ODE: relative tolerance of the adaptive steps", of="likelihood.rtol"
+    )
+    atol: float = option(1e-4, "ODE: absolute tolerance", of="likelihood.atol")
+    num_probes: int = option(
+        1,
+        "ODE: sign vectors of the trace; 0: exact, at D times the cost",
+        of="likelihood.num_probes",
+    )

@@ -1,0 +1,159 @@
+"""Options that several requests share, and how a field of a request is declared."""
+
+import dataclasses
+from typing import Any
+
+
+def option(default: Any, text: str, *, of: str) -> Any:
+    """Declare an option of a request.
+
+    Args:
+        default: without a recipe that sets another.
+        text: what the option says, for `--help`.
+        of: the option of a recipe that holds its default, "sample.num_steps".
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "of": of})
+
+
+def place(default: str | None, text: str, *, positional: bool = True) -> Any:
+    """Declare where something lies; no recipe has a default for it.
+
+    Args:
+        default: None if it may be left out, "" if it may not.
+        text: what the place is, for `--help`.
+        positional: given without a flag.
+    """
+    metadata = {"help": text, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for of a run."""
+
+    run: str | None = place("", "folder of the run")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithResults(Request):
+    """Where results go."""
+
+    out: str | None = place(
+        None,
+        "folder of the results; unset: one within the run",
+        positional=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Which parameters of a run are used."""
+
+    step: int | None = option(
+        None, "step of the checkpoint; unset: the newest", of="sample.step"
+    )
+    ema: bool = option(True, "use the averaged (EMA) parameters", of="sample.ema")
+    ema_std: float | None = option(
+        None,
+        "length of an average built from training.ema_stds, as a share of the run",
+        of="sample.ema_std",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chain(Parameters):
+    """How a reverse chain is run."""
+
+    sampler: str = option(
+        "ancestral",
+        "ancestral, ddim, euler, heun, adaptive, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, "
+        "unipc, unipc_3 or pndm",
+        of="sample.sampler",
+    )
+    num_steps: int | None = option(
+        None, "steps of the chain; unset: all T", of="sample.num_steps"
+    )
+    spacing: str = option(
+        "trailing",
+        "trailing, leading, linear, quadratic, karras, logsnr, or sections:20,10,10",
+        of="sample.spacing",
+    )
+    variance: str | None = option(
+        None,
+        "of ancestral: small, large or learned; unset: as trained",
+        of="sample.variance",
+    )
+    eta: float = option(0.0, "of ddim: 0 deterministic, 1 ancestral", of="sample.eta")
+    churn: float = option(
+        0.0, "of euler and heun, EDM's S_churn: 0 deterministic", of="sample.churn"
+    )
+    churn_low: float = option(
+        0.0, "S_tmin of the churn, as sigma / alpha", of="sample.churn_low"
+    )
+    churn_high: float | None = option(
+        None, "S_tmax of the churn; unset: no bound", of="sample.churn_high"
+    )
+    churn_noise: float = option(1.0, "S_noise of the churn", of="sample.churn_noise")
+    rtol: float = option(1e-4, "of adaptive: relative tolerance", of="sample.rtol")
+    atol: float = option(1e-4, "of adaptive: absolute tolerance", of="sample.atol")
+    clip: bool = option(
+        True, "clamp the predicted x0 to [-1, 1]; latents never are", of="sample.clip"
+    )
+    dynamic_percentile: float = option(
+        0.0,
+        "clip by each image's own range, such as 0.995; 0: not",
+        of="sample.dynamic_percentile",
+    )
+    guidance_scale: float = option(
+        1.0,
+        "1 conditional, 0 unconditional, more: classifier-free guidance",
+        of="sample.guidance_scale",
+    )
+    guidance_low: float = option(
+        0.0, "guide only above this sigma / alpha", of="sample.guidance_low"
+    )
+    guidance_high: float | None = option(
+        None, "and up to this; unset: no bound", of="sample.guidance_high"
+    )
+    guidance_rescale: float = option(
+        0.0,
+        "restore the contrast that guidance adds: 0 to 1",
+        of="sample.guidance_rescale",
+    )
+    classifier_scale: float = option(
+        0.0,
+        "guide by a classifier fitted to the data in closed form",
+        of="sample.classifier_scale",
+    )
+    label: str = option(
+        "", "classes such as 7 or 0,1,2, taken in turn", of="sample.labels"
+    )
+    prompt: str = option(
+        "",
+        "a prompt, file:PATH with one in each line, or data:SPLIT for the captions of "
+        "a split",
+        of="sample.prompt",
+    )
+    negative_prompt: str = option(
+        "", "what guidance goes away from", of="sample.negative_prompt"
+    )
+    picture_noise: float = option(
+        0.0,
+        "noise-conditioning augmentation of a super-resolution model, 0 to "
+        "model.picture_noise",
+        of="sample.picture_noise",
+    )
+    seed: int | None = option(None, "unset: that of the run", of="sample.seed")
+    batch_size: int = option(
+        64, "images at a time, over all devices", of="sample.batch_size"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How much of the chain is shown."""
+
+    film_frames: int = option(
+        16, "frames of the film strip and the GIF", of="sample.film_frames"
+    )
+    film_images: int = option(8, "images in them", of="sample.film_images")

@@ -1,0 +1,81 @@
+"""Requests and the sections of a recipe that hold their defaults, there and back.
+
+Commands still read what is asked for from those sections, and name them in messages:
+this is the one place that knows so.
+"""
+
+import re
+from typing import Any, TypeVar
+
+from ddpm_jax.errors import UserError
+from ddpm_jax.requests.exchange import Import
+from ddpm_jax.requests.flags import flag_of, sections_of
+from ddpm_jax.requests.options import Request
+from ddpm_jax.requests.training import Look, Plan
+
+SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate", "exchange")
+"""Sections that hold nothing but defaults of requests."""
+
+R = TypeVar("R", bound=Request)
+
+
+def request_of(request: type[R], config: Any, given: dict[str, Any]) -> R:
+    """Make a request of the defaults of a recipe, and what was given."""
+    defaults = {
+        name: config[section][option]
+        for (section, option), name in _split(request).items()
+    }
+    return request(**{**defaults, **given})
+
+
+def write(request: Request, config: Any) -> None:
+    """Set what a request asks for in its sections of a config, in place."""
+    for (section, option), name in _split(type(request)).items():
+        config[section][option] = getattr(request, name)
+
+
+def refuse_sections(command: str, request: type[Request], names: list[str]) -> None:
+    """Refuse options of a recipe that are flags of the command.
+
+    Args:
+        command: such as "sample".
+        request: what it asks for.
+        names: of options that were given, "sample.num_steps".
+
+    Raises:
+        UserError: naming the flag.
+    """
+    known = sections_of(request)
+    for name in names:
+        if name in known:
+            raise UserError(
+                f"--config.{name} sets the default of a recipe; here it is "
+                f"{flag_of(known[name])}."
+            )
+        section = name.partition(".")[0]
+        takes_recipes = request in (Import, Look, Plan)
+        if section in SECTIONS and not takes_recipes:
+            raise UserError(
+                f"--config.{name} does nothing in {command}; leave it out, or see "
+                f"{command} --help."
+            )
+
+
+def in_flags(request: type[Request], text: str) -> str:
+    """Name flags in a message that names the options of a recipe."""
+    for option, name in sorted(sections_of(request).items(), key=lambda o: -len(o[0])):
+        flag, written = flag_of(name), rf"(?:--)?(?:config\.)?{re.escape(option)}"
+        bare = flag.removeprefix("--")
+        text = re.sub(rf"(?<![\w.]){written}=False\b", f"--no-{bare}", text)
+        text = re.sub(rf"(?<![\w.]){written}=True\b", flag, text)
+        text = re.sub(rf"(?<![\w.]){written}='([^' ]*)'", rf"{flag}=\1", text)
+        text = re.sub(rf"(?<![\w.]){written}(?![\w.]*\w)", flag, text)
+    return text
+
+
+def _split(request: type[Request]) -> dict[tuple[str, str], str]:
+    found = {}
+    for option, name in sections_of(request).items():
+        section, _, rest = option.partition(".")
+        found[section, rest] = name
+    return found

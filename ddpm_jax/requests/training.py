@@ -1,0 +1,31 @@
+"""The requests of `look` and `plan`, which take the line of a training."""
+
+import dataclasses
+
+from ddpm_jax.requests.options import Request, WithResults, place
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look(WithResults):
+    """Look at the data: counts, sizes, broken files, a contact sheet.
+
+    python main.py look --config=configs/folder.py:64 --config.data.source=folder:photos
+    """
+
+    run: str | None = place(None, "folder of the run; unset: runs/RECIPE")
+    workdir: str | None = place(
+        None, "another word for RUN, as in training", positional=False
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan(Request):
+    """Estimate what training takes: parameters, memory, time.
+
+    python main.py plan --config=configs/cifar.py
+    """
+
+    run: str | None = place(None, "folder of the run; unset: runs/RECIPE")
+    workdir: str | None = place(
+        None, "another word for RUN, as in training", positional=False
+    )
