@@ -196,14 +196,14 @@ def compile_sampler(cfg: Any) -> float:
     from benchmarks import parts, timing
     from ddpm_jax import build
     from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import draw_of
+    from ddpm_jax.commands.sample import sampling_program
 
     of = parts.make_parts(cfg)
     params = Params(parts.start_state(of).params)
-    draw = draw_of(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
+    program = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(cfg.sample.batch_size, dtype=np.int32)
-    cond, key = build.sample_cond(cfg, of.info), build.sample_key(cfg)
-    return timing.seconds(lambda: draw(params, key, indices, cond))
+    rows, key = (indices, build.sample_cond(cfg, of.info) or {}), build.sample_key(cfg)
+    return timing.seconds(lambda: program.run(params, key, rows))
 
 
 # --- Measuring ------------------------------------------------------------------------

@@ -313,23 +313,23 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
 
     from ddpm_jax import build
     from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import draw_of
+    from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.runtime.devices import replicated, round_up
 
     cfg = of.cfg.copy_and_resolve_references()
     cfg.sample.sampler = "ancestral"
     cfg.sample.num_steps = args.chain_steps
     cfg.sample.film_frames, cfg.sample.film_images = 2, 1
-    draw = draw_of(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
+    chain = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
-    cond = build.sample_cond(cfg, of.info)
+    rows = indices, build.sample_cond(cfg, of.info) or {}
     params = jax.device_put(Params(params), replicated(of.mesh))
     key = build.sample_key(cfg)
 
     def run() -> float:
         started = time.perf_counter()
-        jax.block_until_ready(draw(params, key, indices, cond))
+        jax.block_until_ready(chain.run(params, key, rows))
         return (time.perf_counter() - started) / args.chain_steps
 
     return run

@@ -117,18 +117,18 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     """Return a drawing of one batch, as the program does it, and its operations."""
     from ddpm_jax import build
     from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import draw_of
+    from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.networks.cost import count_flops
 
     params = Params(params)
-    draw = draw_of(of.cfg, of.unet, of.mesh, pixels(of.info.image_shape))
+    run = sampling_program(of.cfg, of.unet, of.mesh, pixels(of.info.image_shape)).run
     indices = np.arange(batch_size, dtype=np.int32)
     asked = of.cfg.copy_and_resolve_references()
     asked.sample.num_images = len(indices)
-    cond = build.sample_cond(asked, of.info)
+    rows = indices, build.sample_cond(asked, of.info) or {}
     key = build.sample_key(of.cfg)
-    counted = count_flops(lambda params: draw(params, key, indices, cond), params)
-    return lambda: draw(params, key, indices, cond), counted
+    counted = count_flops(lambda params: run(params, key, rows), params)
+    return lambda: run(params, key, rows), counted
 
 
 def _forward(

@@ -214,7 +214,7 @@ def _edit() -> ConfigDict:
         {
             "image": "",  # a file, or data:7 of the data set; several with commas
             "mask": "",  # of inpaint: a file, white where the picture is to be filled
-            "method": placeholder(str),  # unset: the mode's first in build/tasks.py
+            "method": placeholder(str),  # unset: the mode's first in sampling/edits.py
             "num_images": 4,  # made of each picture given, with different noise
             "strength": 0.5,  # share of the chain that a given picture is taken through
             "num_points": 6,  # of a walk between two pictures

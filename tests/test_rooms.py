@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "weights": {"networks", "runtime.files"},  # files of other programs
     "conditioning": {
         *("networks", "weights", "diffusion"),
-        *("runtime.files", "runtime.images"),
+        *("runtime.batching", "runtime.files", "runtime.images"),
     },
     "codecs": {"networks", "runtime.images", "runtime.plots"},
     "training": {"runtime"},

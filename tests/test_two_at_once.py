@@ -11,8 +11,9 @@ import pytest
 
 from ddpm_jax import data
 from ddpm_jax.commands import extraction
-from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
+from ddpm_jax.evaluation.feature_extractor import Extract, FeatureExtractor, Outputs
 from ddpm_jax.runtime import files
+from ddpm_jax.runtime.devices import data_mesh
 
 COUNT, BATCH = 22, 4
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 2, 2, 1), np.uint8)
@@ -30,7 +31,12 @@ def see(images):
 
 def features(folder, run=see):
     return extraction.features_of(
-        SOURCE, EYES, run, folder, batch_size=BATCH, interrupted=lambda: 0
+        SOURCE,
+        EYES,
+        Extract(run, data_mesh()),
+        folder,
+        batch_size=BATCH,
+        interrupted=lambda: 0,
     )
 
 

@@ -8,6 +8,7 @@ from ddpm_jax.build.asked import PROMPT_FILE, prompt_lines, prompts, sample_labe
 from ddpm_jax.build.cascade import (
     cascade_conds,
     check_cascade,
+    plan_cascade,
     stage_configs,
     stage_folders,
     stage_of,
@@ -25,8 +26,12 @@ from ddpm_jax.build.conditions import (
     sample_cond,
     text_cond,
 )
-from ddpm_jax.build.editing import check_edit, edit_legs
-from ddpm_jax.build.editing import task as edit_task
+from ddpm_jax.build.editing import (
+    check_edit,
+    edit_methods,
+    plan_edit,
+    upscale_factor,
+)
 from ddpm_jax.build.evaluation import (
     BITS_PER_DIM,
     check_evaluate,
@@ -47,7 +52,6 @@ from ddpm_jax.build.latents import (
     keep_copy,
     refuse_latents,
 )
-from ddpm_jax.build.legs import Leg, sampling_legs
 from ddpm_jax.build.likelihood import (
     Measure,
     bound_times,
@@ -74,6 +78,7 @@ from ddpm_jax.build.pictures import (
     mode_of,
     shown,
 )
+from ddpm_jax.build.plans import sampling_plan
 from ddpm_jax.build.sampling import (
     denoiser,
     levels,
@@ -89,21 +94,16 @@ from ddpm_jax.build.source import (
     dataset,
     num_classes,
 )
-from ddpm_jax.build.tasks import TASKS as EDITS
-from ddpm_jax.build.tasks import methods_of as edit_methods
-from ddpm_jax.build.tasks import upscale_factor
 from ddpm_jax.build.translation import diffusion_spec, fit_spec, small_fit
 
 __all__ = [
     "BITS_PER_DIM",
     "COPY",
-    "EDITS",
     "PROMPT_FILE",
     "AnyUNet",
     "Captions",
     "DataInfo",
     "LatentInfo",
-    "Leg",
     "Measure",
     "bound_times",
     "captions",
@@ -129,9 +129,7 @@ __all__ = [
     "diffusion_spec",
     "diffusion_task",
     "dtype",
-    "edit_legs",
     "edit_methods",
-    "edit_task",
     "encode",
     "evaluation_features",
     "example_cond",
@@ -157,6 +155,8 @@ __all__ = [
     "numbers",
     "objective",
     "optimizer",
+    "plan_cascade",
+    "plan_edit",
     "prompt_lines",
     "prompts",
     "refuse_latents",
@@ -165,7 +165,7 @@ __all__ = [
     "sample_labels",
     "sample_seed",
     "sampler",
-    "sampling_legs",
+    "sampling_plan",
     "schedule",
     "score_names",
     "shown",

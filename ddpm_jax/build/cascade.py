@@ -7,14 +7,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.asked import prompts, sample_labels
-from ddpm_jax.build.conditions import AnyUNet, sample_cond, text_cond
+from ddpm_jax.build.conditions import AnyUNet, encode, sample_cond, text_cond
 from ddpm_jax.build.keys import sample_seed
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.pictures import mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.build.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.sampling.stages import Stage, check_stages
+from ddpm_jax.sampling.plan import Plan
+from ddpm_jax.sampling.stages import (
+    CascadeModel,
+    CascadeStage,
+    cascade_plan,
+    check_stages,
+)
 
 OF_STAGES = {
     "samplers": ("sampler", str),
@@ -93,7 +99,7 @@ def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
 
 def stage_of(
     config: ConfigDict, info: DataInfo, unet: AnyUNet, params: Any = None
-) -> Stage:
+) -> CascadeStage:
     """Make a stage of a model.
 
     Args:
@@ -108,7 +114,7 @@ def stage_of(
         factor = config.model.picture_factor
         low_shape = (height // factor, width // factor, channels)
     told_noise = config.model.picture_noise > 0
-    return Stage(
+    return CascadeStage(
         denoiser(config, unet, params),
         sampler(config),
         levels(config),
@@ -118,11 +124,32 @@ def stage_of(
     )
 
 
+def plan_cascade(
+    configs: Sequence[ConfigDict], infos: Sequence[DataInfo], unets: Sequence[AnyUNet]
+) -> Plan:
+    """Describe a cascade; its parameters are a tuple of `codecs.Params`.
+
+    Args:
+        configs: of each model, with what is asked of it.
+        infos: of each.
+        unets: of each.
+    """
+
+    def model_of(config: ConfigDict, info: DataInfo, unet: AnyUNet) -> CascadeModel:
+        return CascadeModel(
+            levels(config),
+            lambda params: stage_of(config, info, unet, params.network),
+            lambda params, cond: encode(unet, params.network, cond),
+        )
+
+    return cascade_plan(list(map(model_of, configs, infos, unets)))
+
+
 def check_cascade(
     folders: Sequence[str],
     configs: Sequence[ConfigDict],
     infos: Sequence[DataInfo],
-    stages: Sequence[Stage],
+    stages: Sequence[CascadeStage],
 ) -> None:
     """Refuse models that do not make a cascade, before any compile.
 

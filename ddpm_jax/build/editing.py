@@ -1,163 +1,99 @@
-"""From a config to the editing tasks: what to run on given pictures, as one program.
-
-A task is one leg or several (`legs`), one after the other; each finds the results of
-those before it among what is given. It owns no files and no devices.
-"""
+"""From a config to the plan of an edit."""
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import tasks
 from ddpm_jax.build.conditions import AnyUNet
-from ddpm_jax.build.guidance import MAX_SCALE, clips
+from ddpm_jax.build.guidance import clips
 from ddpm_jax.build.latents import refuse_latents
-from ddpm_jax.build.legs import Given, Leg, Walk, condition
-from ddpm_jax.build.pictures import mode_of
-from ddpm_jax.build.sampling import denoiser, levels, sampler
-from ddpm_jax.codecs import Codec, Params
-from ddpm_jax.diffusion.generate import generate
-from ddpm_jax.diffusion.samplers import Info
-from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.build.pictures import mode_of, picture_of
+from ddpm_jax.build.plans import plan_model
+from ddpm_jax.build.sampling import levels
+from ddpm_jax.codecs import Codec
+from ddpm_jax.conditioning import masked
+from ddpm_jax.conditioning.image_maps import map_keys
+from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
+from ddpm_jax.sampling.edits import METHODS, OF_PIXELS, TRAINED, Edit, edit_plan
+from ddpm_jax.sampling.plan import Given, ImageCondition, Plan
+from ddpm_jax.specs import located
 
-_OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 
+def edit_methods(config: ConfigDict, mode: str) -> tuple[str, ...]:
+    """List the ways of a mode that a model knows, the first being the default.
 
-class Edited(NamedTuple):
-    """What a task makes.
-
-    Attributes:
-        shown: [B, H, W, C], what the model was given, to be shown beside the result.
-        x: [B, H, W, C], the result.
-        film: [K, B, H, W, C], the reverse chain; the last frame is the result.
+    An image-conditional model knows one mode, and that in one way.
     """
-
-    shown: jax.Array
-    x: jax.Array
-    film: jax.Array
-
-
-Task = Callable[[Params, jax.Array, Given], Edited]
-"""(params, keys [B], given) -> Edited. Given are rows [B, ...]: "image" in [-1, 1];
-"mask", 1 where known; "other", the picture at the end of a walk; "share" [B], how far
-along it; and those of `legs.TOLD`, for a conditional model."""
+    trained_for = mode_of(config)
+    if trained_for is None:
+        return METHODS[mode]
+    return (TRAINED,) if mode == trained_for else ()
 
 
-def edit_legs(
-    config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec
-) -> tuple[Leg, ...]:
-    """Describe the task of a mode of the program, one walk after the other.
+def upscale_factor(config: ConfigDict) -> int:
+    """Return how many times larger an image is made."""
+    if config.edit.factor is not None:
+        return config.edit.factor
+    return config.model.picture_factor if config.model.picture == "low_res" else 2
+
+
+def edit_of(config: ConfigDict, mode: str) -> Edit:
+    """Read what is done to an image.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+    options = config.edit
+    same = ("strength", "weight", "jump_length", "num_resamples", "iterations")
+    with located("config.edit"):
+        return Edit(
+            mode,
+            options.method or edit_methods(config, mode)[0],
+            factor=upscale_factor(config),
+            **{name: options[name] for name in same},
+        )
+
+
+def plan_edit(config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec) -> Plan:
+    """Describe an edit of the program.
 
     Args:
         config: its `sample` says how chains are run, its `edit` what is done.
-        mode: a key of `tasks.TASKS`.
+        mode: a key of `sampling.edits.METHODS`.
         unet: the network.
-        codec: of the model. What is given are images, and it encodes them.
+        codec: of the model.
     """
-    method = config.edit.method or tasks.methods_of(config, mode)[0]
-    clip = clips(config)
-    if {"encode", "guidance"} & {mode, method}:
-        # Clipping is no part of the ODE, and what it throws away cannot be decoded; and
-        # no gradient passes through a clamp that acts.
+    edit, clip = edit_of(config, mode), clips(config)
+    if edit.is_unclipped:
         config = config.copy_and_resolve_references()
         config.sample.clip = False
         config.sample.dynamic_percentile = 0.0
-
-    def leg(step: tasks.Step) -> Leg:
-        def walk(params: Params, keys: jax.Array, given: Given, levels: Level) -> Walk:
-            chain = tasks.Chain(
-                config=config,
-                denoise=denoiser(config, unet, params.network),
-                sampler=sampler(config),
-                levels=levels,
-                keys=keys,
-                clip=clip,
-                tell=partial(condition, unet, params.network),
-                see=partial(codec.decode, params.codec),
-            )
-            encode = partial(codec.encode, params.codec)
-            return _keep_known(
-                step.walk(chain, _brought(given, encode, codec.reduce), method), given
-            )
-
-        return Leg(step.makes, step.levels(config, method), walk)
-
-    return tuple(leg(step) for step in tasks.TASKS[mode](method))
+    model = plan_model(config, unet, codec)
+    model = model._replace(image_condition=_image_condition(config), clip=clip)
+    return edit_plan(edit, model)
 
 
-def _brought(
-    given: Given,
-    encode: Callable[[jax.Array], jax.Array],
-    reduce: Callable[[jax.Array], jax.Array],
-) -> Given:
-    """Bring what is given in pixels to where the chain is.
+def _image_condition(config: ConfigDict) -> ImageCondition | None:
+    """Return what conditions an image-conditional model on a given image."""
+    if not config.model.picture:
+        return None
 
-    Of a picture with a hole nothing in the hole is looked at.
-    """
-    brought = dict(given)
-    if "mask" in given:
-        brought["mask"] = reduce(given["mask"])
-        brought["image"] = encode(_without_hole(given))
-    elif "image" in given:
-        brought["image"] = encode(given["image"])
-    if "other" in given:
-        brought["other"] = encode(given["other"])
-    return brought
+    def of_image(keys: jax.Array, given: Given) -> tuple[dict[str, Any], jax.Array]:
+        image = given["image"]
+        conditioner = picture_of(config, image.shape[-1])
+        assert conditioner is not None  # by the line above
+        if isinstance(conditioner, Masked):
+            rows = masked.from_mask(image, given["mask"][..., :1])
+        else:
+            aug_level = config.sample.picture_noise
+            rows = conditioner.from_images(map_keys(keys), image, aug_level)
+        return {config.model.picture: rows}, conditioner.show(rows)
 
-
-def _without_hole(given: Given) -> jax.Array:
-    return jnp.where(given["mask"] > 0, given["image"], 0.0)  # mid grey
-
-
-def _keep_known(walk: Walk, given: Given) -> Walk:
-    """Lay the known pixels over the result, which may have been decoded."""
-    if "mask" not in given:
-        return walk
-    image, known = given["image"], given["mask"]
-    return walk._replace(
-        shown=_without_hole(given),
-        see_result=lambda x: jnp.where(known > 0, image, walk.see(x)),
-    )
-
-
-def task(config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec) -> Task:
-    """Build the task of a mode of the program; arguments as of `edit_legs`."""
-    legs = edit_legs(config, mode, unet, codec)
-
-    def run(params: Params, keys: jax.Array, given: Given) -> Edited:
-        edited: Edited | None = None
-        for leg in legs:
-            walk = leg.walk(params, keys, given, leg.levels)
-            num_steps = leg.levels.alpha.shape[0] - 1
-            x, points = generate(
-                keys,
-                walk.sampler,
-                walk.denoise,
-                walk.x_init,
-                leg.levels,
-                cond=walk.cond,
-                record=_chain_itself,
-                num_records=min(config.sample.film_frames, num_steps),
-            )
-            given = {**given, leg.makes: x}
-            # The last leg's is the result.
-            film = jax.lax.map(walk.see, points)
-            edited = Edited(walk.shown, walk.see_result(x), film)
-        assert edited is not None  # no task is without legs
-        return edited
-
-    return run
-
-
-def _chain_itself(info: Info) -> jax.Array:
-    return info.x_s
+    return of_image
 
 
 def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> None:
@@ -167,8 +103,8 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         UserError: an option of `config.edit` is unknown, out of range, or does not fit
             images of this shape (H, W, C).
     """
-    options, methods = config.edit, tasks.methods_of(config, mode)
-    if mode in _OF_PIXELS:
+    options, methods = config.edit, edit_methods(config, mode)
+    if mode in OF_PIXELS:
         refuse_latents(config, f"edit {mode}")
     if not methods:
         raise UserError(
@@ -180,14 +116,9 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
             f"config.edit.method={options.method!r} is not a way to {mode}; use "
             f"{', '.join(methods)}."
         )
-    if not 0 < options.strength <= 1:
-        raise UserError(
-            f"config.edit.strength={options.strength} is not in (0, 1]; 1 starts from "
-            "pure noise, small values change little."
-        )
-    # A walk has two ends.
-    least = {"num_images": 1, "num_points": 2, "num_resamples": 1, "iterations": 1}
-    for name, lowest in least.items():
+    edit = edit_of(config, mode)
+    # An interpolation has two ends.
+    for name, lowest in {"num_images": 1, "num_points": 2}.items():
         if options[name] < lowest:
             raise UserError(
                 f"config.edit.{name}={options[name]} is too small; use {lowest} or "
@@ -198,29 +129,13 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         capacity.check(
             f"config.edit.{name}", options[name], each, capacity.machine_memory()
         )
-    if not 0 < options.weight <= MAX_SCALE:
-        raise UserError(
-            f"config.edit.weight={options.weight} is out of range; use more than 0, up "
-            f"to {MAX_SCALE:g}, such as 1."
-        )
-    if mode == "inpaint" and (options.method or methods[0]) == "repaint":
-        # Raises if the jumps do not fit the chain.
-        tasks.walked_again(config, levels(config))
-    height, width, channels = image_shape
-    factor = tasks.upscale_factor(config)
-    if mode == "upscale" and (factor < 2 or height % factor or width % factor):
-        raise UserError(
-            f"config.edit.factor={factor} does not divide images of {height}x{width}; "
-            "use a divisor of both sides, 2 or more."
-        )
+    if edit.method == "repaint":
+        edit.repaint_levels(levels(config))  # raises if the jumps do not fit the chain
+    with located("config.edit"):
+        edit.check_shape(image_shape)
     trained = config.model.picture_factor
-    if mode == "upscale" and methods == (tasks.TRAINED,) and factor != trained:
+    if mode == "upscale" and edit.method == TRAINED and edit.factor != trained:
         raise UserError(
-            f"config.edit.factor={factor}, but the model was trained to make pictures "
-            f"{trained} times larger; leave the option out."
-        )
-    if mode == "colorize" and channels != 3:
-        raise UserError(
-            f"edit colorize got a model of {channels} channel(s); it wants one of "
-            "colour images (3 channels)."
+            f"config.edit.factor={edit.factor}, but the model was trained to make "
+            f"pictures {trained} times larger; leave the option out."
         )

@@ -28,6 +28,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.networks.residual_classifier import Classifier
+from ddpm_jax.runtime.batching import join, map_batches
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
 from ddpm_jax.training.state import TrainState
@@ -140,12 +141,10 @@ def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrie
 
     def encode_texts(texts: Sequence[str]) -> np.ndarray:
         rows = reopen(about["reader"]).read(list(texts))
-        found = []
-        for start in range(0, len(texts), _TEXTS):
-            places = np.minimum(np.arange(start, start + _TEXTS), len(texts) - 1)
-            part = jax.tree.map(lambda leaf: leaf[places], rows)  # noqa: B023
-            found.append(np.asarray(read(params, part))[: len(texts) - start])
-        return np.concatenate(found)
+        each = map_batches(
+            lambda part: read(params, part), rows, len(texts), _TEXTS, mesh=None
+        )
+        return join(each)
 
     features = FeatureExtractor(
         name=about["name"],

@@ -3,10 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -24,33 +22,11 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import Trained, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.diffusion.generate import image_keys, initial_noise
-from ddpm_jax.diffusion.samplers import Info
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images
-from ddpm_jax.runtime.devices import (
-    describe,
-    gather_params,
-    gathered,
-    on_every_host,
-    replicated,
-    round_up,
-    rows,
-    spread,
-)
-from ddpm_jax.runtime.images import to_uint8
+from ddpm_jax.runtime.devices import describe, on_every_host
 from ddpm_jax.runtime.results import result_folder
-from ddpm_jax.sampling.batches import Film
-from ddpm_jax.sampling.stages import run_stage, stage_keys
-
-
-class _Drawn(NamedTuple):
-    """What a stage has drawn of a batch."""
-
-    x: jax.Array  # float [B, H, W, C], for the stage after it
-    pixels: jax.Array  # uint8
-    finite: jax.Array  # [B]
-    film: Film
+from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 
 
 def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
@@ -151,80 +127,40 @@ def _check(
 
 def _draw(
     cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
-) -> tuple[list[np.ndarray], Film]:
+) -> tuple[list[np.ndarray], Trajectory]:
     """Draw in batches of one size; the images of each stage, the last one's film."""
-    cfg, mesh = cfgs[0], opened[0].mesh
-    by_row, key = rows(mesh), build.sample_key(cfg)
-    conds = build.cascade_conds(cfgs, [trained.info for trained in opened])
-    programs = [
-        _compiled(number, stage, trained)
-        for number, (stage, trained) in enumerate(zip(cfgs, opened, strict=True))
-    ]
+    cfg, infos = cfgs[0], [trained.info for trained in opened]
+    plan = build.plan_cascade(cfgs, infos, [trained.unet for trained in opened])
+    record = Record(cfg.sample.film_frames, cfg.sample.film_images)
     count = cfg.sample.num_images
-    size = round_up(min(cfg.sample.batch_size, count))
-    made: list[list[np.ndarray]] = [[] for _ in cfgs]
-    films: list[Film] = []
     bar = tqdm(total=count * len(cfgs), unit="image", disable=None, dynamic_ncols=True)
     with bar:
-        for start in range(0, count, size):
-            real = min(size, count - start)
-            index = np.arange(start, start + size, dtype=np.int32)
-            known = np.minimum(index, count - 1)  # the last batch is filled up
-            low = None
-            for number, (program, trained) in enumerate(
-                zip(programs, opened, strict=True)
-            ):
-                told = jax.tree.map(
-                    lambda leaf, known=known: spread(leaf[known], by_row), conds[number]
-                )
-                drawn = program(trained.params, key, spread(index, by_row), low, told)
-                _check_finite(drawn, number, start, real)
-                made[number].append(gathered(drawn.pixels)[:real])
-                low = drawn.x
-                bar.update(real)
-            films.append(Film(*(gathered(part)[:, :real] for part in drawn.film)))
-    return [np.concatenate(parts) for parts in made], films[0]
-
-
-def _compiled(number: int, cfg: ConfigDict, trained: Trained) -> Callable[..., _Drawn]:
-    """Make the program of a stage: (params, key, indices, low, cond) -> _Drawn."""
-    mesh, shown = trained.mesh, cfg.sample.film_images
-    everywhere, by_row = replicated(mesh), rows(mesh)
-    num_records = min(cfg.sample.film_frames - 1, build.num_steps(cfg))
-
-    def record(info: Info) -> Film:
-        return Film(to_uint8(info.x_s[:shown]), to_uint8(info.prediction.x0[:shown]))
-
-    def draw(params: Any, key: Any, indices: Any, low: Any, cond: Any) -> tuple:
-        params, keys = gather_params(mesh, params), image_keys(key, indices)
-        x, film = run_stage(
-            keys,
-            number,
-            build.stage_of(cfg, trained.info, trained.unet, params.network),
-            low,
-            cond=build.encode(trained.unet, params.network, cond),
-            record=record,
-            num_records=num_records,
+        batches = list(
+            run_batches(
+                compile_plan(plan, opened[0].mesh, record, by_stage=True),
+                tuple(trained.params for trained in opened),
+                build.sample_key(cfg),
+                {"stages": tuple(build.cascade_conds(cfgs, infos))},
+                num_rows=count,
+                batch_size=min(cfg.sample.batch_size, count),
+                on_batch=lambda done: bar.update(done * len(cfgs)),
+                not_finite=_not_finite,
+            )
         )
-        noise = initial_noise(stage_keys(keys, number), trained.info.image_shape)
-        first = to_uint8(noise[:shown])[None]
-        film = film._replace(x_t=jnp.concatenate([first, film.x_t]))
-        return x, to_uint8(x), jnp.isfinite(x).all(axis=range(1, x.ndim)), film
+    made = [
+        np.concatenate([batch.items for batch in of_stage])
+        for of_stage in zip(*batches, strict=True)
+    ]
+    trajectory = batches[0][-1].trajectory
+    assert trajectory is not None  # as it is recorded
+    return made, trajectory
 
-    compiled = jax.jit(
-        draw,
-        in_shardings=(None, everywhere, by_row, by_row, by_row),
-        out_shardings=(by_row, by_row, by_row, everywhere),
+
+def _not_finite(stage: str, first: int, last: int) -> str:
+    return (
+        f"an image among {first} to {last} of {stage} is not finite; use less "
+        "guidance, another sampler, or float32."
     )
-    return lambda *given: _Drawn(*compiled(*given))
-
-
-def _check_finite(drawn: _Drawn, number: int, start: int, count: int) -> None:
-    if not gathered(drawn.finite)[:count].all():
-        raise UserError(
-            f"an image among {start} to {start + count - 1} of stage {number + 1} is "
-            "not finite; use less guidance, another sampler, or float32."
-        )
 
 
 def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:

@@ -30,7 +30,8 @@ from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
-from ddpm_jax.sampling import batches as sampling
+from ddpm_jax.sampling.forward import forward_trajectory
+from ddpm_jax.sampling.plan import Trajectory
 
 
 def write_samples(
@@ -38,7 +39,7 @@ def write_samples(
     info: DataInfo,
     folder: Path,
     drawn: np.ndarray,
-    film: sampling.Film,
+    film: Trajectory,
     sheet: np.ndarray,
     record: dict,
     show: Display = IMAGES,
@@ -229,7 +230,7 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) 
     """Draw the first real images on their way into noise: forward.png."""
     count = min(cfg.sample.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
-    film = sampling.forward_film(
+    film = forward_trajectory(
         build.sample_key(cfg),
         real,
         build.schedule(cfg),

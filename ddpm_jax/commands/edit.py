@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -15,20 +14,11 @@ from ddpm_jax import build, config, data
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.model import Trained, open_model
-from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
-from ddpm_jax.runtime.devices import (
-    describe,
-    gather_params,
-    gathered,
-    on_every_host,
-    replicated,
-    round_up,
-    rows,
-    spread,
-)
+from ddpm_jax.runtime.devices import describe, on_every_host
 from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.sampling.plan import Record, compile_plan, run_batches
 
 Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""
@@ -38,7 +28,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     """Run an editing mode on the pictures of `config.edit`, and write the results.
 
     Args:
-        mode: a key of `build.EDITS`.
+        mode: a key of `sampling.edits.METHODS`.
         cfg: the model's config, `edit` and `sample` being free.
         workdir: folder of the run.
         out: their folder; None: a numbered one of `edits/` in the workdir.
@@ -215,43 +205,32 @@ def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run the task in batches of one size; shown, result and film in uint8."""
-    mesh = trained.mesh
-    everywhere, by_row = replicated(mesh), rows(mesh)
-    task = build.edit_task(cfg, mode, trained.unet, trained.codec)
-
-    def work(params: Any, key: jax.Array, noise: jax.Array, given: Any) -> tuple:
-        edited = task(gather_params(mesh, params), image_keys(key, noise), given)
-        finite = jnp.isfinite(edited.x).all(axis=(1, 2, 3))
-        return tuple(map(images.to_uint8, edited)), finite
-
-    compiled = jax.jit(work, in_shardings=(None, everywhere, by_row, by_row))
+    plan = build.plan_edit(cfg, mode, trained.unet, trained.codec)
+    record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
     count = len(noise)
-    size = round_up(min(cfg.sample.batch_size, count))
-    done = []
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
-        for start in range(0, count, size):
-            # The last batch is filled up, so that one program serves.
-            index = np.minimum(np.arange(start, start + size), count - 1)
-            batch = jax.tree.map(
-                lambda part, index=index: spread(part[index], by_row), given
-            )
-            made, finite = compiled(
+        batches = list(
+            run_batches(
+                compile_plan(plan, trained.mesh, record),
                 trained.params,
                 build.sample_key(cfg),
-                spread(noise[index], by_row),
-                batch,
+                given,
+                num_rows=count,
+                batch_size=min(cfg.sample.batch_size, count),
+                indices=noise,
+                on_batch=bar.update,
+                not_finite=lambda what, first, last: (
+                    f"an image among {first} to {last} is not finite; use a smaller "
+                    "config.edit.weight, or another method."
+                ),
             )
-            shown, x, film = map(gathered, made)
-            real = min(size, count - start)
-            if not gathered(finite)[:real].all():
-                raise UserError(
-                    f"an image among {start} to {start + real - 1} is not finite; use "
-                    "a smaller config.edit.weight, or another method."
-                )
-            done.append((shown[:real], x[:real], film[:, :real]))
-            bar.update(real)
-    shown, x, film = zip(*done, strict=True)
-    return np.concatenate(shown), np.concatenate(x), np.concatenate(film, axis=1)
+        )
+    shown, x, film = (
+        [getattr(made, name) for (made,) in batches]
+        for name in ("condition_preview", "items", "trajectory")
+    )
+    frames = np.concatenate([part.x_t for part in film], axis=1)
+    return np.concatenate(shown), np.concatenate(x), frames
 
 
 def _sheet(

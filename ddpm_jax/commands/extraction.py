@@ -18,7 +18,6 @@ import numpy as np
 from ddpm_jax import data
 from ddpm_jax.commands.image_sets import progress
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.feature_extractor import (
     Extract,
@@ -29,7 +28,8 @@ from ddpm_jax.evaluation.feature_extractor import (
 from ddpm_jax.evaluation.reference_statistics import Statistics, write_statistics
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime import partial_results as parts
-from ddpm_jax.runtime.devices import on_every_host, round_up
+from ddpm_jax.runtime.batching import map_batches
+from ddpm_jax.runtime.devices import on_every_host
 
 _FEATURES, _STATISTICS = "features.npz", "statistics.npz"
 _PARTS = "extracted"
@@ -80,7 +80,7 @@ def features_of(
             if on_every_host(stored is not None):
                 return stored
         measured = parts.PartialResults(folder, _PARTS, len(source), optional=optional)
-        _measure(source, features, run, round_up(batch_size), measured, interrupted)
+        _measure(source, features, run, batch_size, measured, interrupted)
         if measured.done < len(source):
             return None
         whole = measured.whole()
@@ -95,30 +95,33 @@ def _measure(
     source: data.Dataset,
     features: FeatureExtractor,
     run: Extract,
-    size: int,
+    batch_size: int,
     measured: parts.PartialResults,
     interrupted: Callable[[], int],
 ) -> None:
-    """Look at all images that are not measured yet, a batch of one size at a time."""
+    """Look at all images that are not measured yet."""
+
+    def pixels(places: np.ndarray) -> np.ndarray:
+        images = gather(source, places)["image"]
+        check_images(features, images)
+        return images
+
     total = len(source)
     with progress("looking", total, measured.done) as bar:
-        while (done := measured.done) < total and not interrupted():
-            places = np.minimum(np.arange(done, done + size), total - 1)
-            count = min(size, total - done)
-            pixels = gather(source, places)["image"]
-            check_images(features, pixels)
-            seen = {
-                name: leaf[:count]
-                for name, leaf in run(pixels)._asdict().items()
-                if leaf is not None
-            }
-            for name, leaf in seen.items():
-                if not np.isfinite(leaf).all():
-                    raise UserError(
-                        f"{name} of an image among {done} to {done + count - 1} of "
-                        f"{source.name} are not finite; the weights of {features.name} "
-                        "are damaged."
-                    )
+        for found in map_batches(
+            run.program,
+            pixels,
+            total,
+            batch_size,
+            mesh=run.mesh,
+            first=measured.done,
+            stop=interrupted,
+            not_finite=lambda what, first, last: (
+                f"{what} of an image among {first} to {last} of {source.name} are not "
+                f"finite; the weights of {features.name} are damaged."
+            ),
+        ):
+            seen = {k: v for k, v in found._asdict().items() if v is not None}
             bar.update(measured.add(seen))
 
 

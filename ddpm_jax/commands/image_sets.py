@@ -23,14 +23,13 @@ from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
-from ddpm_jax.commands.sample import cond_of, draw_of
+from ddpm_jax.commands.sample import cond_of, sample_batches, sampling_program
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
-from ddpm_jax.sampling import batches as sampling
 
 _SAMPLES = "samples.npz"
 _DRAWN = "drawn"  # the parts of a set that still grows
@@ -118,20 +117,12 @@ def _drawn(
     grown = parts.PartialResults(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
     told = cond_of(cfg, info, trained.unet, trained.params.network)
-    draw = draw_of(cfg, trained.unet, trained.mesh, trained.codec)
+    program = sampling_program(cfg, trained.unet, trained.mesh, trained.codec)
     with progress("drawing", total, grown.done) as bar:
-        while grown.done < total and not interrupted():
-            batch, _ = sampling.draw_batch(
-                draw,
-                trained.params,
-                build.sample_key(cfg),
-                start=grown.done,
-                batch_size=min(cfg.sample.batch_size, total),
-                num_images=total,
-                cond=told.cond,
-                noise=told.noise,
-            )
-            bar.update(grown.add({"images": batch}))
+        for made in sample_batches(
+            cfg, program, trained.params, told, first=grown.done, stop=interrupted
+        ):
+            bar.update(grown.add({"images": made.items}))
     if grown.done < total:
         return None
     whole = grown.whole()["images"]

@@ -28,15 +28,13 @@ from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import partial_results as parts
+from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.runtime.devices import (
     describe,
     gather_params,
-    gathered,
     on_every_host,
     replicated,
-    round_up,
     rows,
-    spread,
     wait_for_all_hosts,
 )
 from ddpm_jax.runtime.files import alone_in
@@ -197,6 +195,7 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
     unet, mesh = build.model(run.cfg, run.trained.info), run.trained.mesh
     measure = build.measure(run.cfg, unet, run.method)
     everywhere, by_row = replicated(mesh), rows(mesh)
+    params, key = run.trained.params.network, build.likelihood_key(run.cfg)
     evaluate = jax.jit(
         lambda params, *rest: measure(gather_params(mesh, params), *rest),
         in_shardings=(None, everywhere, by_row, by_row, by_row),
@@ -210,32 +209,31 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
         dynamic_ncols=True,
     )
     with bar:
-        while measured.done < run.num_images and not interrupted():
-            bar.update(measured.add(_measure(run, evaluate, measured.done)))
+        for found in map_batches(
+            lambda given: _precisely(evaluate, params, key, *given),
+            lambda places: _given(run, places),
+            run.num_images,
+            min(run.cfg.likelihood.batch_size, run.num_images),
+            mesh=mesh,
+            first=measured.done,
+            stop=interrupted,
+            not_finite=lambda what, first, last: (
+                f"{what} of an image among {first} to {last} is not finite; use "
+                "another checkpoint (config.sample.step), or a larger "
+                "config.likelihood.rtol and atol."
+            ),
+        ):
+            bar.update(measured.add(found))
     return measured
 
 
-def _measure(run: _Run, evaluate: build.Measure, start: int) -> dict[str, np.ndarray]:
-    """Measure the batch that starts at an image: arrays [count, ...]."""
-    # The size does not shrink at the end, so that one program serves.
-    size = round_up(min(run.cfg.likelihood.batch_size, run.num_images))
-    count = min(size, run.num_images - start)
-    indices = np.arange(start, start + size)
-    known = np.minimum(indices, run.num_images - 1)
-    batch = gather(run.source, known, with_text=bool(run.cfg.model.text))
-    cond = build.example_cond(run.cfg, run.trained.info, batch)
-    key, by_row = build.likelihood_key(run.cfg), rows(run.trained.mesh)
-    given = jax.tree.map(
-        lambda part: spread(part, by_row), (indices, batch["image"], cond)
-    )
+def _precisely(function: Callable[..., Any], *given: Any) -> Any:
     with jax.default_matmul_precision("highest"):
-        result = evaluate(run.trained.params.network, key, *given)
-    found = {name: gathered(leaf)[:count] for name, leaf in result.items()}
-    for name, leaf in found.items():
-        if not np.isfinite(leaf).all():
-            raise UserError(
-                f"{name} of an image among {start} to {start + count - 1} is not "
-                "finite; use another checkpoint (config.sample.step), or a larger "
-                "config.likelihood.rtol and atol."
-            )
-    return found
+        return function(*given)
+
+
+def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Read images by their numbers [B], and lay out what they are conditioned on."""
+    batch = gather(run.source, places, with_text=bool(run.cfg.model.text))
+    cond = build.example_cond(run.cfg, run.trained.info, batch)
+    return places, batch["image"], cond

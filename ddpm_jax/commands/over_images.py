@@ -8,14 +8,8 @@ import jax
 import numpy as np
 
 from ddpm_jax import data
-from ddpm_jax.runtime.devices import (
-    data_mesh,
-    gathered,
-    replicated,
-    round_up,
-    rows,
-    spread,
-)
+from ddpm_jax.runtime.batching import map_batches
+from ddpm_jax.runtime.devices import data_mesh, replicated, round_up, rows
 from ddpm_jax.runtime.images import to_float
 
 _PIXELS_AT_ONCE = 128 * 32 * 32  # on a device: its memory holds maps of many channels
@@ -54,10 +48,20 @@ def over_images(
     # Decoded images that were kept on disk for one pass would only take the room.
     source = dataclasses.replace(source, cache_key="")
     stream = data.batches(source, size, seed=0, shuffle=False)
-    for start, batch in zip(
-        range(0, len(source), size), data.iterate(stream), strict=False
+    read, labels = data.iterate(stream), None  # of the batch that was read last
+
+    def next_images(places: np.ndarray) -> np.ndarray:
+        del places  # the stream is in their order, but begins anew after the last
+        nonlocal labels
+        batch = next(read)
+        labels = batch.get("label")
+        return batch["image"]
+
+    for found in map_batches(
+        lambda images: compiled(params, images),
+        next_images,
+        len(source),
+        size,
+        mesh=mesh,
     ):
-        found = gathered(compiled(params, spread(batch["image"], by_row)))
-        # The last batch goes on with the first images; they have been seen.
-        left, labels = len(source) - start, batch.get("label")
-        yield found[:left], None if labels is None else labels[:left]
+        yield found, None if labels is None else labels[: len(found)]

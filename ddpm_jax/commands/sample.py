@@ -1,8 +1,7 @@
 """Drawing from a trained model, after its training and while it lasts."""
 
-import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,14 @@ from ddpm_jax.commands.model import open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.runtime.devices import describe, on_every_host, spread_whole
 from ddpm_jax.runtime.results import result_folder
-from ddpm_jax.sampling import batches as sampling
+from ddpm_jax.sampling.plan import (
+    Made,
+    Program,
+    Record,
+    Trajectory,
+    compile_plan,
+    run_batches,
+)
 from ddpm_jax.training.state import TrainState
 
 
@@ -58,13 +64,15 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    draw = draw_of(cfg, trained.unet, mesh, trained.codec)
+    program = sampling_program(cfg, trained.unet, mesh, trained.codec)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
     with bar:
         told = cond_of(cfg, info, trained.unet, trained.params.network)
-        drawn, film = _draw_all(cfg, draw, trained.params, told, on_batch=bar.update)
+        drawn, film = _sample_all(
+            cfg, program, trained.params, told, on_batch=bar.update
+        )
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
         "seconds": round(seconds, 2),
@@ -114,39 +122,52 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
     return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
-def draw_of(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> sampling.Draw:
-    """Build the drawing that `config.sample` describes; it is given `codecs.Params`."""
-    return sampling.make_draw(
-        lambda params: build.denoiser(cfg, unet, params.network),
-        build.sampler(cfg),
-        build.levels(cfg),
-        shape=codec.shape,
-        film_frames=cfg.sample.film_frames,
-        film_images=cfg.sample.film_images,
-        mesh=mesh,
-        encode=lambda params, cond: build.encode(unet, params.network, cond),
-        see_of=lambda params: functools.partial(codec.decode, params.codec),
-        store=codec.store,
-    )
+def sampling_program(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> Program:
+    """Make the program that `config.sample` describes; it is given `codecs.Params`."""
+    record = Record(cfg.sample.film_frames, cfg.sample.film_images)
+    return compile_plan(build.sampling_plan(cfg, unet, codec), mesh, record)
 
 
-def _draw_all(
-    cfg: ConfigDict,
-    draw: sampling.Draw,
-    params: Any,
-    told: Told,
-    on_batch: Callable[[int], Any] = lambda count: None,
-) -> tuple[np.ndarray, sampling.Film]:
-    return sampling.draw_images(
-        draw,
+def sample_batches(
+    cfg: ConfigDict, program: Program, params: Any, told: Told, **options: Any
+) -> Iterator[Made]:
+    """Sample `config.sample.num_images` images, a batch at a time.
+
+    Args:
+        cfg: its `sample` says how many, and of which seed.
+        program: from `sampling_program`.
+        params: `codecs.Params`.
+        told: what they are conditioned on.
+        options: `first`, `stop` and `on_batch` of `plan.run_batches`.
+
+    Yields:
+        What was made of each batch.
+
+    Raises:
+        UserError: an image is not finite.
+    """
+    for (made,) in run_batches(
+        program,
         params,
         build.sample_key(cfg),
-        num_images=cfg.sample.num_images,
+        told.cond or {},
+        num_rows=cfg.sample.num_images,
         batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
-        cond=told.cond,
-        noise=told.noise,
-        on_batch=on_batch,
-    )
+        indices=told.noise,
+        not_finite=lambda what, first, last: (
+            f"an image among {first} to {last} is not finite; draw in float32 and "
+            "clipped, or from an earlier checkpoint (sample.step)."
+        ),
+        **options,
+    ):
+        yield made
+
+
+def _sample_all(*given: Any, **options: Any) -> tuple[np.ndarray, Trajectory]:
+    """Sample all images, and the trajectory of the first batch."""
+    made = list(sample_batches(*given, **options))
+    assert made[0].trajectory is not None  # as it is recorded
+    return np.concatenate([batch.items for batch in made]), made[0].trajectory
 
 
 def make_preview(
@@ -165,13 +186,13 @@ def make_preview(
     quick.sample.num_steps = cfg.training.sample_num_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
-    draw = draw_of(quick, unet, mesh, codec)
+    program = sampling_program(quick, unet, mesh, codec)
     told = Told(build.sample_cond(quick, info), None)
     of_codec = spread_whole(codec.params, mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_codec)
-        drawn, film = _draw_all(quick, draw, params, told)
+        drawn, film = _sample_all(quick, program, params, told)
         sheet = sheet_of(quick, info, told.cond, drawn, codec.show)
         return {"samples": sheet, "film": codec.show.film(film.x_t)}
 

@@ -30,6 +30,7 @@ from ddpm_jax.conditioning.tokens import lacks, padded, stored_length
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.bert import Bert, Sizes
 from ddpm_jax.networks.masked_attention import masked_mean
+from ddpm_jax.runtime.batching import map_batches
 
 BATCH = 64  # texts at a time
 _STEP = 8  # lengths that are computed are multiples of it
@@ -137,18 +138,26 @@ class MiniLM:
         bar = tqdm(
             total=count, desc="reading captions", unit="text", delay=5, disable=None
         )
-        for start in range(0, count, size):
-            rows = order[start : start + size]
-            # The last batch is filled up with copies of its last text.
-            filled = np.pad(rows, (0, size - len(rows)), mode="edge")
+
+        def texts(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = order[places]
             longest = -(-int(lengths[rows[-1]]) // _STEP) * _STEP
             part = slice(0, min(longest, length))
-            states, means = self._run(
-                self._params, tokens.ids[filled, part], tokens.mask[filled, part]
-            )
-            sequence[rows, part] = np.asarray(states)[: len(rows)]
-            pooled[rows] = np.asarray(means)[: len(rows)]
-            bar.update(len(rows))
+            return tokens.ids[rows, part], tokens.mask[rows, part]
+
+        start = 0
+        for states, means in map_batches(
+            lambda given: self._run(self._params, *given),
+            texts,
+            count,
+            size,
+            mesh=None,
+            on_batch=bar.update,
+        ):
+            rows = order[start : start + len(means)]
+            sequence[rows, : states.shape[1]] = states
+            pooled[rows] = means
+            start += len(means)
         bar.close()
         return Encoded(sequence, tokens.mask, pooled)
 

@@ -17,14 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.runtime.devices import (
-    data_mesh,
-    gathered,
-    replicated,
-    round_up,
-    rows,
-    spread,
-)
+from ddpm_jax.runtime.batching import join, map_batches
+from ddpm_jax.runtime.devices import data_mesh, replicated, rows
 
 
 class Outputs(NamedTuple):
@@ -83,8 +77,16 @@ def from_function(
     return FeatureExtractor(name, "", None, None, resize, None, (), apply)
 
 
-Extract = Callable[[np.ndarray], Outputs]
-"""uint8 [B, H, W, C] -> Outputs of NumPy arrays [B, ...], B being always the same."""
+class Extract(NamedTuple):
+    """Features, ready to compile for batches of one size.
+
+    Attributes:
+        program: uint8 [B, H, W, C], spread over the mesh -> Outputs, spread likewise.
+        mesh: the devices.
+    """
+
+    program: Callable[[Any], Outputs]
+    mesh: Mesh
 
 
 def make_extract(features: FeatureExtractor, mesh: Mesh) -> Extract:
@@ -95,12 +97,11 @@ def make_extract(features: FeatureExtractor, mesh: Mesh) -> Extract:
     )
     params = jax.device_put(features.params, everywhere)
 
-    def run(images: np.ndarray) -> Outputs:
+    def program(images: Any) -> Outputs:
         with jax.default_matmul_precision("highest"):
-            outputs = compiled(params, spread(images, by_row))
-        return jax.tree.map(gathered, outputs)
+            return compiled(params, images)
 
-    return run
+    return Extract(program, mesh)
 
 
 def extract(
@@ -111,8 +112,6 @@ def extract(
     run: Extract | None = None,
 ) -> Outputs:
     """Compute the features of any number of images in batches of one size.
-
-    The last batch is filled up with copies of the last image, and the surplus dropped.
 
     Args:
         features: the network.
@@ -129,19 +128,19 @@ def extract(
     """
     check_images(features, images)
     run = run or make_extract(features, data_mesh())
-    size = round_up(batch_size)
-    finished = []
-    for start in range(0, len(images), size):
-        places = np.minimum(np.arange(start, start + size), len(images) - 1)
-        count = min(size, len(images) - start)
-        outputs = jax.tree.map(lambda leaf: leaf[:count], run(images[places]))  # noqa: B023
-        if not np.isfinite(outputs.features).all():
-            raise UserError(
-                f"features of an image among {start} to {start + count - 1} are not "
-                f"finite; look at those images, and at the weights of {features.name}."
-            )
-        finished.append(outputs)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *finished)
+    return join(
+        map_batches(
+            run.program,
+            images,
+            len(images),
+            batch_size,
+            mesh=run.mesh,
+            not_finite=lambda what, first, last: (
+                f"{what} of an image among {first} to {last} are not finite; look at "
+                f"those images, and at the weights of {features.name}."
+            ),
+        )
+    )
 
 
 def check_images(features: FeatureExtractor, images: np.ndarray) -> None:

@@ -16,7 +16,7 @@ Sources:
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import check_features
+from ddpm_jax.runtime.batching import join, map_batches
 
 # Of a squared distance, as a share of the squares it is made of: 2 D u at the worst, u
 # being 1.1e-16, for up to 4,500 features.
@@ -124,24 +125,15 @@ def _by_block(
     """
     with jax.enable_x64(True):
         on_device = [jnp.asarray(other, jnp.float64) for other in others]
-        found = [
-            jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], result)
-            for result, count in _run(function, queries, on_device)
-        ]
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-
-
-def _run(
-    function: Callable[..., Any],
-    queries: tuple[np.ndarray, ...],
-    others: list[jax.Array],
-) -> Iterator[tuple[Any, int]]:
-    count = len(queries[0])
-    size = min(_BLOCK, count)
-    for start in range(0, count, size):
-        places = np.minimum(np.arange(start, start + size), count - 1)
-        blocks = [jnp.asarray(query[places], jnp.float64) for query in queries]
-        yield function(*blocks, *others), min(size, count - start)
+        count = len(queries[0])
+        found = map_batches(
+            lambda blocks: function(*blocks, *on_device),
+            lambda places: tuple(query[places].astype(np.float64) for query in queries),
+            count,
+            min(_BLOCK, count),
+            mesh=None,  # the distances of a block fit one device
+        )
+        return join(found)
 
 
 def _squared_distances(

@@ -7,11 +7,10 @@ second's.
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -19,13 +18,11 @@ from ddpm_jax import build
 from ddpm_jax.commands.drawing import columns_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
-from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.errors import UserError
-from ddpm_jax.playground.programs import Program, Programs, Seen, keeper, padded
-from ddpm_jax.runtime.devices import gathered, round_up
-from ddpm_jax.sampling.batches import Film
-
-_PATIENCE = 0.5  # seconds that a part of the chain should take, at most
+from ddpm_jax.playground.programs import Programs, keeper
+from ddpm_jax.runtime.batching import filled_up
+from ddpm_jax.sampling.parts import Point, run_in_parts
+from ddpm_jax.sampling.plan import Plan
 
 
 class Studio(NamedTuple):
@@ -57,27 +54,14 @@ class Progress(NamedTuple):
     """How far a job has come.
 
     Attributes:
-        leg: stage that is being run, from 0.
-        num_legs: stages of the job.
-        step: steps made of this stage.
-        num_steps: steps of this stage.
+        point: of the job's plan.
         columns: images that stand side by side; None for about a square.
         seconds: since the job began to compute.
-        film: trajectory of this stage, as far as it goes: K frames x_t and K - 1 of x0,
-            each uint8 [B, H, W, C].
-        shown: uint8 [B, H, W, C], what the model was given; None before the end.
-        images: uint8 [B, H, W, C], the result; None before the end.
     """
 
-    leg: int
-    num_legs: int
-    step: int
-    num_steps: int
+    point: Point
     columns: int | None
     seconds: float = 0.0
-    film: Film = Film((), ())
-    shown: np.ndarray | None = None
-    images: np.ndarray | None = None
 
 
 def most_images(cfg: ConfigDict) -> int:
@@ -90,11 +74,9 @@ def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
     info = studio.trained.info
     cond = build.sample_cond(cfg, info)
     count = cfg.sample.num_images
-    indices = np.arange(round_up(count), dtype=np.int32)
-    known = np.minimum(indices, count - 1)
-    given = jax.tree.map(lambda leaf: leaf[known], cond or {})
-    legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.codec)
-    task = _Task("sample", legs, indices, given, count, columns_of(cfg, info))
+    indices, given = filled_up((np.arange(count, dtype=np.int32), cond or {}), count)
+    plan = build.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
+    task = _Task("sample", plan, indices, given, count, columns_of(cfg, info))
     return _one_at_a_time(studio, cfg, task)
 
 
@@ -112,18 +94,17 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None
     count = len(noise)
     if count > (most := most_images(cfg)):
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
-    index = np.minimum(np.arange(round_up(count)), count - 1)
-    given = jax.tree.map(lambda leaf: leaf[index], given)
-    legs = build.edit_legs(cfg, mode, studio.trained.unet, studio.trained.codec)
+    noise, given = filled_up((noise, given), count)
+    plan = build.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
     if mode != "interpolate" and len(pictures) == 1:
         columns = None  # a row would be long and low
-    task = _Task(mode, legs, noise[index], given, count, columns)
+    task = _Task(mode, plan, noise, given, count, columns)
     return _one_at_a_time(studio, cfg, task)
 
 
 class _Task(NamedTuple):
     mode: str
-    legs: tuple[build.Leg, ...]
+    plan: Plan
     indices: np.ndarray  # of the noise, [B]
     given: dict[str, Any]
     num_wanted: int  # images; the rows after them fill up the batch
@@ -142,70 +123,17 @@ def _run(
 ) -> Generator[Progress, None, None]:
     trained, began = studio.trained, time.perf_counter()
     batch = len(task.indices)
-    programs = studio.programs(task.mode, task.legs, cfg, batch, trained.mesh)
-    given = dict(task.given)
-    for number, (leg, program) in enumerate(zip(task.legs, programs, strict=True)):
-        num_steps = len(leg.levels.alpha) - 1
-        levels = padded(leg.levels, cfg.diffusion.num_levels)
-        start = (trained.params, build.sample_key(cfg), task.indices, given, levels)
-        now = Progress(number, len(task.legs), 0, num_steps, task.columns)
-        yield now
-        state, x_init, shown = program.begin(*start)
-        now = now._replace(film=Film((_rows(x_init, task),), ()))
-        ends = stops(num_steps, cfg.sample.film_frames)
-        for here in _walk(program, start, state, ends):
-            if studio.closing.is_set():
-                return
-            if here.step in ends:
-                now = now._replace(film=_longer(now.film, here.seen, task))
-            yield now._replace(step=here.step, seconds=time.perf_counter() - began)
-        x, pixels, finite = program.finish(*start, here.state)
-        if not gathered(finite)[: task.num_wanted].all():
-            raise UserError(
-                "an image is not finite; use less guidance or weight, another sampler, "
-                "or float32."
-            )
-        given[leg.makes] = x
-    yield now._replace(
-        step=num_steps,
-        seconds=time.perf_counter() - began,
-        shown=_rows(shown, task),
-        images=_rows(pixels, task),
-    )
-
-
-def _rows(array: jax.Array, task: _Task) -> np.ndarray:
-    return gathered(array)[: task.num_wanted]
-
-
-def _longer(film: Film, seen: Seen, task: _Task) -> Film:
-    return Film((*film.x_t, _rows(seen.x, task)), (*film.x0, _rows(seen.x0, task)))
-
-
-def stops(num_steps: int, film_frames: int) -> list[int]:
-    """Count the steps after which a frame is kept: those of `generate`'s records."""
-    kept = min(film_frames - 1, num_steps)
-    return [-(-(k + 1) * num_steps // kept) for k in range(kept)]
-
-
-class _Here(NamedTuple):
-    step: int  # steps made
-    state: State  # after them
-    seen: Seen  # of the last of them
-
-
-def _walk(
-    program: Program, start: tuple, state: State, stops: list[int]
-) -> Iterator[_Here]:
-    """Make all steps, a part at a time: to the next stop, if that is not too far."""
-    done, most = 0, 1
-    for stop in stops:
-        while done < stop:
-            began, count = time.perf_counter(), min(most, stop - done)
-            state, seen = program.advance(*start, state, done, done + count)
-            jax.block_until_ready(seen)
-            if done > 0:  # the first part waited for the compiler
-                seconds = (time.perf_counter() - began) / count
-                most = max(1, int(_PATIENCE / seconds))
-            done += count
-            yield _Here(done, state, seen)
+    for point in run_in_parts(
+        task.plan,
+        studio.programs(task.mode, task.plan, cfg, batch, trained.mesh),
+        trained.params,
+        build.sample_key(cfg),
+        task.indices,
+        task.given,
+        num_rows=task.num_wanted,
+        num_frames=cfg.sample.film_frames,
+        num_levels=cfg.diffusion.num_levels,
+    ):
+        if studio.closing.is_set():
+            return
+        yield Progress(point, task.columns, time.perf_counter() - began)

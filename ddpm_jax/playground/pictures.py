@@ -16,7 +16,7 @@ from ddpm_jax.playground.gate import MAX_UPLOAD
 from ddpm_jax.playground.jobs import Progress
 from ddpm_jax.playground.scratch import own_file
 from ddpm_jax.runtime import files, images
-from ddpm_jax.sampling.batches import Film
+from ddpm_jax.sampling.plan import Trajectory
 
 CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
 VIEWS = (CHAIN, BELIEF)
@@ -37,21 +37,23 @@ def sheet(shown: np.ndarray, columns: int | None) -> np.ndarray:
     return drawn[..., 0] if drawn.shape[-1] == 1 else drawn
 
 
-def frame(film: Film, number: int, view: str, columns: int | None) -> np.ndarray:
+def frame(
+    trajectory: Trajectory, number: int, view: str, columns: int | None
+) -> np.ndarray:
     """Lay one frame of a trajectory out as a `sheet`.
 
     Args:
-        film: of a job.
+        trajectory: of a job.
         number: of the frame, 0 being the noise; those beyond the end are the last.
         view: CHAIN, or BELIEF; the network has no belief about frame 0, so that of
             frame 1 stands for it.
         columns: images that stand side by side.
     """
-    number = min(max(number, 0), len(film.x_t) - 1)
-    if view == BELIEF and film.x0:
-        shown = film.x0[max(number, 1) - 1]
+    number = min(max(number, 0), len(trajectory.x_t) - 1)
+    if view == BELIEF and trajectory.x0:
+        shown = trajectory.x0[max(number, 1) - 1]
     else:
-        shown = film.x_t[number]
+        shown = trajectory.x_t[number]
     return sheet(shown, columns)
 
 
@@ -86,15 +88,17 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
     Returns:
         The paths of `FILES`.
     """
-    assert done.images is not None  # the last of a job has them
-    x_t, x0 = (np.stack(part)[:, :film_images] for part in done.film)
+    assert done.point.items is not None  # the last of a job has them
+    x_t, x0 = (np.stack(part)[:, :film_images] for part in done.point.trajectory)
     paths = [folder / name for name in FILES]
-    images.save_png(paths[0], images.grid(done.images, columns=done.columns))
+    images.save_png(paths[0], images.grid(done.point.items, columns=done.columns))
     images.save_png(paths[1], images.trajectory_grid(x_t))
     images.save_png(paths[2], images.trajectory_grid(x0))
-    sheets = [images.grid(shown, columns=done.columns) for shown in done.film.x_t]
+    sheets = [
+        images.grid(shown, columns=done.columns) for shown in done.point.trajectory.x_t
+    ]
     images.save_gif(paths[3], np.stack(sheets), fps=8, hold_last=2.0)
-    images.save_npz(paths[4], done.images)
+    images.save_npz(paths[4], done.point.items)
     return [str(path) for path in paths]
 
 

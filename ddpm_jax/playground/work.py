@@ -17,7 +17,7 @@ from ddpm_jax.playground import jobs, pictures
 from ddpm_jax.playground.choices import chosen, command_line, labels_text, number
 from ddpm_jax.playground.jobs import Progress, Studio
 from ddpm_jax.playground.scratch import make_room
-from ddpm_jax.sampling.batches import Film
+from ddpm_jax.sampling.plan import Trajectory
 
 KEEP = object()  # "leave what is there", in an Answer
 PICTURES = {  # what each mode is given, by the names of its fields
@@ -32,7 +32,7 @@ _NUM_FOLDERS = 32  # of results; then the oldest is written over
 class Watched(NamedTuple):
     """The state of a tab: a trajectory, and how its sheets are laid out."""
 
-    film: Film
+    trajectory: Trajectory
     columns: int | None
 
 
@@ -78,10 +78,10 @@ def answers(
     frames = 0
     try:
         for now in job:
-            if now.images is not None:
+            if now.point.items is not None:
                 yield _last(folder, cfg, now)
-            elif now.film.x_t and len(now.film.x_t) != frames:
-                frames = len(now.film.x_t)
+            elif now.point.trajectory.x_t and len(now.point.trajectory.x_t) != frames:
+                frames = len(now.point.trajectory.x_t)
                 yield _next(folder, now, view)
             else:
                 yield Answer(status=_status(now))
@@ -120,31 +120,37 @@ def _begun(
 
 
 def _next(folder: Path, now: Progress, view: str) -> Answer:
-    last = len(now.film.x_t) - 1
-    pixels = pictures.frame(now.film, last, view, now.columns)
+    last = len(now.point.trajectory.x_t) - 1
+    pixels = pictures.frame(now.point.trajectory, last, view, now.columns)
     return Answer(
         sheet=pictures.keep_sheet(folder, pixels),
         status=_status(now),
         last_frame=last,
-        watched=Watched(now.film, now.columns),
+        watched=Watched(now.point.trajectory, now.columns),
     )
 
 
 def _last(folder: Path, cfg: ConfigDict, now: Progress) -> Answer:
-    assert now.images is not None  # the last of a job has them
+    assert now.point.items is not None  # the last of a job has them
     place = _results_folder(folder)
     return Answer(
-        sheet=pictures.keep_sheet(folder, pictures.sheet(now.images, now.columns)),
+        sheet=pictures.keep_sheet(folder, pictures.sheet(now.point.items, now.columns)),
         status=_status(now),
         files=pictures.write_results(place, now, cfg.sample.film_images),
     )
 
 
 def _status(now: Progress) -> str:
-    if now.images is not None:
-        return f"**Done.** {now.num_steps} steps, {now.seconds:.1f} s."
-    walk = "" if now.num_legs == 1 else f"Walk {now.leg + 1} of {now.num_legs}. "
-    return f"{walk}Step {now.step} of {now.num_steps}, {now.seconds:.1f} s."
+    if now.point.items is not None:
+        return f"**Done.** {now.point.num_steps} steps, {now.seconds:.1f} s."
+    stage = (
+        ""
+        if now.point.num_stages == 1
+        else f"Stage {now.point.stage + 1} of {now.point.num_stages}. "
+    )
+    return (
+        f"{stage}Step {now.point.step} of {now.point.num_steps}, {now.seconds:.1f} s."
+    )
 
 
 def _results_folder(folder: Path) -> Path:
@@ -174,7 +180,7 @@ def seen(folder: Path, watched: Watched | None, place: object, view: str) -> str
     frame = int(number("the frame", place))
     if watched is None:
         return None
-    pixels = pictures.frame(watched.film, frame, view, watched.columns)
+    pixels = pictures.frame(watched.trajectory, frame, view, watched.columns)
     return pictures.keep_sheet(folder, pixels)
 
 

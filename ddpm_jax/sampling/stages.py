@@ -27,12 +27,13 @@ from ddpm_jax.diffusion.generate import fold_each, generate, initial_noise
 from ddpm_jax.diffusion.samplers import Info, Sampler
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+from ddpm_jax.sampling.plan import Chain, Given, Plan, Stage
 
 _STAGES = 3  # beyond the numbers by which an image's key is split elsewhere
 
 
-class Stage(NamedTuple):
-    """One network of a cascade, and how it is drawn from.
+class CascadeStage(NamedTuple):
+    """One model of a cascade, and how it is sampled from.
 
     Attributes:
         denoise: the model, guidance and thresholding included.
@@ -53,7 +54,9 @@ class Stage(NamedTuple):
     augmentation: jax.Array | float | None = None
 
 
-def check_stages(stages: Sequence[Stage], names: Sequence[str] | None = None) -> None:
+def check_stages(
+    stages: Sequence[CascadeStage], names: Sequence[str] | None = None
+) -> None:
     """Refuse stages that do not fit each other, before any compile.
 
     Args:
@@ -80,7 +83,9 @@ def check_stages(stages: Sequence[Stage], names: Sequence[str] | None = None) ->
         _check_pair(before, stage, called[i - 1], called[i])
 
 
-def _check_pair(before: Stage, stage: Stage, first: str, second: str) -> None:
+def _check_pair(
+    before: CascadeStage, stage: CascadeStage, first: str, second: str
+) -> None:
     made, wanted, shape = before.image_shape, stage.low_shape, stage.image_shape
     assert wanted is not None  # check_stages has refused a second base
     if made[2] != wanted[2]:
@@ -113,7 +118,7 @@ def _size(shape: tuple[int, int, int]) -> str:
 
 def generate_cascade(
     keys: jax.Array,
-    stages: Sequence[Stage],
+    stages: Sequence[CascadeStage],
     *,
     cond: Cond = None,
     record: Callable[[Info], Any] | None = None,
@@ -163,7 +168,7 @@ def stage_keys(keys: jax.Array, index: int) -> jax.Array:
 def run_stage(
     keys: jax.Array,
     index: int,
-    stage: Stage,
+    stage: CascadeStage,
     low: jax.Array | None,
     *,
     cond: Cond = None,
@@ -184,19 +189,90 @@ def run_stage(
     Returns:
         Pictures [B, H, W, C], and the records.
     """
+    chain = begin_stage(keys, index, stage, low, cond)
+    return generate(
+        chain.keys,
+        chain.sampler,
+        chain.denoise,
+        chain.x_init,
+        stage.levels,
+        cond=chain.cond,
+        record=record,
+        num_records=num_records,
+    )
+
+
+def begin_stage(
+    keys: jax.Array,
+    index: int,
+    stage: CascadeStage,
+    low: jax.Array | None,
+    cond: Cond = None,
+) -> Chain:
+    """Make the chain of a stage ready to start.
+
+    Args:
+        keys: of the cascade, typed keys [B].
+        index: which stage it is, from 0.
+        stage: the stage.
+        low: what the stage before has made, [B, h, w, C]; None for the first.
+        cond: what it is conditioned on besides.
+    """
     keys = stage_keys(keys, index)
     if low is not None:
         rows = low_res.from_low(
             map_keys(keys), low, stage.image_shape, stage.augmentation
         )
         cond = {**(cond or {}), low_res.NAME: rows}
-    return generate(
+    return Chain(
         keys,
+        initial_noise(keys, stage.image_shape),
         stage.sampler,
         stage.denoise,
-        initial_noise(keys, stage.image_shape),
-        stage.levels,
-        cond=cond,
-        record=record,
-        num_records=num_records,
+        cond,
+        lambda x: x,
+        lambda x: x,
     )
+
+
+class CascadeModel(NamedTuple):
+    """A model of a cascade, before it has its parameters.
+
+    Attributes:
+        levels: leaves [N + 1], of sampling.
+        bind: parameters -> CascadeStage.
+        condition: (parameters, rows) -> what it is conditioned on besides.
+    """
+
+    levels: Level
+    bind: Callable[[Any], CascadeStage]
+    condition: Callable[[Any, Given], Cond]
+
+
+def cascade_plan(models: Sequence[CascadeModel]) -> Plan:
+    """Describe a cascade: a stage for each model.
+
+    The plan takes a tuple of parameters, one entry for each model, and rows by the
+    name "stages", a tuple likewise.
+
+    Args:
+        models: first that of the smallest images.
+    """
+
+    def begin_with(index: int, model: CascadeModel) -> Callable[..., Chain]:
+        def begin(params: Any, keys: jax.Array, given: Given, levels: Level) -> Chain:
+            del levels
+            low = given[_made_by(index - 1)] if index else None
+            cond = model.condition(params[index], given["stages"][index])
+            return begin_stage(keys, index, model.bind(params[index]), low, cond)
+
+        return begin
+
+    return tuple(
+        Stage(_made_by(index), model.levels, begin_with(index, model))
+        for index, model in enumerate(models)
+    )
+
+
+def _made_by(index: int) -> str:
+    return f"x of stage {index + 1}"

@@ -162,7 +162,7 @@ def test_one_hard_image_among_many_easy_ones():
 
 
 def test_too_few_steps_leave_no_image():
-    """NaN, which `draw_images` refuses to save; never an unfinished picture."""
+    """NaN, which `run_batches` refuses to save; never an unfinished picture."""
     levels = grid(SCHEDULE, 1)
     sampler = ode.adaptive(SCHEDULE, rtol=1e-5, atol=1e-5, max_steps=3)
     x, _ = generate(KEYS, sampler, flows.DENOISERS["mixture"], X_INIT, levels)

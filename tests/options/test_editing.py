@@ -1,15 +1,19 @@
 """Editing tasks run with an exact denoiser in the place of the network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.build import Params, check_edit, edit_task, editing, pixels
+from ddpm_jax.build import check_edit, plan_edit, plans
+from ddpm_jax.codecs import Params, pixels
 from ddpm_jax.config import default
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
+from ddpm_jax.sampling.plan import Record, run_plan
 
 SHAPE = (4, 4, 3)
 
@@ -19,7 +23,7 @@ def config(monkeypatch):
     """A recipe whose model is that of Gaussian data, small enough never to be cut."""
     variances = np.linspace(0.001, 0.02, 48)
     exact = oracles.gaussian(np.zeros(48), variances)
-    monkeypatch.setattr(editing, "denoiser", lambda config, unet, params: exact)
+    monkeypatch.setattr(plans, "denoiser", lambda config, unet, params: exact)
     config = default()
     config.diffusion.num_levels = 50
     config.sample.film_frames = 3
@@ -33,7 +37,9 @@ def given(seed=0):
 
 
 def run(config, mode, rows):
-    task = jax.jit(edit_task(config, mode, None, pixels(SHAPE)))
+    plan = plan_edit(config, mode, None, pixels(SHAPE))
+    record = Record(config.sample.film_frames, with_start=False)
+    task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
     return jax.tree.map(np.asarray, task(Params(None), keys, rows))
 
@@ -42,10 +48,12 @@ def test_colours_agree_with_the_grey_picture(config):
     image = np.asarray(given()["image"])
     edited = run(config, "colorize", given())
     grey = image.mean(-1, keepdims=True)
-    np.testing.assert_allclose(edited.shown, np.repeat(grey, 3, -1), atol=1e-6)
-    np.testing.assert_allclose(edited.x.mean(-1, keepdims=True), grey, atol=1e-5)
-    assert np.abs(edited.x - image).max() > 0.05, "its colours are its own"
-    np.testing.assert_allclose(edited.film[-1], edited.x, atol=1e-6)
+    np.testing.assert_allclose(
+        edited.condition_preview, np.repeat(grey, 3, -1), atol=1e-6
+    )
+    np.testing.assert_allclose(edited.items.mean(-1, keepdims=True), grey, atol=1e-5)
+    assert np.abs(edited.items - image).max() > 0.05, "its colours are its own"
+    np.testing.assert_allclose(edited.trajectory.x_t[-1], edited.items, atol=1e-6)
 
 
 def test_means_over_blocks_agree_with_the_small_picture(config):
@@ -54,14 +62,16 @@ def test_means_over_blocks_agree_with_the_small_picture(config):
 
     edited = run(config, "upscale", given())
     image = np.asarray(given()["image"])
-    np.testing.assert_allclose(pooled(edited.x), pooled(image), atol=1e-5)
+    np.testing.assert_allclose(pooled(edited.items), pooled(image), atol=1e-5)
 
 
 def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(config):
     def miss(weight):
         config.edit.method, config.edit.weight = "guidance", weight
         edited = run(config, "colorize", given())
-        return np.mean((edited.x.mean(-1) - np.asarray(given()["image"]).mean(-1)) ** 2)
+        return np.mean(
+            (edited.items.mean(-1) - np.asarray(given()["image"]).mean(-1)) ** 2
+        )
 
     assert miss(1.0) < 0.8 * miss(0.1)
 
@@ -69,7 +79,7 @@ def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(confi
 def test_decoding_an_encoding_gives_the_picture_back(config):
     config.edit.iterations = 30
     edited = run(config, "encode", given())
-    np.testing.assert_allclose(edited.x, given()["image"], atol=1e-4)
+    np.testing.assert_allclose(edited.items, given()["image"], atol=1e-4)
 
 
 @pytest.mark.parametrize(

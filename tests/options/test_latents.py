@@ -1,6 +1,7 @@
 """Diffusion in latents of an exact autoencoder: what is known of images holds there."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import patchwork
 import pytest
 
 from ddpm_jax import build
-from ddpm_jax.build import editing
+from ddpm_jax.build import plans
 from ddpm_jax.build.source import LatentInfo
 from ddpm_jax.codecs import Params, latents, pixels
 from ddpm_jax.config import default
@@ -21,7 +22,7 @@ from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.runtime.images import to_uint8
-from ddpm_jax.sampling import batches as sampling
+from ddpm_jax.sampling.plan import Model, Record, compile_plan, run_plan, sample_plan
 
 SHAPE = (4, 4, 1)
 SIZE = 16
@@ -47,25 +48,24 @@ def of_latents(mean, covariance):
     return turn @ mean, turn @ covariance @ turn.T
 
 
-def draw_from(denoise, codec, count, see=True):
-    draw = sampling.make_draw(
-        lambda params: denoise,
-        SAMPLER,
+def draw_from(denoise, codec, count):
+    model = Model(
+        codec,
         LEVELS,
-        shape=codec.shape,
-        film_frames=3,
-        film_images=2,
-        mesh=data_mesh(),
-        **({"see_of": lambda p: lambda x: codec.decode(p.codec, x)} if see else {}),
+        sampler=lambda: SAMPLER,
+        denoiser=lambda params: denoise,
+        condition=lambda params, given: None,
     )
-    params = Params((), codec.params)
-    return draw(params, jax.random.key(0), np.arange(count, dtype=np.int32), None)
+    program = compile_plan(sample_plan(model), data_mesh(), Record(3, 2))
+    rows = np.arange(count, dtype=np.int32), {}
+    return program.run(Params((), codec.params), jax.random.key(0), rows)
 
 
 def test_samples_of_latents_decode_to_the_law_of_the_images():
     mean, covariance = gaussian_images()
     denoise = oracles.gaussian(*of_latents(mean, covariance))
-    images, finite, _ = draw_from(denoise, latents(TURNED, SHAPE), 8192)
+    (made,), finite = draw_from(denoise, latents(TURNED, SHAPE), 8192)
+    images = made.items
     assert finite.all()
     x = (np.asarray(images, np.float64) - 127.5).reshape(-1, SIZE) / 127.5
     # Standard errors of mean and covariance of 8192 draws.
@@ -84,7 +84,8 @@ def test_the_program_decodes_as_one_does_outside_of_it():
     mean, covariance = gaussian_images()
     denoise = oracles.gaussian(*of_latents(mean, covariance))
     codec, key, indices = latents(TURNED, SHAPE), jax.random.key(0), jnp.arange(5)
-    images, _, film = draw_from(denoise, codec, 5)
+    (made,), _ = draw_from(denoise, codec, 5)
+    images, trajectory = made.items, made.trajectory  # rows first
 
     @jax.jit
     def chain():
@@ -94,9 +95,9 @@ def test_the_program_decodes_as_one_does_outside_of_it():
 
     noise, z = (to_uint8(codec.decode(codec.params, part)) for part in chain())
     same_but_for_rounding(z, images)
-    same_but_for_rounding(film.x_t[0], noise[:2])
-    same_but_for_rounding(film.x_t[-1], images[:2])
-    same_but_for_rounding(film.x0[-1], images[:2])
+    same_but_for_rounding(trajectory.x_t[:, 0], noise[:2])
+    same_but_for_rounding(trajectory.x_t[:, -1], images[:2])
+    same_but_for_rounding(trajectory.x0[:, -1], images[:2])
 
 
 def same_but_for_rounding(one, other):
@@ -109,7 +110,7 @@ def test_latents_that_are_the_images_are_drawn_alike():
     same = patchwork.autoencoder(SHAPE, factor=1)
     denoise = oracles.gaussian(*gaussian_images())
     found = draw_from(denoise, latents(same, SHAPE), 4)
-    plain = draw_from(denoise, pixels(SHAPE), 4, see=False)
+    plain = draw_from(denoise, pixels(SHAPE), 4)
     jax.tree.map(same_but_for_rounding, found, plain)
 
 
@@ -151,7 +152,7 @@ def of_moments(mean, std):
 def config(monkeypatch):
     """A recipe whose model is that of Gaussian latents."""
     denoise = oracles.gaussian(*of_latents(*gaussian_images()))
-    monkeypatch.setattr(editing, "denoiser", lambda *_: denoise)
+    monkeypatch.setattr(plans, "denoiser", lambda *_: denoise)
     config = default()
     config.data.latents = "somewhere"
     config.diffusion.num_levels = 40
@@ -174,7 +175,9 @@ def given(mode, seed=0):
 
 def edit(config, mode, rows, codec):
     build.check_edit(config, mode, SHAPE)
-    task = jax.jit(build.edit_task(config, mode, None, codec))
+    plan = build.plan_edit(config, mode, None, codec)
+    record = Record(config.sample.film_frames, with_start=False)
+    task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
     return jax.tree.map(np.asarray, task(Params(None, codec.params), keys, rows))
 
@@ -212,11 +215,13 @@ def test_an_edit_of_latents_is_that_of_the_images_they_are(
         hidden = rows["mask"] * rows["image"]
         brought["image"] = codec.encode(codec.params, hidden)
     by_hand = edit(config, mode, brought, pixels((2, 2, 4)))
-    for name in ("x", "film"):
-        made = getattr(by_hand, name)
+    for found, made in (
+        (in_latents.items, by_hand.items),
+        (in_latents.trajectory.x_t, by_hand.trajectory.x_t),
+        (in_latents.trajectory.x0, by_hand.trajectory.x0),
+    ):
         flat = jnp.asarray(made.reshape(-1, 2, 2, 4))
         decoded = np.asarray(codec.decode(codec.params, flat))
-        found = getattr(in_latents, name)
         np.testing.assert_allclose(found, decoded.reshape(found.shape), atol=2e-5)
 
 
@@ -228,11 +233,11 @@ def test_what_is_known_of_a_picture_is_kept_and_the_hole_is_not_looked_into(
     rows, codec = given("inpaint"), latents(TURNED, SHAPE)
     known = np.asarray(rows["mask"]) > 0
     edited = edit(config, "inpaint", rows, codec)
-    np.testing.assert_array_equal(edited.x[known], np.asarray(rows["image"])[known])
-    np.testing.assert_array_equal(edited.shown[~known], 0)
+    np.testing.assert_array_equal(edited.items[known], np.asarray(rows["image"])[known])
+    np.testing.assert_array_equal(edited.condition_preview[~known], 0)
     painted_over = {**rows, "image": jnp.where(known, rows["image"], 0.9)}
     other = edit(config, "inpaint", painted_over, codec)
-    np.testing.assert_array_equal(other.x, edited.x)
+    np.testing.assert_array_equal(other.items, edited.items)
 
 
 def test_a_latent_is_known_where_all_its_pixels_are():

@@ -19,7 +19,7 @@ from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.choices import chosen, command_line, labels_text
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.sections import request_of, write
-from ddpm_jax.sampling.batches import Film
+from ddpm_jax.sampling.plan import Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +193,11 @@ def test_a_class_name_with_a_comma_is_told_by_its_number(studio):
     assert labels_text(["cat", "dog, small", "3", "none"], info) == "cat,1,3,none"
 
 
-def test_a_frame_of_the_film_is_the_chain_or_the_belief(tmp_path):
+def test_a_frame_of_the_trajectory_is_the_chain_or_the_belief(tmp_path):
     def flat(values):
         return tuple(np.full((2, 64, 64, 1), v, np.uint8) for v in values)
 
-    watched = work.Watched(Film(flat((1, 2, 3)), flat((20, 30))), 2)
+    watched = work.Watched(Trajectory(flat((1, 2, 3)), flat((20, 30))), 2)
 
     def middle(number, view):
         path = work.seen(tmp_path, watched, number, view)
@@ -217,9 +217,9 @@ def test_a_frame_of_the_film_is_the_chain_or_the_belief(tmp_path):
     ],
 )
 def test_a_frame_that_cannot_be_is_refused_in_a_sentence(tmp_path, number, view):
-    film = Film((np.zeros((1, 8, 8, 1), np.uint8),), ())
+    trajectory = Trajectory((np.zeros((1, 8, 8, 1), np.uint8),), ())
     with pytest.raises(UserError, match=r"a number|finite number|the view"):
-        work.seen(tmp_path, work.Watched(film, 1), number, view)
+        work.seen(tmp_path, work.Watched(trajectory, 1), number, view)
 
 
 def test_a_sheet_is_a_file_that_is_not_written_again(tmp_path):

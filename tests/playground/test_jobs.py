@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,13 +14,14 @@ from studio import make_studio
 
 from ddpm_jax import build
 from ddpm_jax.commands.edit import lay_out, read_pictures
-from ddpm_jax.commands.sample import draw_of
+from ddpm_jax.commands.sample import Told, sample_batches, sampling_program
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures, programs, work
 from ddpm_jax.playground.choices import chosen
 from ddpm_jax.runtime import images
-from ddpm_jax.sampling.batches import draw_images
+from ddpm_jax.sampling.parts import frame_steps
+from ddpm_jax.sampling.plan import run_plan
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +37,23 @@ def config_of(studio, **options):
 def whole(studio, cfg):
     """Draw as `sample` does: the whole chain in one compiled scan."""
     cfg = cfg.copy_and_resolve_references()
-    cfg.sample.film_images = cfg.sample.num_images
+    cfg.sample.film_images = cfg.sample.batch_size = cfg.sample.num_images
     trained = studio.trained
-    return draw_images(
-        draw_of(cfg, trained.unet, trained.mesh, trained.codec),
+    (made,) = sample_batches(
+        cfg,
+        sampling_program(cfg, trained.unet, trained.mesh, trained.codec),
         trained.params,
-        build.sample_key(cfg),
-        num_images=cfg.sample.num_images,
-        batch_size=cfg.sample.num_images,
-        cond=build.sample_cond(cfg, trained.info),
+        Told(build.sample_cond(cfg, trained.info), None),
     )
+    return made.items, made.trajectory
 
 
 def check_as_whole(studio, cfg):
     *_, last = jobs.draw(studio, cfg)
-    drawn, film = whole(studio, cfg)
-    np.testing.assert_array_equal(last.images, drawn)
-    np.testing.assert_array_equal(np.stack(last.film.x_t), film.x_t)
-    np.testing.assert_array_equal(np.stack(last.film.x0), film.x0)
+    drawn, trajectory = whole(studio, cfg)
+    np.testing.assert_array_equal(last.point.items, drawn)
+    np.testing.assert_array_equal(np.stack(last.point.trajectory.x_t), trajectory.x_t)
+    np.testing.assert_array_equal(np.stack(last.point.trajectory.x0), trajectory.x0)
     return drawn
 
 
@@ -101,8 +102,8 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
 
     def ask(**options):
         cfg = config_of(studio, **options)
-        legs = build.sampling_legs(cfg, studio.trained.unet, studio.trained.codec)
-        made.append(keep("sample", legs, cfg, 4, studio.trained.mesh))
+        plan = build.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
+        made.append(keep("sample", plan, cfg, 4, studio.trained.mesh))
         return made[-1]
 
     first = ask(sample__num_steps=5)
@@ -127,8 +128,8 @@ def files(studio, tmp_path):
     return tmp_path
 
 
-def test_a_page_shows_every_walk_of_an_edit(studio, files):
-    """Each walk has a film of its own, and the page begins it anew."""
+def test_a_page_shows_every_stage_of_an_edit(studio, files):
+    """Each stage has a trajectory of its own, and the page begins it anew."""
     asked = {
         "picture": f"{files}/a.png",
         "other": f"{files}/b.png",
@@ -139,7 +140,7 @@ def test_a_page_shows_every_walk_of_an_edit(studio, files):
     }
     answers = [*work.answers(studio, files, "interpolate", asked, pictures.CHAIN)]
     said = [answer.status for answer in answers]
-    assert all(any(f"Walk {n} of 3" in line for line in said) for n in (1, 2, 3))
+    assert all(any(f"Stage {n} of 3" in line for line in said) for n in (1, 2, 3))
     assert [answer.last_frame for answer in answers].count(0) == 3
     assert "Done" in said[-1]
     assert all(Path(path).stat().st_size > 0 for path in answers[-1].files)
@@ -155,7 +156,9 @@ def test_a_page_shows_every_walk_of_an_edit(studio, files):
         ("interpolate", "encode"),
     ],
 )
-def test_the_walks_of_an_edit_are_its_task_to_the_byte(studio, files, mode, method):
+def test_the_stages_of_an_edit_in_parts_are_the_plan_to_the_byte(
+    studio, files, mode, method
+):
     image = f"{files}/a.png" + (f",{files}/b.png" if mode == "interpolate" else "")
     cfg = config_of(
         studio,
@@ -170,11 +173,13 @@ def test_the_walks_of_an_edit_are_its_task_to_the_byte(studio, files, mode, meth
     *_, last = jobs.edit(studio, mode, cfg)
     pictures = read_pictures(mode, cfg, studio.trained.info)
     given, noise, columns = lay_out(mode, cfg, studio.trained.info, pictures)
-    task = build.edit_task(cfg, mode, studio.trained.unet, studio.trained.codec)
+    plan = build.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
     keys = image_keys(build.sample_key(cfg), noise)
-    edited = jax.jit(task)(studio.trained.params, keys, given)
-    np.testing.assert_array_equal(last.images, images.to_uint8(edited.x))
-    np.testing.assert_array_equal(last.shown, images.to_uint8(edited.shown))
+    edited = jax.jit(partial(run_plan, plan))(studio.trained.params, keys, given)
+    np.testing.assert_array_equal(last.point.items, images.to_uint8(edited.items))
+    np.testing.assert_array_equal(
+        last.point.condition_preview, images.to_uint8(edited.condition_preview)
+    )
     assert last.columns == (columns if mode == "interpolate" else None)
 
 
@@ -184,7 +189,7 @@ def test_frames_are_kept_where_the_command_line_keeps_them():
             kept = min(frames - 1, num_steps)
             slots = np.arange(num_steps) * kept // num_steps
             ends = [int(np.flatnonzero(slots == slot)[-1]) + 1 for slot in range(kept)]
-            assert jobs.stops(num_steps, frames) == ends
+            assert frame_steps(num_steps, frames) == ends
 
 
 # --- One at a time --------------------------------------------------------------------
@@ -193,13 +198,13 @@ def test_frames_are_kept_where_the_command_line_keeps_them():
 def test_a_closed_job_stops_and_leaves_the_device(studio):
     cfg = config_of(studio, sample__sampler="ddim", sample__num_images=2)
     job = jobs.draw(studio, cfg)
-    steps = [next(job).step for _ in range(3)]
+    steps = [next(job).point.step for _ in range(3)]
     assert steps[0] == 0 and 0 < steps[-1] < 20
     assert studio.device.locked()
     job.close()
     assert not studio.device.locked()
     *_, last = jobs.draw(studio, cfg)
-    np.testing.assert_array_equal(last.images, whole(studio, cfg)[0])
+    np.testing.assert_array_equal(last.point.items, whole(studio, cfg)[0])
 
 
 def test_the_second_job_waits_for_the_first(studio):
@@ -208,14 +213,14 @@ def test_the_second_job_waits_for_the_first(studio):
 
     def run(name):
         for now in jobs.draw(studio, cfg):
-            order.append((name, now.step))
+            order.append((name, now.point.step))
 
     first = jobs.draw(studio, cfg)
     next(first)
     second = threading.Thread(target=run, args=("second",))
     second.start()
     for now in first:
-        order.append(("first", now.step))
+        order.append(("first", now.point.step))
     second.join(timeout=60)
     assert not second.is_alive()
     names = [name for name, _ in order]

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from ddpm_jax import data
-from ddpm_jax.codecs import arrays, as_they_are
+from ddpm_jax.codecs import Params, arrays, as_they_are
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.diffusion.denoisers import from_network
 from ddpm_jax.diffusion.grids import grid
@@ -20,7 +20,7 @@ from ddpm_jax.diffusion.losses import simple_loss
 from ddpm_jax.diffusion.process import EPS
 from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.runtime.devices import data_mesh
-from ddpm_jax.sampling.batches import make_draw
+from ddpm_jax.sampling.plan import Model, Record, compile_plan, sample_plan
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.fit import Fit, Run, fit
 from ddpm_jax.training.step import gradient_task
@@ -77,22 +77,19 @@ def test_samples_have_the_moments_of_the_data_and_runs_resume(tmp_path, shape):
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
     codec = arrays(source.shape)
-    draw = make_draw(
-        lambda params: from_network(network, params, EPS),
-        heun(),
+    model = Model(
+        codec,
         grid(SCHEDULE, 30),
-        shape=codec.shape,
-        film_frames=2,
-        film_images=3,
-        mesh=data_mesh(),
-        store=codec.store,
+        sampler=heun,
+        denoiser=lambda params: from_network(network, params, EPS),
+        condition=lambda params, given: None,
     )
-    found, finite, film = draw(
-        whole.ema_params, jax.random.key(2), np.arange(4000, dtype=np.int32), None
-    )
-    found = np.asarray(found)
+    program = compile_plan(sample_plan(model), data_mesh(), Record(2, 3))
+    rows = np.arange(4000, dtype=np.int32), {}
+    (made,), finite = program.run(Params(whole.ema_params), jax.random.key(2), rows)
+    found, x_t = np.asarray(made.items), made.trajectory.x_t  # rows first
     assert (found.shape, found.dtype) == ((4000, *shape), np.float32)
-    assert finite.all() and film.x_t.shape == (2, 3, *shape)
+    assert finite.all() and x_t.shape == (3, 2, *shape)
     # Sampling errors are 0.025 of std; the rest is what training has left.
     np.testing.assert_allclose(found.mean(0), items.mean(0), atol=0.15)
     np.testing.assert_allclose(found.std(0), items.std(0), rtol=0.12)

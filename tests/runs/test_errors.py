@@ -74,7 +74,7 @@ def refused(capsys, monkeypatch, arguments):
 
     monkeypatch.setattr("ddpm_jax.build.parts.init_params", no_compile)
     monkeypatch.setattr("ddpm_jax.training.fit.compile_step", no_compile)
-    monkeypatch.setattr("ddpm_jax.sampling.batches.make_draw", no_compile)
+    monkeypatch.setattr("ddpm_jax.sampling.plan.run_stage", no_compile)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()

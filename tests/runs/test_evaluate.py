@@ -90,7 +90,7 @@ def test_samples_are_scored_beside_real_images_and_kept(workdir, capsys, monkeyp
         assert stored["arr_0"].shape == (40, 8, 8, 1)
         assert stored["arr_1"].tolist() == (list(range(10)) * 4)
     # The second time nothing is drawn, seen or scored, and the same is said.
-    for place, name in [(image_sets, "draw_of"), (evaluate, "score")]:
+    for place, name in [(image_sets, "sample_batches"), (evaluate, "score")]:
         monkeypatch.setattr(place, name, refuse)
     assert run(workdir) == 0
     assert capsys.readouterr().out == said

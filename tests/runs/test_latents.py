@@ -179,7 +179,7 @@ def no_compile():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddpm_jax.build.parts.init_params", fails)
         patch.setattr("ddpm_jax.training.fit.compile_step", fails)
-        patch.setattr("ddpm_jax.sampling.batches.make_draw", fails)
+        patch.setattr("ddpm_jax.sampling.plan.run_stage", fails)
         patch.setattr("ddpm_jax.commands.encoding.over_images", fails)
         yield
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,8 +12,12 @@ from PIL import Image
 from program import ROOT, flags, start
 
 from ddpm_jax.cli import main
+from ddpm_jax.commands.sample import Told, sample_batches
+from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
-from ddpm_jax.sampling.batches import Film, draw_images
+from ddpm_jax.runtime.batching import Checked
+from ddpm_jax.runtime.devices import data_mesh
+from ddpm_jax.sampling.plan import Made, Program
 
 
 def sample(workdir, *options):
@@ -160,14 +163,17 @@ def test_a_damaged_newest_checkpoint_is_reported_and_an_older_one_drawn_from(
 
 
 def test_images_that_are_not_finite_are_refused_and_not_drawn_black():
-    def draw(params, key, indices, cond):
-        finite = indices != 5
+    def run(params, key, rows):
+        indices, _ = rows
         images = jnp.zeros((len(indices), 2, 2, 1), jnp.uint8)
-        return images, finite, Film(images[None], images[None])
+        return Checked((Made(images, None, None),), indices != 5)
 
     def images(num):
-        return draw_images(draw, None, jax.random.key(0), num_images=num, batch_size=4)
+        cfg = default()
+        cfg.sample.num_images, cfg.sample.batch_size = num, 4
+        program = Program(run, data_mesh())
+        return list(sample_batches(cfg, program, None, Told(None, None)))
 
-    images(5)  # image 5 fills the batch up, and nobody sees it
+    images(5)  # the batch is filled up, but not with image 5
     with pytest.raises(UserError, match="among 4 to 5 is not finite"):
         images(6)

@@ -280,9 +280,7 @@ def refusal(capsys, arguments):
 
 @pytest.mark.parametrize(("option", "message"), WRONG)
 def test_a_prompt_that_cannot_be_used(model, capsys, monkeypatch, option, message):
-    monkeypatch.setattr(
-        "ddpm_jax.sampling.batches.make_draw", None
-    )  # nothing is compiled
+    monkeypatch.setattr("ddpm_jax.sampling.plan.run_stage", None)  # nothing is compiled
     option = option.replace("'", "")
     line = refusal(capsys, ["sample", f"{model}", f"--{option.replace('_', '-', 1)}"])
     assert re.search(message, line), line

@@ -24,7 +24,7 @@ from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.errors import UserError
 from ddpm_jax.sampling.stages import (
-    Stage,
+    CascadeStage,
     check_stages,
     generate_cascade,
     run_stage,
@@ -80,8 +80,8 @@ def super_resolver(s):
 
 def exact_stages(s, told=True):
     return (
-        Stage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LEVELS, LOW),
-        Stage(
+        CascadeStage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LEVELS, LOW),
+        CascadeStage(
             super_resolver(s),
             multistep.dpmpp_2m(),
             LEVELS,
@@ -198,7 +198,7 @@ def test_no_noise_is_drawn_twice():
         return oracles.gaussian(np.zeros(16), np.ones(16))(x_t, level)
 
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], LEVELS)
-    base = Stage(spy, samplers.ddim(), levels, HIGH)
+    base = CascadeStage(spy, samplers.ddim(), levels, HIGH)
     again = base._replace(low_shape=HIGH, augmentation=1.0)  # pure noise as a picture
     low = jnp.zeros((1, *HIGH))
     with jax.disable_jit():
@@ -229,9 +229,9 @@ def test_labels_reach_every_stage_and_each_stage_has_its_own_threshold():
 
     # Both stages of one size, so that one law serves.
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, 30, -1])], LEVELS)
-    base = Stage(clip_x0(spy("base")), samplers.ddim(), levels, (1, 1, 16))
+    base = CascadeStage(clip_x0(spy("base")), samplers.ddim(), levels, (1, 1, 16))
     small = (1, 1, 16)
-    top = Stage(spy("top"), samplers.ddim(), levels, (1, 1, 16), small, 0.1)
+    top = CascadeStage(spy("top"), samplers.ddim(), levels, (1, 1, 16), small, 0.1)
     with jax.disable_jit():
         cond = {"label": jnp.asarray([4, 7])}
         low, _ = run_stage(KEYS[:2], 0, base, None, cond=cond)
@@ -259,7 +259,7 @@ def test_records_are_of_each_stage():
 
 # --- What does not fit ----------------------------------------------------------------
 
-BASE = Stage(lambda *args: None, samplers.ddim(), LEVELS, (16, 16, 3))
+BASE = CascadeStage(lambda *args: None, samplers.ddim(), LEVELS, (16, 16, 3))
 UP = BASE._replace(image_shape=(32, 32, 3), low_shape=(16, 16, 3), augmentation=0.1)
 TOP = UP._replace(image_shape=(128, 128, 3), low_shape=(32, 32, 3))
 

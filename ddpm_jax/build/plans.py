@@ -1,0 +1,44 @@
+"""From a config to sampling plans: the model that a plan's chains are made with."""
+
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.guidance import CLASSIFIED, clips
+from ddpm_jax.build.sampling import denoiser, levels, sampler
+from ddpm_jax.codecs import Codec
+from ddpm_jax.conditioning.conditioner import NEGATIVE
+from ddpm_jax.diffusion.denoisers import Cond
+from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
+
+
+def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
+    """Return the condition among what is given, None if there is none."""
+    known = {*network.conditioners, NEGATIVE, CLASSIFIED}
+    cond = {name: rows for name, rows in given.items() if name in known}
+    return encode(network, params, cond)
+
+
+def plan_model(config: ConfigDict, unet: AnyUNet, codec: Codec) -> Model:
+    """Describe what the chains of a plan are made with.
+
+    Args:
+        config: its `sample` says how chains are run.
+        unet: the network.
+        codec: of the model.
+    """
+    return Model(
+        codec,
+        levels(config),
+        partial(sampler, config),
+        partial(denoiser, config, unet),
+        partial(condition, unet),
+        clip=clips(config),
+    )
+
+
+def sampling_plan(config: ConfigDict, unet: AnyUNet, codec: Codec) -> Plan:
+    """Describe sampling from noise, as `config.sample` says; as of `plan_model`."""
+    return sample_plan(plan_model(config, unet, codec))
