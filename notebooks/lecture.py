@@ -276,7 +276,7 @@ show_films(
 # %%
 level = linear.at(400)
 logsnr = level.logsnr
-same = schedules.level_at_logsnr(cosine, logsnr)  # the time in between is interpolated
+same = cosine.at_logsnr(logsnr)  # the time in between is interpolated
 print(f"log-SNR {logsnr:.2f}: linear at t = 401, cosine at t = {same.t + 1:.1f}")
 np.testing.assert_allclose(same.alpha, level.alpha, rtol=1e-5)
 np.testing.assert_allclose(same.sigma, level.sigma, rtol=1e-5)

@@ -13,7 +13,7 @@ import numpy as np
 import oracles
 
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
-from ddpm_jax.diffusion.schedules import linear_logsnr
+from ddpm_jax.diffusion.schedules import Level, Schedule, linear_logsnr
 
 WEIGHTS, MEANS, VARIANCES = [0.3, 0.7], [[-0.8], [0.6]], [0.05, 0.1]
 GAUSSIAN_MEAN, GAUSSIAN_VALUES = np.array([0.3]), np.array([0.2])
@@ -25,6 +25,33 @@ DENOISERS = {
 
 def level_of(logsnr):
     return math.sqrt(1 / (1 + math.exp(-logsnr))), math.sqrt(1 / (1 + math.exp(logsnr)))
+
+
+def straight_path(num_levels=1000, last=1.0):
+    """alpha = 1 - u, sigma = u, u = last (t + 1) / T: it preserves no variance.
+
+    The path of flow matching: Lipman et al. 2023, "Flow Matching for Generative
+    Modeling"; Liu et al. 2023, "Flow Straight and Fast".
+    """
+
+    def at(t):
+        t = jnp.asarray(t, jnp.float32)
+        signal = (1 - last) + last * (num_levels - 1 - t) / num_levels
+        noise = last * (t + 1) / num_levels
+        return Level(t, jnp.where(t <= -1, 1, signal), jnp.where(t <= -1, 0, noise))
+
+    def inverse(logsnr):
+        return jax.nn.sigmoid(-logsnr / 2) / last * num_levels - 1
+
+    def at_logsnr(logsnr):
+        half = jnp.asarray(logsnr, jnp.float32) / 2
+        t = jnp.clip(inverse(2 * half), -1, num_levels - 1)
+        return Level(t, jax.nn.sigmoid(half), jax.nn.sigmoid(-half))
+
+    def draw(u):
+        return (1 - u) * num_levels - 1
+
+    return Schedule(at, at_logsnr, inverse, draw, num_levels)
 
 
 def gaussian_flow(x, mean, values, t, s):

@@ -264,7 +264,7 @@ def test_the_likelihood_of_the_flow_is_the_same(steps):
             data,
             start,
             end,
-            level_at=lambda value: schedules.level_at_logsnr(schedule, value),
+            schedule=schedule,
             probes=ode_likelihood.exact_probes(data),
             solve=ode_likelihood.runge_kutta(steps)
             if steps

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +20,6 @@ from ddpm_jax.diffusion import ode_likelihood as ode
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.grids import grid, linear_steps
-from ddpm_jax.diffusion.schedules import level_at_logsnr
 from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import to_float
@@ -119,7 +117,7 @@ def _ode(config: ConfigDict, unet: AnyUNet) -> Measure:
             data,
             start,
             end,
-            level_at=partial(level_at_logsnr, the_schedule),
+            schedule=the_schedule,
             probes=probes,
             solve=solve,
             cond=encode(unet, params, cond),

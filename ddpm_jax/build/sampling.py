@@ -1,7 +1,6 @@
 """From a config to the parts of sampling: denoiser, sampler, levels."""
 
 import math
-from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,7 +12,7 @@ from ddpm_jax.build.parts import network, schedule
 from ddpm_jax.diffusion import karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
 from ddpm_jax.diffusion.grids import grid, section_steps
-from ddpm_jax.diffusion.schedules import Level, level_at_logsnr
+from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 
@@ -108,7 +107,7 @@ def _churn(config: ConfigDict) -> karras.Churn | None:
     if options.churn == 0:
         return None
     return karras.Churn(
-        partial(level_at_logsnr, schedule(config)),
+        schedule(config),
         amount=options.churn,
         num_steps=num_steps(config),
         low=options.churn_low,

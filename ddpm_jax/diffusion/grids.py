@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
+from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
 
 
@@ -154,7 +154,7 @@ def karras_grid(schedule: Schedule, num_steps: int, rho: float = 7.0) -> Level:
         rho: 7 crowds the levels near the image; 1 spaces r itself evenly.
 
     Returns:
-        Level with leaves [N + 1], variance-preserving; entry N is the clean end.
+        Level with leaves [N + 1]; entry N is the clean end.
 
     Raises:
         UserError: if N < 1, or the schedule ends in pure noise.
@@ -190,9 +190,12 @@ def _continuous_grid(
             )
         first, last = ends.sigma.astype(np.float64) / ends.alpha
         r = unwarp(np.linspace(warp(first), warp(last), num_steps))
-        t = np.asarray(level_at_logsnr(schedule, -2.0 * np.log(r)).t)
-    # alpha and sigma from r in float64: 1 / cosh u and tanh u of r = sinh u.
-    alpha, sigma = 1.0 / np.hypot(1.0, r), r / np.hypot(1.0, r)
+        between = schedule.at_logsnr(-2.0 * np.log(r))
+        t, square_norm = np.asarray(between.t), np.asarray(between.square_norm)
+    # alpha and sigma from r in float64. Without the factor, which is 1 where the
+    # schedule preserves the variance, they are 1 / cosh u and tanh u of r = sinh u.
+    size = np.sqrt(square_norm.astype(np.float64))
+    alpha, sigma = size / np.hypot(1.0, r), size * r / np.hypot(1.0, r)
     leaves = (t.copy(), alpha.astype(np.float32), sigma.astype(np.float32))
     for leaf, exact in zip(leaves, ends, strict=True):
         leaf[-1], leaf[0] = exact[1], exact[0]  # in this order: N = 1 keeps the noise

@@ -20,7 +20,7 @@ from ddpm_jax.diffusion.exponential_integrator import LONG
 from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import Prediction, like, noise_like
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
-from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.diffusion.schedules import Level, Schedule
 
 
 class Churn(NamedTuple):
@@ -28,11 +28,10 @@ class Churn(NamedTuple):
 
     A step first walks from r up to (1 + gamma) r with fresh noise, and then solves the
     ODE from there; gamma = min(S_churn / N, sqrt(2) - 1) while r is in
-    [S_tmin, S_tmax], else 0. All but `level_at` may be traced values.
+    [S_tmin, S_tmax], else 0. All but `schedule` may be traced values.
 
     Attributes:
-        level_at: log-SNR -> Level, of the levels walked up to;
-            `partial(level_at_logsnr, schedule)`.
+        schedule: of the levels walked up to.
         amount: S_churn; 0 is the deterministic sampler.
         num_steps: N of the grid.
         low: S_tmin, as sigma / alpha.
@@ -41,7 +40,7 @@ class Churn(NamedTuple):
             makes up for detail that an imperfect network removes.
     """
 
-    level_at: Callable[[jax.Array], Level]
+    schedule: Schedule
     amount: jax.Array | float
     num_steps: jax.Array | int
     low: jax.Array | float = 0.0
@@ -161,7 +160,7 @@ def _walk_up(
     gamma = jnp.minimum(churn.amount / churn.num_steps, jnp.sqrt(2.0) - 1.0)
     walks = (churn.low <= r) & (r <= churn.high) & (t.alpha > 0)  # nothing is above
     gamma = jnp.where(walks, gamma, 0.0)
-    above = churn.level_at(-2.0 * jnp.log((1.0 + gamma) * r))
+    above = churn.schedule.at_logsnr(-2.0 * jnp.log((1.0 + gamma) * r))
     # r_hat^2 - r^2 = r^2 gamma (2 + gamma), without the difference of two squares.
     added = churn.noise * r * jnp.sqrt(gamma * (2.0 + gamma))
     walked = like(above.alpha, x) * (

@@ -2,9 +2,10 @@
 
 A weight w is given for the squared eps-error; the errors of one prediction are
 
-    (1)  |eps error|^2 = SNR |x0 error|^2 = SNR / (1 + SNR) |v error|^2
+    (1)  |eps error|^2 = SNR |x0 error|^2 = SNR / (1 + SNR) |v error|^2 / n
 
-so that on the network's own output it is w, w SNR or w SNR / (1 + SNR):
+with n = alpha^2 + sigma^2, so that on the network's own output it is w, w SNR or, where
+the schedule preserves the variance (n = 1), w SNR / (1 + SNR):
 
                      eps                    x0                       v
     even             1                      SNR                      x0 / (1 + SNR)
@@ -67,10 +68,10 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
     return lambda logsnr: -gamma * jnp.logaddexp(jnp.log(k), logsnr)
 
 
-_LOG_FACTOR = {  # of (1), by what the network predicts
-    "eps": jnp.zeros_like,
-    "x0": lambda logsnr: logsnr,
-    "v": jax.nn.log_sigmoid,
+_LOG_FACTOR = {  # of (1), by what the network predicts: (logsnr, n) -> logarithm
+    "eps": lambda logsnr, n: jnp.zeros_like(logsnr),
+    "x0": lambda logsnr, n: logsnr,
+    "v": lambda logsnr, n: jax.nn.log_sigmoid(logsnr) - jnp.log(n),
 }
 
 
@@ -89,7 +90,8 @@ def snr_weighted_loss(kind: Parameterization, weight: Weight) -> Loss:
     def loss(output: jax.Array, noised: Noised) -> jax.Array:
         # Beyond e^80 float32 has no number left, and -inf + inf no value.
         logsnr = jnp.clip(noised.t.logsnr, -80.0, 80.0)
-        log_weight = weight(logsnr) + _LOG_FACTOR[kind.name](logsnr)
+        factor = _LOG_FACTOR[kind.name](logsnr, noised.t.square_norm)
+        log_weight = weight(logsnr) + factor
         return jnp.exp(log_weight) * simple(output, noised)
 
     return loss

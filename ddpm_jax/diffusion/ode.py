@@ -4,11 +4,12 @@ The ODE has the same marginals as the noising process and no noise: [S], eq. (13
 the coordinates y = x / alpha, r = sigma / alpha it reads dy/dr = eps ([K], eq. 1). Here
 r = sinh(u):
 
-    dy/du = eps cosh(u),    alpha = 1 / cosh(u),  sigma = tanh(u)
+    dy/du = eps cosh(u)
 
-so u is r near the image, where an error costs most, and log(2 r) in the noise, where
-the solution grows with r. Standard steps in u are then of much the same difficulty at
-both ends, and y is the image itself at u = 0.
+whatever the schedule (alpha = 1 / cosh(u) and sigma = tanh(u) where it preserves the
+variance). So u is r near the image, where an error costs most, and log(2 r) in the
+noise, where the solution grows with r. Standard steps in u are then of much the same
+difficulty at both ends, and y is the image itself at u = 0.
 
 Sources:
     [S] Song et al. 2021, "Score-Based Generative Modeling through Stochastic
@@ -18,7 +19,6 @@ Sources:
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,8 @@ import jax.numpy as jnp
 from ddpm_jax.diffusion.picklable import picklable
 from ddpm_jax.diffusion.process import like
 from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
-from ddpm_jax.diffusion.schedules import Level, Schedule, level_at_logsnr
+from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
-
-LevelAt = Callable[[jax.Array], Level]
-"""log-SNR -> Level; `partial(level_at_logsnr, schedule)`."""
 
 
 def coordinate(level: Level) -> jax.Array:
@@ -39,20 +36,20 @@ def coordinate(level: Level) -> jax.Array:
 
 
 def slope(
-    denoise: BoundDenoiser, level_at: LevelAt
+    denoise: BoundDenoiser, schedule: Schedule
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Write the probability-flow ODE as dy/du = f(u, y).
 
     Args:
         denoise: the model, called once for each call of f.
-        level_at: the level, and the network's input, at any log-SNR.
+        schedule: its levels, of any log-SNR, are what the model is called with.
 
     Returns:
         f: (u [] > 0, y [B, ...]) -> [B, ...], with y = x / alpha.
     """
 
     def f(u: jax.Array, y: jax.Array) -> jax.Array:
-        level = level_at(-2.0 * jnp.log(jnp.sinh(u)))
+        level = schedule.at_logsnr(-2.0 * jnp.log(jnp.sinh(u)))
         prediction = denoise(like(level.alpha, y) * y, level)
         return jnp.cosh(u) * prediction.eps
 
@@ -98,13 +95,12 @@ def adaptive(
                 "the adaptive sampler got a schedule that ends in pure noise, from "
                 "which it cannot start; use another, such as unipc, heun or ddim."
             )
-    level_at = partial(level_at_logsnr, schedule)
     controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_worst_of_batch)
 
     def solve(
         denoise: BoundDenoiser, y: jax.Array, start: jax.Array, end: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        f = slope(denoise, level_at)
+        f = slope(denoise, schedule)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda u, y, args: f(jnp.asarray(u), y)),
             diffrax.Tsit5(),
@@ -132,7 +128,7 @@ def adaptive(
         y, calls = solve(denoise, state.x / like(t.alpha, state.x), start, end)
 
         def land() -> jax.Array:
-            level = level_at(-2.0 * jnp.log(jnp.sinh(end)))
+            level = schedule.at_logsnr(-2.0 * jnp.log(jnp.sinh(end)))
             return denoise(like(level.alpha, y) * y, level).x0
 
         x = jax.lax.cond(to_clean, land, lambda: like(s.alpha, y) * y)

@@ -1,7 +1,8 @@
 r"""The likelihood by the probability-flow ODE: a change of variables, not a bound.
 
 The deterministic flow from noise to data pushes a density along with it. In
-the coordinate u = asinh(sigma / alpha) of `ode`, flow and density obey
+the coordinate u = asinh(sigma / alpha) of `ode`, flow and density obey, where the
+schedule preserves the variance,
 
     (1)  dx/du         = eps(x, u) - sigma x  (= alpha v)                   [S] eq. 13
     (2)  d log p(x)/du = D sigma - tr(d eps / d x)                          [S] eq. 39
@@ -14,10 +15,13 @@ so that from a level a at or near the clean end to a noisy level T
 (In x rather than y = x / alpha, since x hardly moves in the noise, where y grows: on a
 mixture, 50 Runge-Kutta steps err by 2e-5 nats/dim in x and by 0.1 in y.)
 
+Any other schedule has x = sqrt(n) x', n = alpha^2 + sigma^2, and the same equations in
+x' with sigma / sqrt(n) in the place of sigma; they are what is solved, in x'.
+
 The model is *defined* as N(0, I) at the noisy end pushed through the flow, as in
-sampling, so log p_T(x_T) is that of N(0, I) and (4) is exact for the model. What the
-data's own p_T differs from N(0, I) by is L_T of the bound (`likelihood.prior_term`):
-1e-5 bits/dim for the usual schedules.
+sampling (a law of x', where n is not quite 1 there), so log p_T(x_T) is that of N(0, I)
+and (4) is exact for the model. What the data's own p_T differs from N(0, I) by is L_T
+of the bound (`variational_bound.prior_term`): 1e-5 bits/dim for the usual schedules.
 
 Data are 8-bit. A value k stands for the bin of width w = 2/255 about k/127.5 - 1, and
 with z uniform on the bin
@@ -41,8 +45,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, predict
-from ddpm_jax.diffusion.ode import LevelAt, coordinate
-from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.diffusion.ode import coordinate
+from ddpm_jax.diffusion.schedules import Level, Schedule
 
 Slope = Callable[[jax.Array, Any], Any]
 """(u [], state) -> d state / du, for one image."""
@@ -56,7 +60,8 @@ class Flow(NamedTuple):
 
     Attributes:
         log_density: of the data under the model, nats per dimension [B].
-        x_T: where each image ends, [B, ...]; about standard normal.
+        x_T: where each image ends, [B, ...], as x' of the module's docstring; about
+            standard normal.
         num_calls: of the slope, hence of the network, [B].
     """
 
@@ -209,7 +214,7 @@ def follow_flow(
     start: Level,
     end: Level,
     *,
-    level_at: LevelAt,
+    schedule: Schedule,
     probes: jax.Array,
     solve: Solve,
     cond: Cond = None,
@@ -225,32 +230,50 @@ def follow_flow(
             the first level: for x_0 with noise of deviation sigma / alpha.
         start: that level, at or near the clean end.
         end: the noisiest level, with some signal left (alpha > 0).
-        level_at: log-SNR -> Level.
+        schedule: of the levels in between.
         probes: [B, K, ...], from `sign_probes` or `exact_probes`; the same along the
             whole path, so that what is integrated is a function.
         solve: `runge_kutta(...)` or `adaptive(...)`.
         cond: what the denoiser is conditioned on, leaves [B, ...].
     """
     size = int(np.prod(data.shape[1:]))
+    rescales = not _preserves_variance(schedule)
+    shrinks = start.alpha / jnp.sqrt(start.square_norm)  # y to x'
 
     def follow(y: jax.Array, probes: jax.Array, cond: Cond) -> tuple:
         one = jax.tree.map(lambda leaf: leaf[None], cond)
 
         def slope(u: jax.Array, state: tuple) -> tuple:
-            level = level_at(-2.0 * jnp.log(jnp.sinh(u)))
+            level = schedule.at_logsnr(-2.0 * jnp.log(jnp.sinh(u)))
+            root = jnp.sqrt(level.square_norm) if rescales else 1.0
             x, _ = state
-            eps, trace = value_and_trace(
-                lambda x: predict(denoise, x[None], level, one).eps[0], x, probes
-            )
-            return eps - level.sigma * x, trace / size - level.sigma
+
+            def eps_of(x: jax.Array) -> jax.Array:
+                x_t = root * x if rescales else x
+                return predict(denoise, x_t[None], level, one).eps[0]
+
+            eps, trace = value_and_trace(eps_of, x, probes)
+            sigma = level.sigma / root
+            return eps - sigma * x, trace / size - sigma
 
         # The volume per dimension, so that its error is of the size of the others'.
-        state = (start.alpha * y, jnp.zeros((), y.dtype))
+        state = (shrinks * y, jnp.zeros((), y.dtype))
         return solve(slope, state, coordinate(start), coordinate(end))
 
     (x_T, volume), num_calls = jax.vmap(follow)(data, probes, cond)
     prior = -0.5 * (jnp.mean(x_T**2, axis=range(1, x_T.ndim)) + math.log(2.0 * math.pi))
-    return Flow(prior + volume + jnp.log(start.alpha), x_T, num_calls)
+    return Flow(prior + volume + jnp.log(shrinks), x_T, num_calls)
+
+
+def _preserves_variance(schedule: Schedule) -> bool:
+    """Say whether alpha^2 + sigma^2 = 1 at every log-SNR: known before any compile.
+
+    If so, x is not multiplied by 1: the product could be fused with what follows, and
+    round differently.
+    """
+    with jax.ensure_compile_time_eval():
+        level = schedule.at_logsnr(jnp.linspace(-20.0, 20.0, 81))
+        return bool(np.all(np.asarray(level.square_norm) == 1.0))
 
 
 # --- From bytes and back --------------------------------------------------------------

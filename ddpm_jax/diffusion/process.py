@@ -1,8 +1,9 @@
 r"""The forward process, its posterior, and what a network may predict of it.
 
 Notation. `t` is the noisier level, `s` the cleaner one; alpha_bar of the papers is
-alpha^2 here, and sigma^2 = 1 - alpha_bar. For neighbouring levels of a table,
-sqrt(1 - beta_t) = alpha_t / alpha_s.
+alpha^2 here, and sigma^2 = 1 - alpha_bar where the schedule preserves the variance, as
+all tables of betas do; the equations hold for any alpha and sigma, and n is what is 1
+if it does. For neighbouring levels of a table, sqrt(1 - beta_t) = alpha_t / alpha_s.
 
     (1)  q(x_t | x_0)      = N(alpha_t x_0, sigma_t^2 I)                       [H] eq. 4
     (2)  q(x_t | x_s)      = N((alpha_t/alpha_s) x_s, sigma_t^2 c I)           [H] eq. 2
@@ -10,12 +11,13 @@ sqrt(1 - beta_t) = alpha_t / alpha_s.
     (4)  q(x_s | x_t, x_0) = N(mean, sigma_s^2 c I)                            [H] eq. 6
     (5)  mean = (alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s c x_0  [H] eq. 7
     (6)  mean = (alpha_s/alpha_t) (x_t - sigma_t c eps)                       [H] eq. 11
-    (7)  v    = alpha eps - sigma x_0;  x_0 = alpha x_t - sigma v,
-                                        eps = sigma x_t + alpha v  [P] section 4
+    (7)  v    = alpha eps - sigma x_0;  x_0 = (alpha x_t - sigma v) / n,
+                                        eps = (sigma x_t + alpha v) / n    [P] section 4
+    (8)  n    = alpha^2 + sigma^2
 
 Eq. (2) with s one step before t gives beta_t = sigma_t^2 c, and (4) gives Ho et al.'s
 beta_tilde_t = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t. These two are the
-"large" and the "small" variance of the reverse step.
+"large" (times n_s / n_t, in general) and the "small" variance of the reverse step.
 
 Conventions, here and everywhere: noise grows with t; images are float32 in [-1, 1];
 arrays are `[B, ...]`, and no function of this package names height, width or channels,
@@ -161,12 +163,14 @@ def eps_from_x0(x0: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
 
 def x0_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
     """Rotate back to x_0 [B, ...], eq. (7)."""
-    return like(level.alpha, x_t) * x_t - like(level.sigma, x_t) * v
+    n = level.square_norm
+    return like(level.alpha / n, x_t) * x_t - like(level.sigma / n, x_t) * v
 
 
 def eps_from_v(v: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
     """Rotate back to eps [B, ...], eq. (7)."""
-    return like(level.sigma, x_t) * x_t + like(level.alpha, x_t) * v
+    n = level.square_norm
+    return like(level.sigma / n, x_t) * x_t + like(level.alpha / n, x_t) * v
 
 
 def v_from_x0_eps(x0: jax.Array, eps: jax.Array, level: Level) -> jax.Array:
@@ -238,12 +242,17 @@ def large_variance(
     prediction: Prediction | None = None,
     decoder_var: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """Compute beta, the variance of the forward step, eq. (2).
+    """Compute beta n_s / n_t, beta being the variance of the forward step, eq. (2).
 
-    It is right if the data are standard normal ([H], section 3.2).
+    It is right if the data are standard normal, so that x_t has the variance n_t
+    ([H], section 3.2, where n = 1).
     """
     del prediction
-    return jnp.where(s.sigma > 0, t.sigma**2 * fraction_of_noise(t, s), decoder_var)
+    return jnp.where(s.sigma > 0, _large(t, s), decoder_var)
+
+
+def _large(t: Level, s: Level) -> jax.Array:
+    return t.sigma**2 * fraction_of_noise(t, s) * (s.square_norm / t.square_norm)
 
 
 def learned_variance(
@@ -266,7 +275,7 @@ def learned_variance(
         )
     fraction = prediction.fraction
     small = small_variance(t, s, decoder_var=decoder_var)
-    large = t.sigma**2 * fraction_of_noise(t, s)
+    large = _large(t, s)
     # A variance of 0 has no logarithm; the `where` keeps it 0 whatever the fraction.
     log_small = jnp.log(jnp.where(small > 0, small, 1.0))
     log_variance = fraction * like(jnp.log(large), fraction) + (1.0 - fraction) * like(

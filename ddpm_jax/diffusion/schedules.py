@@ -2,7 +2,8 @@
 
 A *level* is one point of the forward process, `x = alpha * x0 + sigma * eps`. Every
 schedule, be it a table of betas or a function of the log-SNR, is a map from the time t
-that the network is told to a level; nothing downstream knows which kind it was.
+that the network is told to a level; nothing downstream knows which kind it was, nor
+whether it preserves the variance, alpha^2 + sigma^2 = 1, as all in this module do.
 
 Steps are numbered 1..T in the papers. The network is told t = step - 1, so 0..T-1, as
 in the code of Ho et al. and in every published checkpoint, and t = -1 is the clean
@@ -47,9 +48,20 @@ class Level(NamedTuple):
         """log(alpha^2 / sigma^2): +inf for the clean image, -inf for pure noise."""
         return 2.0 * (jnp.log(self.alpha) - jnp.log(self.sigma))
 
+    @property
+    def square_norm(self) -> jax.Array:
+        """alpha^2 + sigma^2: exactly 1 where the schedule preserves the variance.
+
+        What lies within 2e-6 of 1 is rounding, and becomes 1, by which a product or a
+        quotient keeps its bits.
+        """
+        square = self.alpha**2 + self.sigma**2
+        return jnp.where(jnp.abs(square - 1.0) < 2e-6, 1.0, square)
+
 
 class _Functions(NamedTuple):
     at: Callable[[jax.Array], Level]
+    at_logsnr: Callable[[jax.Array], Level]
     inverse: Callable[[jax.Array], jax.Array]
     draw: Callable[[jax.Array], jax.Array]
     num_levels: int
@@ -59,11 +71,18 @@ class _Functions(NamedTuple):
 class Schedule(Picklable, _Functions):
     """A map from time to level, and back.
 
+    The levels are any with alpha = 1 and sigma = 0 at the clean end, a falling log-SNR,
+    and alpha near 0 and sigma near 1 at the noisiest, where the chain starts from
+    N(0, I). In between, alpha^2 + sigma^2 need not be 1.
+
     Attributes:
         at: t -> Level. Integers -1..T-1 for tables, reals in [-1, T-1] for log-SNR
             functions. t = -1 is the clean end for both; a function is clean below it
             too, as far as one step. Any other t is refused with a UserError where its
             value is known, and gives NaN where it is traced.
+        at_logsnr: log-SNR of any shape -> Level, between the entries of a table too;
+            +inf is the clean level. The network is told the real t of that log-SNR,
+            interpolated in a table; beyond the noisiest level t stays T - 1.
         inverse: logsnr -> t, real; between the entries of a table it interpolates.
         draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
         num_levels: T, the number of noisy levels (of nominal steps, if continuous).
@@ -212,6 +231,32 @@ def _entries(alpha: jax.Array, sigma: jax.Array, t: jax.Array) -> Level:
     )
 
 
+def _preserving_variance(
+    inverse: Callable[[jax.Array], jax.Array], num_levels: int
+) -> Callable[[jax.Array], Level]:
+    """Make a `Schedule.at_logsnr` with alpha^2 + sigma^2 = 1.
+
+    alpha^2 = sigmoid(logsnr) and sigma^2 = sigmoid(-logsnr): [K], eq. (4).
+
+    Args:
+        inverse: logsnr -> t.
+        num_levels: T.
+    """
+
+    def at_logsnr(logsnr: jax.Array) -> Level:
+        logsnr = jnp.asarray(logsnr, jnp.float32)
+        clean = logsnr == jnp.inf
+        t = inverse(jnp.where(clean, 0.0, logsnr))
+        t = jnp.clip(t, -1.0, num_levels - 1.0)
+        return Level(
+            t=jnp.where(clean, -1.0, t),
+            alpha=jnp.sqrt(jax.nn.sigmoid(logsnr)),
+            sigma=jnp.sqrt(jax.nn.sigmoid(-logsnr)),
+        )
+
+    return at_logsnr
+
+
 @picklable
 def from_betas(betas: np.ndarray) -> Schedule:
     """Build the schedule of a table of betas.
@@ -252,7 +297,7 @@ def from_betas(betas: np.ndarray) -> Schedule:
         if not jnp.issubdtype(t.dtype, jnp.integer):
             raise UserError(
                 f"a table of betas has levels at whole t only, and t is {t.dtype}; "
-                "give integers, or a log-SNR to level_at_logsnr."
+                "give integers, or a log-SNR to Schedule.at_logsnr."
             )
         _check_times(t, -1, num_levels)
         return _entries(alpha, sigma, t)
@@ -263,7 +308,9 @@ def from_betas(betas: np.ndarray) -> Schedule:
     def draw(u: jax.Array) -> jax.Array:
         return jnp.minimum((u * num_levels).astype(jnp.int32), num_levels - 1)
 
-    return Schedule(at, inverse, draw, num_levels)
+    return Schedule(
+        at, _preserving_variance(inverse, num_levels), inverse, draw, num_levels
+    )
 
 
 @picklable
@@ -301,7 +348,7 @@ def from_logsnr(
     def draw(u: jax.Array) -> jax.Array:
         return (1.0 - u) * num_levels - 1.0  # 1 - u is in (0, 1]: never the clean end
 
-    return Schedule(at, to_t, draw, num_levels)
+    return Schedule(at, _preserving_variance(to_t, num_levels), to_t, draw, num_levels)
 
 
 @picklable
@@ -316,28 +363,12 @@ def scale_time(schedule: Schedule, scale: float) -> Schedule:
         level = schedule.at(t)
         return level._replace(t=level.t * scale)
 
-    return schedule._replace(at=at, t_scale=schedule.t_scale * scale)
+    def at_logsnr(logsnr: jax.Array) -> Level:
+        level = schedule.at_logsnr(logsnr)
+        return level._replace(t=level.t * scale)
 
-
-def level_at_logsnr(schedule: Schedule, logsnr: jax.Array) -> Level:
-    """Make the level of any log-SNR [...], between the entries of a table too.
-
-    It preserves the variance, alpha^2 = sigmoid(logsnr) and sigma^2 = sigmoid(-logsnr).
-    The network is told the real t at which the schedule has this log-SNR, interpolated
-    in a table. Beyond the noisiest level t stays T - 1; the clean level is t = -1.
-
-    Args:
-        schedule: for t alone.
-        logsnr: of any shape; +inf for the clean level.
-    """
-    logsnr = jnp.asarray(logsnr, jnp.float32)
-    clean = logsnr == jnp.inf
-    t = schedule.inverse(jnp.where(clean, 0.0, logsnr))
-    t = jnp.clip(t, -1.0, schedule.num_levels - 1.0)
-    return Level(
-        t=jnp.where(clean, -1.0, t) * schedule.t_scale,
-        alpha=jnp.sqrt(jax.nn.sigmoid(logsnr)),
-        sigma=jnp.sqrt(jax.nn.sigmoid(-logsnr)),
+    return schedule._replace(
+        at=at, at_logsnr=at_logsnr, t_scale=schedule.t_scale * scale
     )
 
 

@@ -20,16 +20,15 @@ from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid, karras_grid
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.samplers import State, ddim
-from ddpm_jax.diffusion.schedules import from_betas, level_at_logsnr
+from ddpm_jax.diffusion.schedules import from_betas
 
 SCHEDULE = from_betas(schedules.linear_betas(100, 1e-3, 0.2))
-LEVEL_AT = functools.partial(level_at_logsnr, SCHEDULE)
 SAMPLERS = {"euler": karras.euler, "heun": karras.heun}
 TWO_MODES = oracles.mixture([0.3, 0.7], [[-0.8, 0.4], [0.6, -0.2]], [0.01, 0.02])
 
 
 def churn(amount, num_steps, **options):
-    return karras.Churn(LEVEL_AT, amount, num_steps, **options)
+    return karras.Churn(SCHEDULE, amount, num_steps, **options)
 
 
 def sample(sampler, denoise, levels, num, dims, seed=0):

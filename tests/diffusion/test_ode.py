@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import ode, schedules
+from ddpm_jax.diffusion import ode
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.process import Prediction
@@ -17,7 +17,6 @@ from ddpm_jax.diffusion.schedules import linear_logsnr
 
 ENDS = (-6.0, 6.0)
 SCHEDULE = linear_logsnr(*ENDS[::-1])
-LEVEL_AT = functools.partial(schedules.level_at_logsnr, SCHEDULE)
 KEYS = image_keys(jax.random.key(6), jnp.arange(60))
 X_INIT = initial_noise(KEYS, (1,))
 
@@ -50,7 +49,7 @@ def solver(data, num_steps, to_clean=False):
 @pytest.mark.parametrize("data", flows.DENOISERS)
 def test_slope_is_the_derivative_of_the_exact_flow(data):
     """By central differences of y = x / alpha over u = asinh(sigma / alpha)."""
-    f = jax.jit(ode.slope(flows.DENOISERS[data], LEVEL_AT))
+    f = jax.jit(ode.slope(flows.DENOISERS[data], SCHEDULE))
     x = np.linspace(-1.5, 1.5, 7)[:, None]
     for u in (0.06, 0.5, 2.0, 3.4):
         here = (1 / np.cosh(u), np.tanh(u))

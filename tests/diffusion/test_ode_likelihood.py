@@ -17,7 +17,6 @@ from ddpm_jax.diffusion import ode_likelihood, schedules
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.process import Prediction
-from ddpm_jax.diffusion.schedules import level_at_logsnr
 from ddpm_jax.diffusion.variational_bound import variational_bound
 
 WEIGHTS = [0.3, 0.7]
@@ -49,7 +48,7 @@ def run(x, probes, first, schedule, solve):
         x,
         schedule.at(first),
         schedule.at(jnp.int32(999)),
-        level_at=partial(level_at_logsnr, schedule),
+        schedule=schedule,
         probes=probes,
         solve=solve,
     )
@@ -312,7 +311,7 @@ def test_the_bound_lies_above_the_ode_and_near_it():
             ode_likelihood.dequantize(keys, x),
             COSINE.at(jnp.asarray(-1)),
             COSINE.at(jnp.asarray(999)),
-            level_at=partial(level_at_logsnr, COSINE),
+            schedule=COSINE,
             probes=ode_likelihood.exact_probes(x),
             solve=ode_likelihood.runge_kutta(50),
         )
@@ -340,7 +339,7 @@ def test_conditions_reach_the_denoiser_row_by_row():
         x,
         COSINE.at(jnp.asarray(-1)),
         COSINE.at(jnp.asarray(999)),
-        level_at=partial(level_at_logsnr, COSINE),
+        schedule=COSINE,
         probes=ode_likelihood.exact_probes(x),
         solve=ode_likelihood.runge_kutta(50),
         cond={"mean": means},

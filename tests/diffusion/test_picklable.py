@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from ddpm_jax.diffusion.process import large_variance
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 
 TABLE = s.from_betas(s.linear_betas(40, 1e-3, 0.3))
-CHURN = karras.Churn(partial(s.level_at_logsnr, TABLE), 2.0, 4, high=3.0)
+CHURN = karras.Churn(TABLE, 2.0, 4, high=3.0)
 SAMPLERS = {
     "ancestral": samplers.ancestral(large_variance),
     "ddim": samplers.ddim(eta=0.5),
@@ -79,6 +78,10 @@ def test_a_schedule_from_pickle_has_the_same_levels(schedule):
     for other in again(schedule):
         assert type(other) is s.Schedule and other.t_scale == schedule.t_scale
         for found, expected in zip(other.at(t), schedule.at(t), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        logsnr = jnp.array([-3.0, 0.5, jnp.inf])
+        levels = (other.at_logsnr(logsnr), schedule.at_logsnr(logsnr))
+        for found, expected in zip(*levels, strict=True):
             np.testing.assert_array_equal(found, expected)
 
 

@@ -7,7 +7,6 @@ The cells and the measuring are those of the program that writes docs/sampler-er
 whose numbers are held to what is found here.
 """
 
-import functools
 from pathlib import Path
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import sampler_errors as script
-from ddpm_jax.diffusion import karras, ode, schedules
+from ddpm_jax.diffusion import karras, ode
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.diffusion.schedules import Level
@@ -203,7 +202,7 @@ def test_pure_noise_is_a_start_like_others():
     keys = image_keys(jax.random.key(0), jnp.arange(3))
     s = Level(jnp.float32(500), jnp.float32(0.6), jnp.float32(0.8))
     x = jnp.asarray([[0.3], [-1.2], [0.7]])
-    level_at = functools.partial(schedules.level_at_logsnr, script.CHAINS["jsd"]())
+    schedule = script.CHAINS["jsd"]()
 
     @jax.jit
     def drawn(x, alpha):
@@ -212,7 +211,7 @@ def test_pure_noise_is_a_start_like_others():
         def end(x, sampler):
             return sampler.step(keys, script.exact(variances), State(x), t, s)[0].x
 
-        churned = karras.heun(karras.Churn(level_at, 10.0, 10))
+        churned = karras.heun(karras.Churn(schedule, 10.0, 10))
         slope = jax.grad(lambda x: end(x, karras.heun()).sum())(x)
         return end(x, karras.heun()), end(x, churned), end(x, karras.euler()), slope
 

@@ -184,7 +184,7 @@ def test_log_snr_is_the_function_given():
 def test_level_of_a_log_snr_meets_the_table(name):
     schedule = schedules.scale_time(schedules.from_betas(TABLES[name]), 0.5)
     table = schedule.at(jnp.arange(T))
-    level = schedules.level_at_logsnr(schedule, table.logsnr)
+    level = schedule.at_logsnr(table.logsnr)
     np.testing.assert_allclose(level.t, table.t, atol=1e-3)
     np.testing.assert_allclose(level.alpha, table.alpha, rtol=2e-6)
     np.testing.assert_allclose(level.sigma, table.sigma, rtol=2e-6)
@@ -195,20 +195,18 @@ def test_scales_of_time_multiply():
     linear = schedules.from_betas(TABLES["linear"])
     twice = schedules.scale_time(schedules.scale_time(linear, 0.5), 0.25)
     assert float(twice.at(jnp.asarray(799)).t) == 99.875
-    level = schedules.level_at_logsnr(twice, linear.at(jnp.asarray(799)).logsnr)
+    level = twice.at_logsnr(linear.at(jnp.asarray(799)).logsnr)
     np.testing.assert_allclose(level.t, 99.875, atol=1e-4)
     continuous = schedules.linear_logsnr(6.0, -6.0)
     twice = schedules.scale_time(schedules.scale_time(continuous, 0.5), 0.25)
-    np.testing.assert_allclose(
-        schedules.level_at_logsnr(twice, jnp.asarray(0.0)).t, 499 / 8, atol=1e-4
-    )
+    np.testing.assert_allclose(twice.at_logsnr(jnp.asarray(0.0)).t, 499 / 8, atol=1e-4)
 
 
 def test_level_of_a_log_snr_between_and_beyond():
     schedule = schedules.from_betas(TABLES["linear"])
     entries = schedule.at(jnp.array([400, 401])).logsnr
     ends = [jnp.mean(entries), 3.0, -30.0, 30.0, jnp.inf]
-    level = schedules.level_at_logsnr(schedule, jnp.array(ends))
+    level = schedule.at_logsnr(jnp.array(ends))
     np.testing.assert_allclose(level.t[0], 400.5, atol=2e-3)
     assert level.t[2:].tolist() == [999, 0, -1]
     share = 1 / (1 + math.exp(-3))
@@ -216,7 +214,7 @@ def test_level_of_a_log_snr_between_and_beyond():
     np.testing.assert_allclose(level.sigma[1], math.sqrt(1 - share), rtol=1e-6)
     assert (level.alpha[-1], level.sigma[-1]) == (1, 0)
     continuous = schedules.linear_logsnr(6.0, -6.0)
-    level = schedules.level_at_logsnr(continuous, jnp.array([-9.0, 0.0, 9.0]))
+    level = continuous.at_logsnr(jnp.array([-9.0, 0.0, 9.0]))
     np.testing.assert_allclose(level.t, [999, 499, -1], atol=1e-3)
 
 
