@@ -245,7 +245,9 @@ def follow_flow(
 
         def slope(u: jax.Array, state: tuple) -> tuple:
             level = schedule.at_logsnr(-2.0 * jnp.log(jnp.sinh(u)))
-            root = jnp.sqrt(level.square_norm) if rescales else 1.0
+            # Without a root n, which is 1, makes sigma the very expression that
+            # `eps_from_v` has, so that both are fused, and round, as one.
+            root = jnp.sqrt(level.square_norm) if rescales else level.square_norm
             x, _ = state
 
             def eps_of(x: jax.Array) -> jax.Array:
