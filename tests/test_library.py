@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from untrained import write_digits
 
 TEXT = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
 RECIPES = dict(re.findall(r"^## ([^\n]+)\n.*?```python\n(.*?)```", TEXT, re.S | re.M))
 
 
-def test_there_are_eleven():
-    assert len(RECIPES) == len(re.findall(r"^## ", TEXT, re.M)) == 11
+def test_there_are_twelve():
+    assert len(RECIPES) == len(re.findall(r"^## ", TEXT, re.M)) == 12
 
 
 def with_other_seeds(code, offset):
@@ -20,7 +21,10 @@ def with_other_seeds(code, offset):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe(name):
+def test_a_recipe(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "runs/digits" in RECIPES[name]:
+        write_digits(tmp_path / "runs" / "digits")
     tree = ast.parse(RECIPES[name])
     lines = [line for line in RECIPES[name].splitlines() if line.strip()]
     assert len(lines) <= 32

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained import write_digits
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -14,8 +15,20 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 
 
+def test_the_first_lines_sample_from_a_model(tmp_path, monkeypatch):
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / "runs" / "digits")
+    names = {}
+    exec(compile(ast.parse(code), "README.md", "exec"), names)
+    images = names["images"]
+    assert images.shape == (16, 8, 8, 1)
+    assert np.isfinite(images).all() and np.abs(images).max() <= 1
+    assert (tmp_path / "sevens.png").exists()
+
+
 def test_the_library_example_runs_and_says_the_right_shapes():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    _, code = re.findall(r"```python\n(.*?)```", README, re.S)
     names = {}
     exec(compile(ast.parse(code), "README.md", "exec"), names)
     images, film = names["images"], names["film"]

@@ -3,12 +3,15 @@
 requests <- cli; runtime <- {diffusion, networks, data, weights} <-
         {conditioning, codecs}
         <- {training, evaluation, sampling} <- tasks <- build <- commands <- cli
+commands <- model <- loading <- __init__
 
 `training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
 `sampling` runs chains, of one model or of several in turn. `diffusion` and `networks`
 know none of the others. `playground` is a page on top of all that. A room that is not
 in the table may import itself, `errors` and `limits`, until somebody decides otherwise
-and writes it down here. `specs` sees the specs of all rooms, and no room sees it.
+and writes it down here. `loading` and `model` are what a program imports in the place
+of a command line: they compose what commands are made of. `specs` sees the specs of
+all rooms, and no room sees it.
 """
 
 import ast
@@ -51,6 +54,15 @@ MAY_IMPORT = {
     },
     "cli": {"runtime", "commands", "config", "specs", "requests"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
+    # The front door of programs: `ddpm_jax.load`.
+    "model": {
+        *("build", "codecs", "commands", "conditioning", "config", "diffusion"),
+        *("requests", "sampling"),
+    },
+    "loading": {
+        *("build", "codecs", "commands", "evaluation", "model", "requests"),
+        *("runtime", "training", "weights"),
+    },
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {
         *("runtime", "diffusion", "data", "sampling", "config", "build", "commands"),
@@ -59,7 +71,7 @@ MAY_IMPORT = {
 }
 # Imported before anything else is, and so by themselves.
 ALONE = {"runtime/interrupts.py", "runtime/streams.py", "runtime/capacity.py"}
-SEE_A_CONFIG = {"specs", "config", "build", "commands", "cli", "playground"}
+SEE_A_CONFIG = {"specs", "config", "build", "commands", "cli", "model", "playground"}
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
@@ -188,6 +200,8 @@ def test_the_rooms_are_found():
         ("networks", "from ddpm_jax.diffusion import process"),
         ("networks", "import ddpm_jax.diffusion.process"),
         ("diffusion", "from ddpm_jax.sampling import stages"),
+        ("commands", "from ddpm_jax.model import DiffusionModel"),
+        ("model", "from ddpm_jax.training import checkpoints"),
         ("training", "from ddpm_jax.conditioning.image_maps import grey"),
         ("sampling", "from ddpm_jax.networks.unet import UNet"),
         ("codecs", "from ddpm_jax.diffusion import process"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
+from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, check_autoencoder
 from ddpm_jax.weights import diffusers_autoencoder, torch_layout
@@ -35,7 +36,33 @@ def import_autoencoder(
         )
     if auxiliary.is_finished(workdir):
         raise UserError(f"{workdir} holds an autoencoder; use another folder.")
-    pretrained = diffusers_autoencoder.read(place, source, given.get(_TAKEN))
+    made = read_autoencoder(place, source, given.get(_TAKEN))
+    folder.write(workdir, made, {"imported": source})
+    count = sum(leaf.size for leaf in auxiliary.flat_params(made.params).values())
+    shown = [
+        "x".join(map(str, shape)) for shape in (made.image_shape, made.latent_shape)
+    ]
+    print(
+        f"autoencoder of {count:,} parameters, images of {shown[0]} to latents of "
+        f"{shown[1]}, scaled by {made.scale:g}; in {workdir}.",
+        flush=True,
+    )
+
+
+def read_autoencoder(
+    place: Path, source: str, image_size: int | tuple[int, int] | None = None
+) -> Autoencoder:
+    """Read an AutoencoderKL of diffusers, writing nothing.
+
+    Args:
+        place: the folder that holds it.
+        source: what the user calls it.
+        image_size: of the images it is for; None for what its files say.
+
+    Raises:
+        UserError: it cannot be read, or is no autoencoder that can be built here.
+    """
+    pretrained = diffusers_autoencoder.read(place, source, image_size)
     net = KLAutoencoder(**pretrained.facts["network"])
     height, width, _ = pretrained.image_shape
     try:
@@ -48,20 +75,10 @@ def import_autoencoder(
         {tuple(path.split("/")): shape for path, shape in shapes.items()},
         null_row=True,
     )
-    made = folder.make(
+    return folder.make(
         pretrained.name,
         net,
         params,
         pretrained.image_shape,
         **pretrained.facts["latents"],
-    )
-    folder.write(workdir, made, {"imported": source})
-    count = sum(leaf.size for leaf in auxiliary.flat_params(params).values())
-    shown = [
-        "x".join(map(str, shape)) for shape in (made.image_shape, made.latent_shape)
-    ]
-    print(
-        f"autoencoder of {count:,} parameters, images of {shown[0]} to latents of "
-        f"{shown[1]}, scaled by {made.scale:g}; in {workdir}.",
-        flush=True,
     )

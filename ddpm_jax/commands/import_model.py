@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,38 @@ def import_model(
     if diffusers_autoencoder.is_autoencoder(place):
         import_autoencoder(place, source, workdir, values)
         return
+    found = read_model(place, source, values)
+    _save(workdir, found, source)
+    _announce(workdir, found)
+
+
+class Imported(NamedTuple):
+    """A model of another program's files.
+
+    Attributes:
+        cfg: all that sampling needs.
+        info: what the model knows of its data.
+        params: a tree of arrays, in the layout of the network here.
+        step: of its training.
+    """
+
+    cfg: ConfigDict
+    info: DataInfo
+    params: Any
+    step: int
+
+
+def read_model(place: Path, source: str, values: Mapping[str, Any]) -> Imported:
+    """Read a diffusion model of another program, writing nothing.
+
+    Args:
+        place: a folder, or a file of weights.
+        source: what the user calls it.
+        values: the user's options, by "section.name".
+
+    Raises:
+        UserError: it cannot be read, or is no model that can be built here.
+    """
     folder, pretrained = _read(place, source, values)
     record = read_record(folder)
     if record is None:
@@ -77,8 +109,7 @@ def import_model(
         raise UserError(f"config.exchange.step={step} is negative; use 0 or more.")
     build.check(cfg, info)
     params = _params(pretrained, cfg, info, null_row=null_row)
-    _save(workdir, cfg, info, params, step, source)
-    _announce(workdir, cfg, info, params, step)
+    return Imported(cfg, info, params, step)
 
 
 def _value(cfg: ConfigDict, name: str) -> Any:
@@ -304,30 +335,23 @@ def _params(
     return torch_layout.to_flax(pretrained, shapes, null_row=null_row)
 
 
-def _save(
-    workdir: Path,
-    cfg: ConfigDict,
-    info: DataInfo,
-    params: Any,
-    step: int,
-    source: str,
-) -> None:
+def _save(workdir: Path, found: Imported, source: str) -> None:
+    cfg, step = found.cfg, found.step
     state = init_state(
-        jax.tree.map(jnp.asarray, params),
+        jax.tree.map(jnp.asarray, found.params),
         build.optimizer(cfg),
         memory=build.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
-    noted = about.metadata(cfg, info) | {about.IMPORTED: source}
+    noted = about.metadata(cfg, found.info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
         files.write_json(workdir / "config.json", config.to_json(cfg))
         store.save(checkpoints, state, noted, wait=True)
 
 
-def _announce(
-    workdir: Path, cfg: ConfigDict, info: DataInfo, params: Any, step: int
-) -> None:
+def _announce(workdir: Path, found: Imported) -> None:
+    cfg, info, params, step = found
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     classes = build.num_classes(cfg, info)
     told = f"{classes} classes" if classes else "unconditional"

@@ -1,0 +1,372 @@
+"""A trained diffusion model, to sample from in a program of one's own.
+
+    model = ddpm_jax.load("runs/digits")
+    images = model.sample(16, label=7, num_steps=50, seed=0)
+    model.show(images).save("sevens.png")
+
+Images are those of `python main.py sample` with the same options, bit for bit, before
+they become bytes.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ddpm_jax import build, config
+from ddpm_jax.build import DataInfo
+from ddpm_jax.codecs import Codec
+from ddpm_jax.commands.model import Trained
+from ddpm_jax.commands.sample import Told, cond_of, sample_batches
+from ddpm_jax.conditioning.conditioned import encode
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
+from ddpm_jax.diffusion.process import Prediction
+from ddpm_jax.diffusion.schedules import Level, Schedule
+from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample, sections
+from ddpm_jax.requests.flags import sections_of
+from ddpm_jax.requests.keywords import in_keywords, read
+from ddpm_jax.sampling.plan import Program, compile_plan
+
+# Chosen when the model is loaded, and of films, which are not made here.
+_NOT_OF_SAMPLE = ("step", "ema", "ema_std", "film_frames", "film_images")
+OPTIONS = tuple(n for n in sections_of(Sample).values() if n not in _NOT_OF_SAMPLE)
+"""The keyword arguments of `DiffusionModel.sample`."""
+
+OF_DENOISER = tuple(
+    name
+    for name in OPTIONS
+    if name.startswith(("guidance_", "picture"))
+    or name in ("label", "prompt", "negative_prompt", "classifier_scale")
+    or name in ("clip", "dynamic_percentile", "seed")
+)
+"""The keyword arguments of `DiffusionModel.denoiser`."""
+
+# Options that reach a compiled program through its arguments, or not at all.
+_NOT_COMPILED = {
+    *("labels", "prompt", "negative_prompt", "prompt_to", "picture", "seed"),
+    *("num_images", "batch_size", "film_frames", "film_images"),
+    *("step", "ema", "ema_std"),
+}
+_MOST_KEPT = 16  # compiled programs
+_OF_MANY = ("file:", "data:")  # how one prompt names several
+
+Labels = int | str | Sequence[int | str] | np.ndarray
+
+
+class DiffusionModel:
+    """A trained diffusion model; `ddpm_jax.load` makes it.
+
+    Attributes:
+        step: of its checkpoint.
+        info: what it knows of its data: shape, classes, captions.
+        schedule: of its noise.
+        params: of its network, a tree of arrays.
+        network: the Flax module, (x_t [B, ...], t [B], cond) -> output.
+        codec: between items and what the chain is made of.
+        metadata: of its checkpoint.
+    """
+
+    def __init__(self, cfg: ConfigDict, trained: Trained) -> None:
+        """Put an opened model together.
+
+        Args:
+            cfg: that it was trained with; its `sample` holds the defaults of options.
+            trained: the opened model.
+        """
+        self._cfg, self._trained = cfg, trained
+        self.step: int = trained.step
+        self.info: DataInfo = trained.info
+        self.schedule: Schedule = build.schedule(cfg)
+        self.params: Any = trained.params.network
+        self.network = trained.unet
+        self.codec: Codec = trained.codec
+        self.metadata: Mapping[str, Any] = trained.about
+        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._encode = jax.jit(trained.codec.encode)
+        self._decode = jax.jit(trained.codec.decode)
+
+    def __repr__(self) -> str:
+        """Say what it is."""
+        shape = "x".join(map(str, self.info.item_shape))
+        return (
+            f"<DiffusionModel of {self.info.name}, items of {shape}, "
+            f"{self._trained.described}>"
+        )
+
+    @property
+    def config(self) -> ConfigDict:
+        """The config that it was trained with; a copy."""
+        return self._cfg.copy_and_resolve_references()
+
+    # --- Sampling ---------------------------------------------------------------------
+
+    def sample(
+        self,
+        num_images: int | None = None,
+        *,
+        label: Labels | None = None,
+        prompt: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Sample items, images or whatever else it was trained on.
+
+        The same seed and options give the same items. Another call compiles nothing if
+        only labels, prompts, the seed or the number of batches differ.
+
+        Args:
+            num_images: N; None for the default of the recipe.
+            label: of a class-conditional model, an index or a name, or several, taken
+                in turn; "none" for no class, None for all classes in turn.
+            prompt: of a text-conditional model, one for all or several taken in turn;
+                None for captions of its data.
+            options: as of `python main.py sample --help`, by the same names, such as
+                num_steps=50, sampler="ddim", guidance_scale=3, seed=0; defaults are
+                those of the recipe.
+
+        Returns:
+            float32 [N, ...]; images [N, H, W, C] in [-1, 1].
+
+        Raises:
+            UserError: an option is not known, does not fit the model or another option,
+                or an item is not finite.
+        """
+        given = {**options, **_present(num_images=num_images)}
+        cfg, prompts = self._ask("sample", OPTIONS, given, label, prompt)
+        with _named_by_keywords():
+            made = sample_batches(
+                cfg,
+                self._program(cfg),
+                self._trained.params,
+                self._condition(cfg, prompts),
+            )
+            return np.concatenate([batch.items for batch in made])
+
+    def denoiser(
+        self,
+        *,
+        label: Labels | None = None,
+        prompt: str | Sequence[str] | None = None,
+        params: Any = None,
+        **options: Any,
+    ) -> Denoiser:
+        """Make the denoiser that samplers see, guidance and clipping included.
+
+        It works inside jit, grad and vmap. Rows of x_t take labels and prompts in turn,
+        as the items of `sample` do; a `cond` in the call takes their place.
+
+        Args:
+            label: as of `sample`.
+            prompt: as of `sample`.
+            params: of the network, for those who give them to their own jit as an
+                argument; None for `self.params`, which then are constants of it.
+            options: of guidance and clipping, as of `sample`.
+
+        Returns:
+            (x_t [B, ...], level, cond=None) -> Prediction.
+
+        Raises:
+            UserError: an option is not known, or does not fit the model.
+        """
+        cfg, prompts = self._ask("denoiser", OF_DENOISER, options, label, prompt)
+        network = self.params if params is None else params
+        with _named_by_keywords():
+            built = build.denoiser(cfg, self.network, network)
+        kept: dict[int, Cond] = {}
+
+        def condition(num_rows: int) -> Cond:
+            if num_rows not in kept:
+                of_rows = cfg.copy_and_resolve_references()
+                of_rows.sample.num_images = num_rows
+                with jax.ensure_compile_time_eval(), _named_by_keywords():
+                    cond = self._condition(of_rows, prompts).cond
+                    if params is None:
+                        read_once = jax.jit(partial(encode, self.network))
+                        cond = read_once(network, cond) if cond else None
+                kept[num_rows] = cond
+            return kept[num_rows]
+
+        def denoise(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
+            return built(x_t, level, condition(len(x_t)) if cond is None else cond)
+
+        return denoise
+
+    def _ask(
+        self,
+        function: str,
+        known: Sequence[str],
+        given: Mapping[str, Any],
+        label: Labels | None,
+        prompt: str | Sequence[str] | None,
+    ) -> tuple[ConfigDict, list[str] | None]:
+        """Make the config of a request, checked, and prompts if there are several."""
+        for name in _NOT_OF_SAMPLE[:3]:
+            if name in given:
+                raise UserError(
+                    f"{name} chooses the parameters; give it to ddpm_jax.load."
+                )
+        prompts = None if prompt is None else _listed_prompts(prompt, given)
+        first = prompt if prompts is None else prompts[0]
+        text = None if label is None else _label_text(label, self.info)
+        values = read(
+            function, Sample, {**given, **_present(label=text, prompt=first)}, known
+        )
+        cfg = self.config
+        with _named_by_keywords():
+            request = sections.request_of(Sample, cfg, {**values, "run": None})
+            sections.write(request, cfg)
+            build.check(cfg, self.info)
+        return cfg, prompts
+
+    def _condition(self, cfg: ConfigDict, prompts: list[str] | None) -> Told:
+        told = cond_of(cfg, self.info, self.network, self.params)
+        if prompts is None:
+            return told
+        texts = [prompts[i % len(prompts)] for i in range(cfg.sample.num_images)]
+        return told._replace(
+            cond={**(told.cond or {}), **build.text_cond(cfg, self.info, texts)}
+        )
+
+    def _program(self, cfg: ConfigDict) -> Program:
+        """Make the program of a request, or find it among those of earlier ones."""
+        options = config.to_json(cfg)["sample"]
+        own = {k: v for k, v in options.items() if k not in _NOT_COMPILED}
+        name = json.dumps(own, sort_keys=True)
+        if name not in self._programs:
+            codec = self.codec._replace(store=partial(_in_range, self.info))
+            plan = build.sampling_plan(cfg, self.network, codec)
+            self._programs[name] = compile_plan(plan, self._trained.mesh, None)
+        self._programs.move_to_end(name)
+        while len(self._programs) > _MOST_KEPT:
+            self._programs.popitem(last=False)
+        return self._programs[name]
+
+    # --- Items ------------------------------------------------------------------------
+
+    def encode(self, images: Any) -> jax.Array:
+        """Map items to what the chain is made of: pixels in [-1, 1], or latents.
+
+        Args:
+            images: [N, ...] as data and files have them, uint8 of images, or floating
+                point, images in [-1, 1].
+
+        Returns:
+            float32 [N, ...].
+
+        Raises:
+            UserError: they are not such as the model's.
+        """
+        x = as_float(self.codec, images, rank=len(self.info.item_shape))
+        if x.shape[-1] != self.info.item_shape[-1]:
+            raise UserError(
+                f"items of shape {list(x.shape[1:])}; this model is of "
+                f"{list(self.info.item_shape)}."
+            )
+        return self._encode(self._trained.params.codec, x)
+
+    def decode(self, z: Any) -> jax.Array:
+        """Map x of the chain [N, ...] to items float32 [N, ...], images in [-1, 1]."""
+        items = self._decode(self._trained.params.codec, jnp.asarray(z))
+        return _in_range(self.info, items)
+
+    def show(self, items: Any, columns: int | None = None) -> Image.Image:
+        """Lay out items in one picture: images on a sheet, points and curves in a plot.
+
+        Args:
+            items: [N, ...], or one [...]; uint8, or floating point as of `sample`.
+            columns: images in a row; None for about a square.
+        """
+        shown = np.asarray(items)
+        if shown.ndim == len(self.info.item_shape):
+            shown = shown[None]
+        sheet = self.codec.show.sheet(shown, columns)
+        return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+
+
+def as_float(codec: Codec, items: Any, rank: int) -> jax.Array:
+    """Make items [N, ...] floating point, as a codec encodes them.
+
+    Args:
+        codec: of a model.
+        items: as they are stored, or floating point already.
+        rank: of one item.
+
+    Raises:
+        UserError: they have another number of axes, or are integers but no bytes.
+    """
+    x = jnp.asarray(items)
+    if x.ndim != rank + 1:
+        raise UserError(
+            f"items of shape {list(x.shape)}; want {rank + 1} axes, the first for the "
+            "items of a batch."
+        )
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    if x.dtype != jnp.uint8:
+        raise UserError(f"items are {x.dtype}; want uint8, or floating point.")
+    return codec.load(x)
+
+
+def _in_range(info: DataInfo, items: jax.Array) -> jax.Array:
+    return jnp.clip(items, -1.0, 1.0) if info.dtype == "uint8" else items
+
+
+@contextmanager
+def _named_by_keywords() -> Iterator[None]:
+    """Name keyword arguments in messages that name the options of a recipe."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (in_keywords(Sample, str(error)), *error.args[1:])
+        raise
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _label_text(label: Labels, info: DataInfo) -> str:
+    """Write labels as the option of the command has them."""
+    names = list(info.label_names or ())
+
+    def word(one: Any) -> str:
+        if isinstance(one, str):
+            return str(names.index(one)) if "," in one and one in names else one
+        if isinstance(one, int) and not isinstance(one, bool):
+            return str(one)
+        raise UserError(
+            f"label={label!r:.200} is not a class; use an index, a name, or several."
+        )
+
+    plain = label.tolist() if hasattr(label, "tolist") else label
+    several = list(plain) if isinstance(plain, list | tuple | range) else [plain]
+    if not several:
+        raise UserError("label is an empty sequence; give a class, or leave it out.")
+    return ",".join(map(word, several))
+
+
+def _listed_prompts(
+    prompt: str | Sequence[str], given: Mapping[str, Any]
+) -> list[str] | None:
+    """List several prompts; None if it is one, which the request can hold."""
+    if isinstance(prompt, str):
+        return None
+    several = list(prompt)
+    if not several or not all(isinstance(text, str) for text in several):
+        raise UserError(f"prompt={prompt!r:.200} is not text, or several texts.")
+    for text in several:
+        if not text.strip():
+            raise UserError("a prompt is blank; say what the picture shows.")
+        if text.startswith(_OF_MANY):
+            raise UserError(f"prompt {text!r:.200} stands for several; give it alone.")
+    if given.get("prompt_to"):
+        raise UserError("prompt_to needs one prompt to come from; give one.")
+    return several
