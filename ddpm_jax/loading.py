@@ -128,7 +128,9 @@ class AutoencoderModel:
 
     def decode(self, z: Any) -> jax.Array:
         """Map latents [N, h, w, c] to images float32 [N, H, W, C] in [-1, 1]."""
-        return jnp.clip(self._decode(self.params, jnp.asarray(z)), -1.0, 1.0)
+        return jnp.clip(
+            self._decode(self.params, jnp.asarray(z, jnp.float32)), -1.0, 1.0
+        )
 
 
 class ContrastiveModel:

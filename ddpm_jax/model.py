@@ -274,7 +274,7 @@ class DiffusionModel:
 
     def decode(self, z: Any) -> jax.Array:
         """Map x of the chain [N, ...] to items float32 [N, ...], images in [-1, 1]."""
-        items = self._decode(self._trained.params.codec, jnp.asarray(z))
+        items = self._decode(self._trained.params.codec, jnp.asarray(z, jnp.float32))
         return _in_range(self.info, items)
 
     def show(self, items: Any, columns: int | None = None) -> Image.Image:
@@ -309,7 +309,7 @@ def as_float(codec: Codec, items: Any, rank: int) -> jax.Array:
             "items of a batch."
         )
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return x
+        return x.astype(jnp.float32)
     if x.dtype != jnp.uint8:
         raise UserError(f"items are {x.dtype}; want uint8, or floating point.")
     return codec.load(x)

@@ -52,6 +52,17 @@ def drawn(run, out, *flags):
         return stored["arr_0"]
 
 
+def small_autoencoder():
+    net = KLAutoencoder(
+        image_channels=1, latent_channels=2, channels=4, channel_multipliers=(1, 1),
+        num_res_blocks=1, num_groups=4,
+    )  # fmt: skip
+    params = with_noise(
+        net.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))["params"], 1
+    )
+    return autoencoder_folder.make("small", net, params, SHAPE, scale=2.0, shift=0.5)
+
+
 class Compilations:
     """Counts the programs that are compiled while it is open."""
 
@@ -282,6 +293,28 @@ def text_run(tmp_path_factory):
     return folder
 
 
+def test_a_latent_model_encodes_decodes_and_samples_images(tmp_path):
+    folder = tmp_path / "latent"
+    first_stage = small_autoencoder()
+    build.keep_copy(first_stage, folder)
+    cfg, _ = load_recipe(f"{TINY}")
+    cfg.model.class_conditional, cfg.data.latents = False, "elsewhere"
+    known = build.LatentInfo("small", first_stage.fingerprint, (4, 4, 2))
+    write_run(
+        folder, cfg, build.DataInfo("digits", SHAPE, None, "0" * 16, latents=known)
+    )
+    model = ddpm_jax.load(folder)
+    images = model.sample(3, num_steps=4)
+    assert images.shape == (3, *SHAPE) and np.abs(images).max() <= 1
+    wanted = drawn(folder, tmp_path / "out", "--num-images=3", "--num-steps=4")
+    np.testing.assert_array_equal(to_uint8(images), wanted)
+    z = model.encode(images)
+    mean, _ = first_stage.posterior(first_stage.params, jnp.asarray(images))
+    np.testing.assert_allclose(z, mean, atol=1e-5)
+    back = first_stage.decode(first_stage.params, z)
+    np.testing.assert_allclose(model.decode(z), np.clip(back, -1, 1), atol=1e-5)
+
+
 def test_prompts_are_texts_or_sequences(text_run):
     model = ddpm_jax.load(text_run)
     red, blue = (model.sample(4, prompt=text, num_steps=4) for text in TEXTS[:2])
@@ -340,14 +373,8 @@ def test_a_classifier_gives_features_and_logits(tmp_path):
 
 
 def test_an_autoencoder_encodes_and_decodes(tmp_path):
-    net = KLAutoencoder(
-        image_channels=1, latent_channels=2, channels=4, channel_multipliers=(1, 1),
-        num_res_blocks=1, num_groups=4,
-    )  # fmt: skip
-    params = with_noise(
-        net.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))["params"], 1
-    )
-    made = autoencoder_folder.make("small", net, params, SHAPE, scale=2.0, shift=0.5)
+    made = small_autoencoder()
+    net, params = made.net, made.params
     autoencoder_folder.write(tmp_path, made, {})
     model = ddpm_jax.load(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), np.uint8)
