@@ -39,9 +39,9 @@ def start(workdir, cache):
 
 def test_a_second_start_compiles_nothing(tmp_path):
     first, stored = start(tmp_path / "one", tmp_path / "cache")
-    assert first["cache_misses"] > 50
+    assert first["cache_misses"] > 20
     assert len(stored) == first["cache_misses"]  # also what took no time
     second, still = start(tmp_path / "another", tmp_path / "cache")
     assert second["cache_misses"] == 0
-    assert second["cache_hits"] == second["compile_requests_use_cache"] > 50
+    assert second["cache_hits"] == second["compile_requests_use_cache"] > 20
     assert still == stored

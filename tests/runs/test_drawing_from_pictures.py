@@ -1,6 +1,7 @@
 """Models that draw from a picture: trained, drawn from, and used on pictures given."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -97,6 +98,7 @@ def threes(folder):
 
 
 def test_a_drawing_takes_pictures_of_the_data_and_shows_them_beside(low_res, capsys):
+    shutil.rmtree(low_res / "samples")  # else a finished result is named again
     folder = run("sample", low_res)
     said = capsys.readouterr().out
     drawn = images_in(folder, "samples.npz")

@@ -195,7 +195,7 @@ def test_images_need_no_model_but_data_to_be_held_against(tmp_path, capsys):
     line = ["evaluate", f"--config={TINY}", f"{tmp_path / 'new'}"]
     assert main([*line, *SMALL, given]) == 0
     assert "pictures: of other kinds 1 (notes.txt).\n" in capsys.readouterr().err
-    (found,) = [r for r in rows(tmp_path / "new") if r["set"].startswith("folder")]
+    (found,) = [r for r in rows(tmp_path / "new") if r["images"].startswith("folder")]
     assert found["num_images"] == 30  # all there are
 
 
