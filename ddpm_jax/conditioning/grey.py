@@ -40,5 +40,5 @@ class Grey(ImageMap):
         return grey_operator(3, LUMA).apply(x0)
 
     def show(self, rows: jax.Array) -> jax.Array:
-        """Repeat the luma in three channels."""
+        """Repeat the luma in three channels: [B, H, W, 3]."""
         return jnp.broadcast_to(rows, (*rows.shape[:-1], 3))

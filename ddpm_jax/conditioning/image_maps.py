@@ -89,7 +89,7 @@ class ImageMap:
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
     ) -> Rows:
-        """Make maps of the images that are to be predicted."""
+        """Make maps of the images [B, H, W, C] that are to be predicted."""
         del batch
         return self.from_images(jax.random.split(key, len(x0)), x0, None)
 

@@ -41,12 +41,12 @@ class Label:
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
     ) -> jax.Array:
-        """Take the labels of a batch."""
+        """Take the labels of a batch: int32 [B]."""
         del key, x0
         return batch["label"]
 
     def null(self, rows: jax.Array) -> jax.Array:
-        """Put no class in the place of each."""
+        """Put no class in the place of each, int32 [B]."""
         return jnp.full_like(rows, self.num_classes)
 
     def example(self, num_rows: int, shape: tuple[int, ...]) -> jax.Array:

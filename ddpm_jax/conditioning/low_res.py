@@ -132,7 +132,7 @@ class LowRes(ImageMap):
         x0: jax.Array,
         aug_level: jax.Array | float | None = None,
     ) -> AugmentedMap:
-        """Average blocks of images, add noise and resize; see `ImageMap`.
+        """Average blocks of images [B, H, W, C], add noise and resize: see `ImageMap`.
 
         Raises:
             UserError: the factor does not divide a side.

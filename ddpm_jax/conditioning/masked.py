@@ -42,16 +42,16 @@ class Masked(ImageMap):
         x0: jax.Array,
         aug_level: jax.Array | float | None = None,
     ) -> jax.Array:
-        """Mask images at random; see `ImageMap`."""
+        """Mask images [B, H, W, C] at random; see `ImageMap`."""
         del aug_level
         shape = (x0.shape[1], x0.shape[2])
         known = jax.vmap(lambda key: random_mask(key, shape))(keys)
         return from_mask(x0, known[..., None])
 
     def measure(self, x0: jax.Array) -> None:
-        """Return nothing: what is known are pixels as such, kept exactly."""
+        """Return nothing: the known pixels of x0 [B, H, W, C] are kept exactly."""
         del x0
 
     def show(self, rows: jax.Array) -> jax.Array:
-        """Return what is known, zeros (mid grey) elsewhere."""
+        """Return what is known [B, H, W, C], zeros (mid grey) elsewhere."""
         return rows[..., 1:]

@@ -32,11 +32,11 @@ class SelfConditioning:
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
     ) -> None:
-        """Return nothing: the loss adds the estimate, which takes the network."""
+        """Return nothing: the loss adds the estimate [B, ...] of the network."""
         del key, batch, x0
 
     def null(self, rows: jax.Array) -> jax.Array:
-        """Leave the estimate: it is never dropped."""
+        """Leave the estimate [B, ...]: it is never dropped."""
         return rows
 
     def example(self, num_rows: int, shape: tuple[int, ...]) -> jax.Array:

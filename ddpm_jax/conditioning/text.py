@@ -55,7 +55,7 @@ class Text:
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
     ) -> Tokens | Encoded:
-        """Take the texts of a batch, as tokens or encoded."""
+        """Take the texts of a batch: tokens [B, L], or encoded [B, L, D]."""
         del key, x0
         return batch["text"]
 

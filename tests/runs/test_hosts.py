@@ -45,7 +45,8 @@ LIKELIHOOD = [
 
 
 def in_(workdir, line):
-    return [*line, f"--workdir={workdir}" if line is TRAIN else str(workdir)]
+    trains = line[0].startswith("--config=")
+    return [*line, f"--workdir={workdir}" if trains else str(workdir)]
 
 
 def more(workdir, num_steps, *options):
