@@ -107,7 +107,7 @@ def test_what_was_asked_for_before_is_found_and_not_drawn_again(
     written = (first / "grid.png").stat().st_mtime_ns
     again = ["sample", f"{model}", "--num-images=2", "--num-steps=5", "--batch-size=2"]
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_jax.commands.sample.draw_of", None)  # would fail
+        patch.setattr("ddpm_jax.commands.sample.sampling_program", None)  # would fail
         assert main(again) == 0
         # The seed of the run, said outright, is the same request.
         assert main([*again, "--seed=0"]) == 0
