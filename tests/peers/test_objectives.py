@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import losses, process, schedules, weights
+from ddpm_jax.diffusion import loss_weights, losses, process, schedules
 from ddpm_jax.diffusion.process import EPS, V
 from ddpm_jax.diffusion.schedules import from_betas
 
@@ -46,7 +46,7 @@ def test_min_snr_is_that_of_their_training_scripts(kind):
     x_t = process.add_noise(x0, eps, level)
     draw = losses.Noised(x0, eps, x_t, level, level, jnp.asarray(times))
     output = kind.target(x0, eps, level) + 1.0
-    ours = weights.snr_weighted_loss(kind, weights.min_snr(5.0))(output, draw)
+    ours = loss_weights.snr_weighted_loss(kind, loss_weights.min_snr(5.0))(output, draw)
     # Their 1 - alpha_bar in float32 has 3 digits at t = 0.
     np.testing.assert_allclose(ours, theirs, rtol=2e-3)
     np.testing.assert_allclose(ours[1:], theirs[1:], rtol=1e-4)
