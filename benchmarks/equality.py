@@ -110,7 +110,10 @@ def distance(actual: np.ndarray, desired: np.ndarray) -> float:
 
 def _of_ddpm_jax(net: Any, params: Any, inputs: tuple[Any, ...]) -> np.ndarray:
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(net.apply)({"params": params}, *inputs), np.float32)
+        x_t, t, label = inputs
+        cond = None if label is None else {"label": label}
+        output = jax.jit(net.apply)({"params": params}, x_t, t, cond)
+        return np.asarray(output, np.float32)
 
 
 def _of_diffusers(

@@ -1,6 +1,7 @@
 """Editing tasks run with an exact denoiser in the place of the network."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,8 @@ def given(seed=0):
 
 
 def run(config, mode, rows):
-    plan = plan_edit(config, mode, None, pixels(SHAPE))
+    unconditional = SimpleNamespace(conditioners={})
+    plan = plan_edit(config, mode, unconditional, pixels(SHAPE))
     record = Record(config.sample.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -175,7 +176,8 @@ def given(mode, seed=0):
 
 def edit(config, mode, rows, codec):
     build.check_edit(config, mode, SHAPE)
-    plan = build.plan_edit(config, mode, None, codec)
+    unconditional = SimpleNamespace(conditioners={})
+    plan = build.plan_edit(config, mode, unconditional, codec)
     record = Record(config.sample.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))

@@ -82,7 +82,7 @@ def test_gradients_are_the_same(tiny):
     output.square().mean().backward()
     theirs = to_flax(
         {name: p.grad.numpy() for name, p in module.named_parameters()},
-        len(of.unet.channel_multipliers),
+        len(of.unet.network.channel_multipliers),
     )
     for path, leaf in jax.tree.leaves_with_path(own):
         other = theirs
