@@ -23,6 +23,7 @@ def row(value, *, step=100, num_steps=10, guidance=1.0, seed=0, number=200, **ch
     }
     return {
         "set": f"{step}-{num_steps}-{guidance}-{seed}-{number}",
+        "request": {"images": "samples", "step": step},
         "images": f"samples of step {step} (ema; ddim, {num_steps} steps, seed {seed})",
         "num_images": number,
         "model": model,

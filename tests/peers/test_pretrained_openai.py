@@ -233,11 +233,10 @@ def test_imports_a_state_dict(name, tmp_path):
         "diffusion.schedule": "cosine",
         "diffusion.num_levels": 400,
         "diffusion.t_range": 1000,
-        "exchange.qkv_order": kind["order"],
-        "exchange.step": 50_000,
     }
     given = [f"--config.{option}={value}" for option, value in options.items()]
     workdir = tmp_path / "run"
+    given += [f"--qkv-order={kind['order']}", "--step=50000"]
     arguments = ["import", f"{path}", f"{workdir}", *given]
     assert main(arguments) == 0
     cfg = trained_config(workdir)
