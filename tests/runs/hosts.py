@@ -42,7 +42,8 @@ def note_what_is_read(path):
                     file.write(json.dumps([int(i) for i in indices]) + "\n")
             return gather(source, indices, **options)
 
-        pipeline.gather = noted
+        # Evaluation reads in order, and is not what is noted.
+        pipeline.gather = noted if options.get("shuffle", True) else gather
         return batches(dataset, *args, **options)
 
     data.batches = batches_noted
