@@ -5,6 +5,7 @@ A random projection stands for the network that evaluates. Every example that th
 process asks of the data is noted in the file $ASKED, if that is set.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -37,13 +38,14 @@ def note_what_is_read(path):
 
     def batches_noted(dataset, *args, **options):
         def noted(source, indices, **options):
-            if len(source) == len(dataset):
+            # Evaluation reads in order, and is not what is noted.
+            in_order = all(b - a == 1 for a, b in itertools.pairwise(indices))
+            if len(source) == len(dataset) and not in_order:
                 with open(path, "a") as file:
                     file.write(json.dumps([int(i) for i in indices]) + "\n")
             return gather(source, indices, **options)
 
-        # Evaluation reads in order, and is not what is noted.
-        pipeline.gather = noted if options.get("shuffle", True) else gather
+        pipeline.gather = noted
         return batches(dataset, *args, **options)
 
     data.batches = batches_noted
