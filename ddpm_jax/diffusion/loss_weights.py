@@ -27,9 +27,14 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax import limits
-from ddpm_jax.diffusion.losses import Loss, LossSpec, Noised, simple_loss
-from ddpm_jax.diffusion.process import Parameterization, Variance
-from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.losses import (
+    Loss,
+    LossContext,
+    LossSpec,
+    Noised,
+    simple_loss,
+)
+from ddpm_jax.diffusion.process import Parameterization
 from ddpm_jax.errors import UserError
 
 Weight = Callable[[jax.Array], jax.Array]
@@ -106,16 +111,9 @@ class _ByLevel(LossSpec):
         """Make the weight of the eps-error."""
         raise NotImplementedError
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
-        return snr_weighted_loss(kind, self.weight())
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
+        return snr_weighted_loss(context.kind, self.weight())
 
 
 @dataclasses.dataclass(frozen=True)

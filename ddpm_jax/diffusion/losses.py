@@ -237,6 +237,27 @@ def hybrid_loss(
 # --- Specs ----------------------------------------------------------------------------
 
 
+class LossContext(NamedTuple):
+    """What a loss depends on beside its own options.
+
+    Attributes:
+        kind: what the output of the network means.
+        variance: of the reverse step.
+        schedule: the forward process.
+        learns_variance: whether the network predicts a variance as well.
+    """
+
+    kind: Parameterization
+    variance: Variance
+    schedule: Schedule
+    learns_variance: bool = False
+
+    @property
+    def decoder_var(self) -> jax.Array:
+        """The variance of the decoder p(x_0 | x_1), []; see `decoder_variance`."""
+        return decoder_variance(self.schedule)
+
+
 @dataclasses.dataclass(frozen=True)
 class LossSpec:
     """A training objective, by what makes it; `build` makes it."""
@@ -245,22 +266,8 @@ class LossSpec:
     needs_variance: ClassVar[bool] = False  # to be predicted by the network
     is_finite_at_noise: ClassVar[bool] = True  # at a level without signal
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss.
-
-        Args:
-            kind: what the output means.
-            variance: of the reverse step.
-            schedule: the forward process.
-            learns_variance: whether the network predicts a variance as well.
-        """
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
         raise NotImplementedError
 
 
@@ -268,16 +275,9 @@ class LossSpec:
 class Simple(LossSpec):
     """See `simple_loss`."""
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
-        return simple_loss(kind)
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
+        return simple_loss(context.kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,32 +286,18 @@ class Weighted(LossSpec):
 
     is_finite_at_noise: ClassVar[bool] = False
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
-        return weighted_loss(kind, variance, decoder_variance(schedule))
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
+        return weighted_loss(context.kind, context.variance, context.decoder_var)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mean(LossSpec):
     """See `mean_loss`."""
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
-        return mean_loss(kind, variance, decoder_variance(schedule))
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
+        return mean_loss(context.kind, context.variance, context.decoder_var)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,21 +306,14 @@ class Bound(LossSpec):
 
     trains_variance: ClassVar[bool] = True
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
         return bound_loss(
-            kind,
-            variance,
-            decoder_variance(schedule),
-            schedule.num_levels,
-            learns_variance=learns_variance,
+            context.kind,
+            context.variance,
+            context.decoder_var,
+            context.schedule.num_levels,
+            learns_variance=context.learns_variance,
         )
 
 
@@ -353,19 +332,12 @@ class Hybrid(LossSpec):
     def __post_init__(self) -> None:
         limits.positive(self, "bound_share", such_as="the paper's is 0.001")
 
-    def build(
-        self,
-        kind: Parameterization,
-        variance: Variance,
-        schedule: Schedule,
-        *,
-        learns_variance: bool,
-    ) -> Loss:
-        """Make the loss; see `LossSpec`."""
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss."""
         return hybrid_loss(
-            kind,
-            variance,
-            decoder_variance(schedule),
-            schedule.num_levels,
+            context.kind,
+            context.variance,
+            context.decoder_var,
+            context.schedule.num_levels,
             bound_share=self.bound_share,
         )

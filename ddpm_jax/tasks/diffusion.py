@@ -16,6 +16,7 @@ import numpy as np
 from ddpm_jax.codecs import Start, from_bytes
 from ddpm_jax.diffusion.losses import (
     Loss,
+    LossContext,
     LossSpec,
     SelfConditioning,
     Simple,
@@ -99,12 +100,13 @@ class Diffusion:
 
     def build_loss(self, schedule: Schedule) -> Loss:
         """Make the loss on the schedule that `schedule.build` made."""
-        return self.loss.build(
+        context = LossContext(
             self.parameterization,
             VARIANCES[self.variance],
             schedule,
-            learns_variance=self.learns_variance,
+            self.learns_variance,
         )
+        return self.loss.build(context)
 
     def build_times(self) -> TimeSampler:
         """Make what draws training levels; its memory is part of the state."""
