@@ -1,11 +1,8 @@
 """Arrays: the chain is made of items of any rank, floating point, as they are."""
 
-from typing import Any
-
 import jax
 
-from ddpm_jax.codecs.codec import Codec
-from ddpm_jax.codecs.display import display_of
+from ddpm_jax.codecs.codec import Codec, unencoded
 
 
 def arrays(shape: tuple[int, ...]) -> Codec:
@@ -13,21 +10,7 @@ def arrays(shape: tuple[int, ...]) -> Codec:
 
     Nothing scales them: a diffusion process wants them of about unit variance.
     """
-
-    def unchanged(params: Any, x: jax.Array) -> jax.Array:
-        del params
-        return x
-
-    return Codec(
-        shape=shape,
-        params=(),
-        encode=unchanged,
-        decode=unchanged,
-        reduce=lambda mask: mask,
-        load=lambda items: items,
-        store=lambda items: items,
-        show=display_of(shape),
-    )
+    return unencoded(shape, load=lambda items: items, store=lambda items: items)
 
 
 def as_they_are(key: jax.Array, items: jax.Array) -> jax.Array:

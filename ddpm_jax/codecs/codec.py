@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax.codecs.display import IMAGES, Display
+from ddpm_jax.codecs.display import IMAGES, Display, display_of
 from ddpm_jax.runtime.images import to_float, to_uint8
 
 Start = Callable[[jax.Array, jax.Array], jax.Array]
@@ -35,6 +35,29 @@ class Codec(NamedTuple):
     load: Callable[[jax.Array], jax.Array] = to_float
     store: Callable[[jax.Array], jax.Array] = to_uint8
     show: Display = IMAGES
+
+
+def unencoded(shape: tuple[int, ...], **others: Any) -> Codec:
+    """Return a codec whose chain is made of the items themselves.
+
+    Args:
+        shape: of an item.
+        others: further fields of `Codec`.
+    """
+
+    def unchanged(params: Any, x: jax.Array) -> jax.Array:
+        del params
+        return x
+
+    return Codec(
+        shape=shape,
+        params=(),
+        encode=unchanged,
+        decode=unchanged,
+        reduce=lambda mask: mask,
+        show=display_of(shape),
+        **others,
+    )
 
 
 class Params(NamedTuple):

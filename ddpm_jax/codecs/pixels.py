@@ -4,31 +4,16 @@ As in Ho et al. 2020, uint8 is scaled to [-1, 1] and images are mirrored at rand
 on the device.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.codecs.codec import Codec, Start
-from ddpm_jax.codecs.display import display_of
+from ddpm_jax.codecs.codec import Codec, Start, unencoded
 from ddpm_jax.runtime.images import to_float
 
 
 def pixels(image_shape: tuple[int, ...]) -> Codec:
     """Return the codec of images (H, W, C), uint8 in [-1, 1] and else as they are."""
-
-    def unchanged(params: Any, x: jax.Array) -> jax.Array:
-        del params
-        return x
-
-    return Codec(
-        shape=image_shape,
-        params=(),
-        encode=unchanged,
-        decode=unchanged,
-        reduce=lambda mask: mask,
-        show=display_of(image_shape),
-    )
+    return unencoded(image_shape)
 
 
 def from_bytes(*, flip: bool) -> Start:

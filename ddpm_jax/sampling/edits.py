@@ -14,6 +14,7 @@ model is conditioned on.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -176,10 +177,7 @@ class _Context(NamedTuple):
         denoise: Denoiser | None = None,
     ) -> Chain:
         """Start at x_init [B, H, W, C], with the sampler of the model or another."""
-
-        def decode(x: jax.Array) -> jax.Array:
-            return self.model.codec.decode(self.params.codec, x)
-
+        decode = partial(self.model.codec.decode, self.params.codec)
         return Chain(
             self.keys,
             x_init,

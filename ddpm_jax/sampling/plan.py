@@ -14,6 +14,7 @@ plan a few steps at a time, to the same bits, for a page that shows it as it gro
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -117,10 +118,7 @@ def sample_plan(model: Model) -> Plan:
 
     def begin(params: Params, keys: jax.Array, given: Given, levels: Level) -> Chain:
         del levels
-
-        def decode(x: jax.Array) -> jax.Array:
-            return model.codec.decode(params.codec, x)
-
+        decode = partial(model.codec.decode, params.codec)
         return Chain(
             keys,
             initial_noise(keys, model.codec.shape),
