@@ -22,7 +22,7 @@ SCORES = ("frechet", "kernel", "precision_recall", "density_coverage")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; see `start.run`."""
-    parser = start.make_parser("evaluate", "FeatureExtractor networks and scores.")
+    parser = start.make_parser("evaluate", "Feature extractors and scores.")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which of them")
     parser.add_argument("--num-batches", type=int, default=5, help="timed")
     parser.add_argument("--image-size", type=int, help="side; unset: that of the data")

@@ -9,7 +9,6 @@ they become bytes.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from PIL import Image
 
 from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo
+from ddpm_jax.build.plans import NOT_COMPILED
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Told, cond_of, sample_batches
@@ -34,6 +34,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Sample, sections
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
+from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.sampling.plan import Program, compile_plan
 
 # Chosen when the model is loaded, and of films, which are not made here.
@@ -50,12 +51,6 @@ OF_DENOISER = tuple(
 )
 """The keyword arguments of `DiffusionModel.denoiser`."""
 
-# Options that reach a compiled program through its arguments, or not at all.
-_NOT_COMPILED = {
-    *("labels", "prompt", "negative_prompt", "prompt_to", "picture", "seed"),
-    *("num_images", "batch_size", "film_frames", "film_images"),
-    *("step", "ema", "ema_std"),
-}
 _MOST_KEPT = 16  # compiled programs
 _OF_MANY = ("file:", "data:")  # how one prompt names several
 
@@ -90,7 +85,7 @@ class DiffusionModel:
         self.network = trained.unet
         self.codec: Codec = trained.codec
         self.metadata: Mapping[str, Any] = trained.about
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._programs: Recent[Program] = Recent(_MOST_KEPT)
         self._encode = jax.jit(trained.codec.encode)
         self._decode = jax.jit(trained.codec.decode)
 
@@ -238,16 +233,14 @@ class DiffusionModel:
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
         options = config.to_json(cfg)["sample"]
-        own = {k: v for k, v in options.items() if k not in _NOT_COMPILED}
-        name = json.dumps(own, sort_keys=True)
-        if name not in self._programs:
+        own = {k: v for k, v in options.items() if k not in NOT_COMPILED}
+
+        def make() -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))
             plan = build.sampling_plan(cfg, self.network, codec)
-            self._programs[name] = compile_plan(plan, self._trained.mesh, None)
-        self._programs.move_to_end(name)
-        while len(self._programs) > _MOST_KEPT:
-            self._programs.popitem(last=False)
-        return self._programs[name]
+            return compile_plan(plan, self._trained.mesh, None)
+
+        return self._programs.get(json.dumps(own, sort_keys=True), make)
 
     # --- Items ------------------------------------------------------------------------
 

@@ -332,12 +332,11 @@ def _split(data: Any, slot: Any, path: str) -> tuple[Any, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def located(path: str, renamed: Mapping[str, str] | None = None) -> Iterator[None]:
+def located(path: str) -> Iterator[None]:
     """Put in front of the message of a ValueError where its spec stands.
 
     Args:
         path: of the spec, such as "config.schedule".
-        renamed: field -> what users know it by, where that differs.
 
     Raises:
         UserError: the same, said with the path.
@@ -346,12 +345,8 @@ def located(path: str, renamed: Mapping[str, str] | None = None) -> Iterator[Non
         yield
     except ValueError as error:
         message = str(error)
-        field = re.match(r"(\w+)(?==)", message)
-        if field is None:
-            raise UserError(f"{path}: {message}") from error
-        name = field[1]
-        known_by = (renamed or {}).get(name, name)
-        raise UserError(f"{path}.{known_by}{message[len(name) :]}") from error
+        names_a_field = re.match(r"\w+=", message)
+        raise UserError(f"{path}{'.' if names_a_field else ': '}{message}") from error
 
 
 def _class_of(data: Mapping[str, Any], slot: Any, path: str) -> type:

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     # The front door of programs: `ddpm_jax.load`.
     "model": {
         *("build", "codecs", "commands", "conditioning", "config", "diffusion"),
-        *("requests", "sampling"),
+        *("requests", "runtime.recent", "sampling"),
     },
     "loading": {
         *("build", "codecs", "commands", "evaluation", "model", "requests"),

@@ -13,6 +13,16 @@ from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
 
+# Options of `config.sample` that reach a compiled program through its arguments, or not
+# at all.
+NOT_COMPILED = frozenset(
+    {
+        *("labels", "prompt", "negative_prompt", "prompt_to", "picture", "seed"),
+        *("num_images", "batch_size", "film_frames", "film_images"),
+        *("step", "ema", "ema_std"),
+    }
+)
+
 
 def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
     """Return the condition among what is given, None if there is none."""

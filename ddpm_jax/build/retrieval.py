@@ -160,7 +160,7 @@ def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrie
 
 
 def retrieval(workdir: Path) -> Retrieval:
-    """Open the towers that was trained in a folder.
+    """Open the dual encoder that was trained in a folder.
 
     Raises:
         UserError: there are none, or they are damaged.

@@ -5,7 +5,7 @@ Messages name the options as the config has them.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -21,13 +21,15 @@ from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import OptimizerSpec
 
+T = TypeVar("T")
+
 
 def make(
-    slot: Any,
+    slot: type[T],
     values: Mapping[str, Any],
     section: str,
     renamed: Mapping[str, str] | None = None,
-) -> Any:
+) -> T:
     """Make a spec of options.
 
     Args:
@@ -41,7 +43,8 @@ def make(
     """
     path = f"config.{section}"
     try:
-        return specs.from_config(values, slot, path)
+        spec: T = specs.from_config(values, slot, path)
+        return spec
     except UserError as error:
         message = str(error)
         for field, option in (renamed or {}).items():
@@ -101,8 +104,7 @@ def schedule_spec(config: ConfigDict) -> ScheduleSpec:
                 f"{name!r}; leave it out, or use one of {', '.join(_WITH_ENDS)}."
             )
         values[end] = options[end]
-    spec: ScheduleSpec = make(ScheduleSpec, values, "diffusion")
-    return spec
+    return make(ScheduleSpec, values, "diffusion")
 
 
 def _tables() -> list[str]:
@@ -140,8 +142,7 @@ def diffusion_spec(config: ConfigDict) -> Diffusion:
         "times": {"kind": options.times},
         **{name: options[name] for name in ("prediction", "variance")},
     }
-    spec: Diffusion = make(Diffusion, values, "diffusion")
-    return spec
+    return make(Diffusion, values, "diffusion")
 
 
 # --- Auxiliary models -----------------------------------------------------------------
@@ -153,8 +154,7 @@ def autoencoder_spec(config: ConfigDict) -> AutoencoderTask:
     Raises:
         UserError: an option cannot be.
     """
-    spec: AutoencoderTask = _of_section(AutoencoderTask, config, "autoencoder")
-    return spec
+    return _of_section(AutoencoderTask, config, "autoencoder")
 
 
 def classifier_spec(config: ConfigDict) -> ClassifierTask:
@@ -163,8 +163,7 @@ def classifier_spec(config: ConfigDict) -> ClassifierTask:
     Raises:
         UserError: an option cannot be.
     """
-    spec: ClassifierTask = _of_section(ClassifierTask, config, "features")
-    return spec
+    return _of_section(ClassifierTask, config, "features")
 
 
 def contrastive_spec(config: ConfigDict) -> ContrastiveTask:
@@ -173,12 +172,11 @@ def contrastive_spec(config: ConfigDict) -> ContrastiveTask:
     Raises:
         UserError: an option cannot be.
     """
-    spec: ContrastiveTask = _of_section(ContrastiveTask, config, "retrieval")
-    return spec
+    return _of_section(ContrastiveTask, config, "retrieval")
 
 
-def _of_section(cls: type, config: ConfigDict, section: str) -> Any:
-    names = [field.name for field in dataclasses.fields(cls)]
+def _of_section(cls: type[T], config: ConfigDict, section: str) -> T:
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     return make(cls, {name: config[section][name] for name in names}, section)
 
 
@@ -206,8 +204,7 @@ def fit_spec(config: ConfigDict) -> Fit:
         "preview_every": options.sample_every,
         **{name: options[name] for name in names},
     }
-    spec: Fit = make(Fit, values, "training", renamed)
-    return spec
+    return make(Fit, values, "training", renamed)
 
 
 def small_fit(config: ConfigDict, section: str) -> Fit:
@@ -234,5 +231,4 @@ def small_fit(config: ConfigDict, section: str) -> Fit:
         "keep_every": 0,
         **{name: options[name] for name in _OF_FIT},
     }
-    spec: Fit = make(Fit, values, section)
-    return spec
+    return make(Fit, values, section)

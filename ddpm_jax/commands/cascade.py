@@ -24,8 +24,8 @@ from ddpm_jax.commands.model import Trained, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images
-from ddpm_jax.runtime.devices import describe, on_every_host
-from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.results import is_finished, result_folder
 from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 
 
@@ -52,8 +52,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     opened = [_of(folder, open_model, stage) for folder, stage in named]
     request = _request(folders, cfgs, opened)
     folder = result_folder(workdir / "cascades", request, out)
-    if on_every_host((folder / "grid.png").exists()):
-        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+    if is_finished(folder):
         return folder
     shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
     print(

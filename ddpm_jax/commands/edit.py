@@ -16,8 +16,8 @@ from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
-from ddpm_jax.runtime.devices import describe, on_every_host
-from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.results import is_finished, result_folder
 from ddpm_jax.sampling.plan import Record, compile_plan, run_batches
 
 Rows = dict[str, np.ndarray]
@@ -48,8 +48,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
     request = _request(mode, cfg, trained, pictures)
     folder = result_folder(workdir / "edits", request, out)
-    if on_every_host((folder / "grid.png").exists()):
-        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+    if is_finished(folder):
         return folder
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "

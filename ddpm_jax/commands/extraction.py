@@ -1,4 +1,4 @@
-"""FeatureExtractor of a set of images, computed part by part and kept.
+"""Features of a set of images, computed part by part and kept.
 
 FOLDER/FEATURES/
     features.npz        features [N, D], logits [N, K] if there are any

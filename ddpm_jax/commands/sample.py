@@ -22,8 +22,8 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.commands.parameters import parameters_name
-from ddpm_jax.runtime.devices import describe, on_every_host, spread_whole
-from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.runtime.devices import describe, spread_whole
+from ddpm_jax.runtime.results import is_finished, result_folder
 from ddpm_jax.sampling.plan import (
     Made,
     Program,
@@ -55,8 +55,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     info, mesh = trained.info, trained.mesh
     request = sample_request(cfg, info, trained.step, trained.about)
     folder = result_folder(workdir / "samples", request, out)
-    if on_every_host((folder / "grid.png").exists()):
-        print(f"Nothing to do: {folder} has them. Pictures: {folder}/grid.png")
+    if is_finished(folder):
         return folder
     print(
         f"Drawing {cfg.sample.num_images} images with {trained.described}: "

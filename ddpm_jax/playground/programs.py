@@ -5,29 +5,21 @@ number of images makes another.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import config
+from ddpm_jax.build.plans import NOT_COMPILED
+from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.sampling.parts import StageParts, compile_parts, padded_length
 from ddpm_jax.sampling.plan import Plan
 
 MOST_KEPT = 8
 
-# What reaches a program through its arguments, or not at all.
-_OF_SAMPLE = {
-    "labels",
-    "prompt",
-    "negative_prompt",
-    "picture",
-    "seed",
-    "num_images",
-    "batch_size",
-    "film_frames",
-} | {*("film_images", "num_steps", "spacing", "step", "ema", "ema_std")}
+# What reaches a program through its arguments, or not at all: in parts the levels too.
+_OF_SAMPLE = NOT_COMPILED | {"num_steps", "spacing"}
 _OF_EDIT = {"image", "mask", "num_images", "strength", "num_points"} | {
     *("jump_length", "num_resamples")
 }
@@ -39,18 +31,15 @@ Programs = Callable[..., tuple[StageParts, ...]]
 
 def keeper(most: int = MOST_KEPT) -> Programs:
     """Keep the programs of the last `most` kinds of task that were asked for."""
-    kept: OrderedDict[str, tuple[StageParts, ...]] = OrderedDict()
+    kept: Recent[tuple[StageParts, ...]] = Recent(most)
 
     def programs(
         mode: str, plan: Plan, cfg: ConfigDict, batch_size: int, mesh: Mesh
     ) -> tuple[StageParts, ...]:
-        name = _name(mode, plan, cfg, batch_size)
-        if name not in kept:
-            kept[name] = tuple(compile_parts(stage, mesh) for stage in plan)
-        kept.move_to_end(name)
-        while len(kept) > most:
-            kept.popitem(last=False)
-        return kept[name]
+        return kept.get(
+            _name(mode, plan, cfg, batch_size),
+            lambda: tuple(compile_parts(stage, mesh) for stage in plan),
+        )
 
     return programs
 

@@ -271,6 +271,15 @@ def _help(field: dataclasses.Field) -> str:
     return f"{text} (default: {default})"
 
 
+def mentions(request: type[Request]) -> list[tuple[str, str]]:
+    """List field and pattern of how messages write its option, longest name first."""
+    options_of = sorted(sections_of(request).items(), key=lambda item: -len(item[0]))
+    return [
+        (name, rf"(?<![\w.])(?:--)?(?:config\.)?{re.escape(option)}")
+        for option, name in options_of
+    ]
+
+
 def sections_of(request: type[Request]) -> Mapping[str, str]:
     """Return option of a recipe -> field, for all fields that have one."""
     fields = dataclasses.fields(request)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.requests.flags import closest, sections_of
+from ddpm_jax.requests.flags import closest, mentions
 from ddpm_jax.requests.options import Request
 
 
@@ -61,7 +61,6 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
 
 def in_keywords(request: type[Request], text: str) -> str:
     """Name arguments in a message that names the options of a recipe."""
-    for option, name in sorted(sections_of(request).items(), key=lambda o: -len(o[0])):
-        written = rf"(?:--)?(?:config\.)?{re.escape(option)}"
-        text = re.sub(rf"(?<![\w.]){written}(?![\w.]*\w)", name, text)
+    for name, written in mentions(request):
+        text = re.sub(rf"{written}(?![\w.]*\w)", name, text)
     return text

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests.exchange import Import
-from ddpm_jax.requests.flags import flag_of, sections_of
+from ddpm_jax.requests.flags import flag_of, mentions, sections_of
 from ddpm_jax.requests.options import Request
 from ddpm_jax.requests.training import Look, Plan
 
@@ -63,13 +63,13 @@ def refuse_sections(command: str, request: type[Request], names: list[str]) -> N
 
 def in_flags(request: type[Request], text: str) -> str:
     """Name flags in a message that names the options of a recipe."""
-    for option, name in sorted(sections_of(request).items(), key=lambda o: -len(o[0])):
-        flag, written = flag_of(name), rf"(?:--)?(?:config\.)?{re.escape(option)}"
+    for name, written in mentions(request):
+        flag = flag_of(name)
         bare = flag.removeprefix("--")
-        text = re.sub(rf"(?<![\w.]){written}=False\b", f"--no-{bare}", text)
-        text = re.sub(rf"(?<![\w.]){written}=True\b", flag, text)
-        text = re.sub(rf"(?<![\w.]){written}='([^' ]*)'", rf"{flag}=\1", text)
-        text = re.sub(rf"(?<![\w.]){written}(?![\w.]*\w)", flag, text)
+        text = re.sub(rf"{written}=False\b", f"--no-{bare}", text)
+        text = re.sub(rf"{written}=True\b", flag, text)
+        text = re.sub(rf"{written}='([^' ]*)'", rf"{flag}=\1", text)
+        text = re.sub(rf"{written}(?![\w.]*\w)", flag, text)
     return text
 
 

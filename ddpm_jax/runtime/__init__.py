@@ -3,6 +3,7 @@
     startup, streams, interrupts    before JAX starts, standard output, signals
     devices, hosts, capacity        accelerators, several processes, memory
     files, partial_results          atomic writes, JSON and NPZ, long measurements
+    batching, results, recent       rows in batches, folders of results, kept programs
     images, image_file, plots       arrays <-> PNG and GIF, reading image files, charts
 
 Nothing here knows a model, a config or a room but `errors`.

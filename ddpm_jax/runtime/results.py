@@ -16,7 +16,7 @@ import jax
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
-from ddpm_jax.runtime.devices import least_of_hosts
+from ddpm_jax.runtime.devices import least_of_hosts, on_every_host
 
 REQUEST_FILE = "request.json"
 _NONE = 2**31 - 1  # what hosts say that do not decide
@@ -41,6 +41,19 @@ def result_folder(
         return _take(out, plain)
     number = least_of_hosts(_NONE if jax.process_index() else _make(parent, plain))
     return parent / f"{number:04d}"
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether a folder has its pictures already, and tell the user so.
+
+    Args:
+        folder: from `result_folder`; its grid.png is written last.
+    """
+    grid = folder / "grid.png"
+    if not on_every_host(grid.exists()):
+        return False
+    print(f"Nothing to do: {folder} has them. Pictures: {grid}")
+    return True
 
 
 def find_result(parent: Path, request: Mapping[str, Any]) -> Path | None:

@@ -19,7 +19,7 @@ from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 
 
 def projection(cfg):
-    """FeatureExtractor that cost nothing: fixed linear maps of the pixels."""
+    """Features that cost nothing: fixed linear maps of the pixels."""
     del cfg
     mix = jax.random.normal(jax.random.key(0), (64, 12)) / 64
 

@@ -26,7 +26,7 @@ D = 12
 
 
 def projection(name="projection", fingerprint="0123456789abcdef", seed=0):
-    """FeatureExtractor that a person could check: fixed linear maps of the pixels."""
+    """Features that a person could check: fixed linear maps of the pixels."""
     mix = jax.random.normal(jax.random.key(seed), (64, D + 10)) / 64
 
     def apply(params, pixels):
