@@ -332,9 +332,12 @@ def _label_text(label: Labels, info: DataInfo) -> str:
 
     def word(one: Any) -> str:
         if isinstance(one, str):
-            return str(names.index(one)) if "," in one and one in names else one
-        if isinstance(one, int) and not isinstance(one, bool):
-            return str(one)
+            return build.label_word(names.index(one), names) if one in names else one
+        if isinstance(one, int | np.integer) and not isinstance(one, bool):
+            if 0 <= one < len(names):
+                return build.label_word(int(one), names)
+            if str(one) not in names:  # else it would be read as that name
+                return str(one)
         raise UserError(
             f"label={label!r:.200} is not a class; use an index, a name, or several."
         )

@@ -4,7 +4,7 @@ No other room sees a config, a flag or a string that selects behaviour. `check` 
 what cannot work, before anything is compiled.
 """
 
-from ddpm_jax.build.asked import PROMPT_FILE, prompt_lines, prompts, sample_labels
+from ddpm_jax.build.asked import label_word, prompts, sample_labels
 from ddpm_jax.build.cascade import (
     cascade_conds,
     check_cascade,
@@ -99,7 +99,6 @@ from ddpm_jax.build.translation import diffusion_spec, fit_spec, small_fit
 __all__ = [
     "BITS_PER_DIM",
     "COPY",
-    "PROMPT_FILE",
     "AnyUNet",
     "Captions",
     "DataInfo",
@@ -139,6 +138,7 @@ __all__ = [
     "images_kind",
     "init_params",
     "keep_copy",
+    "label_word",
     "learning_rate",
     "least_bytes",
     "levels",
@@ -157,7 +157,6 @@ __all__ = [
     "optimizer",
     "plan_cascade",
     "plan_edit",
-    "prompt_lines",
     "prompts",
     "refuse_latents",
     "sample_cond",

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,12 @@ def _label(word: str, known: list[str]) -> int:
         f"label {word!r} in config.sample.labels is not a class; use 0 to "
         f"{len(known) - 1}, or a name ({shown}), or none."
     )
+
+
+def label_word(index: int, known: Sequence[str]) -> str:
+    """Write a class as `config.sample.labels` reads it: its name, or else its index."""
+    name = known[index]
+    return name if name and "," not in name and name == name.strip() else str(index)
 
 
 def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:

@@ -193,9 +193,10 @@ def sample_request(
     }
     texts = build.prompts(cfg, info)
     if texts is not None:  # of a file or of data, which may be others tomorrow
-        request["prompts"] = _digest(texts)
+        request["prompts"] = digest(texts)
     if cfg.model.picture:
-        found = build.dataset(cfg)
+        split = cfg.sample.picture.removeprefix("data:") or None
+        found = build.dataset(cfg, split)
         request["data"] = build.data_fingerprint(found, cfg)
     return request
 
@@ -207,11 +208,12 @@ def model_request(
     return {
         "checkpoint_step": step,
         "parameters": parameters_name(cfg),
-        "fingerprint": _digest(stored.get("checksums")),
+        "fingerprint": digest(stored.get("checksums")),
     }
 
 
-def _digest(plain: Any) -> str:
+def digest(plain: Any) -> str:
+    """Hash plain data to 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ddpm_jax import build, config, data
 from ddpm_jax.build import DataInfo
-from ddpm_jax.commands.drawing import model_request
+from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
@@ -46,7 +46,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     build.check_edit_effects(cfg, mode, method)
     pictures = read_pictures(mode, cfg, trained.info)
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
-    request = _request(mode, cfg, trained, pictures)
+    request = _request(mode, cfg, trained, pictures, columns)
     folder = result_folder(workdir / "edits", request, out)
     if is_finished(folder):
         return folder
@@ -250,7 +250,7 @@ def _sheet(
 
 
 def _request(
-    mode: str, cfg: ConfigDict, trained: Trained, pictures: np.ndarray
+    mode: str, cfg: ConfigDict, trained: Trained, pictures: np.ndarray, columns: int
 ) -> dict[str, Any]:
     """Describe an edit by all that decides its images, as plain data."""
     stored = config.to_json(cfg)
@@ -258,7 +258,7 @@ def _request(
     mask = Path(cfg.edit.mask).read_bytes() if cfg.edit.mask else b""
     model = model_request(cfg, trained.step, trained.about)
     free = {"batch_size", "num_images", "labels", "step", "ema", "ema_std", "seed"}
-    return {
+    request = {
         "command": f"edit {mode}",
         **model,
         "image": hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
@@ -266,5 +266,11 @@ def _request(
         "seed": build.sample_seed(cfg),
         "label": cfg.sample.labels,
         "edit": {k: v for k, v in stored["edit"].items() if k not in paths},
-        "sample": {k: v for k, v in stored["sample"].items() if k not in free},
+        "sample": {k: v for k, v in stored["sample"].items() if k not in free}
+        | {"num_steps": build.num_steps(cfg)},
     }
+    if cfg.sample.prompt:  # of a file or of data, which may be others tomorrow
+        asked = cfg.copy_and_resolve_references()
+        asked.sample.num_images = columns
+        request["prompts"] = digest(build.prompts(asked, trained.info))
+    return request

@@ -10,8 +10,6 @@ Nothing in a file is executed: pickled objects are refused.
 """
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +67,9 @@ def load_arrays(kind: str, path: str, *, split: str, hold_out: int = 0) -> Datas
         source=Arrays(items, labels),
         shape=items.shape[1:],
         label_names=names,
-        fingerprint=fingerprint_of([*identity, split if hold_out else "all"]),
+        fingerprint=fingerprint_of(
+            [*identity, "all" if chosen is None else (split, hold_out)]
+        ),
         split=split,
     )
 
@@ -78,14 +78,13 @@ def _read(kind: str, path: Path, name: str) -> tuple[np.ndarray, np.ndarray | No
     """Return the array of items, and the labels if there are some."""
     try:
         if kind == "npy":
-            return _read_npy(path), None
+            return files.read_npy(path, mmap_above=MAX_BYTES), None
         arrays = files.read_npz(path)
     except FileNotFoundError as error:
         raise UserError(f"{name} is not there; give the path of the file.") from error
-    except (files.DamagedError, OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    except files.DamagedError as error:
         raise UserError(
-            f"cannot read {name} ({reason}); write plain numbers with "
+            f"cannot read {name} ({error}); write plain numbers with "
             f"np.{_writer(kind)}."
         ) from error
     labels = {key: arrays[key] for key in _LABELS & set(arrays)}
@@ -101,18 +100,6 @@ def _read(kind: str, path: Path, name: str) -> tuple[np.ndarray, np.ndarray | No
 
 def _writer(kind: str) -> str:
     return "save" if kind == "npy" else "savez"
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    """Read an .npy: into memory, or as a view of the file where it is large."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is not a regular file")
-    found = np.load(path, mmap_mode="r" if status.st_size > MAX_BYTES else None)
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise ValueError("it is an .npz")
-    return found
 
 
 def _check_items(items: np.ndarray, name: str) -> None:

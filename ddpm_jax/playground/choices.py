@@ -153,12 +153,10 @@ def labels_text(chosen_names: object, info: DataInfo) -> str:
     for name in chosen_names:
         if name not in (*known, "none"):
             raise UserError(f"label {name!a:.80} is not known; choose one of the list.")
-
-    def word(name: str) -> str:
-        plain = "," not in name and name == name.strip()
-        return name if plain or name not in known else str(known.index(name))
-
-    return ",".join(map(word, chosen_names))
+    return ",".join(
+        build.label_word(known.index(name), known) if name in known else name
+        for name in chosen_names
+    )
 
 
 def command_line(cfg: ConfigDict, changed: ConfigDict, mode: str, workdir: str) -> str:

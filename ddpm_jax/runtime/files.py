@@ -338,7 +338,7 @@ def read_npz(
         FileNotFoundError: there is no such file.
         DamagedError: it is no .npz of plain arrays, or a part of it is broken.
     """
-    try:
+    with _damage_named():
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
             raise DamagedError("it is not a regular file")
         opened = np.load(path)
@@ -352,6 +352,35 @@ def read_npz(
             if not isinstance(array, np.ndarray):
                 raise DamagedError(f"{name} in it is no array")
         return arrays
+
+
+def read_npy(path: str | Path, mmap_above: int) -> np.ndarray:
+    """Read one array; nothing in the file is executed.
+
+    Args:
+        path: an .npy of anyone's.
+        mmap_above: bytes from which on the array [...] is a view of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is no .npy of plain numbers, or a part of it is broken.
+    """
+    with _damage_named():
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+            raise DamagedError("it is not a regular file")
+        found = np.load(path, mmap_mode="r" if status.st_size > mmap_above else None)
+        if not isinstance(found, np.ndarray):
+            found.close()
+            raise DamagedError("it is an .npz")
+        return found
+
+
+@contextlib.contextmanager
+def _damage_named() -> Iterator[None]:
+    """Raise all that reading a broken file raises as one error."""
+    try:
+        yield
     except (FileNotFoundError, DamagedError):
         raise
     except Exception as error:  # of zip, of zlib, of the parser of headers, of NumPy

@@ -101,9 +101,19 @@ def test_what_is_no_set_of_items_is_refused(tmp_path, arrays, message):
     assert "\n" not in str(caught.value)
 
 
+HUGE = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % 10**17
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is not there"), (b"", "cannot read"), (b"x" * 99, "cannot read")],
+    [
+        (None, "is not there"),
+        (b"", "cannot read"),
+        (b"x" * 99, "cannot read"),
+        (b"PK\x03\x04" + b"x" * 99, "cannot read"),
+        (b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE, "cannot read"),
+    ],
+    ids=["missing", "empty", "text", "zip", "huge"],
 )
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path, kind, content, message):
@@ -114,6 +124,14 @@ def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path, kind, content, m
         data.load(f"{kind}:{path}")
     with pytest.raises(UserError, match="cannot read"):
         data.load(f"{kind}:{tmp_path}")
+
+
+def test_which_items_are_held_out_is_part_of_the_fingerprint(tmp_path):
+    """100 items of which each 34th or each 50th is for testing: 98 are left of both."""
+    spec = save(tmp_path / "a.npz", x=np.arange(200, dtype=np.float32).reshape(100, 2))
+    kept = [data.load(spec, hold_out=every) for every in (34, 50)]
+    assert [len(one) for one in kept] == [98, 98]
+    assert kept[0].fingerprint != kept[1].fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""Labels as the config spells them."""
+
+import numpy as np
+import pytest
+
+from ddpm_jax import build, config
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("cat", "dog"), ("1", "2", "3"), (" padded ", "a, b", ""), ("none", "0")],
+)
+def test_a_class_is_read_as_it_is_written(names):
+    info = build.DataInfo("d", (8, 8, 1), names, "")
+    cfg = config.default()
+    cfg.model.class_conditional = True
+    cfg.sample.num_images = 1
+    for index in range(len(names)):
+        cfg.sample.labels = build.label_word(index, names)
+        np.testing.assert_array_equal(build.sample_labels(cfg, info), [index])
