@@ -56,10 +56,13 @@ CORE = (
     *(f"{room}/geometry.py" for room in ("models", "networks")),
     *("training/step.py", "training/loop.py", "training/fit.py", "training/state.py"),
     *("training/ema.py", "training/task.py", "training/objective.py"),
-    "tasks/diffusion.py",
+    *("training/optimizers.py", "networks/ports.py", "tasks/diffusion.py"),
 )
 # What turns options and flags into calls: configs, their checks, and the commands.
-PLUMBING = ("build/", "commands/", "config.py", "specs.py", "limits.py", "cli.py")
+PLUMBING = (
+    *("build/", "commands/", "requests/"),
+    *("config.py", "specs.py", "limits.py", "cli.py"),
+)
 
 _SKIPPED = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT),

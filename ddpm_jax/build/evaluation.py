@@ -25,7 +25,7 @@ RESIZES = {
     "clean": resize.clean,
 }
 BITS_PER_DIM = "bits_per_dim"
-"""A score that no features enter: the likelihood mode measures it."""
+"""A score that no features enter: the `likelihood` command measures it."""
 
 
 def check_evaluate(config: ConfigDict) -> None:

@@ -334,7 +334,7 @@ def beginning(cfg: ConfigDict, workdir: Path) -> Iterator[Callable[[], None]]:
         workdir: of the run.
 
     Yields:
-        To be called before a save; see `owner.hold`.
+        To be called before a save; see `workdir_lock.only_trainer`.
 
     Raises:
         UserError: it cannot be written, or another process trains there.

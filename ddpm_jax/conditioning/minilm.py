@@ -101,7 +101,7 @@ class MiniLM:
 
         Args:
             texts: N of them. Equal ones are encoded once, but take their own room; see
-                `text.distinct` to avoid that.
+                `encoded_text.distinct` to avoid that.
             cache: whether to look there, and to keep what is new; False for a prompt
                 or two, which are faster computed.
 

@@ -1,6 +1,6 @@
 """CLIP-style dual encoder: images and texts embedded in one space.
 
-    image -> Classifier's features -----> length 1 --+
+    image -> Classifier's features -------> length 1 --+
                                                        +-> scale * inner product
     text -> a vector for it -> a matrix --> length 1 --+
 

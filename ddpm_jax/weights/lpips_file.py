@@ -3,7 +3,7 @@
     vgg16-397923af.pth      of torchvision: features.0.weight, features.0.bias, ...
     vgg.pth                 of the package lpips, weights/v0.1: lin0.model.1.weight, ...
 
-Only tensors are read of them (see `tensors.torch_file`); of the first the fully
+Only tensors are read of them (see `weights.torch_file`); of the first the fully
 connected layers are passed over.
 """
 
@@ -20,7 +20,7 @@ class Lpips(NamedTuple):
     """What LPIPS has learned.
 
     Attributes:
-        params: of `models.vgg.Vgg16`.
+        params: of `networks.vgg.Vgg16`.
         weights: of the channels of each level, float32 [c], none below zero.
     """
 
