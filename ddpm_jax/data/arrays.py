@@ -18,9 +18,9 @@ from ddpm_jax.data.dataset import (
     MAX_BYTES,
     Arrays,
     Dataset,
-    NoSplitError,
     fingerprint_of,
 )
+from ddpm_jax.data.hold_out import check_split, split_indices
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
 
@@ -47,6 +47,7 @@ def load_arrays(kind: str, path: str, *, split: str, hold_out: int = 0) -> Datas
         NoSplitError: no such split.
     """
     name = f"{kind}:{files.printable(path)}"
+    check_split(split, hold_out, name)
     items, labels = _read(kind, Path(path).expanduser(), name)
     _check_items(items, name)
     if items.dtype == np.uint8 and items.ndim == 3:
@@ -57,7 +58,7 @@ def load_arrays(kind: str, path: str, *, split: str, hold_out: int = 0) -> Datas
         labels = _check_labels(labels, len(items), name)
         names = tuple(str(number) for number in range(int(labels.max()) + 1))
         digest.update(labels.tobytes())
-    chosen = _choose(len(items), split, hold_out, name)
+    chosen = split_indices(len(items), split, hold_out, name)
     if chosen is not None:
         items = items[chosen]
         labels = None if labels is None else labels[chosen]
@@ -144,22 +145,3 @@ def _check_labels(labels: np.ndarray, count: int, name: str) -> np.ndarray:
             "the classes 0, 1, 2 and so on."
         )
     return labels.astype(np.int32)
-
-
-def _choose(count: int, split: str, hold_out: int, name: str) -> np.ndarray | None:
-    """Return which items a split has; None for all of them."""
-    known = ("train", "test", "all") if hold_out else ("train", "all")
-    if split not in known:
-        raise NoSplitError(
-            f"{name} has no split {split!r}; use {', '.join(known)}"
-            + ("." if hold_out else ", or hold out some items for 'test': hold_out=10.")
-        )
-    if hold_out < 0 or hold_out == 1 or hold_out > count:
-        raise UserError(
-            f"hold_out={hold_out} does not fit the {count} items of {name}; use 2 to "
-            f"{count}, such as 10 for a tenth, or 0 to hold none out."
-        )
-    if not hold_out or split == "all":
-        return None
-    is_held = np.arange(count) % hold_out == hold_out - 1
-    return np.flatnonzero(is_held if split == "test" else ~is_held)

@@ -21,10 +21,10 @@ from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.dataset import (
     CORES,
     Dataset,
-    NoSplitError,
     Records,
     fingerprint_of,
 )
+from ddpm_jax.data.hold_out import check_split, split_indices
 from ddpm_jax.data.listing import Listing, list_pictures
 from ddpm_jax.data.survey import BrokenFilesError, survey
 from ddpm_jax.errors import UserError
@@ -69,7 +69,8 @@ def load_folder(
         NoSplitError: No such split.
     """
     name = f"folder:{printable(os.path.normpath(path) if path else path)}"
-    root = _check_folder(path, split, hold_out, name)
+    root = _root(path, name)
+    check_split(split, hold_out, name)
     listing = list_pictures(root)
     if not len(listing):
         others = listing.describe_left_out()
@@ -83,11 +84,12 @@ def load_folder(
     kept = listing.take(chosen)
     texts, labels, classes, note = _describe(kept, found, name)
     layout = _complete(layout, kept, listing, name)
-    if hold_out:  # only now, so that classes and size are the same in both splits
-        places = _places(len(kept), split, hold_out, name)
-        kept = kept.take(places)
-        texts = texts and tuple(texts[place] for place in places)
-        labels = labels and [labels[place] for place in places]
+    # Only now, so that classes and size are the same in both splits.
+    indices = split_indices(len(kept), split, hold_out, name)
+    if indices is not None:
+        kept = kept.take(indices.tolist())
+        texts = texts and tuple(texts[index] for index in indices)
+        labels = labels and [labels[index] for index in indices]
 
     def read(index):
         example = {"image": _read_image(kept.path(index), layout)}
@@ -116,7 +118,7 @@ def load_folder(
     )
 
 
-def _check_folder(path: str, split: str, hold_out: int, name: str) -> Path:
+def _root(path: str, name: str) -> Path:
     try:
         root = Path(path).expanduser()
         is_folder = bool(path) and root.is_dir()
@@ -124,33 +126,7 @@ def _check_folder(path: str, split: str, hold_out: int, name: str) -> Path:
         is_folder = False
     if not is_folder:
         raise UserError(f"{name} is not a folder; give the path of a folder of images.")
-    if hold_out < 0 or hold_out == 1:
-        raise UserError(
-            f"hold_out={hold_out} leaves no images to learn from; use 2 or more, such "
-            "as 10 for a tenth, or 0 to hold none out."
-        )
-    if hold_out and split not in ("train", "test", "all"):
-        raise NoSplitError(f"{name} has no split {split!r}; use train, test or all.")
-    if not hold_out and split not in ("train", "all"):
-        raise NoSplitError(
-            f"{name} has no split {split!r}: a folder is one split; "
-            "give the folder of that split with split='train', or hold out some images "
-            "for 'test', such as a tenth with hold_out=10."
-        )
     return root
-
-
-def _places(count: int, split: str, hold_out: int, name: str) -> list[int]:
-    """Choose the images of a split."""
-    if count < hold_out:
-        raise UserError(
-            f"{name} has {count} images, of which every {hold_out}th is to be held "
-            f"out; use hold_out={count} or less."
-        )
-    held = range(hold_out - 1, count, hold_out)
-    if split == "test":
-        return list(held)
-    return [place for place in range(count) if split == "all" or place not in held]
 
 
 def _captions(

@@ -19,10 +19,13 @@ from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.arrays import KINDS, load_arrays
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
+from ddpm_jax.data.hold_out import split_indices
 from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
+
+_DIGITS_HELD_OUT = 6  # every sixth is for testing
 
 
 def load(
@@ -59,8 +62,7 @@ def load(
             pad_white or squash (see `layout`).
         skip_broken: Of a folder: leave out files that cannot be decoded.
         label_field: Of a folder with a captions file: the field with the class.
-        hold_out: Of a folder or an array: every so many items are its split "test"; 0:
-            none.
+        hold_out: N, of a folder or an array: every N-th item is for testing; 0: none.
         cache: Of a folder: let `ready` keep decoded images on disk.
         sample_bits: Of a folder: bits that the samples of 16-bit gray files span, 9 to
             16; with 12, 4095 is white.
@@ -86,32 +88,31 @@ def load(
             hold_out=hold_out,
             cache=cache,
         )
+    of_folders = {
+        "skip_broken": skip_broken,
+        "label_field": label_field,
+        "sample_bits": sample_bits if sample_bits != layouts.WIDE_BITS else None,
+    }
     if kind in KINDS and colon:
-        asked = {
+        of_images = {
             "image_size": image_size,
             "channels": channels,
             "pad_to": pad_to,
             "resize": resize if resize != "crop" else None,
         }
-        _refuse_options(asked, "files of pictures", spec)
-        hold_out, of_arrays = 0, hold_out
-    of_folders = {
-        "skip_broken": skip_broken,
-        "label_field": label_field,
-        "hold_out": hold_out,
-        "sample_bits": sample_bits - layouts.WIDE_BITS and sample_bits,
-    }
-    _refuse_options(of_folders, "folders of pictures", spec)
-    if kind in KINDS and colon:
-        return load_arrays(kind, rest, split=split, hold_out=of_arrays)
+        _refuse_options(of_images, "image files", spec)
+        _refuse_options(of_folders, "folders of images", spec)
+        return load_arrays(kind, rest, split=split, hold_out=hold_out)
+    _refuse_options({**of_folders, "hold_out": hold_out}, "folders of images", spec)
     return _load_other(spec, split, layout, data_dir)
 
 
-def _refuse_options(asked: Mapping[str, object], what: str, spec: str) -> None:
-    for option, given in asked.items():
-        if given:
+def _refuse_options(options: Mapping[str, object], kind: str, spec: str) -> None:
+    for option, value in options.items():
+        if value:
             raise UserError(
-                f"{option}={given!r} is for {what}, and {spec!r} is none; leave it out."
+                f"{option}={value!r} is for {kind}, and {spec!r} is not one; leave it "
+                "out."
             )
 
 
@@ -135,21 +136,21 @@ def load_digits(*, split: str, layout: layouts.Layout) -> Dataset:
     which gives 1,498 for "train" and 299 for "test"; "all" is both, in file order.
 
     Raises:
-        UserError: No such split.
+        NoSplitError: No such split.
+        UserError: The images do not fit into memory.
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI
         Machine Learning Repository, CC BY 4.0: its test set, which scikit-learn ships
         as well. `digits.npz` holds its "levels" [1797, 8, 8] and "labels" [1797].
     """
-    if split not in ("train", "test", "all"):
-        raise UserError(f"digits has no split {split!r}; use train, test or all.")
     packed = resources.files("ddpm_jax.data").joinpath("digits.npz")
     with packed.open("rb") as file, np.load(file) as stored:
-        levels, digit = stored["levels"].astype(np.int64), stored["labels"]
+        levels, labels = stored["levels"].astype(np.int64), stored["labels"]
     images = ((levels * 255 + 8) // 16).astype(np.uint8)[..., None]
-    places = np.arange(len(images)) % 6
-    chosen = {"train": places < 5, "test": places == 5, "all": places < 6}[split]
-    images, labels = images[chosen], digit[chosen].astype(np.int32)
+    labels = labels.astype(np.int32)
+    indices = split_indices(len(images), split, _DIGITS_HELD_OUT, "digits")
+    if indices is not None:
+        images, labels = images[indices], labels[indices]
     layout = layouts.complete(layout, (8, 8, 1), "digits")
     height, width, channels = layouts.shape_of(layout)
     needed, memory = len(images) * height * width * channels, capacity.machine_memory()

@@ -223,7 +223,7 @@ def test_pictures_show_what_their_captions_say():
         ("shapes", {"image_size": (16, 32)}, "image_size=16x32"),
         ("shapes", {"pad_to": 40}, "give image_size alone"),
         ("shapes", {"channels": 1}, "channels=1"),
-        ("shapes", {"skip_broken": True}, "is for folders of pictures"),
+        ("shapes", {"skip_broken": True}, "is for folders of images"),
     ],
 )
 def test_what_cannot_be_drawn(spec, options, named):

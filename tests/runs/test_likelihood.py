@@ -244,7 +244,7 @@ def test_images_kept_aside_in_a_folder(model, tmp_path, capsys):
     source = f"source=folder:{tmp_path}/aside"
     one = ("method=ode", "ode_steps=5", "batch_size=4", source)
     assert main(arguments(model, *one)) == 2
-    assert "a folder is one split" in capsys.readouterr().err
+    assert "is one split" in capsys.readouterr().err
     assert main(arguments(model, *one, "split=all")) == 0
     assert "note:" not in capsys.readouterr().err
     stored = result(folders(model)["ode"])
