@@ -87,10 +87,10 @@ MUTANTS = [
         "evaluation/test_frechet.py::test_subsets_lie_evenly_in_one_over_n",
     ),
     Mutant(
-        "scale_time forgets an earlier scale",
+        "scale_time leaves the levels of a log-SNR as they were",
         "diffusion/schedules.py",
-        "t_scale=schedule.t_scale * scale",
-        "t_scale=scale",
+        "schedule._replace(at=at, at_logsnr=at_logsnr)",
+        "schedule._replace(at=at)",
         "diffusion/test_schedules.py::test_scales_of_time_multiply",
     ),
     Mutant(

@@ -117,7 +117,6 @@ def stage_of(
     return CascadeStage(
         denoiser(config, unet, params),
         sampler(config),
-        levels(config),
         info.image_shape,
         low_shape,
         config.sample.picture_noise if told_noise else None,

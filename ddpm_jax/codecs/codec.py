@@ -22,7 +22,8 @@ class Codec(NamedTuple):
         decode: (params, x) -> items; both floating point, [-1, 1] being the range of
             pixels.
         reduce: a mask of items [B, ...], 1 where known, to one of x.
-        load: items as data and files have them, uint8 of pixels, -> floating point.
+        load: items as data and files have them, uint8 of pixels, -> floating point;
+            of NumPy and of JAX arrays, as `store`.
         store: its inverse, of decoded items.
         show: how stored items are shown to a person.
     """
@@ -32,8 +33,8 @@ class Codec(NamedTuple):
     encode: Callable[[Any, jax.Array], jax.Array]
     decode: Callable[[Any, jax.Array], jax.Array]
     reduce: Callable[[jax.Array], jax.Array]
-    load: Callable[[jax.Array], jax.Array] = to_float
-    store: Callable[[jax.Array], jax.Array] = to_uint8
+    load: Callable[[Any], Any] = to_float
+    store: Callable[[Any], Any] = to_uint8
     show: Display = IMAGES
 
 

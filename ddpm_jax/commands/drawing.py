@@ -10,7 +10,6 @@ samples/0001/
     sample.json         how they were drawn
 """
 
-import functools
 import hashlib
 import json
 import re
@@ -19,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -237,9 +235,6 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) 
         real,
         build.schedule(cfg),
         max(2, cfg.sample.film_frames),
-        encode=functools.partial(jax.jit(codec.encode), codec.params),
-        decode=functools.partial(jax.jit(codec.decode), codec.params),
-        load=codec.load,
-        store=codec.store,
+        codec,
     )
     images.save_png(folder / "forward.png", codec.show.film(film))

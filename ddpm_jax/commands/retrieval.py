@@ -124,7 +124,7 @@ def found(
     among = min(AMONG, len(listed))
 
     def share(first: int) -> dict[str, float | None]:
-        one: Estimate = recall_at_k(before, len(listed), first=first, among=among)
+        one: Estimate = recall_at_k(before, len(listed), k=first, among=among)
         return one._asdict()
 
     return {"first": share(1), f"in_first_{FIRST}": share(FIRST), "among": among}

@@ -19,7 +19,7 @@ a row whose mask is all False; there is no empty prompt besides.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -53,9 +53,6 @@ class Encoded(NamedTuple):
     sequence: Any
     mask: Any
     pooled: Any
-
-
-Condition = TypeVar("Condition", Tokens, Encoded)
 
 
 class Reader(Protocol):

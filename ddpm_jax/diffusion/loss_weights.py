@@ -20,7 +20,6 @@ Diffusion Models".
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -35,7 +34,6 @@ from ddpm_jax.diffusion.losses import (
     simple_loss,
 )
 from ddpm_jax.diffusion.process import Parameterization
-from ddpm_jax.errors import UserError
 
 Weight = Callable[[jax.Array], jax.Array]
 """log-SNR -> log of the weight of the eps-error, elementwise.
@@ -157,11 +155,7 @@ class P2(_ByLevel):
 
     def __post_init__(self) -> None:
         limits.positive(self, "k", such_as="the paper's is 1")
-        if not 0 <= self.gamma < math.inf:
-            raise UserError(
-                f"gamma={self.gamma} must be finite and not negative; 0 gives every "
-                "level the same weight."
-            )
+        limits.at_least(self, 0, "gamma")
 
     def weight(self) -> Weight:
         """Make the weight of the eps-error."""

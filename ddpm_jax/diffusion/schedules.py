@@ -21,7 +21,7 @@ Sources:
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,6 @@ class _Functions(NamedTuple):
     inverse: Callable[[jax.Array], jax.Array]
     draw: Callable[[jax.Array], jax.Array]
     num_levels: int
-    t_scale: float = 1.0
 
 
 class Schedule(Picklable, _Functions):
@@ -86,7 +85,6 @@ class Schedule(Picklable, _Functions):
         inverse: logsnr -> t, real; between the entries of a table it interpolates.
         draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
         num_levels: T, the number of noisy levels (of nominal steps, if continuous).
-        t_scale: `Level.t` is t times this; see `scale_time`.
     """
 
 
@@ -367,9 +365,7 @@ def scale_time(schedule: Schedule, scale: float) -> Schedule:
         level = schedule.at_logsnr(logsnr)
         return level._replace(t=level.t * scale)
 
-    return schedule._replace(
-        at=at, at_logsnr=at_logsnr, t_scale=schedule.t_scale * scale
-    )
+    return schedule._replace(at=at, at_logsnr=at_logsnr)
 
 
 @picklable
@@ -415,22 +411,17 @@ class ScheduleSpec:
     Attributes:
         num_levels: T, the number of noise levels.
         t_range: the network is given t * t_range / T, as in [N]; None for t itself.
+        is_table: whether there are levels at whole t only.
     """
+
+    is_table: ClassVar[bool] = False
 
     num_levels: int = 1000
     t_range: int | None = None
 
     def __post_init__(self) -> None:
         limits.between(self, "num_levels", 2, 1_000_000)
-        if self.t_range is not None and self.t_range < 1:
-            raise UserError(
-                f"t_range={self.t_range} is too small; use 1 or more, or leave it out."
-            )
-
-    @property
-    def is_table(self) -> bool:
-        """Whether it has levels at whole t only."""
-        return isinstance(self, Table)
+        limits.at_least(self, 1, "t_range")
 
     @property
     def ends_in_noise(self) -> bool:
@@ -456,6 +447,8 @@ class Table(ScheduleSpec):
     Attributes:
         zero_terminal_snr: rescale the table to end in pure noise.
     """
+
+    is_table: ClassVar[bool] = True
 
     zero_terminal_snr: bool = False
 

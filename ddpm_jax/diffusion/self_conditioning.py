@@ -1,13 +1,14 @@
-"""Self-conditioning: the network is shown its own last estimate of the clean data.
+"""Self-conditioning: the network's last estimate of x_0 is its input at the next step.
 
-What a network finds out of x_t is lost when the sampler goes on to x_s. A
-self-conditioned one is given its last x_0 as a further input, the *hint*, which is all
-zeros where there is none: at the first step of sampling, in half of training, and
-wherever nobody gives one, so that a bound is that of the network without a hint.
+What a network infers from x_t is lost when the sampler goes on to x_s. A
+self-conditioned network is given its last prediction of x_0 as a further input, the
+self-conditioning *estimate*. It is all zeros where there is none: at the first step of
+sampling, in half of training, and wherever no estimate is passed, so that a variational
+bound is that of the network without an estimate.
 
-The hint travels as `cond[ESTIMATE]`, `[B, ...]` like x_t; a network that wants it joins
-it to x_t. It is clamped to the range of the data, in training as in sampling: an
-eps-predicting network says of nearly pure noise an x_0 of hundreds.
+The estimate is `cond[ESTIMATE]`, `[B, ...]` like x_t; a self-conditioned network joins
+it to x_t. It is clipped to the range of the data, in training as in sampling: an
+eps-predicting network predicts an x_0 of hundreds from nearly pure noise.
 
 Source: Chen, Zhang, Hinton 2022, "Analog Bits: Generating Discrete Data using Diffusion
 Models with Self-Conditioning", section 3 and Algorithms 1 and 2.
@@ -26,7 +27,7 @@ from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 
 ESTIMATE = "self_conditioning"
-"""The name of the hint among the conditions."""
+"""The key of the self-conditioning estimate in `cond`."""
 
 
 def self_condition_half(
@@ -36,12 +37,12 @@ def self_condition_half(
     low: float = -1.0,
     high: float = 1.0,
 ) -> SelfConditioning:
-    """Show every second example of a training batch the network's own x_0.
+    """Give the network its own x_0 estimate for every second example of a batch.
 
-    The network is asked of those rows without a hint, and what it says is a constant:
-    no gradient flows through it. The other rows keep zeros. This is the paper's
-    probability of 1/2 without its scatter, as in the authors' code, and for half of the
-    price of asking of every row: about a sixth of a training step.
+    The network is evaluated for those rows without an estimate, and its prediction is a
+    constant: no gradient flows through it. The other rows keep zeros. This is the
+    paper's probability of 1/2 without its variance, as in the authors' code, and at
+    half the cost of evaluating every row: about a sixth of a training step.
 
     Args:
         kind: what the network's output means.
@@ -50,7 +51,7 @@ def self_condition_half(
         high: largest value of the data.
 
     Returns:
-        (network, params, x_t, level with leaves [B], cond) -> cond, with the hint.
+        (network, params, x_t, level with leaves [B], cond) -> cond, with the estimate.
     """
 
     def condition(
@@ -58,8 +59,8 @@ def self_condition_half(
     ) -> Cond:
         fixed = jax.lax.stop_gradient(params)
         denoise = from_network(network, fixed, kind, learns_variance=learns_variance)
-        seen = jax.tree.map(lambda leaf: leaf[::2], (x_t, level, cond))
-        x0 = jnp.clip(denoise(*seen).x0, low, high)
+        every_second = jax.tree.map(lambda leaf: leaf[::2], (x_t, level, cond))
+        x0 = jnp.clip(denoise(*every_second).x0, low, high)
         # Back in their places, zeros between them.
         rows = jnp.stack([x0, jnp.zeros_like(x0)], axis=1)
         x0 = rows.reshape(-1, *x_t.shape[1:])[: len(x_t)]
@@ -69,7 +70,7 @@ def self_condition_half(
 
 
 class _Carry(NamedTuple):
-    x0: jax.Array  # [B, ...], the hint for the next step
+    x0: jax.Array  # [B, ...], the estimate for the next step
     inner: Any  # the sampler's own carry
 
 
@@ -77,10 +78,10 @@ class _Carry(NamedTuple):
 def self_conditioned(
     sampler: Sampler, *, low: float = -1.0, high: float = 1.0
 ) -> Sampler:
-    """Make a sampler show the network the x_0 of the last step.
+    """Make a sampler pass the x_0 of the last step to the network.
 
-    A step that asks the network twice shows it the same hint both times. The hint is
-    what the sampler was told, guidance included.
+    A step that evaluates the network twice passes the same estimate both times. The
+    estimate is the denoiser's prediction, guidance included.
 
     Args:
         sampler: any.

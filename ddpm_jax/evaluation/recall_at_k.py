@@ -38,14 +38,14 @@ def num_ranked_higher(
 
 
 def recall_at_k(
-    before: np.ndarray, num_texts: int, *, first: int = 5, among: int = 100
+    before: np.ndarray, num_texts: int, *, k: int = 5, among: int = 100
 ) -> Estimate:
-    """Return R@k: the share of images whose text is in the first k of `among`.
+    """Return R@k: the share of images whose text is among the k nearest of `among`.
 
     Args:
         before: int [N] of `num_ranked_higher`.
         num_texts: M, that those were counted among.
-        first: how far down the text may stand.
+        k: the last rank that counts, from 1.
         among: how many texts there are to choose from, its own with them.
 
     Returns:
@@ -54,16 +54,16 @@ def recall_at_k(
     Raises:
         UserError: there are fewer texts than `among`, or nothing to choose between.
     """
-    if not first < among <= num_texts:
+    if not k < among <= num_texts:
         raise UserError(
-            f"the first {first} of {among} cannot be told with {num_texts} texts; give "
-            f"{max(among, first + 1)} or more that differ."
+            f"R@{k} among {among} cannot be computed with {num_texts} texts; give "
+            f"{max(among, k + 1)} or more that differ."
         )
     others, chosen = num_texts - 1, among - 1
 
     def chance_of(nearer: int) -> float:
         ways = sum(
-            comb(nearer, k) * comb(others - nearer, chosen - k) for k in range(first)
+            comb(nearer, i) * comb(others - nearer, chosen - i) for i in range(k)
         )
         return ways / comb(others, chosen)
 

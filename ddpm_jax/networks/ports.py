@@ -53,9 +53,7 @@ def join_ports(ports: Sequence[Ports]) -> Ports:
     """
 
     def given(port: str) -> list[Any]:
-        return [
-            value for one in ports if (value := getattr(one, port, None)) is not None
-        ]
+        return [value for one in ports if (value := getattr(one, port)) is not None]
 
     vectors, tokens, maps = map(given, Ports._fields)
     sequence = None

@@ -74,8 +74,8 @@ def map_batches(
             return
         interrupts.check()
         count = min(size, num_rows - start)
-        places = np.minimum(np.arange(start, start + size), num_rows - 1)
-        batch = given(places) if callable(given) else take(given, places)
+        indices = _filled(start, size, num_rows)
+        batch = given(indices) if callable(given) else take(given, indices)
         if mesh is not None:
             by_row = rows(mesh)
             batch = jax.tree.map(lambda leaf: spread(leaf, by_row), batch)  # noqa: B023
@@ -87,14 +87,19 @@ def map_batches(
         yield result.value if isinstance(result, Checked) else result
 
 
-def take(tree: Any, places: np.ndarray) -> Any:
-    """Take rows of all arrays of a tree: leaves [N, ...] and places [B] to [B, ...]."""
-    return jax.tree.map(lambda leaf: leaf[places], tree)
+def _filled(start: int, size: int, num_rows: int) -> np.ndarray:
+    """Return the indices of a batch [B], the last of N rows repeated."""
+    return np.minimum(np.arange(start, start + size), num_rows - 1)
+
+
+def take(tree: Any, indices: np.ndarray) -> Any:
+    """Take rows [B] of all arrays of a tree: leaves [N, ...] become [B, ...]."""
+    return jax.tree.map(lambda leaf: leaf[indices], tree)
 
 
 def filled_up(given: Any, num_rows: int) -> Any:
     """Repeat the last of N rows until the devices divide them: leaves [B, ...]."""
-    return take(given, np.minimum(np.arange(round_up(num_rows)), num_rows - 1))
+    return take(given, _filled(0, round_up(num_rows), num_rows))
 
 
 def join(parts: Iterable[Any]) -> Any:

@@ -327,8 +327,8 @@ def save_npz(path: str | Path, items: Array, labels: Array | None = None) -> Non
 
     Args:
         path: where to; by custom it ends in `.npz`.
-        items: uint8 [N, H, W, C], of which those evaluators want C = 3, or float32
-            [N, ...].
+        items: uint8 [N, H, W, C], of which those evaluators want C = 3, or clips
+            [N, F, H, W, C]; or float32 [N, ...].
         labels: integers [N], or None.
 
     Raises:
@@ -338,8 +338,8 @@ def save_npz(path: str | Path, items: Array, labels: Array | None = None) -> Non
     Source: `arr_0` and `arr_1` are the names in openai/guided-diffusion, evaluations.
     """
     items = np.asarray(items)
-    if items.dtype != np.float32 and items.ndim <= len("NHWC"):
-        items = _as_bytes(items, "NHWC")
+    if items.dtype != np.float32:
+        items = _as_bytes(items, "NHWC" if items.ndim <= len("NHWC") else "NFHWC")
     arrays: dict[str, Any] = {"arr_0": items}
     if labels is not None:
         labels = np.asarray(labels)

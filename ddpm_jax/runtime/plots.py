@@ -4,7 +4,6 @@ Figures are built from matplotlib's objects, never through pyplot, so that nothi
 kept between calls and any thread may draw.
 """
 
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.runtime.image_file import open_image
 from ddpm_jax.runtime.images import save_png
 
 # Loaded where something is drawn: it takes a second, and most commands draw nothing.
@@ -328,6 +326,4 @@ def _finish(axes: "Axes", title: str) -> None:
 
 
 def _save(path: str | Path, figure: "Figure") -> None:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    save_png(path, np.asarray(open_image(file).convert("RGB")))
+    save_png(path, _pixels(figure))

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import limits
 from ddpm_jax.codecs import Params
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0
@@ -84,11 +85,7 @@ class Edit:
                 f"strength={self.strength} is not in (0, 1]; 1 starts from pure noise, "
                 "small values change little."
             )
-        for name in ("num_resamples", "iterations"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"{name}={getattr(self, name)} is too small; use 1 or more."
-                )
+        limits.at_least(self, 1, "num_resamples", "iterations")
         if not 0 < self.weight <= MAX_WEIGHT:
             raise UserError(
                 f"weight={self.weight} is out of range; use more than 0, up to "
@@ -144,7 +141,12 @@ def edit_plan(edit: Edit, model: Model) -> Plan:
     """
     stages = _STAGES[edit.mode](edit)
     return tuple(
-        Stage(part.makes, part.levels(edit, model.levels), _begin(part, edit, model))
+        Stage(
+            part.makes,
+            part.levels(edit, model.levels),
+            _begin(part, edit, model),
+            model.codec.store,
+        )
         for part in stages
     )
 

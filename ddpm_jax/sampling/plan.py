@@ -4,7 +4,7 @@ A plan is a sequence of stages. Each is one chain from noisy to clean, or back; 
 the results of those before it among its rows. Sampling is a plan of one stage, a
 cascade one of as many as it has models, an edit one of one to three.
 
-    plan = (Stage("x", levels, begin),)
+    plan = (Stage("x", levels, begin, to_uint8),)
     program = compile_plan(plan, mesh, Record(frames=16, rows=8))
     for made in run_batches(program, params, key, rows, num_rows=100, batch_size=64):
         ...
@@ -29,7 +29,6 @@ from ddpm_jax.diffusion.samplers import Info, Sampler
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.runtime.batching import Checked, map_batches
 from ddpm_jax.runtime.devices import gather_params, replicated, rows
-from ddpm_jax.runtime.images import to_uint8
 
 Given = Mapping[str, Any]
 """Rows [B, ...] by name: what is known before a stage, results of earlier ones
@@ -75,7 +74,7 @@ class Stage(NamedTuple):
     makes: str
     levels: Level
     begin: Callable[[Any, jax.Array, Given, Level], Chain]
-    store: Callable[[jax.Array], jax.Array] = to_uint8
+    store: Callable[[jax.Array], jax.Array]
 
 
 Plan = tuple[Stage, ...]
@@ -290,46 +289,34 @@ def compile_plan(
     made_of: Any = Made(by_row, by_row, trajectories)  # type: ignore[arg-type]
     given_at = (None, everywhere, by_row)  # parameters as they lie
 
-    def run_whole(params: Any, key: Any, given: Any) -> tuple[Made, jax.Array]:
-        indices, named = given
-        params, keys = gather_params(mesh, params), image_keys(key, indices)
-        return _made(plan[-1], run_plan(plan, params, keys, named, record))
+    def compiled(stages: Plan) -> Callable[..., tuple]:
+        is_last = stages[-1] is plan[-1]
 
-    def program_of(stage: Stage) -> Callable[..., tuple]:
-        kept = record if stage is plan[-1] else None
-
-        def run(params: Any, key: Any, given: Any) -> tuple[jax.Array, tuple]:
+        def run(params: Any, key: Any, given: Any) -> tuple[Any, tuple]:
             indices, named = given
             params, keys = gather_params(mesh, params), image_keys(key, indices)
-            sampled = run_stage(stage, params, keys, named, kept)
-            return sampled.x, _made(stage, sampled)
+            kept = record if is_last else None
+            sampled = run_plan(stages, params, keys, named, kept)
+            return None if is_last else sampled.x, _made(stages[-1], sampled)
 
         return jax.jit(
             run, in_shardings=given_at, out_shardings=(by_row, (made_of, by_row))
         )
 
-    if not by_stage:
-        program = jax.jit(
-            run_whole, in_shardings=given_at, out_shardings=(made_of, by_row)
-        )
+    parts: dict[str, Plan] = {"a row": plan}
+    if by_stage:
+        parts = {f"stage {i}": (stage,) for i, stage in enumerate(plan, 1)}
+    programs = {name: compiled(stages) for name, stages in parts.items()}
 
-        def run_once(params: Any, key: jax.Array, given: tuple[Any, Given]) -> Checked:
-            made, finite = program(params, key, given)
-            return Checked((made,), finite)
-
-        return Program(run_once, mesh)
-    programs = [program_of(stage) for stage in plan]
-
-    def run_each(params: Any, key: jax.Array, given: tuple[Any, Given]) -> Checked:
+    def run(params: Any, key: jax.Array, given: tuple[Any, Given]) -> Checked:
         (indices, named), all_made, finite = given, [], {}
-        for number, (stage, program) in enumerate(zip(plan, programs, strict=True), 1):
-            x, (made, is_finite) = program(params, key, (indices, named))
-            named = {**named, stage.makes: x}
+        for name, stages in parts.items():
+            x, (made, finite[name]) = programs[name](params, key, (indices, named))
+            named = {**named, stages[-1].makes: x}
             all_made.append(made)
-            finite[f"stage {number}"] = is_finite
         return Checked(tuple(all_made), finite)
 
-    return Program(run_each, mesh)
+    return Program(run, mesh)
 
 
 def _made(stage: Stage, sampled: Sampled) -> tuple[Made, jax.Array]:

@@ -23,10 +23,11 @@ import jax
 from ddpm_jax.conditioning import low_res
 from ddpm_jax.conditioning.image_maps import map_keys
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
-from ddpm_jax.diffusion.generate import fold_each, generate, initial_noise
-from ddpm_jax.diffusion.samplers import Info, Sampler
+from ddpm_jax.diffusion.generate import fold_each, initial_noise
+from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.images import to_uint8
 from ddpm_jax.sampling.plan import Chain, Given, Plan, Stage
 
 _STAGES = 3  # beyond the numbers by which an image's key is split elsewhere
@@ -38,7 +39,6 @@ class CascadeStage(NamedTuple):
     Attributes:
         denoise: the model, guidance and thresholding included.
         sampler: the method.
-        levels: leaves [N + 1], noisiest first.
         image_shape: (H, W, C) of what it draws.
         low_shape: (h, w, C) of the picture that it enlarges; None of the first stage,
             which draws from nothing.
@@ -48,7 +48,6 @@ class CascadeStage(NamedTuple):
 
     denoise: Denoiser
     sampler: Sampler
-    levels: Level
     image_shape: tuple[int, int, int]
     low_shape: tuple[int, int, int] | None = None
     augmentation: jax.Array | float | None = None
@@ -116,90 +115,9 @@ def _size(shape: tuple[int, int, int]) -> str:
     return f"{shape[0]}x{shape[1]}"
 
 
-def generate_cascade(
-    keys: jax.Array,
-    stages: Sequence[CascadeStage],
-    *,
-    cond: Cond = None,
-    record: Callable[[Info], Any] | None = None,
-    num_records: int = 0,
-) -> tuple[tuple[jax.Array, Any], ...]:
-    """Draw a picture with each stage, each from that of the stage before it.
-
-    Pure; jit it whole, or stage by stage with `run_stage`. The first stage draws what
-    `generate` alone would draw with these keys.
-
-    Args:
-        keys: typed keys [B], one per image, from `image_keys`.
-        stages: first the smallest; see `check_stages`.
-        cond: labels, text: what all stages are told, a dict with leaves [B, ...].
-        record: as of `generate`, for every stage.
-        num_records: as of `generate`, at most the steps of the shortest stage.
-
-    Returns:
-        For each stage its pictures [B, H, W, C], and its records.
-
-    Raises:
-        UserError: if the stages do not fit each other.
-    """
-    check_stages(stages)
-    results: list[tuple[jax.Array, Any]] = []
-    for i, stage in enumerate(stages):
-        low = results[-1][0] if results else None
-        results.append(
-            run_stage(
-                keys,
-                i,
-                stage,
-                low,
-                cond=cond,
-                record=record,
-                num_records=num_records,
-            )
-        )
-    return tuple(results)
-
-
 def stage_keys(keys: jax.Array, index: int) -> jax.Array:
     """Derive the keys of a stage from those of the cascade, [B]; the first has them."""
     return fold_each(keys, _STAGES + index) if index else keys
-
-
-def run_stage(
-    keys: jax.Array,
-    index: int,
-    stage: CascadeStage,
-    low: jax.Array | None,
-    *,
-    cond: Cond = None,
-    record: Callable[[Info], Any] | None = None,
-    num_records: int = 0,
-) -> tuple[jax.Array, Any]:
-    """Draw with one stage of a cascade; arguments as of `generate_cascade`.
-
-    Args:
-        keys: of the cascade, typed keys [B].
-        index: which stage it is, from 0.
-        stage: the stage.
-        low: what the stage before has drawn, [B, h, w, C]; None for the first.
-        cond: what it is told besides.
-        record: as of `generate`.
-        num_records: as of `generate`.
-
-    Returns:
-        Pictures [B, H, W, C], and the records.
-    """
-    chain = begin_stage(keys, index, stage, low, cond)
-    return generate(
-        chain.keys,
-        chain.sampler,
-        chain.denoise,
-        chain.x_init,
-        stage.levels,
-        cond=chain.cond,
-        record=record,
-        num_records=num_records,
-    )
 
 
 def begin_stage(
@@ -269,7 +187,7 @@ def cascade_plan(models: Sequence[CascadeModel]) -> Plan:
         return begin
 
     return tuple(
-        Stage(_made_by(index), model.levels, begin_with(index, model))
+        Stage(_made_by(index), model.levels, begin_with(index, model), to_uint8)
         for index, model in enumerate(models)
     )
 

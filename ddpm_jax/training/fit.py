@@ -92,7 +92,7 @@ class Fit:
     keep_every: int = 100_000
 
     def __post_init__(self) -> None:
-        limits.at_least(self, 1, "num_steps", "batch_size", "accumulate")
+        limits.at_least(self, 1, "num_steps", "accumulate")
         limits.between(self, "batch_size", 1, 2**31 - 1)  # rows are counted in int32
         limits.at_least(self, 1, "report_every", "checkpoint_every", "keep_last")
         limits.at_least(self, 0, "warmup_steps", "preview_every", "keep_every")

@@ -40,7 +40,7 @@ def test_the_chance_is_that_over_all_choices_of_the_others():
         nearer = set(range(before))  # of the five others
         choices = list(itertools.combinations(range(num_texts - 1), among - 1))
         hits = [len(nearer & set(others)) < first for others in choices]
-        found = recall_at_k(np.array([before]), num_texts, first=first, among=among)
+        found = recall_at_k(np.array([before]), num_texts, k=first, among=among)
         assert found.value == pytest.approx(np.mean(hits), abs=1e-15)
 
 
@@ -66,7 +66,7 @@ def test_the_error_is_that_of_a_mean():
 
 
 def test_too_few_texts_are_refused():
-    with pytest.raises(UserError, match="first 5 of 100 cannot be told with 99 texts"):
+    with pytest.raises(UserError, match="R@5 among 100 cannot be computed with 99"):
         recall_at_k(np.zeros(4, int), 99)
     with pytest.raises(UserError, match="give 6 or more"):
         recall_at_k(np.zeros(4, int), 5, among=5)

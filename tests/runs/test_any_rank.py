@@ -89,7 +89,7 @@ def test_samples_have_the_moments_of_the_data_and_runs_resume(tmp_path, shape):
     (made,), finite = program.run(Params(whole.ema_params), jax.random.key(2), rows)
     found, x_t = np.asarray(made.items), made.trajectory.x_t  # rows first
     assert (found.shape, found.dtype) == ((4000, *shape), np.float32)
-    assert finite.all() and x_t.shape == (3, 2, *shape)
+    assert finite["a row"].all() and x_t.shape == (3, 2, *shape)
     # Sampling errors are 0.025 of std; the rest is what training has left.
     np.testing.assert_allclose(found.mean(0), items.mean(0), atol=0.15)
     np.testing.assert_allclose(found.std(0), items.std(0), rtol=0.12)

@@ -13,7 +13,8 @@ from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.runtime import images
-from ddpm_jax.sampling.stages import generate_cascade
+from ddpm_jax.sampling.plan import run_plan
+from ddpm_jax.sampling.stages import CascadeModel, cascade_plan
 
 
 def train(folder, *options):
@@ -89,11 +90,11 @@ def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
 
 
 def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
-    """Against `generate_cascade` with both networks, in one batch and not two."""
+    """Against one plan with both networks, in one batch and not two."""
     small, large = runs
     asked = ["cascade.noise=0.3", "cascade.samplers=ddim", "cascade.num_steps=4"]
     made, _ = images_in(draw(small, [large], "sample.seed=5", *asked))
-    opened, stages = [], []
+    opened, models = [], []
     for folder, chosen in (
         (small, {"seed": 5}),
         (large, {"seed": 5, "picture_noise": 0.3, "sampler": "ddim", "num_steps": 4}),
@@ -103,15 +104,18 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         model = open_model(cfg, folder)
         opened.append((cfg, model))
         network = model.params.network
-        stages.append(build.stage_of(cfg, model.info, model.unet, network))
+        stage = build.stage_of(cfg, model.info, model.unet, network)
+        models.append(
+            CascadeModel(
+                build.levels(cfg),
+                lambda params, stage=stage: stage,
+                lambda params, cond: cond,
+            )
+        )
     keys = image_keys(build.sample_key(opened[0][0]), jnp.arange(6))
-    told = build.sample_cond(opened[0][0], opened[0][1].info)
-    # The second network is told no label, and would refuse one.
-    silent = stages[1].denoise
-    stages[1] = stages[1]._replace(
-        denoise=lambda x, level, cond: silent(x, level, {"low_res": cond["low_res"]})
-    )
-    _, (x, _) = generate_cascade(keys, stages, cond=told)
+    # The second network is not class-conditional.
+    conds = (build.sample_cond(opened[0][0], opened[0][1].info), None)
+    x = run_plan(cascade_plan(models), (None, None), keys, {"stages": conds}).x
     off = np.asarray(images.to_uint8(x)).astype(int) - made
     assert np.abs(off).max() <= 1
 

@@ -250,3 +250,14 @@ def test_npz_has_the_layout_of_evaluators(tmp_path):
         ValueError, match=r"labels are int32 \[2\], want integers \[3\]"
     ):
         im.save_npz(tmp_path / "bad.npz", samples, labels[:2])
+
+
+def test_npz_of_clips_holds_bytes_or_float32(tmp_path):
+    clips = noise(2, 3, 4, 4, 1)
+    for items in (clips, clips.astype(np.float32)):
+        im.save_npz(tmp_path / "clips.npz", items)
+        with np.load(tmp_path / "clips.npz") as stored:
+            np.testing.assert_array_equal(stored["arr_0"], items)
+            assert stored["arr_0"].dtype == items.dtype
+    with pytest.raises(ValueError, match="dtype int64, want uint8"):
+        im.save_npz(tmp_path / "bad.npz", clips.astype(np.int64))

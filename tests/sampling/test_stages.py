@@ -5,6 +5,8 @@ High-resolution data are Gaussian, high ~ N(m, S), and low = A high, A the mean 
 noise z = alpha low + sigma e of the condition: the optimal networks of both stages.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +25,12 @@ from ddpm_jax.diffusion.generate import (
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.errors import UserError
+from ddpm_jax.sampling.plan import Record, run_stage
 from ddpm_jax.sampling.stages import (
+    CascadeModel,
     CascadeStage,
+    cascade_plan,
     check_stages,
-    generate_cascade,
-    run_stage,
 )
 
 HIGH, LOW = (4, 4, 1), (2, 2, 1)
@@ -80,16 +83,31 @@ def super_resolver(s):
 
 def exact_stages(s, told=True):
     return (
-        CascadeStage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LEVELS, LOW),
+        CascadeStage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LOW),
         CascadeStage(
             super_resolver(s),
             multistep.dpmpp_2m(),
-            LEVELS,
             HIGH,
             low_shape=LOW,
             augmentation=s if told else None,
         ),
     )
+
+
+def plan_of(stages, levels=LEVELS):
+    def model(stage):
+        return CascadeModel(levels, lambda params: stage, lambda params, cond: cond)
+
+    return cascade_plan([model(stage) for stage in stages])
+
+
+def run_all(plan, keys, cond=None, record=None):
+    """What each stage of a cascade makes, all given the same condition."""
+    params, given, made = (None,) * len(plan), {"stages": (cond,) * len(plan)}, []
+    for stage in plan:
+        made.append(run_stage(stage, params, keys, given, record))
+        given = {**given, stage.makes: made[-1].x}
+    return made
 
 
 def flat(x):
@@ -120,8 +138,8 @@ def draws():
     made = {}
     for s in LEVELS_OF_NOISE:
         stages = exact_stages(s or 0.0, told=s is not None)
-        results = jax.jit(lambda keys, st=stages: generate_cascade(keys, st))(KEYS)
-        made[s] = tuple(flat(x) for x, _ in results)
+        results = jax.jit(partial(run_all, plan_of(stages)))(KEYS)
+        made[s] = tuple(flat(result.x) for result in results)
     return made
 
 
@@ -157,8 +175,8 @@ def test_the_large_picture_is_consistent_with_the_small_one(draws, s):
 def test_noise_that_is_not_told_would_show(draws):
     """The test has teeth: a network for s = 0 that is shown a noised picture."""
     base, top = exact_stages(0.0)
-    stages = (base, top._replace(augmentation=0.6))
-    high = flat(jax.jit(lambda keys: generate_cascade(keys, stages))(KEYS)[1][0])
+    plan = plan_of((base, top._replace(augmentation=0.6)))
+    high = flat(jax.jit(lambda keys: run_all(plan, keys)[-1].x)(KEYS))
     with pytest.raises(AssertionError):
         hits_the_moments(high, M, S)
     hits_the_moments(draws[0.6][1], M, S)
@@ -171,20 +189,21 @@ def test_the_first_stage_draws_what_it_draws_alone():
     base, top = exact_stages(0.2)
     keys = KEYS[:3]
     noise = initial_noise(keys, LOW)
-    alone, _ = generate(keys, base.sampler, base.denoise, noise, base.levels)
-    (low, _), _ = generate_cascade(keys, (base, top))
-    np.testing.assert_array_equal(low, alone)
+    alone, _ = generate(keys, base.sampler, base.denoise, noise, LEVELS)
+    low, _ = run_all(plan_of((base, top)), keys)
+    np.testing.assert_array_equal(low.x, alone)
 
 
 def test_a_row_is_a_batch_of_one_and_stages_are_run_alone_or_together():
-    stages = tuple(
+    plan = plan_of(
         stage._replace(sampler=samplers.ancestral()) for stage in exact_stages(0.2)
     )
-    (low, _), (high, _) = generate_cascade(KEYS[:3], stages)
-    (one_low, _), (one, _) = generate_cascade(KEYS[1:2], stages)
+    low, high = (made.x for made in run_all(plan, KEYS[:3]))
+    one_low, one = (made.x for made in run_all(plan, KEYS[1:2]))
     np.testing.assert_allclose(one_low[0], low[1], atol=1e-5)
     np.testing.assert_allclose(one[0], high[1], atol=1e-5)
-    again, _ = run_stage(KEYS[:3], 1, stages[1], low)
+    given = {"stages": (None, None), plan[0].makes: low}
+    again = run_stage(plan[1], (None, None), KEYS[:3], given, None).x
     np.testing.assert_array_equal(again, high)
 
 
@@ -198,13 +217,14 @@ def test_no_noise_is_drawn_twice():
         return oracles.gaussian(np.zeros(16), np.ones(16))(x_t, level)
 
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], LEVELS)
-    base = CascadeStage(spy, samplers.ddim(), levels, HIGH)
-    again = base._replace(low_shape=HIGH, augmentation=1.0)  # pure noise as a picture
-    low = jnp.zeros((1, *HIGH))
+    base = CascadeStage(spy, samplers.ddim(), HIGH)
+    again = base._replace(low_shape=HIGH, augmentation=1.0)  # the condition is noise
+    plan = plan_of((base, again, again), levels)
+    given = {stage.makes: jnp.zeros((1, *HIGH)) for stage in plan}
     with jax.disable_jit():
-        run_stage(keys, 0, base, None)
-        run_stage(keys, 1, again, low)
-        run_stage(keys, 2, again, low)
+        for stage in plan:
+            nothing = (None,) * 3
+            run_stage(stage, nothing, keys, {**given, "stages": nothing}, None)
     starts = [
         np.asarray(initial_noise(of, HIGH)).ravel()
         for of in (keys, fold_each(keys, 4), fold_each(keys, 5))
@@ -229,14 +249,13 @@ def test_labels_reach_every_stage_and_each_stage_has_its_own_threshold():
 
     # Both stages of one size, so that one law serves.
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, 30, -1])], LEVELS)
-    base = CascadeStage(clip_x0(spy("base")), samplers.ddim(), levels, (1, 1, 16))
-    small = (1, 1, 16)
-    top = CascadeStage(spy("top"), samplers.ddim(), levels, (1, 1, 16), small, 0.1)
+    shape = (1, 1, 16)
+    base = CascadeStage(clip_x0(spy("base")), samplers.ddim(), shape)
+    top = CascadeStage(spy("top"), samplers.ddim(), shape, shape, 0.1)
     with jax.disable_jit():
         cond = {"label": jnp.asarray([4, 7])}
-        low, _ = run_stage(KEYS[:2], 0, base, None, cond=cond)
-        high, _ = run_stage(KEYS[:2], 1, top, low, cond=cond)
-    assert np.abs(low).max() <= 1 < np.abs(high).max()
+        low, high = run_all(plan_of((base, top), levels), KEYS[:2], cond)
+    assert np.abs(low.x).max() <= 1 < np.abs(high.x).max()
     assert (
         seen
         == [("base", ["label"], [4, 7])] * 2
@@ -245,21 +264,16 @@ def test_labels_reach_every_stage_and_each_stage_has_its_own_threshold():
 
 
 def test_records_are_of_each_stage():
-    results = generate_cascade(
-        KEYS[:2],
-        exact_stages(0.2),
-        record=lambda info: info.x_s,
-        num_records=3,
-    )
-    assert [x.shape for x, _ in results] == [(2, *LOW), (2, *HIGH)]
-    for x, film in results:
-        assert film.shape == (3, *x.shape)
-        np.testing.assert_array_equal(film[-1], x)
+    record = Record(3, with_start=False)
+    low, high = run_all(plan_of(exact_stages(0.2)), KEYS[:2], record=record)
+    for made, shape in ((low, LOW), (high, HIGH)):
+        assert made.trajectory.x_t.shape == (3, 2, *shape)
+        np.testing.assert_array_equal(made.trajectory.x_t[-1], made.x)
 
 
 # --- What does not fit ----------------------------------------------------------------
 
-BASE = CascadeStage(lambda *args: None, samplers.ddim(), LEVELS, (16, 16, 3))
+BASE = CascadeStage(lambda *args: None, samplers.ddim(), (16, 16, 3))
 UP = BASE._replace(image_shape=(32, 32, 3), low_shape=(16, 16, 3), augmentation=0.1)
 TOP = UP._replace(image_shape=(128, 128, 3), low_shape=(32, 32, 3))
 

@@ -355,7 +355,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         ),
         ({"diffusion__min_snr_gamma": 0.0}, "min_snr_gamma=0.0 must be positive"),
         ({"diffusion__p2_k": -1.0}, "p2_k=-1.0 must be positive"),
-        ({"diffusion__p2_gamma": -0.5}, "p2_gamma=-0.5 must be finite and not neg"),
+        ({"diffusion__p2_gamma": -0.5}, "p2_gamma=-0.5 is too small"),
         ({"diffusion__times": "often"}, "use uniform, stratified, antithetic, importa"),
         (
             {"diffusion__variance": "learned", "diffusion__loss": "min_snr"},
