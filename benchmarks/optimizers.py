@@ -3,17 +3,16 @@
     python -m benchmarks.optimizers --config=configs/digits.py --num-steps=800
 
 Each optimizer trains the same network from the same parameters on the same batches and
-noise. Compared is the loss afterwards, under noise that no training has seen, by the
-last parameters and by their averages, at each of some learning rates; and the seconds
-of a step. One that pays belongs into `ddpm_jax/training/optimizers.py`; here each is a
+noise, at each of some learning rates. The loss afterwards is measured under noise that
+was not used in training, of the last parameters and of their exponential moving
+average; the schedule-free optimizer is evaluated at its own average. Steps are timed.
+An optimizer that is better belongs in `ddpm_jax/training/optimizers.py`; here each is a
 spec of its own, as anyone may write one.
 """
 
-import argparse
 import dataclasses
-import json
+import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,13 +20,15 @@ import numpy as np
 import optax
 from optax import contrib
 
+from benchmarks import start
 from benchmarks.parts import Parts, feed_of, make_parts
 from ddpm_jax import build
-from ddpm_jax.cli import load_recipe, override
+from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import shardings
 from ddpm_jax.specs import register
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW, OptimizerSpec
+from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
 
 NUM_EVALUATIONS = 16  # batches of fresh noise
@@ -36,7 +37,7 @@ NUM_EVALUATIONS = 16  # batches of fresh noise
 @register
 @dataclasses.dataclass(frozen=True)
 class ScheduleFree(Adam):
-    """Defazio et al. 2024, "The Road Less Scheduled"; it averages by itself."""
+    """Defazio et al. 2024, "The Road Less Scheduled": constant rate, own average."""
 
     def build(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """Make the optimizer; see `OptimizerSpec`."""
@@ -89,22 +90,38 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "prodigy": Prodigy(),
     "ademamix": AdEMAMix(),
 }
-_RATES_OF_PRODIGY = (1.0,)
+_PRODIGY_RATES = (1.0,)
 
 
-def train(parts: Parts, fit: Fit, start: Any, key: jax.Array) -> dict[str, float]:
-    """Train with a spec, and return the losses on unseen draws and seconds of a step.
+def evaluation_params(state: TrainState) -> Any:
+    """Return the parameters to evaluate: the average x of a schedule-free optimizer.
+
+    Its gradients are taken at a point y between x and the sequence z of the plain
+    optimizer, and y is what `state.params` holds.
+    """
+
+    def is_free(node: Any) -> bool:
+        return isinstance(node, contrib.ScheduleFreeState)
+
+    for node in jax.tree.leaves(state.opt_state, is_leaf=is_free):
+        if is_free(node):
+            return contrib.schedule_free_eval_params(node, state.params)
+    return state.params
+
+
+def train(parts: Parts, fit: Fit, params: Any, key: jax.Array) -> dict[str, float]:
+    """Train with a spec; return the losses on unseen noise, and seconds per step.
 
     Args:
         parts: of the recipe.
         fit: how to train.
-        start: the initial parameters.
+        params: the initial parameters.
         key: [], of the run.
     """
     objective = build.objective(parts.cfg, parts.unet, parts.info)
     memory = build.time_sampler(parts.cfg).init()
     optimizer = fit.transformation()
-    state = init_state(jax.tree.map(np.asarray, start), optimizer, memory=memory)
+    state = init_state(jax.tree.map(np.asarray, params), optimizer, memory=memory)
     placed = shardings(parts.mesh, state)
     state = jax.device_put(state, placed)
     step = make_train_step(
@@ -129,55 +146,84 @@ def train(parts: Parts, fit: Fit, start: Any, key: jax.Array) -> dict[str, float
         return float(np.mean([loss(params, i, batch) for i, batch in enumerate(held)]))
 
     return {
-        "loss": mean(state.params),
-        "loss_of_averages": mean(state.ema_params),
+        "loss": mean(evaluation_params(state)),
+        "ema_loss": mean(state.ema_params),
         "step_seconds": float(np.median(times[1:] or times)),
     }
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/digits.py")
-    parser.add_argument("--num-steps", type=int, default=800)
+    """Run the benchmark; see `start.run`."""
+    parser = start.make_parser("optimizers", "Losses by optimizer and learning rate.")
+    parser.set_defaults(config="configs/digits.py")
+    parser.add_argument("--num-steps", type=int, default=800, help="of each run")
     parser.add_argument("--rates", default="3e-4,1e-3,3e-3", help="learning rates")
     parser.add_argument("--optimizers", default=",".join(OPTIMIZERS))
     parser.add_argument("--seeds", default="0", help="such as 0,1,2")
-    parser.add_argument("--out", type=Path, help="a JSON file of all numbers")
-    known, overrides = parser.parse_known_args(argv)
-    cfg, _ = load_recipe(known.config)
-    override(cfg, overrides)
-    records = []
-    print("| optimizer | rate | seed | loss | of averages | s / step |")
-    print("|---|---|---|---|---|---|")
-    for seed in map(int, known.seeds.split(",")):
+    return start.run("optimizers", parser, measure, argv)
+
+
+def measure(setup: start.Setup) -> dict[str, Any]:
+    """Train with each optimizer, rate and seed; plain data."""
+    args, cfg = setup.args, setup.cfg
+    start.at_least(1, num_steps=args.num_steps)
+    rates = _numbers("rates", args.rates, float)
+    rows = []
+    for seed in _numbers("seeds", args.seeds, int):
         cfg.seed = seed
         parts = make_parts(cfg)
-        start = build.init_params(cfg, parts.unet, parts.info)
-        plain = build.fit_spec(cfg)
-        for name in known.optimizers.split(","):
-            rates = [float(rate) for rate in known.rates.split(",")]
-            for rate in _RATES_OF_PRODIGY if name == "prodigy" else rates:
-                fit = dataclasses.replace(
-                    plain,
-                    num_steps=known.num_steps,
-                    warmup_steps=min(plain.warmup_steps, known.num_steps // 8),
-                    restarts=(),
-                    learning_rate=rate,
-                    optimizer=OPTIMIZERS[name],
-                )
-                found = train(parts, fit, start, build.train_key(cfg))
-                records.append({"name": name, "rate": rate, "seed": seed, **found})
+        params = build.init_params(cfg, parts.unet, parts.info)
+        for name in _names(args.optimizers):
+            for rate in _PRODIGY_RATES if name == "prodigy" else rates:
+                fit = fit_with(name, rate, build.fit_spec(cfg), args.num_steps)
+                losses = train(parts, fit, params, build.train_key(cfg))
+                rows.append({"name": name, "rate": rate, "seed": seed, **losses})
                 print(
-                    f"| {name} | {rate:g} | {seed} | {found['loss']:.5f} "
-                    f"| {found['loss_of_averages']:.5f} "
-                    f"| {found['step_seconds']:.4f} |",
+                    f"{name}, rate {rate:g}, seed {seed}: {losses['loss']:.5f}",
                     flush=True,
                 )
-    if known.out:
-        known.out.parent.mkdir(parents=True, exist_ok=True)
-        known.out.write_text(json.dumps(records, indent=1) + "\n")
-    return 0
+    return {
+        "recipe": start.recipe_name(args),
+        "batch_size": cfg.training.batch_size,
+        "num_steps": args.num_steps,
+        "rows": rows,
+    }
+
+
+def fit_with(name: str, rate: float, fit: Fit, num_steps: int) -> Fit:
+    """Change a recipe's `Fit` to an optimizer, a rate and a number of steps."""
+    fit = dataclasses.replace(
+        fit,
+        num_steps=num_steps,
+        warmup_steps=min(fit.warmup_steps, num_steps // 8),
+        restarts=(),
+        learning_rate=rate,
+        optimizer=OPTIMIZERS[name],
+    )
+    if name == "schedule_free":
+        return dataclasses.replace(fit, decay="constant")
+    return fit
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in OPTIMIZERS:
+            raise UserError(
+                f"--optimizers has {name!r}, which is not known; use "
+                f"{', '.join(OPTIMIZERS)}."
+            )
+    return names
+
+
+def _numbers(flag: str, text: str, make: type) -> list[Any]:
+    try:
+        return [make(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--{flag}={text} is not a list of numbers; give them as in 1,2."
+        ) from None
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

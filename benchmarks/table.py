@@ -243,6 +243,23 @@ def _convolution(record: Record) -> list[dict[str, str]]:
     ]
 
 
+def _optimizers(record: Record) -> list[dict[str, str]]:
+    it = record["results"]
+    steps = f"{it['num_steps']:,} steps of {it['batch_size']}"
+    return [
+        {
+            "recipe": f"{it['recipe']}, {steps}",
+            "optimizer": one["name"],
+            "rate": f"{one['rate']:g}",
+            "seed": str(one["seed"]),
+            "loss": f"{one['loss']:.5f}",
+            "loss of the EMA": f"{one['ema_loss']:.5f}",
+            "ms per step": _short(1e3 * one["step_seconds"]),
+        }
+        for one in it["rows"]
+    ]
+
+
 _WAYS = {"library": "ddpm_jax", "xla": "XLA", "torch": "PyTorch"}
 
 _TABLES: dict[str, Callable[[Record], list[dict[str, str]]]] = {
@@ -253,6 +270,7 @@ _TABLES: dict[str, Callable[[Record], list[dict[str, str]]]] = {
     "peers": _peers,
     "precision": _precision,
     "convolution": _convolution,
+    "optimizers": _optimizers,
 }
 
 

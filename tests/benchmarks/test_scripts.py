@@ -2,11 +2,14 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from program import TINY
 
-from benchmarks import data, evaluate, precision, sample, table, train
+from benchmarks import data, evaluate, optimizers, precision, sample, table, train
+from ddpm_jax.training.state import TrainState
 
 SMALL_MATMUL = "--matmul-side=64"
 
@@ -151,6 +154,36 @@ def test_each_run_of_precision_is_what_its_name_says(monkeypatch, capsys, tmp_pa
     assert "| 1.00% | 2.00% |" in shown
 
 
+def test_optimizers(tmp_path, capsys):
+    flags = ["--num-steps=4", "--rates=1e-3,1e-2", "--optimizers=adam,schedule_free"]
+    it, shown = run(optimizers, tmp_path, capsys, *flags)
+    rows = {(row["name"], row["rate"]): row for row in it["rows"]}
+    assert list(rows) == [
+        (name, rate) for name in ("adam", "schedule_free") for rate in (1e-3, 1e-2)
+    ]
+    # From the same parameters, and evaluated on the same batches and noise.
+    assert len({row["loss"] for row in it["rows"]}) == 4
+    assert f"| adam | 0.001 | 0 | {rows['adam', 1e-3]['loss']:.5f} |" in shown
+
+
+def test_a_schedule_free_optimizer_is_evaluated_at_its_average():
+    """On a quadratic at b1 = 1/2: x is the mean of z, and y halfway between both."""
+    spec = optimizers.ScheduleFree(b1=0.5)
+    optimizer = spec.build(lambda count: 0.1)
+    y, points = jnp.asarray([1.0, -2.0]), []
+    state = optimizer.init(y)
+    for _ in range(20):
+        updates, state = optimizer.update(2 * y, state, y)
+        y = optax.apply_updates(y, updates)
+        points.append(np.asarray(state.z))
+    train_state = TrainState(20, y, y, (optax.EmptyState(), state))
+    x = optimizers.evaluation_params(train_state)
+    np.testing.assert_allclose(x, np.mean(points, axis=0), atol=1e-5)
+    assert np.abs(x - y).max() > 1e-3
+    plain = TrainState(20, y, y, optax.adam(0.1).init(y))
+    np.testing.assert_array_equal(optimizers.evaluation_params(plain), y)
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
@@ -164,6 +197,8 @@ def test_each_run_of_precision_is_what_its_name_says(monkeypatch, capsys, tmp_pa
         (data, ["--sources=no_such_data"], "none of --sources=no_such_data"),
         (evaluate, ["--networks=vgg"], "--networks has 'vgg'"),
         (precision, ["--num-steps=3"], "less than --window=250"),
+        (optimizers, ["--optimizers=adam,sgdd"], "--optimizers has 'sgdd'"),
+        (optimizers, ["--rates=fast"], "--rates=fast is not a list of numbers"),
         (train, [f"--out={TINY}/record.json"], "cannot be written"),
     ],
 )

@@ -5,6 +5,8 @@ exact flow, law or density. And where the sum is 1, as in all schedules of the p
 what the general formulas multiply and divide by is 1 to the last bit.
 """
 
+from functools import cache, partial
+
 import flows
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,12 @@ from ddpm_jax.diffusion import (
     schedules,
 )
 from ddpm_jax.diffusion import loss_weights as weights
-from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.diffusion.generate import (
+    generate,
+    generate_part,
+    image_keys,
+    initial_noise,
+)
 from ddpm_jax.diffusion.process import PREDICTIONS, Prediction
 from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.diffusion.schedules import Level
@@ -45,6 +52,22 @@ PRESERVING = {
 }
 
 
+at = jax.jit(STRAIGHT.at)
+at_logsnr = jax.jit(STRAIGHT.at_logsnr)
+square_norm = jax.jit(lambda level: level.square_norm)
+
+
+@jax.jit
+def rotated(v, x, level):
+    alpha, sigma = level.alpha[:, None], level.sigma[:, None]
+    return alpha * x - sigma * v, sigma * x + alpha * v
+
+
+@jax.jit
+def from_v(v, x, level):
+    return process.x0_from_v(v, x, level), process.eps_from_v(v, x, level)
+
+
 def pair(level):
     return float(level.alpha), float(level.sigma)
 
@@ -54,10 +77,10 @@ def pair(level):
 
 def test_level_of_a_log_snr_is_on_the_path():
     logsnr = jnp.linspace(-14.0, 14.0, 57)
-    level = STRAIGHT.at_logsnr(logsnr)
+    level = at_logsnr(logsnr)
     np.testing.assert_allclose(level.logsnr, logsnr, atol=1e-5)
     np.testing.assert_allclose(level.alpha + level.sigma, 1, rtol=2e-7)
-    there = STRAIGHT.at(level.t)
+    there = at(level.t)
     np.testing.assert_allclose(there.sigma, level.sigma, atol=2e-7)
     scaled = schedules.scale_time(STRAIGHT, 0.25).at_logsnr(logsnr)
     np.testing.assert_array_equal(scaled.t, level.t * 0.25)
@@ -69,16 +92,20 @@ def test_any_output_gives_the_same_prediction(name):
     """Made from x_0 and eps by its definition, and read back, at 99 levels."""
     kind = PREDICTIONS[name]
     x0, eps = np.random.default_rng(1).standard_normal((2, 99, 5)).astype(np.float32)
-    level = STRAIGHT.at(jnp.arange(9, 990, 10))
-    x_t = process.add_noise(x0, eps, level)
-    found = kind.predict(kind.target(x0, eps, level), x_t, level)
+
+    @jax.jit
+    def there_and_back(x0, eps, level):
+        x_t = process.add_noise(x0, eps, level)
+        return kind.predict(kind.target(x0, eps, level), x_t, level)
+
+    found = there_and_back(x0, eps, at(jnp.arange(9, 990, 10)))
     np.testing.assert_allclose(found.x0, x0, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.eps, eps, rtol=1e-4, atol=1e-4)
 
 
 def test_v_is_read_back_at_both_ends():
-    x0, eps = jnp.ones((2, 1)) * 0.3, jnp.ones((2, 1)) * -1.2
-    level = STRAIGHT.at(jnp.array([-1, 999]))
+    x0, eps = np.full((2, 1), np.float32(0.3)), np.full((2, 1), np.float32(-1.2))
+    level = at(jnp.array([-1, 999]))
     x_t = process.add_noise(x0, eps, level)
     v = process.v_from_x0_eps(x0, eps, level)
     np.testing.assert_array_equal(process.x0_from_v(v, x_t, level), x0)
@@ -91,28 +118,18 @@ def test_where_variance_is_preserved_the_sum_is_one_to_the_last_bit(name):
     logsnr = jnp.linspace(-80.0, 80.0, 4001)
     for level in (schedule.at(jnp.arange(-1, 1000)), schedule.at_logsnr(logsnr)):
         assert np.all(np.asarray(level.square_norm) == 1)
-        assert np.all(np.asarray(jax.jit(lambda level: level.square_norm)(level)) == 1)
+        assert np.all(np.asarray(square_norm(level)) == 1)
     # So v keeps the bits of its rotation.
     x, v = np.random.default_rng(0).standard_normal((2, 1001, 3)).astype(np.float32)
     level = schedule.at(jnp.arange(-1, 1000))
-
-    @jax.jit
-    def rotated(v, x, level):
-        alpha, sigma = level.alpha[:, None], level.sigma[:, None]
-        return alpha * x - sigma * v, sigma * x + alpha * v
-
-    @jax.jit
-    def found(v, x, level):
-        return process.x0_from_v(v, x, level), process.eps_from_v(v, x, level)
-
     jax.tree.map(
-        np.testing.assert_array_equal, found(v, x, level), rotated(v, x, level)
+        np.testing.assert_array_equal, from_v(v, x, level), rotated(v, x, level)
     )
 
 
 def test_the_straight_path_has_its_own_sum():
-    level = STRAIGHT.at(jnp.array([-1, 249, 499, 999]))
-    np.testing.assert_allclose(level.square_norm, [1, 0.625, 0.5, 1], rtol=1e-6)
+    level = at(jnp.array([-1, 249, 499, 999]))
+    np.testing.assert_allclose(square_norm(level), [1, 0.625, 0.5, 1], rtol=1e-6)
 
 
 # --- Samplers -------------------------------------------------------------------------
@@ -121,12 +138,12 @@ def test_the_straight_path_has_its_own_sum():
 def test_ddim_is_eulers_rule_for_the_velocity():
     """On the straight path dx/du = eps - x_0, along which a step is as long as u."""
     denoise = flows.DENOISERS["mixture"]
-    t, s = STRAIGHT.at(jnp.float32(700)), STRAIGHT.at(jnp.float32(500))
-    prediction = denoise(X_INIT, t)
+    t, s = at(jnp.float32(700)), at(jnp.float32(500))
+    prediction = jax.jit(denoise)(X_INIT, t)
     expected = X_INIT + (s.sigma - t.sigma) * (prediction.eps - prediction.x0)
     for sampler in (samplers.ddim(0.0), karras.euler()):
-        x = sampler.step(KEYS, denoise, State(X_INIT), t, s)[0].x
-        np.testing.assert_allclose(x, expected, atol=1e-6)
+        step = jax.jit(partial(sampler.step, KEYS, denoise, State(X_INIT)))
+        np.testing.assert_allclose(step(t, s)[0].x, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +178,19 @@ def test_order_of_convergence(sampler, expected):
             ]
             return Prediction(*(jnp.hstack([p[j] for p in parts]) for j in (0, 1)))
 
+        @jax.jit
+        def run(x, levels, num_steps):
+            state, _ = generate_part(
+                KEYS,
+                sampler,
+                denoise,
+                sampler.init(x),
+                levels,
+                (0, num_steps),
+                record=lambda info: (),
+            )
+            return state.x
+
         x_init = jnp.asarray(np.hstack([X_INIT] * 2), jnp.float64)
         for num_steps in counts:
             logsnr = np.linspace(*ends, num_steps + 1)
@@ -168,10 +198,9 @@ def test_order_of_convergence(sampler, expected):
                 short = 8.0 / num_steps**2
                 logsnr = np.insert(logsnr, 1, [ends[0] + short, ends[0] + 2 * short])
             leaves = (np.arange(1.0 * len(logsnr)), *path(logsnr))
-            levels = Level(*map(jnp.asarray, leaves))
-            x, _ = jax.jit(
-                lambda x, levels: generate(KEYS, sampler, denoise, x, levels)
-            )(x_init, levels)
+            # Of one length, so that one program serves all numbers of steps.
+            levels = Level(*(np.pad(x, (0, 170 - len(x)), "edge") for x in leaves))
+            x = run(x_init, levels, len(logsnr) - 1)
             off = np.asarray(x) - np.hstack(exact)
             errors.append(np.sqrt(np.mean(off**2, axis=0)))
     orders = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
@@ -219,7 +248,6 @@ def affine(step, x_shape=(2, 1)):
     return np.asarray(one - zero)[0, 0], abs(float(std[0]))
 
 
-@pytest.mark.parametrize("times", [(999, 700), (700, 650), (500, 20), (20, 3)])
 @pytest.mark.parametrize(
     ("sampler", "value"),
     [
@@ -231,20 +259,25 @@ def affine(step, x_shape=(2, 1)):
     ],
     ids=["exact variance", "large", "small", "ddim(1)", "2m_sde"],
 )
-def test_a_step_of_the_reverse_chain_keeps_the_marginals(sampler, value, times):
+def test_a_step_of_the_reverse_chain_keeps_the_marginals(sampler, value):
     """N(0, v): the law at t goes to that at s, alpha_s^2 v + sigma_s^2, by any step.
 
     The large variance is right for v = 1 and the small one for v = 0.
     """
-    t, s = (STRAIGHT.at(jnp.float32(time)) for time in times)
     denoise = oracles.gaussian(np.zeros(1), np.array([value]))
 
-    def step(x):
+    @jax.jit
+    def step(x, t, s):
         return sampler.step(KEYS[:2], denoise, sampler.init(x), t, s)[0].x
 
-    slope, std = affine(step)
-    before, after = (a**2 * value + b**2 for a, b in map(pair, (t, s)))
-    np.testing.assert_allclose(slope**2 * before + std**2, after, rtol=2e-5)
+    for times in [(999, 700), (700, 650), (500, 20), (20, 3)]:
+        t, s = (at(jnp.float32(time)) for time in times)
+        slope, std = affine(partial(step, t=t, s=s))
+        before, after = (a**2 * value + b**2 for a, b in map(pair, (t, s)))
+        message = f"{times}"
+        np.testing.assert_allclose(
+            slope**2 * before + std**2, after, rtol=2e-5, err_msg=message
+        )
 
 
 def test_churn_walks_up_to_the_law_of_the_level_above():
@@ -338,9 +371,10 @@ def test_density_by_the_flow_is_exact(solve, first):
 # --- Losses ---------------------------------------------------------------------------
 
 
+@cache
 def noised(num=64):
     x0 = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (num, 4)), jnp.float32)
-    return losses.noise_data(jax.random.key(3), x0, STRAIGHT)
+    return jax.jit(lambda key: losses.noise_data(key, x0, STRAIGHT))(jax.random.key(3))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +387,7 @@ def test_a_weight_by_snr_is_the_same_of_any_output(weight):
     x0 = process.x0_from_eps(eps, draw.x_t, draw.t)
     outputs = {"eps": eps, "x0": x0, "v": process.v_from_x0_eps(x0, eps, draw.t)}
     found = [
-        weights.snr_weighted_loss(kind, weight)(outputs[name], draw)
+        jax.jit(weights.snr_weighted_loss(kind, weight))(outputs[name], draw)
         for name, kind in PREDICTIONS.items()
     ]
     np.testing.assert_allclose(found[1], found[0], rtol=2e-3)
@@ -364,7 +398,7 @@ def test_the_two_forms_of_the_bound_are_equal():
     draw = noised()
     output = draw.eps + 0.3 * jax.random.normal(jax.random.key(4), draw.x0.shape)
     mean, weighted = (
-        make(PREDICTIONS["eps"], process.large_variance, 1e-4)(output, draw)
+        jax.jit(make(PREDICTIONS["eps"], process.large_variance, 1e-4))(output, draw)
         for make in (losses.mean_loss, losses.weighted_loss)
     )
     np.testing.assert_allclose(mean, weighted, rtol=1e-3)
