@@ -26,7 +26,7 @@ Denoiser = Callable[[jax.Array, Level, Cond], Prediction]
 
 
 def predict(denoise: Denoiser, x_t: jax.Array, level: Level, cond: Cond) -> Prediction:
-    """Ask a denoiser, and refuse an answer that is no prediction of x_t.
+    """Evaluate a denoiser, and refuse an output that is not a prediction of x_t.
 
     Args:
         denoise: any.

@@ -40,11 +40,11 @@ from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
 
-# The keys of a step of `inpaint`, split by who draws: the sampler, or the wrapper.
+# The keys of a step of `inpaint`, one for the sampler, one for the wrapper.
 _OWN, _FRESH = 0, 1
 
 
-# --- Denoisers that know y = A x ------------------------------------------------------
+# --- Denoisers given y = A x ----------------------------------------------------------
 
 
 def project(denoise: Denoiser, operator: Operator, y: jax.Array) -> Denoiser:
@@ -77,8 +77,8 @@ def reconstruction_guidance(
     x_0 - (weight alpha / 2) grad |y - A x_0(x_t)|^2, the gradient being with respect to
     x_t: [V], section 3.1. Weight 1 is exact guidance by p(y | x_t) = N(A x_0(x_t),
     (sigma / alpha)^2 I), which claims too much variance, so that y is met nearly and
-    not exactly. Pixels that y says nothing of move along; the price is a backward pass.
-    The same gradient drives Chung et al. 2023, "Diffusion Posterior Sampling for
+    not exactly. Pixels that y does not measure move along; the price is a backward
+    pass. The same gradient drives Chung et al. 2023, "Diffusion Posterior Sampling for
     General Noisy Inverse Problems", with another length of step.
 
     Args:
@@ -113,9 +113,9 @@ def inpaint(sampler: Sampler, known: jax.Array, mask: jax.Array) -> Sampler:
     """Put the known part back after each step, noised afresh to the level reached.
 
     The last level is clean, so the result equals `known` there exactly. On the levels
-    of `repaint_grid` this is [R], Algorithm 1: a step to a noisier level walks the
-    forward process and asks the network nothing; the sampler then starts anew, for what
-    it remembers is of another place. To `record` such a step shows the chain itself.
+    of `repaint_grid` this is [R], Algorithm 1: a step to a noisier level is one
+    of the forward process, without the network; the sampler then starts anew, since its
+    carry belongs to another level. `record` gets the chain itself for such a step.
 
     Plain replacement does not draw from the conditional law: each step sees the known
     part with other noise than the unknown one was matched to. Walking each stretch
@@ -141,9 +141,9 @@ def inpaint(sampler: Sampler, known: jax.Array, mask: jax.Array) -> Sampler:
         def noisier() -> tuple[State, Info]:
             x = markov_step(state.x, noise, s, t)
             _, blank = _blank(cleaner)
-            seen = blank.prediction._replace(x0=state.x)
-            shown = blank._replace(x_t=state.x, x_s=x, prediction=seen, t=t, s=s)
-            return sampler.init(x), shown
+            prediction = blank.prediction._replace(x0=state.x)
+            info = blank._replace(x_t=state.x, x_s=x, prediction=prediction, t=t, s=s)
+            return sampler.init(x), info
 
         return jax.lax.cond(_is_noisier(s, t), noisier, cleaner)
 
@@ -164,7 +164,7 @@ def repaint_grid(levels: Level, jump_length: int, num_resamples: int) -> Level:
     """Lay out the levels of RePaint, upward jumps included, as one sequence.
 
     Counted from the first noisy level, the chain is cut into stretches of
-    `jump_length` steps; at the end of each the walk jumps back to its start, until it
+    `jump_length` steps; at the end of each the chain jumps back to its start, until it
     has walked it `num_resamples` times. The last step, to the clean level, and what is
     left over at the noisy end are walked once. The order is that of [R]'s published
     code, which climbs in single steps; here a jump is one step of the same law.
@@ -235,14 +235,14 @@ def start_at(levels: Level, strength: float) -> Level:
 
 @picklable
 def invert(num_iterations: jax.Array | int = 1) -> Sampler:
-    """Walk the deterministic chain backwards, from an image to its noise.
+    """Run the deterministic chain backwards, from an image to its noise.
 
-    Run it on a grid turned round, the clean level first. A step finds the x_s from
+    Run it on a grid turned round, the clean level first. A step solves for the x_s from
     which `ddim(0)` steps to x_t, that is solves
 
         x_s = a x_t + (sigma_s - a sigma_t) eps(x_s, s),    a = alpha_s / alpha_t,
 
-    by iteration from x_s = a x_t: [P], section 3. It never asks the network at the
+    by iteration from x_s = a x_t: [P], section 3. It never evaluates the network at the
     clean level, for which it was not trained. One iteration is the usual inversion, of
     first order ([S], section 4.3); more make decoding on the same grid undo it. For
     data of variance v the error of a step falls with each by the factor

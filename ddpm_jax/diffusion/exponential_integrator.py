@@ -55,10 +55,11 @@ def with_latest(past: PastPredictions, x0: jax.Array, level: Level) -> PastPredi
 
 # --- The integral of eq. (1) ----------------------------------------------------------
 
-# A polynomial says little far outside of its points. Where a grid in time meets t = 0
-# (`leading`, `linear`) the last noisy step is three to five times as long as the one
-# before it, and a parabola drawn out over it made errors larger than the data; on the
-# other grids, of ten steps and more, no step is 1.8 times as long as the one before.
+# A polynomial is a poor estimate far outside of its points. Where a grid in time meets
+# t = 0 (`leading`, `linear`) the last noisy step is three to five times as long as the
+# one before it, and a parabola drawn out over it made errors larger than the data; on
+# the other grids, of ten steps and more, no step is 1.8 times as long as the one
+# before.
 _REACH = 2.0
 
 LONG = math.log(4.0)
@@ -71,7 +72,7 @@ the numbers), and a parabola drawn out over it.
 
 
 def usable(place: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
-    """Say which of the past predictions serve a step: bool [K].
+    """Return which of the past predictions serve a step: bool [K].
 
     None of those that were never made or were made of pure noise, none but the latest
     on a step longer than LONG, and none at all if the step ends clean or is more than

@@ -13,7 +13,7 @@ being the mean of the class means,
 
 This is linear discriminant analysis (Fisher 1936; Hastie, Tibshirani, Friedman 2009,
 "The Elements of Statistical Learning", section 4.3) at every level of noise at once:
-the eigenvectors of Sigma are found once, and a level only changes the eigenvalues of A.
+the eigenvectors of Sigma are computed once; a level only changes the eigenvalues of A.
 """
 
 import jax
@@ -47,12 +47,13 @@ def gaussian_classifier(
             `np.bincount(labels)` is that of the data.
         rank: directions of largest variance to keep; the others share their mean
             variance. Nothing is lost while it is at least D. If N is below D, let it
-            be well below N: a direction that no image shows must not have variance 0.
+            be well below N: a direction in which no image varies must not have variance
+            0.
 
     Returns:
         (x_t [B, ...], level, cond) -> log p(label | x_t) in nats, [B], of the classes
-        `cond["label"]`. The null class, num_classes, has log-probability 0, as it says
-        nothing, and so has no label at all.
+        `cond["label"]`. The null class, num_classes, has log-probability 0, and so
+        has no label at all.
 
     Raises:
         UserError: if a label is out of range, a class has no image, or the prior does
@@ -131,7 +132,7 @@ def _shares(
 def _principal(
     flat: np.ndarray, labels: np.ndarray, means: np.ndarray, rank: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Find the largest eigenvalues of the covariance within classes.
+    """Compute the largest eigenvalues of the covariance within classes.
 
     Args:
         flat: [N, D].

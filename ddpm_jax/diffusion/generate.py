@@ -2,7 +2,7 @@
 
 The driver owns time, keys and what is recorded; the sampler owns one step. Keys are
 one per image, so that image i depends on (seed, i) alone: not on the size of the batch
-it is drawn in, nor on the number of devices the batch is spread over.
+it is sampled in, nor on the number of devices the batch is spread over.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def generate(
         levels: leaves [N + 1], noisiest first, from `grid`.
         cond: what the denoiser is conditioned on, leaves [B, ...].
         record: Info -> pytree, of what to keep. The N steps are cut into `num_records`
-            equal runs, and what is kept is what the last step of each run shows; the
+            equal runs, and what is kept is the record of the last step of each run; the
             last record is thus of the finished image.
         num_records: K in 1..N if `record` is given. Memory grows with K, never with N.
 
@@ -100,7 +100,7 @@ def generate_part(
     cond: Cond = None,
     record: Callable[[Info], Any],
 ) -> tuple[State, Any]:
-    """Run some steps of the chain of `generate`, for who wants to look in between.
+    """Run some steps of the chain of `generate`, so that callers see it in between.
 
     Parts that follow each other make the steps of the whole, with the same keys: those
     of a step come from its number. Where a part begins and ends may be traced, so that

@@ -64,19 +64,19 @@ def section_steps(counts: Sequence[int]) -> Callable[[int, int], np.ndarray]:
         section has fewer levels than steps.
     """
     counts = tuple(counts)
-    shown = ",".join(map(str, counts))
+    listed = ",".join(map(str, counts))
 
     def spacing(T: int, num_steps: int) -> np.ndarray:
         if num_steps != sum(counts) or min(counts, default=0) < 1:
             raise UserError(
-                f"sections {shown} make {sum(counts)} steps, not num_steps={num_steps};"
-                " use counts of 1 or more that add up to it."
+                f"sections {listed} make {sum(counts)} steps, not "
+                f"num_steps={num_steps}; use counts of 1 or more that add up to it."
             )
         parts = np.array_split(np.arange(T), len(counts))
         for part, count in zip(parts, counts, strict=True):
             if count > len(part):
                 raise UserError(
-                    f"sections {shown} ask for {count} steps of a section of "
+                    f"sections {listed} ask for {count} steps of a section of "
                     f"{len(part)} levels (T={T}); use {len(part)} or fewer there."
                 )
         return np.concatenate(

@@ -81,8 +81,8 @@ def classifier_free(
             return weight * conditional + (1.0 - weight) * unconditional
 
         x0, eps = (extrapolate(conditional[i], unconditional[i]) for i in (0, 1))
-        wanted, found = _spread(conditional.x0), _spread(x0)
-        restored = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
+        before, after = _spread(conditional.x0), _spread(x0)
+        restored = jnp.where(after > 0, before / jnp.where(after > 0, after, 1.0), 1.0)
         factor = 1.0 - rescale + rescale * restored
         return conditional._replace(
             x0=factor * x0,
@@ -113,7 +113,7 @@ def classifier_guidance(
 
     Args:
         denoise: unconditional or conditional.
-        log_prob: any differentiable function of x_t that says how well it fits.
+        log_prob: any differentiable function of x_t, such as log p(y | x_t).
         scale: [] or [B].
     """
 
@@ -121,7 +121,7 @@ def classifier_guidance(
         prediction = predict(denoise, x_t, level, cond)
         gradient = jax.grad(lambda x: jnp.sum(log_prob(x, level, cond)))(x_t)
         push = like(scale * level.sigma, x_t) * gradient
-        # Pure noise says nothing of y: there the gradient is 0, and 0 / alpha too.
+        # Pure noise is independent of y: the gradient is 0 there, and 0 / alpha too.
         per_alpha = level.sigma / jnp.where(level.alpha > 0, level.alpha, jnp.inf)
         return prediction._replace(
             x0=prediction.x0 + like(per_alpha, x_t) * push, eps=prediction.eps - push

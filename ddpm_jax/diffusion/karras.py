@@ -26,7 +26,7 @@ from ddpm_jax.diffusion.schedules import Level, Schedule
 class Churn(NamedTuple):
     """How much noise to add before each step: [K], Algorithm 2.
 
-    A step first walks from r up to (1 + gamma) r with fresh noise, and then solves the
+    A step first goes from r up to (1 + gamma) r with fresh noise, and then solves the
     ODE from there; gamma = min(S_churn / N, sqrt(2) - 1) while r is in
     [S_tmin, S_tmax], else 0. All but `schedule` may be traced values.
 
@@ -66,7 +66,8 @@ def euler(churn: Churn | None = None) -> Sampler:
 def heun(churn: Churn | None = None) -> Sampler:
     """Follow the mean of the slopes at both ends: [K], Algorithms 1 and 2, order 2.
 
-    It asks the network twice a step, but once for the last, where r = 0 has no slope.
+    It evaluates the network twice a step, but once for the last, where r = 0 has no
+    slope.
 
     The mean of two slopes stands for those between them only while r changes little.
     For N(0, v) the slope is y r / (v + r^2): it bends where r is sqrt(v), and on a step
@@ -101,7 +102,7 @@ def heun(churn: Churn | None = None) -> Sampler:
 
 
 def _short(t: Level, s: Level) -> jax.Array:
-    """Say whether r_t <= 4 r_s: never to the clean end or from pure noise.
+    """Return whether r_t <= 4 r_s: never to the clean end or from pure noise.
 
     Over all v, the largest error of a step in log std is 0.219 for Heun's rule and
     0.223 for Euler's at a ratio of 4, and 0.330 against 0.294 at 5.
@@ -158,8 +159,8 @@ def _walk_up(
     """Add the noise that leads from t to (1 + gamma) r: lines 4 to 6 of Algorithm 2."""
     r = t.sigma / t.alpha
     gamma = jnp.minimum(churn.amount / churn.num_steps, jnp.sqrt(2.0) - 1.0)
-    walks = (churn.low <= r) & (r <= churn.high) & (t.alpha > 0)  # nothing is above
-    gamma = jnp.where(walks, gamma, 0.0)
+    churns = (churn.low <= r) & (r <= churn.high) & (t.alpha > 0)  # nothing is above
+    gamma = jnp.where(churns, gamma, 0.0)
     above = churn.schedule.at_logsnr(-2.0 * jnp.log((1.0 + gamma) * r))
     # r_hat^2 - r^2 = r^2 gamma (2 + gamma), without the difference of two squares.
     added = churn.noise * r * jnp.sqrt(gamma * (2.0 + gamma))

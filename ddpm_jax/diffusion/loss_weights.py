@@ -61,7 +61,8 @@ def min_snr(gamma: float = 5.0) -> Weight:
     """Weigh the x0-error by min(SNR, gamma), gamma > 0: [M].
 
     Pure noise has the weight 0, for x0 and v too: a schedule that ends in it leaves its
-    last level untrained, and what the network says there follows from the level before.
+    last level untrained, and what the network predicts there follows from the level
+    before.
     """
     return lambda logsnr: jnp.minimum(jnp.log(gamma) - logsnr, 0.0)
 

@@ -47,7 +47,7 @@ class Noised(NamedTuple):
     s: Level  # leaves [B], one step cleaner
     # [B], t in 0..T-1
     index: jax.Array  # type: ignore[assignment]  # hides a method of tuples
-    weight: jax.Array | float = 1.0  # [B], of the draw of t: see `times`
+    weight: jax.Array | float = 1.0  # [B], of the sample of t: see `time_sampling`
 
 
 Loss = Callable[[jax.Array, Noised], jax.Array]

@@ -68,7 +68,7 @@ def dpmpp_3m() -> Sampler:
 
     Eq. (1) with the parabola through this prediction of x_0 and the last two; the
     second step is one of `dpmpp_2m`. It is UniP-3 of [Z]. The code that goes with [L]
-    gives the parabola's second difference half the weight that the integral asks for,
+    gives the parabola's second difference half the weight that the integral needs,
     and so do the programs made after it; with half the weight the order is 2.
     """
     return _dpmpp(3)
@@ -110,7 +110,7 @@ def unipc(order: int = 2) -> Sampler:
 
     The prediction at x_t, needed for the step to s, first serves to repeat the step
     that led to x_t: the polynomial now passes through it too (UniC). From the corrected
-    x_t it goes on as a multistep solver of order p (UniP), without asking again.
+    x_t it goes on as a multistep solver of order p (UniP), without another evaluation.
 
     Args:
         order: p, 1, 2 or 3. The corrected steps are of order p + 1, [Z], Corollary 3.2.
@@ -144,10 +144,10 @@ def _correction(x0: jax.Array, past: PastPredictions, t: Level) -> jax.Array:
     start, values = past.x0[0], past.x0[1:]
     offsets = past.place[1:] - past.place[0]
     h = half_logsnr(t) - past.place[0]
-    begun = jnp.isfinite(past.place[0])
+    is_started = jnp.isfinite(past.place[0])
     known = usable(past.place[1:], past.place[0], half_logsnr(t))
     before = integral_weights(h, offsets, known)
-    after = integral_weights(h, jnp.append(offsets, h), jnp.append(known, begun))
+    after = integral_weights(h, jnp.append(offsets, h), jnp.append(known, is_started))
     change = combine(after, (*values, x0), start) - combine(before, values, start)
     return t.alpha * change
 
@@ -179,12 +179,12 @@ def pndm() -> Sampler:
     Adams and Bashforth's rule of four combines the predicted noise of four steps, and
     the result takes the step of `ddim(0)`: [P], eq. (9) and (12). The rule is that of
     even steps, of time or of whatever the grid is even in. The first step is one of
-    Heun's rule, which asks the network a second time, and the next two use the rules of
-    two and three. From near to pure noise, as on cosine schedules, the first step is
-    as long in sigma / alpha as all others together, so that the mean of its slopes says
-    nothing; if it is longer than `exponential.LONG` it is plain. In [P] the first three
-    steps are of Runge and Kutta and ask four times each; as the method has order 2, so
-    much is not needed to keep it.
+    Heun's rule, which evaluates the network a second time, and the next two use the
+    rules of two and three. From near to pure noise, as on cosine schedules, the first
+    step is as long in sigma / alpha as all others together, so that the mean of its
+    slopes is useless; if it is longer than `exponential_integrator.LONG` it is plain.
+    In [P] the first three steps are of Runge and Kutta, with four evaluations each; as
+    the method has order 2, they are not needed to keep it.
     """
 
     def init(x: jax.Array) -> State:

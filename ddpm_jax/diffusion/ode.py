@@ -66,8 +66,8 @@ def adaptive(
 ) -> Sampler:
     """Solve the ODE to a tolerance, by the pair of orders 5 and 4 of Tsitouras 2011.
 
-    From t to s it takes as many steps as the tolerance asks for, so that the grid only
-    says where the chain is looked at: N frames of a trajectory need N levels. The step
+    From t to s it takes as many steps as the tolerance needs, so that the grid only
+    sets where the chain is recorded: N frames of a trajectory need N levels. The step
     to the clean end is solved to the cleanest of the T levels, t = 0, and ends in the
     x_0 predicted there. The whole batch takes the same steps, chosen for its worst
     image; so an image depends on its batch, within the tolerance.
@@ -77,7 +77,7 @@ def adaptive(
     the images are NaN.
 
     Args:
-        schedule: what the network is told between its levels; alpha_T > 0.
+        schedule: the time that the network is given between its levels; alpha_T > 0.
         rtol: [], error allowed, relative to y = x / alpha, as the root mean square over
             an image.
         atol: the same, absolute, in units of x_0.
@@ -106,7 +106,7 @@ def adaptive(
             diffrax.Tsit5(),
             start,
             end,
-            end - start,  # tried first; a grid for a film is about as fine as needed
+            end - start,  # tried first; a grid of frames is about as fine as needed
             y,
             stepsize_controller=controller,
             adjoint=diffrax.ForwardMode(),  # a plain while_loop, nothing kept of it

@@ -186,7 +186,7 @@ def adaptive(*, rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 4096) -
             diffrax.Tsit5(),
             start,
             end,
-            None,  # the first step is found by trial
+            None,  # the first step is chosen by trial
             state,
             stepsize_controller=controller,
             adjoint=diffrax.ForwardMode(),  # a plain while_loop, nothing kept of it
@@ -268,7 +268,7 @@ def follow_flow(
 
 
 def _preserves_variance(schedule: Schedule) -> bool:
-    """Say whether alpha^2 + sigma^2 = 1 at every log-SNR: known before any compile.
+    """Return whether alpha^2 + sigma^2 = 1 at every log-SNR: known before any compile.
 
     If so, x is not multiplied by 1: the product could be fused with what follows, and
     round differently.

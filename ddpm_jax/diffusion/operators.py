@@ -1,12 +1,12 @@
 """Linear degradations y = A x, each with its exact Moore-Penrose inverse.
 
-What `editing.project` and `editing.reconstruction_guidance` need to know of a task:
+What `editing.project` and `editing.reconstruction_guidance` need of a task:
 inpainting is a mask, colorization a weighted mean of channels, super-resolution a mean
 over blocks. In all three A A^+ = 1 on what can be measured, so that x + A^+ (y - A x)
 measures exactly y, and is the nearest to x that does.
 
-Arrays have any leading axes. Which of the others hold channels or pixels is said by the
-caller or, as a default, in the docstring.
+Arrays have any leading axes. Which others hold channels or pixels is an argument, whose
+default is in the docstring.
 
 Source: Wang, Yu, Zhang 2023, "Zero-Shot Image Restoration Using Denoising Diffusion
 Null-Space Model", section 3.3.
@@ -87,7 +87,7 @@ def average_pool(factor: int, axes: Sequence[int] = (-3, -2)) -> Operator:
 
     Raises:
         UserError: if the factor is below 1, an axis is counted from the front, or (from
-            `apply`) an axis is no multiple of the factor.
+            `apply`) an axis is not a multiple of the factor.
     """
     if factor < 1 or any(axis >= 0 for axis in axes):
         raise UserError(
@@ -100,7 +100,7 @@ def average_pool(factor: int, axes: Sequence[int] = (-3, -2)) -> Operator:
             size = x.shape[axis]
             if size % factor:
                 raise UserError(
-                    f"an axis of {size} is no multiple of factor={factor}; use a "
+                    f"an axis of {size} is not a multiple of factor={factor}; use a "
                     f"divisor of {size}."
                 )
             at = axis % x.ndim

@@ -23,7 +23,7 @@ class Picklable:
     made_by: tuple[Callable[..., Any], tuple, dict[str, Any]] | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Say how to make it again."""
+        """Return what pickle needs to call the function again."""
         if self.made_by is None:
             return super().__reduce_ex__(protocol)
         factory, args, kwargs = self.made_by
@@ -31,7 +31,7 @@ class Picklable:
 
 
 def picklable(factory: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Make a module's function note, in what it returns, how it was called.
+    """Make a module's function store its arguments in what it returns.
 
     Args:
         factory: returns a new `Picklable` at each call.

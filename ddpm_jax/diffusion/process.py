@@ -46,7 +46,7 @@ def like(value: jax.Array, x: jax.Array) -> jax.Array:
 def noise_like(keys: jax.Array, x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     """Draw standard normal noise, row i from key i alone.
 
-    With a key of its own, an image does not depend on the batch it is drawn in.
+    With a key of its own, an image does not depend on its batch.
 
     Args:
         keys: typed PRNG keys [B].
@@ -92,7 +92,7 @@ def transition(t: Level, s: Level) -> tuple[jax.Array, jax.Array]:
 
 
 def markov_step(x_s: jax.Array, eps: jax.Array, t: Level, s: Level) -> jax.Array:
-    """Walk from x_s to the noisier x_t, one draw of q(x_t | x_s), eq. (2).
+    """Add noise to x_s up to the noisier x_t, a sample of q(x_t | x_s), eq. (2).
 
     Args:
         x_s: [B, ...].
@@ -137,7 +137,7 @@ def posterior_mean_from_v(
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of x_t. x0 and eps always agree: x_t = alpha x0 + sigma eps.
+    """A prediction from x_t. x0 and eps always agree: x_t = alpha x0 + sigma eps.
 
     Attributes:
         x0: [B, ...], the expected clean data.
@@ -270,7 +270,7 @@ def learned_variance(
     """
     if prediction is None or prediction.fraction is None:
         raise UserError(
-            "a learned variance is asked for, and the network predicts none; use "
+            "the variance is to be a learned one, and the network predicts none; use "
             "small_variance or large_variance."
         )
     fraction = prediction.fraction

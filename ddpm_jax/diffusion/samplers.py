@@ -45,7 +45,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a person may want to see of a step: shown to `record`, then forgotten."""
+    """What can be recorded of a step: an argument of `record`, not kept after it."""
 
     x_t: jax.Array  # [B, ...] before the step
     x_s: jax.Array  # [B, ...] after it
@@ -79,7 +79,7 @@ class Sampler(Picklable, _Functions):
 
 @picklable
 def ancestral(variance: Variance = small_variance) -> Sampler:
-    """Walk the reverse Markov chain: [H], Algorithm 2.
+    """Sample the reverse Markov chain: [H], Algorithm 2.
 
     x_s = mean(x_t, x0) + sqrt(variance) z, the mean being that of the posterior with
     the predicted x_0 in the place of the true one. On a grid of fewer than T levels
@@ -104,7 +104,7 @@ def ancestral(variance: Variance = small_variance) -> Sampler:
 
 @picklable
 def ddim(eta: jax.Array | float = 0.0) -> Sampler:
-    """Step along the predicted noise, with a share of it drawn anew: [S], eq. (12).
+    """Step along the predicted noise, with a share of it sampled anew: [S], eq. (12).
 
     x_s = alpha_s x0 + sigma_s (sqrt(1 - eta^2 c) eps + eta sqrt(c) z), c being the
     fraction of x_t's noise that is new since s.

@@ -2,10 +2,10 @@
 
 A *level* is one point of the forward process, `x = alpha * x0 + sigma * eps`. Every
 schedule, be it a table of betas or a function of the log-SNR, is a map from the time t
-that the network is told to a level; nothing downstream knows which kind it was, nor
+that the network is given to a level; nothing downstream depends on its kind, nor on
 whether it preserves the variance, alpha^2 + sigma^2 = 1, as all in this module do.
 
-Steps are numbered 1..T in the papers. The network is told t = step - 1, so 0..T-1, as
+Steps are numbered 1..T in the papers. The network is given t = step - 1, so 0..T-1, as
 in the code of Ho et al. and in every published checkpoint, and t = -1 is the clean
 image (alpha = 1, sigma = 0). Tables are computed in float64 NumPy and cast once.
 
@@ -39,7 +39,7 @@ class Level(NamedTuple):
     a grid. Noise grows with t.
     """
 
-    t: jax.Array  # what the network is told; nothing else reads it
+    t: jax.Array  # the time that the network is given; nothing else reads it
     alpha: jax.Array  # signal, 1 at the clean end
     sigma: jax.Array  # noise, 0 at the clean end
 
@@ -80,7 +80,7 @@ class Schedule(Picklable, _Functions):
             too, as far as one step. Any other t is refused with a UserError where its
             value is known, and gives NaN where it is traced.
         at_logsnr: log-SNR of any shape -> Level, between the entries of a table too;
-            +inf is the clean level. The network is told the real t of that log-SNR,
+            +inf is the clean level. Its t is the real one of that log-SNR,
             interpolated in a table; beyond the noisiest level t stays T - 1.
         inverse: logsnr -> t, real; between the entries of a table it interpolates.
         draw: u in [0, 1) -> t, uniform over the noisy levels if u is uniform.
@@ -173,7 +173,7 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
 
     sqrt(alpha_bar) is shifted and stretched so that the first level stays and the last
     becomes 0. A schedule that leaves some signal in x_T is trained on images whose mean
-    shows through the noise, and then sampled from noise whose mean is 0. The last level
+    is left in the noise, and then sampled from noise whose mean is 0. The last level
     needs a network that predicts x0 or v.
 
     Args:
@@ -209,7 +209,7 @@ def _check_times(t: jax.Array, least: int, num_levels: int) -> None:
 
 
 def _log_alpha_bar(betas: np.ndarray) -> np.ndarray:
-    """Compute log alpha_bar [T], of which neither end loses digits.
+    """Compute log alpha_bar [T] without loss of digits at either end.
 
     sigma^2 = -expm1(log alpha_bar).
     """
@@ -324,7 +324,7 @@ def from_logsnr(
     Args:
         logsnr: u in [0, 1] -> log-SNR, strictly falling.
         inverse: log-SNR -> u.
-        num_levels: T; the network is told t = T u - 1, so that 0..T-1 keep the meaning
+        num_levels: T; the network is given t = T u - 1, so that 0..T-1 keep the meaning
             they have in a table.
     """
 
@@ -351,7 +351,7 @@ def from_logsnr(
 
 @picklable
 def scale_time(schedule: Schedule, scale: float) -> Schedule:
-    """Tell the network t * scale, and change nothing else.
+    """Give the network t * scale, and change nothing else.
 
     [N] trains T = 4000 with 1000 / T, so that the time embedding sees 0..1000 whatever
     T is.

@@ -1,8 +1,8 @@
 """Time sampling for training: uniform, stratified, antithetic, by importance.
 
-A training level is drawn as u in [0, 1), which `Schedule.draw` makes a time of. An even
-u gives the mean over all levels; a `TimeSampler` that prefers some of them says so in a
-weight, by which the loss of the example is to be multiplied:
+A training level is sampled as u in [0, 1), of which `Schedule.draw` makes a time.
+An even u gives the mean over all levels; a `TimeSampler` that prefers some of them
+returns a weight, by which the loss of the example is to be multiplied:
 
     E[weight(u) loss(u)] = the mean of loss(u) over even u
 
@@ -89,7 +89,7 @@ ANTITHETIC = stateless(antithetic_times)
 
 
 class History(NamedTuple):
-    """The last losses seen at each of T levels."""
+    """The last losses at each of T levels."""
 
     losses: jax.Array  # [T, K] float32, of each level in a ring, oldest overwritten
     # [T] int32, how many losses the level has been given so far
@@ -133,7 +133,7 @@ def importance(
 
 
 def importance_shares(carry: History, uniform_share: float = 0.001) -> jax.Array:
-    """Compute how often each level is drawn, summing to 1: [T]. [N], eq. (18)."""
+    """Compute how often each level is sampled, summing to 1: [T]. [N], eq. (18)."""
     num_levels, length = carry.losses.shape
     second_moment = jnp.mean(carry.losses**2, axis=1)
     root = jnp.sqrt(second_moment)
@@ -211,7 +211,7 @@ class Importance(TimesSpec):
     """See `importance`.
 
     Attributes:
-        length: losses remembered of each level.
+        length: number of losses kept of each level.
         uniform_share: share of the draws that are uniform.
     """
 

@@ -72,7 +72,7 @@ def discretized_log_likelihood(
     low = jnp.where(mirrored, -upper, lower)
     high = jnp.where(mirrored, -lower, upper)
     log_high = log_ndtr(high)
-    gap = jnp.minimum(log_ndtr(low) - log_high, -1e-7)  # < 0; float32 may say 0
+    gap = jnp.minimum(log_ndtr(low) - log_high, -1e-7)  # < 0; float32 may give 0
     inside = log_high + jnp.log(-jnp.expm1(gap))
     at_top, at_bottom = x0 > 1.0 - half, x0 < -1.0 + half
     return jnp.where(
@@ -86,7 +86,7 @@ def bits_per_dim(nats: jax.Array) -> jax.Array:
 
 
 def prior_term(x0: jax.Array, level: Level) -> jax.Array:
-    """Compute L_T: what q(x_T | x_0) still knows of the image, bits/dim [B]."""
+    """Compute L_T: the information on the image left in q(x_T | x_0), bits/dim [B]."""
     mean = like(level.alpha, x0) * x0
     variance = like(level.sigma**2, x0)
     return bits_per_dim(gaussian_kl(mean, variance, 0.0, 1.0))
@@ -182,7 +182,7 @@ def standard_error(values: np.ndarray) -> np.ndarray:
 def rate_distortion(bound: Bound) -> RateDistortion:
     """Read the bound as a progressive code: float64 NumPy, outside of jit.
 
-    Whoever has x_T has paid L_T, and each next x_t costs its term: so entry t of the
+    x_T costs L_T, and each next x_t its own term: so entry t of the
     rate is L_T + L_{T-1} + ... + L_{t+1}, the terms being numbered as `Bound.steps`.
     Entry 0, where x_1 of the papers is known and only L_0 is missing, is the rate and
     distortion of [H], section 4.3; the whole curve is that of its figure 5 and table 4.
