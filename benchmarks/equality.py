@@ -87,7 +87,7 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
     exact = _of_diffusers(module, inputs)
     own = _of_ddpm_jax(with_dtype(of.unet, jnp.bfloat16), params, inputs)
-    theirs = _of_diffusers(module, inputs, autocast(of.cfg.model.dtype))
+    theirs = _of_diffusers(module, inputs, autocast(of.cfg.network.dtype))
     found = {
         "ddpm_jax_from_float32": distance(own, exact),
         "diffusers_from_float32": distance(theirs, exact),

@@ -185,7 +185,7 @@ class Session:
         """Let all compile at once, then each measure while no other does anything."""
         turns, plan, args = Turns(self.work / "turns"), self.plan, self.args
         # Random pixels take as long, and need not be decoded: data of no folder.
-        options = {"model.dtype": args.dtype, "data.data_dir": self.work / "no-data"}
+        options = {"network.dtype": args.dtype, "data.data_dir": self.work / "no-data"}
         recipe = [
             "--config=configs/cifar.py",
             f"--batch-size={args.batch_size}",

@@ -32,10 +32,10 @@ _SHORT = {
     "training.decay": "cosine",
     "training.ema_decay": 0.999,
     "training.report_every": 50,
-    "training.sample_every": 0,
+    "training.preview_every": 0,
     "training.keep_last": 1,
     "training.keep_every": 0,
-    "model.dropout": 0.0,  # no image is seen often enough to be learned by heart
+    "network.dropout": 0.0,  # no image is seen often enough to be learned by heart
     "sample.sampler": "dpmpp_2m",
     "sample.num_steps": 50,
     "sample.num_images": 100,
@@ -56,11 +56,11 @@ _WIDER = {
 _SCORES = ("frechet,frechet_infinity,precision_recall", "all")
 
 _TINY = {  # of every recipe, for a look at whether all runs
-    "model.channels": 8,
-    "model.num_groups": 4,
-    "model.channel_multipliers": (1, 2),
-    "model.num_res_blocks": 1,
-    "model.attention_resolutions": (16,),
+    "network.channels": 8,
+    "network.num_groups": 4,
+    "network.channel_multipliers": (1, 2),
+    "network.num_res_blocks": 1,
+    "network.attention_resolutions": (16,),
 }
 _SMALL: dict[str, dict[str, Any]] = {
     "step": _TINY,
@@ -90,8 +90,8 @@ _SMALL: dict[str, dict[str, Any]] = {
         "features.batch_size": 16,
     },
     "shapes": {
-        "model.channels": 8,
-        "model.num_groups": 4,
+        "network.channels": 8,
+        "network.num_groups": 4,
         "training.num_steps": 4,
         "training.warmup_steps": 2,
         "training.report_every": 2,
@@ -178,7 +178,7 @@ def _score(args: argparse.Namespace, *what: str) -> int:
 def _cifar(args: argparse.Namespace) -> int:
     workdir = f"--workdir={args.workdir}"
     length = {
-        "model.dtype": args.dtype,
+        "network.dtype": args.dtype,
         "training.num_steps": args.num_steps,
         "training.batch_size": args.batch_size,
         "training.checkpoint_every": max(1, args.num_steps // 2),
@@ -199,7 +199,7 @@ def _cifar(args: argparse.Namespace) -> int:
 def _shapes(args: argparse.Namespace) -> int:
     workdir = f"--workdir={args.workdir}"
     options = flags(
-        {"seed": args.seed, "training.sample_every": 0},
+        {"seed": args.seed, "training.preview_every": 0},
         small("shapes", args.small),
     )
     status = _call("--config=configs/shapes.py", workdir, *options)

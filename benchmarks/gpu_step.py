@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg = start.load(args.config, overrides, args.batch_size)
     found, turns = Found(Path(args.out)), gpu_jobs.Turns(args.turns)
     fused = copy.deepcopy(cfg)
-    fused.model.attention = "cudnn"
+    fused.network.attention = "cudnn"
     drawing = copy.deepcopy(cfg)
     drawing.sample.batch_size = drawing.sample.num_images = args.sample_batch
     drawing.sample.num_steps = args.sample_steps
@@ -243,14 +243,14 @@ def _sample(args: Any, cfg: Any, overrides: list[str]) -> dict[str, Any]:
 def outputs(cfg: Any) -> dict[str, float]:
     """Return how far the output in the recipe's dtype is from that in float32."""
     exact = _output(cfg, "float32", "plain")
-    return {"from_float32": _distance(_output(cfg, cfg.model.dtype, "plain"), exact)}
+    return {"from_float32": _distance(_output(cfg, cfg.network.dtype, "plain"), exact)}
 
 
 def fused_outputs(cfg: Any) -> dict[str, float]:
     """Return how far the output with cuDNN's attention is from those without."""
-    fused = _output(cfg, cfg.model.dtype, "cudnn")
+    fused = _output(cfg, cfg.network.dtype, "cudnn")
     return {
-        "from_plain": _distance(fused, _output(cfg, cfg.model.dtype, "plain")),
+        "from_plain": _distance(fused, _output(cfg, cfg.network.dtype, "plain")),
         "from_float32": _distance(fused, _output(cfg, "float32", "plain")),
     }
 
@@ -264,7 +264,7 @@ def _output(cfg: Any, dtype: str, attention: str) -> Any:
     from ddpm_jax import build
 
     cfg = copy.deepcopy(cfg)
-    cfg.model.dtype, cfg.model.attention = dtype, attention
+    cfg.network.dtype, cfg.network.attention = dtype, attention
     of = parts.make_parts(cfg)
     rng = np.random.default_rng(0)
 

@@ -166,7 +166,7 @@ def forward_inputs(parts: Parts, batch_size: int) -> tuple[Any, ...]:
     """Return (x_t, t, label or None) of a batch, NumPy arrays."""
     rng = np.random.default_rng(0)
     x_t = rng.standard_normal((batch_size, *parts.info.image_shape), np.float32)
-    t = rng.integers(0, parts.cfg.diffusion.num_levels, batch_size).astype(np.float32)
+    t = rng.integers(0, parts.cfg.schedule.num_levels, batch_size).astype(np.float32)
     classes = build.num_classes(parts.cfg, parts.info)
     label = rng.integers(0, classes, batch_size).astype(np.int32) if classes else None
     return x_t, t, label

@@ -159,7 +159,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
         return GaussianDiffusion(
             module,
             image_size=(height, width),
-            timesteps=cfg.diffusion.num_levels,
+            timesteps=cfg.schedule.num_levels,
             objective="pred_noise",
             beta_schedule="linear",
             auto_normalize=False,
@@ -178,7 +178,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
 
     def reverse(module: nn.Module, num_steps: int) -> Callable[..., torch.Tensor]:
         del num_steps
-        diffusion, last = diffusion_of(module), cfg.diffusion.num_levels - 1
+        diffusion, last = diffusion_of(module), cfg.schedule.num_levels - 1
 
         def step(x_t: torch.Tensor, i: int, labels: Any) -> torch.Tensor:
             del labels

@@ -85,7 +85,7 @@ def make_train_step(
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).to(device())
     pixels = pixels.contiguous(memory_format=layout_of(variant))
     labels = None
-    if cfg.model.class_conditional:
+    if "label" in cfg.conditioners:
         labels = torch.from_numpy(batch["label"]).long().to(device())
 
     def step() -> None:
@@ -93,7 +93,7 @@ def make_train_step(
         if cfg.data.flip:
             mirrored = torch.rand(len(images), device=images.device) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        with autocast(cfg.model.dtype):
+        with autocast(cfg.network.dtype):
             loss = peer.loss(module, images, labels)
         loss.backward()
         if options.max_grad_norm:
@@ -126,7 +126,7 @@ def make_chain(
 
     def chain() -> torch.Tensor:
         x_t = first
-        with torch.inference_mode(), autocast(cfg.model.dtype):
+        with torch.inference_mode(), autocast(cfg.network.dtype):
             for i in range(num_steps):
                 x_t = reverse(x_t, i, told)
         return x_t

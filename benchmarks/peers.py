@@ -85,9 +85,9 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     tasks = _listed("tasks", args.tasks, TASKS)
     variants = _listed("variants", args.variants, tuple(peer_steps.VARIANTS))
     _check_recipe(cfg)
-    if args.chain_steps > cfg.diffusion.num_levels:
+    if args.chain_steps > cfg.schedule.num_levels:
         raise UserError(
-            f"--chain-steps={args.chain_steps} for {cfg.diffusion.num_levels} levels; "
+            f"--chain-steps={args.chain_steps} for {cfg.schedule.num_levels} levels; "
             "use fewer."
         )
     if peer_networks.device() == "cuda" and jax.device_count() > 1:
@@ -101,7 +101,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     of = parts.make_parts(cfg)
     found: dict[str, Any] = {
         "recipe": start.recipe_name(args),
-        "dtype": cfg.model.dtype,
+        "dtype": cfg.network.dtype,
         "batch_size": cfg.training.batch_size,
         "chain_steps": args.chain_steps,
         "num_parameters": parts.num_parameters(parts.start_state(of).params),
@@ -137,10 +137,10 @@ def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 def _check_recipe(cfg: Any) -> None:
     """Refuse what the peers do not have, and would not be asked the same."""
     differs = {
-        "model.self_conditioning": cfg.model.self_conditioning,
-        "model.remat": cfg.model.remat,
-        "diffusion.variance=learned": cfg.diffusion.variance == "learned",
-        "diffusion.prediction": cfg.diffusion.prediction != "eps",
+        "model.self_conditioning": "self_conditioning" in cfg.conditioners,
+        "network.remat": cfg.network.remat,
+        "diffusion.variance=learned": cfg.variance == "learned",
+        "diffusion.prediction": cfg.prediction != "eps",
         "diffusion.loss": cfg.diffusion.loss != "simple",
         "training.ema_stds": bool(cfg.training.ema_stds),
     }
@@ -178,7 +178,7 @@ def _check(peer: Any, of: Any, params: Any, check: str) -> dict[str, Any]:
     from benchmarks import equality
 
     found: dict[str, Any] = equality.check_equal(of, peer.module, params)
-    if check == "all" and of.cfg.model.dtype == "bfloat16":
+    if check == "all" and of.cfg.network.dtype == "bfloat16":
         found["in_bfloat16"] = equality.in_bfloat16(of, peer.module, params)
     return found
 

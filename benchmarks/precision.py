@@ -47,7 +47,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     for name, (dtype, offset) in RUNS.items():
         print(f"{name}: {args.num_steps} steps ...", flush=True)
         chosen = cfg.copy_and_resolve_references()
-        chosen.model.dtype = dtype
+        chosen.network.dtype = dtype
         chosen.seed = cfg.seed + offset
         losses[name] = train(chosen, args.num_steps)
     smooth = {name: smoothed(curve, args.window) for name, curve in losses.items()}
@@ -98,7 +98,7 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
             jax.block_until_ready(losses[i - 8])
     curve = np.asarray(jax.device_get(losses), np.float64)
     if not np.isfinite(curve).all():
-        raise UserError(f"a loss in {cfg.model.dtype} is not finite; lower the rate.")
+        raise UserError(f"a loss in {cfg.network.dtype} is not finite; lower the rate.")
     return curve
 
 

@@ -83,12 +83,12 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     inputs = parts.forward_inputs(of, batch_size)
     forward_flops = count_flops(parts.forward(of), params, *inputs)
     limit = rate.matmul_rate(
-        of.mesh, names.DTYPES[cfg.model.dtype], side=args.matmul_side
+        of.mesh, names.DTYPES[cfg.network.dtype], side=args.matmul_side
     )
     drawn, passed = timing.spread(taken["draw"]), timing.spread(taken["forward"])
     return {
         "recipe": start.recipe_name(args),
-        "dtype": cfg.model.dtype,
+        "dtype": cfg.network.dtype,
         "batch_size": batch_size,
         "num_parameters": parts.num_parameters(params),
         "sampler": cfg.sample.sampler,

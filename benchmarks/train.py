@@ -73,7 +73,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         if args.profile:
             state, _ = _run(compiled, state, key, batch, 5)
     limit = rate.matmul_rate(
-        of.mesh, names.DTYPES[cfg.model.dtype], side=args.matmul_side
+        of.mesh, names.DTYPES[cfg.network.dtype], side=args.matmul_side
     )
     loop = _time_loop(of, compiled, state, args.num_steps)
     step_seconds = timing.spread(step_times)
@@ -81,7 +81,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     return {
         "recipe": start.recipe_name(args),
         "data": of.info.name,
-        "dtype": cfg.model.dtype,
+        "dtype": cfg.network.dtype,
         "batch_size": batch_size,
         "num_parameters": num_parameters,
         "compile_seconds": compile_seconds,

@@ -7,13 +7,23 @@ Time:      not measured
 Result:    not measured
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import Adam, AutoencoderTask, Fit, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "autoencoder"
-    config.data.source = "cifar10"
-    config.data.flip = True
-    return config
+    return recipe(
+        AutoencoderTask(),
+        Fit(
+            num_steps=50_000,
+            batch_size=64,
+            optimizer=Adam(b1=0.5, b2=0.9),
+            learning_rate=4e-4,
+            warmup_steps=500,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.999,
+            preview_every=0,
+            checkpoint_every=1000,
+        ),
+    )

@@ -8,16 +8,22 @@ Result:    reads 68.55% of the 10,000 test images right (a copy of the data that
            through JPEG); on a GPU, make it wider: --config.features.channels=64
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import AdamW, Classifier, ClassifierTask, Fit, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "classifier"
-    config.data.source = "cifar10"
-    config.data.flip = True
-    config.features.num_features = 256
-    config.features.num_steps = 2000
-    config.features.max_shift = 3
-    return config
+    return recipe(
+        ClassifierTask(network=Classifier(num_features=256), max_shift=3),
+        Fit(
+            num_steps=2000,
+            optimizer=AdamW(),
+            learning_rate=3e-3,
+            warmup_steps=100,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.995,
+            preview_every=0,
+            checkpoint_every=500,
+        ),
+    )

@@ -8,33 +8,46 @@ Result:    493 of 500 drawn digits are read as the digit asked for by a support 
            machine fitted on the real ones (`make test-demo`)
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    Label,
+    Stratified,
+    UNet,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "digits"
-    config.data.flip = False
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2)
-    config.model.attention_resolutions = (4,)
-    config.model.dropout = 0.0
-    config.model.class_conditional = True
-    config.diffusion.schedule = "cosine"
-    config.diffusion.variance = "small"  # the better one at fewer steps than T
-    config.diffusion.times = "stratified"
-    config.training.num_steps = 800
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 100
-    config.training.decay = "cosine"
-    config.training.ema_decay = 0.995
-    config.training.report_every = 50
-    config.training.sample_every = 400
-    config.training.sample_num_steps = 50
-    config.training.checkpoint_every = 200
-    config.evaluate.features = "runs/digits_features"  # of configs/digits_features.py
-    config.sample.num_images = 100
-    config.sample.batch_size = 100
-    config.sample.num_steps = 250  # of 1000, evenly spaced
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(source="digits", flip=False),
+            network=UNet(
+                channels=32, channel_multipliers=(1, 2), attention_resolutions=(4,)
+            ),
+            conditioners={"label": Label()},
+            schedule=Cosine(1000),
+            variance="small",  # the better one at fewer steps than T
+            times=Stratified(),
+            preview_steps=50,
+        ),
+        Fit(
+            num_steps=800,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            decay="cosine",
+            ema_decay=0.995,
+            report_every=50,
+            preview_every=400,
+            checkpoint_every=200,
+        ),
+        sample={
+            "num_images": 100,
+            "batch_size": 100,
+            "num_steps": 250,  # of 1000, evenly spaced
+        },
+        evaluate={"features": "runs/digits_features"},  # of configs/digits_features.py
+    )

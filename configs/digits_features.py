@@ -6,18 +6,28 @@ Time:      27 seconds on two x86-64 cores beside other work (jax 0.10.2)
 Result:    reads 99.33% of the 299 test digits right
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import AdamW, Classifier, ClassifierTask, Data, Fit, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "classifier"
-    config.data.source = "digits"
-    config.data.flip = False
-    config.features.num_features = 64
-    config.features.channels = 32
-    config.features.channel_multipliers = (1, 2)
-    config.features.max_shift = 1
-    config.features.num_steps = 1000
-    return config
+    return recipe(
+        ClassifierTask(
+            data=Data(source="digits", flip=False),
+            network=Classifier(
+                num_features=64, channels=32, channel_multipliers=(1, 2)
+            ),
+            max_shift=1,
+        ),
+        Fit(
+            num_steps=1000,
+            optimizer=AdamW(),
+            learning_rate=3e-3,
+            warmup_steps=100,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.995,
+            preview_every=0,
+            checkpoint_every=500,
+        ),
+    )

@@ -14,41 +14,56 @@ Result:    of 190 pictures for names that were held out 59.5% are found in the f
            training picture than is usual for real ones (docs/results.md)
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    MiniLMText,
+    Stratified,
+    UNet,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "folder:emoji"
-    config.data.image_size = 32
-    config.data.hold_out = 10  # every tenth name is for testing
-    config.data.flip = False  # of letters, flags and hands
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2, 3)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = (8,)
-    config.model.num_heads = 2
-    config.model.num_groups = 8
-    config.model.dropout = 0.0
-    config.model.text = "minilm"  # knows words that no name has
-    config.diffusion.schedule = "cosine"
-    config.diffusion.num_levels = 1000
-    config.diffusion.prediction = "v"
-    config.diffusion.times = "stratified"
-    config.training.num_steps = 3500
-    config.training.batch_size = 32
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 200
-    config.training.decay = "cosine"
-    config.training.ema_decay = 0.998
-    config.training.report_every = 100
-    config.training.sample_every = 500
-    config.training.sample_num_steps = 20
-    config.training.checkpoint_every = 500
-    config.sample.sampler = "dpmpp_2m"
-    config.sample.num_steps = 20
-    config.sample.guidance_scale = 3.0
-    config.sample.num_images = 64
-    config.sample.batch_size = 100
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(
+                source="folder:emoji",
+                image_size=32,
+                hold_out=10,  # every tenth name is for testing
+                flip=False,  # of letters, flags and hands
+            ),
+            network=UNet(
+                channels=32,
+                channel_multipliers=(1, 2, 3),
+                num_res_blocks=1,
+                attention_resolutions=(8,),
+                num_heads=2,
+                num_groups=8,
+            ),
+            conditioners={"text": MiniLMText()},  # knows words that no name has
+            schedule=Cosine(1000),
+            prediction="v",
+            times=Stratified(),
+            preview_steps=20,
+        ),
+        Fit(
+            num_steps=3500,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            decay="cosine",
+            ema_decay=0.998,
+            preview_every=500,
+            checkpoint_every=500,
+        ),
+        sample={
+            "sampler": "dpmpp_2m",
+            "num_steps": 20,
+            "guidance_scale": 3.0,
+            "batch_size": 100,
+        },
+    )

@@ -9,19 +9,31 @@ Result:    finds the name in the first 5 of 100 for 43.9% of the 190 emoji held 
            for all of those that it was trained on
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import AdamW, ContrastiveTask, Data, Fit, MiniLMText, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "contrastive"
-    config.data.source = "folder:emoji"
-    config.data.image_size = 32
-    config.data.hold_out = 10  # the same as in configs/emoji.py
-    config.data.flip = False
-    config.model.text = "minilm"
-    config.retrieval.max_shift = 4
-    config.retrieval.weight_decay = 0.05
-    config.retrieval.num_steps = 800
-    return config
+    return recipe(
+        ContrastiveTask(
+            data=Data(
+                source="folder:emoji",
+                image_size=32,
+                hold_out=10,  # the same as in configs/emoji.py
+                flip=False,
+            ),
+            text=MiniLMText(),
+            max_shift=4,
+        ),
+        Fit(
+            num_steps=800,
+            optimizer=AdamW(weight_decay=0.05),
+            learning_rate=2e-3,
+            warmup_steps=100,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.995,
+            preview_every=0,
+            checkpoint_every=500,
+        ),
+    )

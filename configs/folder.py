@@ -13,8 +13,17 @@ Sources:   up to 32 the model of Ho et al. 2020 for CIFAR-10, up to 256 theirs f
 import re
 from typing import NamedTuple
 
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    Linear,
+    Stratified,
+    UNet,
+    recipe,
+)
 
 SIZE = 64  # if none is given
 
@@ -33,15 +42,15 @@ class Row(NamedTuple):
     batch_size: int
     learning_rate: float
     num_steps: int
-    schedule: str
+    schedule: Cosine | Linear
 
 
 TABLE = (
-    Row(24, 64, (1, 2, 2), 0.1, 128, 2e-4, 100_000, "cosine"),
-    Row(32, 128, (1, 2, 2, 2), 0.1, 128, 2e-4, 200_000, "cosine"),
-    Row(64, 128, (1, 2, 3, 4), 0.1, 64, 1e-4, 300_000, "cosine"),
-    Row(128, 128, (1, 1, 2, 3, 4), 0.0, 64, 1e-4, 400_000, "linear"),
-    Row(256, 128, (1, 1, 2, 2, 4, 4), 0.0, 64, 2e-5, 500_000, "linear"),
+    Row(24, 64, (1, 2, 2), 0.1, 128, 2e-4, 100_000, Cosine()),
+    Row(32, 128, (1, 2, 2, 2), 0.1, 128, 2e-4, 200_000, Cosine()),
+    Row(64, 128, (1, 2, 3, 4), 0.1, 64, 1e-4, 300_000, Cosine()),
+    Row(128, 128, (1, 1, 2, 3, 4), 0.0, 64, 1e-4, 400_000, Linear()),
+    Row(256, 128, (1, 1, 2, 2, 4, 4), 0.0, 64, 2e-5, 500_000, Linear()),
 )
 SMALLEST, LARGEST = 16, TABLE[-1].size
 
@@ -56,22 +65,30 @@ def get_config(argument: str = ""):
     _check_halvings(height, width, row)
     shorter = min(height, width)
     sides = [shorter >> level for level in range(len(row.channel_multipliers))]
-    config = default()
-    config.data.source = "folder:"  # the user's
-    config.data.image_size = height if height == width else (height, width)
-    config.model.channels = row.channels
-    config.model.channel_multipliers = row.channel_multipliers
-    # Where every position can look at every other at little cost.
-    config.model.attention_resolutions = (next(s for s in sides if s <= 16),)
-    config.model.dropout = row.dropout
-    config.diffusion.schedule = row.schedule
-    config.diffusion.variance = "small"  # the better one at fewer steps than T
-    config.diffusion.times = "stratified"
-    config.training.num_steps = row.num_steps
-    config.training.batch_size = row.batch_size
-    config.training.learning_rate = row.learning_rate
-    config.sample.num_steps = 250  # of 1000, evenly spaced
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(
+                source="folder:",  # the user's
+                image_size=height if height == width else (height, width),
+            ),
+            network=UNet(
+                channels=row.channels,
+                channel_multipliers=row.channel_multipliers,
+                # Where every position can look at every other at little cost.
+                attention_resolutions=(next(s for s in sides if s <= 16),),
+                dropout=row.dropout,
+            ),
+            schedule=row.schedule,
+            variance="small",  # the better one at fewer steps than T
+            times=Stratified(),
+        ),
+        Fit(
+            num_steps=row.num_steps,
+            batch_size=row.batch_size,
+            learning_rate=row.learning_rate,
+        ),
+        sample={"num_steps": 250},  # of 1000, evenly spaced
+    )
 
 
 def _sizes(argument: str) -> tuple[int, int]:

@@ -8,26 +8,42 @@ Result:    PSNR 32.21 dB on the 10,000 test images, whose scaled latents have a 
            deviation of 1.006; with a discriminator (docs/latents.md) 30.79 dB
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Adam,
+    AutoencoderTask,
+    Data,
+    Fit,
+    KLAutoencoder,
+    PatchDiscriminator,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "autoencoder"
-    config.data.source = "mnist"
-    config.data.pad_to = 32
-    config.data.flip = False  # a mirrored 2 is no 2
-    config.autoencoder.channels = 16
-    config.autoencoder.channel_multipliers = (1, 2, 2)
-    config.autoencoder.num_res_blocks = 1
-    config.autoencoder.num_groups = 8
-    config.autoencoder.num_steps = 3000
-    config.autoencoder.batch_size = 32
-    config.autoencoder.learning_rate = 2e-3
-    config.autoencoder.warmup_steps = 100
-    config.autoencoder.ema_decay = 0.99
-    config.autoencoder.discriminator_weight = 0.0
-    config.autoencoder.discriminator_start = 2000  # where its weight is set
-    config.autoencoder.discriminator_channels = 16
-    return config
+    return recipe(
+        AutoencoderTask(
+            data=Data(source="mnist", pad_to=32, flip=False),  # a mirrored 2 is no 2
+            network=KLAutoencoder(
+                channels=16,
+                channel_multipliers=(1, 2, 2),
+                num_res_blocks=1,
+                num_groups=8,
+            ),
+            discriminator=PatchDiscriminator(channels=16, num_groups=8),
+            discriminator_weight=0.0,
+            discriminator_start=2000,  # where its weight is set
+        ),
+        Fit(
+            num_steps=3000,
+            batch_size=32,
+            optimizer=Adam(b1=0.5, b2=0.9),
+            learning_rate=2e-3,
+            warmup_steps=100,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.99,
+            preview_every=0,
+            checkpoint_every=1000,
+        ),
+    )

@@ -7,16 +7,24 @@ Time:      10 minutes on two x86-64 cores beside other work (jax 0.10.2)
 Result:    reads 99.55% of the 10,000 test digits right
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import AdamW, ClassifierTask, Data, Fit, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.kind = "classifier"
-    config.data.source = "mnist"
-    config.data.pad_to = 32
-    config.data.flip = False  # a mirrored 2 is no 2
-    config.features.num_features = 128
-    config.features.num_steps = 2500
-    return config
+    return recipe(
+        ClassifierTask(
+            data=Data(source="mnist", pad_to=32, flip=False),  # a mirrored 2 is no 2
+        ),
+        Fit(
+            num_steps=2500,
+            optimizer=AdamW(),
+            learning_rate=3e-3,
+            warmup_steps=100,
+            decay="cosine",
+            max_grad_norm=0.0,
+            ema_decay=0.995,
+            preview_every=0,
+            checkpoint_every=500,
+        ),
+    )

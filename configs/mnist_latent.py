@@ -12,38 +12,53 @@ Result:    FD 1.46 of 2,000 pictures drawn in 20 steps of DPM-Solver++(2M); as m
            ones have 0.10 (docs/results.md)
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    Label,
+    Latents,
+    Stratified,
+    UNet,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "mnist"
-    config.data.pad_to = 32
-    config.data.flip = False  # a mirrored 2 is no 2
-    config.data.latents = "runs/mnist_autoencoder"
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2)
-    config.model.attention_resolutions = (8, 4)  # of latents
-    config.model.dropout = 0.0
-    config.model.class_conditional = True
-    config.diffusion.schedule = "cosine"
-    config.diffusion.prediction = "v"  # x0 is not clamped: see docs/latents.md
-    config.diffusion.variance = "small"  # the better one at fewer steps than T
-    config.diffusion.times = "stratified"
-    config.training.num_steps = 2000
-    config.training.batch_size = 64
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 200
-    config.training.decay = "cosine"
-    config.training.ema_decay = 0.999
-    config.training.report_every = 50
-    config.training.sample_every = 500
-    config.training.sample_num_steps = 50
-    config.training.checkpoint_every = 250
-    config.training.keep_every = 0
-    config.evaluate.features = "runs/mnist_features"  # of configs/mnist_features.py
-    config.sample.num_images = 100
-    config.sample.batch_size = 50
-    config.sample.num_steps = 250  # of 1000, evenly spaced
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(source="mnist", pad_to=32, flip=False),  # a mirrored 2 is no 2
+            codec=Latents("runs/mnist_autoencoder"),
+            network=UNet(
+                channels=32,
+                channel_multipliers=(1, 2),
+                attention_resolutions=(8, 4),  # of latents
+            ),
+            conditioners={"label": Label()},
+            schedule=Cosine(1000),
+            prediction="v",  # x0 is not clamped: see docs/latents.md
+            variance="small",  # the better one at fewer steps than T
+            times=Stratified(),
+            preview_steps=50,
+        ),
+        Fit(
+            num_steps=2000,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            decay="cosine",
+            ema_decay=0.999,
+            report_every=50,
+            preview_every=500,
+            checkpoint_every=250,
+            keep_every=0,
+        ),
+        sample={
+            "num_images": 100,
+            "batch_size": 50,
+            "num_steps": 250,  # of 1000, evenly spaced
+        },
+        evaluate={"features": "runs/mnist_features"},  # of configs/mnist_features.py
+    )

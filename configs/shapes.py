@@ -13,42 +13,56 @@ Result:    98.4% of 1,500 pictures have all that captions asked for which traini
            (docs/results.md)
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    Stratified,
+    UNet,
+    WordsText,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "shapes"
-    config.data.image_size = 16
-    config.data.flip = False  # captions say left and right
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2, 2)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = (8,)
-    config.model.num_heads = 2
-    config.model.num_groups = 8
-    config.model.dropout = 0.0
-    config.model.text = "words"
-    config.model.text_width = 64
-    config.diffusion.schedule = "cosine"
-    config.diffusion.num_levels = 1000
-    config.diffusion.prediction = "v"
-    config.diffusion.times = "stratified"
-    config.training.num_steps = 4000
-    config.training.batch_size = 64
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 200
-    config.training.decay = "cosine"
-    config.training.ema_decay = 0.998
-    config.training.report_every = 100
-    config.training.sample_every = 1000
-    config.training.sample_num_steps = 20
-    config.training.checkpoint_every = 1000
-    config.sample.sampler = "dpmpp_2m"
-    config.sample.num_steps = 20
-    config.sample.guidance_scale = 2.0
-    config.sample.num_images = 64
-    config.sample.batch_size = 100
-    config.evaluate.num_images = 500  # of attributes, for each kind of prompt
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(
+                source="shapes",
+                image_size=16,
+                flip=False,  # captions say left and right
+            ),
+            network=UNet(
+                channels=32,
+                channel_multipliers=(1, 2, 2),
+                num_res_blocks=1,
+                attention_resolutions=(8,),
+                num_heads=2,
+                num_groups=8,
+            ),
+            conditioners={"text": WordsText(width=64)},
+            schedule=Cosine(1000),
+            prediction="v",
+            times=Stratified(),
+            preview_steps=20,
+        ),
+        Fit(
+            num_steps=4000,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            decay="cosine",
+            ema_decay=0.998,
+            preview_every=1000,
+            checkpoint_every=1000,
+        ),
+        sample={
+            "sampler": "dpmpp_2m",
+            "num_steps": 20,
+            "guidance_scale": 2.0,
+            "batch_size": 100,
+        },
+        evaluate={"num_images": 500},  # of attributes, for each kind of prompt
+    )

@@ -11,40 +11,50 @@ Result:    brought down again, what it draws from real pictures agrees with them
            number, places and colours (docs/results.md)
 """
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import (
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    LowRes,
+    Stratified,
+    UNet,
+    recipe,
+)
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "shapes"
-    config.data.image_size = 32
-    config.data.flip = False  # as the stage before
-    config.model.picture = "low_res"
-    config.model.picture_factor = 2
-    config.model.picture_noise = 0.3  # the most; what is laid over is for the user
-    config.model.channels = 16
-    config.model.channel_multipliers = (1, 2, 4)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = (8,)
-    config.model.num_groups = 8
-    config.model.dropout = 0.0
-    config.diffusion.schedule = "cosine"
-    config.diffusion.num_levels = 1000
-    config.diffusion.prediction = "v"
-    config.diffusion.times = "stratified"
-    config.training.num_steps = 2500
-    config.training.batch_size = 32
-    config.training.learning_rate = 1e-3
-    config.training.warmup_steps = 100
-    config.training.decay = "cosine"
-    config.training.ema_decay = 0.998
-    config.training.report_every = 100
-    config.training.sample_every = 1000
-    config.training.sample_num_steps = 20
-    config.training.checkpoint_every = 1000
-    config.sample.sampler = "dpmpp_2m"
-    config.sample.num_steps = 20
-    config.sample.num_images = 64
-    config.sample.batch_size = 100
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(
+                source="shapes",
+                image_size=32,
+                flip=False,  # as the stage before
+            ),
+            network=UNet(
+                channels=16,
+                channel_multipliers=(1, 2, 4),
+                num_res_blocks=1,
+                attention_resolutions=(8,),
+                num_groups=8,
+            ),
+            # The most; the augmentation level in sampling is for the user.
+            conditioners={"low_res": LowRes(factor=2, max_aug_level=0.3)},
+            schedule=Cosine(1000),
+            prediction="v",
+            times=Stratified(),
+            preview_steps=20,
+        ),
+        Fit(
+            num_steps=2500,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            decay="cosine",
+            ema_decay=0.998,
+            preview_every=1000,
+            checkpoint_every=1000,
+        ),
+        sample={"sampler": "dpmpp_2m", "num_steps": 20, "batch_size": 100},
+    )

@@ -10,7 +10,6 @@ lost; 1 a defect, with its traceback.
 
 import argparse
 import importlib.util
-import itertools
 import re
 import signal
 import sys
@@ -19,10 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from ddpm_jax import config as options
 from ddpm_jax import requests
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests import COMMANDS, Request, sections
@@ -41,13 +38,19 @@ examples:
   python main.py edit inpaint runs/mnist --image=digit.png --mask=mask.png
   python main.py import google/ddpm-celebahq-256 runs/faces
 
-Any option of a recipe can be set as --config.SECTION.NAME=VALUE; ddpm_jax/config.py
-lists them all. Only a new run needs --config: a checkpoint carries its own.
+Any option of a recipe can be set as --config.SECTION.NAME=VALUE; docs/options.md lists
+them all. Only a new run needs --config: a checkpoint carries its own.
 """
 
 _LONGEST = 2000  # characters of an error
 _MOST_DIGITS = 1000  # of a number; Python itself reads up to 4,300
 _TRAIN = "train"  # the command of a line that names none
+_TRAINERS = {  # kind of a recipe -> its command
+    "diffusion": "train",
+    "classifier": "features",
+    "contrastive": "retrieval",
+    "autoencoder": "autoencoder",
+}
 
 
 class Line(NamedTuple):
@@ -319,20 +322,14 @@ def _train(line: Line) -> int:
             f"training needs a recipe; give --config=RECIPE with --workdir={workdir}."
         )
     cfg = _config(recipe, folder, line.overrides)
-    kinds: dict[str, tuple[str, str]] = {
-        "diffusion": ("train", "training"),
-        "classifier": ("features", "features"),
-        "contrastive": ("retrieval", "retrieval"),
-        "autoencoder": ("autoencoder", "autoencoder"),
-    }
-    if cfg.kind not in kinds:
+    if cfg.kind not in _TRAINERS:
         raise UserError(
-            f"config.kind={cfg.kind!r} is not known; use {', '.join(kinds)}."
+            f"config.kind={cfg.kind!r} is nothing that this command trains; it trains "
+            f"{', '.join(_TRAINERS)}."
         )
-    command, section = kinds[cfg.kind]
-    use_all_cores(cfg[section].batch_size)
+    use_all_cores(cfg.training.batch_size)
     interrupts.check()
-    return _command(command)(cfg, folder)
+    return _command(_TRAINERS[cfg.kind])(cfg, folder)
 
 
 def _command(name: str) -> Callable[..., Any]:
@@ -349,27 +346,27 @@ def _config(recipe: str | None, folder: Path, overrides: list[str]) -> ConfigDic
 
         cfg, fixed = trained_config(folder), {}
     interrupts.check()
-    override(cfg, overrides, fixed)
-    return cfg
+    return override(cfg, overrides, fixed)
 
 
 def _run(line: Line) -> int:
     """Run a command on a run."""
     kind, recipe = COMMANDS[line.command], line.known.config
-    if line.command == "import":
-        cfg = options.default()
-        override(cfg, line.overrides)
-        folder = Path()
-    else:
-        run = line.values.get("run") or line.values.get("workdir")
-        if run is None and recipe is None:
-            raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
-        folder = Path(run) if run else Path("runs") / _stem(recipe)
-        cfg = _config(recipe, folder, line.overrides)
+    if kind is requests.Import:
+        return _import(line)
+    run = line.values.get("run") or line.values.get("workdir")
+    if run is None and recipe is None:
+        raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
+    folder = Path(run) if run else Path("runs") / _stem(recipe)
+    cfg = _config(recipe, folder, line.overrides)
+    if cfg.kind != "diffusion" and kind not in (requests.Look, requests.Plan):
+        raise UserError(
+            f"{line.command} is for a diffusion model, and {folder} holds another kind "
+            f"({cfg.kind}); name the run of a diffusion model."
+        )
     try:
         request = sections.request_of(kind, cfg, {**line.values, "run": str(folder)})
         sections.write(request, cfg)
-        options.check_ceilings(cfg)
         # The same devices in every command, whose images are then the same bytes.
         use_all_cores(cfg.training.batch_size)
         interrupts.check()
@@ -379,21 +376,22 @@ def _run(line: Line) -> int:
         raise
 
 
+def _import(line: Line) -> int:
+    from ddpm_jax.commands.import_model import Asked, import_model
+
+    _refuse_recipe(line)
+    request = requests.Import(**line.values)
+    run = request.run or Path("runs") / Path(request.source).resolve().stem
+    step = line.values.get("step")
+    asked = Asked(tuple(line.overrides), step, request.qkv_order)
+    import_model(request.source, Path(run), asked)
+    return 0
+
+
 def _call(request: Request, line: Line, cfg: ConfigDict, folder: Path) -> int:
     out = getattr(request, "out", None)
     results = None if out is None else Path(out)
     match request:
-        case requests.Import():
-            from ddpm_jax.commands.import_model import import_model
-
-            _refuse_recipe(line)
-            given = {name for name in _names(line.overrides)}
-            known = of_request.sections_of(requests.Import)
-            given |= {o for o, name in known.items() if name in line.values}
-            origin = Path(request.source).resolve().stem
-            run = line.values.get("run")
-            place = Path(run) if run else Path("runs") / origin
-            import_model(request.source, place, cfg, frozenset(given))
         case requests.Export():
             from ddpm_jax.commands.export_model import export_model
 
@@ -463,9 +461,10 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
             f"--config={recipe} is not a Python file; a recipe ends in .py."
         )
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their annotations
     wanted = (
-        "a recipe defines get_config(), which changes and returns "
-        "ddpm_jax.config.default()."
+        "a recipe defines get_config(), which returns what ddpm_jax.recipe.recipe "
+        "composes."
     )
     try:
         spec.loader.exec_module(module)
@@ -477,11 +476,18 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
         raise UserError(
             f"--config={recipe} cannot be read ({text}); {wanted}"
         ) from error
+    from ddpm_jax.recipe import from_json, to_json  # loads JAX
+
     if not isinstance(loaded, ConfigDict):
         text = f"get_config() returned {type(loaded).__name__}"
         raise UserError(f"--config={recipe} cannot be read ({text}); {wanted}")
     fixed = getattr(module, "FIXED", {})
-    return options.from_json(options.to_json(loaded)), fixed
+    try:
+        return from_json(to_json(loaded)), fixed
+    except UserError as error:
+        raise UserError(
+            f"--config={recipe} is no recipe of this version ({error}); {wanted}"
+        ) from error
 
 
 def _shipped_recipes() -> dict[str, Path]:
@@ -498,72 +504,30 @@ def override(
     cfg: ConfigDict,
     arguments: list[str],
     fixed: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Set options from `--config.SECTION.NAME=VALUE` arguments, in place.
+) -> ConfigDict:
+    """Set options from `--config.SECTION.NAME=VALUE` arguments.
 
     Args:
         cfg: the config to change.
         arguments: of the command line.
         fixed: options that may not be given, and what to do instead.
 
+    Returns:
+        A new config.
+
     Raises:
         UserError: for an argument that is no such thing, an unknown option, or a value
             of a wrong type.
     """
-    alone = {
-        word.removeprefix("--config.")
-        for word, after in itertools.zip_longest(arguments, arguments[1:])
-        if "=" not in word and (after is None or after.startswith("--"))
-    }
+    from ddpm_jax import specs
+    from ddpm_jax.build import check_ceilings
+
     for name in _names(arguments):
         if name in fixed:
             raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
-        node = cfg
-        *sections, last = name.split(".")
-        for depth, section in enumerate([*sections, last]):
-            if not isinstance(node, ConfigDict) or section not in node:
-                listed = ", ".join(sorted(node)) if isinstance(node, ConfigDict) else ""
-                where = ".".join(["config", *sections[:depth]])
-                raise UserError(
-                    f"unknown option --config.{name}; {where} has {listed}."
-                )
-            node = node[section]
-        if isinstance(node, ConfigDict):
-            raise UserError(
-                f"--config.{name} is a section; set one of {', '.join(sorted(node))}."
-            )
-        if name in alone and not isinstance(node, bool):
-            raise UserError(
-                f"--config.{name} has no value; write --config.{name}=VALUE."
-            )
-    values = flags.FlagValues()
-    line = ["main.py", *_last_of_each(arguments)]
-    config_flags.DEFINE_config_dict("config", cfg, flag_values=values, sys_argv=line)
-    try:
-        rest = values(line)[1:]
-    except (RecursionError, MemoryError):  # of Python's parser
-        raise UserError("a value is nested too deeply; give a plain one.") from None
-    except (flags.Error, ValueError, TypeError) as error:
-        text = re.sub(r"\s+", " ", str(error)).strip()
-        raise UserError(f"{text.removesuffix('.')}; correct that option.") from error
-    if rest:
-        raise UserError(f"unknown argument {rest[0]!r}; see --help.")
-    options.check_ceilings(cfg)
-
-
-def _last_of_each(arguments: list[str]) -> list[str]:
-    """Keep the last value given to each option.
-
-    ml_collections would join two values of a tuple into one longer tuple.
-    """
-    given: dict[str, list[str]] = {}
-    name = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            name = argument.partition("=")[0]
-            given[name] = []
-        given.setdefault(name, []).append(argument)
-    return [word for words in given.values() for word in words]
+    changed = specs.override(cfg, arguments)
+    check_ceilings(changed)
+    return changed
 
 
 def _names(arguments: list[str]) -> list[str]:

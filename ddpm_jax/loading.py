@@ -269,7 +269,7 @@ def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
 def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
     if diffusers_autoencoder.is_autoencoder(folder):
         return AutoencoderModel(read_autoencoder(folder, str(folder)))
-    found = read_model(folder, str(folder), {})
+    found = read_model(folder, str(folder))
     use_all_cores(found.cfg.training.batch_size)
     mesh = build.mesh(found.cfg)
     params = jax.tree.map(
@@ -281,7 +281,7 @@ def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
         info=found.info,
         unet=build.model(found.cfg, found.info),
         params=Params(params),
-        codec=build.codec(found.info, folder),
+        codec=build.codec(found.cfg, found.info, folder),
         described=f"the parameters of {folder}",
         mesh=mesh,
     )

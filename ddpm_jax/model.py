@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.build.plans import NOT_COMPILED
 from ddpm_jax.codecs import Codec
@@ -31,6 +31,7 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.requests import Sample, sections
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
@@ -232,7 +233,7 @@ class DiffusionModel:
 
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
-        options = config.to_json(cfg)["sample"]
+        options = to_json(cfg)["sample"]
         own = {k: v for k, v in options.items() if k not in NOT_COMPILED}
 
         def make() -> Program:

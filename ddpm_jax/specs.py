@@ -35,8 +35,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from ddpm_jax.codecs.spec import AsStored, Latents
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.conditioning.low_res import LowRes
+from ddpm_jax.conditioning.masked import Masked
+from ddpm_jax.conditioning.self_conditioning import SelfConditioning
+from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
+from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.networks.ports import FROM_DATA
+from ddpm_jax.networks.residual_classifier import Classifier
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.runtime.devices import Devices
 from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.classifier import ClassifierTask
 from ddpm_jax.tasks.contrastive import ContrastiveTask
@@ -137,7 +151,7 @@ def _annotations(cls: Any) -> dict[str, Any]:
     found = {
         field.name: hints[field.name]
         for field in dataclasses.fields(cls)
-        if field.init and field.name not in left_out
+        if field.init and field.name not in left_out and FROM_DATA not in field.metadata
     }
     for name, wanted in found.items():
         if not _is_possible(wanted):
@@ -522,7 +536,8 @@ def override(
     """Set options of a recipe from `--config.a.b=value` arguments.
 
     The types are those of the fields. A `kind` is set before all else: the node becomes
-    another, with the defaults of that. Of an option given twice the last counts.
+    another, with the defaults of that. An entry of a mapping that is set to None goes.
+    Of an option given twice the last counts.
 
     Args:
         config: from `recipe`.
@@ -605,6 +620,8 @@ def _assign(
             raise UserError(
                 f"unknown option {here}{_closest(word, value)}; {path} has {listed}."
             )
+        if not rest and text == "None":
+            return {name: entry for name, entry in value.items() if name != word}
         entry = _assign(value.get(word), get_args(mapping)[1], rest, text, here)
         return {**value, word: entry}
     if word == KIND and not rest:
@@ -767,9 +784,17 @@ for _spec in (
     *(loss_weights.TruncatedSNR, loss_weights.MinSNR, loss_weights.P2),
     *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
     time_sampling.Importance,
+    *(Label, LowRes, Grey, Masked, SelfConditioning),
+    *(AsStored, Latents, Data, Devices, PatchDiscriminator),
     *(Diffusion, Fit, Adam),
 ):
     register(_spec)
+register(UNet, "unet")
+register(KLAutoencoder, "kl_autoencoder")
+register(Classifier, "residual_classifier")
+register(WordsText, "words")
+register(BytesText, "bytes")
+register(MiniLMText, "minilm")
 register(schedules.LinearLogSNR, "linear_logsnr")
 register(schedules.CosineLogSNR, "cosine_logsnr")
 register(AdamW, "adamw")

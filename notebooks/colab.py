@@ -173,7 +173,7 @@ platform, capability, kind = answer.stdout.strip().split(";")
 
 has_bfloat16 = platform == "tpu" or (platform == "gpu" and float(capability) >= 8)
 if has_bfloat16:  # a TPU, an L4, an A100
-    suits, extra = "configs/cifar.py", ["--config.model.dtype=bfloat16"]
+    suits, extra = "configs/cifar.py", ["--config.network.dtype=bfloat16"]
 elif platform == "gpu":  # a T4: older, slower
     suits, extra = "configs/mnist.py", []
 else:

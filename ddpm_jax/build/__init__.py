@@ -15,7 +15,6 @@ from ddpm_jax.build.cascade import (
 )
 from ddpm_jax.build.checks import check, check_batch, mesh
 from ddpm_jax.build.conditions import (
-    AnyUNet,
     Captions,
     captions,
     cond_between,
@@ -62,11 +61,11 @@ from ddpm_jax.build.likelihood import (
 )
 from ddpm_jax.build.parts import (
     diffusion_task,
-    dtype,
     init_params,
     learning_rate,
     model,
     network,
+    network_spec,
     num_views,
     objective,
     optimizer,
@@ -75,6 +74,7 @@ from ddpm_jax.build.parts import (
 )
 from ddpm_jax.build.pictures import (
     consistency,
+    map_name,
     mode_of,
     shown,
 )
@@ -85,21 +85,23 @@ from ddpm_jax.build.sampling import (
     num_steps,
     sampler,
 )
-from ddpm_jax.build.sizes import least_bytes
+from ddpm_jax.build.sizes import check_ceilings, least_bytes
 from ddpm_jax.build.source import (
     DataInfo,
     LatentInfo,
+    codec_spec,
     data_fingerprint,
     data_info,
     dataset,
+    latents_run,
     num_classes,
+    text_spec,
 )
-from ddpm_jax.build.translation import diffusion_spec, fit_spec, small_fit
+from ddpm_jax.build.translation import diffusion_spec, fit_spec, task_spec
 
 __all__ = [
     "BITS_PER_DIM",
     "COPY",
-    "AnyUNet",
     "Captions",
     "DataInfo",
     "LatentInfo",
@@ -110,6 +112,7 @@ __all__ = [
     "check",
     "check_batch",
     "check_cascade",
+    "check_ceilings",
     "check_copy",
     "check_edit",
     "check_edit_effects",
@@ -118,6 +121,7 @@ __all__ = [
     "check_likelihood",
     "check_training_effects",
     "codec",
+    "codec_spec",
     "cond_between",
     "conditioners",
     "consistency",
@@ -127,7 +131,6 @@ __all__ = [
     "denoiser",
     "diffusion_spec",
     "diffusion_task",
-    "dtype",
     "edit_methods",
     "encode",
     "evaluation_features",
@@ -139,16 +142,19 @@ __all__ = [
     "init_params",
     "keep_copy",
     "label_word",
+    "latents_run",
     "learning_rate",
     "least_bytes",
     "levels",
     "likelihood_key",
     "likelihood_methods",
+    "map_name",
     "measure",
     "mesh",
     "mode_of",
     "model",
     "network",
+    "network_spec",
     "num_classes",
     "num_steps",
     "num_views",
@@ -168,11 +174,12 @@ __all__ = [
     "schedule",
     "score_names",
     "shown",
-    "small_fit",
     "stage_configs",
     "stage_folders",
     "stage_of",
+    "task_spec",
     "text_cond",
+    "text_spec",
     "time_sampler",
     "train_key",
     "upscale_factor",

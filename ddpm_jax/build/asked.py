@@ -1,7 +1,6 @@
 """What `config.sample` asks for: labels and prompts, taken in turn, and checked."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
-from ddpm_jax.build.pictures import examples
-from ddpm_jax.build.source import DataInfo, dataset, num_classes, reader_of
-from ddpm_jax.config import from_json, to_json
+from ddpm_jax.build.pictures import examples, map_name
+from ddpm_jax.build.source import DataInfo, data_spec, num_classes, reader_of
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 
 PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
@@ -39,7 +38,7 @@ def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
             )
         return None
     known = list(info.label_names or ())
-    if not asked and config.model.picture:
+    if not asked and map_name(config):
         labels = examples(config, info).labels
         assert labels is not None  # the data are those of a conditional model
         return labels
@@ -83,19 +82,19 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
     """
     options = config.sample
     for name in ("prompt", "negative_prompt", "prompt_to"):
-        if options[name] and not config.model.text:
+        if options[name] and "text" not in config.conditioners:
             raise UserError(
                 f"config.sample.{name}={options[name]!r}, but this model was trained "
                 "without text; leave the option out."
             )
-    if not config.model.text:
+    if "text" not in config.conditioners:
         return None
     asked = _asked(config) if options.prompt else _captions_of(config, info)
     return [asked[i % len(asked)] for i in range(options.num_images)]
 
 
 def _captions_of(config: ConfigDict, info: DataInfo) -> list[str]:
-    if not config.model.picture:
+    if not map_name(config):
         return list(info.captions)
     texts = examples(config, info).texts
     assert texts is not None  # the data are those of a model with text
@@ -107,14 +106,13 @@ def _asked(config: ConfigDict) -> list[str]:
     if prompt.startswith(PROMPT_FILE):
         return prompt_lines(prompt)
     if prompt.startswith(_DATA):
-        section = json.dumps(to_json(config)["data"])
         split, slash, every = prompt.removeprefix(_DATA).partition("/")
         if slash and not (every.isdecimal() and int(every)):
             raise UserError(
                 f"config.sample.prompt={prompt!r} is no every so many of the captions; "
                 f"write it like {_DATA}{split or 'train'}/10, for each tenth."
             )
-        return list(_captions(section, split or None))[:: int(every or 1)]
+        return list(_captions(data_spec(config), split or None))[:: int(every or 1)]
     if not prompt.strip():
         raise UserError("config.sample.prompt is blank; say what the picture shows.")
     return [prompt]
@@ -142,9 +140,9 @@ def prompt_lines(prompt: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def _captions(section: str, split: str | None) -> tuple[str, ...]:
-    """Read the captions of a split, of the data of a config's section, as JSON."""
-    source = dataset(from_json({"data": json.loads(section)}), split)
+def _captions(spec: Data, split: str | None) -> tuple[str, ...]:
+    """Read the captions of a split."""
+    source = spec.open(split)
     if source.texts is None:
         raise UserError(f"{source.name} has no captions to draw; give a prompt.")
     return source.texts
@@ -167,7 +165,7 @@ def check_prompts(config: ConfigDict, info: DataInfo) -> None:
         UserError: naming the prompt.
     """
     options = config.sample
-    if config.model.picture and config.model.text and not options.prompt:
+    if map_name(config) and "text" in config.conditioners and not options.prompt:
         return  # captions of the data, which need not be at hand for a user's picture
     texts = prompts(config, info)
     if texts is None:

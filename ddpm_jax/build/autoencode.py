@@ -1,4 +1,4 @@
-"""The training of an autoencoder, from `config.autoencoder`."""
+"""The training of an autoencoder."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,22 +11,23 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import names
 from ddpm_jax.build.features import classifier_maps
-from ddpm_jax.build.idle import AUTOENCODER, check_warmup, refuse_idle
-from ddpm_jax.build.keys import check_seed, root_key
+from ddpm_jax.build.idle import check_warmup
+from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import autoencoder_spec, small_fit
+from ddpm_jax.build.translation import fit_spec, task_spec
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.discriminator import PatchDiscriminator, check_discriminator
-from ddpm_jax.networks.kl_autoencoder import (
-    KLAutoencoder,
-    check_autoencoder,
-    sample_posterior,
-)
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
-from ddpm_jax.tasks.autoencoder import Maps, Networks, autoencoder_task
+from ddpm_jax.specs import located
+from ddpm_jax.tasks.autoencoder import (
+    AutoencoderTask,
+    Maps,
+    Networks,
+    autoencoder_task,
+)
+from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 from ddpm_jax.weights.lpips_file import Lpips, read_lpips
@@ -35,88 +36,62 @@ _LPIPS = "lpips:"  # before the names of two files
 _INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
 
 
-def autoencoder_network(config: ConfigDict, info: DataInfo) -> KLAutoencoder:
-    """Build the network of `config.autoencoder`."""
-    options = config.autoencoder
-    return KLAutoencoder(
-        image_channels=info.image_shape[-1],
-        latent_channels=options.latent_channels,
-        channels=options.channels,
-        channel_multipliers=tuple(options.channel_multipliers),
-        num_res_blocks=options.num_res_blocks,
-        num_groups=options.num_groups,
-        attention=options.attention,
-        dtype=names.DTYPES[options.dtype],
-    )
+def autoencoder_network(spec: AutoencoderTask, info: DataInfo) -> KLAutoencoder:
+    """Build the network, for the images of the data."""
+    return spec.network.clone(image_channels=info.image_shape[-1])
 
 
-def discriminator_network(config: ConfigDict) -> PatchDiscriminator:
-    """Build the discriminator of `config.autoencoder`."""
-    options = config.autoencoder
-    return PatchDiscriminator(
-        channels=options.discriminator_channels,
-        num_layers=options.discriminator_layers,
-        num_groups=options.num_groups,
-        dtype=names.DTYPES[options.dtype],
-    )
-
-
-def is_adversarial(config: ConfigDict) -> bool:
-    """Say whether a discriminator takes part at some step of the run."""
-    start = autoencoder_spec(config).adversary_start(config.autoencoder.num_steps)
-    return start is not None
+def adversary_start(spec: AutoencoderTask, fit: Fit) -> int | None:
+    """Return the step at which the discriminator joins a run; None for never."""
+    return spec.adversary_start(fit.num_steps)
 
 
 def autoencode_optimizers(
-    config: ConfigDict,
+    spec: AutoencoderTask, fit: Fit
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Build Adam with a warm-up and a cosine decay, for network and discriminator.
+    """Build the optimizers of network and discriminator.
 
-    The discriminator's begin when it does. Gradients are not clipped: the losses are
-    sums, whose size is nothing to Adam.
+    The discriminator's begins when it does.
     """
-    fit = small_fit(config, "autoencoder")
-    later = max(fit.num_steps - config.autoencoder.discriminator_start, 1)
+    later = max(fit.num_steps - spec.discriminator_start, 1)
     return fit.transformation(), fit.transformation(later)
 
 
-def init_autoencode(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
+def init_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> dict[str, Any]:
     """Draw the initial parameters of autoencoder and discriminator."""
-    root = jax.random.fold_in(root_key(config.seed), _INIT)
+    root = jax.random.fold_in(root_key(spec.seed), _INIT)
     keys = jax.random.split(root)
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
-    net, discriminator = autoencoder_network(config, info), ()
+    net, discriminator = autoencoder_network(spec, info), ()
     params = jax.jit(net.init)(keys[0], images)["params"]
-    if is_adversarial(config):
-        init = discriminator_network(config).init
+    if adversary_start(spec, fit) is not None:
+        init = spec.discriminator.init
         discriminator = jax.jit(init)(keys[1], images)["params"]
     return {"autoencoder": params, "discriminator": discriminator}
 
 
-def autoencode_key(config: ConfigDict) -> jax.Array:
+def autoencode_key(spec: AutoencoderTask) -> jax.Array:
     """Return the key of flips and latents."""
-    return jax.random.fold_in(root_key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
 
 
 def _perceptual(
-    config: ConfigDict, info: DataInfo
+    spec: AutoencoderTask, info: DataInfo
 ) -> tuple[Maps | None, list[np.ndarray] | None]:
     """Open the network that looks, and how its channels count; None if there is none.
 
     Raises:
         UserError: it cannot be opened, or takes other images.
     """
-    options = config.autoencoder
-    if not options.perceptual or not options.perceptual_weight:
+    if not spec.perceptual or not spec.perceptual_weight:
         return None, None
-    if not options.perceptual.startswith(_LPIPS):
-        return classifier_maps(Path(options.perceptual), info.image_shape), None
-    named = options.perceptual.removeprefix(_LPIPS).split(",")
+    if not spec.perceptual.startswith(_LPIPS):
+        return classifier_maps(Path(spec.perceptual), info.image_shape), None
+    named = spec.perceptual.removeprefix(_LPIPS).split(",")
     if len(named) != 2 or not all(named):
         raise UserError(
-            f"config.autoencoder.perceptual={options.perceptual!r} does not name two "
-            "files; write lpips:VGG16_FILE,LINEAR_FILE, or the folder of a features "
-            "network."
+            f"config.perceptual={spec.perceptual!r} does not name two files; write "
+            "lpips:VGG16_FILE,LINEAR_FILE, or the folder of a features network."
         )
     if min(info.image_shape[:2]) < LEAST_SIDE:
         raise UserError(
@@ -135,25 +110,27 @@ def _open_lpips(network: str, linear: str) -> Lpips:
 
 
 def autoencode_task(
-    config: ConfigDict,
+    spec: AutoencoderTask,
+    fit: Fit,
     info: DataInfo,
     finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
-    """Build the task of `config.autoencoder`.
+    """Build the task of an autoencoder.
 
     Args:
-        config: all of it.
+        spec: what is trained.
+        fit: how.
         info: of the data.
         finish: see `Task`.
 
     Raises:
         UserError: the network of `perceptual` cannot be opened, or takes other images.
     """
-    options = config.autoencoder
-    maps, channel_weights = _perceptual(config, info)
-    net, discriminator = autoencoder_network(config, info), None
-    if is_adversarial(config):
-        judge = discriminator_network(config)
+    maps, channel_weights = _perceptual(spec, info)
+    net, discriminator = autoencoder_network(spec, info), None
+    joins = adversary_start(spec, fit)
+    if joins is not None:
+        judge = spec.discriminator
 
         def discriminator(params: Any, x: jax.Array) -> jax.Array:
             return cast(jax.Array, judge.apply({"params": params}, x))
@@ -170,15 +147,14 @@ def autoencode_task(
         maps=maps,
         channel_weights=channel_weights,
     )
-    spec = autoencoder_spec(config)
     return autoencoder_task(
-        lambda: init_autoencode(config, info),
+        lambda: init_autoencode(spec, fit, info),
         networks,
-        autoencode_optimizers(config),
+        autoencode_optimizers(spec, fit),
         spec.weights(),
-        adversary_start=spec.adversary_start(options.num_steps),
-        ema_target=options.ema_decay,
-        flip=config.data.flip,
+        adversary_start=joins,
+        ema_target=fit.ema_decay,
+        flip=spec.data.flip,
         finish=finish,
     )
 
@@ -189,32 +165,12 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "autoencoder", info)
-    check_seed("config.seed", config.seed)
-    small_fit(config, "autoencoder")
-    autoencoder_spec(config)
-    options = config.autoencoder
-    if options.dtype not in names.DTYPES:
-        raise UserError(
-            f"config.autoencoder.dtype={options.dtype!r} is unknown; use "
-            f"{' or '.join(names.DTYPES)}."
-        )
-    check_warmup(config, "autoencoder")
-    refuse_idle(config, AUTOENCODER)
-    height, width, _ = info.image_shape
-    fields = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
-    try:
-        check_autoencoder(
-            height, width, **{n: options[n] for n in (*fields, "num_groups")}
-        )
-        if is_adversarial(config):
-            check_discriminator(
-                height,
-                width,
-                channels=options.discriminator_channels,
-                num_layers=options.discriminator_layers,
-                num_groups=options.num_groups,
-            )
-    except UserError as error:
-        raise UserError(f"config.autoencoder: {error}") from None
-    _perceptual(config, info)
+    check_batch_memory(config, "training", info)
+    spec, fit = task_spec(config, AutoencoderTask), fit_spec(config)
+    check_warmup(config)
+    with located("config.network"):
+        spec.network.check(info.image_shape)
+    if adversary_start(spec, fit) is not None:
+        with located("config.discriminator"):
+            spec.discriminator.check(info.image_shape)
+    _perceptual(spec, info)

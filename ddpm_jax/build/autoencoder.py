@@ -9,13 +9,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.build import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, check_autoencoder
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 
 KIND = auxiliary.Kind(
     name="autoencoder",
@@ -92,7 +91,7 @@ def write(workdir: Path, autoencoder: Autoencoder, metadata: dict[str, Any]) -> 
     auxiliary.write(workdir, KIND, autoencoder.params, metadata, describe(autoencoder))
 
 
-def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
+def load(workdir: Path, dtype: str = "float32") -> Autoencoder:
     """Open the autoencoder that a training or an import left in a folder.
 
     Args:
@@ -118,7 +117,7 @@ def load(workdir: Path, dtype: Any = jnp.float32) -> Autoencoder:
 
 
 def _described(
-    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: Any
+    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: str
 ) -> Autoencoder | None:
     """Build what a folder describes; None if these are not its weights."""
     try:
@@ -128,10 +127,9 @@ def _described(
         }
         net = KLAutoencoder(**network, dtype=dtype)
         shape = tuple(about["image_shape"])
-        height, width, channels = shape
-        check_autoencoder(height, width, **geometry(net))
+        net.check(shape)
         scale, shift = float(about["scale"]), float(about["shift"])
-        if channels != net.image_channels or not 0 < scale < math.inf:
+        if shape[-1] != net.image_channels or not 0 < scale < math.inf:
             return None
         expected = auxiliary.parameter_shapes(net, shape)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
@@ -140,9 +138,3 @@ def _described(
         return None
     params = auxiliary.as_params(weights)
     return make(about["name"], net, params, shape, scale=scale, shift=shift)
-
-
-def geometry(net: KLAutoencoder) -> dict[str, Any]:
-    """Return what `check_autoencoder` has to know of a network."""
-    names = ("channels", "channel_multipliers", "num_res_blocks", "latent_channels")
-    return {name: getattr(net, name) for name in (*names, "num_groups")}

@@ -7,12 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.asked import prompts, sample_labels
-from ddpm_jax.build.conditions import AnyUNet, encode, sample_cond, text_cond
+from ddpm_jax.build.conditions import encode, sample_cond, text_cond
 from ddpm_jax.build.keys import sample_seed
 from ddpm_jax.build.latents import refuse_latents
-from ddpm_jax.build.pictures import mode_of
+from ddpm_jax.build.pictures import aug_level_of, image_map, mode_of
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.errors import UserError
 from ddpm_jax.sampling.plan import Plan
 from ddpm_jax.sampling.stages import (
@@ -73,7 +75,7 @@ def stage_configs(config: ConfigDict, stages: Sequence[ConfigDict]) -> list[Conf
         for option in _SHARED:
             own.sample[option] = config.sample[option]
         own.sample.seed = sample_seed(config)
-        if own.model.text:
+        if "text" in own.conditioners:
             own.sample.prompt = config.sample.prompt
             own.sample.negative_prompt = config.sample.negative_prompt
         changed.append(own)
@@ -98,7 +100,7 @@ def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
 
 
 def stage_of(
-    config: ConfigDict, info: DataInfo, unet: AnyUNet, params: Any = None
+    config: ConfigDict, info: DataInfo, unet: Conditioned, params: Any = None
 ) -> CascadeStage:
     """Make a stage of a model.
 
@@ -110,21 +112,23 @@ def stage_of(
     """
     height, width, channels = info.image_shape
     low_shape = None
-    if config.model.picture:
-        factor = config.model.picture_factor
+    conditioner = image_map(config)
+    if isinstance(conditioner, LowRes):
+        factor = conditioner.factor
         low_shape = (height // factor, width // factor, channels)
-    told_noise = config.model.picture_noise > 0
     return CascadeStage(
         denoiser(config, unet, params),
         sampler(config),
         info.image_shape,
         low_shape,
-        config.sample.picture_noise if told_noise else None,
+        aug_level_of(config),
     )
 
 
 def plan_cascade(
-    configs: Sequence[ConfigDict], infos: Sequence[DataInfo], unets: Sequence[AnyUNet]
+    configs: Sequence[ConfigDict],
+    infos: Sequence[DataInfo],
+    unets: Sequence[Conditioned],
 ) -> Plan:
     """Describe a cascade; its parameters are a tuple of `codecs.Params`.
 
@@ -134,7 +138,7 @@ def plan_cascade(
         unets: of each.
     """
 
-    def model_of(config: ConfigDict, info: DataInfo, unet: AnyUNet) -> CascadeModel:
+    def model_of(config: ConfigDict, info: DataInfo, unet: Conditioned) -> CascadeModel:
         return CascadeModel(
             levels(config),
             lambda params: stage_of(config, info, unet, params.network),
@@ -168,7 +172,7 @@ def check_cascade(
         )
     for folder, config in zip(folders, configs, strict=True):
         refuse_latents(config, f"cascade with {folder}")
-        if config.model.picture not in ("", "low_res"):
+        if mode_of(config) not in (None, "upscale"):
             raise UserError(
                 f"{folder} was trained for edit {mode_of(config)}; a cascade is made "
                 "of a model that draws from nothing and others that enlarge."
@@ -176,7 +180,7 @@ def check_cascade(
     check_stages(stages, folders)
     first = infos[0].label_names
     for folder, config, info in zip(folders, configs, infos, strict=True):
-        both = config.model.class_conditional and configs[0].model.class_conditional
+        both = "label" in config.conditioners and "label" in configs[0].conditioners
         if both and info.label_names != first:
             raise UserError(
                 f"{folder} knows other classes than {folders[0]}; use models of the "
@@ -196,10 +200,10 @@ def cascade_conds(
     conds = [sample_cond(configs[0], infos[0])]
     for config, info in zip(configs[1:], infos[1:], strict=True):
         cond: dict[str, Any] = {}
-        if config.model.class_conditional:
+        if "label" in config.conditioners:
             none = np.full(config.sample.num_images, info.num_classes, np.int32)
             cond["label"] = none if labels is None else labels
-        if config.model.text and texts is not None:
+        if "text" in config.conditioners and texts is not None:
             cond |= text_cond(config, info, texts)
         conds.append(cond or None)
     return conds

@@ -7,19 +7,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import conditioning
+from ddpm_jax import conditioning, specs
 from ddpm_jax.build.asked import prompts, sample_labels
 from ddpm_jax.build.keys import sample_key
-from ddpm_jax.build.pictures import picture_of, source_rows
-from ddpm_jax.build.reader import text_conditioner
-from ddpm_jax.build.source import DataInfo, num_classes, reader_of
-from ddpm_jax.conditioning import Encoded, Reader, Tokens, self_conditioning
+from ddpm_jax.build.pictures import source_rows
+from ddpm_jax.build.source import DataInfo, reader_of
+from ddpm_jax.conditioning import Encoded, Reader, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
-from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, Conditioner, from_batch
+from ddpm_jax.conditioning.conditioner import (
+    NEGATIVE,
+    Cond,
+    Conditioner,
+    ConditionerSpec,
+    from_batch,
+)
 from ddpm_jax.conditioning.encoded_text import interpolate
-from ddpm_jax.conditioning.label import Label
-
-AnyUNet = Conditioned
 
 
 def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
@@ -34,17 +36,11 @@ def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
             range.
     """
     made: dict[str, Conditioner] = {}
-    classes = num_classes(config, info)
-    if classes is not None:
-        made["label"] = Label(classes)
-    if config.model.text:
-        assert info.reader is not None  # `data_info` has made it
-        made["text"] = text_conditioner(config, info.reader)
-    image_map = picture_of(config, info.item_shape[-1])
-    if image_map is not None:
-        made[config.model.picture] = image_map
-    if config.model.self_conditioning:
-        made[self_conditioning.NAME] = self_conditioning.SelfConditioning()
+    for name, node in config.conditioners.items():
+        path = f"config.conditioners.{name}"
+        spec: ConditionerSpec = specs.from_config(node, ConditionerSpec, path)
+        with specs.located(path):
+            made[name] = spec.for_data(info)
     return made
 
 
@@ -87,7 +83,7 @@ def example_cond(
         Rows [N, ...] of the droppable conditions.
     """
     batch: dict[str, Any] = dict(examples)
-    if config.model.text:
+    if "text" in config.conditioners:
         batch["text"] = _rows(reader_of(info), list(examples["text"]))
     made = conditioners(config, info)
     droppable = {name: one for name, one in made.items() if one.droppable}

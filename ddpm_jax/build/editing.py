@@ -6,16 +6,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import clips
 from ddpm_jax.build.latents import refuse_latents
-from ddpm_jax.build.pictures import mode_of, picture_of
+from ddpm_jax.build.pictures import image_map, map_name, mode_of
 from ddpm_jax.build.plans import plan_model
 from ddpm_jax.build.sampling import levels
 from ddpm_jax.codecs import Codec
-from ddpm_jax.conditioning import masked
-from ddpm_jax.conditioning.image_maps import map_keys
-from ddpm_jax.conditioning.masked import Masked
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
 from ddpm_jax.sampling.edits import METHODS, OF_PIXELS, TRAINED, Edit, edit_plan
@@ -38,7 +36,8 @@ def upscale_factor(config: ConfigDict) -> int:
     """Return how many times larger an image is made."""
     if config.edit.factor is not None:
         return config.edit.factor
-    return config.model.picture_factor if config.model.picture == "low_res" else 2
+    made = image_map(config)
+    return made.factor if isinstance(made, LowRes) else 2
 
 
 def edit_of(config: ConfigDict, mode: str) -> Edit:
@@ -58,7 +57,7 @@ def edit_of(config: ConfigDict, mode: str) -> Edit:
         )
 
 
-def plan_edit(config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec) -> Plan:
+def plan_edit(config: ConfigDict, mode: str, unet: Conditioned, codec: Codec) -> Plan:
     """Describe an edit of the program.
 
     Args:
@@ -79,19 +78,14 @@ def plan_edit(config: ConfigDict, mode: str, unet: AnyUNet, codec: Codec) -> Pla
 
 def _image_condition(config: ConfigDict) -> ImageCondition | None:
     """Return what conditions an image-conditional model on a given image."""
-    if not config.model.picture:
+    conditioner, name = image_map(config), map_name(config)
+    if conditioner is None:
         return None
+    aug_level = config.sample.picture_noise
 
     def of_image(keys: jax.Array, given: Given) -> tuple[dict[str, Any], jax.Array]:
-        image = given["image"]
-        conditioner = picture_of(config, image.shape[-1])
-        assert conditioner is not None  # by the line above
-        if isinstance(conditioner, Masked):
-            rows = masked.from_mask(image, given["mask"][..., :1])
-        else:
-            aug_level = config.sample.picture_noise
-            rows = conditioner.from_images(map_keys(keys), image, aug_level)
-        return {config.model.picture: rows}, conditioner.show(rows)
+        rows = conditioner.from_given(keys, given, aug_level)
+        return {name: rows}, conditioner.show(rows)
 
     return of_image
 
@@ -109,7 +103,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
     if not methods:
         raise UserError(
             f"edit {mode} with a model that was trained to draw from a picture "
-            f"({config.model.picture}); use edit {mode_of(config)}, or sample."
+            f"({map_name(config)}); use edit {mode_of(config)}, or sample."
         )
     if options.method not in (None, *methods):
         raise UserError(
@@ -133,7 +127,8 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
         edit.repaint_levels(levels(config))  # raises if the jumps do not fit the chain
     with located("config.edit"):
         edit.check_shape(image_shape)
-    trained = config.model.picture_factor
+    made = image_map(config)
+    trained = made.factor if isinstance(made, LowRes) else edit.factor
     if mode == "upscale" and edit.method == TRAINED and edit.factor != trained:
         raise UserError(
             f"config.edit.factor={edit.factor}, but the model was trained to make "

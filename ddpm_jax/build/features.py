@@ -13,17 +13,19 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ddpm_jax import specs
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.idle import check_warmup
-from ddpm_jax.build.keys import check_seed, root_key
+from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import classifier_spec, small_fit
+from ddpm_jax.build.translation import fit_spec, task_spec
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.tasks.classifier import make_classify_objective
+from ddpm_jax.specs import located
+from ddpm_jax.tasks.classifier import ClassifierTask, make_classify_objective
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
@@ -42,34 +44,25 @@ KIND = auxiliary.Kind(
 _INIT, _TRAIN = 10, 11  # streams of `config.seed`, apart from those of a diffusion run
 
 
-def classifier(config: ConfigDict, info: DataInfo) -> Classifier:
-    """Build the network of `config.features`."""
-    options = config.features
-    return Classifier(
-        num_classes=info.num_classes,
-        num_features=options.num_features,
-        channels=options.channels,
-        channel_multipliers=tuple(options.channel_multipliers),
-        num_res_blocks=options.num_res_blocks,
-        num_groups=options.num_groups,
-    )
+def classifier(spec: ClassifierTask, info: DataInfo) -> Classifier:
+    """Build the network, for the classes of the data."""
+    return spec.network.clone(num_classes=info.num_classes)
 
 
-def init_classifier(config: ConfigDict, net: Classifier, info: DataInfo) -> Any:
+def init_classifier(spec: ClassifierTask, net: Classifier, info: DataInfo) -> Any:
     """Draw its initial parameters."""
-    key = jax.random.fold_in(root_key(config.seed), _INIT)
+    key = jax.random.fold_in(root_key(spec.seed), _INIT)
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
     return jax.jit(net.init)(key, images)["params"]
 
 
-def classify_objective(config: ConfigDict, net: Classifier) -> Objective:
+def classify_objective(spec: ClassifierTask, net: Classifier) -> Objective:
     """Build what it is trained on."""
-    spec = classifier_spec(config)
     return make_classify_objective(
         lambda params, images: cast(Any, net.apply({"params": params}, images)),
         label_smoothing=spec.label_smoothing,
         max_shift=spec.max_shift,
-        flip=config.data.flip,
+        flip=spec.data.flip,
     )
 
 
@@ -102,25 +95,26 @@ def small_task(
 
 
 def classifier_task(
-    config: ConfigDict,
+    spec: ClassifierTask,
+    fit: Fit,
     net: Classifier,
     info: DataInfo,
     mesh: Mesh,
     finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
-    """Build the task of `config.features`; see `small_task`."""
+    """Build the task of a classifier; see `small_task`."""
     return small_task(
-        small_fit(config, "features"),
-        lambda: init_classifier(config, net, info),
-        classify_objective(config, net),
+        fit,
+        lambda: init_classifier(spec, net, info),
+        classify_objective(spec, net),
         mesh,
         finish,
     )
 
 
-def classify_key(config: ConfigDict) -> jax.Array:
+def classify_key(spec: ClassifierTask) -> jax.Array:
     """Return the key of its shifts and flips."""
-    return jax.random.fold_in(root_key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
 
 
 def as_features(
@@ -210,12 +204,8 @@ def _described(
 ) -> Classifier | None:
     """Build the network that a folder describes; None if these are not its weights."""
     try:
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in about["config"]["features"].items()
-            if name in Classifier.__dataclass_fields__
-        }
-        net = Classifier(num_classes=len(about["label_names"]), **fields)
+        spec: Classifier = specs.from_config(about["config"]["network"], Classifier)
+        net = spec.clone(num_classes=len(about["label_names"]))
         shapes = auxiliary.parameter_shapes(net, about["image_shape"])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None  # no such network can be made
@@ -228,48 +218,13 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "features", info)
+    check_batch_memory(config, "training", info)
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "
             "apart; sort the images into one folder per class."
         )
-    check_seed("config.seed", config.seed)
-    classifier_spec(config)
-    check_classifier(config, "features")
-    check_warmup(config, "features")
-
-
-def check_classifier(config: ConfigDict, section: str) -> None:
-    """Refuse options of a small network and its training that cannot work.
-
-    Args:
-        config: all of it.
-        section: one like `features`; what it lacks is not looked at.
-
-    Raises:
-        UserError: for the first rule that does not hold.
-    """
-    small_fit(config, section)
-    options, least = (
-        config[section],
-        {
-            "num_features": 1,
-            "channels": 1,
-            "num_res_blocks": 1,
-            "num_groups": 1,
-        },
-    )
-    for name, lowest in least.items():
-        if not options[name] >= lowest:
-            raise UserError(
-                f"config.{section}.{name}={options[name]} is too small; use {lowest} "
-                "or more."
-            )
-    for multiplier in options.channel_multipliers or (0,):
-        width = options.channels * multiplier
-        if width < 1 or width % options.num_groups:
-            raise UserError(
-                f"config.{section}.num_groups={options.num_groups} does not divide the "
-                f"{width} channels of a level; change channels or num_groups."
-            )
+    fit_spec(config)
+    with located("config.network"):
+        task_spec(config, ClassifierTask).network.check()
+    check_warmup(config)

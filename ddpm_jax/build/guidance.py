@@ -5,7 +5,6 @@ gradient, thresholding.
 """
 
 import functools
-import json
 import math
 
 import jax
@@ -13,10 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import data
-from ddpm_jax.build.conditions import AnyUNet, is_droppable
-from ddpm_jax.build.source import DataInfo, dataset
+from ddpm_jax.build.conditions import is_droppable
+from ddpm_jax.build.source import DataInfo, data_spec, latents_run
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import null_condition
-from ddpm_jax.config import from_json, to_json
+from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.guidance import (
@@ -40,7 +40,7 @@ MAX_SCALE = 1000.0
 _MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
 
 
-def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
+def guided(config: ConfigDict, unet: Conditioned, denoise: Denoiser) -> Denoiser:
     """Lay around a denoiser what `config.sample` asks for.
 
     With `classifier_scale` the data set is read, at the first use in a process.
@@ -58,9 +58,8 @@ def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
     if options.classifier_scale:
         if CLASSIFIED not in unet.conditioners:
             denoise = _for_classifier_alone(denoise)
-        section = json.dumps(to_json(config)["data"])
         denoise = classifier_guidance(
-            denoise, _classifier(section), options.classifier_scale
+            denoise, _classifier(data_spec(config)), options.classifier_scale
         )
     if not clips(config):
         return denoise
@@ -71,7 +70,7 @@ def guided(config: ConfigDict, unet: AnyUNet, denoise: Denoiser) -> Denoiser:
 
 def clips(config: ConfigDict) -> bool:
     """Say whether the predicted x0 is clamped: latents have no range to clamp to."""
-    return config.sample.clip and not config.data.latents
+    return config.sample.clip and latents_run(config) is None
 
 
 def _end(high: float | None) -> float:
@@ -89,17 +88,16 @@ def _for_classifier_alone(denoise: Denoiser) -> Denoiser:
 
 
 @functools.lru_cache(maxsize=1)
-def _classifier(section: str) -> LogProb:
-    """Fit the closed-form classifier to the data of a config's section, as JSON."""
-    config = from_json({"data": json.loads(section)})
-    source = dataset(config)
+def _classifier(spec: Data) -> LogProb:
+    """Fit the closed-form classifier to the data."""
+    source = spec.open()
     dims = math.prod(source.image_shape)
     most = _MOST_IMAGES if dims <= _LARGE else _MOST_LARGE_IMAGES
     images, labels = data.in_memory(source)
     assert labels is not None  # check_guidance has refused data without
     chosen = np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int)
     images, labels = images[chosen], labels[chosen]
-    if config.data.flip:
+    if spec.flip:
         images = np.concatenate([images, images[:, :, ::-1]])
         labels = np.concatenate([labels, labels])
     # Directions that a few images happen to differ in say nothing of their class.
@@ -127,11 +125,11 @@ def check_guidance(config: ConfigDict, info: DataInfo) -> None:
             f"config.sample.guidance_scale={options.guidance_scale}, but this model "
             "was trained without labels or text; use 1, or classifier_scale."
         )
-    if options.guidance_scale != 1 and config.training.label_dropout == 0:
+    if options.guidance_scale != 1 and config.condition_dropout == 0:
         raise UserError(
             f"config.sample.guidance_scale={options.guidance_scale} needs a model that "
             "has also been trained without labels or text; use 1, or train with "
-            "config.training.label_dropout above 0, such as 0.1."
+            "config.condition_dropout above 0, such as 0.1."
         )
     if options.guidance_scale == 1 and options.negative_prompt:
         raise UserError(

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build.conditions import is_droppable
 from ddpm_jax.build.sampling import levels
-from ddpm_jax.build.source import DataInfo
-from ddpm_jax.config import default
+from ddpm_jax.build.source import DataInfo, latents_run
+from ddpm_jax.build.translation import defaults_of
 from ddpm_jax.errors import UserError
 
 Rule = tuple[str, Callable[[ConfigDict], bool], str]
@@ -27,11 +27,11 @@ def refuse_idle(config: ConfigDict, rules: Iterable[Rule]) -> None:
     Raises:
         UserError: naming it, and what to do.
     """
-    plain = default()
     for option, is_idle, why in rules:
-        section, name = option.split(".")
-        value = config[section][name]
-        if value != plain[section][name] and is_idle(config):
+        section, _, name = option.rpartition(".")
+        node = config[section] if section else config
+        value = node[name]
+        if value != defaults_of(node)[name] and is_idle(config):
             shown = repr(value) if isinstance(value, str) else value
             raise UserError(f"config.{option}={shown} does nothing {why}.")
 
@@ -76,7 +76,7 @@ SAMPLING: tuple[Rule, ...] = (
     ("sample.guidance_rescale", _is_not_guided, _UNGUIDED),
     (
         "sample.dynamic_percentile",
-        lambda config: bool(config.data.latents),
+        lambda config: latents_run(config) is not None,
         "in latents, which are never clipped; leave it out",
     ),
 )
@@ -115,50 +115,26 @@ def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) 
 # --- Training -------------------------------------------------------------------------
 
 
-def _loss_is_not(loss: str) -> Callable[[ConfigDict], bool]:
-    return lambda config: config.diffusion.loss != loss
+def _is_unet(config: ConfigDict) -> bool:
+    return config.network.kind == "unet"
 
 
-def _reads_no_text(config: ConfigDict) -> bool:
-    return not config.model.text
-
-
-def _encodes_no_text(config: ConfigDict) -> bool:
-    return config.model.text not in ("words", "bytes")
-
-
-_OF_THE_ENCODER = "but with model.text words or bytes; leave it out"
-TRAINING: tuple[Rule, ...] = (
+_OF_THE_UNET: tuple[Rule, ...] = (
     (
-        "diffusion.min_snr_gamma",
-        _loss_is_not("min_snr"),
-        "but with loss min_snr; leave it out",
-    ),
-    ("diffusion.p2_k", _loss_is_not("p2"), "but with loss p2; leave it out"),
-    ("diffusion.p2_gamma", _loss_is_not("p2"), "but with loss p2; leave it out"),
-    (
-        "model.num_heads",
-        lambda config: config.model.head_channels is not None,
-        "beside model.head_channels, which decides it; leave one of them out",
+        "network.num_heads",
+        lambda config: config.network.head_channels is not None,
+        "beside network.head_channels, which decides it; leave one of them out",
     ),
     (
-        "model.picture_factor",
-        lambda config: config.model.picture != "low_res",
-        "but with model.picture low_res; leave it out",
-    ),
-    ("model.text_length", _reads_no_text, "without model.text; leave it out"),
-    ("model.text_width", _encodes_no_text, _OF_THE_ENCODER),
-    ("model.text_depth", _encodes_no_text, _OF_THE_ENCODER),
-    ("model.text_heads", _encodes_no_text, _OF_THE_ENCODER),
-    (
-        "model.resample_blocks",
-        lambda config: len(config.model.channel_multipliers) == 1,
+        "network.resample_blocks",
+        lambda config: len(config.network.channel_multipliers) == 1,
         "in a network of one level, which halves nothing; leave it out",
     ),
     (
-        "model.downsample_padding",
+        "network.downsample_padding",
         lambda config: (
-            config.model.resample_blocks or len(config.model.channel_multipliers) == 1
+            config.network.resample_blocks
+            or len(config.network.channel_multipliers) == 1
         ),
         "where no convolution halves a map; leave it out",
     ),
@@ -174,49 +150,48 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
         UserError: naming the first.
     """
     unconditional: Rule = (
-        "training.label_dropout",
+        "condition_dropout",
         lambda config: not is_droppable(config, info),
         "in a model without labels or text; leave it out",
     )
-    refuse_idle(config, (*TRAINING, unconditional))
-    check_warmup(config, "training")
-    asked = tuple(config.model.attention_resolutions)
-    if asked == tuple(default().model.attention_resolutions):
+    refuse_idle(config, [unconditional])
+    check_warmup(config)
+    if _is_unet(config):
+        refuse_idle(config, _OF_THE_UNET)
+        _check_attention(config, info)
+
+
+def _check_attention(config: ConfigDict, info: DataInfo) -> None:
+    asked = tuple(config.network.attention_resolutions)
+    if asked == defaults_of(config.network)["attention_resolutions"]:
         return
     side = min(info.shape[:2])
-    sides = [side >> level for level in range(len(config.model.channel_multipliers))]
+    sides = [side >> level for level in range(len(config.network.channel_multipliers))]
     for resolution in asked:
         if resolution not in sides:
             raise UserError(
-                f"config.model.attention_resolutions={asked} has {resolution}, and no "
-                f"map is of that size; the maps are {', '.join(map(str, sides))} on "
+                f"config.network.attention_resolutions={asked} has {resolution}, and "
+                f"no map is of that size; the maps are {', '.join(map(str, sides))} on "
                 "their shorter side, and the last always has attention in the middle."
             )
 
 
-def check_warmup(config: ConfigDict, section: str) -> None:
+def check_warmup(config: ConfigDict) -> None:
     """Refuse a warm-up that would not end before the run does.
-
-    Args:
-        config: all of it.
-        section: the name of one with `num_steps` and `warmup_steps`.
 
     Raises:
         UserError: naming both.
     """
-    options: Any = config[section]
-    refuse_idle(
-        config,
-        [
-            (
-                f"{section}.warmup_steps",
-                lambda _: options.warmup_steps > options.num_steps,
-                f"but slow down all {options.num_steps} steps: the learning "
-                f"rate never reaches config.{section}.learning_rate; use fewer, such "
-                f"as {options.num_steps // 10}",
-            )
-        ],
-    )
+    options: Any = config.training
+    if options.warmup_steps > options.num_steps and (
+        options.warmup_steps != defaults_of(options)["warmup_steps"]
+    ):
+        raise UserError(
+            f"config.training.warmup_steps={options.warmup_steps} does nothing but "
+            f"slow down all {options.num_steps} steps: the learning rate never reaches "
+            f"config.training.learning_rate; use fewer, such as "
+            f"{options.num_steps // 10}."
+        )
 
 
 # --- Other modes ----------------------------------------------------------------------
@@ -292,12 +267,3 @@ def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
         if not is_used
     ]
     refuse_idle(config, idle)
-
-
-AUTOENCODER: tuple[Rule, ...] = (
-    (
-        "autoencoder.perceptual_weight",
-        lambda config: not config.autoencoder.perceptual,
-        "without autoencoder.perceptual; name a network there, or leave it out",
-    ),
-)

@@ -6,22 +6,21 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
-from ddpm_jax.build.source import DataInfo
-from ddpm_jax.codecs import Autoencoder, Codec, arrays, latents, pixels
+from ddpm_jax.build.source import DataInfo, codec_spec, latents_run
+from ddpm_jax.codecs import Autoencoder, Codec, latents
 from ddpm_jax.errors import UserError
 
 COPY = "autoencoder"  # the folder in a workdir
 
 
-def codec(info: DataInfo, workdir: Path) -> Codec:
+def codec(config: ConfigDict, info: DataInfo, workdir: Path) -> Codec:
     """Open the codec of the model of a workdir.
 
     Raises:
         UserError: its autoencoder is not there, or is another.
     """
     if info.latents is None:
-        make = pixels if info.dtype == "uint8" else arrays
-        return make(info.item_shape)
+        return codec_spec(config).build(info.item_shape, info.dtype)
     check_copy(info, workdir)
     return latents(folder.load(workdir / COPY), info.image_shape)
 
@@ -91,16 +90,16 @@ def check_latents(config: ConfigDict, info: DataInfo) -> None:
             "dynamic_percentile=0."
         )
     if info.latents is None:
-        if config.data.latents:
+        if latents_run(config) is not None:
             raise UserError(
-                f"config.data.latents={config.data.latents!r}, but this model works in "
+                f"config.codec.run={latents_run(config)!r}, but this model works in "
                 "pixels; leave it out."
             )
         return
-    if not config.data.latents:
+    if latents_run(config) is None:
         raise UserError(
-            f"config.data.latents='', but this model works in the latents of "
-            f"{info.latents.name}; leave the option out."
+            f"config.codec.kind={config.codec.kind!r}, but this model works in the "
+            f"latents of {info.latents.name}; leave the option out."
         )
     if options.dynamic_percentile:
         raise UserError(
@@ -124,8 +123,8 @@ def refuse_latents(config: ConfigDict, what: str) -> None:
     Raises:
         UserError: the model works in latents.
     """
-    if config.data.latents:
+    if latents_run(config) is not None:
         raise UserError(
             f"{what} is of pixels, and this model works in latents; use a model of "
-            "pixels, trained without config.data.latents."
+            "pixels, trained without config.codec latents."
         )

@@ -10,12 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
-from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.conditions import encode
 from ddpm_jax.build.idle import LIKELIHOOD, refuse_idle
 from ddpm_jax.build.keys import check_seed, root_key
 from ddpm_jax.build.latents import refuse_latents
 from ddpm_jax.build.parts import schedule
+from ddpm_jax.build.pictures import map_name
 from ddpm_jax.build.sampling import denoiser
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.diffusion import ode_likelihood as ode
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.diffusion.generate import fold_each, image_keys
@@ -47,11 +49,11 @@ def likelihood_methods(config: ConfigDict) -> tuple[str, ...]:
 
 def bound_times(config: ConfigDict) -> np.ndarray:
     """List the t of the bound's terms, rising: int [N]; all T, or N evenly spaced."""
-    T = config.diffusion.num_levels
+    T = config.schedule.num_levels
     return linear_steps(T, config.likelihood.num_steps or T)
 
 
-def measure(config: ConfigDict, unet: AnyUNet, method: str) -> Measure:
+def measure(config: ConfigDict, unet: Conditioned, method: str) -> Measure:
     """Build the evaluation of a batch.
 
     Returns:
@@ -62,9 +64,9 @@ def measure(config: ConfigDict, unet: AnyUNet, method: str) -> Measure:
     return table[method](config, unet)
 
 
-def _bound(config: ConfigDict, unet: AnyUNet) -> Measure:
+def _bound(config: ConfigDict, unet: Conditioned) -> Measure:
     options = config.likelihood
-    variance = names.VARIANCES[options.variance or config.diffusion.variance]
+    variance = names.VARIANCES[options.variance or config.variance]
     levels = grid(schedule(config), len(bound_times(config)), linear_steps)
 
     def evaluate(
@@ -87,9 +89,9 @@ def _bound(config: ConfigDict, unet: AnyUNet) -> Measure:
     return evaluate
 
 
-def _ode(config: ConfigDict, unet: AnyUNet) -> Measure:
+def _ode(config: ConfigDict, unet: Conditioned) -> Measure:
     options, the_schedule = config.likelihood, schedule(config)
-    T = config.diffusion.num_levels
+    T = config.schedule.num_levels
     start, end = (the_schedule.at(jnp.asarray(t)) for t in (0, T - 1))
     if end.alpha == 0:  # pure noise lies infinitely far away; the level before is near
         end = the_schedule.at(jnp.asarray(T - 2))
@@ -128,7 +130,7 @@ def _ode(config: ConfigDict, unet: AnyUNet) -> Measure:
     return evaluate
 
 
-def _denoiser(config: ConfigDict, unet: AnyUNet, params: Any, *, clip: bool) -> Any:
+def _denoiser(config: ConfigDict, unet: Conditioned, params: Any, *, clip: bool) -> Any:
     chosen = config.copy_and_resolve_references()
     chosen.sample.clip = clip
     # A guided model is no distribution whose likelihood could be measured.
@@ -146,9 +148,9 @@ def check_likelihood(config: ConfigDict) -> None:
     """
     options = config.likelihood
     refuse_latents(config, "bits per dimension")
-    if config.model.picture:
+    if map_name(config):
         raise UserError(
-            f"the model draws from a picture ({config.model.picture}), and says how "
+            f"the model draws from a picture ({map_name(config)}), and says how "
             "likely an image is only beside one; give a model without."
         )
     if options.method not in (*METHODS, "both"):
@@ -161,7 +163,7 @@ def check_likelihood(config: ConfigDict) -> None:
             f"config.likelihood.variance={options.variance!r} is not known; use "
             f"{', '.join(names.VARIANCES)}."
         )
-    if options.variance == "learned" and config.diffusion.variance != "learned":
+    if options.variance == "learned" and config.variance != "learned":
         raise UserError(
             "config.likelihood.variance='learned', but the network predicts none; use "
             "small or large."
@@ -173,7 +175,7 @@ def check_likelihood(config: ConfigDict) -> None:
                 f"config.likelihood.{name}={options[name]} is too small; use {least} "
                 "or more."
             )
-    T = config.diffusion.num_levels
+    T = config.schedule.num_levels
     if options.num_steps is not None and not 2 <= options.num_steps <= T:
         raise UserError(
             f"config.likelihood.num_steps={options.num_steps} is not in 2..T; use 2 to "

@@ -10,19 +10,26 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import names
+from ddpm_jax import specs
 from ddpm_jax.build.conditions import conditioners
 from ddpm_jax.build.keys import init_key
-from ddpm_jax.build.source import DataInfo
+from ddpm_jax.build.source import DataInfo, codec_spec
 from ddpm_jax.build.translation import diffusion_spec, fit_spec, schedule_spec
-from ddpm_jax.codecs import Start, as_they_are, from_bytes, from_moments
+from ddpm_jax.codecs import (
+    AsStored,
+    Start,
+    as_they_are,
+    encoded_start,
+    from_bytes,
+    from_moments,
+)
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.conditioner import training_condition
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.diffusion.time_sampling import TimeSampler
-from ddpm_jax.networks.unet import UNet
+from ddpm_jax.networks.ports import Network
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
@@ -34,35 +41,22 @@ def schedule(config: ConfigDict) -> Schedule:
     return schedule_spec(config).build()
 
 
-def dtype(config: ConfigDict) -> Any:
-    """Return the dtype that the network computes in."""
-    return names.DTYPES[config.model.dtype]
-
-
 def model(config: ConfigDict, info: DataInfo) -> Conditioned:
     """Build the network with its conditioners, without parameters."""
-    options = config.model
-    learns_variance = config.diffusion.variance == "learned"
-    unet = UNet(
-        out_channels=info.shape[-1] * (2 if learns_variance else 1),
-        channels=options.channels,
-        channel_multipliers=tuple(options.channel_multipliers),
-        num_res_blocks=options.num_res_blocks,
-        attention_resolutions=tuple(options.attention_resolutions),
-        num_heads=options.num_heads,
-        head_channels=options.head_channels,
-        dropout=options.dropout,
-        scale_shift=options.scale_shift,
-        num_groups=options.num_groups,
-        norm_epsilon=options.norm_epsilon,
-        frequency_shift=options.frequency_shift,
-        downsample_padding=options.downsample_padding,
-        resample_blocks=options.resample_blocks,
-        dtype=dtype(config),
-        remat=options.remat,
-        attend=names.ATTENTIONS[options.attention],
-    )
-    return Conditioned(unet, conditioners(config, info))
+    learns_variance = config.variance == "learned"
+    channels = info.shape[-1] * (2 if learns_variance else 1)
+    spec = network_spec(config)
+    return Conditioned(spec.clone(out_channels=channels), conditioners(config, info))
+
+
+def network_spec(config: ConfigDict) -> Network:
+    """Read the network, which is its own spec.
+
+    Raises:
+        UserError: an option has a wrong type.
+    """
+    spec: Network = specs.from_config(config.network, Network, "config.network")
+    return spec
 
 
 def init_params(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Any:
@@ -77,7 +71,7 @@ def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objectiv
     spec = diffusion_spec(config)
     the_schedule = spec.schedule.build()
     self_conditioning = None
-    if config.model.self_conditioning:
+    if "self_conditioning" in config.conditioners:
         self_conditioning = self_condition_half(
             spec.parameterization, learns_variance=spec.learns_variance
         )
@@ -87,7 +81,7 @@ def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objectiv
         spec.build_loss(the_schedule),
         start=start(config, info),
         condition=training_condition(
-            conditioners(config, info), config.training.label_dropout
+            conditioners(config, info), config.condition_dropout
         ),
         times=spec.build_times(),
         self_conditioning=self_conditioning,
@@ -128,11 +122,14 @@ def diffusion_task(
 
 def start(config: ConfigDict, info: DataInfo) -> Start:
     """Build what makes x0 of a training batch."""
-    if info.latents is None and info.dtype != "uint8":
+    if info.latents is not None:
+        return from_moments(num_views(config))
+    spec = codec_spec(config)
+    if not isinstance(spec, AsStored):
+        return encoded_start(spec.build(info.item_shape, info.dtype))
+    if info.dtype != "uint8":
         return as_they_are
-    if info.latents is None:
-        return from_bytes(flip=config.data.flip and info.is_image)
-    return from_moments(num_views(config))
+    return from_bytes(flip=config.data.flip and info.is_image)
 
 
 def num_views(config: ConfigDict) -> int:

@@ -1,8 +1,6 @@
 """From a config to image maps as conditions: how they are made, and of which images."""
 
 import functools
-import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,16 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax.build import names
+from ddpm_jax import specs
 from ddpm_jax.build.keys import sample_key
-from ddpm_jax.build.latents import refuse_latents
-from ddpm_jax.build.source import DataInfo, dataset
+from ddpm_jax.build.source import DataInfo, data_spec
 from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.image_maps import ImageMap, Source
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masked import Masked
-from ddpm_jax.config import from_json, to_json
 from ddpm_jax.data.pipeline import gather
+from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import psnr, to_float
@@ -27,30 +24,43 @@ from ddpm_jax.runtime.images import psnr, to_float
 _DATA = "data:"
 
 
-def picture_of(config: ConfigDict, num_channels: int) -> ImageMap | None:
-    """Build the conditioner that makes maps of images of C channels, if there is one.
+MODES = {LowRes: "upscale", Grey: "colorize", Masked: "inpaint"}
+"""Kind of an image map -> the way of editing that a model is trained for by it."""
+
+
+def map_name(config: ConfigDict) -> str:
+    """Return the name of the image map that a network is conditioned on, "" for none.
+
+    Raises:
+        UserError: there are several, where the commands know one.
+    """
+    maps = specs.kinds(ImageMap)
+    found = [n for n, node in config.conditioners.items() if node.kind in maps]
+    if len(found) > 1:
+        raise UserError(
+            f"config.conditioners has the image maps {', '.join(found)}; use one."
+        )
+    return found[0] if found else ""
+
+
+def image_map(config: ConfigDict) -> ImageMap | None:
+    """Build the conditioner that makes maps of images, if there is one.
 
     Raises:
         UserError: an option is out of range.
     """
-    options = config.model
-    table: dict[str, Callable[[], ImageMap | None]] = {
-        "": lambda: None,
-        "low_res": lambda: LowRes(
-            options.picture_factor,
-            num_channels,
-            options.picture_noise,
-            options.frequency_shift,
-        ),
-        "grey": Grey,
-        "masked": lambda: Masked(num_channels),
-    }
-    return table[options.picture]()
+    name = map_name(config)
+    if not name:
+        return None
+    path = f"config.conditioners.{name}"
+    made: ImageMap = specs.from_config(config.conditioners[name], ImageMap, path)
+    return made
 
 
 def mode_of(config: ConfigDict) -> str | None:
     """Return the editing mode that a model was trained for, None if for none."""
-    return names.PICTURE_MODES.get(config.model.picture)
+    made = image_map(config)
+    return None if made is None else MODES.get(type(made))
 
 
 class Examples(NamedTuple):
@@ -67,16 +77,17 @@ def examples(config: ConfigDict, info: DataInfo) -> Examples:
     Raises:
         UserError: the data are not at hand, or are others than the model's.
     """
-    section = json.dumps(to_json(config)["data"])
     split = config.sample.picture.removeprefix(_DATA) or None
-    return _examples(section, split, config.sample.num_images, info.image_shape)
+    return _examples(
+        data_spec(config), split, config.sample.num_images, info.image_shape
+    )
 
 
 @functools.lru_cache(maxsize=2)
 def _examples(
-    section: str, split: str | None, count: int, image_shape: tuple[int, ...]
+    spec: Data, split: str | None, count: int, image_shape: tuple[int, ...]
 ) -> Examples:
-    source = dataset(from_json({"data": json.loads(section)}), split)
+    source = spec.open(split)
     if source.image_shape != image_shape:
         raise UserError(
             f"{source.name} has images of {source.image_shape} now, and the model was "
@@ -101,14 +112,13 @@ def source_rows(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
     Raises:
         UserError: as `examples`.
     """
-    if not config.model.picture:
+    conditioner = image_map(config)
+    if conditioner is None:
         return {}
-    conditioner = picture_of(config, info.image_shape[-1])
-    assert conditioner is not None  # by the line above
     images = examples(config, info).images
     keys = image_keys(sample_key(config), jnp.arange(len(images)))
     rows = conditioner.from_request(keys, images, config.sample.picture_noise)
-    return {config.model.picture: rows}
+    return {map_name(config): rows}
 
 
 def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,8 +131,8 @@ def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndar
     Returns:
         The pictures, float [N, H, W, C], and the images they are made of, uint8.
     """
-    rows: Source = cond[config.model.picture]
-    conditioner = picture_of(config, rows.image.shape[-1])
+    rows: Source = cond[map_name(config)]
+    conditioner = image_map(config)
     assert conditioner is not None  # an image-conditional model has one
     made = jax.jit(lambda rows: conditioner.show(conditioner.from_source(rows)))(rows)
     return np.asarray(made), rows.image
@@ -148,7 +158,7 @@ def consistency(
     Source: Saharia et al. 2021, "Image Super-Resolution via Iterative Refinement",
         table 2, "consistency".
     """
-    conditioner = picture_of(config, drawn.shape[-1])
+    conditioner = image_map(config)
     if conditioner is None:
         return None
     a, b = to_float(jnp.asarray(drawn)), to_float(jnp.asarray(given))
@@ -161,35 +171,28 @@ def consistency(
     return psnr(errors.mean(axis=(1, 2, 3)))
 
 
-def check_picture(config: ConfigDict, info: DataInfo) -> None:
-    """Refuse a picture that cannot be made of the data, or that does not fit the model.
+def aug_level_of(config: ConfigDict) -> float | None:
+    """Return the augmentation level that is asked for; None of a model without."""
+    made = image_map(config)
+    level: float = config.sample.picture_noise
+    return level if isinstance(made, LowRes) and made.max_aug_level else None
+
+
+def check_picture(config: ConfigDict) -> None:
+    """Refuse what is asked of the images that a model generates from.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    model, kind = config.model, config.model.picture
-    if kind not in names.PICTURES:
-        listed = ", ".join(word for word in names.PICTURES if word)
-        raise UserError(
-            f"config.model.picture={kind!r} is not known; use {listed}, or leave it "
-            "out."
-        )
-    if kind:
-        refuse_latents(config, f"config.model.picture={kind!r}")
-    _check_low_res(config, info)
-    if kind == "grey" and info.image_shape[-1] != 3:
-        raise UserError(
-            f"config.model.picture='grey' with images of {info.image_shape[-1]} "
-            "channel(s); it wants colour images (3 channels)."
-        )
-    asked, most = config.sample.picture_noise, model.picture_noise
+    made, asked = image_map(config), config.sample.picture_noise
+    most = made.max_aug_level if isinstance(made, LowRes) else 0.0
     if not 0 <= asked <= most:
         raise UserError(
             f"config.sample.picture_noise={asked} is not in [0, {most:g}], what the "
             "model was trained with; use 0 for none."
         )
     source = config.sample.picture
-    if source and not kind:
+    if source and made is None:
         raise UserError(
             f"config.sample.picture={source!r}, but this model was trained without "
             "pictures; leave the option out."
@@ -198,26 +201,4 @@ def check_picture(config: ConfigDict, info: DataInfo) -> None:
         raise UserError(
             f"config.sample.picture={source!r} is not known; use data:SPLIT, such as "
             f"data:test, or edit {mode_of(config)} for a picture of your own."
-        )
-
-
-def _check_low_res(config: ConfigDict, info: DataInfo) -> None:
-    model = config.model
-    factor, noise = model.picture_factor, model.picture_noise
-    if not 0 <= noise <= 1:
-        raise UserError(
-            f"config.model.picture_noise={noise} is not in [0, 1]; 0 is none, 1 as "
-            "much as leaves nothing of the picture."
-        )
-    if model.picture == "low_res":
-        height, width, _ = info.image_shape
-        if factor < 2 or height % factor or width % factor:
-            raise UserError(
-                f"config.model.picture_factor={factor} does not divide images of "
-                f"{height}x{width}; use a divisor of both sides, 2 or more."
-            )
-    elif noise:
-        raise UserError(
-            f"config.model.picture_noise={noise} does nothing with picture "
-            f"{model.picture!r}; leave it out, or use low_res."
         )

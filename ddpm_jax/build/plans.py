@@ -5,10 +5,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.conditions import AnyUNet, encode
+from ddpm_jax.build.conditions import encode
 from ddpm_jax.build.guidance import CLASSIFIED, clips
 from ddpm_jax.build.sampling import denoiser, levels, sampler
 from ddpm_jax.codecs import Codec
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
@@ -24,14 +25,14 @@ NOT_COMPILED = frozenset(
 )
 
 
-def condition(network: AnyUNet, params: Any, given: Given) -> Cond:
+def condition(network: Conditioned, params: Any, given: Given) -> Cond:
     """Return the condition among what is given, None if there is none."""
     known = {*network.conditioners, NEGATIVE, CLASSIFIED}
     cond = {name: rows for name, rows in given.items() if name in known}
     return encode(network, params, cond)
 
 
-def plan_model(config: ConfigDict, unet: AnyUNet, codec: Codec) -> Model:
+def plan_model(config: ConfigDict, unet: Conditioned, codec: Codec) -> Model:
     """Describe what the chains of a plan are made with.
 
     Args:
@@ -49,6 +50,6 @@ def plan_model(config: ConfigDict, unet: AnyUNet, codec: Codec) -> Model:
     )
 
 
-def sampling_plan(config: ConfigDict, unet: AnyUNet, codec: Codec) -> Plan:
+def sampling_plan(config: ConfigDict, unet: Conditioned, codec: Codec) -> Plan:
     """Describe sampling from noise, as `config.sample` says; as of `plan_model`."""
     return sample_plan(plan_model(config, unet, codec))

@@ -15,22 +15,23 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ddpm_jax import specs
 from ddpm_jax.build import auxiliary
-from ddpm_jax.build.features import check_classifier, small_task
+from ddpm_jax.build.features import small_task
 from ddpm_jax.build.idle import check_warmup
-from ddpm_jax.build.keys import check_seed, root_key
-from ddpm_jax.build.reader import reopen, text_conditioner
+from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
-from ddpm_jax.build.translation import contrastive_spec, small_fit
-from ddpm_jax.config import from_json
+from ddpm_jax.build.translation import fit_spec, task_spec
+from ddpm_jax.conditioning import reopen
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
-from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.batching import join, map_batches
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.tasks.contrastive import make_contrastive_objective
+from ddpm_jax.specs import located
+from ddpm_jax.tasks.contrastive import ContrastiveTask, make_contrastive_objective
+from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Objective, Task
 
@@ -61,25 +62,24 @@ class Retrieval:
     encode_texts: Callable[[Sequence[str]], np.ndarray]
 
 
-def match_network(config: ConfigDict, reader: Mapping[str, Any]) -> DualEncoder:
-    """Build the towers of `config.retrieval`, for texts that are read this way."""
-    options = config.retrieval
-    tower = Classifier(
-        num_classes=0,
-        num_features=options.num_features,
-        channels=options.channels,
-        channel_multipliers=tuple(options.channel_multipliers),
-        num_res_blocks=options.num_res_blocks,
-        num_groups=options.num_groups,
-    )
-    return DualEncoder(tower, text_conditioner(config, reader).encoder)
+def match_network(spec: ContrastiveTask, info: DataInfo) -> DualEncoder:
+    """Build the image encoder and the text encoder, for captions as the data read them.
+
+    Args:
+        spec: what is trained.
+        info: of the data; its `reader` is enough.
+    """
+    return DualEncoder(spec.network, spec.text.for_data(info).encoder)
 
 
 def init_match(
-    config: ConfigDict, net: DualEncoder, reader: Mapping[str, Any], info: DataInfo
+    spec: ContrastiveTask,
+    net: DualEncoder,
+    reader: Mapping[str, Any],
+    info: DataInfo,
 ) -> Any:
     """Draw the initial parameters."""
-    key = jax.random.fold_in(root_key(config.seed), _INIT)
+    key = jax.random.fold_in(root_key(spec.seed), _INIT)
     return jax.jit(net.init)(key, *_example(reader, info.image_shape, info.captions))[
         "params"
     ]
@@ -92,39 +92,40 @@ def _example(
     return jnp.zeros((1, *image_shape), jnp.float32), reopen(reader).read(captions[:1])
 
 
-def match_objective(config: ConfigDict, net: DualEncoder) -> Objective:
+def match_objective(spec: ContrastiveTask, net: DualEncoder) -> Objective:
     """Build what they are trained on."""
     return make_contrastive_objective(
         lambda params, images, text: cast(
             Any, net.apply({"params": params}, images, text)
         ),
-        max_shift=contrastive_spec(config).max_shift,
-        flip=config.data.flip,
+        max_shift=spec.max_shift,
+        flip=spec.data.flip,
     )
 
 
 def contrastive_task(
-    config: ConfigDict,
+    spec: ContrastiveTask,
+    fit: Fit,
     net: DualEncoder,
     info: DataInfo,
     mesh: Mesh,
     finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
-    """Build the task of `config.retrieval`; see `small_task`."""
+    """Build the task of a dual encoder; see `small_task`."""
     reader = info.reader
-    assert reader is not None  # `check_retrieval` has refused a model without
+    assert reader is not None  # `data_info` has refused data without captions
     return small_task(
-        small_fit(config, "retrieval"),
-        lambda: init_match(config, net, reader, info),
-        match_objective(config, net),
+        fit,
+        lambda: init_match(spec, net, reader, info),
+        match_objective(spec, net),
         mesh,
         finish,
     )
 
 
-def match_key(config: ConfigDict) -> jax.Array:
+def match_key(spec: ContrastiveTask) -> jax.Array:
     """Return the key of its shifts and flips."""
-    return jax.random.fold_in(root_key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
 
 
 def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
@@ -171,8 +172,9 @@ def retrieval(workdir: Path) -> Retrieval:
         raise UserError(
             f"the weights in {workdir} are not those that its result describes; {again}"
         )
-    config = from_json({**about["config"], "mesh": {}})
-    net = match_network(config, about["reader"])
+    spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
+    info = DataInfo("", tuple(about["image_shape"]), None, "", about["reader"])
+    net = match_network(spec, info)
     example = _example(about["reader"], about["image_shape"], about["captions"])
     expected = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
     flat = traverse_util.flatten_dict(expected, sep="/")
@@ -189,13 +191,8 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "retrieval", info)
-    if info.reader is None:
-        raise UserError(
-            "a retrieval network finds the text of a picture, and config.model.text is "
-            "empty; set it to words, bytes or minilm."
-        )
-    check_seed("config.seed", config.seed)
-    contrastive_spec(config)
-    check_classifier(config, "retrieval")
-    check_warmup(config, "retrieval")
+    check_batch_memory(config, "training", info)
+    fit_spec(config)
+    with located("config.network"):
+        task_spec(config, ContrastiveTask).network.check()
+    check_warmup(config)

@@ -6,9 +6,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax.build import names
-from ddpm_jax.build.conditions import AnyUNet
 from ddpm_jax.build.guidance import guided
 from ddpm_jax.build.parts import network, schedule
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
 from ddpm_jax.diffusion.grids import grid, section_steps
@@ -17,20 +18,20 @@ from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 
 
-def denoiser(config: ConfigDict, unet: AnyUNet, params: Any) -> Denoiser:
+def denoiser(config: ConfigDict, unet: Conditioned, params: Any) -> Denoiser:
     """Build the denoiser that samplers see, guidance and clipping included."""
     built = from_network(
         network(unet),
         params,
-        names.PREDICTIONS[config.diffusion.prediction],
-        learns_variance=config.diffusion.variance == "learned",
+        names.PREDICTIONS[config.prediction],
+        learns_variance=config.variance == "learned",
     )
     return guided(config, unet, built)
 
 
 def sampler(config: ConfigDict) -> samplers.Sampler:
     """Build the sampler of `config.sample`."""
-    variance = names.VARIANCES[config.sample.variance or config.diffusion.variance]
+    variance = names.VARIANCES[config.sample.variance or config.variance]
     table = {
         "ancestral": lambda: samplers.ancestral(variance),
         "ddim": lambda: samplers.ddim(config.sample.eta),
@@ -47,7 +48,8 @@ def sampler(config: ConfigDict) -> samplers.Sampler:
         "pndm": multistep.pndm,
     }
     built = table[config.sample.sampler]()
-    return self_conditioned(built) if config.model.self_conditioning else built
+    is_self_conditioned = NAME in config.conditioners
+    return self_conditioned(built) if is_self_conditioned else built
 
 
 def levels(config: ConfigDict) -> Level:
@@ -76,7 +78,7 @@ def num_steps(config: ConfigDict) -> int:
     Raises:
         UserError: if the spacing is not known.
     """
-    options, T = config.sample, config.diffusion.num_levels
+    options, T = config.sample, config.schedule.num_levels
     sections = _sections(options.spacing)
     if options.num_steps is not None:
         return options.num_steps

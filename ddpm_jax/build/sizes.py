@@ -5,8 +5,10 @@ import math
 import jax
 from ml_collections import ConfigDict
 
+from ddpm_jax.build.parts import network_spec
 from ddpm_jax.build.sampling import num_steps
 from ddpm_jax.build.source import DataInfo
+from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
 
 _FLOAT = 4  # bytes
@@ -23,21 +25,14 @@ def memory_here() -> int | None:
 
 
 def least_bytes(config: ConfigDict, info: DataInfo) -> int:
-    """Return the bytes of one image's way through the network, at the least.
-
-    The input of each residual block of the way down, of which the way up needs all.
-    """
-    height, width, _ = info.shape
-    options, total = config.model, 0
-    for depth, multiplier in enumerate(options.channel_multipliers):
-        side = 2**depth
-        maps = max(height // side, 1) * max(width // side, 1)
-        total += maps * options.channels * multiplier * options.num_res_blocks
-    return total * (2 if options.dtype == "bfloat16" else _FLOAT)
+    """Return the bytes of one item's way through the network, at the least."""
+    network = network_spec(config)
+    half = getattr(network, "dtype", "float32") == "bfloat16"
+    return network.least_numbers(info.shape) * (2 if half else _FLOAT)
 
 
 def check_batch_memory(config: ConfigDict, section: str, info: DataInfo) -> None:
-    """Refuse a batch of a section that memory cannot hold, of its images alone.
+    """Refuse a batch of a section that memory cannot hold, of its items alone.
 
     Raises:
         UserError: naming the largest that fits.
@@ -66,3 +61,40 @@ def check_memory(config: ConfigDict, info: DataInfo) -> None:
     capacity.check("config.sample.film_images", filmed, frames * frame, memory)
     for section in ("evaluate", "likelihood"):  # filled up, however few there are
         check_batch_memory(config, section, info)
+
+
+# By the name of an option, in whatever section: more is a slip, and costs hours or all
+# memory before anything comes of it.
+_CEILINGS = {
+    "num_levels": 1_000_000,
+    "num_seeds": 10_000,
+    "num_points": 10_000,
+    "num_resamples": 10_000,
+    "iterations": 10_000,
+    "num_probes": 100_000,
+    "channels": 65_536,
+    "latent_channels": 65_536,
+    "num_layers": 30,
+    "num_features": 1_000_000,
+    "num_res_blocks": 1000,
+    "batch_size": 2**31 - 1,  # rows are counted in int32
+    "num_images": 2**31 - 1,
+}
+
+
+def check_ceilings(config: ConfigDict, prefix: str = "config") -> None:
+    """Refuse numbers so large that they are a slip, or that no array can count.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            check_ceilings(value, f"{prefix}.{name}")
+            continue
+        most = _CEILINGS.get(name, 2**64 - 1)  # the largest seed
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number <= most:
+                raise UserError(
+                    f"{prefix}.{name}={value} is out of range; use {most:,} or less."
+                )

@@ -12,16 +12,21 @@ from ddpm_jax.codecs.codec import Codec, Params, Start
 from ddpm_jax.codecs.display import Display, display_of
 from ddpm_jax.codecs.latents import Autoencoder, from_moments, latents
 from ddpm_jax.codecs.pixels import from_bytes, pixels
+from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents, encoded_start
 
 __all__ = [
+    "AsStored",
     "Autoencoder",
     "Codec",
+    "CodecSpec",
     "Display",
+    "Latents",
     "Params",
     "Start",
     "arrays",
     "as_they_are",
     "display_of",
+    "encoded_start",
     "from_bytes",
     "from_moments",
     "latents",

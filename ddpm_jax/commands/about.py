@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ddpm_jax
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo, LatentInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import differences, from_json, to_json
 from ddpm_jax.training import checkpoints as store
 
 # What is asked of a model, on which devices, and where its data lie, is no part of the
 # model or its run.
 FREE_OPTIONS = (
-    *("sample.", "edit.", "likelihood.", "evaluate.", "features.", "exchange."),
-    *("retrieval.", "autoencoder.", "cascade."),
-    *("mesh.", "data.data_dir", "data.cache", "data.on_device_mb", "model.attention"),
-    "data.latents",  # where it lies; which it is, its fingerprint says
+    *("sample.", "edit.", "likelihood.", "evaluate.", "cascade.", "devices."),
+    *("data.data_dir", "data.cache", "data.on_device_mb", "network.attention:"),
+    "codec.run",  # where it lies; which it is, its fingerprint says
 )
 
 
@@ -40,15 +40,15 @@ IMPORTED = "imported"  # the key of metadata that says where a model came from
 def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
     """Describe a run so that its parameters can be used with no other knowledge."""
     return {
-        "config": config.to_json(cfg),
+        "config": to_json(cfg),
         "data": dataclasses.asdict(info),
         "schedule": {
-            "name": cfg.diffusion.schedule,
-            "num_levels": cfg.diffusion.num_levels,
+            "name": cfg.schedule.kind,
+            "num_levels": cfg.schedule.num_levels,
             "logsnr": _logsnr_probe(cfg),
         },
         "num_devices": jax.device_count(),
-        "mesh": config.to_json(cfg)["mesh"],
+        "devices": to_json(cfg)["devices"],
         "versions": {
             "ddpm_jax": ddpm_jax.__version__,
             **{name: packages.version(name) for name in ("jax", "flax", "optax")},
@@ -61,7 +61,7 @@ def _logsnr_probe(cfg: ConfigDict) -> list[float]:
 
     The very last may be pure noise, whose log-SNR is infinite.
     """
-    T = cfg.diffusion.num_levels
+    T = cfg.schedule.num_levels
     times = np.linspace(0, T - 2, 5).round().astype(np.int32)
     return [float(v) for v in build.schedule(cfg).at(jnp.asarray(times)).logsnr]
 
@@ -73,7 +73,7 @@ def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
     trained, now = about["schedule"]["logsnr"], _logsnr_probe(cfg)
     if not np.allclose(trained, now, rtol=1e-4, atol=1e-4):
         raise UserError(
-            f"the schedule {cfg.diffusion.schedule!r} has log-SNR {now}, the model was "
+            f"the schedule {cfg.schedule.kind!r} has log-SNR {now}, the model was "
             f"trained with {trained}; use the version of ddpm_jax that trained it."
         )
 
@@ -168,20 +168,25 @@ def usable_step(
 def trained_config(workdir: Path) -> ConfigDict:
     """Read the config that a workdir's model was trained with, touching no device.
 
-    But not its mesh: the devices are others now.
+    But not how devices shared it: they are others now.
 
     Raises:
         UserError: if the workdir holds no model, or one of a newer version.
     """
     stored = any_metadata(workdir)
     try:
-        return config.from_json({**stored["config"], "mesh": {}})
+        return from_json(without_devices(stored["config"]))
     except UserError as error:
         version = stored.get("versions", {}).get("ddpm_jax", "of another version")
         raise UserError(
             f"the model in {workdir} was trained by ddpm_jax {version}, this is "
             f"{ddpm_jax.__version__}: {error}"
         ) from error
+
+
+def without_devices(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a stored config how many devices shared it: they are others now."""
+    return {name: value for name, value in stored.items() if name != "devices"}
 
 
 def any_metadata(workdir: Path) -> dict[str, Any]:
@@ -208,10 +213,10 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
         UserError: naming every option outside `sample` that differs.
     """
     stored = any_metadata(workdir)
-    free = (*free_options(stored), "training.")
+    free = (*free_options(stored), "training.", "preview_steps")
     changed = [
         line
-        for line in config.differences(trained_config(workdir), cfg)
+        for line in differences(trained_config(workdir), cfg)
         if not line.startswith(free)
     ]
     moved = bool(changed) and all(line.startswith(SPELLING) for line in changed)

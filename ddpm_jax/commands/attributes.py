@@ -98,7 +98,7 @@ def _chosen(
     Raises:
         UserError: the model knows no text, or a prompt names no shapes.
     """
-    if not cfg.model.text:
+    if "text" not in cfg.conditioners:
         raise UserError(
             "attributes asks for shapes by their names, and this model was "
             "trained without text; train one on shapes, as configs/shapes.py does."

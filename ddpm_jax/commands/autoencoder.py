@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, data
@@ -19,7 +18,7 @@ from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
 from ddpm_jax.commands.splits import with_test_split
-from ddpm_jax.runtime.devices import check_batch_size
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.training.state import TrainState
 
 
@@ -34,18 +33,11 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     """
     source, test, held_out = with_test_split(cfg, workdir)
     info = build.data_info(source)
-    options = cfg.autoencoder
     of.check_autoencode(cfg, info)
     build.mesh(cfg)
-    check_batch_size(
-        "config.autoencoder.batch_size", options.batch_size, jax.device_count()
-    )
-    training = Training(
-        folder.KIND,
-        "the autoencoder",
-        "autoencoder",
-        build.small_fit(cfg, "autoencoder"),
-    )
+    build.check_batch(cfg)
+    spec, fit = build.task_spec(cfg, AutoencoderTask), build.fit_spec(cfg)
+    training = Training(folder.KIND, "the autoencoder", fit)
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:
         folder.load(workdir)  # refuses a damaged one
@@ -55,7 +47,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     started = time.perf_counter()
 
     def finish(state: TrainState) -> dict[str, Any]:
-        finished, found = _measured(cfg, info, state, source, test, held_out)
+        finished, found = _measured(spec, info, state, source, test, held_out)
         draw(workdir / "reconstructions.png", finished, test)
         seconds = time.perf_counter() - started
         return {**folder.describe(finished), **found, **auxiliary.origin(seconds)}
@@ -64,10 +56,10 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
         cfg,
         workdir,
         training,
-        of.autoencode_task(cfg, info, finish),
+        of.autoencode_task(spec, fit, info, finish),
         source=source,
         fingerprint=source.fingerprint,
-        key=of.autoencode_key(cfg),
+        key=of.autoencode_key(spec),
     )
     if ended.signal_number:
         return 128 + ended.signal_number
@@ -76,7 +68,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
 
 
 def _measured(
-    cfg: ConfigDict,
+    spec: AutoencoderTask,
     info: build.DataInfo,
     state: TrainState,
     source: data.Dataset,
@@ -84,7 +76,7 @@ def _measured(
     held_out: str,
 ) -> tuple[Autoencoder, dict[str, Any]]:
     """Scale the latents by their spread on the training images; test on others."""
-    net, params = of.autoencoder_network(cfg, info), state.ema_params
+    net, params = of.autoencoder_network(spec, info), state.ema_params
     name = f"autoencoder of {info.name}"
     raw = latents(folder.make(name, net, params, info.image_shape), source)
     finished = folder.make(name, net, params, info.image_shape, scale=1.0 / raw.std)

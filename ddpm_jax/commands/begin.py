@@ -1,6 +1,6 @@
 """How a run begins, and goes on: from another run's weights, and past its end.
 
-`config.training.init_from` names a run with whose averaged parameters a new run starts;
+`config.init_from` names a run with whose averaged parameters a new run starts;
 its optimiser, averages and count of steps start anew. `config.training.restarts` names
 the steps at which a learning rate that has fallen to 0 rises again.
 """
@@ -13,17 +13,17 @@ import jax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import differences, from_json
 from ddpm_jax.training import checkpoints as store
 
 # Options that change what a network computes, and not always its parameters.
-_MEANING = ("model.", "diffusion.")
+_MEANING = ("network.", "conditioners.", "codec.kind", "schedule.", "prediction")
 _WITHOUT_MEANING = (
-    *("model.dtype", "model.remat", "model.attention:", "model.dropout"),
-    *("diffusion.loss", "diffusion.times", "diffusion.min_snr", "diffusion.p2"),
+    *("network.dtype", "network.remat", "network.attention:", "network.dropout"),
 )
 _SHOWN = 3  # parameters that a refusal names
 
@@ -52,20 +52,20 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
     The step that was found is written into the config, in place.
 
     Args:
-        cfg: of the run; `training.init_from` may be empty.
+        cfg: of the run; `init_from` may be empty.
         info: its data.
         workdir: of the run.
 
     Raises:
         UserError: there is no such checkpoint; or naming the parameters that differ.
     """
-    text = cfg.training.init_from
+    text = cfg.init_from
     if not text:
         return
     source = source_of(text)
     if source.workdir.expanduser().resolve() == workdir.expanduser().resolve():
         raise UserError(
-            f"config.training.init_from={text} is the workdir of this run; name "
+            f"config.init_from={text} is the workdir of this run; name "
             "another run, or leave it out."
         )
     if source.step is None:
@@ -83,22 +83,22 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
         more = len(differing) - _SHOWN
         rest = f" and {more} more" if more > 0 else ""
         raise UserError(
-            f"config.training.init_from={text} has other parameters than this network: "
-            f"{'; '.join(differing[:_SHOWN])}{rest}; give the config.model options, "
+            f"config.init_from={text} has other parameters than this network: "
+            f"{'; '.join(differing[:_SHOWN])}{rest}; give the config.network options, "
             "channels and number of classes that it was trained with."
         )
     _check_reader(text, stored, info)
     _tell_of_meaning(stored, cfg, source)
-    cfg.training.init_from = str(source)
+    cfg.init_from = str(source)
 
 
 def start_params(cfg: ConfigDict) -> Any:
-    """Read the averaged parameters that `training.init_from` names, once checked.
+    """Read the averaged parameters that `init_from` names, once checked.
 
     Raises:
         UserError: they are damaged.
     """
-    source = source_of(cfg.training.init_from)
+    source = source_of(cfg.init_from)
     print(
         f"start    the averaged (EMA) parameters of step {source.step:,} of "
         f"{source.workdir}",
@@ -127,9 +127,9 @@ def settle(cfg: ConfigDict, stored: ConfigDict, newest: int | None) -> list[str]
     """
     now, before = cfg.training, stored.training
     refused = []
-    if now.init_from and not _is_same(now.init_from, before.init_from):
-        refused.append(f"training.init_from: {before.init_from!r} -> {now.init_from!r}")
-    now.init_from = before.init_from
+    if cfg.init_from and not _is_same(cfg.init_from, stored.init_from):
+        refused.append(f"init_from: {stored.init_from!r} -> {cfg.init_from!r}")
+    cfg.init_from = stored.init_from
     now.restarts = now.restarts or before.restarts
     cosine = now.decay == before.decay == "cosine"
     if newest is not None and cosine and now.num_steps > before.num_steps:
@@ -185,17 +185,17 @@ def _check_reader(text: str, stored: dict[str, Any], info: DataInfo) -> None:
 
     if known(stored["data"].get("reader")) != known(info.reader):
         raise UserError(
-            f"config.training.init_from={text} reads captions otherwise (another "
-            "model.text, or words learned from other captions); use the captions that "
-            "it was trained on, or begin with a run of model.text bytes or minilm."
+            f"config.init_from={text} reads captions otherwise (another "
+            "conditioner, or words learned from other captions); use the captions that "
+            "it was trained on, or begin with a run of text read by bytes or minilm."
         )
 
 
 def _tell_of_meaning(stored: dict[str, Any], cfg: ConfigDict, source: Source) -> None:
-    before = config.from_json({**stored["config"], "mesh": {}})
+    before = from_json(about.without_devices(stored["config"]))
     changed = [
         line
-        for line in config.differences(before, cfg)
+        for line in differences(before, cfg)
         if line.startswith(_MEANING) and not line.startswith(_WITHOUT_MEANING)
     ]
     if changed:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.build.cascade import OF_STAGES
 from ddpm_jax.commands.about import trained_config
@@ -23,6 +23,7 @@ from ddpm_jax.commands.drawing import (
 from ddpm_jax.commands.model import Trained, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import is_finished, result_folder
@@ -75,7 +76,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
                 "workdir": str(where),
                 "checkpoint_step": trained.step,
                 "parameters": parameters_name(stage),
-                "sample": config.to_json(stage)["sample"],
+                "sample": to_json(stage)["sample"],
             }
             for (where, stage), trained in zip(named, opened, strict=True)
         ],
@@ -108,7 +109,7 @@ def _of(folder: Path, find: Callable[[ConfigDict, Path], Any], cfg: ConfigDict) 
         return find(cfg, folder)
     except UserError as error:
         text = str(error)
-        if cfg.model.picture:  # of a stage after the first, whose options these are
+        if build.map_name(cfg):  # of a stage after the first, whose options these are
             for name, (option, _) in OF_STAGES.items():
                 text = text.replace(f"config.sample.{option}", f"config.cascade.{name}")
         raise UserError(f"{folder}: {text}") from error

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.codecs import Codec, Display
 from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import files, images
 from ddpm_jax.sampling.forward import forward_trajectory
 from ddpm_jax.sampling.plan import Trajectory
@@ -94,7 +95,7 @@ def sheet_of(
         uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
         what was drawn, and the image that the picture was made of, side by side.
     """
-    if not cfg.model.picture:
+    if not build.map_name(cfg):
         return show.sheet(drawn, columns_of(cfg, info))
     assert cond is not None  # a model that is shown a picture is given one
     shown, real = build.shown(cfg, cond)
@@ -180,7 +181,7 @@ def sample_request(
         step: of the checkpoint.
         stored: its metadata.
     """
-    options = config.to_json(cfg)["sample"]
+    options = to_json(cfg)["sample"]
     asked = {name: v for name, v in options.items() if name not in _RESOLVED}
     request = {
         "command": "sample",
@@ -192,7 +193,7 @@ def sample_request(
     texts = build.prompts(cfg, info)
     if texts is not None:  # of a file or of data, which may be others tomorrow
         request["prompts"] = digest(texts)
-    if cfg.model.picture:
+    if build.map_name(cfg):
         split = cfg.sample.picture.removeprefix("data:") or None
         found = build.dataset(cfg, split)
         request["data"] = build.data_fingerprint(found, cfg)

@@ -10,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, data
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import is_finished, result_folder
@@ -67,8 +68,8 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         "mode": mode,
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
-        "edit": config.to_json(cfg)["edit"],
-        "sample": config.to_json(cfg)["sample"],
+        "edit": to_json(cfg)["edit"],
+        "sample": to_json(cfg)["sample"],
         "root_mean_square_change": _distance(x, given),
         "device": describe(),
     }
@@ -253,7 +254,7 @@ def _request(
     mode: str, cfg: ConfigDict, trained: Trained, pictures: np.ndarray, columns: int
 ) -> dict[str, Any]:
     """Describe an edit by all that decides its images, as plain data."""
-    stored = config.to_json(cfg)
+    stored = to_json(cfg)
     paths = {"image", "mask"}  # whose content counts
     mask = Path(cfg.edit.mask).read_bytes() if cfg.edit.mask else b""
     model = model_request(cfg, trained.step, trained.about)

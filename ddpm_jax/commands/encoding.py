@@ -28,7 +28,7 @@ _VERSION = 1
 def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
     """Open the autoencoder that a run of this config works with; None for pixels.
 
-    A run that has begun has its own copy, and needs `config.data.latents` no more; but
+    A run that has begun has its own copy, and needs `config.codec.run` no more; but
     if another autoencoder has taken that place, the user is told.
 
     Raises:
@@ -37,9 +37,10 @@ def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
     known = _begun(workdir)
     if known is not None:
         build.check_latents(cfg, known)
-    if not cfg.data.latents:
+    run = build.latents_run(cfg)
+    if run is None:
         return None
-    given, copy = Path(cfg.data.latents).expanduser(), workdir / build.COPY
+    given, copy = Path(run).expanduser(), workdir / build.COPY
     if known is None:
         return folder.load(given)
     build.check_copy(known, workdir)
@@ -47,7 +48,7 @@ def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
     now = build.fingerprint_in(given)
     if now not in (None, found.fingerprint):
         raise UserError(
-            f"config.data.latents={cfg.data.latents!r} holds another autoencoder, "
+            f"config.codec.run={run!r} holds another autoencoder, "
             f"weights {now}, than the run in {workdir}, which works with "
             f"{found.fingerprint}; use another --workdir."
         )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.commands.import_model import RECORD, settings_of
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import files
 from ddpm_jax.weights import diffusers
 
@@ -40,7 +41,7 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
         cfg, workdir, step, report=lambda line: print(line, file=sys.stderr)
     )
     record = {
-        "config": config.to_json(cfg),
+        "config": to_json(cfg),
         "data": dataclasses.asdict(info),
         "step": step,
         "parameters": which,
@@ -49,7 +50,7 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
     diffusers.write(
         folder,
         params,
-        num_levels=len(cfg.model.channel_multipliers),
+        num_levels=len(cfg.network.channel_multipliers),
         unet_config=network,
         scheduler_config=scheduler,
     )

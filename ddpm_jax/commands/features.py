@@ -14,6 +14,7 @@ from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliar
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, extract
+from ddpm_jax.tasks.classifier import ClassifierTask
 from ddpm_jax.training.state import TrainState
 
 
@@ -30,16 +31,15 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     info = build.data_info(source)
     of.check_features(cfg, info)
     mesh = build.mesh(cfg)
-    build.check_batch(cfg, "features")
-    training = Training(
-        of.KIND, "the features network", "features", build.small_fit(cfg, "features")
-    )
+    build.check_batch(cfg)
+    spec, fit = build.task_spec(cfg, ClassifierTask), build.fit_spec(cfg)
+    training = Training(of.KIND, "the features network", fit)
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:
         of.classifier_features(workdir)  # refuses a damaged one
         print(f"{_report(about, workdir)} It is finished. Nothing to do.")
         return 0
-    net, started = of.classifier(cfg, info), time.perf_counter()
+    net, started = of.classifier(spec, info), time.perf_counter()
 
     def finish(state: TrainState) -> dict[str, Any]:
         flat = auxiliary.flat_params(state.ema_params)
@@ -48,7 +48,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
             "fingerprint": auxiliary.fingerprint(flat),
             "image_shape": list(source.image_shape),
             "label_names": list(source.label_names or ()),
-            "num_features": cfg.features.num_features,
+            "num_features": spec.network.num_features,
         }
         seen = of.as_features(net, state.ema_params, found)
         splits = {"train": source, held_out: test}
@@ -63,10 +63,10 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         cfg,
         workdir,
         training,
-        of.classifier_task(cfg, net, info, mesh, finish),
+        of.classifier_task(spec, fit, net, info, mesh, finish),
         source=source,
         fingerprint=source.fingerprint,
-        key=of.classify_key(cfg),
+        key=of.classify_key(spec),
     )
     if ended.signal_number:
         return 128 + ended.signal_number

@@ -9,13 +9,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, data
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.auxiliary import Kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import differences, from_json, to_json
 from ddpm_jax.runtime import files, hosts, plots
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
@@ -28,9 +29,11 @@ from ddpm_jax.training.workdir_lock import only_trainer
 
 CONFIG_FILE = "config.json"
 
-# A run may be taken up again with other values of these, and stays the same run.
-_FREE_DATA = ("data.data_dir", "data.cache", "data.on_device_mb")
-_FREE_OPTIONS = ("report_every", "checkpoint_every")
+FREE_OPTIONS = (
+    *("training.checkpoint_every", "training.keep_every", "training.keep_last"),
+    *("training.report_every", "training.preview_every", "training.wandb"),
+)
+"""A run may be taken up again with other values of these, and stays the same run."""
 
 
 class Training(NamedTuple):
@@ -39,13 +42,11 @@ class Training(NamedTuple):
     Attributes:
         kind: of the model.
         what: it is called, with its article.
-        section: of the config.
         fit: how it is trained.
     """
 
     kind: Kind
     what: str
-    section: str
     fit: Fit
 
 
@@ -64,12 +65,8 @@ def already_finished(
         UserError: the folder holds another, or one that was not trained here.
     """
     auxiliary.refuse_another_kind(workdir, training.kind.name, training.what)
-    free = free_spelling(workdir, fingerprint)
-    refuse_another_config(
-        cfg,
-        workdir,
-        lambda name: _belongs(name, training.section) and name not in free,
-    )
+    free = (*FREE_OPTIONS, *about.FREE_OPTIONS, *free_spelling(workdir, fingerprint))
+    refuse_another_config(cfg, workdir, lambda name: not name.startswith(free))
     if not auxiliary.is_finished(workdir):
         return None
     found = auxiliary.about(workdir, training.kind)
@@ -80,11 +77,6 @@ def already_finished(
         )
     _check_data(found["data_fingerprint"], fingerprint, workdir)
     return found
-
-
-def _belongs(name: str, section: str) -> bool:
-    free = (*_FREE_DATA, *(f"{section}.{option}" for option in _FREE_OPTIONS))
-    return name.startswith((f"{section}.", "data.", "seed")) and name not in free
 
 
 def free_spelling(workdir: Path, fingerprint: str) -> tuple[str, ...]:
@@ -157,7 +149,7 @@ def train_auxiliary(
 
     metadata = {
         "kind": training.kind.name,
-        "config": config.to_json(cfg),
+        "config": to_json(cfg),
         "data": source.name,
         "data_fingerprint": fingerprint,
         "versions": auxiliary.versions(),
@@ -172,8 +164,7 @@ def train_auxiliary(
             ),
             announce=announce,
             before_save=check_alone,
-            advice=f"Lower config.{training.section}.learning_rate, in another "
-            "--workdir.",
+            advice="Lower config.training.learning_rate, in another --workdir.",
         )
         return fit_in_workdir(
             cfg, task, feed, key, plan=training.fit, run=run, mesh=mesh
@@ -235,7 +226,7 @@ def fit_in_workdir(
     """
     project = cfg.training.wandb if jax.process_index() == 0 else None
     with (
-        open_tracker(project, run.workdir, config.to_json(cfg)) as tracker,
+        open_tracker(project, run.workdir, to_json(cfg)) as tracker,
         hosts.as_one(),
     ):
         ended = fit(
@@ -294,16 +285,14 @@ def refuse_another_config(
     if not path.exists():
         return
     try:
-        stored = config.from_json(files.read_json(path))
+        stored = from_json(files.read_json(path))
     except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
     changed = settle(stored, newest)
     changed += [
-        line
-        for line in config.differences(stored, cfg)
-        if belongs(line.partition(":")[0])
+        line for line in differences(stored, cfg) if belongs(line.partition(":")[0])
     ]
     if changed:
         raise UserError(
@@ -341,5 +330,5 @@ def beginning(cfg: ConfigDict, workdir: Path) -> Iterator[Callable[[], None]]:
     """
     make_folder(workdir)
     with only_trainer(workdir) as check_alone:
-        files.write_json(workdir / CONFIG_FILE, config.to_json(cfg))
+        files.write_json(workdir / CONFIG_FILE, to_json(cfg))
         yield check_alone

@@ -17,8 +17,8 @@ from ddpm_jax.training.step import init_state
 
 # What decides neither the network nor what its output means.
 _FREE_OPTIONS = (
-    *("seed", "training.", "diffusion.loss", "diffusion.times"),
-    *("model.dtype", "model.remat", "model.dropout"),
+    *("seed", "training.", "loss.", "times.", "init_from", "preview_steps"),
+    *("network.dtype", "network.remat", "network.dropout"),
 )
 
 
@@ -43,7 +43,7 @@ def from_import(
     step = store.latest_step(workdir)
     known = about.info_of(store.read_metadata(workdir))
     classes = [len(of.label_names or ()) for of in (known, info)]
-    told = cfg.model.class_conditional and classes[0] != classes[1]
+    told = "label" in cfg.conditioners and classes[0] != classes[1]
     if known.image_shape != info.image_shape or told:
         raise UserError(
             f"the model in {workdir} is made for images of {known.image_shape} and "

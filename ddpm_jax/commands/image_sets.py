@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
@@ -27,6 +27,7 @@ from ddpm_jax.commands.sample import cond_of, sample_batches, sampling_program
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
@@ -76,7 +77,7 @@ def drawn_set(
     found = find_model(cfg, workdir)
     asked = sample_request(cfg, found.info, found.step, found.about)
     asked = {name: value for name, value in asked.items() if name not in SHOWN}
-    options = config.to_json(cfg)["sample"]
+    options = to_json(cfg)["sample"]
     steps = build.num_steps(cfg)
     said = f"{cfg.sample.sampler}, {steps} steps"
     if cfg.sample.guidance_scale != 1:
@@ -172,7 +173,7 @@ def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
     What a model of these latents can at best be expected to reach.
 
     Args:
-        cfg: its `data.latents` names the autoencoder.
+        cfg: its `codec` names the autoencoder.
         workdir: of a model, whose autoencoder comes first; or of none.
         split: of `config.data`.
 
@@ -183,7 +184,7 @@ def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
     if autoencoder is None:
         raise UserError(
             f"config.evaluate.images=reconstructions:{split} are an autoencoder's; "
-            "name its folder in config.data.latents."
+            "name its folder in config.codec.run."
         )
     source = open_split(cfg, split)
     autoencoder.shape_of(source.image_shape)  # refuses other images

@@ -8,7 +8,7 @@ from ddpm_jax.build import autoencoder as folder
 from ddpm_jax.build import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, check_autoencoder
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.weights import diffusers_autoencoder, torch_layout
 
 _TAKEN = "data.image_size"
@@ -64,9 +64,8 @@ def read_autoencoder(
     """
     pretrained = diffusers_autoencoder.read(place, source, image_size)
     net = KLAutoencoder(**pretrained.facts["network"])
-    height, width, _ = pretrained.image_shape
     try:
-        check_autoencoder(height, width, **folder.geometry(net))
+        net.check(pretrained.image_shape)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     shapes = auxiliary.parameter_shapes(net, pretrained.image_shape)

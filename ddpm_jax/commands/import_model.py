@@ -1,7 +1,7 @@
 """Importing: a workdir made of a model that another program trained."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config
+from ddpm_jax import build, specs
 from ddpm_jax.build import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import import_autoencoder
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data, Diffusion, from_json, recipe, to_json
 from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.step import init_state
@@ -37,31 +38,57 @@ RECORD = "ddpm_jax.json"
 _FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
-def import_model(
-    source: str, workdir: Path, asked: ConfigDict, given: frozenset[str]
-) -> None:
+class Asked(NamedTuple):
+    """What a user says of a model of another program.
+
+    Attributes:
+        overrides: options of the recipe, "--config.a.b=value".
+        step: that the model is stored under; None for what its files say.
+        qkv_order: how an OpenAI checkpoint packs query, key and value.
+    """
+
+    overrides: Sequence[str] = ()
+    step: int | None = None
+    qkv_order: str = "legacy"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return option -> value of all options of the recipe that were given.
+
+        Raises:
+            UserError: one is not known, or of a wrong type.
+        """
+        cfg = specs.override(recipe(Diffusion()), self.overrides)
+        names = [word[len("--config.") :].partition("=")[0] for word in self.overrides]
+        return {name: _value(cfg, name) for name in names}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return `values`, and what is no option of a recipe beside them."""
+        return {**self.values, "qkv_order": self.qkv_order}
+
+
+def import_model(source: str, workdir: Path, asked: Asked) -> None:
     """Make a workdir of a pretrained model, as if it had been trained here.
 
-    Its parameters, raw and averaged, are those of the checkpoint, its optimiser is
+    Its parameters, raw and averaged, are those of the checkpoint, its optimizer is
     fresh, and its config says all that sampling needs.
 
     Args:
         source: a folder, a file of weights, or OWNER/NAME on the Hugging Face hub.
         workdir: where to; it may hold no model yet.
-        asked: a config with the options that the user gave.
-        given: their names, "section.name".
+        asked: what the user gave.
 
     Raises:
         UserError: the checkpoint cannot be read, or is no model that can be built here.
     """
     if store.latest_step(workdir) is not None:
         raise UserError(f"{workdir} holds a model already; use another folder.")
-    values = {name: _value(asked, name) for name in given}
     place = _place(source)
     if diffusers_autoencoder.is_autoencoder(place):
-        import_autoencoder(place, source, workdir, values)
+        import_autoencoder(place, source, workdir, asked.values)
         return
-    found = read_model(place, source, values)
+    found = read_model(place, source, asked)
     _save(workdir, found, source)
     _announce(workdir, found)
 
@@ -82,31 +109,32 @@ class Imported(NamedTuple):
     step: int
 
 
-def read_model(place: Path, source: str, values: Mapping[str, Any]) -> Imported:
+def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported:
     """Read a diffusion model of another program, writing nothing.
 
     Args:
         place: a folder, or a file of weights.
         source: what the user calls it.
-        values: the user's options, by "section.name".
+        asked: what the user says of it; None for nothing.
 
     Raises:
         UserError: it cannot be read, or is no model that can be built here.
     """
-    folder, pretrained = _read(place, source, values)
+    asked = Asked() if asked is None else asked
+    folder, pretrained = _read(place, source, asked.given)
     record = read_record(folder)
     if record is None:
-        cfg = _config(pretrained, values)
-        null_row = cfg.training.label_dropout > 0
+        cfg = _config(pretrained, asked)
+        null_row = cfg.condition_dropout > 0
         info = _info(cfg, pretrained, null_row=null_row)
-        step = cfg.exchange.step
+        step = asked.step or 0
     else:
         cfg, info, step = record
-        _set(cfg, values)
-        null_row, step = True, values.get("exchange.step", step)
+        cfg = specs.override(cfg, asked.overrides)
+        null_row, step = True, step if asked.step is None else asked.step
         _check_record(folder, pretrained, cfg, info)
     if step < 0:
-        raise UserError(f"config.exchange.step={step} is negative; use 0 or more.")
+        raise UserError(f"--step={step} is negative; use 0 or more.")
     build.check(cfg, info)
     params = _params(pretrained, cfg, info, null_row=null_row)
     return Imported(cfg, info, params, step)
@@ -183,7 +211,7 @@ def read_record(folder: Path) -> tuple[ConfigDict, DataInfo, int] | None:
         return None
     try:
         record = files.read_json(path)
-        cfg, info = config.from_json(record["config"]), about.info_of(record)
+        cfg, info = from_json(record["config"]), about.info_of(record)
         _check_described(info, record["step"])
         return cfg, info, record["step"]
     except files.DamagedError as error:
@@ -219,18 +247,13 @@ def _check_record(
     folder: Path, pretrained: Pretrained, cfg: ConfigDict, info: DataInfo
 ) -> None:
     """Refuse a record that is not of the model beside it."""
-    facts = pretrained.facts
-    again = settings_of(cfg, info)
-    wanted = (
-        diffusers_unet.unet_options("", again[0], None)[0],
-        diffusers_scheduler.scheduler_options("", again[1])[0]["diffusion"],
-    )
-    changed = [
-        f"{section}.{name}"
-        for section, options in zip(("model", "diffusion"), wanted, strict=True)
-        for name, value in options.items()
-        if facts[section][name] != value
-    ]
+    network, scheduler = settings_of(cfg, info)
+    again = {
+        "network": diffusers_unet.unet_options("", network, None)[0],
+        **diffusers_scheduler.scheduler_options("", scheduler)[0],
+    }
+    facts = _flat(pretrained.facts)
+    changed = [name for name, v in _flat(again).items() if facts.get(name) != v]
     if changed:
         raise UserError(
             f"{folder / RECORD} says otherwise than the files beside it "
@@ -241,46 +264,63 @@ def _check_record(
 # --- The config and the data ----------------------------------------------------------
 
 
-def _config(pretrained: Pretrained, given: Mapping[str, Any]) -> ConfigDict:
-    cfg = config.default()
-    cfg.data.source = ""
-    config.update(cfg, pretrained.defaults)
-    _set(cfg, given)
-    for section, facts in pretrained.facts.items():
-        for name, fact in facts.items():
-            option = f"{section}.{name}"
-            if option in given and given[option] != fact:
-                raise UserError(
-                    f"config.{option}={given[option]} is not what {pretrained.name} is "
-                    f"made for, which is {fact}; leave it out."
-                )
-    config.update(cfg, pretrained.facts)
+def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
+    facts, given = _flat(pretrained.facts), asked.values
+    for option, value in given.items():
+        decided = option.startswith("conditioners.") or option in facts
+        if decided and facts.get(option) != value:
+            raise UserError(
+                f"config.{option}={value} is not what {pretrained.name} is made for"
+                f"{f', which is {facts[option]}' if option in facts else ''}; leave it "
+                "out."
+            )
+    plain = to_json(recipe(Diffusion(data=Data(source=""))))
+    cfg = from_json(_merged(plain, pretrained.defaults))
+    cfg = specs.override(cfg, asked.overrides)
+    cfg = from_json(_merged(to_json(cfg), pretrained.facts))
+    fitted: dict[str, Any] = {}
     if not cfg.data.source:
-        _fit_later_data(cfg, pretrained.image_shape, given)
-    if "training.sample_num_steps" not in given:  # at most all
-        steps = min(cfg.training.sample_num_steps, cfg.diffusion.num_levels)
-        cfg.training.sample_num_steps = steps
-    return cfg
+        fitted["data"] = _later_data(pretrained.image_shape, given)
+    if "preview_steps" not in given:  # at most all
+        fitted["preview_steps"] = min(cfg.preview_steps, cfg.schedule.num_levels)
+    return from_json(_merged(to_json(cfg), fitted))
 
 
-def _fit_later_data(
-    cfg: ConfigDict, shape: tuple[int, int, int], given: Mapping[str, Any]
-) -> None:
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested options by their dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _merged(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Set nested options in plain data; a node of another kind begins anew."""
+    made = dict(config)
+    for name, value in options.items():
+        old = made.get(name)
+        if not isinstance(value, Mapping):
+            made[name] = value
+        elif isinstance(old, Mapping) and value.get("kind", old.get("kind")) == (
+            old.get("kind")
+        ):
+            made[name] = _merged(old, value)
+        else:
+            made[name] = dict(value)
+    return made
+
+
+def _later_data(
+    shape: tuple[int, int, int], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Bring pictures that training is given later to what the network is made for."""
     height, width, channels = shape
     size = height if height == width else (height, width)
-    for name, value in {"image_size": size, "channels": channels}.items():
-        if f"data.{name}" not in given:
-            cfg.data[name] = value
-
-
-def _set(cfg: ConfigDict, values: Mapping[str, Any]) -> None:
-    for option, value in values.items():
-        *sections, name = option.split(".")
-        node = cfg
-        for section in sections:
-            node = node[section]
-        node[name] = value
+    wanted = {"image_size": size, "channels": channels}
+    return {name: v for name, v in wanted.items() if f"data.{name}" not in given}
 
 
 def _info(cfg: ConfigDict, pretrained: Pretrained, *, null_row: bool) -> DataInfo:
@@ -310,15 +350,15 @@ def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
         UserError: naming what it cannot express.
     """
     classes = build.num_classes(cfg, info)
+    plain = to_json(cfg)
     network = diffusers_unet.unet_config(
-        cfg.model.to_dict(),
+        plain["network"],
+        plain["conditioners"],
         info.image_shape,
         build.model(cfg, info).network.out_channels,
         None if classes is None else classes + 1,
     )
-    return network, diffusers_scheduler.scheduler_config(
-        cfg.diffusion.to_dict(), cfg.sample.to_dict()
-    )
+    return network, diffusers_scheduler.scheduler_config(plain, plain["sample"])
 
 
 # --- The workdir ----------------------------------------------------------------------
@@ -346,7 +386,7 @@ def _save(workdir: Path, found: Imported, source: str) -> None:
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
     noted = about.metadata(cfg, found.info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
-        files.write_json(workdir / "config.json", config.to_json(cfg))
+        files.write_json(workdir / "config.json", to_json(cfg))
         store.save(checkpoints, state, noted, wait=True)
 
 
@@ -356,11 +396,10 @@ def _announce(workdir: Path, found: Imported) -> None:
     classes = build.num_classes(cfg, info)
     told = f"{classes} classes" if classes else "unconditional"
     shape = "x".join(map(str, info.image_shape))
-    options = cfg.diffusion
     lines = (
         f"model    {info.name}, {count:,} parameters, {told}, images of {shape}",
-        f"process  {options.schedule}, T={options.num_levels:,}, predicts "
-        f"{options.prediction}, variance {options.variance}",
+        f"process  {cfg.schedule.kind}, T={cfg.schedule.num_levels:,}, predicts "
+        f"{cfg.prediction}, variance {cfg.variance}",
         f"run      {workdir}, step {step:,}",
         f"Generate with it: python main.py sample {workdir}",
     )

@@ -20,13 +20,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config, data
+from ddpm_jax import build, data
 from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.runtime.devices import (
@@ -79,7 +80,8 @@ def measure_likelihood(
     source = _open_split(cfg, trained)
     # The parameters are what they are; rounding in between would be charged in bits.
     cfg = cfg.copy_and_resolve_references()
-    cfg.model.dtype, cfg.model.attention = "float32", "plain"
+    if cfg.network.kind == "unet":
+        cfg.network.dtype, cfg.network.attention = "float32", "plain"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
             run = _Run(cfg, trained, source, Path(), method)
@@ -122,12 +124,12 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
             f"the images of split {options.split!r} are {source.image_shape}, the "
             f"model's {info.image_shape}; give the data that it was trained on."
         )
-    if cfg.model.class_conditional and source.label_names != info.label_names:
+    if "label" in cfg.conditioners and source.label_names != info.label_names:
         raise UserError(
             f"the classes of split {options.split!r} are not those of the model; give "
             "the data that it was trained on."
         )
-    if cfg.model.text and source.texts is None:
+    if "text" in cfg.conditioners and source.texts is None:
         raise UserError(
             f"the model is told a caption of each image, and {source.name} has none; "
             "give the data that it was trained on."
@@ -163,7 +165,7 @@ class _Run:
 
 def _about(run: _Run) -> dict[str, Any]:
     """Describe a measurement by all that decides its numbers."""
-    options = config.to_json(run.cfg)["likelihood"]
+    options = to_json(run.cfg)["likelihood"]
     return {
         "method": run.method,
         "data": run.source.name,
@@ -234,6 +236,6 @@ def _precisely(function: Callable[..., Any], *given: Any) -> Any:
 
 def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """Read images by their numbers [B], and lay out what they are conditioned on."""
-    batch = gather(run.source, places, with_text=bool(run.cfg.model.text))
+    batch = gather(run.source, places, with_text=bool("text" in run.cfg.conditioners))
     cond = build.example_cond(run.cfg, run.trained.info, batch)
     return places, batch["image"], cond

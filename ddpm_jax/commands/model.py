@@ -19,6 +19,7 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import sharded, spread_whole
@@ -43,7 +44,7 @@ class Trained:
     step: int
     about: dict[str, Any]
     info: DataInfo
-    unet: build.AnyUNet
+    unet: Conditioned
     params: Params
     codec: Codec
     described: str
@@ -105,7 +106,7 @@ def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     params, which = load_parameters(
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
-    codec = build.codec(info, workdir)
+    codec = build.codec(cfg, info, workdir)
     return Trained(
         step=step,
         about=about,

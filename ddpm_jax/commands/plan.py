@@ -87,12 +87,18 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
     return Cost(
         num_params=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         forward_flops=flops,
-        train_flops=flops * (4 if cfg.model.remat else 3),
+        train_flops=flops * (4 if cfg.network.get("remat") else 3),
         param_bytes=num_bytes(state.params),
         ema_bytes=num_bytes((state.ema_params, state.tracks)),
         optimizer_bytes=num_bytes(state.opt_state),
         image_bytes=saved_bytes(training, state.params, x, t),
     )
+
+
+def _dtype(cfg: ConfigDict) -> str:
+    """Return the dtype that the network computes in."""
+    found: str = cfg.network.get("dtype", "float32")
+    return found
 
 
 def device_memory() -> int | None:
@@ -147,7 +153,7 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
         f"data      {info.name}, {len(source):,} images of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
         *_operations(cost),
-        f"device    {describe()}, {cfg.model.dtype}",
+        f"device    {describe()}, {_dtype(cfg)}",
         *_memory(cfg, cost),
     ]
     print("\n".join(line.rstrip() for line in lines), flush=True)
@@ -169,16 +175,16 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
     if memory is None or not _may_be_large(cfg, info, memory):
         return
     cost = cost_of(cfg, info)
-    fixed, images = cost.fixed_bytes // cfg.mesh.fsdp, share * cost.image_bytes
+    fixed, images = cost.fixed_bytes // cfg.devices.fsdp, share * cost.image_bytes
     if fixed + images <= _BEYOND * memory:
         return
     left = max(int(memory * _USABLE) - fixed, 0)
     fits = left // cost.image_bytes * jax.device_count() * cfg.training.accumulate
     what = (
-        f"use config.training.batch_size={fits} or less, or model.remat=True and "
+        f"use config.training.batch_size={fits} or less, or network.remat=True and "
         "training.accumulate"
         if fits
-        else "use smaller images or a smaller config.model, or share it by mesh.fsdp"
+        else "use smaller images or a smaller network, or share it by devices.fsdp"
     )
     raise UserError(
         f"training needs about {format_bytes(fixed + images)} on a device of "
@@ -191,8 +197,10 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
 
 def _may_be_large(cfg: ConfigDict, info: DataInfo, memory: int) -> bool:
     """Say whether it is worth the seconds that `cost_of` takes."""
-    widths = [cfg.model.channels * m for m in cfg.model.channel_multipliers]
-    kernels = sum(2 * 9 * width**2 for width in widths) * cfg.model.num_res_blocks
+    if cfg.network.kind != "unet":
+        return True
+    widths = [cfg.network.channels * m for m in cfg.network.channel_multipliers]
+    kernels = sum(2 * 9 * width**2 for width in widths) * cfg.network.num_res_blocks
     state = 4 * (5 + len(cfg.training.ema_stds)) * kernels
     images = _images_at_once(cfg) * build.least_bytes(cfg, info)
     return _OF_THE_LEAST * (state + images) > memory
@@ -245,14 +253,14 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
         fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
-            f"          {format_bytes(memory)} are there: {what}; model.remat=True and "
-            "training.accumulate need less"
+            f"          {format_bytes(memory)} are there: {what}; network.remat=True "
+            "and training.accumulate need less"
         )
     return lines
 
 
 def _estimate(cfg: ConfigDict, cost: Cost) -> tuple[float, str]:
-    rate = matmul_rate(build.dtype(cfg))
+    rate = matmul_rate(_dtype(cfg))
     seconds = cost.train_flops * cfg.training.batch_size / (rate * ASSUMED_SHARE)
     how = (
         f"an estimate: {ASSUMED_SHARE:.0%} of the {rate / 1e9:,.0f} GFLOP/s of matrix "
@@ -297,7 +305,7 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
         zeros["image"] = np.zeros((size, *moments), np.float32)
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
-    if cfg.model.text:
+    if "text" in cfg.conditioners:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
         zeros |= build.text_cond(cfg, info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)

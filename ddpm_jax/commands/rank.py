@@ -108,7 +108,7 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 
 
 def _check(cfg: ConfigDict) -> None:
-    if not cfg.model.text:
+    if "text" not in cfg.conditioners:
         raise UserError(
             "rank looks for prompts, and this model was trained without text; "
             "train one on captions, as configs/emoji.py does."

@@ -11,13 +11,14 @@ from ml_collections import ConfigDict
 from ddpm_jax import build, conditioning, data
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build import retrieval as of
-from ddpm_jax.build.reader import reopen
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
+from ddpm_jax.conditioning import reopen
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate
 from ddpm_jax.evaluation.feature_extractor import extract
 from ddpm_jax.evaluation.recall_at_k import num_ranked_higher, recall_at_k
+from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # R@5 of 100
@@ -36,11 +37,10 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     info = build.data_info(source, cfg)
     of.check_retrieval(cfg, info)
     mesh = build.mesh(cfg)
-    build.check_batch(cfg, "retrieval")
+    build.check_batch(cfg)
     _check_texts(cfg, info, test)
-    training = Training(
-        of.KIND, "the retrieval network", "retrieval", build.small_fit(cfg, "retrieval")
-    )
+    spec, fit = build.task_spec(cfg, ContrastiveTask), build.fit_spec(cfg)
+    training = Training(of.KIND, "the retrieval network", fit)
     about = already_finished(cfg, workdir, training, info.fingerprint)
     if about is not None:
         of.retrieval(workdir)  # refuses a damaged one
@@ -48,7 +48,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         return 0
     # `check_retrieval` has refused a model without captions.
     assert info.reader is not None and source.texts is not None
-    net, started = of.match_network(cfg, info.reader), time.perf_counter()
+    net, started = of.match_network(spec, info), time.perf_counter()
     reader = dict(info.reader)
 
     def finish(state: TrainState) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         cfg,
         workdir,
         training,
-        of.contrastive_task(cfg, net, info, mesh, finish),
+        of.contrastive_task(spec, fit, net, info, mesh, finish),
         source=source,
         fingerprint=info.fingerprint,
-        key=of.match_key(cfg),
+        key=of.match_key(spec),
         captions=build.captions(cfg, info, source.texts),
     )
     if ended.signal_number:
@@ -91,7 +91,7 @@ def _check_texts(cfg: ConfigDict, info: build.DataInfo, test: data.Dataset) -> N
         reopen(info.reader or {}).tokenize(list(test.texts or ()))
     except UserError as error:
         raise UserError(
-            f"config.model.text={cfg.model.text!r} cannot read a caption held out: "
+            f"config.text.kind={cfg.text.kind!r} cannot read a caption held out: "
             f"{error} Or let minilm or bytes read."
         ) from error
 

@@ -17,6 +17,7 @@ from ddpm_jax.build import DataInfo
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands import about
 from ddpm_jax.commands.further import from_import
+from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
@@ -29,7 +30,7 @@ class Model:
     cfg: ConfigDict
     info: DataInfo
     workdir: Path
-    unet: build.AnyUNet
+    unet: Conditioned
     codec: Codec
     optimizer: optax.GradientTransformation
     mesh: Mesh
@@ -46,7 +47,9 @@ class Model:
 def plan(cfg: ConfigDict, info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
     """Build the parts of a run, computing nothing."""
     unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
-    return Model(cfg, info, workdir, unet, build.codec(info, workdir), optimizer, mesh)
+    return Model(
+        cfg, info, workdir, unet, build.codec(cfg, info, workdir), optimizer, mesh
+    )
 
 
 def begin(model: Model) -> TrainState | None:
@@ -83,10 +86,10 @@ def check_resumed(model: Model, stored: dict[str, Any], step: int) -> None:
 
 def _note_devices(stored: dict[str, Any], cfg: ConfigDict) -> None:
     """Note that other devices round in another way; older runs did not keep count."""
-    now = (jax.device_count(), cfg.mesh.fsdp)
+    now = (jax.device_count(), cfg.devices.fsdp)
     before = (
         stored.get("num_devices", now[0]),
-        stored.get("mesh", {}).get("fsdp", 1),
+        stored.get("devices", {}).get("fsdp", 1),
     )
     if before != now:
         was, is_now = (

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
@@ -22,6 +22,7 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.runtime.results import is_finished, result_folder
 from ddpm_jax.sampling.plan import (
@@ -77,12 +78,12 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
         "parameters": parameters_name(cfg),
-        "sample": config.to_json(cfg)["sample"],
+        "sample": to_json(cfg)["sample"],
         "seed": build.sample_seed(cfg),
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
-    if cfg.model.picture:
+    if build.map_name(cfg):
         assert told.cond is not None  # such a model is given pictures
         _, given = build.shown(cfg, told.cond)
         record["consistency_db"] = build.consistency(cfg, drawn, given)
@@ -182,7 +183,7 @@ def make_preview(
     quick.sample.eta = 0.0
     quick.sample.spacing = "trailing"
     quick.sample.churn = 0.0
-    quick.sample.num_steps = cfg.training.sample_num_steps
+    quick.sample.num_steps = cfg.preview_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
     program = sampling_program(quick, unet, mesh, codec)

@@ -14,6 +14,7 @@ from ddpm_jax.commands.begin import check_start, settle, start_params
 from ddpm_jax.commands.drawing import sample_request, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.fitting import (
+    FREE_OPTIONS,
     beginning,
     check_tracker,
     feed_of,
@@ -41,16 +42,7 @@ from ddpm_jax.training.fit import Run
 from ddpm_jax.training.state import TrainState
 
 # A run may be taken up again with other values of these, and stays the same run.
-_FREE_OPTIONS: tuple[str, ...] = (
-    *about.FREE_OPTIONS,
-    "training.checkpoint_every",
-    "training.keep_every",
-    "training.keep_last",
-    "training.report_every",
-    "training.sample_every",
-    "training.sample_num_steps",
-    "training.wandb",
-)
+_FREE_OPTIONS = (*about.FREE_OPTIONS, *FREE_OPTIONS, "preview_steps")
 
 
 def train(cfg: ConfigDict, workdir: Path) -> int:
@@ -113,7 +105,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             metadata=about.metadata(cfg, info),
             check=lambda stored, step: check_resumed(model, stored, step),
             begin=lambda: begin(model),
-            draw=(lambda: start_params(cfg)) if cfg.training.init_from else None,
+            draw=(lambda: start_params(cfg)) if cfg.init_from else None,
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or raise warmup_steps, in "
@@ -135,7 +127,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
 
 
 def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
-    if not model.cfg.training.sample_every:
+    if not model.cfg.training.preview_every:
         return None
     return make_preview(model.cfg, model.info, model.unet, model.mesh, model.codec)
 
@@ -178,7 +170,9 @@ def _read_captions(
     cfg: ConfigDict, info: build.DataInfo, source: data.Dataset
 ) -> build.Captions | None:
     """Read the captions of the data, for a model that is told them."""
-    return build.captions(cfg, info, source.texts or ()) if cfg.model.text else None
+    if "text" not in cfg.conditioners:
+        return None
+    return build.captions(cfg, info, source.texts or ())
 
 
 def _say(line: str) -> None:
@@ -203,7 +197,7 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     lines = (
         f"data     {info.name}, {len(source):,} {what} of {shape}. {source.note}",
         f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
-        f"device   {describe()}, {cfg.model.dtype}",
+        f"device   {describe()}, {cfg.network.get('dtype', 'float32')}",
         f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",
     )
     print("\n".join(line.rstrip() for line in lines), flush=True)

@@ -12,6 +12,7 @@
     image_maps.py         what low_res, grey and masked have in common
 
     encoded_text.py       Tokens, Encoded; interpolation; what tokenizers share
+    readers.py            the reader that a checkpoint remembers
     tokens.py             Words, Bytes: for an encoder that trains (networks/text.py)
     minilm.py             MiniLM: a sentence encoder that others trained, frozen
     minilm_folder.py      where its files lie, and what is in them
@@ -21,33 +22,10 @@
 Nothing here knows of a config. `encoded_text` says how the two tokenizers are alike.
 """
 
-from typing import Any
-
 from ddpm_jax.conditioning.encoded_text import Encoded, Reader, Tokens, distinct
 from ddpm_jax.conditioning.minilm import MiniLM
+from ddpm_jax.conditioning.readers import reopen
 from ddpm_jax.conditioning.tokens import Bytes, Words
-from ddpm_jax.errors import UserError
-
-_READERS: dict[str, Any] = {"words": Words, "bytes": Bytes, "minilm": MiniLM}
-
-
-def reopen(stored: dict[str, Any]) -> Reader:
-    """Make the reader that a checkpoint remembers; the inverse of `to_json`.
-
-    Args:
-        stored: plain data.
-
-    Raises:
-        UserError: it is none of ours, or the files it needs are missing or others.
-    """
-    kind = stored.get("kind")
-    if kind not in _READERS:
-        raise UserError(
-            f"the model reads text by {kind!r}, which this version does not know; it "
-            f"knows {', '.join(_READERS)}."
-        )
-    return _READERS[kind].from_json(stored)
-
 
 __all__ = [
     "Bytes",

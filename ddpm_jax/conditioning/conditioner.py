@@ -15,14 +15,16 @@ Sources:
     [H] Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", Algorithm 1.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.networks.ports import Ports
 
 Rows = Any
@@ -60,16 +62,61 @@ class Embedder(nn.Module):
         raise NotImplementedError
 
 
-class Conditioner(Protocol):
-    """What a network is conditioned on; a frozen dataclass, checked when it is made."""
+@dataclasses.dataclass(frozen=True)
+class ConditionerSpec:
+    """What a recipe says of a conditioner; a frozen dataclass.
 
-    @property
-    def droppable(self) -> bool:
-        """Whether dropout and guidance put the null condition in its place."""
+    Attributes:
+        named: the name that it has to have in a set, by which requests and batches find
+            it; "" for any.
+    """
 
-    @property
-    def required(self) -> bool:
-        """Whether sampling needs rows of it; if not, the null condition serves."""
+    named: ClassVar[str] = ""
+
+    def for_data(self, data: Any) -> "Conditioner":
+        """Make the conditioner of a model of these data.
+
+        Args:
+            data: a `data.info.DataInfo`.
+
+        Raises:
+            UserError: the data lack what it wants.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditioner(ConditionerSpec):
+    """What a network is conditioned on; a frozen dataclass, checked when it is made.
+
+    It is its own spec, and says with `for_data` what it takes of the data.
+
+    Attributes:
+        droppable: whether dropout and guidance put the null condition in its place.
+        required: whether sampling needs rows of it; if not, the null condition serves.
+    """
+
+    droppable: ClassVar[bool] = True
+    required: ClassVar[bool] = False
+
+    def for_data(self, data: Any) -> "Conditioner":
+        """Return itself: it takes nothing of the data."""
+        del data
+        return self
+
+    def from_text(self, values: list[str]) -> Rows:
+        """Make rows [N, ...] of what a command line says of each item.
+
+        Args:
+            values: N of them, such as "0.5".
+
+        Raises:
+            UserError: a value cannot be read, or none can be given in this way.
+        """
+        raise UserError(
+            f"a condition of kind {type(self).__name__} cannot be given as text; "
+            "use its own option, or a program."
+        )
 
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array
@@ -84,9 +131,11 @@ class Conditioner(Protocol):
         Returns:
             Rows [B, ...]; None where something else adds them.
         """
+        raise NotImplementedError
 
     def null(self, rows: Rows) -> Rows:
         """Make the null condition in the place of rows: the same pytree and shapes."""
+        raise NotImplementedError
 
     def example(self, num_rows: int, shape: tuple[int, ...]) -> Rows:
         """Make rows of the right shapes and dtypes, for parameters and for costs.
@@ -95,6 +144,7 @@ class Conditioner(Protocol):
             num_rows: B.
             shape: of one item x0.
         """
+        raise NotImplementedError
 
     def embedder(self, features: int) -> Embedder:
         """Make the module that embeds rows.
@@ -102,6 +152,7 @@ class Conditioner(Protocol):
         Args:
             features: E, the width of the network's time embedding.
         """
+        raise NotImplementedError
 
 
 Conditioners = Mapping[str, Conditioner]

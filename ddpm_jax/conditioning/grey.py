@@ -1,12 +1,14 @@
 """The grey of a color image as a condition, for colorization."""
 
 import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.conditioning.image_maps import ImageMap
+from ddpm_jax.conditioning.image_maps import ImageMap, refuse_latents
 from ddpm_jax.diffusion.operators import grey_operator
+from ddpm_jax.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the grey of video, ITU-R BT.601."""
@@ -20,10 +22,7 @@ class Grey(ImageMap):
     the network has seen in training.
     """
 
-    @property
-    def num_channels(self) -> int:
-        """K: one."""
-        return 1
+    named: ClassVar[str] = "grey"
 
     def from_images(
         self,
@@ -34,6 +33,20 @@ class Grey(ImageMap):
         """Compute the luma of images [B, H, W, 3]; see `ImageMap`."""
         del keys, aug_level
         return self.measure(x0)
+
+    def for_data(self, data: Any) -> "Grey":
+        """Return itself.
+
+        Raises:
+            UserError: the images have no color.
+        """
+        refuse_latents(self, data)
+        if data.image_shape[-1] != 3:
+            raise UserError(
+                f"grey is made of color images (3 channels), and those of {data.name} "
+                f"have {data.image_shape[-1]}; leave it out."
+            )
+        return self
 
     def measure(self, x0: jax.Array) -> jax.Array:
         """Compute the luma: [B, H, W, 1]."""

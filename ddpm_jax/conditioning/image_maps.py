@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.conditioning.conditioner import Embedder, Rows
+from ddpm_jax.conditioning.conditioner import Conditioner, Embedder, Rows
 from ddpm_jax.diffusion.generate import fold_each
+from ddpm_jax.errors import UserError
 from ddpm_jax.networks.ports import Ports
 from ddpm_jax.runtime.images import to_float
 
@@ -50,17 +51,41 @@ def map_keys(keys: jax.Array) -> jax.Array:
     return fold_each(keys, _MAP)
 
 
+def refuse_latents(spec: Any, data: Any) -> None:
+    """Refuse a map where the chain is made of latents: maps are of pixels.
+
+    Args:
+        spec: of the map.
+        data: a `DataInfo`.
+
+    Raises:
+        UserError: it is.
+    """
+    if data.latents is not None:
+        raise UserError(
+            f"{type(spec).__name__} is of pixels, and this model works in latents; "
+            "use a model of pixels, trained without config.codec latents."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class ImageMap:
+class ImageMap(Conditioner):
     """A conditioner whose rows are made of images."""
 
     droppable: ClassVar[bool] = False
     required: ClassVar[bool] = True
 
-    @property
-    def num_channels(self) -> int:
-        """K, joined to x_t."""
-        raise NotImplementedError
+    def from_given(
+        self, keys: jax.Array, given: Mapping[str, Any], aug_level: float
+    ) -> Rows:
+        """Make rows of what a user gives: an image, and a mask where it is masked.
+
+        Args:
+            keys: of the images that are generated, typed keys [B].
+            given: "image" [B, H, W, C] in [-1, 1], and perhaps "mask".
+            aug_level: s in [0, 1].
+        """
+        return self.from_images(map_keys(keys), given["image"], aug_level)
 
     def from_images(
         self,

@@ -12,31 +12,35 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ddpm_jax.conditioning.conditioner import Embedder
+from ddpm_jax.conditioning.conditioner import Conditioner, Embedder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.ports import Ports
+from ddpm_jax.networks.ports import Ports, from_data
 
 
 @dataclasses.dataclass(frozen=True)
-class Label:
+class Label(Conditioner):
     """Condition on a class; rows are int32 [B] in 0..num_classes, the last for none.
 
     Attributes:
         num_classes: of the data.
     """
 
-    num_classes: int
+    num_classes: int = from_data(0)
 
-    droppable: ClassVar[bool] = True
-    required: ClassVar[bool] = False
+    named: ClassVar[str] = "label"
 
-    def __post_init__(self) -> None:
-        """Refuse data without classes."""
-        if self.num_classes < 1:
+    def for_data(self, data: Any) -> "Label":
+        """Take the classes of the data.
+
+        Raises:
+            UserError: they have none.
+        """
+        if data.label_names is None:
             raise UserError(
-                f"num_classes={self.num_classes}; a label needs 1 or more: give data "
-                "with classes, or leave the label out."
+                f"{data.name} has no labels; sort the images into one folder per "
+                "class, or leave this condition out."
             )
+        return Label(data.num_classes)
 
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array

@@ -19,14 +19,20 @@ Sources:
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax import limits
 from ddpm_jax.conditioning.conditioner import Embedder
-from ddpm_jax.conditioning.image_maps import ImageMap, Source
+from ddpm_jax.conditioning.image_maps import (
+    ImageMap,
+    MapEmbedder,
+    Source,
+    refuse_latents,
+)
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.diffusion.process import add_noise, noise_like
@@ -102,29 +108,39 @@ class LowRes(ImageMap):
 
     Attributes:
         factor: of both sides, 2 or more; it must divide them.
-        image_channels: C.
         max_aug_level: s is drawn uniformly from 0 to this in training, at most 1; at 0
             there is no augmentation, and the network is given no level.
         frequency_shift: of the embedding of the level; see `layers.time_embedding`.
     """
 
-    factor: int
-    image_channels: int
+    factor: int = 2
     max_aug_level: float = 0.0
-    frequency_shift: int = 1
+    frequency_shift: Literal[0, 1] = 1
+
+    named: ClassVar[str] = NAME
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        if self.factor < 2 or not 0 <= self.max_aug_level <= 1:
+        limits.between(self, "factor", 2, 65_536)
+        if not 0 <= self.max_aug_level <= 1:
             raise UserError(
-                f"factor={self.factor} and max_aug_level={self.max_aug_level}; use a "
-                "factor of 2 or more, and an augmentation level in [0, 1]."
+                f"max_aug_level={self.max_aug_level} is not in [0, 1]; 0 is none, 1 as "
+                "much as leaves nothing of the image."
             )
 
-    @property
-    def num_channels(self) -> int:
-        """K: those of the image."""
-        return self.image_channels
+    def for_data(self, data: Any) -> "LowRes":
+        """Return itself.
+
+        Raises:
+            UserError: the factor does not divide the images' sides.
+        """
+        refuse_latents(self, data)
+        height, width, _ = data.image_shape
+        if height % self.factor or width % self.factor:
+            raise UserError(
+                f"factor={self.factor} does not divide images of {height}x{width}; use "
+                "a divisor of both sides, 2 or more."
+            )
+        return self
 
     def from_images(
         self,
@@ -159,24 +175,14 @@ class LowRes(ImageMap):
         return LowResEmbedder(self, features)
 
 
-class LowResEmbedder(Embedder):
+class LowResEmbedder(MapEmbedder):
     """The map as it is, and a vector for its augmentation level.
 
     Attributes:
-        conditioner: that makes the maps.
         features: E; the level is coded in a quarter of it, as times are.
     """
 
-    conditioner: LowRes
-    features: int
-
-    def encode(
-        self, rows: AugmentedMap | Source, *, train: bool = False
-    ) -> AugmentedMap:
-        """Make maps of images, once before a chain."""
-        del train
-        made: AugmentedMap = self.conditioner.from_source(rows)
-        return made
+    features: int = 0
 
     @nn.compact
     def __call__(self, rows: AugmentedMap | Source, *, train: bool = False) -> Ports:
@@ -184,7 +190,7 @@ class LowResEmbedder(Embedder):
         image, level = self.encode(rows, train=train)
         if level is None:
             return Ports(maps=image)
-        shift = self.conditioner.frequency_shift
+        shift = cast(LowRes, self.conditioner).frequency_shift
         h = time_embedding(_T * level, self.features // 4, shift)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_1")(

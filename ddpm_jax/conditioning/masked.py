@@ -1,11 +1,13 @@
 """An image with a part that is masked as a condition, for inpainting."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.conditioning.image_maps import ImageMap
+from ddpm_jax.conditioning.image_maps import ImageMap, refuse_latents
 from ddpm_jax.conditioning.masks import random_mask
 
 
@@ -23,18 +25,21 @@ def from_mask(x0: jax.Array, known: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Masked(ImageMap):
-    """Condition on an image with a random part masked; see `masks.random_mask`.
+    """Condition on an image with a random part masked; see `masks.random_mask`."""
 
-    Attributes:
-        image_channels: C.
-    """
+    named: ClassVar[str] = "masked"
 
-    image_channels: int
+    def for_data(self, data: Any) -> "Masked":
+        """Return itself; latents are refused."""
+        refuse_latents(self, data)
+        return self
 
-    @property
-    def num_channels(self) -> int:
-        """K: those of the image, and the mask."""
-        return self.image_channels + 1
+    def from_given(
+        self, keys: jax.Array, given: Mapping[str, Any], aug_level: float
+    ) -> jax.Array:
+        """Make rows of an image with the mask that it is given with."""
+        del keys, aug_level
+        return from_mask(given["image"], given["mask"][..., :1])
 
     def from_images(
         self,

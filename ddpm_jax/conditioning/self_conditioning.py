@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.conditioning.conditioner import Embedder
+from ddpm_jax.conditioning.conditioner import Conditioner, Embedder
 from ddpm_jax.diffusion.self_conditioning import ESTIMATE
 from ddpm_jax.networks.ports import Ports
 
@@ -20,14 +20,14 @@ NAME = ESTIMATE
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfConditioning:
+class SelfConditioning(Conditioner):
     """Condition on the last estimate of x_0: rows [B, ...] like x_t, zeros for none.
 
     It is the same in both branches of guidance.
     """
 
+    named: ClassVar[str] = NAME
     droppable: ClassVar[bool] = False
-    required: ClassVar[bool] = False
 
     def from_batch(
         self, key: jax.Array, batch: Mapping[str, Any], x0: jax.Array

@@ -8,23 +8,138 @@ Source: Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ddpm_jax.conditioning.conditioner import Embedder
-from ddpm_jax.conditioning.encoded_text import Encoded, Tokens
+from ddpm_jax import limits
+from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec, Embedder
+from ddpm_jax.conditioning.encoded_text import Encoded, Reader, Tokens, distinct
+from ddpm_jax.conditioning.minilm import MiniLM
+from ddpm_jax.conditioning.readers import reopen
+from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import default_init
 from ddpm_jax.networks.ports import Ports, TokenSequence
-from ddpm_jax.networks.text import TextTransformer
+from ddpm_jax.networks.text import TextTransformer, check_geometry
+
+_LEAST_PIECES = 32  # that a sentence encoder reads, however short the captions are
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class TextSpec(ConditionerSpec):
+    """A text as a condition, by how it is read.
+
+    Attributes:
+        length: most tokens of a text; None for those of the longest caption.
+    """
+
+    length: int | None = None
+
+    named: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        limits.between(self, "length", 1, 65_536)
+
+    def learn(self, texts: Sequence[str]) -> Reader:
+        """Make the reader for the captions that a model is to be trained on.
+
+        Raises:
+            UserError: a caption is empty or too long, or the reader is not there.
+        """
+        reader = self._learn(texts)
+        reader.tokenize(distinct(texts)[0])  # refuses, before anything is computed
+        return reader
+
+    def _learn(self, texts: Sequence[str]) -> Reader:
+        raise NotImplementedError
+
+    def for_data(self, data: Any) -> "Text":
+        """Make the conditioner, for texts as the model of these data reads them."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedText(TextSpec):
+    """A text that a transformer reads which is trained along with the network.
+
+    Attributes:
+        width: of its vectors, a multiple of `num_heads`.
+        depth: its blocks.
+        num_heads: of each of its attentions.
+        dropout: rate while training.
+        dtype: of the computation.
+    """
+
+    width: int = 128
+    depth: int = 2
+    num_heads: int = 4
+    dropout: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.between(self, "width", 1, 65_536)
+        limits.between(self, "depth", 1, 1000)
+        limits.at_least(self, 1, "num_heads")
+        limits.share(self, "dropout")
+        check_geometry(self.width, self.num_heads)
+
+    def for_data(self, data: Any) -> "Text":
+        """Make the conditioner with its encoder; see `TextSpec`."""
+        reader: Any = reopen(data.reader)
+        encoder = TextTransformer(
+            reader.vocabulary_size,
+            reader.max_length,
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        return Text(reader.max_length, self.width, encoder)
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsText(TrainedText):
+    """A text read word by word, of the words that the captions have."""
+
+    def _learn(self, texts: Sequence[str]) -> Reader:
+        return Words.learn(texts, self.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class BytesText(TrainedText):
+    """A text read byte by byte."""
+
+    def _learn(self, texts: Sequence[str]) -> Reader:
+        longest = max(len(text.strip().encode(errors="replace")) for text in texts)
+        return Bytes(self.length or max(1, longest))
+
+
+@dataclasses.dataclass(frozen=True)
+class MiniLMText(TextSpec):
+    """A text read by a frozen sentence encoder that others have trained."""
+
+    def _learn(self, texts: Sequence[str]) -> Reader:
+        if self.length is not None:
+            return MiniLM.open(max_length=self.length)
+        found = MiniLM.open()
+        whole = found.with_length(found.sizes.max_length)
+        lengths = whole.tokenize(distinct(texts)[0]).mask.sum(axis=1)
+        return found.with_length(max(_LEAST_PIECES, int(lengths.max())))
+
+    def for_data(self, data: Any) -> "Text":
+        """Make the conditioner, whose rows come encoded; see `TextSpec`."""
+        reader: Any = reopen(data.reader)
+        return Text(reader.max_length, reader.sizes.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Conditioner):
     """Condition on a text; rows are `Tokens` or `Encoded`, an empty mask is no text.
 
     Attributes:
@@ -37,8 +152,7 @@ class Text:
     width: int
     encoder: TextTransformer | None = None
 
-    droppable: ClassVar[bool] = True
-    required: ClassVar[bool] = False
+    named: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         """Refuse an encoder of other sizes."""

@@ -16,7 +16,7 @@ Sources:
     Rombach et al. 2022, appendix G: it trains their autoencoders.
 """
 
-from typing import Any
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -75,9 +75,24 @@ class PatchDiscriminator(nn.Module):
     """
 
     channels: int = 64
-    num_layers: int = 3
+    num_layers: int = 2
     num_groups: int = 32
-    dtype: Any = jnp.float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse images (H, W, C) and widths that it cannot be built for.
+
+        Raises:
+            UserError: for the first rule that does not hold.
+        """
+        height, width, _ = shape
+        check_discriminator(
+            height,
+            width,
+            channels=self.channels,
+            num_layers=self.num_layers,
+            num_groups=self.num_groups,
+        )
 
     @nn.compact
     def __call__(self, x):

@@ -16,7 +16,7 @@ Sources:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from ddpm_jax.networks.layers import (
     ResBlock,
     default_init,
 )
+from ddpm_jax.networks.ports import from_data
 
 # Beyond these a variance, or its inverse, is near the ends of float32.
 _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -30.0, 20.0
@@ -181,16 +182,33 @@ class KLAutoencoder(nn.Module):
         dtype: of the computation between parameters and output.
     """
 
-    image_channels: int
+    image_channels: int = from_data(3)
     latent_channels: int = 4
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    channels: int = 64
+    channel_multipliers: tuple[int, ...] = (1, 2, 4)
     num_res_blocks: int = 2
     num_groups: int = 32
     norm_epsilon: float = 1e-6
     attention: bool = True
     quant_convs: bool = True
-    dtype: Any = jnp.float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse images (H, W, C) and channel counts that it cannot be built for.
+
+        Raises:
+            UserError: for the first rule that does not hold.
+        """
+        height, width, _ = shape
+        check_autoencoder(
+            height,
+            width,
+            channels=self.channels,
+            channel_multipliers=self.channel_multipliers,
+            num_res_blocks=self.num_res_blocks,
+            latent_channels=self.latent_channels,
+            num_groups=self.num_groups,
+        )
 
     @property
     def factor(self) -> int:

@@ -7,13 +7,31 @@ a small image, is the affair of the conditioner that makes the ports
     vector    added to the time embedding
     tokens    keys and values of cross-attention
     maps      further channels of x_t
+
+`Network` is what such a network derives from: it is its own spec, whose fields a recipe
+sets, but for those that the data decide (`from_data`).
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
+
+FROM_DATA = "from_data"
+"""The key in a field's metadata that says that no recipe has it."""
+
+
+def from_data(default: Any) -> Any:
+    """Declare a field that the data decide, and that no recipe has.
+
+    Args:
+        default: without data.
+    """
+    return dataclasses.field(default=default, metadata={FROM_DATA: True})
 
 
 class TokenSequence(NamedTuple):
@@ -40,6 +58,36 @@ class Ports(NamedTuple):
     vector: jax.Array | None = None
     tokens: TokenSequence | None = None
     maps: jax.Array | None = None
+
+
+class Network(nn.Module):
+    """A network of a diffusion model; a subclass has `__call__`, and fields of its own.
+
+    It is called with x_t [B, ...], t [B], ports or None, and the keyword `train`, which
+    says whether dropout acts, and returns float32 [B, ..., out_channels].
+
+    Attributes:
+        out_channels: of the output: those of x_t, twice as many if it also predicts a
+            variance.
+    """
+
+    out_channels: int = from_data(3)
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of the vector port."""
+        raise NotImplementedError
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse items of a shape (...) that it cannot be built for.
+
+        Raises:
+            UserError: saying what it wants.
+        """
+
+    def least_numbers(self, shape: tuple[int, ...]) -> int:
+        """Count what the forward pass of one item of a shape keeps, at the least."""
+        return math.prod(shape)
 
 
 def join_ports(ports: Sequence[Ports]) -> Ports:

@@ -17,7 +17,10 @@ Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", the order
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax import limits
+from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import Conv3x3, GroupNorm, default_init, zero_init
+from ddpm_jax.networks.ports import from_data
 
 
 class Classifier(nn.Module):
@@ -32,12 +35,28 @@ class Classifier(nn.Module):
         num_groups: groups of every normalization; divides the channels of each level.
     """
 
-    num_classes: int
-    num_features: int
+    num_classes: int = from_data(0)
+    num_features: int = 128
     channels: int = 16
     channel_multipliers: tuple[int, ...] = (1, 2, 4)
     num_res_blocks: int = 1
     num_groups: int = 8
+
+    def check(self) -> None:
+        """Refuse widths that it cannot be built for.
+
+        Raises:
+            UserError: for the first rule that does not hold.
+        """
+        for name in ("num_features", "channels", "num_res_blocks", "num_groups"):
+            limits.at_least(self, 1, name)
+        for multiplier in self.channel_multipliers or (0,):
+            width = self.channels * multiplier
+            if width < 1 or width % self.num_groups:
+                raise UserError(
+                    f"num_groups={self.num_groups} does not divide the {width} "
+                    "channels of a level; change channels or num_groups."
+                )
 
     @nn.compact
     def __call__(self, x):

@@ -21,13 +21,15 @@ Sources:
     Language Understanding", section 2.1 and appendix D.1, for cross-attention.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax import limits
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.convolution import upsample_nearest
 from ddpm_jax.networks.geometry import check_groups, check_halves
@@ -43,7 +45,7 @@ from ddpm_jax.networks.layers import (
     time_embedding,
     zero_init,
 )
-from ddpm_jax.networks.ports import Ports, TokenSequence
+from ddpm_jax.networks.ports import Network, Ports, TokenSequence, from_data
 
 
 def check_geometry(
@@ -106,7 +108,15 @@ class Given(NamedTuple):
     train: bool
 
 
-class UNet(nn.Module):
+ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {
+    "plain": attend,
+    # Fused by cuDNN: the weights [B, heads, N, N] are never written to memory.
+    "cudnn": functools.partial(jax.nn.dot_product_attention, implementation="cudnn"),
+}
+"""How attention may be computed."""
+
+
+class UNet(Network):
     """A U-Net of residual blocks, given the time, and conditions through its ports.
 
     Attributes:
@@ -127,12 +137,13 @@ class UNet(nn.Module):
             code of Ho et al. or 1 as in most PyTorch programs.
         resample_blocks: halve and double maps inside residual blocks of their own,
             instead of by a convolution.
-        dtype: dtype of the computation between parameters and output.
+        dtype: of the computation between parameters and output.
         remat: recompute blocks in the backward pass, trading time for memory.
-        attend: how attention is computed; see `layers.Attention`.
+        attention: how it is computed: plain, or cudnn, fused, on GPUs and in bfloat16
+            alone.
     """
 
-    out_channels: int
+    out_channels: int = from_data(3)
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 2
@@ -146,14 +157,60 @@ class UNet(nn.Module):
     frequency_shift: int = 1
     downsample_padding: int = 0
     resample_blocks: bool = False
-    dtype: Any = jnp.float32
+    dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    attend: Callable = attend
+    attention: Literal["plain", "cudnn"] = "plain"
 
     @property
     def embedding_width(self) -> int:
         """E, the width of the vector port and of the time embedding."""
         return 4 * self.channels
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse numbers out of range, and images (H, W, C) that do not fit.
+
+        Raises:
+            UserError: for the first rule that does not hold.
+        """
+        limits.at_least(self, 1, "num_res_blocks", "num_heads", "num_groups")
+        if self.head_channels is not None:
+            limits.at_least(self, 1, "head_channels")
+        limits.share(self, "dropout")
+        if not 0 < self.norm_epsilon < 1:
+            raise UserError(
+                f"norm_epsilon={self.norm_epsilon} is not in (0, 1); use a small "
+                "number such as 1e-6."
+            )
+        for name in ("frequency_shift", "downsample_padding"):
+            if getattr(self, name) not in (0, 1):
+                raise UserError(f"{name}={getattr(self, name)} is not known; use 0, 1.")
+        if len(shape) != 3:
+            raise UserError(
+                "the U-Net takes items of height x width x channels, and these are "
+                f"{'x'.join(map(str, shape))}; use data of images, or another network."
+            )
+        self._check_geometry(*shape[:2])
+        platform = jax.default_backend()
+        if self.attention == "cudnn" and (platform, self.dtype) != ("gpu", "bfloat16"):
+            raise UserError(
+                f"attention='cudnn' with {self.dtype} on {platform}; it needs bfloat16 "
+                "on a GPU: set dtype so, or use plain."
+            )
+
+    def least_numbers(self, shape: tuple[int, ...]) -> int:
+        """Count the inputs of the residual blocks of the way down, for one image.
+
+        The way up needs all of them.
+
+        Args:
+            shape: (H, W, C).
+        """
+        height, width, _ = shape
+        total = 0
+        for depth, multiplier in enumerate(self.channel_multipliers):
+            maps = max(height >> depth, 1) * max(width >> depth, 1)
+            total += maps * self.channels * multiplier * self.num_res_blocks
+        return total
 
     @nn.compact
     def __call__(
@@ -298,7 +355,7 @@ class UNet(nn.Module):
         if self.head_channels is not None:
             heads = h.shape[-1] // self.head_channels
         options = (heads, self.num_groups, self.dtype, self.norm_epsilon)
-        h = Attention(*options, self.attend, name=name)(h)
+        h = Attention(*options, ATTENTIONS[self.attention], name=name)(h)
         if given.tokens is None:
             return h
         return CrossAttention(*options, name=f"{name}_text")(h, *given.tokens)

@@ -10,9 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import from_json, to_json
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import sections_of, spelled
 
@@ -104,14 +105,17 @@ def chosen(
         UserError: naming the first option that cannot be.
     """
     # Not a copy: that forgets what type an option has that is unset.
-    changed = config.from_json(config.to_json(cfg))
+    changed = from_json(to_json(cfg))
     for name, value in options.items():
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")
         section, option = name.split(".")
         if value is not None:
             value = _typed(name, value, cfg[section].get_type(option))
-        config.update(changed, {section: {option: value}})
+        try:
+            changed[section][option] = value
+        except (TypeError, ValueError):
+            raise UserError(f"{name}={value!r:.80} is of a wrong type.") from None
     for name in _COUNTS:
         section, option = name.split(".")
         count = changed[section][option]

@@ -44,7 +44,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
         )
         asked["sample.num_steps"] = gr.Number(
             build.num_steps(cfg),
-            label=f"Steps, 1 to {cfg.diffusion.num_levels}",
+            label=f"Steps, 1 to {cfg.schedule.num_levels}",
             elem_id=f"{place.mode}-steps",
             min_width=120,
         )

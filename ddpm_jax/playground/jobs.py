@@ -132,7 +132,7 @@ def _run(
         task.given,
         num_rows=task.num_wanted,
         num_frames=cfg.sample.film_frames,
-        num_levels=cfg.diffusion.num_levels,
+        num_levels=cfg.schedule.num_levels,
     ):
         if studio.closing.is_set():
             return

@@ -92,7 +92,7 @@ def _image_tab(place: Place, example: Any) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             asked: Asked = {"picture": fields.picture(place, "picture", example, 0)}
-            T = cfg.diffusion.num_levels
+            T = cfg.schedule.num_levels
             level = gr.Slider(
                 1,
                 T,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import config
 from ddpm_jax.build.plans import NOT_COMPILED
+from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.sampling.parts import StageParts, compile_parts, padded_length
 from ddpm_jax.sampling.plan import Plan
@@ -46,12 +46,12 @@ def keeper(most: int = MOST_KEPT) -> Programs:
 
 def _name(mode: str, plan: Plan, cfg: ConfigDict, batch_size: int) -> str:
     """Name a kind of task after all that its programs have built in."""
-    stored = config.to_json(cfg)
+    stored = to_json(cfg)
     own = _OF_SAMPLE
     if cfg.sample.churn:  # whose amount is shared out over the steps
         own = own - {"num_steps"}
     sample = {k: v for k, v in stored["sample"].items() if k not in own}
     edit = {k: v for k, v in stored["edit"].items() if k not in _OF_EDIT}
-    num_levels = cfg.diffusion.num_levels
+    num_levels = cfg.schedule.num_levels
     lengths = [padded_length(stage.levels, num_levels) for stage in plan]
     return json.dumps([mode, batch_size, lengths, sample, edit], sort_keys=True)

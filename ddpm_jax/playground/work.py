@@ -102,7 +102,7 @@ def _begun(
     if "sample.labels" in options:
         options["sample.labels"] = labels_text(options["sample.labels"] or (), info)
     if (level := asked.get("level")) is not None:
-        share = number("the level", level) / cfg.diffusion.num_levels
+        share = number("the level", level) / cfg.schedule.num_levels
         options["edit.strength"] = share
     if mode == "sample":
         cfg = chosen(cfg, info, options, most_images=most)

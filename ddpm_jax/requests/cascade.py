@@ -37,6 +37,6 @@ class Cascade(Shown, Chain, WithResults):
     )
     stage_noise: str = option(
         "",
-        "noise-conditioning augmentation of these stages, 0 to model.picture_noise",
+        "noise-conditioning augmentation of these stages, 0 to their max_aug_level",
         of="cascade.noise",
     )

@@ -16,12 +16,11 @@ class Import(Request):
         "", "a folder, a file of weights, or OWNER/NAME on huggingface.co"
     )
     run: str | None = place(None, "folder to be made; unset: runs/SOURCE")
-    step: int = option(0, "that the model is stored under", of="exchange.step")
+    step: int = option(0, "that the model is stored under")
     qkv_order: str = option(
         "legacy",
         "how an OpenAI checkpoint packs query, key and value: legacy, or new if it was "
         "trained with use_new_attention_order",
-        of="exchange.qkv_order",
     )
 
 

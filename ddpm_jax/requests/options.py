@@ -4,15 +4,17 @@ import dataclasses
 from typing import Any
 
 
-def option(default: Any, text: str, *, of: str) -> Any:
+def option(default: Any, text: str, *, of: str = "") -> Any:
     """Declare an option of a request.
 
     Args:
         default: without a recipe that sets another.
         text: what the option says, for `--help`.
-        of: the option of a recipe that holds its default, "sample.num_steps".
+        of: the option of a recipe that holds its default, "sample.num_steps"; "" for
+            none.
     """
-    return dataclasses.field(default=default, metadata={"help": text, "of": of})
+    where = {"of": of} if of else {}
+    return dataclasses.field(default=default, metadata={"help": text, **where})
 
 
 def place(default: str | None, text: str, *, positional: bool = True) -> Any:
@@ -140,7 +142,7 @@ class Chain(Parameters):
     picture_noise: float = option(
         0.0,
         "noise-conditioning augmentation of a super-resolution model, 0 to "
-        "model.picture_noise",
+        "conditioners.low_res.max_aug_level",
         of="sample.picture_noise",
     )
     seed: int | None = option(None, "unset: that of the run", of="sample.seed")

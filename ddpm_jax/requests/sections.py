@@ -13,7 +13,7 @@ from ddpm_jax.requests.flags import flag_of, mentions, sections_of
 from ddpm_jax.requests.options import Request
 from ddpm_jax.requests.training import Look, Plan
 
-SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate", "exchange")
+SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate")
 """Sections that hold nothing but defaults of requests."""
 
 R = TypeVar("R", bound=Request)

@@ -8,6 +8,7 @@ makes of these shardings. The same code serves the cores of a CPU, one GPU, the 
 a TPU board, and many hosts.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ddpm_jax import limits
 from ddpm_jax.errors import UserError
 
 # Smaller arrays, such as biases and the scales of normalization, are not worth a
@@ -24,6 +26,21 @@ _MIN_SHARDED = 1024
 
 Placement = Callable[[tuple[int, ...]], NamedSharding]
 """From the shape of an array to where it lies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """How devices share the work.
+
+    Attributes:
+        fsdp: devices that share parameters, averages and optimizer state, a part each;
+            1: a copy on every device. It must divide the devices: docs/clusters.md.
+    """
+
+    fsdp: int = 1
+
+    def __post_init__(self) -> None:
+        limits.at_least(self, 1, "fsdp")
 
 
 def data_mesh(fsdp: int = 1) -> Mesh:
@@ -39,7 +56,7 @@ def data_mesh(fsdp: int = 1) -> Mesh:
     if fsdp < 1 or count % fsdp:
         fits = [str(n) for n in range(1, count + 1) if count % n == 0]
         raise UserError(
-            f"config.mesh.fsdp={fsdp} does not divide the {count} device(s); use "
+            f"config.devices.fsdp={fsdp} does not divide the {count} device(s); use "
             f"{' or '.join([', '.join(fits[:-1]), fits[-1]] if fits[1:] else fits)}."
         )
     auto = jax.sharding.AxisType.Auto

@@ -36,7 +36,11 @@ import optax
 
 from ddpm_jax import limits
 from ddpm_jax.codecs.pixels import random_flip
+from ddpm_jax.errors import UserError
+from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.runtime.images import to_float
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import ema_decay
 from ddpm_jax.training.task import Batch, Step, Task
@@ -80,22 +84,37 @@ class Weights(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderTask:
-    """What an autoencoder is trained on.
+class AutoencoderTask(TaskSpec):
+    """A KL autoencoder, the first stage of latent diffusion.
 
     Attributes:
+        network: the autoencoder.
+        discriminator: the adversary.
+        perceptual: the network whose maps are compared: the run of a classifier, or
+            lpips:VGG16_FILE,LINEAR_FILE; "": none.
         kl_weight: of the KL, beside errors summed over an image's numbers.
         perceptual_weight: of the distance of feature maps.
         discriminator_weight: of the discriminator, beside the adaptive weight; 0: none.
         discriminator_start: steps before it is used and trained.
     """
 
+    network: KLAutoencoder = dataclasses.field(default_factory=KLAutoencoder)
+    discriminator: PatchDiscriminator = dataclasses.field(
+        default_factory=PatchDiscriminator
+    )
+    perceptual: str = ""
     kl_weight: float = 1e-6
     perceptual_weight: float = 1.0
     discriminator_weight: float = 0.5
     discriminator_start: int = 25_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.perceptual_weight != 1 and not self.perceptual:
+            raise UserError(
+                f"perceptual_weight={self.perceptual_weight} does nothing without "
+                "perceptual; name a network there, or leave it out."
+            )
         limits.at_least(self, 0, "kl_weight", "perceptual_weight")
         limits.at_least(self, 0, "discriminator_weight", "discriminator_start")
 

@@ -8,24 +8,29 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax import limits
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import shift_and_flip
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.task import Batch, Objective
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierTask:
-    """What a classifier is trained on.
+class ClassifierTask(TaskSpec):
+    """A small classifier, whose last hidden layer serves as features of images.
 
     Attributes:
+        network: the classifier.
         label_smoothing: share of the target that is spread over all classes.
         max_shift: pixels that an image may be shifted, each way.
     """
 
+    network: Classifier = dataclasses.field(default_factory=Classifier)
     label_smoothing: float = 0.1
     max_shift: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         limits.share(self, "label_smoothing")
         limits.between(self, "max_shift", 0, 65_536)
 

@@ -12,22 +12,30 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax import limits
+from ddpm_jax.conditioning.text import TextSpec, WordsText
+from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.tasks.augment import shift_and_flip
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.task import Batch, Objective
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveTask:
-    """What a dual encoder is trained on.
+class ContrastiveTask(TaskSpec):
+    """A CLIP-style dual encoder of images and their captions.
 
     Attributes:
+        network: the image encoder; its features are the embeddings.
+        text: how captions are read.
         max_shift: pixels that an image may be shifted, each way.
     """
 
+    network: Classifier = dataclasses.field(default_factory=Classifier)
+    text: TextSpec = dataclasses.field(default_factory=WordsText)
     max_shift: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         limits.between(self, "max_shift", 0, 65_536)
 
 

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.codecs import Start, from_bytes
+from ddpm_jax import limits
+from ddpm_jax.codecs import AsStored, CodecSpec, Start, from_bytes
+from ddpm_jax.conditioning.conditioner import ConditionerSpec
 from ddpm_jax.diffusion.losses import (
     Loss,
     LossContext,
@@ -27,6 +29,9 @@ from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
 from ddpm_jax.errors import UserError
 from ddpm_jax.limits import brief
+from ddpm_jax.networks.ports import Network
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.task import Batch, Objective, Summary, means
 
 Condition = Callable[[jax.Array, Batch, jax.Array], Any]
@@ -39,24 +44,43 @@ _PLAIN = from_bytes(flip=False)
 
 
 @dataclasses.dataclass(frozen=True)
-class Diffusion:
-    """The process that a model is trained to reverse, and the loss that trains it.
+class Diffusion(TaskSpec):
+    """A diffusion model: its data, its network, and the process it is to reverse.
 
     Attributes:
+        codec: what the chain is made of.
+        network: called (x_t, t, ports).
+        conditioners: what the network is conditioned on, by name.
+        condition_dropout: share of examples whose conditions are hidden, without which
+            there is no classifier-free guidance.
         schedule: the noise schedule.
         prediction: what the network outputs: eps, x0 or v.
         variance: of the reverse step: small, large or learned.
         loss: the training objective.
         times: how training levels are drawn.
+        init_from: a run to begin with, WORKDIR or WORKDIR@STEP; "" for new parameters.
+        preview_steps: DDIM steps of the samples that are drawn while it trains.
     """
 
+    codec: CodecSpec = dataclasses.field(default_factory=AsStored)
+    network: Network = dataclasses.field(default_factory=UNet)
+    conditioners: Mapping[str, ConditionerSpec] = dataclasses.field(
+        default_factory=dict
+    )
+    condition_dropout: float = 0.1
     schedule: ScheduleSpec = dataclasses.field(default_factory=Linear)
     prediction: Literal["eps", "x0", "v"] = "eps"
     variance: Literal["small", "large", "learned"] = "large"
     loss: LossSpec = dataclasses.field(default_factory=Simple)
     times: TimesSpec = dataclasses.field(default_factory=Uniform)
+    init_from: str = ""
+    preview_steps: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.share(self, "condition_dropout")
+        self._check_conditioners()
+        limits.at_least(self, 1, "preview_steps")
         loss = f"loss={brief(self.loss)}"
         if self.learns_variance and not self.loss.trains_variance:
             raise UserError(
@@ -75,6 +99,14 @@ class Diffusion:
             )
         if self.schedule.ends_in_noise:
             self._check_pure_noise()
+
+    def _check_conditioners(self) -> None:
+        for name, spec in self.conditioners.items():
+            if spec.named not in ("", name):
+                raise UserError(
+                    f"conditioners.{name} is a {type(spec).__name__}; it is found by "
+                    f"the name {spec.named}: call it so."
+                )
 
     def _check_pure_noise(self) -> None:
         ends = f"schedule={brief(self.schedule)} ends in pure noise,"

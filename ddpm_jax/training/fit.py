@@ -72,6 +72,7 @@ class Fit:
         checkpoint_every: steps between checkpoints; the last step is always saved.
         keep_last: how many of the newest checkpoints are kept.
         keep_every: checkpoints whose step is a multiple of it stay; 0 for none.
+        wandb: project of Weights & Biases; None: nothing is sent.
     """
 
     num_steps: int = 800_000
@@ -90,6 +91,7 @@ class Fit:
     checkpoint_every: int = 5000
     keep_last: int = 3
     keep_every: int = 100_000
+    wandb: str | None = None
 
     def __post_init__(self) -> None:
         limits.at_least(self, 1, "num_steps", "accumulate")

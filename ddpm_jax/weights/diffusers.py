@@ -93,7 +93,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
     Args:
         folder: where it is.
         name: what to call it.
-        given: the user's options, by "section.name", for what the files leave open.
+        given: the user's options, by their dotted names, for what the files leave open.
 
     Raises:
         UserError: a file is missing or damaged, or says what cannot be here.
@@ -114,7 +114,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
         str(scheduler), settings_in(scheduler)
     )
     channels, outputs = said["in_channels"], said["out_channels"]
-    learned = facts["diffusion"]["variance"] == "learned"
+    learned = facts["variance"] == "learned"
     if channels not in (1, 3) or outputs != channels * (2 if learned else 1):
         raise UserError(
             f"{where} has in_channels={channels} and out_channels={outputs}; images "
@@ -122,18 +122,20 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
             "learned_range."
         )
     height, width = said["sample_size"]
-    defaults["model"] = {"dropout": float(said["dropout"])}
+    defaults["network"] = {"dropout": float(said["dropout"])}
     defaults["data"] = {
         "image_size": height if height == width else (height, width),
         "channels": channels,
     }
+    conditioners = {}
     if said["num_class_embeds"] is not None:
-        defaults["training"] = {"label_dropout": 0.0}
+        conditioners = {"label": {"kind": "label"}}
+        defaults["condition_dropout"] = 0.0
     return Pretrained(
         name=name,
         image_shape=(height, width, channels),
         num_classes=said["num_class_embeds"],
-        facts={"model": options, **facts},
+        facts={"network": options, "conditioners": conditioners, **facts},
         defaults=defaults
         | {"sample": defaults["sample"] | sizes_of_run(height, width)["sample"]},
         tensors=tensors_in(place),

@@ -55,22 +55,22 @@ def scheduler_options(where: str, found: Mapping[str, Any]) -> tuple[Options, Op
     sampler = choose(where, "_class_name", kind, _SAMPLERS)
     said = complete(where, found, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
     schedule = choose(where, "beta_schedule", said["beta_schedule"], _SCHEDULES)
-    has_ends = schedule != "cosine"
-    ends = {
-        key: None if not has_ends or said[key] == default else float(said[key])
-        for key, default in (("beta_start", 1e-4), ("beta_end", 0.02))
-    }
+    ends = {}
+    if schedule != "cosine":
+        ends = {key: float(said[key]) for key in ("beta_start", "beta_end")}
     variance = choose(where, "variance_type", said["variance_type"], _VARIANCES)
-    diffusion = {
-        "schedule": schedule,
-        "num_levels": said["num_train_timesteps"],
-        **ends,
-        "t_range": None,
+    process = {
+        "schedule": {
+            "kind": schedule,
+            "num_levels": said["num_train_timesteps"],
+            **ends,
+            "t_range": None,
+            "zero_terminal_snr": said["rescale_betas_zero_snr"],
+        },
         "prediction": choose(
             where, "prediction_type", said["prediction_type"], _PREDICTIONS
         ),
         "variance": variance,
-        "zero_terminal_snr": said["rescale_betas_zero_snr"],
     }
     sample = {
         "sampler": sampler,
@@ -80,47 +80,47 @@ def scheduler_options(where: str, found: Mapping[str, Any]) -> tuple[Options, Op
         ),
     }
     loss = "hybrid" if variance == "learned" else "simple"
-    return {"diffusion": diffusion}, {"diffusion": {"loss": loss}, "sample": sample}
+    return process, {"loss": {"kind": loss}, "sample": sample}
 
 
 def scheduler_config(
-    diffusion: Mapping[str, Any], sample: Mapping[str, Any]
+    process: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the settings of a DDPMScheduler.
 
     Args:
-        diffusion: our options of that section.
+        process: our options `schedule`, `prediction` and `variance`.
         sample: our options of that section, of which it keeps clipping and spacing.
 
     Raises:
         UserError: naming what the scheduler cannot be.
     """
-    schedule = key_of(_SCHEDULES, diffusion["schedule"])
+    ours = process["schedule"]
+    schedule = key_of(_SCHEDULES, ours["kind"])
     if schedule is None:
         raise UserError(
-            f"config.diffusion.schedule={diffusion['schedule']!r}, which diffusers "
-            f"cannot express; it has {', '.join(_SCHEDULES.values())}."
+            f"config.schedule.kind={ours['kind']!r}, which diffusers cannot express; "
+            f"it has {', '.join(_SCHEDULES.values())}."
         )
-    levels, t_range = diffusion["num_levels"], diffusion["t_range"]
+    levels, t_range = ours["num_levels"], ours["t_range"]
     if t_range not in (None, levels):
         raise UserError(
-            f"config.diffusion.t_range={t_range} tells the network t * {t_range} / "
+            f"config.schedule.t_range={t_range} tells the network t * {t_range} / "
             f"{levels}, which diffusers cannot express."
         )
-    start, end = diffusion["beta_start"], diffusion["beta_end"]
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": levels,
-        "beta_start": 1e-4 if start is None else start,
-        "beta_end": 0.02 if end is None else end,
+        "beta_start": ours.get("beta_start", 1e-4),
+        "beta_end": ours.get("beta_end", 0.02),
         "beta_schedule": schedule,
         "trained_betas": None,
-        "variance_type": key_of(_VARIANCES, diffusion["variance"]),
+        "variance_type": key_of(_VARIANCES, process["variance"]),
         "clip_sample": sample["clip"],
         "clip_sample_range": 1.0,
-        "prediction_type": key_of(_PREDICTIONS, diffusion["prediction"]),
+        "prediction_type": key_of(_PREDICTIONS, process["prediction"]),
         "thresholding": False,
         "timestep_spacing": key_of(_SPACINGS, sample["spacing"]) or "trailing",
         "steps_offset": 0,
-        "rescale_betas_zero_snr": diffusion["zero_terminal_snr"],
+        "rescale_betas_zero_snr": ours["zero_terminal_snr"],
     }

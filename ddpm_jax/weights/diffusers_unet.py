@@ -1,4 +1,4 @@
-"""config.json of a diffusers UNet2DModel <-> our options of the section `model`."""
+"""config.json of a diffusers UNet2DModel <-> the options of our U-Net."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -65,7 +65,7 @@ def unet_options(
             give it.
 
     Returns:
-        Our options of the section `model`, and every setting of theirs.
+        Options of our U-Net, and every setting of theirs.
 
     Raises:
         UserError: naming the first that this U-Net cannot be.
@@ -94,8 +94,6 @@ def unet_options(
         "frequency_shift": said["freq_shift"],
         "downsample_padding": said["downsample_padding"],
         "scale_shift": said["resnet_time_scale_shift"] == "scale_shift",
-        "class_conditional": said["num_class_embeds"] is not None,
-        "self_conditioning": False,
         "resample_blocks": False,
     }
     return options, said
@@ -153,7 +151,8 @@ def _check_norms(where: str, said: Mapping[str, Any]) -> None:
 
 
 def unet_config(
-    model: Mapping[str, Any],
+    network: Mapping[str, Any],
+    conditioners: Mapping[str, Any],
     image_shape: tuple[int, int, int],
     out_channels: int,
     num_class_embeds: int | None,
@@ -161,7 +160,8 @@ def unet_config(
     """Write the settings of a UNet2DModel.
 
     Args:
-        model: our options of the section `model`.
+        network: options of our U-Net.
+        conditioners: by name; the class label is all that it may be told.
         image_shape: (H, W, C).
         out_channels: of the network.
         num_class_embeds: rows of its class embedding, if it has one.
@@ -169,35 +169,32 @@ def unet_config(
     Raises:
         UserError: naming what a UNet2DModel cannot be.
     """
-    multipliers = model["channel_multipliers"]
+    multipliers = network["channel_multipliers"]
     if multipliers[0] != 1:
         raise UserError(
-            f"config.model.channel_multipliers={tuple(multipliers)} starts with "
+            f"config.network.channel_multipliers={tuple(multipliers)} starts with "
             f"{multipliers[0]}, which diffusers cannot express: its first level is as "
             "wide as the first convolution."
         )
-    if model["self_conditioning"]:
+    for name in conditioners:
+        if name != "label":
+            raise UserError(
+                f"config.conditioners.{name}: a DDPMPipeline is told no such thing, so "
+                "this model cannot be one."
+            )
+    if network.get("kind", "unet") != "unet":
         raise UserError(
-            "config.model.self_conditioning=True, which diffusers cannot express."
+            f"config.network.kind={network['kind']!r}, which diffusers does not have; "
+            "it has unet."
         )
-    if model["text"]:
+    if network["resample_blocks"]:
         raise UserError(
-            f"config.model.text={model['text']!r}: a DDPMPipeline is told no text, so "
-            "this model cannot be one."
-        )
-    if model["picture"]:
-        raise UserError(
-            f"config.model.picture={model['picture']!r}, which is not written for "
-            "diffusers."
-        )
-    if model["resample_blocks"]:
-        raise UserError(
-            "config.model.resample_blocks=True, which is not written for diffusers."
+            "config.network.resample_blocks=True, which is not written for diffusers."
         )
     height, width, channels = image_shape
     sides = [min(height, width) >> level for level in range(len(multipliers))]
-    attends = [side in model["attention_resolutions"] for side in sides]
-    groups = model["num_groups"]
+    attends = [side in network["attention_resolutions"] for side in sides]
+    groups = network["num_groups"]
     return {
         "_class_name": "UNet2DModel",
         "sample_size": height if height == width else [height, width],
@@ -205,21 +202,23 @@ def unet_config(
         "out_channels": out_channels,
         "center_input_sample": False,
         "time_embedding_type": "positional",
-        "freq_shift": model["frequency_shift"],
+        "freq_shift": network["frequency_shift"],
         "flip_sin_to_cos": False,
         "down_block_types": [key_of(_DOWN, has) for has in attends],
         "mid_block_type": "UNetMidBlock2D",
         "up_block_types": [key_of(_UP, has) for has in attends[::-1]],
-        "block_out_channels": [model["channels"] * m for m in multipliers],
-        "layers_per_block": model["num_res_blocks"],
-        "downsample_padding": model["downsample_padding"],
-        "dropout": model["dropout"],
+        "block_out_channels": [network["channels"] * m for m in multipliers],
+        "layers_per_block": network["num_res_blocks"],
+        "downsample_padding": network["downsample_padding"],
+        "dropout": network["dropout"],
         "act_fn": "silu",
-        "attention_head_dim": _head_dim(model, attends),
+        "attention_head_dim": _head_dim(network, attends),
         "norm_num_groups": groups,
-        "attn_norm_num_groups": groups if model["scale_shift"] else None,
-        "norm_eps": model["norm_epsilon"],
-        "resnet_time_scale_shift": "scale_shift" if model["scale_shift"] else "default",
+        "attn_norm_num_groups": groups if network["scale_shift"] else None,
+        "norm_eps": network["norm_epsilon"],
+        "resnet_time_scale_shift": "scale_shift"
+        if network["scale_shift"]
+        else "default",
         "num_class_embeds": num_class_embeds,
     }
 
@@ -233,7 +232,8 @@ def _head_dim(model: Mapping[str, Any], attends: list[bool]) -> int | None:
     widths |= {multipliers[-1]}  # the middle has attention always
     if len(widths) > 1:
         raise UserError(
-            f"config.model.num_heads={model['num_heads']} over attentions of different "
-            "widths, which diffusers cannot express: all its heads are equally wide."
+            f"config.network.num_heads={model['num_heads']} over attentions of "
+            "different widths, which diffusers cannot express: its heads are equally "
+            "wide."
         )
     return model["channels"] * widths.pop() // model["num_heads"]

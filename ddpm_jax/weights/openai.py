@@ -44,7 +44,7 @@ def read(
     Args:
         tensors: by name; kernels are [out, in, ...].
         name: what to call it.
-        given: the user's options, by "section.name".
+        given: the user's options, by their dotted names.
 
     Raises:
         UserError: it is another network, or an option that it leaves open is not given.
@@ -55,7 +55,7 @@ def read(
     size = given["data.image_size"]
     height, width = _sides(size)
     label = tensors.get("label_emb.weight")
-    model = {
+    network = {
         "channels": plan.channels,
         "channel_multipliers": plan.multipliers,
         "num_res_blocks": plan.num_res_blocks,
@@ -68,20 +68,23 @@ def read(
         "downsample_padding": 0 if plan.resamples else 1,
         "resample_blocks": plan.resamples,
         "scale_shift": plan.scales,
-        "class_conditional": label is not None,
-        "self_conditioning": False,
     }
-    diffusion = {"variance": "learned"} if learned else {}
+    variance = {"variance": "learned"} if learned else {}
     return Pretrained(
         name=name,
         image_shape=(height, width, channels),
         num_classes=None if label is None else len(label),
-        facts={"model": model, "diffusion": diffusion},
+        facts={
+            "network": network,
+            "conditioners": {} if label is None else {"label": {"kind": "label"}},
+            **variance,
+        },
         defaults={
-            "model": {"dropout": 0.0},
+            "network": {"dropout": 0.0},
             "data": {"image_size": size, "channels": channels},
-            "diffusion": _process(given, learned=learned),
-            "training": {"label_dropout": 0.0},
+            "schedule": _schedule(given),
+            **({"loss": {"kind": "hybrid"}} if learned else {}),
+            **({} if label is None else {"condition_dropout": 0.0}),
             **sizes_of_run(height, width),
         },
         tensors=unpacked(name, tensors, given),
@@ -105,28 +108,28 @@ def _ask(name: str, given: Mapping[str, Any]) -> None:
     """Refuse to guess settings that a state dict does not hold."""
     options = {
         "data.image_size": "64 (side of its images, or height and width, pixels)",
-        "diffusion.schedule": "cosine (or linear: its noise_schedule)",
-        "diffusion.num_levels": "4000 (its diffusion_steps)",
+        "schedule.kind": "cosine (or linear: its noise_schedule)",
+        "schedule.num_levels": "4000 (its diffusion_steps)",
     }
     missing = [
         f"--config.{option}={what}"
         for option, what in options.items()
         if option not in given
     ]
-    if not {"model.num_heads", "model.head_channels"} & set(given):
+    if not {"network.num_heads", "network.head_channels"} & set(given):
         missing.append(
-            "--config.model.num_heads=4 (or head_channels=64: its num_head_channels)"
+            "--config.network.num_heads=4 (or head_channels=64: its num_head_channels)"
         )
-    levels = given.get("diffusion.num_levels", 1000)
+    levels = given.get("schedule.num_levels", 1000)
     if levels < 1:
         raise UserError(
-            f"config.diffusion.num_levels={levels} is too small; use 1 or more."
+            f"config.schedule.num_levels={levels} is too small; use 1 or more."
         )
     if "data.image_size" in given:
         _sides(given["data.image_size"])
-    if levels != 1000 and "diffusion.t_range" not in given:
+    if levels != 1000 and "schedule.t_range" not in given:
         missing.append(
-            "--config.diffusion.t_range=1000 (its diffusion_steps, if it was trained "
+            "--config.schedule.t_range=1000 (its diffusion_steps, if it was trained "
             "with rescale_timesteps=False)"
         )
     if missing:
@@ -136,13 +139,12 @@ def _ask(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def _process(given: Mapping[str, Any], *, learned: bool) -> dict[str, Any]:
-    levels = given["diffusion.num_levels"]
-    options: dict[str, Any] = {"loss": "hybrid"} if learned else {}
-    if given["diffusion.schedule"] == "linear" and levels != 1000:
+def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:
+    levels, kind = given["schedule.num_levels"], given["schedule.kind"]
+    if kind == "linear" and levels != 1000:
         # Their linear betas shrink with the number of levels, to end in equal noise.
-        options |= {"beta_start": 0.1 / levels, "beta_end": 20.0 / levels}
-    return options
+        return {"kind": kind, "beta_start": 0.1 / levels, "beta_end": 20.0 / levels}
+    return {"kind": kind}
 
 
 # --- What the shapes tell -------------------------------------------------------------

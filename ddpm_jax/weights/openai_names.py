@@ -104,10 +104,10 @@ def unpacked(
     Raises:
         UserError: an order that is not known, or heads that do not divide the channels.
     """
-    order = given.get("exchange.qkv_order", "legacy")
+    order = given.get("qkv_order", "legacy")
     if order not in ("legacy", "new"):
         raise UserError(
-            f"config.exchange.qkv_order={order!r} is not known; use legacy, or new if "
+            f"--qkv-order={order} is not known; use legacy, or new if "
             "the model was trained with use_new_attention_order."
         )
     found = {}
@@ -116,13 +116,14 @@ def unpacked(
             found[key] = value
             continue
         rows, rest = value.shape[0], value.shape[1:]
-        heads = given.get("model.num_heads", 1)
-        if given.get("model.head_channels"):
-            heads = rows // 3 // given["model.head_channels"]
+        heads = given.get("network.num_heads", 1)
+        if given.get("network.head_channels"):
+            heads = rows // 3 // given["network.head_channels"]
         if heads < 1 or rows % (3 * heads):
             raise UserError(
                 f"{name}: the {rows // 3} channels of {key} do not part into "
-                f"config.model.num_heads={heads}; give the number it was trained with."
+                f"config.network.num_heads={heads}; give the number that it was "
+                "trained with."
             )
         depth = rows // 3 // heads
         if order == "legacy":  # each head has its query, key and value in a row

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-Options = dict[str, dict[str, Any]]
-"""Values of options by section and name."""
+Options = dict[str, Any]
+"""Values of options, nested as in a recipe."""
 
 Path = tuple[str, ...]
 """Where a leaf lies in the nested parameters: ("mid_attention", "query", "kernel")."""

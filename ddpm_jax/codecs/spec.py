@@ -1,0 +1,72 @@
+"""The codec of a recipe."""
+
+import dataclasses
+from typing import Any
+
+from ddpm_jax.codecs.arrays import arrays
+from ddpm_jax.codecs.codec import Codec
+from ddpm_jax.codecs.pixels import pixels
+from ddpm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecSpec:
+    """What a chain is made of, of what items of the data; one of its own derives here.
+
+    A codec without parameters needs `build` alone; training starts from what it
+    encodes.
+    """
+
+    def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
+        """Make the codec.
+
+        Args:
+            item_shape: of an item of the data.
+            dtype: of the items, uint8 or float32.
+
+        Raises:
+            UserError: it takes no such items.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class AsStored(CodecSpec):
+    """Bytes become pixels in [-1, 1], and floating point stays as it is."""
+
+    def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
+        """Make the codec; see `CodecSpec`."""
+        make = pixels if dtype == "uint8" else arrays
+        return make(item_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents(CodecSpec):
+    """The latents of a trained autoencoder: docs/latents.md.
+
+    Attributes:
+        run: the folder of the autoencoder.
+    """
+
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise UserError(
+                "run='' names no autoencoder; give the folder of one, such as "
+                "runs/mnist_autoencoder."
+            )
+
+    def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
+        """Refuse: the autoencoder is opened from a folder, see `codecs.latents`."""
+        raise NotImplementedError
+
+
+def encoded_start(codec: Codec) -> Any:
+    """Start training from what a codec without parameters encodes: see `Start`."""
+
+    def start(key: Any, items: Any) -> Any:
+        del key
+        return codec.encode(codec.params, codec.load(items))
+
+    return start

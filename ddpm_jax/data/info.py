@@ -1,0 +1,75 @@
+"""What a model must know of its data; a checkpoint carries it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm_jax.data.dataset import image_shape_of, is_image
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentInfo:
+    """What a model must know of the latents that it works in.
+
+    Attributes:
+        name: of the autoencoder.
+        fingerprint: of the autoencoder.
+        shape: (h, w, c) of the latents.
+    """
+
+    name: str
+    fingerprint: str
+    shape: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """What a model must know of its data; a checkpoint carries it.
+
+    Attributes:
+        name: of the data set.
+        item_shape: of what the data hold, such as (H, W, C) of images.
+        label_names: of the classes, or None.
+        fingerprint: of the images themselves, and of the captions if they are read.
+        reader: how a model that is told a text reads it, as plain data; else None.
+        captions: some of those it is trained on.
+        latents: of these images, if that is where the model works; else None.
+        dtype: of the items, uint8 or float32.
+        chain_shape: of what another codec makes of an item; None without one.
+    """
+
+    name: str
+    item_shape: tuple[int, ...]
+    label_names: tuple[str, ...] | None
+    fingerprint: str
+    reader: Mapping[str, Any] | None = None
+    captions: tuple[str, ...] = ()
+    latents: LatentInfo | None = None
+    dtype: str = "uint8"
+    chain_shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what the network sees: of latents, or of the items themselves."""
+        if self.latents is not None:
+            return self.latents.shape
+        return self.item_shape if self.chain_shape is None else self.chain_shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the items are images, uint8 [H, W, C]."""
+        return is_image(self.item_shape, self.dtype)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The (H, W, C) of the images.
+
+        Raises:
+            UserError: the items are not images.
+        """
+        return image_shape_of(self.item_shape, self.dtype, self.name)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are: 0 without labels."""
+        return len(self.label_names or ())

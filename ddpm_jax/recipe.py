@@ -1,0 +1,221 @@
+"""Recipes: what is trained, and the options that may be asked of it, as one config.
+
+A file of configs/ composes the specs of the things themselves:
+
+    from ddpm_jax.recipe import Cosine, Data, Diffusion, Fit, Label, UNet, recipe
+
+    def get_config():
+        return recipe(
+            Diffusion(
+                data=Data(source="digits", flip=False),
+                network=UNet(channels=32, channel_multipliers=(1, 2)),
+                conditioners={"label": Label()},
+                schedule=Cosine(1000),
+            ),
+            Fit(num_steps=800, learning_rate=1e-3),
+            sample={"num_images": 100},
+        )
+
+The fields of the task are options without a section, `--config.schedule.num_levels`;
+`training` and `devices` say how it is trained; the other sections hold defaults of what
+commands are asked for, such as `sample`, and are no part of what is trained.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import requests, specs
+from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents
+from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.conditioning.low_res import LowRes
+from ddpm_jax.conditioning.masked import Masked
+from ddpm_jax.conditioning.self_conditioning import SelfConditioning
+from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
+from ddpm_jax.data.spec import Data
+from ddpm_jax.diffusion.loss_weights import P2, MinSNR, TruncatedSNR
+from ddpm_jax.diffusion.losses import Bound, Hybrid, Mean, Simple, Weighted
+from ddpm_jax.diffusion.schedules import (
+    Constant,
+    Cosine,
+    CosineLogSNR,
+    Jsd,
+    Linear,
+    LinearLogSNR,
+    Quadratic,
+    Sigmoid,
+    Warmup,
+)
+from ddpm_jax.diffusion.time_sampling import (
+    Antithetic,
+    Importance,
+    Stratified,
+    Uniform,
+)
+from ddpm_jax.errors import UserError
+from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.networks.ports import Network
+from ddpm_jax.networks.residual_classifier import Classifier
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.runtime.devices import Devices
+from ddpm_jax.specs import differences, register
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
+from ddpm_jax.tasks.classifier import ClassifierTask
+from ddpm_jax.tasks.contrastive import ContrastiveTask
+from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.tasks.spec import TaskSpec
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.optimizers import Adam, AdamW
+
+__all__ = [
+    "P2",
+    "SECTIONS",
+    "Adam",
+    "AdamW",
+    "Antithetic",
+    "AsStored",
+    "AutoencoderTask",
+    "Bound",
+    "BytesText",
+    "Classifier",
+    "ClassifierTask",
+    "CodecSpec",
+    "Conditioner",
+    "ConditionerSpec",
+    "Constant",
+    "ContrastiveTask",
+    "Cosine",
+    "CosineLogSNR",
+    "Data",
+    "Devices",
+    "Diffusion",
+    "Fit",
+    "Grey",
+    "Hybrid",
+    "Importance",
+    "Jsd",
+    "KLAutoencoder",
+    "Label",
+    "Latents",
+    "Linear",
+    "LinearLogSNR",
+    "LowRes",
+    "Masked",
+    "Mean",
+    "MinSNR",
+    "MiniLMText",
+    "Network",
+    "PatchDiscriminator",
+    "Quadratic",
+    "SelfConditioning",
+    "Sigmoid",
+    "Simple",
+    "Stratified",
+    "TaskSpec",
+    "TruncatedSNR",
+    "UNet",
+    "Uniform",
+    "Warmup",
+    "Weighted",
+    "WordsText",
+    "differences",
+    "from_json",
+    "recipe",
+    "register",
+    "to_json",
+]
+
+# --- Sections of defaults -------------------------------------------------------------
+
+
+def _section(section: str) -> type:
+    """Make the dataclass of a section, of the fields of requests that it has."""
+    fields: dict[str, tuple[str, Any, Any]] = {}
+    lines = [f"Defaults of what is asked for: the section `{section}`.", ""]
+    lines.append("Attributes:")
+    for request in requests.COMMANDS.values():
+        types = typing.get_type_hints(request)
+        for field in dataclasses.fields(request):
+            where, _, name = field.metadata.get("of", "").partition(".")
+            if where == section and name not in fields:
+                fields[name] = (name, types[field.name], field.default)
+                lines.append(f"    {name}: {field.metadata['help']}")
+    made = dataclasses.make_dataclass(
+        f"{section.capitalize()}Defaults",
+        fields.values(),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": "\n".join(lines), "__module__": __name__},
+    )
+    return register(made, f"{section}_defaults")
+
+
+SECTIONS: Mapping[str, type] = {
+    name: _section(name)
+    for name in ("sample", "edit", "cascade", "likelihood", "evaluate")
+}
+"""Sections of a diffusion model's recipe that hold nothing but defaults of requests."""
+
+
+# --- Recipes --------------------------------------------------------------------------
+
+
+def recipe(
+    task: Any,
+    training: Any = None,
+    *,
+    devices: Devices | None = None,
+    **sections: Mapping[str, Any],
+) -> ConfigDict:
+    """Compose a recipe: a locked ConfigDict whose nodes carry their `kind`.
+
+    Args:
+        task: what is trained, such as a `Diffusion`.
+        training: how, a `Fit`; None for its defaults.
+        devices: how they share the work; None: each has a copy of everything.
+        sections: of a diffusion model: defaults of what commands are asked for, by
+            their names in `SECTIONS`.
+
+    Raises:
+        UserError: a value is of a wrong type, or a section is not known.
+    """
+    others: dict[str, Any] = {
+        "training": Fit() if training is None else training,
+        "devices": Devices() if devices is None else devices,
+    }
+    known = SECTIONS if isinstance(task, Diffusion) else {}
+    for name in sections:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise UserError(f"a recipe has no section {name!r}; it has {listed}.")
+    for name, cls in known.items():
+        given = sections.get(name, {})
+        others[name] = specs.from_config(
+            {specs.KIND: specs.kind_of(cls), **given}, cls, f"config.{name}"
+        )
+    return specs.recipe(task, **others)
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Return a recipe as plain JSON data."""
+    made: dict[str, Any] = specs.to_json(config)
+    return made
+
+
+def from_json(stored: Mapping[str, Any]) -> ConfigDict:
+    """Read back what `to_json` gave; options that are newer take their default.
+
+    Raises:
+        UserError: it holds an option that this version does not know.
+    """
+    task, others = specs.from_recipe(stored)
+    training = others.pop("training", None)
+    devices = others.pop("devices", None)
+    named = {name: specs.to_json(other) for name, other in others.items()}
+    return recipe(task, training, devices=devices, **named)
