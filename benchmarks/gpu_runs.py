@@ -48,9 +48,9 @@ _DRAWING = {  # of what is scored
     "evaluate.batch_size": 1000,
 }
 _WIDER = {
-    "features.channels": 64,
-    "features.num_steps": 4000,
-    "features.batch_size": 256,
+    "network.channels": 64,
+    "training.num_steps": 4000,
+    "training.batch_size": 256,
 }
 # The most wanted first: more are added to a row that is there.
 _SCORES = ("frechet,frechet_infinity,precision_recall", "all")
@@ -83,11 +83,11 @@ _SMALL: dict[str, dict[str, Any]] = {
     },
     "features": {
         "data.split": "train[:200]",
-        "features.channels": 8,
-        "features.num_features": 16,
-        "features.channel_multipliers": (1, 2),
-        "features.num_steps": 4,
-        "features.batch_size": 16,
+        "network.channels": 8,
+        "network.num_features": 16,
+        "network.channel_multipliers": (1, 2),
+        "training.num_steps": 4,
+        "training.batch_size": 16,
     },
     "shapes": {
         "network.channels": 8,

@@ -139,8 +139,8 @@ def _check_recipe(cfg: Any) -> None:
     differs = {
         "model.self_conditioning": "self_conditioning" in cfg.conditioners,
         "network.remat": cfg.network.remat,
-        "diffusion.variance=learned": cfg.variance == "learned",
-        "diffusion.prediction": cfg.prediction != "eps",
+        "variance=learned": cfg.variance == "learned",
+        "prediction": cfg.prediction != "eps",
         "diffusion.loss": cfg.diffusion.loss != "simple",
         "training.ema_stds": bool(cfg.training.ema_stds),
     }

@@ -5,7 +5,7 @@ Command:   python main.py --config=configs/cifar_features.py
 Model:     140,362 parameters; 3 levels of 16, 32 and 64 channels, 256 features
 Time:      16 minutes on two x86-64 cores beside other work (jax 0.10.2)
 Result:    reads 68.55% of the 10,000 test images right (a copy of the data that went
-           through JPEG); on a GPU, make it wider: --config.features.channels=64
+           through JPEG); on a GPU, make it wider: --config.network.channels=64
 """
 
 from ddpm_jax.recipe import AdamW, Classifier, ClassifierTask, Fit, recipe

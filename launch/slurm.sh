@@ -32,7 +32,7 @@ status=0
 # --kill-on-bad-exit: when one task ends with an error, so do the others, at once.
 srun --kill-on-bad-exit=1 --gpu-bind=none \
     .venv/bin/python main.py --config="$CONFIG" --workdir="$WORKDIR" \
-    --distributed --config.mesh.fsdp="$FSDP" --config.model.dtype=bfloat16 ||
+    --distributed --config.devices.fsdp="$FSDP" --config.network.dtype=bfloat16 ||
     status=$?
 
 # 143: stopped by SIGTERM and saved; 3 and 134 (SIGABRT), 137 (SIGKILL): a task was lost.

@@ -39,7 +39,7 @@ on_all_hosts "set -e
 # others tell what a person must look at. A preempted slice must be created again first.
 until on_all_hosts "cd ddpm_jax && TFDS_DATA_DIR=~/shared/data \
     .venv/bin/python main.py --config='$config' --workdir=\"\$HOME/shared/run\" \
-    --distributed --config.mesh.fsdp='$fsdp' --config.model.dtype=bfloat16"; do
+    --distributed --config.devices.fsdp='$fsdp' --config.network.dtype=bfloat16"; do
     status=$?
     case $status in
     3 | 134) echo "a host was lost; starting again" >&2 ;;

@@ -45,10 +45,10 @@ def test_every_name_is_there(module, wanted):
 @pytest.fixture
 def cfg():
     made = config.default()
-    made.model.channels = made.model.num_groups = 4
-    made.model.channel_multipliers = (1, 1)
-    made.model.attention_resolutions = ()
-    made.diffusion.num_levels = made.training.sample_num_steps = 10
+    made.network.channels = made.network.num_groups = 4
+    made.network.channel_multipliers = (1, 1)
+    made.network.attention_resolutions = ()
+    made.schedule.num_levels = made.preview_steps = 10
     return made
 
 

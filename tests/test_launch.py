@@ -39,7 +39,7 @@ def test_flags_and_options_of_a_launch_file_are_the_program_s(path, flags):
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     command = "\n".join(lines).partition("main.py")[2]
     options = re.findall(r"--config\.([a-z_.]+)=", command)
-    assert "mesh.fsdp" in options
+    assert "devices.fsdp" in options
     for option in options:
         node = config.default()
         for name in option.split("."):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from settings import default, to_json
 from untrained import with_noise, write_run
 
 import ddpm_jax
@@ -18,7 +19,6 @@ from ddpm_jax.build import autoencoder as autoencoder_folder
 from ddpm_jax.build import auxiliary, features, retrieval
 from ddpm_jax.cli import load_recipe, main
 from ddpm_jax.conditioning import Words
-from ddpm_jax.config import default, to_json
 from ddpm_jax.diffusion import generate, grids, samplers
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.errors import UserError
@@ -250,7 +250,7 @@ def test_images_are_shown_as_the_codec_shows_them(model):
 
 def test_what_it_says_of_itself(run, model):
     assert model.step == 12
-    assert model.config.model.channels == 8
+    assert model.config.network.channels == 8
     assert model.info.label_names == tuple("0123456789")
     assert "DiffusionModel of" in repr(model) and "step 12" in repr(model)
     stored = store.restore_params(run, ema=True, step=12)
@@ -284,9 +284,13 @@ def text_run(tmp_path_factory):
     """A text-to-image model with random parameters."""
     folder = tmp_path_factory.mktemp("load") / "text"
     cfg, _ = load_recipe(f"{TINY}")
-    cfg.model.class_conditional, cfg.model.text = False, "words"
-    cfg.model.text_width, cfg.model.text_depth, cfg.model.text_heads = 8, 1, 1
-    cfg.model.attention_resolutions = (8,)
+    cfg.conditioners.label, cfg.model.text = False, "words"
+    (
+        cfg.conditioners.text.width,
+        cfg.conditioners.text.depth,
+        cfg.conditioners.text.num_heads,
+    ) = 8, 1, 1
+    cfg.network.attention_resolutions = (8,)
     reader = Words.learn(TEXTS, None).to_json()
     info = build.DataInfo("texts", SHAPE, None, "0" * 16, reader, TEXTS)
     write_run(folder, cfg, info)
@@ -298,7 +302,7 @@ def test_a_latent_model_encodes_decodes_and_samples_images(tmp_path):
     first_stage = small_autoencoder()
     build.keep_copy(first_stage, folder)
     cfg, _ = load_recipe(f"{TINY}")
-    cfg.model.class_conditional, cfg.data.latents = False, "elsewhere"
+    cfg.conditioners.label, cfg.data.latents = False, "elsewhere"
     known = build.LatentInfo("small", first_stage.fingerprint, (4, 4, 2))
     write_run(
         folder, cfg, build.DataInfo("digits", SHAPE, None, "0" * 16, latents=known)
@@ -350,8 +354,8 @@ def auxiliary_folder(folder, kind, net, inputs, facts):
 
 def test_a_classifier_gives_features_and_logits(tmp_path):
     cfg = default()
-    cfg.features.channels, cfg.features.num_groups, cfg.features.num_features = 4, 4, 6
-    cfg.features.channel_multipliers = (1,)
+    cfg.network.channels, cfg.network.num_groups, cfg.network.num_features = 4, 4, 6
+    cfg.network.channel_multipliers = (1,)
     info = build.DataInfo("two", SHAPE, ("a", "b"), "0" * 16)
     net = features.classifier(cfg, info)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
@@ -389,10 +393,10 @@ def test_an_autoencoder_encodes_and_decodes(tmp_path):
 
 def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
     cfg = default()
-    cfg.model.text, cfg.model.text_width = "words", 8
-    cfg.model.text_depth = cfg.model.text_heads = 1
-    cfg.retrieval.channels, cfg.retrieval.num_groups = 4, 4
-    cfg.retrieval.num_features, cfg.retrieval.channel_multipliers = 6, (1,)
+    cfg.model.text, cfg.conditioners.text.width = "words", 8
+    cfg.conditioners.text.depth = cfg.conditioners.text.num_heads = 1
+    cfg.network.channels, cfg.network.num_groups = 4, 4
+    cfg.network.num_features, cfg.network.channel_multipliers = 6, (1,)
     words = Words.learn(TEXTS, None)
     net = retrieval.match_network(cfg, words.to_json())
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)

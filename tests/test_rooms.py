@@ -27,7 +27,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": set(),
     "limits": set(),
-    "specs": {"diffusion", "training", "tasks", "conditioning", "networks", "data"},
+    "specs": {
+        *("diffusion", "training", "tasks", "conditioning", "networks", "data"),
+        *("codecs", "runtime.devices"),
+    },
+    # What a recipe is composed of, in one place.
+    "recipe": {
+        *("diffusion", "training", "tasks", "conditioning", "networks", "data"),
+        *("codecs", "runtime.devices", "requests", "specs"),
+    },
     "requests": set(),  # plain data, so that --help loads no JAX
     "runtime": set(),
     "data": {"runtime.capacity", "runtime.files", "runtime.image_file"},
@@ -41,22 +49,26 @@ MAY_IMPORT = {
     "codecs": {"networks", "runtime.images", "runtime.plots"},
     "training": {"runtime"},
     # What is trained, a file each.
-    "tasks": {"training", "diffusion", "codecs", "runtime.images"},
+    "tasks": {
+        *("training", "diffusion", "codecs", "networks", "conditioning"),
+        *("data.spec", "runtime.images"),
+    },
     "evaluation": {"diffusion", "weights", "runtime"},
     "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
     "build": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("tasks", "sampling", "evaluation", "weights", "codecs", "config", "specs"),
+        *("tasks", "sampling", "evaluation", "weights", "codecs", "specs"),
     },
     "commands": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("sampling", "evaluation", "weights", "codecs", "config", "build", "specs"),
+        *("sampling", "evaluation", "weights", "codecs", "build", "recipe", "specs"),
+        "tasks",
     },
-    "cli": {"runtime", "commands", "config", "specs", "requests"},
+    "cli": {"runtime", "commands", "recipe", "specs", "requests", "build"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
     # The front door of programs: `ddpm_jax.load`.
     "model": {
-        *("build", "codecs", "commands", "conditioning", "config", "diffusion"),
+        *("build", "codecs", "commands", "conditioning", "recipe", "diffusion"),
         *("requests", "runtime.recent", "sampling"),
     },
     "loading": {
@@ -65,13 +77,13 @@ MAY_IMPORT = {
     },
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {
-        *("runtime", "diffusion", "data", "sampling", "config", "build", "commands"),
+        *("runtime", "diffusion", "data", "sampling", "recipe", "build", "commands"),
         *("cli", "requests"),
     },
 }
 # Imported before anything else is, and so by themselves.
 ALONE = {"runtime/interrupts.py", "runtime/streams.py", "runtime/capacity.py"}
-SEE_A_CONFIG = {"specs", "config", "build", "commands", "cli", "model", "playground"}
+SEE_A_CONFIG = {"specs", "recipe", "build", "commands", "cli", "model", "playground"}
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
@@ -215,7 +227,7 @@ def test_the_rooms_are_found():
         ("training", "from ddpm_jax import build"),
         ("training", "from ddpm_jax.tasks import diffusion"),
         ("training", "from ddpm_jax.diffusion import losses"),
-        ("tasks", "from ddpm_jax.networks.unet import UNet"),
+        ("tasks", "from ddpm_jax.sampling.plan import Plan"),
         ("build", "from ddpm_jax import cli"),
         ("anything_new", "from ddpm_jax.diffusion import process"),
         ("conditioning", "from ddpm_jax.sampling import stages"),

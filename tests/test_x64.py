@@ -11,6 +11,7 @@ import numpy as np
 import oracles
 import pytest
 from flax import linen as nn
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, names
@@ -21,7 +22,6 @@ from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masks import random_mask
 from ddpm_jax.conditioning.text import Text
-from ddpm_jax.config import default
 from ddpm_jax.diffusion import ode_likelihood, schedules, time_sampling
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
@@ -39,10 +39,10 @@ KEYS = image_keys(jax.random.key(3), jnp.arange(3))
 def config_of(**options):
     """A small network on 40 levels; options as section_name."""
     config = default()
-    config.model.channels, config.model.num_groups = 8, 4
-    config.model.channel_multipliers, config.model.attention_resolutions = (1,), ()
-    config.model.num_res_blocks, config.diffusion.num_levels = 1, 40
-    config.training.sample_num_steps = 10
+    config.network.channels, config.network.num_groups = 8, 4
+    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
+    config.network.num_res_blocks, config.schedule.num_levels = 1, 40
+    config.preview_steps = 10
     for name, value in options.items():
         section, _, rest = name.partition("_")
         config[section][rest] = value
@@ -146,9 +146,9 @@ def test_a_step_of_training_keeps_float32(options):
 
 def test_parameters_of_other_networks_are_float32():
     config = config_of()
-    config.autoencoder.channels = config.autoencoder.num_groups = 8
-    config.autoencoder.discriminator_channels = 8
-    config.autoencoder.discriminator_start = 0
+    config.network.channels = config.network.num_groups = 8
+    config.discriminator.channels = 8
+    config.discriminator_start = 0
     task = autoencode.autoencode_task(config, INFO, dict)
     classifier = features.classifier(config, INFO)
     text = TextTransformer(11, 5, 8, 1, 2)

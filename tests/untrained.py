@@ -29,8 +29,8 @@ def write_run(folder, cfg, info):
 def write_digits(folder):
     """Write a small run of the recipe configs/digits.py."""
     cfg, _ = load_recipe("digits")
-    cfg.model.channels, cfg.model.num_groups = 8, 4
-    cfg.model.channel_multipliers, cfg.model.num_res_blocks = (1,), 1
-    cfg.model.attention_resolutions = ()
+    cfg.network.channels, cfg.network.num_groups = 8, 4
+    cfg.network.channel_multipliers, cfg.network.num_res_blocks = (1,), 1
+    cfg.network.attention_resolutions = ()
     names = tuple(map(str, range(10)))
     write_run(folder, cfg, build.DataInfo("digits", (8, 8, 1), names, "0" * 16))

@@ -91,7 +91,7 @@ def write(workdir: Path, autoencoder: Autoencoder, metadata: dict[str, Any]) -> 
     auxiliary.write(workdir, KIND, autoencoder.params, metadata, describe(autoencoder))
 
 
-def load(workdir: Path, dtype: str = "float32") -> Autoencoder:
+def load(workdir: Path, dtype: Any = "float32") -> Autoencoder:
     """Open the autoencoder that a training or an import left in a folder.
 
     Args:
@@ -117,7 +117,7 @@ def load(workdir: Path, dtype: str = "float32") -> Autoencoder:
 
 
 def _described(
-    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: str
+    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: Any
 ) -> Autoencoder | None:
     """Build what a folder describes; None if these are not its weights."""
     try:

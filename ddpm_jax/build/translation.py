@@ -59,6 +59,6 @@ def defaults_of(node: ConfigDict) -> dict[str, Any]:
     cls = specs.kinds()[node.kind]
     return {
         field.name: field.default
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for field in dataclasses.fields(cls)
         if field.default is not dataclasses.MISSING
     }

@@ -86,7 +86,7 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path} is no file; LPIPS needs two, the VGG-16 of torchvision and "
             "vgg.pth of the package lpips: "
-            "config.autoencoder.perceptual=lpips:VGG16,LINEAR."
+            "config.perceptual=lpips:VGG16,LINEAR."
         )
     return read_tensors(path)
 

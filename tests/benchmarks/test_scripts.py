@@ -144,7 +144,7 @@ def test_each_run_of_precision_is_what_its_name_says(monkeypatch, capsys, tmp_pa
     """With losses that are made up: bfloat16 is off by 1%, another seed by 2."""
 
     def made_up(cfg, num_steps):
-        off = {"float32": 0, "bfloat16": 0.01}[cfg.model.dtype] + 0.02 * cfg.seed
+        off = {"float32": 0, "bfloat16": 0.01}[cfg.network.dtype] + 0.02 * cfg.seed
         return (1 + off) / np.arange(1.0, num_steps + 1)
 
     monkeypatch.setattr(precision, "train", made_up)
@@ -188,8 +188,16 @@ def test_a_schedule_free_optimizer_is_evaluated_at_its_average():
     ("script", "flags", "message"),
     [
         (train, ["--batch-size=0"], "--batch-size=0 is too small"),
-        (train, ["--config.model.picture=grey"], "has model.picture=grey"),
-        (train, ["--config.model.text=words"], "has model.text=words"),
+        (
+            train,
+            ["--config.conditioners.grey.kind=grey"],
+            "has conditioners.grey.kind=grey",
+        ),
+        (
+            train,
+            ["--config.conditioners.text.kind=words"],
+            "has conditioners.text.kind=words",
+        ),
         (train, ["--num-steps=1"], "--num-steps=1 is too small"),
         (train, ["--config.model.chanels=3"], "unknown option --config.model.chanels"),
         (sample, ["--num-turns=0"], "--num-turns=0 is too small"),

@@ -95,7 +95,7 @@ def test_options_are_spelled_as_the_command_has_them():
     assert not [flag for flag in run if flag.startswith("--config.")]
     assert "--config.sample.num_steps=5" in small.flags(["--config=configs/digits.py"])
     both = small.flags(["evaluate", "runs/a", "--config=configs/digits.py"])
-    assert {"--config.model.channels=8", "--num-steps=5"} <= set(both)
+    assert {"--config.network.channels=8", "--num-steps=5"} <= set(both)
 
 
 # --- What several documents say, once -------------------------------------------------

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from settings import default
 
 from ddpm_jax import build
-from ddpm_jax.config import default
 from ddpm_jax.data import NoSplitError, batches, load, shapes, subset
 from ddpm_jax.errors import UserError
 

@@ -14,17 +14,17 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("ddpm_jax", "configs", "pyproject.toml", "setup.py", "requirements.txt")
 TEXTS = ("README.md", "LICENSE")
 SMALL = [
-    "--config.model.channels=8",
-    "--config.model.num_groups=4",
-    "--config.model.channel_multipliers=(1,)",
-    "--config.model.num_res_blocks=1",
-    "--config.model.attention_resolutions=()",
-    "--config.diffusion.num_levels=10",
+    "--config.network.channels=8",
+    "--config.network.num_groups=4",
+    "--config.network.channel_multipliers=(1,)",
+    "--config.network.num_res_blocks=1",
+    "--config.network.attention_resolutions=()",
+    "--config.schedule.num_levels=10",
     "--config.training.num_steps=2",
     "--config.training.warmup_steps=0",
     "--config.training.batch_size=4",
-    "--config.training.sample_every=0",
-    "--config.training.sample_num_steps=4",
+    "--config.training.preview_every=0",
+    "--config.preview_steps=4",
     "--config.sample.num_images=2",
     "--config.sample.batch_size=2",
     "--config.sample.num_steps=4",
@@ -79,7 +79,7 @@ def test_a_recipe_by_its_name_trains_in_another_folder(start, tmp_path):
 
 def test_a_recipe_by_its_path(start, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from ddpm_jax.config import default\n"
+        "from settings import default\n"
         "def get_config():\n    c = default()\n    c.diffusion.schedule = 'lineer'\n"
         "    c.data.source = 'digits'\n    return c\n"
     )

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from settings import default
 
 from ddpm_jax.build import check_edit, plan_edit, plans
 from ddpm_jax.codecs import Params, pixels
-from ddpm_jax.config import default
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.sampling.plan import Record, run_plan
@@ -26,7 +26,7 @@ def config(monkeypatch):
     exact = oracles.gaussian(np.zeros(48), variances)
     monkeypatch.setattr(plans, "denoiser", lambda config, unet, params: exact)
     config = default()
-    config.diffusion.num_levels = 50
+    config.schedule.num_levels = 50
     config.sample.film_frames = 3
     config.sample.clip = False
     return config

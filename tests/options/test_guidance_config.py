@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from settings import default
 
 from ddpm_jax import build, data
 from ddpm_jax.conditioning.label import Label
-from ddpm_jax.config import default
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.errors import UserError
@@ -22,12 +22,12 @@ def config_of(class_conditional=True, **options):
     """A tiny model of the digits; options of `sample`, clipping off by default."""
     config = default()
     config.data.source, config.data.flip = "digits", False
-    config.model.channels, config.model.num_groups = 8, 4
-    config.model.channel_multipliers, config.model.attention_resolutions = (1,), ()
-    config.model.num_res_blocks = 1
+    config.network.channels, config.network.num_groups = 8, 4
+    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
+    config.network.num_res_blocks = 1
     config.model.class_conditional = class_conditional
-    config.diffusion.num_levels = 20
-    config.training.sample_num_steps = 10
+    config.schedule.num_levels = 20
+    config.preview_steps = 10
     config.sample.clip = False
     for name, value in options.items():
         config.sample[name] = value
@@ -173,7 +173,7 @@ def test_guidance_that_cannot_work_is_refused(conditional, options, message):
 
 def test_a_model_that_always_saw_its_label_cannot_be_guided_away_from_none():
     config = config_of(guidance_scale=2.0)
-    config.training.label_dropout = 0.0
+    config.condition_dropout = 0.0
     with pytest.raises(UserError, match="label_dropout above 0"):
         build.check(config, INFO)
     config.sample.guidance_scale = 1.0

@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, idle, retrieval
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
 
 INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
@@ -15,10 +15,10 @@ INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 def config_of(**options):
     """A small network on 40 levels; options as section__name."""
     config = default()
-    config.model.channels, config.model.num_groups = 8, 4
-    config.model.channel_multipliers = (1, 2)
-    config.autoencoder.discriminator_weight = 0.0  # these images are too small for it
-    config.diffusion.num_levels, config.training.sample_num_steps = 40, 10
+    config.network.channels, config.network.num_groups = 8, 4
+    config.network.channel_multipliers = (1, 2)
+    config.discriminator_weight = 0.0  # these images are too small for it
+    config.schedule.num_levels, config.preview_steps = 40, 10
     for name, value in options.items():
         section, _, rest = name.partition("__")
         config[section][rest] = value
@@ -126,12 +126,12 @@ IDLE = [
     ),
     (
         {"features__warmup_steps": 200, "features__num_steps": 100},
-        "features.warmup_steps=200",
+        "training.warmup_steps=200",
         {"features__num_steps": 200},
     ),
     (
         {"autoencoder__warmup_steps": 200, "autoencoder__num_steps": 100},
-        "autoencoder.warmup_steps=200",
+        "training.warmup_steps=200",
         {"autoencoder__num_steps": 200},
     ),
     (
@@ -232,7 +232,7 @@ def test_nothing_is_clipped_in_latents():
 def test_the_warm_up_of_a_retrieval_network():
     config = config_of(retrieval__warmup_steps=200, retrieval__num_steps=100)
     info = build.DataInfo("words", (8, 8, 1), None, "", {"kind": "words"}, ("a",))
-    with pytest.raises(UserError, match=r"retrieval.warmup_steps=200 does nothing but"):
+    with pytest.raises(UserError, match=r"training.warmup_steps=200 does nothing but"):
         retrieval.check_retrieval(config, info)
 
 

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import autoencode, features, keys, retrieval
-from ddpm_jax.config import default
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.frechet import fid_infinity

@@ -10,12 +10,12 @@ import numpy as np
 import oracles
 import patchwork
 import pytest
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import plans
 from ddpm_jax.build.source import LatentInfo
 from ddpm_jax.codecs import Params, latents, pixels
-from ddpm_jax.config import default
 from ddpm_jax.diffusion import karras
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
@@ -127,7 +127,7 @@ def test_latents_that_are_the_images_are_trained_on_alike():
         ("somewhere", dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
     ):
         config = with_options(data__latents=place, data__flip=False)
-        config.model.channels, config.model.num_groups = 8, 4
+        config.network.channels, config.network.num_groups = 8, 4
         unet = build.model(config, about)
         objective = build.objective(config, unet, about)
         params = build.init_params(config, unet, about)
@@ -156,7 +156,7 @@ def config(monkeypatch):
     monkeypatch.setattr(plans, "denoiser", lambda *_: denoise)
     config = default()
     config.data.latents = "somewhere"
-    config.diffusion.num_levels = 40
+    config.schedule.num_levels = 40
     config.sample.film_frames = 3
     return config
 
@@ -262,7 +262,7 @@ def test_a_latent_is_known_where_all_its_pixels_are():
 def with_options(**options):
     config = default()
     config.data.latents = "somewhere"
-    config.model.channel_multipliers, config.model.attention_resolutions = (1,), ()
+    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
     for name, value in options.items():
         section, option = name.split("__")
         config[section][option] = value

@@ -17,9 +17,9 @@ KEY = jax.random.key(0)
 
 def options(**chosen):
     cfg = config.default()
-    cfg.model.channels, cfg.model.num_groups = 8, 4
-    cfg.model.channel_multipliers, cfg.model.num_res_blocks = (1,), 1
-    cfg.model.attention_resolutions = ()
+    cfg.network.channels, cfg.network.num_groups = 8, 4
+    cfg.network.channel_multipliers, cfg.network.num_res_blocks = (1,), 1
+    cfg.network.attention_resolutions = ()
     for name, value in chosen.items():
         section, option = name.split("__")
         cfg[section][option] = value
@@ -28,7 +28,7 @@ def options(**chosen):
 
 def condition_of(cfg):
     """The function that conditions a training batch."""
-    return training_condition(build.conditioners(cfg, INFO), cfg.training.label_dropout)
+    return training_condition(build.conditioners(cfg, INFO), cfg.condition_dropout)
 
 
 def batch(size=4):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from settings import default
 
 from ddpm_jax import build
-from ddpm_jax.config import default
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.errors import UserError
 
@@ -20,10 +20,10 @@ INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 def config_of(**options):
     """Forty levels; options of the section `sample`, or others as section_option."""
     config = default()
-    config.model.channels, config.model.num_groups = 8, 4
-    config.model.channel_multipliers, config.model.attention_resolutions = (1,), ()
-    config.diffusion.num_levels = 40
-    config.training.sample_num_steps = 10
+    config.network.channels, config.network.num_groups = 8, 4
+    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
+    config.schedule.num_levels = 40
+    config.preview_steps = 10
     for name, value in options.items():
         section, _, rest = name.partition("_")
         if section in ("diffusion", "training"):

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
 
 INFO = DataInfo("a data set", (32, 32, 3), None, "")

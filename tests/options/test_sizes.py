@@ -1,10 +1,10 @@
 """What memory cannot hold is refused before it is allocated, with what would fit."""
 
 import pytest
+from ddpm_jax.config import check_ceilings
 
 from ddpm_jax import build, config
 from ddpm_jax.build import DataInfo, sizes
-from ddpm_jax.config import check_ceilings
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
 
@@ -63,7 +63,7 @@ def test_an_image_that_no_memory_holds_is_to_be_smaller():
         capacity.check("config.sample.num_images", 1, 2 * 10**9, 10**9)
 
 
-@pytest.mark.parametrize("option", ["diffusion.num_levels", "evaluate.num_seeds"])
+@pytest.mark.parametrize("option", ["schedule.num_levels", "evaluate.num_seeds"])
 def test_a_number_beyond_any_use_is_refused(option):
     section, name = option.split(".")
     chosen = config.default()

@@ -108,9 +108,9 @@ def test_outputs_can_be_compared_after_pytorch_has_compiled_and_trained():
 
 def test_rounding_is_reported_of_both_and_in_bfloat16_alone(tiny):
     of, module, params = tiny
-    of.cfg.model.dtype = "bfloat16"
+    of.cfg.network.dtype = "bfloat16"
     found = equality.in_bfloat16(of, module, params)
-    of.cfg.model.dtype = "float32"
+    of.cfg.network.dtype = "float32"
     # A unit in the last place of bfloat16 is 2^-8; a few layers add some of them up.
     assert all(2**-11 < value < 2**-4 for value in found.values())
     assert not module.training
@@ -179,8 +179,8 @@ def test_the_script_takes_turns_and_reports_ratios(name, tmp_path, capsys):
         ("--variants=fast", "--variants=fast is not known"),
         ("--peers=edm", "--peers=edm is not known"),
         ("--chain-steps=21", "for 20 levels"),
-        ("--config.model.remat=True", "without config.model.remat"),
-        ("--config.diffusion.prediction=v", "without config.diffusion.prediction"),
+        ("--config.network.remat=True", "without config.network.remat"),
+        ("--config.prediction=v", "without config.prediction"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(flag, message, capsys):

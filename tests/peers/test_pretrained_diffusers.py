@@ -215,7 +215,7 @@ def test_the_published_cifar10_network_as_it_is_stored(tmp_path):
     assert (
         sum(leaf.size for leaf in jax.tree.leaves(trained.params.network)) == 35_746_307
     )
-    assert (cfg.diffusion.variance, cfg.diffusion.num_levels) == ("large", 1000)
+    assert (cfg.variance, cfg.schedule.num_levels) == ("large", 1000)
     x, times, _ = inputs(trained.info, count=2)
     ours, theirs = our_eps(cfg, trained, x, times), their_eps(pipe.unet, x, times)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -231,8 +231,8 @@ def test_imports_a_state_dict(name, tmp_path):
         f"model.{heads}": kind["heads"] or kind["head_channels"],
         "data.image_size": 8,
         "diffusion.schedule": "cosine",
-        "diffusion.num_levels": 400,
-        "diffusion.t_range": 1000,
+        "schedule.num_levels": 400,
+        "schedule.t_range": 1000,
     }
     given = [f"--config.{option}={value}" for option, value in options.items()]
     workdir = tmp_path / "run"
@@ -242,7 +242,7 @@ def test_imports_a_state_dict(name, tmp_path):
     cfg = trained_config(workdir)
     trained = open_model(cfg, workdir)
     assert trained.step == 50_000
-    assert (cfg.diffusion.variance == "learned") == kind["learned"]
+    assert (cfg.variance == "learned") == kind["learned"]
 
     x = np.random.default_rng(1).standard_normal((3, 8, 8, kind["images"]))
     x = x.astype(np.float32)

@@ -29,7 +29,7 @@ from ddpm_jax.playground import gate, scratch
 
 pytest.importorskip("gradio", reason="gradio is missing")
 # Long enough a chain for one job to keep the device while others wait.
-RECIPE = ("diffusion.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
+RECIPE = ("schedule.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
 API = "/gradio_api"
 STEPS_BEYOND = 5000  # more than the chain has: refused before anything is compiled
 

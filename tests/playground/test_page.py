@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium with chromedriver here; Debian has both as packages",
 )
 # Long enough a chain to be stopped, and images enough to keep it busy.
-RECIPE = ("diffusion.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
+RECIPE = ("schedule.num_levels=1000", "sample.num_steps=20", "sample.batch_size=64")
 
 
 def program(*arguments):

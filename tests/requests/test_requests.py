@@ -54,13 +54,20 @@ def test_a_recipe_sets_defaults_and_flags_go_before_them():
 def test_words_of_one_meaning_are_read_alike():
     lines = (
         ["edit", "inpaint", "runs/a", "--image=b.png", "--strict"],
-        ["likelihood", "runs/a", "--rtol", "1e-3", "--seed=-0", "--config.mesh.fsdp=2"],
+        [
+            "likelihood",
+            "runs/a",
+            "--rtol",
+            "1e-3",
+            "--seed=-0",
+            "--config.devices.fsdp=2",
+        ],
     )
     with pytest.raises(ValueError, match="unknown flag --strict"):
         read_line(lines[0])
     read = read_line(lines[1])
     assert read.values == {"run": "runs/a", "rtol": 0.001, "seed": 0}
-    assert read.overrides == ["--config.mesh.fsdp=2"]
+    assert read.overrides == ["--config.devices.fsdp=2"]
 
 
 @pytest.mark.parametrize(
@@ -88,14 +95,14 @@ def test_words_of_one_meaning_are_read_alike():
         # Two options of one name; and those of the model stay as they are.
         (
             Likelihood,
-            "config.likelihood.num_steps with config.sample.step and model.dtype",
-            "--num-steps with --step and model.dtype",
+            "config.likelihood.num_steps with config.sample.step and network.dtype",
+            "--num-steps with --step and network.dtype",
         ),
         (Likelihood, "config.sample.num_steps", "config.sample.num_steps"),
         (
             Sample,
-            "config.training.sample_num_steps",
-            "config.training.sample_num_steps",
+            "config.preview_steps",
+            "config.preview_steps",
         ),
     ],
 )

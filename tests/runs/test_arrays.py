@@ -21,7 +21,7 @@ def run(workdir, items, *options, command="", labels=None):
     np.savez(path, x=items, **({} if labels is None else {"label": labels}))
     flags = [f"--config.{option}" for option in options]
     if labels is None:
-        flags.append("--config.model.class_conditional=False")
+        flags.append("--config.conditioners.label=None")
     if items.dtype == np.float32:
         flags.append("--config.sample.clip=False")
     return main(

@@ -16,9 +16,17 @@ from ddpm_jax.runtime import images
 
 OPTIONS = [
     *("data.source=shapes:24", "data.image_size=16", "data.flip=False"),
-    *("model.text=words", "model.class_conditional=False", "model.text_width=8"),
-    *("model.text_depth=1", "model.text_heads=2", "training.num_steps=2"),
-    *("training.sample_every=0", "sample.sampler=ddim", "sample.num_steps=2"),
+    *(
+        "conditioners.text.kind=words",
+        "conditioners.label=None",
+        "conditioners.text.width=8",
+    ),
+    *(
+        "conditioners.text.depth=1",
+        "conditioners.text.num_heads=2",
+        "training.num_steps=2",
+    ),
+    *("training.preview_every=0", "sample.sampler=ddim", "sample.num_steps=2"),
     *("evaluate.num_images=20", "sample.batch_size=20"),
 ]
 

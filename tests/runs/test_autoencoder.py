@@ -193,7 +193,7 @@ def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert train(copy, kl_weight="1e-5") == 2
-    assert "autoencoder.kl_weight: 1e-06 -> 1e-05" in capsys.readouterr().err
+    assert "kl_weight: 1e-06 -> 1e-05" in capsys.readouterr().err
 
 
 def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):

@@ -18,7 +18,7 @@ from ddpm_jax.sampling.stages import CascadeModel, cascade_plan
 
 
 def train(folder, *options):
-    flags = ["training.num_steps=2", "training.sample_every=0", "sample.num_steps=3"]
+    flags = ["training.num_steps=2", "training.preview_every=0", "sample.num_steps=3"]
     flags = [f"--config.{option}" for option in (*flags, *options)]
     assert main([f"--config={TINY}", f"--workdir={folder}", *flags]) == 0
     return folder
@@ -31,9 +31,9 @@ def runs(tmp_path_factory):
     small = train(folder / "small", "data.image_size=4")
     large = train(
         folder / "large",
-        "model.picture=low_res",
-        "model.picture_noise=0.5",
-        "model.class_conditional=False",
+        "conditioners.low_res.kind=low_res",
+        "conditioners.low_res.max_aug_level=0.5",
+        "conditioners.label=None",
     )
     return small, large
 
@@ -127,8 +127,8 @@ def test_options_reach_their_stage(runs, tmp_path):
     middle = train(
         tmp_path / "middle",
         "data.image_size=4",
-        "model.picture=low_res",
-        "diffusion.prediction=v",
+        "conditioners.low_res.kind=low_res",
+        "prediction=v",
     )
     folder = draw(
         tiny,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from program import ROOT, TINY
 
-SHORT = ("--config.training.num_steps=2", "--config.training.sample_every=2")
+SHORT = ("--config.training.num_steps=2", "--config.training.preview_every=2")
 SHORT += ("--config.training.checkpoint_every=2", "--config.training.warmup_steps=1")
 
 

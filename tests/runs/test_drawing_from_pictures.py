@@ -16,7 +16,7 @@ SIDE = 8  # of the digits
 
 
 def train(folder, *options):
-    flags = ["--config.training.num_steps=4", "--config.training.sample_every=0"]
+    flags = ["--config.training.num_steps=4", "--config.training.preview_every=0"]
     flags += [f"--config.{option}" for option in options]
     assert main([f"--config={TINY}", f"--workdir={folder}", *flags]) == 0
     return folder
@@ -27,9 +27,9 @@ def low_res(tmp_path_factory):
     """A network that makes 4x4 into 8x8, in classes, told up to half of the noise."""
     return train(
         tmp_path_factory.mktemp("low_res") / "run",
-        "model.picture=low_res",
-        "model.picture_noise=0.5",
-        "training.sample_every=4",
+        "conditioners.low_res.kind=low_res",
+        "conditioners.low_res.max_aug_level=0.5",
+        "training.preview_every=4",
     )
 
 
@@ -37,8 +37,8 @@ def low_res(tmp_path_factory):
 def masked(tmp_path_factory):
     return train(
         tmp_path_factory.mktemp("masked") / "run",
-        "model.picture=masked",
-        "model.class_conditional=False",
+        "conditioners.masked.kind=masked",
+        "conditioners.label=None",
     )
 
 
@@ -58,8 +58,8 @@ def grey(tmp_path_factory, colours):
     return train(
         tmp_path_factory.mktemp("grey") / "run",
         f"data.source=folder:{colours}",
-        "model.picture=grey",
-        "model.class_conditional=False",
+        "conditioners.grey.kind=grey",
+        "conditioners.label=None",
     )
 
 

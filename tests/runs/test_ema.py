@@ -21,9 +21,9 @@ from ddpm_jax.training.state import TrainState
 # The bound with importance has a memory too: the losses of each level so far.
 OPTIONS = (
     "--config.training.ema_stds=0.05,0.10",
-    "--config.training.sample_every=0",
-    "--config.diffusion.loss=bound",
-    "--config.diffusion.times=importance",
+    "--config.training.preview_every=0",
+    "--config.loss.kind=bound",
+    "--config.times.kind=importance",
     "--config.sample.num_images=2",
 )
 

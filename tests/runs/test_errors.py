@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 from program import TINY
+from settings import default
 
 from ddpm_jax.cli import main, override
-from ddpm_jax.config import default
 from ddpm_jax.training import workdir_lock
 
 SETTINGS = [
@@ -15,13 +15,13 @@ SETTINGS = [
     ("--config.trainin.batch_size=3", "unknown option .*training"),
     ("--config.training=3", "is a section; set one of"),
     ("--config.training.num_steps=1e4", "num_steps"),
-    ("--config.diffusion.schedule=lineer", "use linear, cosine, quadratic"),
-    ("--config.diffusion.prediction=noise", "use eps, x0, v"),
-    ("--config.diffusion.variance=medium", "use small, large, learned"),
-    ("--config.diffusion.loss=l1", "use simple, weighted, mean, bound, hybrid"),
-    ("--config.diffusion.loss=hybrid", "needs a learned variance"),
-    ("--config.diffusion.variance=learned", "does not train"),
-    ("--config.diffusion.schedule=jsd", "pure noise.*use prediction v or x0"),
+    ("--config.schedule.kind=lineer", "use linear, cosine, quadratic"),
+    ("--config.prediction=noise", "use eps, x0, v"),
+    ("--config.variance=medium", "use small, large, learned"),
+    ("--config.loss.kind=l1", "use simple, weighted, mean, bound, hybrid"),
+    ("--config.loss.kind=hybrid", "needs a learned variance"),
+    ("--config.variance=learned", "does not train"),
+    ("--config.schedule.kind=jsd", "pure noise.*use prediction v or x0"),
     ("--config.sample.sampler=eulers", "use ancestral, ddim, euler, heun"),
     ("--config.sample.spacing=log", "use trailing, leading"),
     ("--config.sample.num_steps=21", "use 1 to 20"),
@@ -33,27 +33,27 @@ SETTINGS = [
     ("--config.data.resize=fit", "use crop, pad_black, pad_white, squash"),
     ("--config.data.skip_broken=True", "is for folders of images"),
     ("--config.data.label_field=kind", "is for folders of images"),
-    ("--config.model.dtype=float16", "use float32, bfloat16"),
-    ("--config.model.attention=cudnn", "needs bfloat16 on a GPU"),
-    ("--config.model.channels=10", "num_groups=4 does not divide"),
-    ("--config.model.channel_multipliers=(1,2,2,2,2)", "8x8 do not halve 4 times"),
-    ("--config.model.dropout=1.0", r"not in \[0, 1\)"),
+    ("--config.network.dtype=float16", "use float32, bfloat16"),
+    ("--config.network.attention=cudnn", "needs bfloat16 on a GPU"),
+    ("--config.network.channels=10", "num_groups=4 does not divide"),
+    ("--config.network.channel_multipliers=(1,2,2,2,2)", "8x8 do not halve 4 times"),
+    ("--config.network.dropout=1.0", r"not in \[0, 1\)"),
     ("--config.training.batch_size=0", "batch_size=0 is too small"),
-    ("--config.training.adam_b1=1.0", r"not in \[0, 1\)"),
-    ("--config.model.channel_multipliers=(1,-2)", "whole number of 1 or more"),
-    ("--config.diffusion.t_range=0", "too small"),
+    ("--config.training.optimizer.b1=1.0", r"not in \[0, 1\)"),
+    ("--config.network.channel_multipliers=(1,-2)", "whole number of 1 or more"),
+    ("--config.schedule.t_range=0", "too small"),
     ("--config.seed=-1", "out of range"),
     ("--config.data.source=folder:tests/runs", "holds no PNG"),
-    ("--config.model.head_channels=0", "too small; use 1 or more"),
-    ("--config.model.norm_epsilon=0.0", r"not in \(0, 1\)"),
-    ("--config.model.frequency_shift=2", "use 0, 1"),
-    ("--config.model.downsample_padding=2", "use 0, 1"),
-    ("--config.diffusion.beta_end=1.0", r"not in \(0, 1\)"),
+    ("--config.network.head_channels=0", "too small; use 1 or more"),
+    ("--config.network.norm_epsilon=0.0", r"not in \(0, 1\)"),
+    ("--config.network.frequency_shift=2", "use 0, 1"),
+    ("--config.network.downsample_padding=2", "use 0, 1"),
+    ("--config.schedule.beta_end=1.0", r"not in \(0, 1\)"),
     ("--config.training.learning_rate=-1.0", "must be positive"),
     ("--config.training.checkpoint_every=0", "too small; use 1 or more"),
     ("--config.seed", "config.seed has no value; write --config.seed=VALUE"),
     ("--config.data.source=", "data.source is empty; give --config.data.source="),
-    ("--config.diffusion.num_levels=1000000000", "use 1,000,000 or less"),
+    ("--config.schedule.num_levels=1000000000", "use 1,000,000 or less"),
     ("--config.sample.num_images=2000000000", "use .* or fewer"),
     ("--config.data.image_size=60000", "1498 digits of 60000x60000 take 5,392.80 GB"),
     ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
@@ -101,7 +101,7 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
             "training.batch_size=1000000000",
             r"use config.training.batch_size=\d{4,5} or",
         ),
-        ("model.channels=60000", "a smaller config.model"),
+        ("network.channels=60000", "a smaller config.model"),
     ],
 )
 def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
@@ -134,9 +134,9 @@ def test_an_option_without_a_value_does_not_take_the_next_flag(capsys, monkeypat
 
 def test_an_option_of_yes_or_no_may_stand_alone():
     cfg = default()
-    cfg.model.remat = False
-    override(cfg, ["--config.model.remat", "--config.seed", "3"])
-    assert (cfg.model.remat, cfg.seed) == (True, 3)
+    cfg.network.remat = False
+    override(cfg, ["--config.network.remat", "--config.seed", "3"])
+    assert (cfg.network.remat, cfg.seed) == (True, 3)
 
 
 def test_a_recipe_that_is_not_there(capsys, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_misspelt_flag_is_named_before_what_is_missing_for_it(capsys, monkeypa
         ("def get_config():\n    pass", "returned NoneType"),
         ("def get_config():\n    return nothing", "'nothing' is not defined"),
         (
-            "from ddpm_jax.config import default\n"
+            "from settings import default\n"
             "def get_config():\n    c = default()\n    c.model.chanels = 3\n",
             "chanels",
         ),
@@ -212,9 +212,9 @@ def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
     line = refused(
         capsys,
         monkeypatch,
-        [f"--config={TINY}", f"--workdir={finished}", "--config.model.dropout=0.2"],
+        [f"--config={TINY}", f"--workdir={finished}", "--config.network.dropout=0.2"],
     )
-    assert "model.dropout: 0.1 -> 0.2" in line
+    assert "network.dropout: 0.1 -> 0.2" in line
     assert (finished / "config.json").read_text() == before
 
 
@@ -255,7 +255,7 @@ def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("--config.model.channels=16", "model.channels: 8 -> 16"),
+        ("--config.network.channels=16", "network.channels: 8 -> 16"),
         ("--num-steps=0", r"--num-steps=0 is not in 1\.\.T; use 1 to 20"),
         ("--num-images=0", "--num-images=0 is too small; use 1 or more"),
         ("--sampler=eulers", "--sampler=eulers is not known; use ancestral, ddim"),

@@ -95,7 +95,7 @@ def test_without_its_record_the_network_is_the_same_and_classes_are_numbered(
 ):
     """Sampled without data; an unconditional guess is what only the record tells."""
     workdir = tmp_path / "run"
-    assert import_from(foreign, workdir, "training.label_dropout=0.1") == 0
+    assert import_from(foreign, workdir, "condition_dropout=0.1") == 0
     jax.tree.map(
         np.testing.assert_array_equal, restore_params(finished), restore_params(workdir)
     )
@@ -124,7 +124,7 @@ def test_an_imported_model_is_trained_further_on_data_named_then(
     foreign, tmp_path, capsys
 ):
     workdir = tmp_path / "run"
-    given = ("training.label_dropout=0.1", "exchange.step=5")
+    given = ("condition_dropout=0.1", "exchange.step=5")
     assert import_from(foreign, workdir, *given) == 0
     start = restore_params(workdir)
     line = refusal(capsys, f"--workdir={workdir}")
@@ -150,7 +150,7 @@ def test_an_imported_model_is_trained_further_on_data_named_then(
 
 def test_a_picture_is_completed_by_an_imported_model(foreign, tmp_path):
     workdir = tmp_path / "run"
-    assert import_from(foreign, workdir, "training.label_dropout=0.1") == 0
+    assert import_from(foreign, workdir, "condition_dropout=0.1") == 0
     known = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     mask = np.zeros((8, 8), np.uint8)
     mask[4:] = 255
@@ -174,14 +174,14 @@ def test_the_data_to_measure_by_are_named_afterwards(foreign, tmp_path):
     cfg.data.source, cfg.data.split = "digits", "test"
     assert find_model(cfg, workdir).info.fingerprint == "unknown"
     cfg.data.image_size = None
-    cfg.model.channels = 16
-    with pytest.raises(UserError, match=r"\(model.channels: 8 -> 16\)"):
+    cfg.network.channels = 16
+    with pytest.raises(UserError, match=r"\(network.channels: 8 -> 16\)"):
         find_model(cfg, workdir)
 
 
 def test_data_given_at_import_are_those_of_the_model(foreign, tmp_path, capsys):
     workdir = tmp_path / "run"
-    given = ("training.label_dropout=0.1", "data.source=digits", "data.split=test")
+    given = ("condition_dropout=0.1", "data.source=digits", "data.split=test")
     assert import_from(foreign, workdir, *given) == 0
     known = find_model(trained_config(workdir), workdir).info
     digits = data.load("digits", split="test", image_size=8, channels=1)
@@ -330,9 +330,9 @@ def test_an_option_against_the_checkpoint_and_a_workdir_that_is_taken(
     finished, foreign, tmp_path, capsys
 ):
     flags = ("import", f"{foreign}")
-    contrary = (f"{tmp_path / 'run'}", "--config.model.channels=16")
+    contrary = (f"{tmp_path / 'run'}", "--config.network.channels=16")
     line = refusal(capsys, *flags, *contrary)
-    assert "config.model.channels=16 is not what" in line and "which is 8" in line
+    assert "config.network.channels=16 is not what" in line and "which is 8" in line
     line = refusal(capsys, *flags, f"{finished}")
     assert "holds a model already; use another folder" in line
     line = refusal(capsys, "export", f"{finished}", f"{foreign}")

@@ -19,12 +19,12 @@ from ddpm_jax.training import fit
 
 RECIPE = f"--config={ROOT / 'configs' / 'digits_features.py'}"
 QUICK = [
-    "--config.features.num_steps=60",
-    "--config.features.warmup_steps=5",
-    "--config.features.channels=8",
-    "--config.features.learning_rate=0.01",
-    "--config.features.ema_decay=0.9",
-    "--config.features.batch_size=64",
+    "--config.training.num_steps=60",
+    "--config.training.warmup_steps=5",
+    "--config.network.channels=8",
+    "--config.training.learning_rate=0.01",
+    "--config.training.ema_decay=0.9",
+    "--config.training.batch_size=64",
 ]
 
 
@@ -77,7 +77,7 @@ def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
 
 
 def test_a_folder_of_another_config_is_refused(copy, capsys):
-    assert train(copy, "--config.features.num_features=7") == 2
+    assert train(copy, "--config.network.num_features=7") == 2
     assert "features.num_features: 7 -> " not in (err := capsys.readouterr().err)
     assert "features.num_features: 64 -> 7" in err
 
@@ -165,8 +165,8 @@ def test_own_pictures_hold_out_every_tenth(tmp_path):
     for name in ("dark", "light"):
         paint(tmp_path / "own" / name, 30)
     source = f"--config.data.source=folder:{tmp_path / 'own'}"
-    steps = "--config.features.num_steps=20"
-    small = "--config.features.batch_size=8"
+    steps = "--config.training.num_steps=20"
+    small = "--config.training.batch_size=8"
     assert train(tmp_path / "run", source, steps, small) == 0
     about = json.loads((tmp_path / "run" / "result.json").read_text())
     assert about["label_names"] == ["dark", "light"]

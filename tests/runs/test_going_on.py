@@ -14,7 +14,7 @@ from ddpm_jax.cli import main
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import read_metrics
 
-QUICK = [f"--config={TINY}", "--config.training.sample_every=0"]
+QUICK = [f"--config={TINY}", "--config.training.preview_every=0"]
 QUICK += ["--config.sample.num_images=2", "--config.sample.num_steps=2"]
 
 
@@ -50,8 +50,8 @@ def test_a_run_begins_with_the_averaged_weights_of_another(finished, tmp_path, c
     options = ["--config.training.num_steps=1", "--config.training.warmup_steps=0"]
     options += ["--config.training.learning_rate=1e-9"]  # Adam's first step is the rate
     # Other images and another output, and the same parameters.
-    options += ["--config.diffusion.prediction=v", "--config.data.pad_to=16"]
-    assert run(tmp_path, f"--config.training.init_from={finished}", *options) == 0
+    options += ["--config.prediction=v", "--config.data.pad_to=16"]
+    assert run(tmp_path, f"--config.init_from={finished}", *options) == 0
     begun = store.restore_params(tmp_path, ema=False)
     assert farthest(begun, store.restore_params(finished, ema=True)) < 1e-7
     assert farthest(begun, store.restore_params(finished, ema=False)) > 1e-4
@@ -64,7 +64,7 @@ def test_a_run_begins_with_the_averaged_weights_of_another(finished, tmp_path, c
 def test_it_goes_on_without_the_run_that_it_began_with(finished, tmp_path, capsys):
     source, whole, parts = (tmp_path / name for name in ("source", "whole", "parts"))
     shutil.copytree(finished, source)
-    given = f"--config.training.init_from={source}@6"
+    given = f"--config.init_from={source}@6"
     assert run(whole, given, "--config.training.num_steps=5") == 0
     assert run(parts, given, "--config.training.num_steps=3") == 0
     shutil.rmtree(source)
@@ -72,22 +72,22 @@ def test_it_goes_on_without_the_run_that_it_began_with(finished, tmp_path, capsy
     assert run(parts, five) == 0  # said once, at its beginning
     assert sums(parts, 5) == sums(whole, 5)
     assert stored_config(parts)["init_from"] == f"{source}@6"
-    assert run(parts, five, f"--config.training.init_from={tmp_path}/./source") == 0
-    line = refusal(capsys, parts, five, f"--config.training.init_from={finished}")
-    assert "holds a run of another config (training.init_from: " in line
+    assert run(parts, five, f"--config.init_from={tmp_path}/./source") == 0
+    line = refusal(capsys, parts, five, f"--config.init_from={finished}")
+    assert "holds a run of another config (init_from: " in line
 
 
 def test_weights_that_do_not_fit_are_named(finished, tmp_path, capsys):
-    given = f"--config.training.init_from={finished}"
-    line = refusal(capsys, tmp_path / "wide", given, "--config.model.channels=12")
+    given = f"--config.init_from={finished}"
+    line = refusal(capsys, tmp_path / "wide", given, "--config.network.channels=12")
     shapes = "conv_in/bias is 8 there and 12 here; conv_in/kernel is 3x3x1x8 there and"
     assert shapes in line and re.search(r"and \d+ more", line)
-    deep = ["--config.model.channel_multipliers=(1,1)"]
+    deep = ["--config.network.channel_multipliers=(1,1)"]
     line = refusal(capsys, tmp_path / "deep", given, *deep)
     assert re.search(r"\S+/kernel is absent there and [\dx]+ here", line)
-    line = refusal(capsys, tmp_path / "nowhere", "--config.training.init_from=nowhere")
+    line = refusal(capsys, tmp_path / "nowhere", "--config.init_from=nowhere")
     assert "no checkpoint in" in line and "nowhere" in line
-    line = refusal(capsys, tmp_path / "a", f"--config.training.init_from={tmp_path}/a")
+    line = refusal(capsys, tmp_path / "a", f"--config.init_from={tmp_path}/a")
     assert "is the workdir of this run" in line
     assert not list(tmp_path.iterdir())
 
@@ -99,7 +99,7 @@ def test_data_of_other_classes_are_refused_by_the_embedding(finished, tmp_path, 
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     data = f"--config.data.source=folder:{tmp_path}/data"
-    given = [data, f"--config.training.init_from={finished}"]
+    given = [data, f"--config.init_from={finished}"]
     line = refusal(capsys, tmp_path / "run", *given)
     # 10 classes and "none", and 2 and "none".
     assert re.search(r"embedding is 11x\d+ there and 3x\d+ here; give", line), line

@@ -27,7 +27,7 @@ LAST = 24
 TRAIN = [
     f"--config={TINY}",
     f"--config.training.num_steps={LAST}",
-    "--config.training.sample_every=0",
+    "--config.training.preview_every=0",
 ]
 EVALUATE = [
     "evaluate",
@@ -58,7 +58,7 @@ def more(workdir, num_steps, *options):
 def on_eight_devices(finished, folder):
     """Go on with a run on eight devices; return its folder and what was said."""
     crossed = shutil.copytree(finished, folder / "crossed")
-    eight = start(*more(crossed, 14, "--config.mesh.fsdp=8"), num_devices=8)
+    eight = start(*more(crossed, 14, "--config.devices.fsdp=8"), num_devices=8)
     try:
         out, err = eight.communicate(timeout=500)
     except subprocess.TimeoutExpired:
@@ -77,10 +77,10 @@ def made(finished, tmp_path_factory):
     assert "note: 1 device(s) so far, 8 device(s) (fsdp=8) now" in err
     lines = [
         in_(folder / "whole", TRAIN),
-        in_(folder / "fsdp", [*TRAIN, "--config.mesh.fsdp=2"]),
+        in_(folder / "fsdp", [*TRAIN, "--config.devices.fsdp=2"]),
         in_(folder / "whole", EVALUATE),
-        in_(folder / "fsdp", [*LIKELIHOOD, "--config.mesh.fsdp=2"]),
-        more(crossed, 16, "--config.mesh.fsdp=2"),
+        in_(folder / "fsdp", [*LIKELIHOOD, "--config.devices.fsdp=2"]),
+        more(crossed, 16, "--config.devices.fsdp=2"),
     ]
     hosts = finished_hosts(start_hosts(lines, asked=folder / "asked"))
     for status, _, err in hosts:

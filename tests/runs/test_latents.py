@@ -30,11 +30,11 @@ OF_ENCODER = {
     "discriminator_weight": "0.0",
 }
 OF_RUN = {
-    "diffusion.num_levels": "5",
+    "schedule.num_levels": "5",
     "training.num_steps": "4",
     "training.checkpoint_every": "2",
-    "training.sample_every": "0",
-    "training.sample_num_steps": "2",
+    "training.preview_every": "0",
+    "preview_steps": "2",
     "sample.film_frames": "2",
     "sample.num_images": "4",
 }
@@ -228,7 +228,7 @@ def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
     assert "8x8x3, and autoencoder of digits takes 1 channel(s)" in said
     assert not (tmp_path / "run").exists()
     said = refusal(
-        capsys, [*line, latents, "--config.model.channel_multipliers=(1,1,1,1)"]
+        capsys, [*line, latents, "--config.network.channel_multipliers=(1,1,1,1)"]
     )
     assert "4x4 do not halve 3 times" in said
 

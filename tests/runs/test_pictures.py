@@ -41,7 +41,7 @@ def arguments(folder, tmp_path, *more):
         f"--config.data.source=folder:{folder}",
         "--config.data.image_size=8",
         "--config.training.num_steps=2",
-        "--config.training.sample_every=0",
+        "--config.training.preview_every=0",
         "--config.sample.num_steps=4",
         *more,
     ]
@@ -234,7 +234,7 @@ def test_the_cost_of_a_tiny_network_by_hand():
     got = cost()
     assert got.forward_flops == 2 * (time + maps + dense)
     assert got.train_flops == 3 * got.forward_flops
-    assert cost("model.remat=True").train_flops == 4 * got.forward_flops
+    assert cost("network.remat=True").train_flops == 4 * got.forward_flops
 
     biases = 8 + 3 * 2 * 8 + 2 * 2 * 8 + 2 * 8 + 4 * 8 + 1 + 2 * 32 + 5 * 8
     norms = 3 * 2 * 16 + 2 * (2 * 16 + 2 * 8) + 16 + 16
@@ -247,8 +247,8 @@ def test_the_cost_of_a_tiny_network_by_hand():
 
 
 def test_remat_keeps_less_and_maps_grow_with_the_width():
-    one, two, three = (cost(f"model.channels={n}").image_bytes for n in (8, 16, 24))
-    assert cost("model.remat=True").image_bytes < one / 2
+    one, two, three = (cost(f"network.channels={n}").image_bytes for n in (8, 16, 24))
+    assert cost("network.remat=True").image_bytes < one / 2
     assert three - two == two - one > 0.6 * one  # attention's 64 by 64 do not grow
 
 

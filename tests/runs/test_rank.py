@@ -22,12 +22,16 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images
 
 DATA = ["data.image_size=16", "data.flip=False", "data.hold_out=3"]
-TEXT = ["model.text=words", "model.text_width=8", "model.text_depth=1"]
-TEXT += ["model.text_heads=2", "model.class_conditional=False"]
-RETRIEVAL = ["kind=contrastive", "retrieval.num_steps=200"]
-RETRIEVAL += ["retrieval.channels=8", "retrieval.max_shift=0"]
-RETRIEVAL += ["retrieval.batch_size=32", "retrieval.ema_decay=0.9"]
-RETRIEVAL += ["retrieval.warmup_steps=5", "retrieval.learning_rate=0.01"]
+TEXT = [
+    "conditioners.text.kind=words",
+    "conditioners.text.width=8",
+    "conditioners.text.depth=1",
+]
+TEXT += ["conditioners.text.num_heads=2", "conditioners.label=None"]
+RETRIEVAL = ["kind=contrastive", "training.num_steps=200"]
+RETRIEVAL += ["network.channels=8", "max_shift=0"]
+RETRIEVAL += ["training.batch_size=32", "training.ema_decay=0.9"]
+RETRIEVAL += ["training.warmup_steps=5", "training.learning_rate=0.01"]
 
 
 def recipe_flags(options):
@@ -68,7 +72,7 @@ def train_towers(workdir, folder, *options):
 @pytest.fixture(scope="module")
 def model(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "shapes"
-    quick = ["training.num_steps=2", "training.sample_every=0", "sample.sampler=ddim"]
+    quick = ["training.num_steps=2", "training.preview_every=0", "sample.sampler=ddim"]
     quick += ["sample.num_steps=2", "sample.batch_size=30"]
     asked = recipe_flags([folder, *DATA, *TEXT, *quick])
     assert main([f"--config={TINY}", f"--workdir={workdir}", *asked]) == 0
@@ -92,7 +96,7 @@ def test_the_towers_say_how_often_they_are_right(towers, folder, capsys):
     capsys.readouterr()
     assert train_towers(towers, folder) == 0
     assert "Nothing to do" in capsys.readouterr().out
-    assert train_towers(towers, folder, "retrieval.num_features=7") == 2
+    assert train_towers(towers, folder, "network.num_features=7") == 2
     assert "num_features" in capsys.readouterr().err
 
 

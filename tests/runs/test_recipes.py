@@ -96,7 +96,7 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
     # What the recipe before it draws is what this one enlarges.
     first = load(f"configs/{before}.py")
-    assert first.data.image_size * cfg.model.picture_factor == side
+    assert first.data.image_size * cfg.conditioners.low_res.factor == side
     assert first.data.source == cfg.data.source
     assert first.data.hold_out == cfg.data.hold_out
 
@@ -176,7 +176,7 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
     cfg = recipe(str(size))
     build.check(cfg, build.DataInfo("folder:x", (size, size, 3), None, ""))
     assert cfg.data.image_size == size
-    (attention,) = cfg.model.attention_resolutions
+    (attention,) = cfg.network.attention_resolutions
     assert 8 <= attention <= 16
     assert 4 <= size >> needed <= 16  # the coarsest map
 
@@ -197,8 +197,8 @@ def test_the_recipe_for_pictures_that_are_not_square(
 ):
     cfg = recipe(argument)
     assert cfg.data.image_size == size
-    assert len(cfg.model.channel_multipliers) == num_levels
-    assert cfg.model.attention_resolutions == (attention,)
+    assert len(cfg.network.channel_multipliers) == num_levels
+    assert cfg.network.attention_resolutions == (attention,)
     height, width = size if isinstance(size, tuple) else (size, size)
     build.check(cfg, build.DataInfo("folder:x", (height, width, 3), None, ""))
     stored = config.to_json(cfg)
@@ -260,27 +260,28 @@ def test_all_recipes_are_tested():
 @pytest.mark.parametrize(
     "options",
     [
-        "diffusion.variance=learned diffusion.loss=hybrid diffusion.t_range=10 "
-        "model.scale_shift=True",
-        "diffusion.prediction=v diffusion.schedule=linear_logsnr sample.sampler=heun "
-        "model.class_conditional=False sample.num_steps=4 diffusion.loss=weighted "
-        "diffusion.times=stratified sample.clip=False",
-        "diffusion.prediction=x0 diffusion.loss=bound model.dtype=bfloat16 "
-        "model.remat=True training.decay=cosine sample.sampler=dpmpp_2m "
+        "variance=learned loss.kind=hybrid schedule.t_range=10 "
+        "network.scale_shift=True",
+        "prediction=v schedule.kind=linear_logsnr sample.sampler=heun "
+        "conditioners.label=None sample.num_steps=4 loss.kind=weighted "
+        "times.kind=stratified sample.clip=False",
+        "prediction=x0 loss.kind=bound network.dtype=bfloat16 "
+        "network.remat=True training.decay=cosine sample.sampler=dpmpp_2m "
         "sample.num_steps=7 sample.spacing=linear",
-        "model.self_conditioning=True diffusion.prediction=v diffusion.loss=p2 "
-        "diffusion.times=antithetic sample.sampler=unipc sample.spacing=karras "
+        "conditioners.self_conditioning.kind=self_conditioning prediction=v "
+        "loss.kind=p2 "
+        "times.kind=antithetic sample.sampler=unipc sample.spacing=karras "
         "sample.num_steps=6 sample.guidance_scale=2.0",
-        "diffusion.variance=learned diffusion.loss=bound diffusion.times=importance "
+        "variance=learned loss.kind=bound times.kind=importance "
         "sample.spacing=sections:2,3 sample.classifier_scale=1.0",
-        "diffusion.prediction=v diffusion.zero_terminal_snr=True sample.sampler=ddim "
-        "diffusion.loss=truncated_snr sample.num_steps=5 sample.dynamic_percentile=0.9",
+        "prediction=v schedule.zero_terminal_snr=True sample.sampler=ddim "
+        "loss.kind=truncated_snr sample.num_steps=5 sample.dynamic_percentile=0.9",
     ],
     ids=["hybrid", "weighted", "bound", "hints", "importance", "zero_snr"],
 )
 def test_options_train_and_sample(tmp_path, options):
     flags = [f"--config.{option}" for option in options.split()]
-    short = ["--config.training.num_steps=2", "--config.training.sample_every=0"]
+    short = ["--config.training.num_steps=2", "--config.training.preview_every=0"]
     line = [f"--config={TINY}", f"--workdir={tmp_path}", *short, *flags]
     assert main(line) == 0
     (folder,) = (tmp_path / "samples").iterdir()

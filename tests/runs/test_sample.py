@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from program import ROOT, flags, start
+from settings import default
 
 from ddpm_jax.cli import main
 from ddpm_jax.commands.sample import Told, sample_batches
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.batching import Checked
 from ddpm_jax.runtime.devices import data_mesh

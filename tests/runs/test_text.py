@@ -10,23 +10,31 @@ import program
 import pytest
 from PIL import Image
 from program import TINY
+from settings import default
 
 from ddpm_jax import build, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.conditioning import Encoded
-from ddpm_jax.config import default
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training import checkpoints as store
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SHADES = {"dark": 0.4, "bright": 1.0}
 OPTIONS = [
-    *("model.text=words", "model.class_conditional=False", "model.text_width=8"),
-    *("model.text_depth=1", "model.text_heads=2", "training.learning_rate=0.005"),
+    *(
+        "conditioners.text.kind=words",
+        "conditioners.label=None",
+        "conditioners.text.width=8",
+    ),
+    *(
+        "conditioners.text.depth=1",
+        "conditioners.text.num_heads=2",
+        "training.learning_rate=0.005",
+    ),
     *("sample.sampler=ddim", "sample.num_steps=5"),
-    *("diffusion.schedule=cosine", "diffusion.prediction=x0"),
+    *("schedule.kind=cosine", "prediction=x0"),
 ]
 
 
@@ -305,9 +313,9 @@ def test_a_model_that_reads_is_not_written_for_one_that_does_not(
     ("options", "message"),
     [
         (["model.text=word"], "use words, bytes, minilm"),
-        (["model.text_heads=3"], "multiple of their number"),
-        (["model.text_length=3"], "has 4 tokens, and 3 fit"),
-        (["model.text_depth=0"], "text_depth=0 is too small"),
+        (["conditioners.text.num_heads=3"], "multiple of their number"),
+        (["conditioners.text.length=3"], "has 4 tokens, and 3 fit"),
+        (["conditioners.text.depth=0"], "text_depth=0 is too small"),
         (["data.source=digits"], "digits has no captions"),
     ],
 )

@@ -1,29 +1,38 @@
 """The smallest recipe that goes through every part of the program in seconds."""
 
-from ddpm_jax.config import default
+from ddpm_jax.recipe import Data, Diffusion, Fit, Label, Linear, UNet, recipe
 
 
 def get_config():
     """Return the recipe."""
-    config = default()
-    config.data.source = "digits"
-    config.model.channels = 8
-    config.model.num_groups = 4
-    config.model.channel_multipliers = (1,)
-    config.model.num_res_blocks = 1
-    config.model.attention_resolutions = ()
-    config.model.class_conditional = True
-    config.diffusion.num_levels = 20
-    config.training.num_steps = 12
-    config.training.batch_size = 8
-    config.training.warmup_steps = 2
-    config.training.report_every = 2
-    config.training.sample_every = 6
-    config.training.sample_num_steps = 5
-    config.training.checkpoint_every = 3
-    config.training.keep_last = 10
-    config.sample.num_images = 6
-    config.sample.batch_size = 4
-    config.sample.film_frames = 4
-    config.sample.film_images = 2
-    return config
+    return recipe(
+        Diffusion(
+            data=Data(source="digits"),
+            network=UNet(
+                channels=8,
+                num_groups=4,
+                channel_multipliers=(1,),
+                num_res_blocks=1,
+                attention_resolutions=(),
+                dropout=0.1,
+            ),
+            conditioners={"label": Label()},
+            schedule=Linear(20),
+            preview_steps=5,
+        ),
+        Fit(
+            num_steps=12,
+            batch_size=8,
+            warmup_steps=2,
+            report_every=2,
+            preview_every=6,
+            checkpoint_every=3,
+            keep_last=10,
+        ),
+        sample={
+            "num_images": 6,
+            "batch_size": 4,
+            "film_frames": 4,
+            "film_images": 2,
+        },
+    )

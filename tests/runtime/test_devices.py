@@ -147,7 +147,9 @@ def test_an_axis_that_does_not_divide_the_devices_is_refused(
     monkeypatch, count, fsdp, fits
 ):
     monkeypatch.setattr(jax, "device_count", lambda: count)
-    with pytest.raises(UserError, match=rf"mesh.fsdp={fsdp} .* {count} device.*{fits}"):
+    with pytest.raises(
+        UserError, match=rf"devices.fsdp={fsdp} .* {count} device.*{fits}"
+    ):
         data_mesh(fsdp)
 
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from settings import default
 
 from ddpm_jax.cli import main, override
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -109,9 +109,9 @@ def test_any_text_on_the_command_line_gives_one_line(argument, said, capsys):
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        (f"--config.model.channel_multipliers={'-' * 100_000}1", "nested too deeply"),
+        (f"--config.network.channel_multipliers={'-' * 100_000}1", "nested too deeply"),
         (f"--config.{'a.' * 50_000}b=1", r"unknown option --config\.a\.a\."),
-        (f"--config.model.channel_multipliers=(1,{10**30})", "is out of range"),
+        (f"--config.network.channel_multipliers=(1,{10**30})", "is out of range"),
         (f"--config.training.batch_size={10**30}", "is out of range"),
     ],
     ids=["nested", "deep", "wide", "large"],

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from settings import default
 
 from ddpm_jax import build
 from ddpm_jax.build import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
-from ddpm_jax.config import default
 from ddpm_jax.diffusion import (
     loss_weights,
     losses,
@@ -211,7 +211,7 @@ INFO = DataInfo("white", (32, 32, 1), None, "")
 def with_options(**options):
     config = default()
     config.data.flip = False
-    config.diffusion.num_levels, config.training.sample_num_steps = 20, 5
+    config.schedule.num_levels, config.preview_steps = 20, 5
     for name, value in options.items():
         section, option = name.split("__")
         config[section][option] = value
@@ -252,7 +252,7 @@ def test_the_loss_of_a_config_is_the_one_it_names(monkeypatch, options, on_x0):
     run = build.objective(config, None, INFO)
     loss, (metrics, memory) = run(None, jax.random.key(0), white, ())
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 20))
-    if config.diffusion.zero_terminal_snr:
+    if config.schedule.zero_terminal_snr:
         root = np.sqrt(alpha_bar)
         alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     expected = on_x0(alpha_bar / (1 - alpha_bar)).mean()

@@ -9,8 +9,8 @@ import os
 import jax
 import jax.numpy as jnp
 import pytest
+from settings import default
 
-from ddpm_jax.config import default
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks import UNet
 from ddpm_jax.weights import diffusers

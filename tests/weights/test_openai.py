@@ -16,8 +16,8 @@ from ddpm_jax.weights import openai
 GIVEN = {
     "data.image_size": 8,
     "diffusion.schedule": "cosine",
-    "diffusion.num_levels": 1000,
-    "model.num_heads": 2,
+    "schedule.num_levels": 1000,
+    "network.num_heads": 2,
 }
 
 
@@ -115,18 +115,18 @@ def test_packed_attention_is_parted_by_head_or_by_kind(order):
 
 def test_what_is_not_told_is_asked_for_all_at_once():
     with pytest.raises(UserError) as refusal:
-        openai.read(state_dict(), "it", {"diffusion.num_levels": 4000})
+        openai.read(state_dict(), "it", {"schedule.num_levels": 4000})
     text = str(refusal.value)
     assert "does not tell how it was trained" in text
-    for option in ("data.image_size=64", "diffusion.schedule=cosine", "num_heads=4"):
+    for option in ("data.image_size=64", "schedule.kind=cosine", "num_heads=4"):
         assert f"--config.{option}" in text or option in text
-    assert "--config.diffusion.t_range=1000" in text
+    assert "--config.schedule.t_range=1000" in text
     assert "num_levels=" not in text.partition("t_range")[0]
 
 
 def test_linear_betas_shrink_with_the_number_of_levels():
-    given = GIVEN | {"diffusion.schedule": "linear", "diffusion.t_range": 1000}
-    found = openai.read(state_dict(), "it", given | {"diffusion.num_levels": 4000})
+    given = GIVEN | {"diffusion.schedule": "linear", "schedule.t_range": 1000}
+    found = openai.read(state_dict(), "it", given | {"schedule.num_levels": 4000})
     # 1000 / T times 1e-4 and 0.02, as in the code of Nichol & Dhariwal 2021.
     assert found.defaults["diffusion"]["beta_start"] == pytest.approx(2.5e-5)
     assert found.defaults["diffusion"]["beta_end"] == pytest.approx(5e-3)
@@ -176,7 +176,7 @@ def test_another_network_is_refused_by_name(change, message):
     ("given", "message"),
     [
         ({"exchange.qkv_order": "old"}, "use legacy, or new"),
-        ({"model.num_heads": 5}, "do not part into config.model.num_heads=5"),
+        ({"network.num_heads": 5}, "do not part into config.network.num_heads=5"),
     ],
 )
 def test_an_option_that_cannot_be(given, message):
@@ -243,7 +243,7 @@ def test_a_name_that_no_network_has_ends_at_once(name):
 
 
 def test_options_of_any_value_are_refused_or_read():
-    for name in (*GIVEN, "model.head_channels", "diffusion.t_range"):
+    for name in (*GIVEN, "network.head_channels", "schedule.t_range"):
         for value in (-1, 0, 10**12):
             if name == "diffusion.schedule":
                 continue
