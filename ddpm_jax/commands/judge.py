@@ -146,7 +146,7 @@ def _published(path: Path, features: FeatureExtractor) -> Target:
     """Read published moments, and refuse those of other features."""
     stored = read_statistics(path)
     about = stored.provenance or {}
-    if network.num_features not in (None, len(stored.mean)):
+    if features.num_features not in (None, len(stored.mean)):
         raise UserError(
             f"{path} has statistics of {len(stored.mean)} features, {features.name} "
             f"has {features.num_features}; give statistics made with it."
@@ -201,7 +201,7 @@ def check_set(
                 "first, since how that is done is part of the score."
             )
     if {"frechet", "frechet_infinity"} & set(names) and not cfg.evaluate.allow_few:
-        assert network.num_features is not None
+        assert features.num_features is not None
         check_count(one.num_images, features.num_features)
 
 
