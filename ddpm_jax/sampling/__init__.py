@@ -6,5 +6,5 @@
     edits.py      edits of images, by mode and method
     forward.py    the forward process of real images
 
-The mathematics of a chain is `diffusion.generate`; it knows nothing of this room.
+The mathematics of a chain is `diffusion.generate`, which imports nothing of this room.
 """

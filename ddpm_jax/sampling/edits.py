@@ -4,7 +4,7 @@
     image-to-image  noise an image part of the way, and sample from there (SDEdit)
     interpolate     go from one image to another
     encode          invert the deterministic chain, and decode it again
-    colorize        sample colours for a grey image
+    colorize        sample the colors of a grey image
     upscale         sample an image whose block means are given
 
 Rows by name: "image" [B, H, W, C] in [-1, 1]; "mask", 1 where known; "other", the image
@@ -96,7 +96,7 @@ class Edit:
     def is_unclipped(self) -> bool:
         """Whether the model's own x0 must not be clipped.
 
-        Clipping is no part of the ODE, and what it throws away cannot be decoded; and
+        Clipping is not part of the ODE, and what it discards cannot be decoded; and
         no gradient passes through a clamp that acts.
         """
         return bool({"encode", "guidance"} & {self.mode, self.method})
@@ -117,7 +117,7 @@ class Edit:
         if self.mode == "colorize" and channels != 3:
             raise UserError(
                 f"colorize got a model of {channels} channel(s); it wants one of "
-                "colour images (3 channels)."
+                "color images (3 channels)."
             )
 
     def repaint_levels(self, levels: Level) -> Level:
@@ -133,7 +133,7 @@ class Edit:
 
 
 def edit_plan(edit: Edit, model: Model) -> Plan:
-    """Describe an edit: its stages, of which each finds the results of those before.
+    """Describe an edit: its stages, each of which gets the results of those before.
 
     Args:
         edit: what is done.
@@ -163,7 +163,7 @@ class _Context(NamedTuple):
     sampler: Sampler
 
     def noise(self, image: jax.Array) -> jax.Array:
-        """Draw x_T for images [B, H, W, C] like these, of the same shape."""
+        """Sample x_T for images [B, H, W, C] like these, of the same shape."""
         return initial_noise(self.keys, image.shape[1:])
 
     def first_level(self) -> Level:
@@ -219,7 +219,7 @@ def _begin(part: _Part, edit: Edit, model: Model) -> Callable[..., Chain]:
 def _encoded(given: Given, context: _Context) -> Given:
     """Bring what is given in pixels to where the chain is.
 
-    Of an image with a hole nothing in the hole is looked at.
+    The values of the image inside of the hole are ignored.
     """
     codec, params, encoded = context.model.codec, context.params.codec, dict(given)
     if "mask" in given:
@@ -274,7 +274,7 @@ def _for_inpainting(edit: Edit, levels: Level) -> Level:
 def _trained(context: _Context, given: Given) -> Chain:
     """Sample from an image-conditional model that was trained for the edit."""
     image, of = given["image"], context.model.image_condition
-    assert of is not None  # whoever asks for this method has such a model
+    assert of is not None  # the method is only allowed with such a model
     cond, preview = of(context.keys, given)
     chain = context.chain({**given, **cond}, context.noise(image))
     return chain._replace(condition_preview=preview)
@@ -313,7 +313,7 @@ def _image_to_image(context: _Context, given: Given) -> Chain:
 
 
 def _noise_between(context: _Context, given: Given) -> Chain:
-    """Start between two images, noised alike."""
+    """Start between two images with the same noise."""
     a, b, first = given["image"], given["other"], context.first_level()
     eps = context.noise(a)  # the same for both ends and for all between
     noised = add_noise(a, eps, first), add_noise(b, eps, first)
@@ -323,8 +323,8 @@ def _noise_between(context: _Context, given: Given) -> Chain:
 def _encoding_of(name: str) -> _Part:
     """Follow the deterministic chain from a clean image towards its noise.
 
-    As far as `strength` says. Near pure noise eps(x_t) is all but x_t itself, and the
-    equation behind a step says next to nothing of x_t: on the cosine schedule a code of
+    As far as `strength` says. Near pure noise eps(x_t) is nearly x_t itself, and the
+    equation behind a step hardly determines x_t: on the cosine schedule a code of
     strength 1 cannot be decoded.
     """
 
@@ -355,7 +355,7 @@ def _upscale(context: _Context, given: Given) -> Chain:
 
 
 def _measured(context: _Context, given: Given, operator: operators.Operator) -> Chain:
-    """Measure an image, and sample one that measures the same."""
+    """Measure an image, and sample one with the same measurement."""
     if context.edit.method == TRAINED:
         return _trained(context, given)
     y = operator.apply(given["image"])

@@ -1,4 +1,4 @@
-"""A sampling plan in parts: a few steps at a time, and a look at the chain in between.
+"""A sampling plan in parts: a few steps at a time, with a preview of the chain.
 
 A part is a loop whose ends are arguments, over levels padded to one length. So one
 compiled program serves every seed, condition, number of steps and strength. The parts
@@ -49,8 +49,8 @@ def compile_parts(stage: Stage, mesh: Mesh) -> StageParts:
     """Make the programs of a stage; they are compiled when they are first called.
 
     Args:
-        stage: of a plan. Of its levels nothing is used.
-        mesh: rows are spread over it.
+        stage: of a plan. Its levels are not used.
+        mesh: rows are sharded over it.
     """
     everywhere, by_row = replicated(mesh), rows(mesh)
 

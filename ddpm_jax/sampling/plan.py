@@ -1,7 +1,7 @@
 """Sampling plans: chains in stages, described and not yet run.
 
-A plan is a sequence of stages. Each is one chain from noisy to clean, or back; it finds
-the results of those before it among its rows. Sampling is a plan of one stage, a
+A plan is a sequence of stages. Each is one chain from noisy to clean, or back; the
+results of those before it are among its rows. Sampling is a plan of one stage, a
 cascade one of as many as it has models, an edit one of one to three.
 
     plan = (Stage("x", levels, begin, to_uint8),)
@@ -10,7 +10,7 @@ cascade one of as many as it has models, an edit one of one to three.
         ...
 
 `run_plan` is pure, and `compile_plan` makes one program of it. `parts` runs the same
-plan a few steps at a time, to the same bits, for a page that shows it as it grows.
+plan a few steps at a time, to the same bits, for a page with a preview.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ included."""
 
 
 class Chain(NamedTuple):
-    """A chain that is ready to start. Made anew wherever it is traced: it holds arrays.
+    """A chain that is ready to start; made anew in each trace, since it holds arrays.
 
     Attributes:
         keys: typed keys [B], one for each row.
@@ -46,8 +46,8 @@ class Chain(NamedTuple):
         cond: what the model is conditioned on.
         decode: from points of the chain to the items [B, ...] that they stand for.
         decode_result: likewise from where the chain ends.
-        condition_preview: items [B, ...], to be seen by a person: what the model was
-            conditioned on; None without.
+        condition_preview: items [B, ...], a preview of what the model is conditioned
+            on; None without.
     """
 
     keys: jax.Array
@@ -64,7 +64,7 @@ class Stage(NamedTuple):
     """One chain of a plan.
 
     Attributes:
-        makes: the name by which later stages find its result among their rows.
+        makes: the name of its result among the rows of later stages.
         levels: leaves [N + 1], in the order they are visited.
         begin: (params, keys [B], rows, levels) -> Chain. Pure; the levels are those
             above, given again so that a compiled program may serve others.
@@ -81,8 +81,8 @@ Plan = tuple[Stage, ...]
 
 
 ImageCondition = Callable[[jax.Array, Given], tuple[dict[str, Any], jax.Array]]
-"""(keys [B], rows) -> the condition made of "image" and "mask" of the rows, and that
-condition as images [B, H, W, C] for a person."""
+"""(keys [B], rows) -> the condition made of "image" and "mask" of the rows, and a
+preview of it as images [B, H, W, C]."""
 
 
 class Model(NamedTuple):
@@ -320,7 +320,7 @@ def compile_plan(
 
 
 def _made(stage: Stage, sampled: Sampled) -> tuple[Made, jax.Array]:
-    """Make what is kept, rows first, and say which rows were finite before."""
+    """Store the results, rows first, and return which rows were finite before."""
     items, preview = sampled.items, sampled.condition_preview
     finite = jnp.isfinite(items).all(axis=range(1, items.ndim))
     trajectory = jax.tree.map(stage.store, sampled.trajectory)

@@ -1,12 +1,12 @@
-"""The cascade: a small picture from nothing, then networks that enlarge it in turn.
+"""Cascade: an unconditional base model, then super-resolution models.
 
     low ~ p(low),   z = alpha_s low + sigma_s eps,   high ~ p(high | z)
 
 Each stage has its own denoiser, with its own guidance and thresholding around it, its
-own sampler and its own levels; labels or text are given to all. Where the networks are
-exact and s = 0, the pictures of all stages together are a draw of p(low, high). With
-noise every stage by itself still draws what its data are like; low and the box average
-of high are then two draws of p(low | z).
+own sampler and its own levels; all are conditioned on labels or text. Where the
+networks are exact and s = 0, the images of all stages together are a sample of p(low,
+high). With noise every stage by itself still samples its data distribution; low and the
+box average of high are then two samples of p(low | z).
 
 Sources:
     Ho et al. 2021, "Cascaded Diffusion Models for High Fidelity Image Generation".
@@ -39,18 +39,19 @@ class CascadeStage(NamedTuple):
     Attributes:
         denoise: the model, guidance and thresholding included.
         sampler: the method.
-        image_shape: (H, W, C) of what it draws.
-        low_shape: (h, w, C) of the picture that it enlarges; None of the first stage,
-            which draws from nothing.
-        augmentation: s in [0, 1], [] and perhaps traced: the noise laid over that
-            picture and told; None of a network that is told none.
+        image_shape: (H, W, C) of its samples.
+        low_shape: (h, w, C) of the image that it upsamples; None of the first stage,
+            an unconditional base model.
+        aug_level: s in [0, 1], [] and perhaps traced: the level of the noise added to
+            that image, which the network is conditioned on too; None of a network
+            without noise-conditioning augmentation.
     """
 
     denoise: Denoiser
     sampler: Sampler
     image_shape: tuple[int, int, int]
     low_shape: tuple[int, int, int] | None = None
-    augmentation: jax.Array | float | None = None
+    aug_level: jax.Array | float | None = None
 
 
 def check_stages(
@@ -70,14 +71,14 @@ def check_stages(
     called = names or [f"stage {i + 1}" for i in range(len(stages))]
     if stages[0].low_shape is not None:
         raise UserError(
-            f"{called[0]} enlarges pictures of {_size(stages[0].low_shape)}; begin a "
-            "cascade with a model that draws from nothing."
+            f"{called[0]} upsamples images of {_size(stages[0].low_shape)}; begin a "
+            "cascade with an unconditional base model."
         )
     for i, (before, stage) in enumerate(itertools.pairwise(stages), 1):
         if stage.low_shape is None:
             raise UserError(
-                f"{called[i]} draws from nothing; after the first, each stage of a "
-                "cascade is a model trained to enlarge pictures."
+                f"{called[i]} is a base model; after the first, each stage of a "
+                "cascade is a super-resolution model."
             )
         _check_pair(before, stage, called[i - 1], called[i])
 
@@ -89,12 +90,12 @@ def _check_pair(
     assert wanted is not None  # check_stages has refused a second base
     if made[2] != wanted[2]:
         raise UserError(
-            f"{first} draws pictures of {made[2]} channel(s), and {second} enlarges "
+            f"{first} makes images of {made[2]} channel(s), and {second} upsamples "
             f"those of {wanted[2]}; use models of the same."
         )
     if made != wanted:
         raise UserError(
-            f"{first} draws {_size(made)}, and {second} enlarges {_size(wanted)}; use "
+            f"{first} makes {_size(made)}, and {second} upsamples {_size(wanted)}; use "
             "a model of that size before it."
         )
     factors = {shape[axis] / wanted[axis] for axis in (0, 1)}
@@ -103,11 +104,10 @@ def _check_pair(
             f"{second} makes {_size(shape)} out of {_size(wanted)}; both sides must "
             "grow by the same whole factor, 2 or more."
         )
-    s = stage.augmentation
+    s = stage.aug_level
     if isinstance(s, int | float) and not 0 <= s <= 1:
         raise UserError(
-            f"augmentation {s} of {second} is not in [0, 1]; 0 is no noise, 0.1 a "
-            "little."
+            f"aug_level {s} of {second} is not in [0, 1]; 0 is no noise, 0.1 a little."
         )
 
 
@@ -133,14 +133,12 @@ def begin_stage(
         keys: of the cascade, typed keys [B].
         index: which stage it is, from 0.
         stage: the stage.
-        low: what the stage before has made, [B, h, w, C]; None for the first.
-        cond: what it is conditioned on besides.
+        low: samples of the stage before, [B, h, w, C]; None for the first.
+        cond: further conditions.
     """
     keys = stage_keys(keys, index)
     if low is not None:
-        rows = low_res.from_low(
-            map_keys(keys), low, stage.image_shape, stage.augmentation
-        )
+        rows = low_res.from_low(map_keys(keys), low, stage.image_shape, stage.aug_level)
         cond = {**(cond or {}), low_res.NAME: rows}
     return Chain(
         keys,
@@ -159,7 +157,7 @@ class CascadeModel(NamedTuple):
     Attributes:
         levels: leaves [N + 1], of sampling.
         bind: parameters -> CascadeStage.
-        condition: (parameters, rows) -> what it is conditioned on besides.
+        condition: (parameters, rows) -> its further conditions.
     """
 
     levels: Level

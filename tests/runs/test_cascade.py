@@ -157,9 +157,9 @@ def test_options_reach_their_stage(runs, tmp_path):
     ("base", "stages", "options", "message"),
     [
         ("small", [], [], "give --stages=DIR"),
-        ("large", ["large"], [], "begin a cascade with a model that draws from"),
-        ("small", ["small"], [], "draws from nothing; after the first"),
-        ("small", ["large", "large"], [], "draws 8x8, and"),
+        ("large", ["large"], [], "begin a cascade with an unconditional base"),
+        ("small", ["small"], [], "is a base model; after the first"),
+        ("small", ["large", "large"], [], "makes 8x8, and"),
         ("small", ["large"], ["cascade.num_steps=2,3"], "2 values for 1 stages"),
         ("small", ["large"], ["cascade.num_steps=many"], "no list of numbers"),
         (

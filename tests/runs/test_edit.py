@@ -157,7 +157,7 @@ def test_a_picture_of_any_size_and_colour_is_fitted(finished, tmp_path):
         ("inpaint", {"image": "data:0", "method": "magic"}, "use repaint, replace"),
         ("image-to-image", {"image": "data:0", "strength": 0.0}, "not in (0, 1]"),
         ("interpolate", {"image": "data:0"}, "two pictures or more"),
-        ("colorize", {"image": "data:0"}, "wants one of colour images"),
+        ("colorize", {"image": "data:0"}, "wants one of color images"),
         ("upscale", {"image": "data:0", "factor": 3}, "does not divide images of 8x8"),
         ("encode", {"image": "data:0", "iterations": 0}, "iterations=0 is too small"),
         ("encode", {"image": "data:0", "sample.labels": "12"}, "is not a class"),

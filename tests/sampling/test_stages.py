@@ -1,4 +1,4 @@
-"""A cascade of exact networks draws the exact joint law of its pictures.
+"""A cascade of exact networks samples the exact joint law of its images.
 
 High-resolution data are Gaussian, high ~ N(m, S), and low = A high, A the mean over
 2x2 blocks. Then p(low), p(low | z) and p(high | z) are Gaussian in closed form, for any
@@ -51,7 +51,7 @@ def matrix_of(function, shape):
 
 
 A = matrix_of(average_pool(2).apply, HIGH)
-P = A @ S @ A.T  # of the small pictures
+P = A @ S @ A.T  # of the small images
 
 
 def of_given(z, s):
@@ -63,16 +63,16 @@ def of_given(z, s):
 
 
 def super_resolver(s):
-    """The optimal network for p(high | picture): it is told z, enlarged."""
-    # Enlarging 2x2 to 4x4 loses nothing: z is found again.
+    """The optimal network for p(high | z): conditioned on z, upsampled."""
+    # Upsampling 2x2 to 4x4 loses nothing: z can be recovered.
     back = np.linalg.pinv(matrix_of(lambda low: resize(low, 4, 4), LOW))
     base, covariance, gain = of_given(np.zeros(4), s)
-    told_of = jnp.asarray(gain @ back, jnp.float32)
+    weights = jnp.asarray(gain @ back, jnp.float32)
     centred = oracles.gaussian(np.zeros(16), covariance)
 
     def denoise(x_t, level, cond=None):
-        picture = cond["low_res"].map.reshape(-1, 16)
-        mean = base + jnp.matmul(picture, told_of.T, precision="highest")
+        image = cond["low_res"].map.reshape(-1, 16)
+        mean = base + jnp.matmul(image, weights.T, precision="highest")
         mean = jnp.asarray(mean, jnp.float32).reshape(x_t.shape)
         shift = oracles.column(level.alpha, x_t.ndim) * mean
         off = centred(x_t - shift, level)
@@ -81,7 +81,7 @@ def super_resolver(s):
     return denoise
 
 
-def exact_stages(s, told=True):
+def exact_stages(s, conditioned=True):
     return (
         CascadeStage(oracles.gaussian(A @ M, P), multistep.dpmpp_2m(), LOW),
         CascadeStage(
@@ -89,7 +89,7 @@ def exact_stages(s, told=True):
             multistep.dpmpp_2m(),
             HIGH,
             low_shape=LOW,
-            augmentation=s if told else None,
+            aug_level=s if conditioned else None,
         ),
     )
 
@@ -115,7 +115,7 @@ def flat(x):
 
 
 def hits_the_moments(x, mean, covariance, bias=2e-3):
-    """Mean and covariance of draws x [N, D] within five standard errors."""
+    """Mean and covariance of samples x [N, D] within five standard errors."""
     off = x - mean
     std = np.sqrt(np.diag(covariance))
     np.testing.assert_array_less(
@@ -137,16 +137,16 @@ def draws():
     """(low, high) [N, 4] and [N, 16], for each level of the augmentation."""
     made = {}
     for s in LEVELS_OF_NOISE:
-        stages = exact_stages(s or 0.0, told=s is not None)
+        stages = exact_stages(s or 0.0, conditioned=s is not None)
         results = jax.jit(partial(run_all, plan_of(stages)))(KEYS)
         made[s] = tuple(flat(result.x) for result in results)
     return made
 
 
 @pytest.mark.parametrize("s", LEVELS_OF_NOISE)
-def test_the_joint_law_of_both_pictures(draws, s):
+def test_the_joint_law_of_both_images(draws, s):
     """With exact stages high is exact whatever the noise, and its covariance with low
-    is that of two draws around one z: alpha K P, K the gain of p(high | z)."""
+    is that of two samples around one z: alpha K P, K the gain of p(high | z)."""
     low, high = draws[s]
     alpha = np.cos(np.pi * (s or 0) / 2)
     _, _, gain = of_given(np.zeros(4), s or 0)
@@ -160,8 +160,8 @@ def test_the_joint_law_of_both_pictures(draws, s):
 
 
 @pytest.mark.parametrize("s", LEVELS_OF_NOISE)
-def test_the_large_picture_is_consistent_with_the_small_one(draws, s):
-    """A high - low is 0 without noise. With it both are draws from p(low | z), so that
+def test_the_large_image_is_consistent_with_the_small_one(draws, s):
+    """A high - low is 0 without noise. With it both are samples of p(low | z), so that
     their difference has twice the covariance of that."""
     low, high = draws[s]
     off = high @ A.T - low
@@ -172,10 +172,10 @@ def test_the_large_picture_is_consistent_with_the_small_one(draws, s):
     hits_the_moments(off, np.zeros(4), 2 * A @ covariance @ A.T)
 
 
-def test_noise_that_is_not_told_would_show(draws):
-    """The test has teeth: a network for s = 0 that is shown a noised picture."""
+def test_noise_without_its_level_is_noticed(draws):
+    """The test has teeth: a network for s = 0 with a noised condition."""
     base, top = exact_stages(0.0)
-    plan = plan_of((base, top._replace(augmentation=0.6)))
+    plan = plan_of((base, top._replace(aug_level=0.6)))
     high = flat(jax.jit(lambda keys: run_all(plan, keys)[-1].x)(KEYS))
     with pytest.raises(AssertionError):
         hits_the_moments(high, M, S)
@@ -185,7 +185,7 @@ def test_noise_that_is_not_told_would_show(draws):
 # --- Keys, labels, records ------------------------------------------------------------
 
 
-def test_the_first_stage_draws_what_it_draws_alone():
+def test_the_first_stage_samples_what_it_samples_alone():
     base, top = exact_stages(0.2)
     keys = KEYS[:3]
     noise = initial_noise(keys, LOW)
@@ -207,7 +207,7 @@ def test_a_row_is_a_batch_of_one_and_stages_are_run_alone_or_together():
     np.testing.assert_array_equal(again, high)
 
 
-def test_no_noise_is_drawn_twice():
+def test_no_noise_is_sampled_twice():
     """Start, steps and augmentation of all stages have keys of their own."""
     keys = KEYS[:1]
     seen = []
@@ -218,7 +218,7 @@ def test_no_noise_is_drawn_twice():
 
     levels = jax.tree.map(lambda leaf: leaf[jnp.asarray([0, -1])], LEVELS)
     base = CascadeStage(spy, samplers.ddim(), HIGH)
-    again = base._replace(low_shape=HIGH, augmentation=1.0)  # the condition is noise
+    again = base._replace(low_shape=HIGH, aug_level=1.0)  # the condition is noise
     plan = plan_of((base, again, again), levels)
     given = {stage.makes: jnp.zeros((1, *HIGH)) for stage in plan}
     with jax.disable_jit():
@@ -274,29 +274,29 @@ def test_records_are_of_each_stage():
 # --- What does not fit ----------------------------------------------------------------
 
 BASE = CascadeStage(lambda *args: None, samplers.ddim(), (16, 16, 3))
-UP = BASE._replace(image_shape=(32, 32, 3), low_shape=(16, 16, 3), augmentation=0.1)
+UP = BASE._replace(image_shape=(32, 32, 3), low_shape=(16, 16, 3), aug_level=0.1)
 TOP = UP._replace(image_shape=(128, 128, 3), low_shape=(32, 32, 3))
 
 
-def test_stages_that_fit_are_let_pass():
+def test_stages_that_fit_are_accepted():
     check_stages([BASE])
     check_stages([BASE, UP, TOP])
-    check_stages([BASE, UP._replace(augmentation=None)])
+    check_stages([BASE, UP._replace(aug_level=None)])
 
 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
         ([], "no stages"),
-        ([UP], "stage 1 enlarges pictures of 16x16; begin"),
-        ([UP, TOP], "stage 1 enlarges"),
-        ([BASE, BASE], "stage 2 draws from nothing"),
-        ([BASE, TOP], "stage 1 draws 16x16, and stage 2 enlarges 32x32"),
+        ([UP], "stage 1 upsamples images of 16x16; begin"),
+        ([UP, TOP], "stage 1 upsamples"),
+        ([BASE, BASE], "stage 2 is a base model"),
+        ([BASE, TOP], "stage 1 makes 16x16, and stage 2 upsamples 32x32"),
         ([BASE._replace(image_shape=(16, 16, 1)), UP], "of 1 channel.*those of 3"),
         ([BASE, UP._replace(image_shape=(40, 40, 3))], "40x40 out of 16x16"),
         ([BASE, UP._replace(image_shape=(32, 64, 3))], "same whole factor"),
         ([BASE, UP._replace(image_shape=(16, 16, 3))], "2 or more"),
-        ([BASE, UP._replace(augmentation=1.5)], "augmentation 1.5 of stage 2"),
+        ([BASE, UP._replace(aug_level=1.5)], "aug_level 1.5 of stage 2"),
     ],
 )
 def test_stages_that_do_not_fit_are_refused_in_one_line(stages, message):
@@ -306,5 +306,5 @@ def test_stages_that_do_not_fit_are_refused_in_one_line(stages, message):
 
 
 def test_they_are_refused_by_name():
-    with pytest.raises(UserError, match="runs/big draws from nothing"):
+    with pytest.raises(UserError, match="runs/big is a base model"):
         check_stages([BASE, BASE], ["runs/small", "runs/big"])
