@@ -38,13 +38,14 @@ examples:
   python main.py edit inpaint runs/mnist --image=digit.png --mask=mask.png
   python main.py import google/ddpm-celebahq-256 runs/faces
 
-Any option of a recipe can be set as --config.SECTION.NAME=VALUE; docs/options.md lists
-them all. Only a new run needs --config: a checkpoint carries its own.
+Any option of a recipe can be set as --config.NAME=VALUE; the command
+`options` lists them all. Only a new run needs --config: a checkpoint carries its own.
 """
 
 _LONGEST = 2000  # characters of an error
 _MOST_DIGITS = 1000  # of a number; Python itself reads up to 4,300
 _TRAIN = "train"  # the command of a line that names none
+_OF_RECIPES = (requests.Options, requests.Look, requests.Plan)  # of any kind
 _TRAINERS = {  # kind of a recipe -> its command
     "diffusion": "train",
     "classifier": "features",
@@ -359,7 +360,7 @@ def _run(line: Line) -> int:
         raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
     folder = Path(run) if run else Path("runs") / _stem(recipe)
     cfg = _config(recipe, folder, line.overrides)
-    if cfg.kind != "diffusion" and kind not in (requests.Look, requests.Plan):
+    if cfg.kind != "diffusion" and kind not in _OF_RECIPES:
         raise UserError(
             f"{line.command} is for a diffusion model, and {folder} holds another kind "
             f"({cfg.kind}); name the run of a diffusion model."

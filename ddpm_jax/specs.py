@@ -30,7 +30,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -724,6 +724,61 @@ def _parse(text: str, wanted: Any, path: str) -> Any:
         if isinstance(error, UserError):
             raise
         raise _wrong_type(text, wanted, path) from error
+
+
+class Option(NamedTuple):
+    """An option of a recipe.
+
+    Attributes:
+        name: as `--config.NAME=` has it, such as "schedule.num_levels".
+        value: plain data.
+        what: what it is, from the docstring of its spec; "" if that says nothing.
+        kinds: of a `kind`, all that fit there; else ().
+    """
+
+    name: str
+    value: Any
+    what: str
+    kinds: tuple[str, ...] = ()
+
+
+def options(config: ConfigDict) -> list[Option]:
+    """List every option of a recipe, in the order of its fields.
+
+    Args:
+        config: from `recipe`.
+    """
+    first, others = _split(to_json(config), Any, "config")
+    found = list(_options(first, _class_of(first, Any, "config"), "", ""))
+    for name, other in others.items():
+        found += _options(other, _class_of(other, Any, name), f"{name}.", "")
+    return found
+
+
+def _options(node: Any, wanted: Any, prefix: str, what: str) -> Iterator[Option]:
+    """List the options of a node, whose own name is the prefix without its dot."""
+    if _are_nodes(node):
+        for i, entry in enumerate(node):
+            yield from _options(entry, Any, f"{prefix}{i}.", what)
+    elif not isinstance(node, Mapping):
+        yield Option(prefix.removesuffix("."), node, what)
+    elif KIND not in node:  # entries by name
+        mapping = _mapping_in(wanted)
+        slot = get_args(mapping)[1] if mapping is not None else Any
+        added = f"{what.removesuffix('.')}; adds one, and {prefix}NAME=None removes it"
+        yield Option(f"{prefix}NAME.{KIND}", None, added, tuple(kinds(slot)))
+        for name, entry in node.items():
+            yield from _options(entry, slot, f"{prefix}{name}.", "")
+    else:
+        cls = kinds()[node[KIND]]
+        fitting = tuple(kinds(_slot(wanted) if _is_union(wanted) else wanted))
+        if fitting != (node[KIND],):
+            yield Option(f"{prefix}{KIND}", node[KIND], what, fitting)
+        said = descriptions(cls)
+        for name, of_field in _annotations(cls).items():
+            yield from _options(
+                node.get(name), of_field, f"{prefix}{name}.", said.get(name, "")
+            )
 
 
 # --- Comparison -----------------------------------------------------------------------

@@ -166,6 +166,26 @@ def test_a_recipe_of_several_specs():
         recipe(Toy(), width=Jsd())
 
 
+def test_options_lists_every_field_and_every_kind_that_fits():
+    config = recipe(FULL, chain=Cosine(6))
+    listed = {option.name: option for option in specs.options(config)}
+    assert listed["width"].value == 5
+    assert listed["width"].what == "of something, over two lines."
+    assert listed["schedule.kind"].value == "jsd"
+    assert set(listed["schedule.kind"].kinds) == set(specs.kinds(ScheduleSpec))
+    assert listed["stages.1.num_levels"].value == 3
+    assert listed["parts.a.beta_end"].value == 0.5
+    assert listed["parts.NAME.kind"].kinds == tuple(specs.kinds(ScheduleSpec))
+    assert listed["chain.num_levels"].value == 6
+    # Each can be given as it is listed, but the places for new entries.
+    given = [
+        f"--config.{o.name}={o.value}"
+        for o in listed.values()
+        if "NAME" not in o.name and not isinstance(o.value, list)
+    ]
+    assert from_recipe(override(config, given)) == (FULL, {"chain": Cosine(6)})
+
+
 # --- Refusals -------------------------------------------------------------------------
 
 

@@ -22,9 +22,10 @@ from ddpm_jax.requests.likelihood import Likelihood
 from ddpm_jax.requests.options import Request
 from ddpm_jax.requests.rank import Rank
 from ddpm_jax.requests.sample import Sample
-from ddpm_jax.requests.training import Look, Plan
+from ddpm_jax.requests.training import Look, Options, Plan
 
 COMMANDS: dict[str, type[Request]] = {
+    "options": Options,
     "look": Look,
     "plan": Plan,
     "sample": Sample,
@@ -59,6 +60,7 @@ __all__ = [
     "Interpolate",
     "Likelihood",
     "Look",
+    "Options",
     "Plan",
     "Rank",
     "Request",

@@ -11,7 +11,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.requests.exchange import Import
 from ddpm_jax.requests.flags import flag_of, mentions, sections_of
 from ddpm_jax.requests.options import Request
-from ddpm_jax.requests.training import Look, Plan
+from ddpm_jax.requests.training import Look, Options, Plan
 
 SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate")
 """Sections that hold nothing but defaults of requests."""
@@ -53,7 +53,7 @@ def refuse_sections(command: str, request: type[Request], names: list[str]) -> N
                 f"{flag_of(known[name])}."
             )
         section = name.partition(".")[0]
-        takes_recipes = request in (Import, Look, Plan)
+        takes_recipes = request in (Import, Look, Options, Plan)
         if section in SECTIONS and not takes_recipes:
             raise UserError(
                 f"--config.{name} does nothing in {command}; leave it out, or see "

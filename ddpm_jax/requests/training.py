@@ -1,4 +1,4 @@
-"""The requests of `look` and `plan`, which take the line of a training."""
+"""The requests of `options`, `look` and `plan`, which take the line of a training."""
 
 import dataclasses
 
@@ -16,6 +16,16 @@ class Look(WithResults):
     workdir: str | None = place(
         None, "another word for RUN, as in training", positional=False
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Request):
+    """List the options of a recipe, with their values and what they are.
+
+    python main.py options --config=configs/digits.py
+    """
+
+    run: str | None = place(None, "folder of a run; unset: of the recipe")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,47 @@
+"""Listing the options of a recipe, with their values and what they are."""
+
+import textwrap
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ddpm_jax import specs
+
+_WIDTH, _INDENT = 88, 8
+
+
+def options(cfg: ConfigDict, folder: Path, out: Path | None = None) -> int:
+    """Print every option of a config as the command line takes it.
+
+    Args:
+        cfg: of a recipe, or of a run.
+        folder: of the run; nothing is read there.
+        out: no results are written.
+
+    Returns:
+        0.
+    """
+    del folder, out
+    print("\n".join(listed(cfg)))
+    return 0
+
+
+def listed(cfg: ConfigDict) -> list[str]:
+    """Write every option as lines: the flag with its value, and below what it is."""
+    lines = []
+    for option in specs.options(cfg):
+        lines.append(f"--config.{option.name}={_shown(option.value)}")
+        about = option.what
+        if option.kinds:
+            about = f"{about.rstrip('.')}: {', '.join(option.kinds)}".lstrip(": ")
+        indent = " " * _INDENT
+        lines += textwrap.wrap(
+            about, _WIDTH, initial_indent=indent, subsequent_indent=indent
+        )
+    return lines
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "(" + ",".join(map(str, value)) + ("," if len(value) == 1 else "") + ")"
+    return str(value)
