@@ -1,10 +1,9 @@
-"""Codecs: what a diffusion chain is made of, and how items of data become that.
+"""Codecs: between items of data and the arrays that are diffused.
 
-A codec lies between the items that a person has (images in [-1, 1]) and the arrays
-[B, ...] of the chain. With one at hand, sampling, editing and training need not ask
-which it is: `pixels` scales bytes and changes nothing else, `latents` is a first stage
-(Rombach et al. 2022), `arrays` takes floating point of any rank as it is. `display`
-shows items of any shape to a person.
+A codec lies between items of data (images in [-1, 1]) and the arrays [B, ...] of
+the chain. Sampling, editing and training do not depend on which it is: `pixels` scales
+bytes and changes nothing else, `latents` is a first stage (Rombach et al. 2022),
+`arrays` takes floating point of any rank as it is. `display` plots items of any shape.
 """
 
 from ddpm_jax.codecs.arrays import arrays, as_they_are

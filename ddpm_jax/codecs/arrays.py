@@ -8,7 +8,7 @@ from ddpm_jax.codecs.codec import Codec, unencoded
 def arrays(shape: tuple[int, ...]) -> Codec:
     """Return the codec of float32 items of any shape, which leaves them as they are.
 
-    Nothing scales them: a diffusion process wants them of about unit variance.
+    They are not scaled: a diffusion process needs about unit variance.
     """
     return unencoded(shape, load=lambda items: items, store=lambda items: items)
 

@@ -1,4 +1,4 @@
-"""The codec protocol: between the items of the data and the arrays of a chain."""
+"""Codec protocol: between items of data and the arrays of a chain."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Start = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Codec(NamedTuple):
-    """How items become what a chain is made of, and what a chain made becomes items.
+    """Maps from items of data to x of the chain, and back.
 
     Attributes:
         shape: of one x of the chain.
@@ -25,7 +25,7 @@ class Codec(NamedTuple):
         load: items as data and files have them, uint8 of pixels, -> floating point;
             of NumPy and of JAX arrays, as `store`.
         store: its inverse, of decoded items.
-        show: how stored items are shown to a person.
+        show: how stored items are displayed.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Display: items of any shape as pictures, films, animations and files.
+"""Display: items of any shape as images, trajectories, animations and files.
 
 | items as stored           | shown as                                                 |
 | ------------------------- | -------------------------------------------------------- |
@@ -8,7 +8,7 @@
 | float [D]                 | a curve each, in one plot                                |
 | others                    | as curves, flattened                                     |
 
-Floating point is shown as uint8 is, [-1, 1] being black to white, in pictures; plots
+Floating point is shown as uint8 is, [-1, 1] being black to white, in images; plots
 have axes of their own.
 """
 
@@ -20,18 +20,18 @@ import numpy as np
 
 from ddpm_jax.runtime import images, plots
 
-_MARGIN = 0.05  # of a plot around what it shows
+_MARGIN = 0.05  # of a plot around its data
 
 
 class Display(NamedTuple):
-    """How items of one shape are shown to a person.
+    """How items of one shape are displayed.
 
     Attributes:
-        sheet: (items [N, ...], columns or None) -> uint8 [H, W, C], all in one picture.
-        film: frames [K, N, ...] -> uint8 [H, W, C], time from left to right.
-        animation: (frames [K, N, ...], columns or None) -> uint8 [T, H, W, C].
+        sheet: (items [N, ...], columns or None) -> uint8 [H, W, C], all in one image.
+        film: trajectory [K, N, ...] -> uint8 [H, W, C], time from left to right.
+        animation: (trajectory [K, N, ...], columns or None) -> uint8 [T, H, W, C].
         save: (folder, items [N, ...], names or None) -> None, a file for each item;
-            of plots there is none.
+            none for plots.
     """
 
     sheet: Callable[[np.ndarray, int | None], np.ndarray]
@@ -41,7 +41,7 @@ class Display(NamedTuple):
 
 
 def display_of(shape: tuple[int, ...]) -> Display:
-    """Choose how items of a shape are shown.
+    """Choose how items of a shape are displayed.
 
     Args:
         shape: of one item.
@@ -89,14 +89,14 @@ def _clip_sheet(items: np.ndarray, columns: int | None = None) -> np.ndarray:
     return images.trajectory_grid(_bytes(items).swapaxes(0, 1))
 
 
-def _clip_film(frames: np.ndarray) -> np.ndarray:
-    """Show clips [K, N, F, H, W, C] on their way: a row for each point in time."""
+def _clip_trajectory(frames: np.ndarray) -> np.ndarray:
+    """Show a trajectory of clips [K, N, F, H, W, C]: a row for each point in time."""
     first = _bytes(frames)[:, 0]  # of the first clip
     return images.trajectory_grid(first.swapaxes(0, 1))
 
 
 def _clip_animation(frames: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Play the clips as they are in the end: [F] sheets of all N."""
+    """Animate the final clips: [F] sheets of all N."""
     return _sheets(np.asarray(frames)[-1].swapaxes(0, 1), columns)
 
 
@@ -109,7 +109,7 @@ def _save_clips(
         images.save_gif(folder / f"{name}.gif", sheets, hold_last=0.0)
 
 
-CLIPS = Display(_clip_sheet, _clip_film, _clip_animation, _save_clips)
+CLIPS = Display(_clip_sheet, _clip_trajectory, _clip_animation, _save_clips)
 
 
 # --- Plots ----------------------------------------------------------------------------
@@ -145,10 +145,10 @@ def _plot_animation(frames: np.ndarray, columns: int | None = None) -> np.ndarra
     return np.stack([_plot(frame, like) for frame in rows])
 
 
-def _plot_film(frames: np.ndarray) -> np.ndarray:
+def _plot_trajectory(frames: np.ndarray) -> np.ndarray:
     return np.concatenate(list(_plot_animation(frames)), axis=1)
 
 
 PLOTS = Display(
-    _plot_sheet, _plot_film, _plot_animation, lambda folder, items, names: None
+    _plot_sheet, _plot_trajectory, _plot_animation, lambda folder, items, names: None
 )

@@ -1,7 +1,7 @@
-"""Latents: the chain is made of the latents of a trained autoencoder.
+"""Latent space: the chain is made of the latents of a trained first stage.
 
 Latents outside the autoencoder are (z - shift) * scale, z being those of its network:
-of about unit variance over the data, as a diffusion process wants them.
+of about unit variance over the data, as a diffusion process needs them.
 
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
 Models", section 3.
@@ -21,10 +21,10 @@ from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """A trained autoencoder, and what must be known of its latents.
+    """A trained autoencoder, and the scaling of its latents.
 
     Attributes:
-        name: for a person to read.
+        name: for messages.
         fingerprint: 16 hexadecimal digits of a SHA-256 over weights, scale and shift:
             equal latents of equal images.
         image_shape: (H, W, C) that it was trained on.
@@ -74,8 +74,8 @@ class Autoencoder:
         Returns:
             Mean and log-variance, each float32 [B, h, w, c].
         """
-        found: Any = self.net.apply({"params": params}, x, method="encode")
-        mean, log_variance = found
+        posterior: Any = self.net.apply({"params": params}, x, method="encode")
+        mean, log_variance = posterior
         added = 2.0 * math.log(self.scale)
         return (mean - self.shift) * self.scale, log_variance + added
 
@@ -87,7 +87,7 @@ class Autoencoder:
         Args:
             params: of the network.
             x: [B, H, W, C] in [-1, 1].
-            key: to draw from the posterior; None takes its mean.
+            key: to sample the posterior; None takes its mean.
 
         Returns:
             float32 [B, h, w, c].
@@ -106,7 +106,7 @@ def latents(autoencoder: Autoencoder, image_shape: tuple[int, ...]) -> Codec:
     shape, factor = autoencoder.shape_of(image_shape), autoencoder.factor
 
     def reduce(mask: jax.Array) -> jax.Array:
-        """Know a latent where all pixels of its square are known."""
+        """Mark a latent as known where all pixels of its square are known."""
         square = (1, factor, factor, 1)
         known = jax.lax.reduce_window(mask, 1.0, jax.lax.min, square, square, "VALID")
         least = known.min(axis=-1, keepdims=True)
@@ -118,12 +118,12 @@ def latents(autoencoder: Autoencoder, image_shape: tuple[int, ...]) -> Codec:
 
 
 def from_moments(num_views: int) -> Start:
-    """Start training from latents drawn from their posterior, as Rombach et al. 2022.
+    """Start training from latents sampled from their posterior, as Rombach et al. 2022.
 
     Args:
         num_views: V, how many images of an example were encoded, such as one and its
-            mirror image; each example takes one of them. The moments of all lie one
-            after the other along the last axis, mean and standard deviation of each.
+            mirror image; each example takes one of them. The posterior mean and
+            standard deviation of each lie one after the other along the last axis.
 
     Returns:
         A function of moments float32 [B, h, w, 2 c V].

@@ -17,7 +17,7 @@ def pixels(image_shape: tuple[int, ...]) -> Codec:
 
 
 def from_bytes(*, flip: bool) -> Start:
-    """Start training from images uint8 [B, H, W, C], half of them mirrored if asked."""
+    """Start training from images uint8 [B, H, W, C], with `flip` mirrored at random."""
 
     def start(key: jax.Array, images: jax.Array) -> jax.Array:
         x0 = to_float(images)
