@@ -6,5 +6,5 @@
     batching, results, recent       rows in batches, folders of results, kept programs
     images, image_file, plots       arrays <-> PNG and GIF, reading image files, charts
 
-Nothing here knows a model, a config or a room but `errors`.
+Nothing here depends on models, configs or rooms but `errors`.
 """

@@ -21,7 +21,7 @@ from ddpm_jax.runtime.devices import gathered, round_up, rows, spread
 
 
 class Checked(NamedTuple):
-    """Rows whose type no longer shows whether they were finite, such as bytes.
+    """Rows of a type in which nothing can be NaN or infinite, such as bytes.
 
     Attributes:
         value: a tree of arrays; leaves [B, ...], or of the first of these rows.
@@ -56,7 +56,7 @@ def map_batches(
         mesh: over which rows are spread; None leaves them to the function, and B as it
             is.
         first: the row to begin with, where those before it are finished.
-        stop: asked before each batch; if true, no more follow.
+        stop: called before each batch; if true, no more follow.
         on_batch: called with the number of rows finished by each batch.
         not_finite: (name of an array, first row, last row) -> the error message for a
             batch with a row that is not finite; None does not check floating-point

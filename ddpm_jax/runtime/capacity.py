@@ -1,7 +1,7 @@
 """The memory of this machine, and the refusal of what is beyond it.
 
-A request may be a slip of the finger: a thousand million images. It is refused before
-it is allocated, which the system may answer by ending the program.
+A request may be a typing error: a thousand million images. It is refused before it is
+allocated, since the system may end a program that allocates too much.
 """
 
 import os
@@ -18,7 +18,7 @@ def machine_memory() -> int | None:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Write a number of bytes for a person to read."""
+    """Format a number of bytes in MB or GB."""
     return (
         f"{num_bytes / 1e9:,.2f} GB"
         if num_bytes >= 1e8
@@ -30,7 +30,7 @@ def check(option: str, count: int, each: int, memory: int | None) -> None:
     """Refuse a number of something that memory cannot hold.
 
     Args:
-        option: that says how many, "config.sample.num_images".
+        option: the name of the number, "config.sample.num_images".
         count: its value.
         each: bytes that one of them needs, at the least.
         memory: available bytes; None if that is not known.

@@ -1,4 +1,4 @@
-"""The device mesh: rows of a batch spread over it, large parameters if asked.
+"""Device mesh: rows of a batch are sharded over it, large parameters with `fsdp`.
 
 The mesh has two axes. A batch is spread over both. Over "data" everything else is
 replicated; over "fsdp" each large array is cut along one of its dimensions, so that a
@@ -88,14 +88,14 @@ def sharded(mesh: Mesh) -> Placement:
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
-    """Say of every leaf of a tree where `sharded` puts it."""
+    """Return the sharding of every leaf of a tree, by `sharded`."""
     return jax.tree.map(lambda leaf: sharded(mesh)(leaf.shape), tree)
 
 
 def gather_params(mesh: Mesh, params: Any) -> Any:
     """Bring parameters whole to every device, inside a jitted function.
 
-    Said outright, and not left to the compiler, which might rather send the
+    Stated explicitly, and not left to the compiler, which might send the
     activations to where the parameters lie.
     """
     if mesh.shape["fsdp"] == 1:
@@ -113,7 +113,7 @@ def shard_like_params(mesh: Mesh, tree: Any) -> Any:
 def rows_of_host(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Return which rows of a batch lie on this host's devices, in rising order.
 
-    Asked of the mesh, since on some machines its order follows the wires between the
+    Taken from the mesh, since on some machines its order follows the wires between the
     devices and not the numbers of the hosts.
     """
     places = rows(mesh).addressable_devices_indices_map((batch_size,))
@@ -173,18 +173,18 @@ def wait_for_all_hosts(what: str) -> None:
 
 
 def on_every_host(flag: bool) -> bool:
-    """Say whether something holds on every host; all have to ask."""
+    """Return whether something holds on every host; a collective operation."""
     return bool(least_of_hosts(int(flag)))
 
 
 def least_of_hosts(count: int) -> int:
-    """Return the smallest of the hosts' numbers; all have to ask."""
+    """Return the smallest of the hosts' numbers; a collective operation."""
     if jax.process_count() == 1:
         return count
     return int(multihost_utils.process_allgather(np.int32(count)).min())
 
 
 def describe() -> str:
-    """Say in a few words what the program runs on."""
+    """Describe the devices in a few words."""
     device = jax.devices()[0]
     return f"{jax.device_count()} x {device.device_kind} ({device.platform})"

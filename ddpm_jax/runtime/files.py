@@ -33,12 +33,12 @@ except ImportError:  # not on every system
 CACHE_VARIABLE = "DDPM_JAX_CACHE"
 _MOST_JSON = 2**28  # bytes
 _AT_WORK = 3600  # seconds within which a process that writes has written something
-_ASK_AGAIN = 0.1  # seconds between two looks whether a folder is free
+_RETRY = 0.1  # seconds between two attempts to lock a folder
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DamagedError(Exception):
-    """A file is there and cannot be read as what it should be; says why in a line."""
+    """A file exists and cannot be read as what it should be; one line says why."""
 
 
 class UnwritableError(UserError):
@@ -46,8 +46,8 @@ class UnwritableError(UserError):
 
 
 def cannot_write(place: str | Path, error: OSError) -> UnwritableError:
-    """Say why a place cannot be written, and what would help."""
-    what = "see that it can be written, or choose another place"
+    """Return the error of a place that cannot be written, with what would help."""
+    what = "make it writable, or choose another place"
     if error.errno in _NO_ROOM:
         what = "make room there"
     elif error.errno == errno.ENAMETOOLONG:
@@ -58,7 +58,7 @@ def cannot_write(place: str | Path, error: OSError) -> UnwritableError:
 
 
 def note(line: str) -> None:
-    """Tell the user something that does not end the program."""
+    """Print a note to the user that does not end the program."""
     print(f"note: {line}", file=sys.stderr, flush=True)
 
 
@@ -70,7 +70,7 @@ def cache_folder(*parts: str) -> Path:
 
 
 def printable(name: str | Path) -> str:
-    r"""Spell a name from the file system so that any UTF-8 terminal or file takes it.
+    r"""Format a name from the file system so that any UTF-8 terminal or file takes it.
 
     Args:
         name: as `os` gives it; bytes that are not UTF-8 stand in it as surrogates.
@@ -144,7 +144,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder before the work, and see that it can be written.
+    """Make a folder before the work, and check that it can be written.
 
     Raises:
         UnwritableError: it cannot be made, or nothing can be written in it.
@@ -160,7 +160,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Say how much room there is where a folder is, or would be made."""
+    """Return the free bytes where a folder is, or would be made."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(there).free
 
@@ -195,13 +195,13 @@ def alone_in(
 ) -> Iterator[bool]:
     """Be the one process at work in a folder, after any other that is.
 
-    Where the file system or the system knows no locks, nobody waits: what is stored
+    Where the file system or the system has no locks, nobody waits: what is stored
     must be such that the last complete one wins. The lock ends with its process,
     however that ends.
 
     Args:
         folder: it exists; None is nobody's.
-        stop: asked while waiting; if it says so, the wait is over without the lock.
+        stop: called while waiting; if true, the wait is over without the lock.
         report: called with a line if there is a wait.
 
     Yields:
@@ -221,7 +221,7 @@ _LOCK = ".lock"
 
 
 def _locks() -> bool:
-    """Say whether to lock: hosts of one run are at work in a folder together."""
+    """Return whether to lock: hosts of one run share a folder."""
     jax = sys.modules.get("jax")
     return fcntl is not None and (jax is None or not jax.distributed.is_initialized())
 
@@ -248,10 +248,10 @@ def _lock(
             if stop():
                 os.close(handle)
                 return None
-            time.sleep(_ASK_AGAIN)
+            time.sleep(_RETRY)
         except FileNotFoundError:
             pass  # the other removed it, being done: there is a new one to be made
-        except OSError:  # no room for a line is no reason to wait; no locks, for none
+        except OSError:  # a full disk is not a reason to wait, nor are missing locks
             os.close(handle)
             return None
         os.close(handle)
@@ -259,7 +259,7 @@ def _lock(
 
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Do without something that is only kept to save time, with a note.
+    """Continue without something that is only stored to save time, with a note.
 
     Args:
         what: it is, such as "the features of the reference".
@@ -267,7 +267,7 @@ def optional(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnwritableError) as error:
-        note(f"{what} are not kept for next time: {str(error).rstrip('.')}.")
+        note(f"{what} are not stored for next time: {str(error).rstrip('.')}.")
 
 
 def _writes() -> bool:
@@ -288,7 +288,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write plain data as JSON that people can read; see `write`."""
+    """Write plain data as indented JSON; see `write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -301,14 +301,14 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no JSON, or holds something else.
+        DamagedError: it is not JSON, or holds something else.
     """
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):  # a pipe would wait for ever
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
             raise DamagedError("it is not a regular file")
-        if found.st_size > _MOST_JSON:
-            raise DamagedError(f"it has {found.st_size:,} bytes, too many for JSON")
+        if status.st_size > _MOST_JSON:
+            raise DamagedError(f"it has {status.st_size:,} bytes, too many for JSON")
         value = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise
@@ -332,11 +332,11 @@ def read_npz(
 
     Args:
         path: an .npz of anyone's.
-        only: names to read, of which some may be absent; None reads all.
+        only: names to read, some of which may be absent; None reads all.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no .npz of plain arrays, or a part of it is broken.
+        DamagedError: it is not an .npz of plain arrays, or a part of it is broken.
     """
     with _damage_named():
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
@@ -350,7 +350,7 @@ def read_npz(
             arrays = {name: file[name] for name in names}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
-                raise DamagedError(f"{name} in it is no array")
+                raise DamagedError(f"{name} in it is not an array")
         return arrays
 
 
@@ -363,17 +363,17 @@ def read_npy(path: str | Path, mmap_above: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no .npy of plain numbers, or a part of it is broken.
+        DamagedError: it is not an .npy of plain numbers, or a part of it is broken.
     """
     with _damage_named():
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
             raise DamagedError("it is not a regular file")
-        found = np.load(path, mmap_mode="r" if status.st_size > mmap_above else None)
-        if not isinstance(found, np.ndarray):
-            found.close()
+        array = np.load(path, mmap_mode="r" if status.st_size > mmap_above else None)
+        if not isinstance(array, np.ndarray):
+            array.close()
             raise DamagedError("it is an .npz")
-        return found
+        return array
 
 
 @contextlib.contextmanager

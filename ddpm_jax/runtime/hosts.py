@@ -2,7 +2,7 @@
 
 Each process runs the same command and owns the devices of its host. JAX's distributed
 runtime joins them: process 0 is the coordinator, the others connect to it, and all of
-them watch each other's heartbeats. What this file adds is how a person meets that: one
+them watch each other's heartbeats. What this file adds is the interface: one
 line where it cannot work, one voice while it runs, and an end within bounded time when
 a process is lost. (A process may also be ended by the runtime itself, by SIGABRT and
 with a message of its own, whichever sees the loss first.)
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from ddpm_jax.errors import UserError
 
 START_TIMEOUT = 300  # seconds in which all processes must have come together
-HEARTBEAT_TIMEOUT = 60  # seconds of silence after which a process counts as lost
+HEARTBEAT_TIMEOUT = 60  # seconds without a heartbeat until a process counts as lost
 _LEAVE_TIMEOUT = 10  # seconds that a process with an error waits for the others'
 
 LOST = 3
@@ -47,13 +47,13 @@ def start(
     To be called before JAX is used. In a run of one process nothing is done.
 
     Args:
-        detect: ask SLURM, Kubernetes, the TPU pod or Open MPI for the next three.
+        detect: take the next three from SLURM, Kubernetes, the TPU pod or Open MPI.
         coordinator: HOST:PORT of process 0, as the others reach it.
         num_processes: how many there are.
         process_id: which of them this is, from 0.
         start_timeout: seconds to wait for all of them; None is `START_TIMEOUT`.
-        heartbeat_timeout: seconds of silence after which one is taken for lost; None
-            is `HEARTBEAT_TIMEOUT`.
+        heartbeat_timeout: seconds without a heartbeat after which one counts as lost;
+            None is `HEARTBEAT_TIMEOUT`.
 
     Raises:
         UserError: the arguments do not fit together, or nothing is detected.
@@ -101,8 +101,7 @@ def _check(
     present = [name for name in given if name not in absent]
     if detect and present:
         raise UserError(
-            f"--distributed finds out by itself what {present[0]} says; give one of "
-            "the two."
+            f"--distributed detects {present[0]} by itself; give one of the two."
         )
     if absent and present:
         raise UserError(
@@ -138,8 +137,8 @@ def _nobody_came(
     where = coordinator or "the process that was detected as the first"
     return (
         f"no answer from the coordinator, {where}, or not all processes came there, "
-        "within --start-timeout={seconds} seconds; start process 0, and see that its "
-        "port can be reached from here."
+        "within --start-timeout={seconds} seconds; start process 0, and make sure "
+        "that its port can be reached from here."
     )
 
 
@@ -180,7 +179,7 @@ def _or_exit(seconds: int, message: str) -> Iterator[None]:
 
 
 def are_several() -> bool:
-    """Say whether this is one process of several, before JAX's devices are known."""
+    """Return whether this is one process of several, before JAX has its devices."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -190,7 +189,7 @@ def are_several() -> bool:
 
 @contextlib.contextmanager
 def as_one() -> Iterator[None]:
-    """Let only process 0 speak, and end this process at once if the run breaks apart.
+    """Let only process 0 print, and end this process at once if the run breaks apart.
 
     What fails on this host alone leaves the others waiting in a collective operation,
     and what they do in leaving (a save under way has hosts wait for each other) would

@@ -1,10 +1,10 @@
 """Safe opening of untrusted image files, and their errors.
 
-Pillow would try every format it knows, by the content and not by the name: a PostScript
-file called `cat.png` would start Ghostscript. Here the formats are named, only regular
-files are opened (a pipe would wait for ever, a device never ends), and an image whose
-header asks for more pixels than Pillow's limit is an error in one line. No other module
-calls `Image.open`.
+Pillow would try every format that it has, by the content and not by the name: a
+PostScript file called `cat.png` would start Ghostscript. Here the formats are named,
+only regular files are opened (a pipe would wait for ever, a device never ends), and an
+image whose header has more pixels than Pillow's limit is an error in one line. No other
+module calls `Image.open`.
 """
 
 import os
@@ -47,7 +47,7 @@ BROKEN = (
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:
-    """Read the header of an image; its pixels are decoded when they are asked for.
+    """Read the header of an image; its pixels are decoded on access.
 
     Args:
         source: a path, or an open file.
@@ -68,9 +68,9 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line what is wrong with a file, for any of `BROKEN`."""
+    """Describe in one line what is wrong with a file, for any of `BROKEN`."""
     if isinstance(error, UnidentifiedImageError):  # its text repeats the whole path
-        return f"it is no {NAMES} file"
+        return f"it is not a {NAMES} file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())

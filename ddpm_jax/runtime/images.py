@@ -3,7 +3,8 @@
 Convention: outside the networks an image is uint8 [H, W, C] with C = 1 (grey), 3 (RGB)
 or 4 (RGBA, not premultiplied); inside, float32 in [-1, 1]. Sheets and files of RGBA are
 transparent where the images are. Any other number of channels (stacked fields) is drawn
-as that many grey panels side by side: no channel is hidden and no color invented.
+as that many grey panels side by side, so that every channel is visible and no color
+invented.
 
 A file appears under its name only when complete: it is written beside it, then renamed.
 """
@@ -25,7 +26,7 @@ from ddpm_jax.runtime.image_file import BROKEN, NAMES, open_image, reason_of
 Array = np.ndarray | jax.Array
 Kind = TypeVar("Kind", np.ndarray, jax.Array)
 
-_LEGIBLE = 64  # pixels; smaller images are enlarged to at least this on a sheet
+_LEGIBLE = 64  # pixels; smaller images are upscaled to at least this on a sheet
 _RGBA = 4
 _IN_FILES = (1, 3, _RGBA)  # numbers of channels
 _CHECK = 8  # pixels of a checkerboard's squares
@@ -65,8 +66,8 @@ def psnr(errors: np.ndarray) -> float:
 def to_uint8(images: Kind) -> Kind:
     """Map [-1, 1] to the nearest byte, clipping what lies outside; undoes `to_float`.
 
-    Rounding to nearest matters: truncation, as often seen, darkens every image by half
-    a level and does not invert `to_float`.
+    Rounding to nearest matters: truncation, a common mistake, darkens every image by
+    half a level and does not invert `to_float`.
 
     Args:
         images: floating point [...], NumPy or JAX, also under `jit`.
@@ -75,7 +76,7 @@ def to_uint8(images: Kind) -> Kind:
         uint8 [...], of the same kind of array.
 
     Raises:
-        ValueError: not floating point, or (outside `jit`, where values can be seen)
+        ValueError: not floating point, or (outside `jit`, where values are known)
             holding a NaN or infinity, which would otherwise turn black or white.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -88,8 +89,8 @@ def to_uint8(images: Kind) -> Kind:
         bad = int((~xp.isfinite(images)).sum())
         if bad:
             raise ValueError(
-                f"{bad} of {images.size} pixel values are NaN or infinite; look for "
-                "where they arise instead of drawing them."
+                f"{bad} of {images.size} pixel values are NaN or infinite; find "
+                "where they arise."
             )
     levels = (images.astype(np.float32) + np.float32(1)) * np.float32(127.5)
     return xp.clip(xp.round(levels), 0, 255).astype(np.uint8)
@@ -109,14 +110,14 @@ def grid(
         images: uint8 [N, H, W, C].
         columns: images a row; None makes the sheet about square.
         padding: pixels between images and around the sheet.
-        upscale: enlarge each image by this whole factor, pixels staying sharp; None
-            enlarges until the shorter side has 64 pixels.
+        upscale: whole factor of nearest-neighbor upscaling; None upscales until the
+            shorter side has 64 pixels.
         background: grey level of the padding and of empty places in the last row; with
             RGBA these are transparent.
 
     Returns:
         uint8 [rows * (h + padding) + padding, columns * (w + padding) + padding, c],
-        with h, w the enlarged size and c = 1, 3 or 4.
+        with h, w the upscaled size and c = 1, 3 or 4.
 
     Raises:
         ValueError: `images` is not uint8 [N, H, W, C] with N > 0, or a count is not
@@ -190,8 +191,8 @@ def save_png(path: str | Path, image: Array, *, durable: bool = True) -> None:
         ValueError: `image` has another dtype or shape.
         UserError: the file cannot be written.
     """
-    picture = _picture(_as_bytes(image, "HWC"))
-    files.write(path, lambda file: picture.save(file, format="PNG"), durable=durable)
+    encoded = _to_pillow(_as_bytes(image, "HWC"))
+    files.write(path, lambda file: encoded.save(file, format="PNG"), durable=durable)
 
 
 def save_images(
@@ -243,15 +244,15 @@ def save_gif(
     frames = _as_bytes(frames, "KHWC")
     if frames.shape[-1] == _RGBA:
         frames = on_checkerboard(frames)
-    pictures = [_picture(frame) for frame in frames]
+    converted = [_to_pillow(frame) for frame in frames]
     if not 0 < fps <= _FASTEST_GIF or hold_last < 0:
         raise UserError(
             f"fps={fps}, hold_last={hold_last}; want fps above 0 and at most "
             f"{_FASTEST_GIF}, hold_last 0 or more seconds."
         )
-    durations = [10 * round(100 / fps)] * len(pictures)
+    durations = [10 * round(100 / fps)] * len(converted)
     durations[-1] = max(durations[-1], round(1000 * hold_last))
-    first, rest = pictures[0], pictures[1:]
+    first, rest = converted[0], converted[1:]
     files.write(
         path,
         lambda file: first.save(
@@ -266,7 +267,7 @@ def save_gif(
 
 
 def on_checkerboard(images: np.ndarray) -> np.ndarray:
-    """Lay RGBA over a checkerboard, as programs show what is transparent.
+    """Composite RGBA over a checkerboard, which shows what is transparent.
 
     Args:
         images: uint8 [..., H, W, 4], colors not premultiplied.
@@ -283,7 +284,7 @@ def on_checkerboard(images: np.ndarray) -> np.ndarray:
 
 
 def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarray:
-    """Read an image upright, transparent parts shown on white.
+    """Read an image upright, transparent parts composited over white.
 
     Args:
         path: of an image file, of 8 bits a channel.
@@ -300,25 +301,24 @@ def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarr
         raise ValueError(f"num_channels={num_channels}; use 1, 3 or None.")
     try:
         with open_image(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
+            image = ImageOps.exif_transpose(opened)
+            image.load()
     except BROKEN as error:
         raise UserError(
-            f"cannot read {path} as a picture ({reason_of(error)}); give a {NAMES} "
-            "file."
+            f"cannot read {path} as an image ({reason_of(error)}); give a {NAMES} file."
         ) from error
-    if picture.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")):
         raise UserError(
-            f"{path} has more than 8 bits a channel (mode {picture.mode}); convert it "
+            f"{path} has more than 8 bits a channel (mode {image.mode}); convert it "
             "to 8 bits first."
         )
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
     if num_channels is None:
-        num_channels = 1 if picture.mode in ("1", "L") else 3
-    pixels = np.asarray(picture.convert("L" if num_channels == 1 else "RGB"))
+        num_channels = 1 if image.mode in ("1", "L") else 3
+    pixels = np.asarray(image.convert("L" if num_channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], num_channels)
 
 
@@ -379,7 +379,7 @@ def _panels(images: np.ndarray) -> np.ndarray:
     return beside.reshape(num_images, height, channels * width, 1)
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def _to_pillow(image: np.ndarray) -> Image.Image:
     if image.shape[-1] not in _IN_FILES:
         raise ValueError(
             f"image of shape {list(image.shape)}, want 1, 3 or 4 channels; "

@@ -4,15 +4,16 @@ Python raises KeyboardInterrupt in whatever its main thread runs at that moment.
 may be a callback of the garbage collector, where exceptions are dropped, and it is
 never in the middle of a long call into C, such as a compile. So the handler only
 records a signal, and a thread of its own, which a signal reaches also during a long
-call, sees to it that it is answered:
+call, makes sure that it is answered:
 
 - `check`, called between two pieces of work, raises `Interrupted`;
-- work that has something to save enters `keeping`, asks `received`, saves and ends;
+- work that has something to save enters `keeping`, tests `received`, saves and ends;
 - if neither happens within `GRACE` seconds, the thread ends the process: there was
   nothing to save, or the main thread is inside one long call;
 - a second signal ends the process at once.
 
-Only programs call `install`; in a library's use, signals are left to whoever uses it.
+Only programs call `install`; in a library's use, signals are left to the calling
+program.
 """
 
 import contextlib
@@ -32,14 +33,14 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The program was asked to end; `number` is that of the signal."""
+    """The program received a signal to end; `number` is that of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
-class _Noted:
+class _Received:
     """State shared by the main thread and the watching one."""
 
     def __init__(self) -> None:
@@ -49,14 +50,14 @@ class _Noted:
         self.answered = False  # whether something else ends the process
 
 
-_noted = _Noted()
+_state = _Received()
 
 
 def install() -> None:
-    """Note SIGINT and SIGTERM from here on; for the main thread of a program."""
-    if _noted.installed:
+    """Handle SIGINT and SIGTERM from here on; for the main thread of a program."""
+    if _state.installed:
         return
-    _noted.installed = True
+    _state.installed = True
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     threading.Thread(target=_watch, args=(ours,), daemon=True).start()
@@ -68,12 +69,12 @@ def install() -> None:
 
 def is_installed() -> bool:
     """Return whether the handlers are installed, as a program does and no library."""
-    return _noted.installed
+    return _state.installed
 
 
 def received() -> int:
     """Return the number of the first signal that came, or 0."""
-    return _noted.number
+    return _state.number
 
 
 def check() -> None:
@@ -82,18 +83,18 @@ def check() -> None:
     Raises:
         Interrupted: a KeyboardInterrupt.
     """
-    if _noted.number and not _noted.keepers:
-        raise Interrupted(_noted.number)
+    if _state.number and not _state.keepers:
+        raise Interrupted(_state.number)
 
 
 @contextlib.contextmanager
 def keeping() -> Iterator[None]:
-    """Let the process live through a block that asks `received` by itself, or saves."""
-    _noted.keepers += 1
+    """Let the process live through a block that tests `received` itself, or saves."""
+    _state.keepers += 1
     try:
         yield
     finally:
-        _noted.keepers -= 1
+        _state.keepers -= 1
 
 
 def answered() -> None:
@@ -101,7 +102,7 @@ def answered() -> None:
 
     A second signal ends it as ever.
     """
-    _noted.answered = True
+    _state.answered = True
 
 
 def end(number: int, line: str = "interrupted.") -> NoReturn:
@@ -126,27 +127,27 @@ def end(number: int, line: str = "interrupted.") -> NoReturn:
 
 def _note(number: int, frame: object) -> None:
     del frame
-    _noted.number = _noted.number or number
+    _state.number = _state.number or number
 
 
 def _watch(wakeups: socket.socket) -> None:
     """Answer what the main thread does not; runs as long as the process does."""
-    quiet = 0.0  # seconds that a noted signal has waited with nothing to save
+    quiet = 0.0  # seconds that a signal has waited with nothing to save
     first = 0.0  # when it came
     tick = 0.1
     while True:
-        wakeups.settimeout(tick if _noted.number else None)
+        wakeups.settimeout(tick if _state.number else None)
         try:
             came_now = [n for n in wakeups.recv(64) if n in _NUMBERS]
         except TimeoutError:
             came_now = []
-            idle = not (_noted.keepers or _noted.answered)
+            idle = not (_state.keepers or _state.answered)
             quiet = quiet + tick if idle else 0.0
         for number in came_now:
             if first and time.monotonic() - first > _ONE_PRESS:
-                kept = _noted.keepers or _noted.answered
+                kept = _state.keepers or _state.answered
                 end(number, "stopped without saving." if kept else "interrupted.")
             first = first or time.monotonic()
-            _noted.number = _noted.number or number
+            _state.number = _state.number or number
         if quiet >= GRACE:
-            end(_noted.number)
+            end(_state.number)

@@ -1,7 +1,7 @@
-"""A long measurement, stored part by part, so that a kill costs no more than one part.
+"""Partial results of a long measurement, so that a kill costs no more than one part.
 
 FOLDER/
-    settings.json           what decides the numbers; another set is refused
+    settings.json           all that determines the numbers; others are refused
     KIND/00000000-00000064.npz, 00000064-00000128.npz, ...
 
 What a process needs of the parts is read once, at the start; what it measures itself it
@@ -47,10 +47,10 @@ class PartialResults:
         """
         self._folder, self._kind = folder, kind
         self._optional, self._stores = optional, folder is not None
-        found = [] if folder is None else _take(folder, kind, total)
-        self.done = least_of_hosts(sum(map(_count, found)))
+        stored = [] if folder is None else _take(folder, kind, total)
+        self.done = least_of_hosts(sum(map(_count, stored)))
         self._measured: list[dict[str, np.ndarray]] = []
-        for part in found:  # of hosts whose disks differ, what all of them have
+        for part in stored:  # where disks of hosts differ, what all of them have
             left = self.done - sum(map(_count, self._measured))
             if left > 0:
                 self._measured.append({k: leaf[:left] for k, leaf in part.items()})
@@ -63,7 +63,7 @@ class PartialResults:
         """
         count = _count(arrays)
         if self._stores:
-            self._stores = False  # until it is seen to work
+            self._stores = False  # until it has worked
             doubt = files.optional("the parts of a measurement")
             with doubt if self._optional else contextlib.nullcontext():
                 assert self._folder is not None
@@ -95,7 +95,7 @@ def _count(arrays: Mapping[str, np.ndarray]) -> int:
 def check_settings(
     folder: Path, settings: Mapping[str, Any], results: Collection[str] = ()
 ) -> None:
-    """Note what decides the numbers, or refuse to go on where it was something else.
+    """Store the settings of a measurement, or refuse to resume one with others.
 
     Args:
         folder: of the measurement.
@@ -118,12 +118,12 @@ def check_settings(
             remove(folder / name)
         files.write_json(path, settings)
         return
-    # Through JSON, which knows no tuples.
+    # Through JSON, which has no tuples.
     now = json.loads(json.dumps(settings))
     changed = sorted(name for name in now if now[name] != before.get(name))
     if changed:
         raise UserError(
-            f"{folder} was begun with other settings ({', '.join(changed)}); restore "
+            f"{folder} was started with other settings ({', '.join(changed)}); restore "
             "them, or remove that folder."
         )
 
@@ -149,17 +149,17 @@ def stored_result(
         report: called with a line about one that is there and cannot be used.
     """
     try:
-        found = files.read_json(path)
+        result = files.read_json(path)
     except FileNotFoundError:
         return None
     except files.DamagedError as error:
         report(f"{path} cannot be used ({error}); measuring anew.")
         return None
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in result]
     if missing:
         report(f"{path} cannot be used (it lacks {missing[0]}); measuring anew.")
         return None
-    return found
+    return result
 
 
 def stored_rows(paths: Iterable[Path], wanted: Collection[str]) -> list[Any]:
@@ -173,8 +173,8 @@ def stored_rows(paths: Iterable[Path], wanted: Collection[str]) -> list[Any]:
     def left_out(line: str) -> None:
         files.note(line.replace("measuring anew", "left out"))
 
-    found = (stored_result(path, wanted, left_out) for path in sorted(paths))
-    return [row for row in found if row is not None]
+    results = (stored_result(path, wanted, left_out) for path in sorted(paths))
+    return [row for row in results if row is not None]
 
 
 def save_part(
@@ -187,18 +187,18 @@ def save_part(
 
 def _take(folder: Path, kind: str, total: int) -> list[dict[str, np.ndarray]]:
     """Read the parts from the first on; remove what cannot follow or be read."""
-    found: list[dict[str, np.ndarray]] = []
+    parts: list[dict[str, np.ndarray]] = []
     done = 0
     stored = [p for p in (folder / kind).glob("*.npz") if _NAME.fullmatch(p.name)]
     for path in sorted(stored, key=_ends):
         start, end = _ends(path)
         part = _read(path, end - start) if start == done and end <= total else None
-        if part is None or (found and part.keys() != found[0].keys()):
+        if part is None or (parts and part.keys() != parts[0].keys()):
             remove(path)  # another host may be quicker
         else:
-            found.append(part)
+            parts.append(part)
             done = end
-    return found
+    return parts
 
 
 def _ends(path: Path) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def _ends(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path, count: int) -> dict[str, np.ndarray] | None:
-    """Read a part, or say that it is none: its archive has checksums of its arrays."""
+    """Read a part, None if it is damaged: its archive has checksums of its arrays."""
     try:
         arrays = files.read_npz(path)
     except (FileNotFoundError, files.DamagedError):

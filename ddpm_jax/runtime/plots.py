@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _INK = "#222222"
 _FAINT = "#9a9a9a"
 # From clean to noisy: light to dark blue, one hue because the quartiles are ordered.
-_QUARTILE_COLOURS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
-_LINE_COLOURS = ("#08519c", "#d95f0e", "#31a354", "#756bb1", "#c51b8a")
+_QUARTILE_COLORS = ("#9ecae1", "#6baed6", "#3182bd", "#08519c")
+_LINE_COLORS = ("#08519c", "#d95f0e", "#31a354", "#756bb1", "#c51b8a")
 _MOST_CURVES = 16
 _QUARTILE_NAMES = ("cleanest quarter of t", "second", "third", "noisiest quarter")
 
@@ -41,9 +41,9 @@ def plot_loss(
     Args:
         path: where to write the image.
         records: lines of `metrics.jsonl`, each with "step", "loss" and, if known,
-            "loss_q0" (least noise) to "loss_q3"; None or NaN where nothing was drawn.
+            "loss_q0" (least noise) to "loss_q3"; None or NaN where no t was sampled.
         title: line above the image.
-        smoothing: length of the running mean, as a fraction of the steps shown.
+        smoothing: length of the running mean, as a fraction of the steps plotted.
 
     Raises:
         UserError: no record holds a positive loss, or the file cannot be written.
@@ -78,7 +78,7 @@ def plot_bound(
     *,
     title: str = "",
 ) -> None:
-    """Draw the variational bound: its terms, what has been paid by t, and for what.
+    """Draw the variational bound: its terms, the rate by t, and the distortion.
 
     Args:
         path: where to write the image.
@@ -95,8 +95,8 @@ def plot_bound(
     """
     figure = _figure(13, 4.2)
     panels = figure.subplots(1, 3)
-    shown = terms > 0  # a logarithm has no place for a term that rounding made 0
-    panels[0].plot(times[shown] + 1, terms[shown], color=_INK, linewidth=1.4)
+    positive = terms > 0  # a logarithm has no place for a term that rounding made 0
+    panels[0].plot(times[positive] + 1, terms[positive], color=_INK, linewidth=1.4)
     panels[0].plot(times[:1] + 1, terms[:1], "o", color=_INK, markersize=4)
     panels[0].set(xscale="log", yscale="log", xlabel="step t + 1 (1: the decoder)")
     _name(panels[0], "terms of the bound", "bits/dim")
@@ -144,7 +144,7 @@ class Panel(NamedTuple):
 def plot_scores(
     path: str | Path, x_name: str, panels: Sequence[Panel], *, title: str = ""
 ) -> None:
-    """Draw scores over what was varied, a panel for each, as a PNG.
+    """Draw scores over what was varied, one panel per score, as a PNG.
 
     Args:
         path: where to write the image.
@@ -170,12 +170,12 @@ def plot_scores(
 
 
 def _draw_panel(axes: "Axes", panel: Panel, x_name: str) -> None:
-    for line, colour in zip(panel.lines, itertools.cycle(_LINE_COLOURS), strict=False):
+    for line, color in zip(panel.lines, itertools.cycle(_LINE_COLORS), strict=False):
         axes.errorbar(
             line.x,
             line.values,
             yerr=np.nan_to_num(line.errors),
-            color=colour,
+            color=color,
             marker="o",
             markersize=4,
             linewidth=1.6,
@@ -220,13 +220,13 @@ def draw_points(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
     """
     figure = _figure(2.5, 2.5)
     axes = figure.subplots()
-    axes.scatter(points[:, 0], points[:, 1], s=4, color=_LINE_COLOURS[0], linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=4, color=_LINE_COLORS[0], linewidths=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     return _pixels(figure)
 
 
 def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Draw each row of numbers as a curve, as many as can be told apart.
+    """Draw each row of numbers as a curve, as many as can be distinguished.
 
     Args:
         rows: [N, D].
@@ -240,7 +240,7 @@ def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
     axes = figure.subplots()
     marker = "o" if rows.shape[1] == 1 else None
     for row, color in zip(
-        rows[:_MOST_CURVES], itertools.cycle(_LINE_COLOURS), strict=False
+        rows[:_MOST_CURVES], itertools.cycle(_LINE_COLORS), strict=False
     ):
         axes.plot(row, color=color, linewidth=1, marker=marker, markersize=2)
     axes.set(ylim=(low, high))
@@ -262,10 +262,10 @@ def smooth(steps: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
         values: positive [N].
         width: length of the window, in steps. It is centred, at the start narrower
             so as to stay centred (a loss falls steeply there); at the end, where the
-            future is missing, it looks back only.
+            future is missing, the past only.
 
     Returns:
-        Geometric means [N]: on a logarithmic axis, the middle of what is seen.
+        Geometric means [N]: on a logarithmic axis, the middle of the visible curve.
     """
     reach = np.minimum(width / 2, steps - steps[0])
     low = np.searchsorted(steps, steps - reach, side="left")
@@ -278,10 +278,10 @@ def _series(
     records: Sequence[Mapping[str, float | None]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collect (steps, values) where a value can stand on a logarithmic axis."""
-    found = [(record["step"], record.get(name)) for record in records]
+    values = [(record["step"], record.get(name)) for record in records]
     pairs = [
         (step, value)
-        for step, value in found
+        for step, value in values
         if value is not None and math.isfinite(value) and value > 0
     ]
     table = np.array(sorted(pairs), np.float64).reshape(-1, 2)
@@ -291,14 +291,14 @@ def _series(
 def _draw_quartiles(
     axes: "Axes", quartiles: list[tuple[np.ndarray, np.ndarray]], width: float
 ) -> None:
-    for (steps, values), colour, name in zip(
-        quartiles, _QUARTILE_COLOURS, _QUARTILE_NAMES, strict=True
+    for (steps, values), color, name in zip(
+        quartiles, _QUARTILE_COLORS, _QUARTILE_NAMES, strict=True
     ):
         if not len(steps):
             continue
-        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.7)
         line = smooth(steps, values, width)
-        axes.plot(steps, line, color=colour, linewidth=1.8, label=name)
+        axes.plot(steps, line, color=color, linewidth=1.8, label=name)
     axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
     _finish(axes, "training loss by noise level")
 

@@ -1,4 +1,4 @@
-"""The values that were asked for last, such as compiled programs."""
+"""A least-recently-used cache of values, such as compiled programs."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Values by name, of which the ones that were asked for last are kept."""
+    """Values by name, of which the most recently used ones are kept."""
 
     def __init__(self, most: int) -> None:
         """Keep nothing yet.

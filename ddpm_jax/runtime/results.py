@@ -1,6 +1,6 @@
-"""Numbered folders of results, found again by what was asked for.
+"""Numbered folders of results, found again by their request.
 
-    PARENT/0001/request.json    what was asked for, and of what, as plain data
+    PARENT/0001/request.json    the request, and the model it is for, as plain data
     PARENT/0002/...
 
 A request that was made before has its folder: what is finished there is not computed
@@ -19,7 +19,7 @@ from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import least_of_hosts, on_every_host
 
 REQUEST_FILE = "request.json"
-_NONE = 2**31 - 1  # what hosts say that do not decide
+_NONE = 2**31 - 1  # the number of hosts that do not decide
 
 
 def result_folder(
@@ -28,9 +28,9 @@ def result_folder(
     """Find the folder of a request, or make it, before the work.
 
     Args:
-        parent: of the numbered folders; where several hosts work, all of them see it.
-        request: all that decides what will lie there, as plain data.
-        out: a folder to be taken instead, if it holds no other results.
+        parent: of the numbered folders; shared by all hosts.
+        request: all that determines the results, as plain data.
+        out: a folder to use instead, if it holds no other results.
 
     Raises:
         UnwritableError: it cannot be made, or written in.
@@ -44,7 +44,7 @@ def result_folder(
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether a folder has its pictures already, and tell the user so.
+    """Return whether a folder has its images already, and print that it has.
 
     Args:
         folder: from `result_folder`; its grid.png is written last.
@@ -52,7 +52,7 @@ def is_finished(folder: Path) -> bool:
     grid = folder / "grid.png"
     if not on_every_host(grid.exists()):
         return False
-    print(f"Nothing to do: {folder} has them. Pictures: {grid}")
+    print(f"Nothing to do: {folder} is finished. Images: {grid}")
     return True
 
 

@@ -1,6 +1,6 @@
 """stdout and stderr of the program: output errors do not end it.
 
-A reader that goes away (`| head`), a terminal that is closed or a log on a full disk
+A pipe that is closed (`| head`), a terminal that is closed or a log on a full disk
 costs what is printed, and not the work: results are in files. A character that a stream
 cannot hold is written as its escape sequence.
 """
@@ -48,7 +48,7 @@ def _lenient(old: TextIO | None) -> TextIO:
     if old is None or number < 0:  # it was closed before the program began
         return open(os.devnull, "w")
     if os.name != "posix" or not isinstance(old, io.TextIOWrapper):
-        return old  # a console of Windows is no file
+        return old  # a console of Windows is not a file
     old.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Lenient(number, "wb", closefd=False)),

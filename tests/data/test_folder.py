@@ -128,7 +128,7 @@ def test_names_that_are_not_utf8_and_of_two_lines_are_spelled_out(tmp_path):
     assert dataset.label_names == ("caf\\xe9", "two\\nlines")
     with open(os.fsencode(tmp_path) + b"/caf\xe9/\xe9.png", "wb") as file:
         file.write(b"no picture")
-    assert "caf\\xe9/\\xe9.png (it is no PNG" in refused(f"folder:{tmp_path}")
+    assert "caf\\xe9/\\xe9.png (it is not a PNG" in refused(f"folder:{tmp_path}")
     found = survey(load(f"folder:{tmp_path}", skip_broken=True).listing)
     write_broken(tmp_path / "broken.txt", found)
     listed = (tmp_path / "broken.txt").read_text()

@@ -46,7 +46,7 @@ def test_a_turned_mask_is_upright_and_a_wide_one_is_scaled(tmp_path):
 @pytest.mark.parametrize("read", [read_picture, read_mask])
 def test_a_file_that_is_no_image_is_one_line(tmp_path, read):
     (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(UserError, match="it is no PNG, JPEG, WebP") as raised:
+    with pytest.raises(UserError, match="it is not a PNG, JPEG, WebP") as raised:
         read(tmp_path / "a.png", (4, 4, 1)[: 3 if read is read_picture else 2])
     assert "\n" not in str(raised.value)
 

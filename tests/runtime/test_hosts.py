@@ -13,7 +13,7 @@ from ddpm_jax.cli import main
 
 HAND = ["--coordinator=node1:8476", "--num-processes=2", "--process-id=0"]
 REFUSED = [
-    (["--distributed", HAND[0]], "--distributed finds out .* --coordinator"),
+    (["--distributed", HAND[0]], "--distributed detects --coordinator by"),
     ([HAND[0]], "--coordinator given without --num-processes and --process-id"),
     (HAND[1:], "--num-processes and --process-id given without --coordinator"),
     (["--coordinator=node1", *HAND[1:]], "is not HOST:PORT"),

@@ -46,7 +46,7 @@ def test_postscript_by_the_name_of_a_picture_starts_no_program(tmp_path, monkeyp
     (tmp_path / "a.png").write_bytes(EPS)
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "EPS"  # what Pillow would have done
-    assert "it is no PNG" in reason(tmp_path / "a.png")
+    assert "it is not a PNG" in reason(tmp_path / "a.png")
     assert started == []
 
 

@@ -104,33 +104,33 @@ def test_a_library_leaves_signals_alone(capsys):
 
 
 @pytest.fixture
-def noting(monkeypatch):
-    """A program that notes signals, of which one is noted by hand."""
-    noted = interrupts._Noted()
-    noted.installed = True
-    monkeypatch.setattr(interrupts, "_noted", noted)
-    return noted
+def handling(monkeypatch):
+    """A program that handles signals, one of which is set by hand."""
+    state = interrupts._Received()
+    state.installed = True
+    monkeypatch.setattr(interrupts, "_state", state)
+    return state
 
 
-def test_a_loop_is_left_alone_from_its_second_question_on(noting):
+def test_a_loop_is_left_alone_from_its_second_question_on(handling):
     """Up to then it has at most a first step, and may wait long for its compile."""
     with catch_interrupts() as interrupted:
-        assert [interrupted(), noting.keepers] == [0, 0]
-        assert [interrupted(), noting.keepers] == [0, 1]
-        noting.number = signal.SIGTERM
-        assert [interrupted(), noting.keepers] == [signal.SIGTERM, 1]
-    assert noting.answered
-    assert noting.keepers == 0
+        assert [interrupted(), handling.keepers] == [0, 0]
+        assert [interrupted(), handling.keepers] == [0, 1]
+        handling.number = signal.SIGTERM
+        assert [interrupted(), handling.keepers] == [signal.SIGTERM, 1]
+    assert handling.answered
+    assert handling.keepers == 0
 
 
-def test_batches_come_in_order_through_an_attended_wait(noting):
+def test_batches_come_in_order_through_an_attended_wait(handling):
     batches = ({"image": np.full(2, i)} for i in itertools.count())
     stream = feed._attended(batches)
     assert [int(next(stream)["image"][0]) for _ in range(20)] == list(range(20))
     stream.close()
 
 
-def test_a_wait_for_a_batch_ends_with_the_program(noting):
+def test_a_wait_for_a_batch_ends_with_the_program(handling):
     never = threading.Event()
 
     def stuck():
@@ -140,13 +140,13 @@ def test_a_wait_for_a_batch_ends_with_the_program(noting):
 
     stream = feed._attended(stuck())
     next(stream)
-    noting.number = signal.SIGINT
+    handling.number = signal.SIGINT
     with pytest.raises(interrupts.Interrupted):
         next(stream)
     never.set()
 
 
-def test_what_a_batch_raises_is_raised_where_it_is_waited_for(noting):
+def test_what_a_batch_raises_is_raised_where_it_is_waited_for(handling):
     def broken():
         yield {"image": np.zeros(2)}
         raise OSError("gone")
