@@ -5,7 +5,6 @@ from typing import Any
 
 import diffusers
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -56,7 +55,7 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
         UserError: they are not the same network; nothing may then be timed.
     """
     inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
-    actual = _of_ddpm_jax(with_dtype(of.unet, jnp.float32), params, inputs)
+    actual = _of_ddpm_jax(with_dtype(of.unet, "float32"), params, inputs)
     desired = _of_diffusers(module, inputs)
     difference = float(np.abs(actual - desired).max())
     scale = float(desired.std())
@@ -86,7 +85,7 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     """
     inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
     exact = _of_diffusers(module, inputs)
-    own = _of_ddpm_jax(with_dtype(of.unet, jnp.bfloat16), params, inputs)
+    own = _of_ddpm_jax(with_dtype(of.unet, "bfloat16"), params, inputs)
     theirs = _of_diffusers(module, inputs, autocast(of.cfg.network.dtype))
     found = {
         "ddpm_jax_from_float32": distance(own, exact),
@@ -97,7 +96,7 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     return found
 
 
-def with_dtype(net: Conditioned, dtype: Any) -> Conditioned:
+def with_dtype(net: Conditioned, dtype: str) -> Conditioned:
     """Return a network that computes in another dtype."""
     return net.clone(network=net.network.clone(dtype=dtype))
 

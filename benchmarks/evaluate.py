@@ -68,18 +68,18 @@ def _network(name: str, of: Any) -> Any:
     from ddpm_jax.evaluation import resize
     from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
     from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
+    from ddpm_jax.tasks.classifier import ClassifierTask
 
     if name == "classifier":
-        net = small.classifier(of.cfg, of.info)
+        spec = ClassifierTask(seed=of.cfg.seed)
+        net = small.classifier(spec, of.info)
         about = {
             "name": "classifier",
             "fingerprint": "",
             "label_names": of.info.label_names,
             "image_shape": of.info.image_shape,
         }
-        return small.as_features(
-            net, small.init_classifier(of.cfg, net, of.info), about
-        )
+        return small.as_features(net, small.init_classifier(spec, net, of.info), about)
     rng = np.random.default_rng(0)
 
     def draw(leaf: Any) -> np.ndarray:

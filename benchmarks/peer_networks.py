@@ -62,13 +62,13 @@ def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
     from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    options = cfg.diffusion
+    num_levels = cfg.schedule.num_levels
     schedules = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
     scheduler = DDPMScheduler(
-        num_train_timesteps=options.num_levels,
+        num_train_timesteps=num_levels,
         # Another schedule has other numbers in its table, and takes as long.
-        beta_schedule=schedules.get(options.schedule, "linear"),
-        variance_type={"small": "fixed_small"}.get(options.variance, "fixed_large"),
+        beta_schedule=schedules.get(cfg.schedule.kind, "linear"),
+        variance_type={"small": "fixed_small"}.get(cfg.variance, "fixed_large"),
         clip_sample=True,
     )
 
@@ -77,7 +77,7 @@ def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
 
     def loss(module: nn.Module, images: Any, labels: Any) -> torch.Tensor:
         noise = torch.randn_like(images)
-        t = torch.randint(0, options.num_levels, images.shape[:1], device=images.device)
+        t = torch.randint(0, num_levels, images.shape[:1], device=images.device)
         noised = scheduler.add_noise(images, noise, t)
         output = call(module, noised, t, labels).float()
         return nn.functional.mse_loss(output, noise)
@@ -143,7 +143,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
         )
 
     height, width, channels = image_shape
-    options = cfg.model
+    options = cfg.network
     levels = range(len(options.channel_multipliers))
     sides = [min(height, width) >> i for i in levels]
     module = Unet(

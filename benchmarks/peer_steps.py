@@ -78,7 +78,8 @@ def make_train_step(
     adam = torch.optim.Adam(
         parameters,
         lr=options.learning_rate,
-        betas=(options.adam_b1, options.adam_b2),
+        betas=(options.optimizer.b1, options.optimizer.b2),
+        eps=options.optimizer.eps,
         fused=True,
     )
     update_average = peer.average(peer.module)

@@ -137,11 +137,13 @@ def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 def _check_recipe(cfg: Any) -> None:
     """Refuse what the peers do not have, and would not be asked the same."""
     differs = {
-        "model.self_conditioning": "self_conditioning" in cfg.conditioners,
-        "network.remat": cfg.network.remat,
+        "network.kind": cfg.network.kind != "unet",
+        "network.remat": cfg.network.get("remat", False),
+        "conditioners.self_conditioning": "self_conditioning" in cfg.conditioners,
         "variance=learned": cfg.variance == "learned",
         "prediction": cfg.prediction != "eps",
-        "diffusion.loss": cfg.diffusion.loss != "simple",
+        "loss.kind": cfg.loss.kind != "simple",
+        "training.optimizer.kind": cfg.training.optimizer.kind != "adam",
         "training.ema_stds": bool(cfg.training.ema_stds),
     }
     for option, is_set in differs.items():

@@ -14,7 +14,11 @@ _SIDE_OF_ACCELERATORS = 8192
 
 
 def matmul_rate(
-    mesh: Mesh, dtype: Any, *, side: int | None = None, num_repeats: int = 10
+    mesh: Mesh,
+    dtype: jax.typing.DTypeLike,
+    *,
+    side: int | None = None,
+    num_repeats: int = 10,
 ) -> dict[str, Any]:
     """Measure [n, n] by [n, n] on every device of a mesh at once, and on one alone.
 

@@ -49,7 +49,6 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
-    from ddpm_jax.build import names
     from ddpm_jax.networks.cost import count_flops
     from ddpm_jax.runtime.devices import round_up
 
@@ -82,9 +81,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
             draw()
     inputs = parts.forward_inputs(of, batch_size)
     forward_flops = count_flops(parts.forward(of), params, *inputs)
-    limit = rate.matmul_rate(
-        of.mesh, names.DTYPES[cfg.network.dtype], side=args.matmul_side
-    )
+    limit = rate.matmul_rate(of.mesh, cfg.network.dtype, side=args.matmul_side)
     drawn, passed = timing.spread(taken["draw"]), timing.spread(taken["forward"])
     return {
         "recipe": start.recipe_name(args),

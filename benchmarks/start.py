@@ -115,26 +115,47 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
         batch_size: of training and sampling alike; None keeps the recipe's.
 
     Raises:
-        UserError: no such recipe or option, or conditions other than labels.
+        UserError: no such recipe or option, or one that no benchmark measures.
     """
     # The program's own functions, though not public: a benchmark that loaded recipes
     # or laid out devices in its own way would measure another program.
     cfg, fixed = cli.load_recipe(recipe)
+    if cfg.kind != "diffusion":
+        raise UserError(
+            f"{recipe} has kind={cfg.kind}, and benchmarks measure diffusion models; "
+            "give a recipe of one, such as configs/digits.py."
+        )
     if batch_size is not None:
         if batch_size < 1:
             raise UserError(f"--batch-size={batch_size} is too small; use 1 or more.")
         cfg.training.batch_size = batch_size
         cfg.sample.batch_size = batch_size
         cfg.sample.num_images = batch_size
-    cli.override(cfg, overrides, fixed)
-    for name in ("text", "picture"):
-        if cfg.model[name]:
-            raise UserError(
-                f"{recipe} has model.{name}={cfg.model[name]}, and benchmarks measure "
-                f"networks that are told labels at most; add --config.model.{name}=''."
-            )
+    cfg = cli.override(cfg, overrides, fixed)
+    _check_measurable(recipe, cfg)
     startup.use_all_cores(cfg.training.batch_size)
     return cfg
+
+
+def _check_measurable(recipe: str, cfg: ConfigDict) -> None:
+    """Refuse a model that is given more than pixels and labels."""
+    for name, conditioner in cfg.conditioners.items():
+        if conditioner.kind not in ("label", "self_conditioning"):
+            raise UserError(
+                f"{recipe} has conditioners.{name}.kind={conditioner.kind}, and "
+                "benchmarks measure networks that are told labels at most; add "
+                f"--config.conditioners.{name}=None."
+            )
+    if cfg.codec.kind != "as_stored":
+        raise UserError(
+            f"{recipe} has codec.kind={cfg.codec.kind}, and benchmarks measure "
+            "networks of pixels; add --config.codec.kind=as_stored."
+        )
+    if "dtype" not in cfg.network:
+        raise UserError(
+            f"{recipe} has network.kind={cfg.network.kind}, which has no dtype, and "
+            "benchmarks compare with matrix products of the same; use network unet."
+        )
 
 
 def recipe_name(args: argparse.Namespace) -> str:

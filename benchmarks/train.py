@@ -51,7 +51,6 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
-    from ddpm_jax.build import names
     from ddpm_jax.networks.cost import count_flops
 
     args, cfg = setup.args, setup.cfg
@@ -72,9 +71,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     with timing.profiled(args.profile):
         if args.profile:
             state, _ = _run(compiled, state, key, batch, 5)
-    limit = rate.matmul_rate(
-        of.mesh, names.DTYPES[cfg.network.dtype], side=args.matmul_side
-    )
+    limit = rate.matmul_rate(of.mesh, cfg.network.dtype, side=args.matmul_side)
     loop = _time_loop(of, compiled, state, args.num_steps)
     step_seconds = timing.spread(step_times)
     achieved = counted / step_seconds["median"]

@@ -61,7 +61,7 @@ CORE = (
 # What turns options and flags into calls: configs, their checks, and the commands.
 PLUMBING = (
     *("build/", "commands/", "requests/"),
-    *("config.py", "specs.py", "limits.py", "cli.py"),
+    *("config.py", "recipe.py", "specs.py", "limits.py", "cli.py"),
 )
 
 _SKIPPED = {

@@ -69,7 +69,12 @@ def _run(workdir: Path, port: int, hosts: frozenset[str], overrides: list[str]) 
 
     check_port(port)
     cfg = trained_config(workdir)
-    override(cfg, overrides)
+    if cfg.kind != "diffusion":
+        raise UserError(
+            f"the page draws from a diffusion model, and {workdir} holds another kind "
+            f"({cfg.kind}); name the run of a diffusion model."
+        )
+    cfg = override(cfg, overrides)
     # The devices of the command line, whose images are then the same bytes.
     use_all_cores(cfg.training.batch_size)
     studio = open_studio(cfg, workdir, open_model(cfg, workdir))

@@ -199,7 +199,17 @@ def test_a_schedule_free_optimizer_is_evaluated_at_its_average():
             "has conditioners.text.kind=words",
         ),
         (train, ["--num-steps=1"], "--num-steps=1 is too small"),
-        (train, ["--config.model.chanels=3"], "unknown option --config.model.chanels"),
+        (
+            train,
+            ["--config.network.chanels=3"],
+            "unknown option config.network.chanels",
+        ),
+        (
+            train,
+            ["--config.codec.kind=latents", "--config.codec.run=runs/encoder"],
+            "has codec.kind=latents",
+        ),
+        (train, ["--config=configs/digits_features.py"], "has kind=classifier"),
         (sample, ["--num-turns=0"], "--num-turns=0 is too small"),
         (sample, ["--num-steps=99"], "99"),
         (data, ["--sources=no_such_data"], "none of --sources=no_such_data"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import tiny
+from settings import changed
 
 from ddpm_jax import build
 from ddpm_jax.codecs import Params, latents, pixels
@@ -12,11 +13,11 @@ from ddpm_jax.playground.jobs import open_studio
 from ddpm_jax.runtime.devices import data_mesh
 
 
-def make_studio(autoencoder=None, **model_options):
+def make_studio(*options, autoencoder=None):
     """Make the studio of a model of the digits, or of their latents."""
-    cfg = tiny.get_config()
-    cfg.model.update(model_options)
-    cfg.data.latents = autoencoder.name if autoencoder else ""
+    if autoencoder:
+        options += ("codec.kind=latents", f"codec.run={autoencoder.name}")
+    cfg = changed(tiny.get_config(), *options)
     info = build.data_info(build.dataset(cfg), cfg, autoencoder)
     codec = pixels(info.image_shape)
     if autoencoder:

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from studio import make_studio
 
-from ddpm_jax import config
 from ddpm_jax.cli import read_line
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.choices import chosen, command_line, labels_text
+from ddpm_jax.recipe import from_json, to_json
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.sections import request_of, write
 from ddpm_jax.sampling.plan import Trajectory
@@ -182,7 +182,7 @@ def test_the_command_line_asks_for_the_same(studio):
         "sample",
         "runs/my model",
     ]
-    read = config.from_json(config.to_json(studio.cfg))
+    read = from_json(to_json(studio.cfg))
     write(request_of(Sample, read, read_line(words).values), read)
     assert read.to_dict() == cfg.to_dict()
 

@@ -70,14 +70,17 @@ def test_the_parts_of_a_chain_are_the_whole_to_the_byte(studio, sampler, steps):
 
 def test_latents_are_drawn_to_the_byte_as_well():
     matrix = patchwork.orthogonal(4)
-    studio = make_studio(patchwork.autoencoder((8, 8, 1), matrix=matrix))
+    autoencoder = patchwork.autoencoder((8, 8, 1), matrix=matrix)
+    studio = make_studio(autoencoder=autoencoder)
     options = {"sample.sampler": "ddim", "sample.num_steps": 7, "sample.num_images": 3}
     drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
     assert drawn.shape == (3, 8, 8, 1)
 
 
 def test_a_model_that_draws_from_a_picture_is_shown_the_same_ones():
-    studio = make_studio(picture="low_res", picture_noise=0.5)
+    studio = make_studio(
+        "conditioners.low_res.kind=low_res", "conditioners.low_res.max_aug_level=0.5"
+    )
     options = {"sample.num_images": 3, "sample.num_steps": 4}
     for noise in (0.0, 0.3):
         asked = {**options, "sample.picture_noise": noise}
