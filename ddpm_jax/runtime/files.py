@@ -267,7 +267,7 @@ def optional(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnwritableError) as error:
-        note(f"{what} are not stored for next time: {str(error).rstrip('.')}.")
+        note(f"{what} are not kept for next time: {str(error).rstrip('.')}.")
 
 
 def _writes() -> bool:
