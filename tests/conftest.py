@@ -3,10 +3,18 @@
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 # One device, whatever the machine: sums over a batch then have one order, and results
 # of this process and of those it starts can be compared bit for bit.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+# Where quick compilation is asked for, as `make test` does, two flags halve its time:
+# one piece of machine code for a program, and loops that LLVM alone is asked to write.
+# XLA ends at a flag that it does not know, and newer ones do not know the second.
+if "--xla_backend_optimization_level=0" in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
+    if version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Each program is compiled once for all tests, whatever process they run in or start:
 # JAX reads these when it is imported. `.ci/run` sets the folder for all its parts.
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
