@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import build, data, specs
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.auxiliary import Kind
 from ddpm_jax.commands import about
@@ -307,7 +307,7 @@ def _refuse_foreign(path: Path) -> None:
         known = files.read_json(path)
     except (FileNotFoundError, files.DamagedError):
         return  # none; or what another attempt left
-    if "diffusion" not in known:
+    if specs.KIND not in known or "training" not in known:
         raise UserError(
             f"{path} is not of a run of ddpm_jax; use another --workdir, since it "
             "would be written over."

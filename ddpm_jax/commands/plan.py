@@ -181,10 +181,10 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
     left = max(int(memory * _USABLE) - fixed, 0)
     fits = left // cost.image_bytes * jax.device_count() * cfg.training.accumulate
     what = (
-        f"use config.training.batch_size={fits} or less, or network.remat=True and "
-        "training.accumulate"
+        f"use config.training.batch_size={fits} or less, or "
+        "config.network.remat=True and config.training.accumulate"
         if fits
-        else "use smaller images or a smaller network, or share it by devices.fsdp"
+        else "use smaller images or a smaller network, or share it by config.devices.fsdp"
     )
     raise UserError(
         f"training needs about {format_bytes(fixed + images)} on a device of "

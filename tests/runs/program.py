@@ -1,5 +1,6 @@
 """The program under test: its smallest recipe, and how to start it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -50,16 +51,18 @@ def flags(command, *options, **more):
 
     Those that have a section and are the default of a flag become that flag.
     """
-    known = sections_of(COMMANDS[command])
+    request = COMMANDS[command]
+    fields = {field.name: field.name for field in dataclasses.fields(request)}
+    known = {**fields, **sections_of(request)}
     given = [*options, *(f"{name}={value}" for name, value in more.items())]
     return [_flag(option, known) for option in given]
 
 
 def _flag(option, known):
     name, _, value = option.partition("=")
-    if "." in name and name not in known:
+    if name not in known:
         return f"--config.{option}"
-    flag = flag_of(known.get(name, name))
+    flag = flag_of(known[name])
     if value in ("True", "False"):
         return flag if value == "True" else f"--no-{flag[2:]}"
     return f"{flag}={value}"

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,31 +23,16 @@ from ddpm_jax.training import fit
 from ddpm_jax.training.log import read_metrics
 from ddpm_jax.training.state import TrainState
 
-RECIPE = f"--config={ROOT / 'configs' / 'digits.py'}"
-QUICK = {
-    "channels": "8",
-    "channel_multipliers": "(1,2)",
-    "num_res_blocks": "1",
-    "num_groups": "4",
-    "num_steps": "40",
-    "batch_size": "32",
-    "learning_rate": "0.005",
-    "warmup_steps": "5",
-    "ema_decay": "0.9",
-    "discriminator_start": "30",
-    "discriminator_channels": "4",
-    "discriminator_layers": "1",
-}
+RECIPE = f"--config={Path(__file__).with_name('tiny_autoencoder.py')}"
+EYES = f"--config={ROOT / 'configs' / 'digits_features.py'}"
 
 
-def flags(options):
-    given = [f"--config.autoencoder.{name}={value}" for name, value in options.items()]
-    return ["--config.kind=autoencoder", *given]
+def flags(*options):
+    return [f"--config.{option}" for option in options]
 
 
-def train(workdir, *arguments, **options):
-    line = [RECIPE, f"--workdir={workdir}"]
-    return main([*line, *flags(QUICK | options), *arguments])
+def train(workdir, *options):
+    return main([RECIPE, f"--workdir={workdir}", *flags(*options)])
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +140,9 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
     assert not (run / "result.json").exists()
     with pytest.raises(UserError, match="an autoencoder that is not finished"):
         autoencoder.load(run)
-    assert train(run, num_res_blocks=2) == 2
-    assert "autoencoder.num_res_blocks: 1 -> 2" in capsys.readouterr().err
-    assert train(run, report_every=5) == 0
+    assert train(run, "network.num_res_blocks=2") == 2
+    assert "network.num_res_blocks: 1 -> 2" in capsys.readouterr().err
+    assert train(run, "training.report_every=5") == 0
     assert f"from step {step}" in capsys.readouterr().out
     assert told(run)["fingerprint"] == told(trained)["fingerprint"]
     for ema in (True, False):  # the adversary's too
@@ -168,16 +154,16 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
 
 
 def test_one_that_dies_while_it_is_measured_need_not_train_again(tmp_path, monkeypatch):
-    short = {"num_steps": "3", "warmup_steps": "1", "discriminator_weight": "0.0"}
+    short = ("training.num_steps=3", "training.warmup_steps=1")
 
     def fails(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(command, "_measured", fails)
-        assert train(tmp_path / "run", **short) == 130
+        assert train(tmp_path / "run", *short) == 130
     monkeypatch.setattr(fit, "train_loop", None)  # would fail
-    assert train(tmp_path / "run", **short) == 0
+    assert train(tmp_path / "run", *short) == 0
 
 
 def test_a_begun_run_whose_config_is_damaged_is_refused(tmp_path, capsys):
@@ -192,47 +178,46 @@ def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
     monkeypatch.setattr(command, "train_auxiliary", None)  # would fail
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out
-    assert train(copy, kl_weight="1e-5") == 2
+    assert train(copy, "kl_weight=1e-5") == 2
     assert "kl_weight: 1e-06 -> 1e-05" in capsys.readouterr().err
 
 
 def test_the_perceptual_term_looks_through_a_features_network(tmp_path, capsys):
     eyes = tmp_path / "eyes"
-    small = {"channels": 4, "num_groups": 2, "num_steps": 2, "warmup_steps": 1}
-    options = [f"--config.features.{name}={value}" for name, value in small.items()]
-    line = [RECIPE, f"--workdir={eyes}", "--config.kind=classifier", *options]
-    assert main(line) == 0
+    short = ("training.num_steps=2", "training.warmup_steps=1")
+    small = flags("network.channels=4", "network.num_groups=2", *short)
+    assert main([EYES, f"--workdir={eyes}", *small]) == 0
     capsys.readouterr()
-    short = {"num_steps": "2", "warmup_steps": "1", "perceptual": str(eyes)}
-    short |= {"discriminator_weight": "0.0"}
-    assert train(tmp_path / "run", **short) == 0
+    short = (*short, f"perceptual={eyes}", "discriminator_weight=0.0")
+    assert train(tmp_path / "run", *short) == 0
     out = capsys.readouterr().out
     assert re.search(r", perceptual \d", out) and "discriminator" not in out
     # Its weight is felt; where that is zero no such network is opened.
-    unused = short | {"perceptual": "nowhere", "perceptual_weight": "0.0"}
-    assert train(tmp_path / "other", **unused) == 0
+    unused = ("perceptual=nowhere", "perceptual_weight=0.0")
+    assert train(tmp_path / "other", *short, *unused) == 0
     folders = [told(tmp_path / name)["fingerprint"] for name in ("run", "other")]
     assert folders[0] != folders[1]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("option", "said"),
     [
-        ({"num_groups": "3"}, "config.autoencoder: num_groups=3 does not divide"),
-        ({"channel_multipliers": "(1,1,1,1,1)"}, "multiples of 16"),
-        ({"discriminator_layers": "2"}, "too small for a discriminator"),
-        ({"learning_rate": "0.0"}, "must be positive"),
-        ({"num_steps": "0"}, "num_steps=0 is too small; use 1 or more"),
-        ({"kl_weight": "-1.0"}, "kl_weight=-1.0 is too small; use 0 or more"),
-        ({"adam_b1": "1.0"}, "adam_b1=1.0 is not in [0, 1)"),
-        ({"dtype": "float16"}, "use float32 or bfloat16"),
-        ({"perceptual": "nowhere"}, "nowhere holds no features network"),
-        ({"perceptual": "lpips:vgg16.pth"}, "does not name two files"),
-        ({"perceptual": "lpips:a.pth,b.pth"}, "needs 16 pixels a side"),
+        ("network.num_groups=3", "config.network.num_groups=3 does not divide"),
+        ("network.channel_multipliers=(1,1,1,1,1)", "multiples of 16"),
+        ("discriminator.num_layers=2", "too small for a discriminator"),
+        ("discriminator.num_groups=3", "config.discriminator.num_groups=3 does not"),
+        ("training.learning_rate=0.0", "training.learning_rate=0.0 must be positive"),
+        ("training.num_steps=0", "num_steps=0 is too small; use 1 or more"),
+        ("kl_weight=-1.0", "config.kl_weight=-1.0 is too small; use 0 or more"),
+        ("training.optimizer.b1=1.0", "optimizer.b1=1.0 is not in [0, 1)"),
+        ("network.dtype=float16", "use float32, bfloat16"),
+        ("perceptual=nowhere", "nowhere holds no features network"),
+        ("perceptual=lpips:vgg16.pth", "does not name two files"),
+        ("perceptual=lpips:a.pth,b.pth", "needs 16 pixels a side"),
     ],
 )
-def test_wrong_options_are_one_line(tmp_path, capsys, options, said):
-    assert train(tmp_path / "run", **options) == 2
+def test_wrong_options_are_one_line(tmp_path, capsys, option, said):
+    assert train(tmp_path / "run", option) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
     assert not (tmp_path / "run").exists()
@@ -243,7 +228,7 @@ def test_a_features_network_of_other_images_is_refused(tmp_path, capsys, monkeyp
     monkeypatch.setattr(
         "ddpm_jax.build.features._open", lambda workdir: (None, None, about)
     )
-    assert train(tmp_path / "run", perceptual="eyes") == 2
+    assert train(tmp_path / "run", "perceptual=eyes") == 2
     assert "takes images of 32x32x1, and these are 8x8x1" in capsys.readouterr().err
 
 

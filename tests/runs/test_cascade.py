@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from program import TINY, flags
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.recipe import from_json
 from ddpm_jax.runtime import images
 from ddpm_jax.sampling.plan import run_plan
 from ddpm_jax.sampling.stages import CascadeModel, cascade_plan
@@ -99,7 +100,7 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         (small, {"seed": 5}),
         (large, {"seed": 5, "picture_noise": 0.3, "sampler": "ddim", "num_steps": 4}),
     ):
-        cfg = config.from_json(json.loads((folder / "config.json").read_text()))
+        cfg = from_json(json.loads((folder / "config.json").read_text()))
         cfg.sample.update(chosen)
         model = open_model(cfg, folder)
         opened.append((cfg, model))

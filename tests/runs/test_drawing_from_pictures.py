@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, flags
+from program import ROOT, TINY, flags
 
 from ddpm_jax.cli import main
 from ddpm_jax.data import load
@@ -186,11 +186,12 @@ def test_a_network_colours_by_the_luma_alone(grey, tmp_path):
 
 def test_the_scores_of_a_network_that_enlarges_are_over_pictures_of_a_split(low_res):
     features = low_res.parent / "features"
-    small = ["channels=4", "num_groups=4", "channel_multipliers=(1,)", "num_steps=2"]
-    small += ["num_features=8", "warmup_steps=1", "batch_size=8"]
-    given = ["--config.kind=classifier"]
-    given += [f"--config.features.{option}" for option in small]
-    assert main([f"--config={TINY}", f"--workdir={features}", *given]) == 0
+    small = ["channels=4", "num_groups=4", "channel_multipliers=(1,)", "num_features=8"]
+    given = [f"--config.network.{size}" for size in small]
+    short = ["num_steps=2", "warmup_steps=1", "batch_size=8"]
+    given += [f"--config.training.{option}" for option in short]
+    recipe = f"--config={ROOT / 'configs' / 'digits_features.py'}"
+    assert main([recipe, f"--workdir={features}", *given]) == 0
     options = {
         "evaluate.features": features,
         "evaluate.num_images": 12,

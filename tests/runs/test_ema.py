@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from program import TINY, cut_short, flags
+from settings import default
 
-from ddpm_jax import config
 from ddpm_jax.cli import main
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
@@ -104,7 +104,7 @@ def test_an_average_of_a_length_that_was_not_tracked(model, capsys):
 def test_what_was_tracked_needs_one_checkpoint_and_is_exact(model):
     for step in (3, 6, 9):
         shutil.rmtree(model / "checkpoints" / str(step))
-    cfg = config.default()
+    cfg = default()
     cfg.sample.ema_std = 0.10
     got = load_parameters(cfg, model, 12)
     assert got.description == "averaged (EMA of std 0.1)"
@@ -149,7 +149,7 @@ def test_one_stored_average_is_not_enough_for_another(tmp_path, capsys):
     with store.open_checkpoints(tmp_path) as checkpoints:
         about = {"config": {"training": {"ema_stds": [0.1]}}}
         store.save(checkpoints, state, about)
-    cfg = config.default()
+    cfg = default()
     cfg.sample.ema_std = 0.07
     with pytest.raises(UserError, match=r"2 stored averages.* has 1 up to step 7"):
         load_parameters(cfg, tmp_path, 7)

@@ -15,10 +15,10 @@ SETTINGS = [
     ("--config.trainin.batch_size=3", "unknown option .*training"),
     ("--config.training=3", "is a section; set one of"),
     ("--config.training.num_steps=1e4", "num_steps"),
-    ("--config.schedule.kind=lineer", "use linear, cosine, quadratic"),
+    ("--config.schedule.kind=lineer", r"kind='lineer'.*use constant, cosine, .*\(did you mean linear\?\)"),
     ("--config.prediction=noise", "use eps, x0, v"),
     ("--config.variance=medium", "use small, large, learned"),
-    ("--config.loss.kind=l1", "use simple, weighted, mean, bound, hybrid"),
+    ("--config.loss.kind=l1", "kind='l1'.*use bound, hybrid, mean, min_snr, .*simple"),
     ("--config.loss.kind=hybrid", "needs a learned variance"),
     ("--config.variance=learned", "does not train"),
     ("--config.schedule.kind=jsd", "pure noise.*use prediction v or x0"),
@@ -42,7 +42,7 @@ SETTINGS = [
     ("--config.training.optimizer.b1=1.0", r"not in \[0, 1\)"),
     ("--config.network.channel_multipliers=(1,-2)", "whole number of 1 or more"),
     ("--config.schedule.t_range=0", "too small"),
-    ("--config.seed=-1", "out of range"),
+    ("--config.seed=-1", "config.seed=-1 is too small; use 0 or more"),
     ("--config.data.source=folder:tests/runs", "holds no PNG"),
     ("--config.network.head_channels=0", "too small; use 1 or more"),
     ("--config.network.norm_epsilon=0.0", r"not in \(0, 1\)"),
@@ -57,7 +57,8 @@ SETTINGS = [
     ("--config.sample.num_images=2000000000", "use .* or fewer"),
     ("--config.data.image_size=60000", "1498 digits of 60000x60000 take 5,392.80 GB"),
     ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
-    ("--config.kind=gan", "use diffusion, classifier, contrastive, autoencoder"),
+    ("--config.kind=gan", "use autoencoder, classifier, contrastive, diffusion"),
+    ("--config.training.kind=linear", "config.training.kind='linear'.*use fit"),
     ("--mode=sample", "--mode is gone; write main.py sample RUN"),
     ("--mode=inpaint", "--mode is gone; write main.py edit inpaint RUN"),
     ("--mode=features", "--mode=features is gone: --config=RECIPE trains whatever"),
@@ -101,7 +102,7 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
             "training.batch_size=1000000000",
             r"use config.training.batch_size=\d{4,5} or",
         ),
-        ("network.channels=60000", "a smaller config.model"),
+        ("network.channels=60000", "a smaller network.* share it by config.devices.fsdp"),
     ],
 )
 def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
@@ -133,9 +134,8 @@ def test_an_option_without_a_value_does_not_take_the_next_flag(capsys, monkeypat
 
 
 def test_an_option_of_yes_or_no_may_stand_alone():
-    cfg = default()
-    cfg.network.remat = False
-    override(cfg, ["--config.network.remat", "--config.seed", "3"])
+    cfg = default("network.remat=False")
+    cfg = override(cfg, ["--config.network.remat", "--config.seed", "3"])
     assert (cfg.network.remat, cfg.seed) == (True, 3)
 
 
@@ -158,7 +158,7 @@ def test_a_misspelt_flag_is_named_before_what_is_missing_for_it(capsys, monkeypa
         ("def get_config():\n    return nothing", "'nothing' is not defined"),
         (
             "from settings import default\n"
-            "def get_config():\n    c = default()\n    c.model.chanels = 3\n",
+            "def get_config():\n    c = default()\n    c.network.chanels = 3\n",
             "chanels",
         ),
     ],

@@ -124,12 +124,12 @@ def test_an_imported_model_is_trained_further_on_data_named_then(
     foreign, tmp_path, capsys
 ):
     workdir = tmp_path / "run"
-    given = ("condition_dropout=0.1", "exchange.step=5")
+    given = ("condition_dropout=0.1", "step=5")
     assert import_from(foreign, workdir, *given) == 0
     start = restore_params(workdir)
     line = refusal(capsys, f"--workdir={workdir}")
     assert "data.source is empty; give --config.data.source=folder:PATH" in line
-    training = {"num_steps": 7, "batch_size": 8, "warmup_steps": 1, "sample_every": 0}
+    training = {"num_steps": 7, "batch_size": 8, "warmup_steps": 1, "preview_every": 0}
     flags = [f"--config.training.{name}={value}" for name, value in training.items()]
     flags += ["--config.data.source=digits", "--config.training.max_grad_norm=0.0"]
     flags += ["--config.sample.num_images=2"]
