@@ -522,11 +522,12 @@ def override(
     """
     from ddpm_jax import specs
     from ddpm_jax.build import check_ceilings
+    from ddpm_jax.recipe import TaskSpec
 
     for name in _names(arguments):
         if name in fixed:
             raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
-    changed = specs.override(cfg, arguments)
+    changed = specs.override(cfg, arguments, slot=TaskSpec)
     check_ceilings(changed)
     return changed
 

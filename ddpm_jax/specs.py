@@ -531,19 +531,24 @@ def _shown(value: Any) -> str:
 
 
 def override(
-    config: ConfigDict, arguments: Sequence[str], path: str = "config"
+    config: ConfigDict,
+    arguments: Sequence[str],
+    path: str = "config",
+    slot: Any = Any,
 ) -> ConfigDict:
     """Set options of a recipe from `--config.a.b=value` arguments.
 
     The types are those of the fields. A `kind` is set before all else: the node becomes
     another, with the defaults of that. An entry of a mapping that is set to None goes.
-    Of an option given twice the last counts.
+    Of an option given twice the last counts. A section stays of its class, or of one
+    that derives from it.
 
     Args:
         config: from `recipe`.
         arguments: of the command line; `--config.a.b value`, and `--config.a.b` alone
             for True, are understood as well.
         path: what all of them begin with.
+        slot: what the recipe may become by another `kind`; Any for any.
 
     Returns:
         A new recipe.
@@ -551,18 +556,21 @@ def override(
     Raises:
         UserError: an argument is no option, is unknown, or has a value of a wrong type.
     """
-    first, others = _split(to_json(config), Any, path)
+    first, others = _split(to_json(config), slot, path)
+    slots = {
+        name: _class_of(other, Any, f"{path}.{name}") for name, other in others.items()
+    }
     given = _assignments(arguments, path)
     for words in sorted(given, key=lambda words: (words[-1] != KIND, len(words))):
         text, name = given[words], words[0]
         if name in others:
             whole = f"{path}.{name}"
-            others[name] = _assign(others[name], Any, words[1:], text, whole)
+            others[name] = _assign(others[name], slots[name], words[1:], text, whole)
         else:
-            first = _assign(first, Any, words, text, path, also=tuple(others))
+            first = _assign(first, slot, words, text, path, also=tuple(others))
     return recipe(
-        _read_spec(first, Any, path, also=tuple(others)),
-        **{n: _read_spec(v, Any, f"{path}.{n}") for n, v in others.items()},
+        _read_spec(first, slot, path, also=tuple(others)),
+        **{n: _read_spec(v, slots[n], f"{path}.{n}") for n, v in others.items()},
     )
 
 
