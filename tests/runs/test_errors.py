@@ -15,7 +15,10 @@ SETTINGS = [
     ("--config.trainin.batch_size=3", "unknown option .*training"),
     ("--config.training=3", "is a section; set one of"),
     ("--config.training.num_steps=1e4", "num_steps"),
-    ("--config.schedule.kind=lineer", r"kind='lineer'.*use constant, cosine, .*\(did you mean linear\?\)"),
+    (
+        "--config.schedule.kind=lineer",
+        r"kind='lineer'.*use constant, cosine, .*\(did you mean linear\?\)",
+    ),
     ("--config.prediction=noise", "use eps, x0, v"),
     ("--config.variance=medium", "use small, large, learned"),
     ("--config.loss.kind=l1", "kind='l1'.*use bound, hybrid, mean, min_snr, .*simple"),
@@ -102,7 +105,10 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
             "training.batch_size=1000000000",
             r"use config.training.batch_size=\d{4,5} or",
         ),
-        ("network.channels=60000", "a smaller network.* share it by config.devices.fsdp"),
+        (
+            "network.channels=60000",
+            "a smaller network.* share it by config.devices.fsdp",
+        ),
     ],
 )
 def test_training_beyond_memory_is_refused_by_what_the_plan_knows(

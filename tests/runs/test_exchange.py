@@ -308,7 +308,7 @@ def test_a_record_of_another_model(pipeline, tmp_path, capsys):
     shutil.copytree(pipeline, folder)
     edit(folder / SCHEDULER, beta_schedule="squaredcos_cap_v2")
     line = refusal(capsys, "import", f"{folder}", f"{tmp_path / 'run'}")
-    assert "ddpm_jax.json says otherwise" in line and "diffusion.schedule" in line
+    assert "ddpm_jax.json says otherwise" in line and "schedule.kind" in line
 
 
 FLAGS = [
