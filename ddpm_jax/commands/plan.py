@@ -184,7 +184,8 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
         f"use config.training.batch_size={fits} or less, or "
         "config.network.remat=True and config.training.accumulate"
         if fits
-        else "use smaller images or a smaller network, or share it by config.devices.fsdp"
+        else "use smaller images or a smaller network, or share it by "
+        "config.devices.fsdp"
     )
     raise UserError(
         f"training needs about {format_bytes(fixed + images)} on a device of "
