@@ -359,7 +359,7 @@ def located(path: str) -> Iterator[None]:
         yield
     except ValueError as error:
         message = str(error)
-        names_a_field = re.match(r"\w+=", message)
+        names_a_field = re.match(r"\w+(=|\.\w)", message)
         raise UserError(f"{path}{'.' if names_a_field else ': '}{message}") from error
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import random
 import sys
@@ -14,6 +15,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from ddpm_jax import limits, specs
+from ddpm_jax.codecs.spec import Latents
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.diffusion.schedules import Cosine, Jsd, Linear, ScheduleSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.specs import (
@@ -25,6 +29,7 @@ from ddpm_jax.specs import (
     register,
     to_json,
 )
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.fit import Fit
 
@@ -83,21 +88,39 @@ FULL = Toy(
 
 
 VALUES = (2, 3, 0.25, 0.5, 1e-3, True, False, "another", None, [], [0.1], [5], [3, 7])
+VALUES += (64, {"label": {"kind": "label"}})
+
+# Where a field means something only beside another, or has no default that works.
+BASES = {
+    Fit: Fit(decay="cosine"),
+    Latents: Latents("runs/somewhere"),
+    LowRes: LowRes(max_aug_level=0.5),
+    AutoencoderTask: AutoencoderTask(perceptual="runs/somewhere"),
+    Diffusion: Diffusion(conditioners={"grey": Grey()}),
+}
 
 
-# Where a field means something only beside another.
-BASES = {Fit: Fit(decay="cosine")}
+def base_of(cls):
+    """A spec of a class, from which others are made."""
+    return FULL if cls is Toy else BASES.get(cls) or cls()
+
+
+def kinds_within(wanted):
+    """Yield specs that fit a field: of every kind, then each with a field changed."""
+    inside = specs._classes_in(wanted) and specs.kinds(specs._slot(wanted))
+    for cls in dict(inside or {}).values():
+        yield to_json(base_of(cls))
+    for cls in dict(inside or {}).values():
+        yield from map(to_json, changed(cls))
 
 
 def changed(cls):
     """Yield a spec for each field, in which that has another value."""
-    base = BASES.get(cls, cls())
+    base = base_of(cls)
     plain = to_json(base)
     for name, wanted in specs._annotations(cls).items():
-        inside = specs._classes_in(wanted) and specs.kinds(specs._slot(wanted))
-        of_kinds = [to_json(kind()) for kind in dict(inside or {}).values()]
         made = base
-        for value in (*get_args(wanted), *VALUES, *of_kinds):
+        for value in itertools.chain(get_args(wanted), VALUES, kinds_within(wanted)):
             with contextlib.suppress(UserError):
                 made = from_config({**plain, name: value}, cls)
             if made != base:
@@ -109,8 +132,8 @@ def changed(cls):
 @pytest.mark.parametrize("kind", [k for k, c in specs.kinds().items() if c is not Toy])
 def test_every_field_of_every_spec_comes_back(kind):
     cls = specs.kinds()[kind]
-    assert specs.kind_of(cls()) == kind
-    for made in (cls(), *changed(cls)):
+    assert specs.kind_of(cls) == kind
+    for made in (base_of(cls), *changed(cls)):
         stored = json.loads(json.dumps(to_json(made), allow_nan=False))
         assert from_config(stored) == made
         assert from_config(recipe(made)) == made
@@ -120,7 +143,7 @@ def test_every_field_of_every_spec_comes_back(kind):
 @pytest.mark.parametrize("kind", [k for k, c in specs.kinds().items() if c is not Toy])
 def test_every_field_of_every_spec_is_described(kind):
     cls = specs.kinds()[kind]
-    fields = set(to_json(cls())) - {specs.KIND}
+    fields = set(to_json(base_of(cls))) - {specs.KIND}
     assert set(specs.descriptions(cls)) == fields
 
 
@@ -308,7 +331,7 @@ def test_damage_is_refused_or_means_something():
     rng, refused = random.Random(0), 0
     for kind, cls in specs.kinds().items():
         for _ in range(60):
-            data = damaged(rng, to_json(FULL if cls is Toy else cls()))
+            data = damaged(rng, to_json(base_of(cls)))
             try:
                 made = from_config(data, path=kind)
             except UserError as error:
@@ -542,6 +565,7 @@ from typing import Literal
 from ddpm_jax.diffusion.schedules import Cosine, ScheduleSpec, Table
 from ddpm_jax.limits import between
 from ddpm_jax.specs import recipe, register
+from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import OptimizerSpec
@@ -601,7 +625,7 @@ class PointDiffusion:
 def get_config():
     return recipe(
         PointDiffusion(
-            Diffusion(Halving(16), prediction="v", variance="small"),
+            Diffusion(schedule=Halving(16), prediction="v", variance="small"),
             network=Perceptron((32, 16)),
             conditioners={"angle": Angle(0.2)},
         ),
@@ -631,7 +655,7 @@ def test_a_recipe_of_ones_own_kinds_needs_no_edit_of_the_package(tmp_path, monke
     config = override(module.get_config(), arguments)
     (tmp_path / "spec.json").write_text(json.dumps(to_json(config), allow_nan=False))
     wanted = module.PointDiffusion(
-        Diffusion(module.Halving(8), prediction="v", variance="small"),
+        Diffusion(schedule=module.Halving(8), prediction="v", variance="small"),
         network=module.Perceptron((8, 4)),
         conditioners={"angle": module.Angle(0.0)},
     )

@@ -119,7 +119,7 @@ def _is_unet(config: ConfigDict) -> bool:
     return config.network.kind == "unet"
 
 
-_OF_THE_UNET: tuple[Rule, ...] = (
+UNET: tuple[Rule, ...] = (
     (
         "network.num_heads",
         lambda config: config.network.head_channels is not None,
@@ -157,7 +157,7 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
     refuse_idle(config, [unconditional])
     check_warmup(config)
     if _is_unet(config):
-        refuse_idle(config, _OF_THE_UNET)
+        refuse_idle(config, UNET)
         _check_attention(config, info)
 
 

@@ -126,6 +126,12 @@ class LowRes(ImageMap):
                 f"max_aug_level={self.max_aug_level} is not in [0, 1]; 0 is none, 1 as "
                 "much as leaves nothing of the image."
             )
+        if self.frequency_shift != 1 and not self.max_aug_level:
+            raise UserError(
+                f"frequency_shift={self.frequency_shift} does nothing without an "
+                "augmentation level to embed; set max_aug_level above 0, or leave it "
+                "out."
+            )
 
     def for_data(self, data: Any) -> "LowRes":
         """Return itself.

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from settings import default
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 
 
 @pytest.mark.parametrize(
@@ -12,8 +13,7 @@ from ddpm_jax import build, config
 )
 def test_a_class_is_read_as_it_is_written(names):
     info = build.DataInfo("d", (8, 8, 1), names, "")
-    cfg = config.default()
-    cfg.model.class_conditional = True
+    cfg = default("conditioners.label.kind=label")
     cfg.sample.num_images = 1
     for index in range(len(names)):
         cfg.sample.labels = build.label_word(index, names)

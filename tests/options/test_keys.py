@@ -11,6 +11,13 @@ from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.frechet import fid_infinity
 from ddpm_jax.evaluation.kernel_distance import kid
+from ddpm_jax.recipe import (
+    AutoencoderTask,
+    ClassifierTask,
+    ContrastiveTask,
+    Diffusion,
+    recipe,
+)
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 
@@ -20,9 +27,9 @@ PURPOSES = [
     (build.train_key, 1),
     (build.sample_key, 2),
     (build.likelihood_key, 3),
-    (features.classify_key, 11),
-    (autoencode.autoencode_key, 21),
-    (retrieval.match_key, 31),
+    (lambda cfg: features.classify_key(ClassifierTask(seed=cfg.seed)), 11),
+    (lambda cfg: autoencode.autoencode_key(AutoencoderTask(seed=cfg.seed)), 21),
+    (lambda cfg: retrieval.match_key(ContrastiveTask(seed=cfg.seed)), 31),
 ]
 
 
@@ -81,13 +88,18 @@ def test_a_seed_without_a_stream_is_refused(seed):
     with pytest.raises(UserError, match=r"seed=.* is out of range; use 0 to 2\^63-1"):
         keys.root_key(seed)
     info = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
-    for check in (
-        build.check,
-        features.check_features,
-        autoencode.check_autoencode,
+    said = (
+        rf"config\.seed={seed} is (too small; use 0|out of range; use \d+,.* or less)"
+    )
+    for task, check in (
+        (Diffusion(), build.check),
+        (ClassifierTask(), features.check_features),
+        (AutoencoderTask(), autoencode.check_autoencode),
     ):
-        with pytest.raises(UserError, match=r"config\.seed=.* out of range"):
-            check(config_of(seed), info)
+        config = recipe(task)
+        config.seed = seed
+        with pytest.raises(UserError, match=said):
+            check(config, info)
 
 
 def test_seeds_beyond_the_last_are_refused_before_the_first_is_drawn():

@@ -10,7 +10,7 @@ import numpy as np
 import oracles
 import patchwork
 import pytest
-from settings import default
+from settings import changed, default
 
 from ddpm_jax import build
 from ddpm_jax.build import plans
@@ -29,6 +29,8 @@ SHAPE = (4, 4, 1)
 SIZE = 16
 TURNED = patchwork.autoencoder(SHAPE, matrix=patchwork.orthogonal(4))
 SAMPLER, LEVELS = karras.heun(), grid(cosine_logsnr(1000), 40)
+IN_LATENTS = ("codec.kind=latents", "codec.run=somewhere")
+IN_PIXELS = ("codec.kind=as_stored",)
 INFO = build.DataInfo(
     "d", SHAPE, None, "", latents=LatentInfo("squares", "squares", (2, 2, 4))
 )
@@ -123,10 +125,10 @@ def test_latents_that_are_the_images_are_trained_on_alike():
     same = LatentInfo("squares", "squares", SHAPE)
     found = []
     for place, about, image in (
-        ("", info, images),
-        ("somewhere", dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
+        (IN_PIXELS, info, images),
+        (IN_LATENTS, dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
     ):
-        config = with_options(data__latents=place, data__flip=False)
+        config = with_options(*place, "data.flip=False")
         config.network.channels, config.network.num_groups = 8, 4
         unet = build.model(config, about)
         objective = build.objective(config, unet, about)
@@ -154,9 +156,7 @@ def config(monkeypatch):
     """A recipe whose model is that of Gaussian latents."""
     denoise = oracles.gaussian(*of_latents(*gaussian_images()))
     monkeypatch.setattr(plans, "denoiser", lambda *_: denoise)
-    config = default()
-    config.data.latents = "somewhere"
-    config.schedule.num_levels = 40
+    config = default("schedule.num_levels=40", "preview_steps=10", *IN_LATENTS)
     config.sample.film_frames = 3
     return config
 
@@ -259,14 +259,9 @@ def test_a_latent_is_known_where_all_its_pixels_are():
 # --- What a config says ---------------------------------------------------------------
 
 
-def with_options(**options):
-    config = default()
-    config.data.latents = "somewhere"
-    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
-    for name, value in options.items():
-        section, option = name.split("__")
-        config[section][option] = value
-    return config
+def with_options(*options):
+    network = ("network.channel_multipliers=1", "network.attention_resolutions=")
+    return changed(default(*network, *IN_LATENTS), *options)
 
 
 def test_latents_are_not_clamped():
@@ -276,8 +271,8 @@ def test_latents_are_not_clamped():
         def apply(self, variables, x_t, t, cond, *, train, rngs):
             return 3 + 0 * x_t
 
-    for place, said in (("somewhere", 3.0), ("", 1.0)):
-        config = with_options(data__latents=place, diffusion__prediction="x0")
+    for place, said in ((IN_LATENTS, 3.0), (IN_PIXELS, 1.0)):
+        config = with_options(*place, "prediction=x0")
         denoise = build.denoiser(config, SaysThree(), None)
         level = build.schedule(config).at(jnp.asarray(5))
         assert denoise(jnp.ones((1, 2, 2, 4)), level).x0.max() == said
@@ -285,7 +280,7 @@ def test_latents_are_not_clamped():
 
 def test_the_network_has_the_size_of_the_latents():
     config = with_options(
-        model__channel_multipliers=(1, 1), model__attention_resolutions=(2,)
+        "network.channel_multipliers=1,1", "network.attention_resolutions=2"
     )
     build.check(config, INFO)
     unet = build.model(config, INFO)
@@ -300,30 +295,30 @@ def test_the_network_has_the_size_of_the_latents():
     ("options", "said"),
     [
         (
-            {"data__latents": ""},
-            "latents='', but this model works in the latents of sq",
+            IN_PIXELS,
+            "codec.kind='as_stored', but this model works in the latents of sq",
         ),
-        ({"sample__dynamic_percentile": 0.99}, "is for pixels, which have a range"),
-        ({"sample__classifier_scale": 1.0}, "use guidance_scale"),
-        ({"model__channel_multipliers": (1, 1, 1)}, "2x2 do not halve 2 times"),
-        ({"diffusion__schedule": "cosine"}, "ends in a signal of 5e-05.*prediction v"),
+        (["sample.dynamic_percentile=0.99"], "is for pixels, which have a range"),
+        (["sample.classifier_scale=1"], "use guidance_scale"),
+        (["network.channel_multipliers=1,1,1"], "2x2 do not halve 2 times"),
+        (["schedule.kind=cosine"], "ends in a signal of 5e-05.*prediction v"),
     ],
 )
 def test_what_cannot_work_in_latents_is_refused(options, said):
     with pytest.raises(UserError, match=said):
-        build.check(with_options(**options), INFO)
+        build.check(with_options(*options), INFO)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"diffusion__schedule": "linear"},
-        {"diffusion__schedule": "cosine", "diffusion__prediction": "v"},
-        {"diffusion__schedule": "cosine", "diffusion__prediction": "x0"},
+        ["schedule.kind=linear"],
+        ["schedule.kind=cosine", "prediction=v"],
+        ["schedule.kind=cosine", "prediction=x0"],
     ],
 )
 def test_what_can_work_in_latents_is_not(options):
-    build.check(with_options(**options), INFO)
+    build.check(with_options(*options), INFO)
 
 
 def test_latents_of_a_model_of_pixels_are_refused():

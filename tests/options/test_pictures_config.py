@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from settings import changed, default
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.conditioning.conditioner import null_condition, training_condition
 from ddpm_jax.conditioning.low_res import resize
 from ddpm_jax.diffusion.operators import average_pool
@@ -15,15 +16,20 @@ INFO = build.DataInfo("made up", (8, 8, 3), ("a", "b"), "0")
 KEY = jax.random.key(0)
 
 
-def options(**chosen):
-    cfg = config.default()
-    cfg.network.channels, cfg.network.num_groups = 8, 4
-    cfg.network.channel_multipliers, cfg.network.num_res_blocks = (1,), 1
-    cfg.network.attention_resolutions = ()
-    for name, value in chosen.items():
-        section, option = name.split("__")
-        cfg[section][option] = value
-    return cfg
+LABELED = "conditioners.label.kind=label"
+
+
+def recipe_of(*options):
+    """A tiny network, with options."""
+    small = ("channels=8", "num_groups=4", "channel_multipliers=1", "num_res_blocks=1")
+    small += ("attention_resolutions=",)
+    return default(*(f"network.{option}" for option in small), *options)
+
+
+def shown(kind, *options):
+    """A tiny network that is conditioned on an image map, with options of that."""
+    node = f"conditioners.{kind}"
+    return recipe_of(f"{node}.kind={kind}", *(f"{node}.{option}" for option in options))
 
 
 def condition_of(cfg):
@@ -40,7 +46,8 @@ def batch(size=4):
 def test_training_shows_the_image_that_is_to_be_drawn():
     """What reaches the network is made of the flipped image: seen through a network
     that says nothing but is asked, with every image flipped or not."""
-    cfg = options(model__picture="low_res", data__flip=True)
+    cfg = shown("low_res")
+    cfg.data.flip = True
     seen = []
 
     class Spy:
@@ -67,11 +74,8 @@ def test_training_shows_the_image_that_is_to_be_drawn():
 
 
 def test_labels_are_hidden_and_pictures_never():
-    cfg = options(
-        model__picture="low_res",
-        model__class_conditional=True,
-        training__label_dropout=0.5,
-    )
+    low_res = "conditioners.low_res.kind=low_res"
+    cfg = recipe_of(low_res, LABELED, "condition_dropout=0.5")
     given = batch(100)
     x0 = given["image"] / 127.5 - 1.0
     given_to = condition_of(cfg)(KEY, given, x0)
@@ -89,41 +93,43 @@ def test_labels_are_hidden_and_pictures_never():
 
 def test_labels_are_those_of_the_same_model_without_a_picture():
     """The key of labels is not touched by the picture's."""
-    plain = options(model__class_conditional=True)
-    shown = options(model__class_conditional=True, model__picture="masked")
+    plain = recipe_of(LABELED)
+    masked = recipe_of(LABELED, "conditioners.masked.kind=masked")
     given, x0 = batch(50), jnp.zeros((50, 8, 8, 3))
-    labels = [condition_of(cfg)(KEY, given, x0)["label"] for cfg in (plain, shown)]
+    labels = [condition_of(cfg)(KEY, given, x0)["label"] for cfg in (plain, masked)]
     np.testing.assert_array_equal(*labels)
 
 
 @pytest.mark.parametrize(
-    ("picture", "noise", "channels"),
+    ("options", "channels"),
     [
-        ("", 0.0, 3),
-        ("low_res", 0.0, 6),
-        ("low_res", 0.5, 6),
-        ("grey", 0.0, 4),
-        ("masked", 0.0, 7),
+        ([], 3),
+        (["conditioners.low_res.kind=low_res"], 6),
+        (
+            [
+                "conditioners.low_res.kind=low_res",
+                "conditioners.low_res.max_aug_level=0.5",
+            ],
+            6,
+        ),
+        (["conditioners.grey.kind=grey"], 4),
+        (["conditioners.masked.kind=masked"], 7),
     ],
 )
 @pytest.mark.parametrize("self_conditioning", [False, True])
-def test_the_network_has_a_place_for_the_picture(
-    picture, noise, channels, self_conditioning
-):
-    cfg = options(
-        model__picture=picture,
-        model__picture_noise=noise,
-        model__self_conditioning=self_conditioning,
-    )
+def test_the_network_has_a_place_for_the_picture(options, channels, self_conditioning):
+    cfg = recipe_of(*options)
+    if self_conditioning:
+        cfg = changed(cfg, "conditioners.self_conditioning.kind=self_conditioning")
     unet = build.model(cfg, INFO)
     params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
     kernel = params["conv_in"]["kernel"]
     assert kernel.shape[2] == channels + 3 * self_conditioning
-    assert ("low_res" in params) == (noise > 0)
+    assert ("low_res" in params) == any("max_aug_level" in one for one in options)
 
 
 def test_a_network_that_is_shown_a_picture_wants_one():
-    cfg = options(model__picture="grey")
+    cfg = shown("grey")
     unet = build.model(cfg, INFO)
     apply = build.network(unet)
     params = jax.eval_shape(lambda: build.init_params(cfg, unet, INFO))
@@ -133,31 +139,60 @@ def test_a_network_that_is_shown_a_picture_wants_one():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "message"),
+    ("options", "message"),
     [
-        ({"model__picture": "small"}, "use low_res, grey, masked"),
-        ({"model__picture": "low_res", "model__picture_factor": 3}, "divide .*8x8"),
-        ({"model__picture": "low_res", "model__picture_factor": 1}, "2 or more"),
-        ({"model__picture": "low_res", "model__picture_noise": 1.5}, "not in .0, 1"),
-        ({"model__picture": "grey", "model__picture_noise": 0.5}, "does nothing"),
-        ({"model__picture_noise": 0.5}, "does nothing"),
-        ({"sample__picture": "data:test"}, "without pictures"),
+        (
+            ["conditioners.low_res.kind=small"],
+            r"config\.conditioners\.low_res\.kind='small' is not known; use .*low_res",
+        ),
+        (
+            ["conditioners.small.kind=low_res"],
+            r"config\.conditioners\.small is a LowRes; .* the name low_res: call it so",
+        ),
+        (
+            ["conditioners.low_res.kind=low_res", "conditioners.low_res.factor=3"],
+            r"config\.conditioners\.low_res\.factor=3 does not divide .*8x8",
+        ),
+        (
+            ["conditioners.low_res.kind=low_res", "conditioners.low_res.factor=1"],
+            r"low_res\.factor=1 is too small; use 2 or more",
+        ),
+        (
+            [
+                "conditioners.low_res.kind=low_res",
+                "conditioners.low_res.max_aug_level=1.5",
+            ],
+            r"config\.conditioners\.low_res\.max_aug_level=1.5 is not in .0, 1",
+        ),
+        (
+            ["conditioners.grey.kind=grey", "conditioners.grey.max_aug_level=0.5"],
+            r"unknown option config\.conditioners\.grey\.max_aug_level; .* no options",
+        ),
+        (
+            ["conditioners.low_res.max_aug_level=0.5"],
+            r"unknown option config\.conditioners\.low_res; .* has none",
+        ),
+        (
+            ["conditioners.grey.kind=grey", "conditioners.masked.kind=masked"],
+            r"config\.conditioners has the image maps grey, masked; use one",
+        ),
+        (["sample.picture=data:test"], "without pictures"),
     ],
 )
-def test_what_cannot_work_is_refused(chosen, message):
+def test_what_cannot_work_is_refused(options, message):
     with pytest.raises(UserError, match=message):
-        build.check(options(**chosen), INFO)
+        build.check(recipe_of(*options), INFO)
 
 
 def test_grey_wants_colours():
     plain = build.DataInfo("made up", (8, 8, 1), None, "0")
-    with pytest.raises(UserError, match="colour images"):
-        build.check(options(model__picture="grey"), plain)
+    with pytest.raises(UserError, match="color images .* have 1; leave it out"):
+        build.check(shown("grey"), plain)
 
 
 def test_consistency_is_that_of_the_small_pictures():
     """Whatever the pixels of a block are, their mean counts: off by 3 of 255."""
-    cfg = options(model__picture="low_res")
+    cfg = shown("low_res")
     rng = np.random.default_rng(0)
     real = rng.integers(60, 190, (3, 8, 8, 3)).astype(np.uint8)
     signs = np.where(np.indices((8, 8)).sum(0) % 2, 1, -1)[..., None]
@@ -174,7 +209,7 @@ def test_consistency_is_that_of_the_small_pictures():
 
 
 def test_consistency_of_colouring_is_that_of_the_luma():
-    cfg = options(model__picture="grey")
+    cfg = shown("grey")
     rng = np.random.default_rng(0)
     real = rng.integers(60, 190, (2, 8, 8, 3)).astype(np.uint8)
     drawn = real + np.array([0, 10, 0], np.uint8)  # more green
@@ -184,4 +219,4 @@ def test_consistency_of_colouring_is_that_of_the_luma():
 
 def test_what_is_known_exactly_has_no_consistency():
     real = np.zeros((1, 8, 8, 3), np.uint8)
-    assert build.consistency(options(model__picture="masked"), real, real) is None
+    assert build.consistency(shown("masked"), real, real) is None

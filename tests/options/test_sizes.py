@@ -1,9 +1,9 @@
 """What memory cannot hold is refused before it is allocated, with what would fit."""
 
 import pytest
-from ddpm_jax.config import check_ceilings
+from settings import default
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build import DataInfo, sizes
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
@@ -13,9 +13,9 @@ INFO = DataInfo("pictures", (8, 8, 3), None, "0")
 
 def small(**sample):
     """A config of a small network, with options of `sample`."""
-    chosen = config.default()
-    chosen.model.update({"channels": 32, "channel_multipliers": (1, 2)})
-    chosen.model.update({"attention_resolutions": (), "num_res_blocks": 3})
+    chosen = default()
+    chosen.network.update({"channels": 32, "channel_multipliers": (1, 2)})
+    chosen.network.update({"attention_resolutions": (), "num_res_blocks": 3})
     chosen.sample.update(sample)
     return chosen
 
@@ -66,9 +66,9 @@ def test_an_image_that_no_memory_holds_is_to_be_smaller():
 @pytest.mark.parametrize("option", ["schedule.num_levels", "evaluate.num_seeds"])
 def test_a_number_beyond_any_use_is_refused(option):
     section, name = option.split(".")
-    chosen = config.default()
+    chosen = default()
     chosen[section][name] = 10**9
     with pytest.raises(
         UserError, match=rf"config\.{option}=1000000000 is out of range"
     ):
-        check_ceilings(chosen)
+        build.check_ceilings(chosen)
