@@ -224,7 +224,7 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
             f"{info.name} has no labels, and a features network learns to tell classes "
             "apart; sort the images into one folder per class."
         )
-    fit_spec(config)
+    spec, _ = task_spec(config, ClassifierTask), fit_spec(config)
     with located("config.network"):
-        task_spec(config, ClassifierTask).network.check()
+        spec.network.check()
     check_warmup(config)

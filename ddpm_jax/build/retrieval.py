@@ -192,7 +192,7 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
         UserError: for the first rule that does not hold.
     """
     check_batch_memory(config, "training", info)
-    fit_spec(config)
+    spec, _ = task_spec(config, ContrastiveTask), fit_spec(config)
     with located("config.network"):
-        task_spec(config, ContrastiveTask).network.check()
+        spec.network.check()
     check_warmup(config)

@@ -186,7 +186,7 @@ def test_what_cannot_work_is_refused(options, message):
 
 def test_grey_wants_colours():
     plain = build.DataInfo("made up", (8, 8, 1), None, "0")
-    with pytest.raises(UserError, match="color images .* have 1; leave it out"):
+    with pytest.raises(UserError, match=r"color images .* have 1; leave it out"):
         build.check(shown("grey"), plain)
 
 
