@@ -51,7 +51,7 @@ _TRAINERS = {  # kind of a recipe -> its command
     "classifier": "features",
     "contrastive": "retrieval",
     "autoencoder": "autoencoder",
-}
+}  # of any other, commands/task.py
 
 
 class Line(NamedTuple):
@@ -323,14 +323,9 @@ def _train(line: Line) -> int:
             f"training needs a recipe; give --config=RECIPE with --workdir={workdir}."
         )
     cfg = _config(recipe, folder, line.overrides)
-    if cfg.kind not in _TRAINERS:
-        raise UserError(
-            f"config.kind={cfg.kind!r} is nothing that this command trains; it trains "
-            f"{', '.join(_TRAINERS)}."
-        )
     use_all_cores(cfg.training.batch_size)
     interrupts.check()
-    return _command(_TRAINERS[cfg.kind])(cfg, folder)
+    return _command(_TRAINERS.get(cfg.kind, "task"))(cfg, folder)
 
 
 def _command(name: str) -> Callable[..., Any]:
@@ -467,6 +462,7 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
         "a recipe defines get_config(), which returns what ddpm_jax.recipe.recipe "
         "composes."
     )
+    sys.path.insert(0, str(path.resolve().parent))  # it may import what lies beside it
     try:
         spec.loader.exec_module(module)
         loaded = module.get_config(*arguments)
@@ -477,6 +473,8 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
         raise UserError(
             f"--config={recipe} cannot be read ({text}); {wanted}"
         ) from error
+    finally:
+        sys.path.pop(0)
     from ddpm_jax.recipe import from_json, to_json  # loads JAX
 
     if not isinstance(loaded, ConfigDict):

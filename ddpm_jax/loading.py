@@ -4,6 +4,7 @@
     classifier    ClassifierModel      features, logits
     autoencoder   AutoencoderModel     encode, decode
     contrastive   ContrastiveModel     encode_images, encode_texts
+    your own      whatever its `TaskSpec.open` returns
 
 The last three are the small auxiliary models that diffusion models are made and scored
 with.
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
+from ddpm_jax import build, specs
 from ddpm_jax.build import autoencoder as autoencoder_folder
 from ddpm_jax.build import auxiliary, features, retrieval
 from ddpm_jax.codecs import Autoencoder, Codec, Params, latents
@@ -40,6 +41,7 @@ from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.runtime.devices import data_mesh, sharded, spread
 from ddpm_jax.runtime.images import to_uint8
 from ddpm_jax.runtime.startup import use_all_cores
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.weights import diffusers, diffusers_autoencoder
 
@@ -226,9 +228,12 @@ def load(
             return ContrastiveModel(retrieval.retrieval(folder))
         case _ if kind == _OF_DIFFUSERS:
             return _load_diffusers(folder)
+        case _ if kind in specs.kinds(TaskSpec):
+            return _load_task(folder, kind)
     raise UserError(
         f"{folder} holds a model of kind {kind!r}, which this version of ddpm_jax does "
-        "not know; use the version that trained it."
+        "not know; import the module that registers it, or use the version that "
+        "trained it."
     )
 
 
@@ -264,6 +269,15 @@ def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
     except UserError as error:
         error.args = (in_keywords(Sample, str(error)), *error.args[1:])
         raise
+
+
+def _load_task(folder: Path, kind: str) -> Any:
+    """Open a model of a kind of its own, as its spec says."""
+    of = auxiliary.Kind(kind, kind, f"a model of kind {kind}", "train", set())
+    described, _ = auxiliary.read(folder, of)
+    spec, _ = specs.from_recipe(described["config"], TaskSpec)
+    params = store.restore_params(folder, step=described["step"])
+    return spec.open(params, described)
 
 
 def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:

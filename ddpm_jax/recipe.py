@@ -189,6 +189,11 @@ def recipe(
         "training": Fit() if training is None else training,
         "devices": Devices() if devices is None else devices,
     }
+    if not isinstance(task, TaskSpec):
+        raise UserError(
+            f"a recipe is of a task, and {type(task).__name__} is none; derive it from "
+            "ddpm_jax.recipe.TaskSpec."
+        )
     known = SECTIONS if isinstance(task, Diffusion) else {}
     for name in sections:
         if name not in known:
@@ -214,7 +219,7 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
     Raises:
         UserError: it holds an option that this version does not know.
     """
-    task, others = specs.from_recipe(stored)
+    task, others = specs.from_recipe(stored, TaskSpec)
     training = others.pop("training", None)
     devices = others.pop("devices", None)
     named = {name: specs.to_json(other) for name, other in others.items()}

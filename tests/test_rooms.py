@@ -51,7 +51,7 @@ MAY_IMPORT = {
     # What is trained, a file each.
     "tasks": {
         *("training", "diffusion", "codecs", "networks", "conditioning"),
-        *("data.spec", "runtime.images"),
+        *("data.spec", "data.dataset", "runtime.images"),
     },
     "evaluation": {"diffusion", "weights", "runtime"},
     "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
@@ -73,7 +73,7 @@ MAY_IMPORT = {
     },
     "loading": {
         *("build", "codecs", "commands", "evaluation", "model", "requests"),
-        *("runtime", "training", "weights"),
+        *("runtime", "specs", "tasks", "training", "weights"),
     },
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {

@@ -22,6 +22,7 @@ from ddpm_jax.conditioning.conditioner import (
     from_batch,
 )
 from ddpm_jax.conditioning.encoded_text import interpolate
+from ddpm_jax.errors import UserError
 
 
 def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
@@ -126,7 +127,35 @@ def sample_cond(config: ConfigDict, info: DataInfo) -> Cond | None:
         cond["label"] = labels
     if texts is not None:
         cond |= text_cond(config, info, texts)
-    return cond or None
+    return {**cond, **further_cond(config, info)} or None
+
+
+def further_cond(config: ConfigDict, info: DataInfo) -> Cond:
+    """Make the rows [num_images, ...] of conditions that are given by name.
+
+    Raises:
+        UserError: a condition is not known, or a value cannot be read.
+    """
+    made, found = conditioners(config, info), {}
+    for part in filter(None, map(str.strip, config.sample.cond.split(";"))):
+        name, equals, listed = part.partition("=")
+        if not equals or name not in made:
+            raise UserError(
+                f"config.sample.cond has {part!r}; write NAME=VALUE, the model being "
+                f"conditioned on {', '.join(made) or 'nothing'}."
+            )
+        if name in ("label", "text"):
+            raise UserError(
+                f"config.sample.cond has {part!r}; use "
+                f"config.sample.{'labels' if name == 'label' else 'prompt'}."
+            )
+        values = [value.strip() for value in listed.split(",")]
+        count = config.sample.num_images
+        with specs.located("config.sample.cond"):
+            found[name] = made[name].from_text(
+                [values[i % len(values)] for i in range(count)]
+            )
+    return found
 
 
 def cond_between(

@@ -18,8 +18,8 @@ from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
 # at all.
 NOT_COMPILED = frozenset(
     {
-        *("labels", "prompt", "negative_prompt", "prompt_to", "picture", "seed"),
-        *("num_images", "batch_size", "film_frames", "film_images"),
+        *("labels", "cond", "prompt", "negative_prompt", "prompt_to", "picture"),
+        *("seed", "num_images", "batch_size", "film_frames", "film_images"),
         *("step", "ema", "ema_std"),
     }
 )

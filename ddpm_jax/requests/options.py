@@ -139,6 +139,12 @@ class Chain(Parameters):
     negative_prompt: str = option(
         "", "what guidance goes away from", of="sample.negative_prompt"
     )
+    cond: str = option(
+        "",
+        "further conditions by name: NAME=VALUE, several values with commas, taken in "
+        "turn, and several conditions with semicolons",
+        of="sample.cond",
+    )
     picture_noise: float = option(
         0.0,
         "noise-conditioning augmentation of a super-resolution model, 0 to "
