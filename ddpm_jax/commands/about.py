@@ -213,7 +213,9 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
         UserError: naming every option outside `sample` that differs.
     """
     stored = any_metadata(workdir)
-    free = (*free_options(stored), "training.", "preview_steps")
+    build.check_latents(cfg, info_of(stored))  # says more than which option differs
+    of_training = ("training.", "preview_steps", "condition_dropout", "init_from")
+    free = (*free_options(stored), *of_training)
     changed = [
         line
         for line in differences(trained_config(workdir), cfg)

@@ -21,9 +21,13 @@ from ddpm_jax.recipe import differences, from_json
 from ddpm_jax.training import checkpoints as store
 
 # Options that change what a network computes, and not always its parameters.
-_MEANING = ("network.", "conditioners.", "codec.kind", "schedule.", "prediction")
+_MEANING = (
+    *("network.", "conditioners.", "codec.kind", "schedule."),
+    *("prediction", "variance"),
+)
 _WITHOUT_MEANING = (
     *("network.dtype", "network.remat", "network.attention:", "network.dropout"),
+    *("conditioners.text.dtype", "conditioners.text.dropout"),
 )
 _SHOWN = 3  # parameters that a refusal names
 

@@ -184,7 +184,7 @@ def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
     if autoencoder is None:
         raise UserError(
             f"config.evaluate.images=reconstructions:{split} are an autoencoder's; "
-            "name its folder in config.codec.run."
+            "name its folder: config.codec.kind=latents and config.codec.run=DIR."
         )
     source = open_split(cfg, split)
     autoencoder.shape_of(source.image_shape)  # refuses other images

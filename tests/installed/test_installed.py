@@ -79,13 +79,14 @@ def test_a_recipe_by_its_name_trains_in_another_folder(start, tmp_path):
 
 def test_a_recipe_by_its_path(start, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from settings import default\n"
-        "def get_config():\n    c = default()\n    c.diffusion.schedule = 'lineer'\n"
-        "    c.data.source = 'digits'\n    return c\n"
+        "from ddpm_jax.recipe import Data, Diffusion, recipe\n"
+        "def get_config():\n    c = recipe(Diffusion(data=Data(source='digits')))\n"
+        "    c.schedule.kind = 'lineer'\n    return c\n"
     )
     done = start("--config=mine.py")
     assert done.returncode == 2
-    assert "use linear, cosine" in done.stderr  # the recipe was read
+    assert "config.schedule.kind='lineer' is not known; use " in done.stderr
+    assert "did you mean linear?" in done.stderr  # the recipe was read
 
 
 def test_all_recipes_are_shipped(start, site):

@@ -29,7 +29,7 @@ def sums(workdir, step):
 
 
 def stored_config(workdir):
-    return store.read_metadata(workdir)["config"]["training"]
+    return store.read_metadata(workdir)["config"]
 
 
 def refusal(capsys, workdir, *options):
@@ -121,7 +121,7 @@ def longer(tmp_path_factory):
 
 
 def test_a_finished_decay_rises_and_falls_again(longer, tmp_path):
-    assert stored_config(longer)["restarts"] == [4]
+    assert stored_config(longer)["training"]["restarts"] == [4]
     rates = {r["step"]: r["learning_rate"] for r in read_metrics(longer)}
     assert rates[4] == pytest.approx(1e-4, rel=1e-5)  # halfway from 2e-4 to 0
     assert rates[6] == pytest.approx(0.75 * 2e-4, rel=1e-5)  # 2e-4 (1 + cos(pi/3)) / 2

@@ -19,14 +19,16 @@ from ddpm_jax.runtime import files
 from ddpm_jax.runtime.images import save_png, to_float, to_uint8
 
 OF_ENCODER = {
-    "channels": "4",
-    "channel_multipliers": "(1,1)",
-    "num_res_blocks": "1",
-    "num_groups": "4",
-    "num_steps": "20",
-    "batch_size": "32",
-    "warmup_steps": "1",
-    "learning_rate": "0.01",
+    "data.source": "digits",
+    "data.pad_to": "None",
+    "network.channels": "4",
+    "network.channel_multipliers": "(1,1)",
+    "network.num_res_blocks": "1",
+    "network.num_groups": "4",
+    "training.num_steps": "20",
+    "training.batch_size": "32",
+    "training.warmup_steps": "1",
+    "training.learning_rate": "0.01",
     "discriminator_weight": "0.0",
 }
 OF_RUN = {
@@ -48,23 +50,27 @@ def cache(tmp_path_factory):
         yield folder / "latents"
 
 
-def flags(options, section=""):
-    return [f"--config.{section}{name}={value}" for name, value in options.items()]
+def flags(options):
+    return [f"--config.{name}={value}" for name, value in options.items()]
+
+
+def of_latents(folder):
+    """The codec of a model that works in the latents of the autoencoder there."""
+    return {"codec.kind": "latents", "codec.run": str(folder)}
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """The folder of an autoencoder: 8x8 pixels to latents of 4x4x4."""
     folder = tmp_path_factory.mktemp("latents") / "encoder"
-    recipe = f"--config={ROOT / 'configs' / 'digits.py'}"
-    line = [recipe, "--config.kind=autoencoder", f"--workdir={folder}"]
-    assert main([*line, *flags(OF_ENCODER, "autoencoder.")]) == 0
+    recipe = f"--config={ROOT / 'configs' / 'mnist_autoencoder.py'}"
+    assert main([recipe, f"--workdir={folder}", *flags(OF_ENCODER)]) == 0
     return folder
 
 
 def train(workdir, encoder, **options):
     known = OF_RUN | {name.replace("__", "."): v for name, v in options.items()}
-    known |= {"data.latents": str(encoder)} if encoder else {}
+    known |= of_latents(encoder) if encoder else {}
     return main([f"--config={TINY}", f"--workdir={workdir}", *flags(known)])
 
 
@@ -134,7 +140,7 @@ def test_a_workdir_is_enough_to_draw_from_and_to_go_on_wherever_it_lies(
     assert main(["sample", "copy"]) == 0
     np.testing.assert_array_equal(drawn(copy), drawn(trained))
     assert drawn(copy).shape == (4, 8, 8, 1)
-    options = flags(OF_RUN | {"data.latents": "nowhere"})
+    options = flags(OF_RUN | of_latents("nowhere"))
     assert main([f"--config={TINY}", "--workdir=copy", *options]) == 0
     assert "is finished" in capsys.readouterr().out
 
@@ -204,7 +210,7 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
     other = shutil.copytree(encoder, tmp_path / "other")
     retold(other, fingerprint="0" * 16)
     line = [f"--config={TINY}", f"--workdir={copy}"]
-    said = refusal(capsys, [*line, *flags(OF_RUN | {"data.latents": other})])
+    said = refusal(capsys, [*line, *flags(OF_RUN | of_latents(other))])
     assert "holds another autoencoder, weights 0000000000000000, than the run" in said
     retold(mine, fingerprint="1" * 16)
     said = refusal(capsys, ["sample", f"{copy}"])
@@ -213,7 +219,7 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
     for mode in ("sample", "edit image-to-image"):
         said = refusal(capsys, [*mode.split(), f"{copy}"])
         assert "copy/autoencoder holds none; copy the folder" in said
-    said = refusal(capsys, [*line, *flags(OF_RUN | {"data.latents": encoder})])
+    said = refusal(capsys, [*line, *flags(OF_RUN | of_latents(encoder))])
     assert "holds none" in said
 
 
@@ -221,14 +227,16 @@ def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
     encoder, tmp_path, capsys
 ):
     line = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}"]
-    said = refusal(capsys, [*line, "--config.data.latents=nowhere"])
+    said = refusal(capsys, [*line, *flags(of_latents("nowhere"))])
     assert "nowhere holds no autoencoder; train one with python main.py" in said
-    latents = f"--config.data.latents={encoder}"
-    said = refusal(capsys, [*line, latents, "--config.data.channels=3"])
+    said = refusal(capsys, [*line, "--config.codec.kind=latents"])
+    assert "config.codec.run='' names no autoencoder; give the folder of one" in said
+    latents = flags(of_latents(encoder))
+    said = refusal(capsys, [*line, *latents, "--config.data.channels=3"])
     assert "8x8x3, and autoencoder of digits takes 1 channel(s)" in said
     assert not (tmp_path / "run").exists()
     said = refusal(
-        capsys, [*line, latents, "--config.network.channel_multipliers=(1,1,1,1)"]
+        capsys, [*line, *latents, "--config.network.channel_multipliers=(1,1,1,1)"]
     )
     assert "4x4 do not halve 3 times" in said
 
@@ -236,7 +244,10 @@ def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sample", "RUN", "--config.data.latents="], "works in the latents of"),
+        (
+            ["sample", "RUN", "--config.codec.kind=as_stored"],
+            "config.codec.kind='as_stored', but this model works in the latents of",
+        ),
         (["sample", "RUN", "--dynamic-percentile=0.9"], "have a range"),
         (["likelihood", "RUN"], "bits per dimension is of pixels"),
         (["edit", "upscale", "RUN", "--image=data:0"], "edit upscale is of pixels"),
@@ -256,17 +267,18 @@ def test_what_is_of_pixels_is_refused(trained, capsys, arguments, said):
 def test_a_model_of_pixels_does_not_become_one_of_latents(
     finished, encoder, tmp_path, capsys
 ):
-    latents = f"--config.data.latents={encoder}"
+    latents = flags(of_latents(encoder))
     for line in ([f"--config={TINY}", f"--workdir={finished}"], ["sample", finished]):
-        said = refusal(capsys, [*map(str, line), latents])
+        said = refusal(capsys, [*map(str, line), *latents])
         assert "this model works in pixels; leave it out" in said
     line = ["evaluate", f"{finished}"]
     asked = "--images=reconstructions:test"
-    assert "name its folder in config.data.latents" in refusal(capsys, [*line, asked])
+    said = refusal(capsys, [*line, asked])
+    assert "name its folder: config.codec.kind=latents and config.codec.run=" in said
 
 
 def test_the_plan_of_a_run_is_of_latents(encoder, capsys):
-    line = ["plan", f"--config={TINY}", f"--config.data.latents={encoder}"]
+    line = ["plan", f"--config={TINY}", *flags(of_latents(encoder))]
     assert main(line) == 0
     assert "images of 8x8x1, in latents of 4x4x4" in capsys.readouterr().out
 

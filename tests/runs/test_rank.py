@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, flags
+from program import ROOT, TINY, flags
 
 from ddpm_jax import data
 from ddpm_jax.build.retrieval import retrieval
@@ -22,13 +22,10 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images
 
 DATA = ["data.image_size=16", "data.flip=False", "data.hold_out=3"]
-TEXT = [
-    "conditioners.text.kind=words",
-    "conditioners.text.width=8",
-    "conditioners.text.depth=1",
-]
-TEXT += ["conditioners.text.num_heads=2", "conditioners.label=None"]
-RETRIEVAL = ["kind=contrastive", "training.num_steps=200"]
+TEXT = ["text.kind=words", "text.width=8", "text.depth=1", "text.num_heads=2"]
+TOLD = ["conditioners.label=None", *(f"conditioners.{option}" for option in TEXT)]
+RETRIEVER = str(ROOT / "configs" / "emoji_retrieval.py")
+RETRIEVAL = ["training.num_steps=200"]
 RETRIEVAL += ["network.channels=8", "max_shift=0"]
 RETRIEVAL += ["training.batch_size=32", "training.ema_decay=0.9"]
 RETRIEVAL += ["training.warmup_steps=5", "training.learning_rate=0.01"]
@@ -65,8 +62,7 @@ def towers(folder, tmp_path_factory):
 
 def train_towers(workdir, folder, *options):
     asked = recipe_flags([folder, *DATA, *TEXT, *RETRIEVAL, *options])
-    recipe = [f"--config={TINY}", f"--workdir={workdir}"]
-    return main([*recipe, *asked])
+    return main([f"--config={RETRIEVER}", f"--workdir={workdir}", *asked])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +70,7 @@ def model(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "shapes"
     quick = ["training.num_steps=2", "training.preview_every=0", "sample.sampler=ddim"]
     quick += ["sample.num_steps=2", "sample.batch_size=30"]
-    asked = recipe_flags([folder, *DATA, *TEXT, *quick])
+    asked = recipe_flags([folder, *DATA, *TOLD, *quick])
     assert main([f"--config={TINY}", f"--workdir={workdir}", *asked]) == 0
     return workdir
 
@@ -234,8 +230,7 @@ def test_words_that_only_the_test_has_are_refused_before_training(tmp_path, caps
 
 
 def test_data_without_captions_cannot_be_learned_from(tmp_path, capsys):
-    asked = [f"--config={TINY}", "--config.kind=contrastive", f"--workdir={tmp_path}"]
-    assert main(asked) == 2
-    assert "config.model.text is empty" in capsys.readouterr().err
-    assert main([*asked, *recipe_flags(TEXT)]) == 2
-    assert "has no captions" in capsys.readouterr().err
+    asked = recipe_flags(["data.source=digits", "data.image_size=0", *TEXT])
+    line = [f"--config={RETRIEVER}", f"--workdir={tmp_path}", *asked]
+    assert main([*line, "--config.data.hold_out=0"]) == 2
+    assert "digits has no captions; give each picture a" in capsys.readouterr().err

@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 from program import TINY
 
-from ddpm_jax import build, conditioning, config
-from ddpm_jax.build import autoencode, conditions, features, retrieval
+from ddpm_jax import build, conditioning
+from ddpm_jax.build import autoencode, features, retrieval
 from ddpm_jax.cli import main
-from ddpm_jax.conditioning.text import Text
+from ddpm_jax.conditioning.text import MiniLMText, Text
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import (
+    AutoencoderTask,
+    ClassifierTask,
+    ContrastiveTask,
+    differences,
+    from_json,
+    to_json,
+)
 from ddpm_jax.training.log import read_metrics
 
 CIFAR = build.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
@@ -104,7 +112,7 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
 def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     """Of a sentence encoder only its sizes count, and its files need not be here."""
     frozen, captions = Text(32, 384), ("red apple",)
-    monkeypatch.setattr(conditions, "text_conditioner", lambda *given: frozen)
+    monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: frozen)
     reader = conditioning.Words.learn(captions, None).to_json()
     info = build.DataInfo("", (32, 32, 3), None, "", reader, captions)
     cfg = load("configs/emoji.py")
@@ -119,8 +127,7 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     for option in ("source", "image_size", "hold_out"):
         assert judge.data[option] == cfg.data[option]
     retrieval.check_retrieval(judge, info)
-    monkeypatch.setattr(retrieval, "text_conditioner", lambda *given: frozen)
-    net = retrieval.match_network(judge, {})
+    net = retrieval.match_network(build.task_spec(judge, ContrastiveTask), info)
     text = (jnp.zeros((1, 32, 384)), jnp.ones((1, 32), bool), jnp.zeros((1, 384)))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, text)
     leaves = jax.tree.leaves(shapes["params"])
@@ -132,7 +139,7 @@ def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
     cfg = load(f"configs/{name}.py")
     features.check_features(cfg, info)
-    net = features.classifier(cfg, info)
+    net = features.classifier(build.task_spec(cfg, ClassifierTask), info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
@@ -143,13 +150,14 @@ def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count, judge = AUTOENCODERS[name]
     cfg = load(f"configs/{name}.py")
     autoencode.check_autoencode(cfg, info)
-    drawn = jax.eval_shape(lambda: autoencode.init_autoencode(cfg, info))
+    spec, fit = build.task_spec(cfg, AutoencoderTask), build.fit_spec(cfg)
+    drawn = jax.eval_shape(lambda: autoencode.init_autoencode(spec, fit, info))
     found = {
         part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         for part, params in drawn.items()
     }
     assert found == {"autoencoder": count, "discriminator": judge}
-    net = autoencode.autoencoder_network(cfg, info)
+    net = autoencode.autoencoder_network(spec, info)
     assert (info.image_shape[0] // net.factor, net.latent_channels) == (8, 4)
 
 
@@ -201,8 +209,7 @@ def test_the_recipe_for_pictures_that_are_not_square(
     assert cfg.network.attention_resolutions == (attention,)
     height, width = size if isinstance(size, tuple) else (size, size)
     build.check(cfg, build.DataInfo("folder:x", (height, width, 3), None, ""))
-    stored = config.to_json(cfg)
-    assert config.differences(config.from_json(stored), cfg) == []
+    assert differences(from_json(to_json(cfg)), cfg) == []
 
 
 @pytest.mark.parametrize(

@@ -23,23 +23,16 @@ from ddpm_jax.training import checkpoints as store
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SHADES = {"dark": 0.4, "bright": 1.0}
 OPTIONS = [
-    *(
-        "conditioners.text.kind=words",
-        "conditioners.label=None",
-        "conditioners.text.width=8",
-    ),
-    *(
-        "conditioners.text.depth=1",
-        "conditioners.text.num_heads=2",
-        "training.learning_rate=0.005",
-    ),
+    *("conditioners.label=None", "conditioners.text.kind=words"),
+    *("conditioners.text.width=8", "conditioners.text.depth=1"),
+    *("conditioners.text.num_heads=2", "training.learning_rate=0.005"),
     *("sample.sampler=ddim", "sample.num_steps=5"),
     *("schedule.kind=cosine", "prediction=x0"),
 ]
 
 
 LONGER = [
-    *("num_steps=400", "sample_every=0", "checkpoint_every=400"),
+    *("num_steps=400", "preview_every=0", "checkpoint_every=400"),
     *("report_every=400", "batch_size=16", "ema_decay=0.98"),
 ]
 
@@ -85,8 +78,7 @@ def sample(workdir, *options):
 
 @pytest.mark.parametrize("max_mb", [0, 1])
 def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
-    config = default()
-    config.model.text = "words"
+    config = text_config()
     source = data.load(f"folder:{pictures}")
     info = build.data_info(source, config)
     words = ["", "", *info.reader["words"]]
@@ -141,9 +133,7 @@ def test_other_captions_are_other_data(pictures, tmp_path):
 
 
 def text_config():
-    config = default()
-    config.model.text = "words"
-    return config
+    return default("conditioners.text.kind=words")
 
 
 # --- Asking ---------------------------------------------------------------------------
@@ -312,10 +302,17 @@ def test_a_model_that_reads_is_not_written_for_one_that_does_not(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["model.text=word"], "use words, bytes, minilm"),
+        (
+            ["conditioners.text.kind=word"],
+            "config.conditioners.text.kind='word' is not known; use bytes, ",
+        ),
+        (["conditioners.text.kind=word"], "did you mean words?"),
         (["conditioners.text.num_heads=3"], "multiple of their number"),
         (["conditioners.text.length=3"], "has 4 tokens, and 3 fit"),
-        (["conditioners.text.depth=0"], "text_depth=0 is too small"),
+        (
+            ["conditioners.text.depth=0"],
+            "config.conditioners.text.depth=0 is too small; use 1 or more",
+        ),
         (["data.source=digits"], "digits has no captions"),
     ],
 )
