@@ -81,7 +81,7 @@ def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
 def info_of(about: dict[str, Any]) -> DataInfo:
     """Read back what `metadata` says of the data."""
     stored = about["data"]
-    names = stored["label_names"]
+    names, of_codec = stored["label_names"], stored.get("chain_shape")
     return DataInfo(
         name=stored["name"],
         # Written as "image_shape" before there were other items.
@@ -92,6 +92,7 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         captions=tuple(stored.get("captions", ())),
         latents=_latents_of(stored.get("latents")),
         dtype=stored.get("dtype", "uint8"),
+        chain_shape=None if of_codec is None else tuple(of_codec),
     )
 
 
