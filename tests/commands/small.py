@@ -98,11 +98,13 @@ def flags(words):
     said = {names.get(head, head.removeprefix("--config.")) for head in heads}
     options = {**OF_REQUESTS, **{n: v for n, v in WHERE_SET.items() if n in said}}
     recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
-    kind = load_recipe(recipe)[0].kind if recipe else ""
-    if recipe:  # a run carries the options of its model
+    kind = load_recipe(recipe)[0].kind if recipe else "diffusion"
+    if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
-    if recipe and kind != "diffusion":
+    if kind != "diffusion":
         options = OF_KINDS[kind]
+    if not recipe:  # a run carries the options of its network
+        options = {k: v for k, v in options.items() if not k.startswith("network.")}
     options |= OF_RECIPES.get(recipe, {})
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:

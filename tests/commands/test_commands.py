@@ -20,7 +20,8 @@ import rules
 import small
 from once import Once
 
-from ddpm_jax import cli, config
+from ddpm_jax import cli
+from ddpm_jax.recipe import Diffusion, recipe
 
 # Workdirs that documents find trained, with the commands that make them.
 PREPARED = {
@@ -160,8 +161,8 @@ def parse(arguments):
 
     def read():
         line = cli.read_line(arguments)
-        recipe = line.known.config
-        cfg, fixed = cli.load_recipe(recipe) if recipe else (config.default(), {})
+        given = line.known.config
+        cfg, fixed = cli.load_recipe(given) if given else (recipe(Diffusion()), {})
         cli.override(cfg, line.overrides, fixed)
 
     return captured(read)
