@@ -29,8 +29,8 @@ def class_accuracy(logits: np.ndarray, labels: np.ndarray) -> Estimate:
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
-            f"labels from {labels.min()} to {labels.max()}, and the classifier knows 0 "
-            f"to {num_classes - 1}; score images that were drawn with a class."
+            f"labels from {labels.min()} to {labels.max()}, and the classifier has 0 "
+            f"to {num_classes - 1}; score class-conditional samples."
         )
     share = float((logits.argmax(1) == labels).mean())
     return Estimate(share, float(np.sqrt(share * (1 - share) / count)))

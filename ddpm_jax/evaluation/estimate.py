@@ -34,8 +34,8 @@ def seeded(seed: int) -> np.random.Generator:
 def check_features(*sets: np.ndarray, width: int | None = None) -> None:
     """Check that sets of features [N, D] can be compared.
 
-    A single NaN among the vectors would be no one's neighbour, or everyone's, and the
-    score would look like any other.
+    A single NaN among the vectors would be the neighbor of none or of all, and the
+    score would not show it.
 
     Args:
         *sets: of vectors.
@@ -60,6 +60,6 @@ def check_features(*sets: np.ndarray, width: int | None = None) -> None:
         if not finite.all():
             raise UserError(
                 f"the features of {(~finite).sum()} of {len(features)} images are not "
-                f"finite, the first of them those of image {finite.argmin()}; look at "
+                f"finite, the first of them those of image {finite.argmin()}; check "
                 "that image, or at the network."
             )

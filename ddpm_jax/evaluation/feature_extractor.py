@@ -1,7 +1,7 @@
 """Feature extractors: a network, or any function of images, run over all devices.
 
-    mean_colour = from_function("mean colour", lambda images: images.mean((1, 2)))
-    outputs = extract(mean_colour, images)       # features [N, D]
+    mean_color = from_function("mean color", lambda images: images.mean((1, 2)))
+    outputs = extract(mean_color, images)       # features [N, D]
 
 A score depends on its features, so that a `FeatureExtractor` carries its name, the
 hash of its weights, and how images are resized for it.
@@ -41,7 +41,7 @@ class FeatureExtractor:
         name: what scores are named after.
         fingerprint: 16 hexadecimal digits of a SHA-256 over the weights; "" if it has
             none, and then nothing computed from it is stored for later.
-        num_features: D; None if only a call can tell.
+        num_features: D; None if it is only known after a call.
         label_names: what the logits stand for, if for classes of data; else None.
         resize: how images are brought to its size, "none" if they are taken as such.
         image_shape: (H, W, C) that it takes; None if it takes any.
@@ -136,7 +136,7 @@ def extract(
             batch_size,
             mesh=run.mesh,
             not_finite=lambda what, first, last: (
-                f"{what} of an image among {first} to {last} are not finite; look at "
+                f"{what} of an image among {first} to {last} are not finite; check "
                 f"those images, and at the weights of {features.name}."
             ),
         )

@@ -4,7 +4,7 @@
 
 The trace of the root is the sum of the singular values of R_a R_b^T, where R^T R = S:
 their squares are the eigenvalues of the symmetric R_b S_a R_b^T, and so of S_a S_b.
-R comes from the eigenvalues of S, of which those that are rounding noise are 0. Without
+R comes from the eigenvalues of S, those within rounding error set to 0. Without
 that, and with the roots of the eigenvalues of the product, a covariance of fewer images
 than features would put the root of noise, 1e-8, in place of each eigenvalue that is 0.
 

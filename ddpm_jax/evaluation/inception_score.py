@@ -37,10 +37,10 @@ def inception_score(logits: np.ndarray, *, splits: int = 10) -> Estimate:
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     edges = [i * len(log_p) // splits for i in range(splits + 1)]
-    found = [_score(log_p[start:end]) for start, end in itertools.pairwise(edges)]
+    values = [_score(log_p[start:end]) for start, end in itertools.pairwise(edges)]
     if splits == 1:
-        return Estimate(found[0], None)
-    return Estimate(float(np.mean(found)), float(np.std(found, ddof=1) / splits**0.5))
+        return Estimate(values[0], None)
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / splits**0.5))
 
 
 def _score(log_p: np.ndarray) -> float:

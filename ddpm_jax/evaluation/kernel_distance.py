@@ -55,11 +55,11 @@ def kid(
     Returns:
         The mean over subsets. The standard error is that of sampling all images anew:
         both sets are cut into groups that share no image, and their distances differ as
-        those of new images would. Drawing ever more subsets of the same images does not
-        make it less. It errs to the large side: of two sets of one law, or nearly, the
-        distance scatters as 1 / N and not as its root, and the error is too large by up
-        to the root of the number of groups, which is 10 or N / `subset_size`. None for
-        fewer than four images.
+        those of new images would. Sampling ever more subsets of the same images does
+        not make it less. It errs to the large side: of two sets of one law, or nearly,
+        the distance scatters as 1 / N and not as its root, and the error is too large
+        by up to the root of the number of groups, which is 10 or N / `subset_size`.
+        None for fewer than four images.
 
     Raises:
         UserError: a set has fewer than two images, the features are of two networks, or
@@ -72,21 +72,21 @@ def kid(
     size = min(subset_size, fewest)
     rng = seeded(seed)
     if size == len(a) == len(b):
-        found = [squared_mmd(a, b)]
+        values = [squared_mmd(a, b)]
     else:
-        found = []
+        values = []
         for _ in range(num_subsets):
             part_a = a[rng.choice(len(a), size, replace=False)]
             part_b = b[rng.choice(len(b), size, replace=False)]
-            found.append(squared_mmd(part_a, part_b))
+            values.append(squared_mmd(part_a, part_b))
     if fewest < 4:
-        return Estimate(float(np.mean(found)), None)
+        return Estimate(float(np.mean(values)), None)
     variance = _variance_of_all(a, b, size, rng)
-    if len(found) > 1:
-        variance += float(np.var(found, ddof=1)) / len(
-            found
+    if len(values) > 1:
+        variance += float(np.var(values, ddof=1)) / len(
+            values
         )  # of the choice of subsets
-    return Estimate(float(np.mean(found)), float(variance**0.5))
+    return Estimate(float(np.mean(values)), float(variance**0.5))
 
 
 def _variance_of_all(
@@ -103,5 +103,5 @@ def _variance_of_all(
     groups = min(max(_MIN_GROUPS, fewest // size), fewest // 2)
     cuts_a = np.array_split(rng.permutation(len(a))[:most], groups)
     cuts_b = np.array_split(rng.permutation(len(b))[:most], groups)
-    found = [squared_mmd(a[i], b[j]) for i, j in zip(cuts_a, cuts_b, strict=True)]
-    return float(np.var(found, ddof=1) / groups)
+    values = [squared_mmd(a[i], b[j]) for i, j in zip(cuts_a, cuts_b, strict=True)]
+    return float(np.var(values, ddof=1) / groups)

@@ -1,12 +1,12 @@
-"""Precision, recall, density and coverage, by balls around nearest neighbours.
+"""Precision, recall, density and coverage, by balls around nearest neighbors.
 
 The manifold of a set is the union of a ball around each vector, as large as the
-distance to its k-th nearest neighbour in the set. Precision is the share of samples in
+distance to its k-th nearest neighbor in the set. Precision is the share of samples in
 the data's manifold, recall the share of data in the samples'. Density counts how many
 balls a sample lies in, and coverage how many of the data's balls hold a sample.
 
 Distances are computed in blocks, in float64: |a|^2 + |b|^2 - 2ab of float32 would lose
-in the difference what tells the nearest neighbours apart.
+in the difference the digits that order the nearest neighbors.
 
 Sources:
     Kynkaanniemi et al. 2019, "Improved Precision and Recall Metric for Assessing
@@ -83,7 +83,7 @@ def nearest(
     Args:
         queries: [N, D].
         references: [M, D], M at least k.
-        k: neighbours.
+        k: neighbors.
 
     Returns:
         Euclidean distances float64 [N, k], rising, and indices int32 [N, k].
@@ -93,17 +93,17 @@ def nearest(
     """
     check_features(queries, references)
     if len(references) < k:
-        raise UserError(f"{len(references)} images have no {k} neighbours; use more.")
+        raise UserError(f"{len(references)} images have no {k} neighbors; use more.")
     find = functools.partial(_nearest, k=k)
     squares, places = _by_block(find, (queries,), references)
     return np.sqrt(squares), places
 
 
 def _radii(vectors: np.ndarray, k: int) -> np.ndarray:
-    """Return the squared distance of each vector to its k-th neighbour in the set."""
+    """Return the squared distance of each vector to its k-th neighbor in the set."""
     if len(vectors) <= k:
         raise UserError(
-            f"{len(vectors)} images have no {k} neighbours each; score {k + 1} or more."
+            f"{len(vectors)} images have no {k} neighbors each; score {k + 1} or more."
         )
     # The first is the vector itself, or its equal.
     find = functools.partial(_nearest, k=k + 1)
@@ -126,14 +126,14 @@ def _by_block(
     with jax.enable_x64(True):
         on_device = [jnp.asarray(other, jnp.float64) for other in others]
         count = len(queries[0])
-        found = map_batches(
+        blocks = map_batches(
             lambda blocks: function(*blocks, *on_device),
             lambda places: tuple(query[places].astype(np.float64) for query in queries),
             count,
             min(_BLOCK, count),
             mesh=None,  # the distances of a block fit one device
         )
-        return join(found)
+        return join(blocks)
 
 
 def _squared_distances(
@@ -154,9 +154,9 @@ def _squared_distances(
 def _is_within(
     a: jax.Array, b: jax.Array, radii: jax.Array, centre: jax.Array
 ) -> jax.Array:
-    """Say which b_j lie at most a squared radius from a_i, or on that sphere.
+    """Return which b_j lie at most a squared radius from a_i, or on that sphere.
 
-    A copy of an image lies exactly on spheres of its neighbours, and two roundings of
+    A copy of an image lies exactly on spheres of its neighbors, and two roundings of
     one distance must not decide that it is outside.
     """
     distances, noise = _squared_distances(a, b, centre)
@@ -187,5 +187,5 @@ def _count_balls(block: jax.Array, centres: jax.Array, radii: jax.Array) -> jax.
 def _has_within(
     centres: jax.Array, radii: jax.Array, others: jax.Array, centre: jax.Array
 ) -> jax.Array:
-    """Say whether each ball of a block holds one of the others, [B]."""
+    """Return whether each ball of a block holds one of the others, [B]."""
     return _is_within(centres, others, radii[:, None], centre).any(1)

@@ -18,7 +18,7 @@ def num_ranked_higher(
 ) -> np.ndarray:
     """Count the texts that are nearer to each image than its own.
 
-    One that is just as near counts, so that a network that maps all alike finds none.
+    One that is just as near counts, so that a constant network has R@k = 0.
 
     Args:
         images: vectors of length 1, [N, D].

@@ -32,7 +32,7 @@ class Statistics(NamedTuple):
 
 
 def write_statistics(path: str | Path, statistics: Statistics) -> None:
-    """Write statistics; programs that know `mu` and `sigma` can read them.
+    """Write statistics; programs for `mu` and `sigma` can read them.
 
     Raises:
         UserError: a number is not finite, or the file cannot be written.
@@ -53,25 +53,25 @@ def read_statistics(path: str | Path) -> Statistics:
         UserError: no such file, no such arrays, or arrays of other shapes.
     """
     try:
-        found = files.read_npz(path, only=("mu", "sigma", "count", "provenance"))
+        stored = files.read_npz(path, only=("mu", "sigma", "count", "provenance"))
     except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"cannot read {path} as statistics ({error}); give an .npz with mu and "
             "sigma."
         ) from error
-    missing = [name for name in ("mu", "sigma") if name not in found]
+    missing = [name for name in ("mu", "sigma") if name not in stored]
     if missing:
         raise UserError(
             f"{path} holds no {' and no '.join(missing)}; statistics are an .npz with "
             "mu [D] and sigma [D, D]."
         )
-    mean, covariance = found["mu"], found["sigma"]
+    mean, covariance = stored["mu"], stored["sigma"]
     _check(path, mean, covariance)
     return Statistics(
         np.asarray(mean, np.float64),
         np.asarray(covariance, np.float64),
-        _count(path, found["count"]) if "count" in found else None,
-        _provenance(path, found["provenance"]) if "provenance" in found else None,
+        _count(path, stored["count"]) if "count" in stored else None,
+        _provenance(path, stored["provenance"]) if "provenance" in stored else None,
     )
 
 

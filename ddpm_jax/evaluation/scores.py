@@ -1,6 +1,6 @@
 """All scores of one set of images against another, from their features.
 
-The three lines that a person needs, given any `FeatureExtractor`:
+Three lines, given any `FeatureExtractor`:
 
     reference = reference_of(extract(features, real_images))
     fake = extract(features, generated_images)
@@ -60,20 +60,20 @@ class _Compared:
 
     @property
     def real(self) -> np.ndarray:
-        """Features of the real images: `score` asks for these scores with them only."""
+        """Features of the real images: `score` computes these scores with them only."""
         assert self.reference.features is not None
         return self.reference.features
 
     @property
     def logits(self) -> np.ndarray:
-        """Classes of the fake images: `score` asks for these scores with them only."""
+        """Classes of the fake images: `score` computes these scores with them only."""
         assert self.fake.logits is not None
         return self.fake.logits
 
     def same_number(self) -> tuple[np.ndarray, np.ndarray]:
         """As many real features as fake ones, or the other way round.
 
-        Balls around k-th neighbours shrink with the number of images, so that sets of
+        Balls around k-th neighbors shrink with the number of images, so that sets of
         different sizes would not be comparable.
         """
         real, fake = self.real, self.fake.features
@@ -116,13 +116,13 @@ def _inception(it: _Compared) -> dict[str, Estimate]:
 
 
 def _precision(it: _Compared) -> dict[str, Estimate]:
-    found = precision_recall(*it.same_number())
-    return {name: Estimate(value, None) for name, value in found._asdict().items()}
+    values = precision_recall(*it.same_number())
+    return {name: Estimate(value, None) for name, value in values._asdict().items()}
 
 
 def _density(it: _Compared) -> dict[str, Estimate]:
-    found = density_coverage(*it.same_number())
-    return {name: Estimate(value, None) for name, value in found._asdict().items()}
+    values = density_coverage(*it.same_number())
+    return {name: Estimate(value, None) for name, value in values._asdict().items()}
 
 
 def _accuracy(it: _Compared) -> dict[str, Estimate]:
@@ -182,7 +182,7 @@ def score(
     if len(fake.features) < 2:
         raise UserError("one image has no covariance; score two or more.")
     it = _Compared(fake, reference, labels, seed)
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for name in names:
         if name in _OF_LOGITS and fake.logits is None:
             continue
@@ -190,8 +190,8 @@ def score(
             continue
         if name not in _OF_LOGITS | _OF_MOMENTS and reference.features is None:
             continue
-        found |= SCORES[name](it)
-    return found
+        estimates |= SCORES[name](it)
+    return estimates
 
 
 def check_count(num_images: int, num_features: int) -> None:

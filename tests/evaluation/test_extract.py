@@ -94,7 +94,7 @@ def test_scores_that_cannot_be_computed_are_left_out():
         assert moments_only[name] == everything[name]
 
 
-def test_neighbourhoods_are_compared_at_equal_numbers():
+def test_neighborhoods_are_compared_at_equal_numbers():
     """Otherwise the larger set, whose balls are smaller, would look worse."""
     real, fake = RNG.standard_normal((2000, 2)), RNG.standard_normal((200, 2))
     names = ["precision_recall"]

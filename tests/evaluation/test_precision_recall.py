@@ -110,12 +110,12 @@ def test_the_density_of_the_same_law_is_one():
     found = [density_coverage(*rng.standard_normal((2, 300, 2))) for _ in range(10)]
     density = np.array([one.density for one in found])
     assert abs(density.mean() - 1) < 4 * density.std() / 10**0.5
-    # A ball of the k-th of N neighbours misses N draws with chance 2^-k: 1 - 1/32.
+    # A ball of the k-th of N neighbors misses N draws with chance 2^-k: 1 - 1/32.
     coverage = np.array([one.coverage for one in found])
     assert abs(coverage.mean() - (1 - 2**-5)) < 0.01
 
 
-def test_neighbours_near_each_other_and_far_from_zero_are_told_apart():
+def test_neighbors_near_each_other_and_far_from_zero_are_told_apart():
     """In float32 the squares, 1e8, would drown the distances, 1e-1."""
     rng = np.random.default_rng(2)
     references = (1e4 + 0.1 * rng.standard_normal((700, 16))).astype(np.float32)
@@ -126,7 +126,7 @@ def test_neighbours_near_each_other_and_far_from_zero_are_told_apart():
     np.testing.assert_allclose(found, np.sort(every, axis=1)[:, :4], rtol=1e-6)
 
 
-def test_an_image_is_its_own_neighbour_at_no_distance(clouds):
+def test_an_image_is_its_own_neighbor_at_no_distance(clouds):
     found, places = nearest(clouds[0], clouds[0], k=1)
     np.testing.assert_array_equal(places[:, 0], np.arange(150))
     assert not found.any()
@@ -136,5 +136,5 @@ def test_too_few_images_are_refused():
     few = np.zeros((3, 2))
     with pytest.raises(UserError, match="score 4 or more"):
         precision_recall(few, np.zeros((9, 2)))
-    with pytest.raises(UserError, match="no 4 neighbours"):
+    with pytest.raises(UserError, match="no 4 neighbors"):
         nearest(few, few, k=4)
