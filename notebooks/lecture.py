@@ -119,7 +119,7 @@ betas = schedules.linear_betas(T)
 linear = schedules.from_betas(betas)
 
 folder = Path(sklearn.datasets.__file__).parent / "images"
-photo = data.read_picture(folder / "china.jpg", (48, 48, 3))  # uint8 [48, 48, 3]
+photo = data.read_image(folder / "china.jpg", (48, 48, 3))  # uint8 [48, 48, 3]
 x0 = images.to_float(photo)[None]  # float32 [1, 48, 48, 3] in [-1, 1]
 
 

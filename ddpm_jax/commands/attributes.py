@@ -235,7 +235,7 @@ def _summarise(workdir: Path) -> None:
     if len({row["guidance_scale"] for row in rows}) > 1:
         panels = [
             plots.Panel(f"{name} as asked for, %", _lines(rows, name), None)
-            for name in ("scene", "colour", "shape", "place", "size", "count")
+            for name in ("scene", "color", "shape", "place", "size", "count")
         ]
         plots.plot_scores(folder / "over-guidance.png", "guidance scale", panels)
 

@@ -119,7 +119,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             padded = bool(cfg.data.pad_to)
             factor = build.upscale_factor(cfg) if mode == "upscale" else 1
             found.append(
-                data.read_picture(word, info.image_shape, padded=padded, factor=factor)
+                data.read_image(word, info.image_shape, padded=padded, factor=factor)
             )
     if mode == "interpolate" and len(found) < 2:
         raise UserError(

@@ -22,8 +22,8 @@ from ddpm_jax.data.dataset import (
     is_image,
     subset,
 )
+from ddpm_jax.data.image_input import indices_of, read_image, read_mask
 from ddpm_jax.data.moments import encoded
-from ddpm_jax.data.picture import indices_of, read_mask, read_picture
 from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
 from ddpm_jax.data.survey import (
@@ -55,8 +55,8 @@ __all__ = [
     "load",
     "once",
     "order",
+    "read_image",
     "read_mask",
-    "read_picture",
     "ready",
     "subset",
     "survey",

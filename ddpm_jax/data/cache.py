@@ -212,15 +212,15 @@ def _source(
     source = dataset.source
     shape = dataset.shape
     label_of = None if isinstance(source, Arrays) else source.label
-    noted: set[str] = set()
+    reported: set[str] = set()
 
     def read(index):
         try:
             image = np.frombuffer(stored[index], np.uint8).reshape(shape)
         except (RuntimeError, ValueError) as error:
             name = names[int(index) // per_shard]
-            if name not in noted:  # once for each; it is written anew at the next start
-                noted.add(name)
+            if name not in reported:  # once for each; it is rewritten at the next start
+                reported.add(name)
                 (folder / name).unlink(missing_ok=True)
                 reason = " ".join(str(error).split())
                 files.note(

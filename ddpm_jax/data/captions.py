@@ -1,11 +1,11 @@
-"""A captions file: `metadata.jsonl` beside the pictures, a JSON object a line.
+"""A captions file: `metadata.jsonl` beside the images, a JSON object a line.
 
     {"file_name": "images/0001.png", "text": "a red boat", "label": "boat"}
 
-`file_name` is the path below the folder and must be there; `text` is the picture's
+`file_name` is the path below the folder and must be there; `text` is the image's
 caption; a field of the user's choice, by default `label`, gives its class, a word or a
 whole number. Other fields are passed over. Where one line has a caption, or a class,
-all must. Blank lines count as lines and say nothing.
+all must. Blank lines count as lines and are skipped.
 
 Source: the image-folder convention of Hugging Face's `datasets`.
 """
@@ -19,16 +19,16 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.files import printable
 
 NAME = "metadata.jsonl"
-_SHOWN = 3  # faults that a message spells out
+_LISTED = 3  # faults that a message spells out
 _LONGEST = 100  # characters of a name in a message
 
 
 @dataclass(frozen=True)
 class Captions:
-    """What a captions file says, in the order of its lines.
+    """The content of a captions file, in the order of its lines.
 
     Attributes:
-        files: names of the pictures, as paths below the folder.
+        files: names of the images, as paths below the folder.
         texts: a caption each, or None if there are none.
         labels: a class each, words or whole numbers, or None if there are none.
     """
@@ -38,12 +38,12 @@ class Captions:
     labels: tuple[str | int, ...] | None
 
 
-def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Captions:
-    """Read a captions file, and hold it against the pictures that are there.
+def read_captions(path: Path, images: frozenset[str], label_field: str) -> Captions:
+    """Read a captions file, and check it against the images of the folder.
 
     Args:
         path: of the file.
-        pictures: names of all pictures under the folder.
+        images: names of all images under the folder.
         label_field: the field that holds the class.
 
     Raises:
@@ -62,7 +62,7 @@ def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Cap
         if not line.strip():
             continue
         try:
-            row = _parse(line, pictures, label_field)
+            row = _parse(line, images, label_field)
         except ValueError as error:
             faults.append((number, str(error)))
         else:
@@ -72,7 +72,7 @@ def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Cap
         raise UserError(_spell(path, sorted(faults)))
     if not rows:
         raise UserError(
-            f"{printable(path)} has no lines; describe the pictures, or remove it."
+            f"{printable(path)} has no lines; describe the images, or remove it."
         )
     columns = [
         tuple(row[field] for _, row in rows)
@@ -81,7 +81,7 @@ def read_captions(path: Path, pictures: frozenset[str], label_field: str) -> Cap
     return Captions(columns[0], *(_or_none(column) for column in columns[1:]))
 
 
-def _parse(line: str, pictures: frozenset[str], label_field: str) -> dict[str, Any]:
+def _parse(line: str, images: frozenset[str], label_field: str) -> dict[str, Any]:
     """Return file_name, text and class of a line, None for what it does not give."""
     try:
         row = json.loads(line)
@@ -96,8 +96,8 @@ def _parse(line: str, pictures: frozenset[str], label_field: str) -> dict[str, A
     name, text, label = (row.get(field) for field in ("file_name", "text", label_field))
     if not isinstance(name, str):
         raise ValueError("has no 'file_name' that is a string")
-    if name.removeprefix("./") not in pictures:
-        raise ValueError(f"names {_short(name)}, and there is no such picture")
+    if name.removeprefix("./") not in images:
+        raise ValueError(f"names {_short(name)}, and there is no such image")
     if text is not None and not isinstance(text, str):
         raise ValueError(f"has a 'text' that is a {type(text).__name__}, not a string")
     if isinstance(label, bool) or not isinstance(label, str | int | None):
@@ -112,7 +112,7 @@ def _parse(line: str, pictures: frozenset[str], label_field: str) -> dict[str, A
 
 
 def _is_unicode(text: str) -> bool:
-    """Say whether a text can be written as UTF-8; JSON can hold others."""
+    """Return whether a text can be written as UTF-8; JSON can hold others."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -127,11 +127,11 @@ def _short(name: str) -> str:
 def _disagreements(
     rows: list[tuple[int, dict[str, Any]]], label_field: str
 ) -> list[tuple[int, str]]:
-    """Find what single lines cannot show: repeated names, fields that some lack."""
+    """Find faults beyond single lines: repeated names, fields that some lack."""
     faults: list[tuple[int, str]] = []
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for number, row in rows:
-        first = seen.setdefault(row["file_name"], number)
+        first = lines.setdefault(row["file_name"], number)
         if first != number:
             name = _short(row["file_name"])
             faults.append((number, f"names {name}, as does line {first}"))
@@ -146,10 +146,10 @@ def _disagreements(
 
 
 def _spell(path: Path, faults: list[tuple[int, str]]) -> str:
-    said = "; ".join(f"line {number} {fault}" for number, fault in faults[:_SHOWN])
-    more = len(faults) - _SHOWN
+    listed = "; ".join(f"line {number} {fault}" for number, fault in faults[:_LISTED])
+    more = len(faults) - _LISTED
     rest = f"; and {more} more" if more > 0 else ""
-    return f"{printable(path)}: {said}{rest}. Correct the file."
+    return f"{printable(path)}: {listed}{rest}. Correct the file."
 
 
 def _or_none(column: tuple) -> tuple | None:

@@ -1,9 +1,9 @@
-"""What every data set of this library is: named items of one shape, random access.
+"""Data sets: named items of one shape, with random access.
 
 An example is `{"image": array [...], "label": int}`, the label being absent when the
 data set has none. Items are uint8 images [H, W, C] with any number of channels, or
 arrays of any rank, float32 or uint8. A source is anything with `len(source)` and
-`source[i]`; there are two: `Records` reads an example each time it is asked, `Arrays`
+`source[i]`; there are two: `Records` reads an example at each access, `Arrays`
 holds all of them in memory. `decoded` turns the first into the second, once, with a
 pool of threads.
 """
@@ -32,10 +32,10 @@ class NoSplitError(UserError):
 
 @dataclass(frozen=True)
 class Records:
-    """Examples that are read, and decoded, each time they are asked for.
+    """Examples that are read, and decoded, at each access.
 
     `num_threads` is how many threads reading gains from: Pillow lets go of the
-    interpreter lock, but for pictures of 32x32 threads lose more than they win. `label`
+    interpreter lock, but for images of 32x32 threads lose more than they win. `label`
     gives the class of an example without reading it, where that can be known.
     """
 
@@ -57,8 +57,8 @@ class Records:
 class Arrays:
     """Examples in memory: items [N, ...], uint8 or float32, labels int32 [N] or None.
 
-    Where an encoder has seen the images, what it says of each, float32 [N, h, w, c],
-    takes their place (see `moments`).
+    Encoded images are the posterior mean and std of their latents instead, float32 [N,
+    h, w, c] (see `moments`).
     """
 
     items: np.ndarray
@@ -87,13 +87,14 @@ class Dataset:
         label_names: Name of each class, or None for data without labels.
         fingerprint: 16 hexadecimal digits that change when the pixels may have:
             they cover the identity of the data, the split and the preparation.
-        split: The split that was asked for.
-        note: What a person should know about these data, or nothing.
+        split: The name of the split.
+        note: A remark on these data for the user, or "".
         texts: A caption for each example, or None for data without captions.
-        listing: The files, if these are pictures of a folder; broken ones too.
-        cache_key: Names these images, as prepared, in the cache of decoded images (see
-            `cache`); empty if they are not to be kept there.
-        sided: The captions tell left from right: mirrored images would make them lie.
+        listing: The files, if these are images of a folder; broken ones too.
+        cache_key: The name of these images, as prepared, in the cache of decoded images
+            (see `cache`); empty if they are not to be kept there.
+        sided: The captions name left and right, so that they do not hold of mirrored
+            images.
     """
 
     name: str
@@ -141,7 +142,7 @@ class Dataset:
 
 
 def is_image(shape: tuple[int, ...], dtype: str) -> bool:
-    """Say whether items are images: uint8 [H, W, C]."""
+    """Return whether items are images: uint8 [H, W, C]."""
     return len(shape) == 3 and dtype == "uint8"
 
 
@@ -211,7 +212,7 @@ def decoded(dataset: Dataset, *, num_threads: int | None = None) -> Dataset:
     the result on. A progress bar appears, on a terminal, after five seconds.
 
     Args:
-        dataset: Any data set; `dataset.num_bytes` says what it will take.
+        dataset: Any data set; `dataset.num_bytes` is the memory that it takes.
         num_threads: Decoding threads; by default those of `Records`.
     """
     if isinstance(dataset.source, Arrays):

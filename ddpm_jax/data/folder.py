@@ -1,14 +1,14 @@
 """A folder of images (see `image_file` for the formats), searched recursively.
 
 The order is that of the sorted relative paths, or of the lines of a captions file
-`metadata.jsonl`, if there is one; then pictures that it does not name are left out.
+`metadata.jsonl`, if there is one; then images that it does not name are left out.
 
-Labels exist when the captions file gives a class to each picture. Else they exist when
+Labels exist when the captions file gives a class to each image. Else they exist when
 every image lies in one of at least two folders directly under the root (however deep
 below it): the classes are those folders, in sorted order. With some images loose beside
 class folders, or all in a single folder, there are no labels; `note` says so.
 
-A folder is one split, unless every so many images are held out for testing.
+A folder is one split, unless every N-th image is held out for testing.
 """
 
 import os
@@ -25,7 +25,7 @@ from ddpm_jax.data.dataset import (
     fingerprint_of,
 )
 from ddpm_jax.data.hold_out import check_split, split_indices
-from ddpm_jax.data.listing import Listing, list_pictures
+from ddpm_jax.data.listing import Listing, list_images
 from ddpm_jax.data.survey import BrokenFilesError, survey
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.files import cache_folder, printable
@@ -46,8 +46,8 @@ def load_folder(
 ) -> Dataset:
     """Open a folder of images as a data set.
 
-    The fingerprint covers names and sizes of the files, and what a captions file says
-    of them, but not their content; of uncompressed formats, whose size is that of any
+    The fingerprint covers names and sizes of the files, and the captions file's
+    entries, but not their content; of uncompressed formats, whose size is that of any
     image, also parts of some files. It does not cover where the folder lies.
 
     Args:
@@ -61,7 +61,7 @@ def load_folder(
         label_field: Field of the captions file that holds the class; None: "label",
             if there is one.
         hold_out: N: every N-th image is for testing, in the folder's order; 0: none.
-        cache: Allow the images to be kept decoded on disk (see `cache`).
+        cache: Store the decoded images on disk (see `cache`).
 
     Raises:
         UserError: No such folder, no images, or fewer than N, sizes that differ, or a
@@ -71,7 +71,7 @@ def load_folder(
     name = f"folder:{printable(os.path.normpath(path) if path else path)}"
     root = _root(path, name)
     check_split(split, hold_out, name)
-    listing = list_pictures(root)
+    listing = list_images(root)
     if not len(listing):
         others = listing.describe_left_out()
         raise UserError(
@@ -132,7 +132,7 @@ def _root(path: str, name: str) -> Path:
 def _captions(
     listing: Listing, label_field: str | None, name: str
 ) -> tuple[captions.Captions | None, list[int], list[str]]:
-    """Return (what a captions file says by file name, pictures to use, notes)."""
+    """Return (the captions file if there is one, images to use, notes)."""
     path = listing.root / captions.NAME
     if path.is_symlink() or path.exists():
         if not path.is_file():
@@ -152,11 +152,11 @@ def _captions(
     if label_field is not None and found.labels is None:
         raise UserError(
             f"{path} has no field {label_field!r}; label_field names the one that "
-            "holds the class of each picture."
+            "holds the class of each image."
         )
     left_out = len(listing) - len(found.files)
-    said = f"Left out, since {captions.NAME} does not name them: {left_out:,}."
-    return found, [places[file] for file in found.files], [said] if left_out else []
+    note = f"Left out, since {captions.NAME} does not name them: {left_out:,}."
+    return found, [places[file] for file in found.files], [note] if left_out else []
 
 
 def _skip_broken(
@@ -168,8 +168,8 @@ def _skip_broken(
         raise UserError(f"all {len(chosen):,} images of {name} are broken.")
     skipped = [printable(listing.files[index]) for index in chosen if index in broken]
     if skipped:
-        shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        notes = [*notes, f"Left out as broken: {len(skipped):,} ({shown})."]
+        listed = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        notes = [*notes, f"Left out as broken: {len(skipped):,} ({listed})."]
     return whole, notes
 
 
@@ -198,8 +198,8 @@ def _describe(
 def _cache_key(root: Path, kept: Listing, layout: layouts.Layout) -> str:
     """Name what is decoded: the preparation and the state of the files.
 
-    The folder's own path only tells its former states from those of others. Images that
-    were decoded before the folder was moved are found where they are.
+    The folder's own path only distinguishes its former states from those of others.
+    Images that were decoded before the folder was moved are still found.
     """
     plain = "".join(c if c.isalnum() or c in "-." else "-" for c in root.resolve().name)
     plain = printable(plain[-40:])
@@ -246,9 +246,9 @@ def _read_image(path, layout):
 
 
 def _read_header(path):
-    """Return ((H, W) as seen, whether it is grey) without decoding any pixel."""
+    """Return ((H, W) when upright, whether it is grey) without decoding any pixel."""
     with open_image(path) as image:
-        return layouts.seen_size(image), image.mode[0] in "1LI"
+        return layouts.upright_size(image), image.mode[0] in "1LI"
 
 
 def _complete(layout, kept, listing, name):

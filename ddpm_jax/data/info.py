@@ -1,4 +1,4 @@
-"""What a model must know of its data; a checkpoint carries it."""
+"""Description of a model's data, stored in its checkpoints."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from ddpm_jax.data.dataset import image_shape_of, is_image
 
 @dataclasses.dataclass(frozen=True)
 class LatentInfo:
-    """What a model must know of the latents that it works in.
+    """The latents that a model is trained on.
 
     Attributes:
         name: of the autoencoder.
@@ -24,14 +24,15 @@ class LatentInfo:
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """What a model must know of its data; a checkpoint carries it.
+    """Description of a model's data, stored in its checkpoints.
 
     Attributes:
         name: of the data set.
         item_shape: of what the data hold, such as (H, W, C) of images.
         label_names: of the classes, or None.
         fingerprint: of the images themselves, and of the captions if they are read.
-        reader: how a model that is told a text reads it, as plain data; else None.
+        reader: the tokenizer and text encoder of a text-conditional model, as plain
+            data; else None.
         captions: some of those it is trained on.
         latents: of these images, if that is where the model works; else None.
         dtype: of the items, uint8 or float32.
@@ -50,7 +51,7 @@ class DataInfo:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what the network sees: of latents, or of the items themselves."""
+        """The shape of the network's input: of latents, or of the items themselves."""
         if self.latents is not None:
             return self.latents.shape
         return self.item_shape if self.chain_shape is None else self.chain_shape

@@ -5,7 +5,7 @@ taken to span `sample_bits` bits, are rounded to 8 bits; the colors become one c
 (the ITU-R 601 luma that Pillow uses) or three, transparency composited on white, or
 four, which keep it (Pillow scales them premultiplied);
 the image is brought to `size` in the way that `resize` names (Lanczos, antialiased, on
-the stored values; smaller images are enlarged); at last `pad_to` adds the value 0, the
+the stored values; smaller images are upscaled); at last `pad_to` adds the value 0, the
 background of MNIST, on all sides alike (an odd pixel goes to the bottom or the right).
 
 | resize    | what happens to an image of another shape                            |
@@ -54,13 +54,13 @@ def make_layout(
     resize: str = "crop",
     sample_bits: int = WIDE_BITS,
 ) -> Layout:
-    """Check what the user asked for and return it as a `Layout`.
+    """Check the options of the user and return them as a `Layout`.
 
     Args:
         image_size: Side, or (H, W), in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         pad_to: Side, or (H, W), in pixels after padding.
-        resize: How images of other shapes get there: see the table above.
+        resize: How images of other shapes are resized: see the table above.
         sample_bits: Bits that the samples of 16-bit gray files span, 9 to 16: with 12,
             as of many microscopes, 4095 is white.
 
@@ -143,7 +143,7 @@ def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
         uint8 [H, W, C].
     """
     (height, width), channels, pad_to = _known(layout)
-    image = _recolour(narrow(upright(image), layout.sample_bits), channels)
+    image = _recolor(narrow(upright(image), layout.sample_bits), channels)
     if image.size != (width, height):
         image = RESIZES[layout.resize](image, (width, height))
     pixels = np.asarray(image).reshape(height, width, channels)
@@ -151,7 +151,7 @@ def arrange(image: Image.Image, layout: Layout) -> np.ndarray:
 
 
 def _known(layout: Layout) -> tuple[tuple[int, int], int, tuple[int, int]]:
-    """Return what a complete layout says: size, channels, pad_to."""
+    """Return the values of a complete layout: size, channels, pad_to."""
     assert layout.size and layout.channels and layout.pad_to  # as `complete` left it
     return layout.size, layout.channels, layout.pad_to
 
@@ -164,7 +164,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Say whether an image has more than 8 bits a sample, as only gray ones have."""
+    """Return whether an image has more than 8 bits a sample, as only gray ones have."""
     return image.mode.startswith(("I", "F"))
 
 
@@ -172,7 +172,7 @@ def peak_of(image: Image.Image) -> int | None:
     """Return the largest sample of a 16-bit gray image, None of any other.
 
     Raises:
-        ValueError: The samples are floating point or beyond 16 bits, or the colours
+        ValueError: The samples are floating point or beyond 16 bits, or the colors
             are of a kind that Pillow does not convert.
     """
     if image.mode == "F":
@@ -222,14 +222,14 @@ def narrow(image: Image.Image, sample_bits: int = WIDE_BITS) -> Image.Image:
 
 
 def _mark_transparent(image):
-    """Bring the transparent colour of a 16-bit RGB file to the 8 bits Pillow keeps."""
+    """Bring the transparent color of a 16-bit RGB file to the 8 bits Pillow keeps."""
     clear = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
         image.info["transparency"] = tuple(sample >> 8 for sample in clear)
     return image
 
 
-def _recolour(image, channels):
+def _recolor(image, channels):
     if channels == 4:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     if image.has_transparency_data:
@@ -248,11 +248,11 @@ def _squash(image, size):
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _pad_with(colour):
+def _pad_with(color):
     def pad_image(image, size):
         scale = min(size[0] / image.width, size[1] / image.height)
         inner = [max(1, round(side * scale)) for side in image.size]
-        sheet = Image.new(image.mode, size, colour)
+        sheet = Image.new(image.mode, size, color)
         corner = [(outer - side) // 2 for outer, side in zip(size, inner, strict=True)]
         sheet.paste(image.resize(inner, Image.Resampling.LANCZOS), corner)
         return sheet
@@ -268,7 +268,7 @@ RESIZES = {
 }
 
 
-def seen_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) once the EXIF orientation is applied; most decode no pixel."""
     if image.format == "TIFF":  # Pillow has turned its size already, and its pixels
         return image.size[::-1]

@@ -1,4 +1,4 @@
-"""Which pictures a folder holds: names, sizes and times, without opening any image.
+"""Listing of the images of a folder: names, sizes and times, without opening any.
 
 Links are followed, to files and to folders. A link to a folder that contains it would
 never end and is left out; behind a second link each folder is read once. Names that
@@ -6,7 +6,7 @@ begin with a dot belong to other programs and are left out with all below them. 
 left out, and why, is part of the listing.
 
 The order is that of the sorted relative paths. A million files are listed in seconds,
-since a listing asks the file system alone.
+since a listing takes the file system alone.
 """
 
 import functools
@@ -28,19 +28,19 @@ KIND = "of other kinds"
 NO_TARGET = "links that lead nowhere"
 LOOP = "links to a folder above or read before"
 SPECIAL = "neither files nor folders"
-EMPTY = "folders without pictures"
+EMPTY = "folders without images"
 HIDDEN = "hidden"
 REASONS = (KIND, NO_TARGET, LOOP, SPECIAL, EMPTY, HIDDEN)
 
-# Of these formats the size says nothing of the content.
+# In these formats the size does not depend on the content.
 _UNCOMPRESSED = (".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
-_SAMPLED = 16  # files of which parts are hashed, about
+_SAMPLED = 16  # number of files whose parts are hashed, about
 _SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder, sorted by the parts of their paths.
+    """The images of a folder, sorted by the parts of their paths.
 
     Attributes:
         root: the folder.
@@ -60,7 +60,7 @@ class Listing:
         return len(self.files)
 
     def path(self, index: int) -> Path:
-        """Return the place of a picture."""
+        """Return the path of an image."""
         return self.root / self.files[index]
 
     @property
@@ -84,7 +84,7 @@ class Listing:
 
     @functools.cached_property
     def sample(self) -> str:
-        """SHA-256 of parts of some files, which tell folders of equal names apart."""
+        """SHA-256 of parts of some files, which distinguish folders of equal names."""
         digest = hashlib.sha256()
         for index in range(0, len(self), max(1, len(self) // _SAMPLED)):
             try:
@@ -97,7 +97,7 @@ class Listing:
         return digest.hexdigest()
 
     def take(self, indices: list[int]) -> "Listing":
-        """Return some of the pictures, in the order given."""
+        """Return some of the images, in the order given."""
         return Listing(
             self.root,
             tuple(self.files[i] for i in indices),
@@ -106,41 +106,41 @@ class Listing:
             self.left_out,
         )
 
-    def describe_left_out(self, shown: int = 3) -> str:
+    def describe_left_out(self, most: int = 3) -> str:
         """Count what is left out by reason and name some of each; "" for nothing.
 
         Args:
-            shown: names for each reason.
+            most: names listed for each reason.
         """
-        said = []
+        lines = []
         for reason in REASONS:
             names = [name for name, why in self.left_out if why == reason]
             if names:
-                named = ", ".join(map(printable, names[:shown]))
-                dots = ", ..." if len(names) > shown else ""
-                said.append(f"{reason} {len(names):,} ({named}{dots})")
-        return "; ".join(said)
+                named = ", ".join(map(printable, names[:most]))
+                dots = ", ..." if len(names) > most else ""
+                lines.append(f"{reason} {len(names):,} ({named}{dots})")
+        return "; ".join(lines)
 
 
-def list_pictures(root: Path) -> Listing:
+def list_images(root: Path) -> Listing:
     """List all files under a folder that end as image files do.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    walk = _Walk()
+    search = _Search()
     status = root.stat()
-    walk.enter(str(root), "", ((status.st_dev, status.st_ino),), 0)
-    while walk.folders:
-        walk.enter(*walk.folders.pop())
-    found = sorted(walk.found, key=lambda row: row[0].split("/"))
-    names, sizes, times = zip(*found, strict=True) if found else ((), (), ())
-    left_out = sorted([*walk.left_out, *walk.empty()])
+    search.enter(str(root), "", ((status.st_dev, status.st_ino),), 0)
+    while search.folders:
+        search.enter(*search.folders.pop())
+    entries = sorted(search.found, key=lambda row: row[0].split("/"))
+    names, sizes, times = zip(*entries, strict=True) if entries else ((), (), ())
+    left_out = sorted([*search.left_out, *search.empty()])
     return Listing(root, names, sizes, times, tuple(left_out))
 
 
-class _Walk:
-    """A walk through a folder, the folders still to be entered being on a stack."""
+class _Search:
+    """A search through a folder, the folders still to be entered being on a stack."""
 
     def __init__(self):
         self.found: list[tuple[str, int, int]] = []  # name, size, time
@@ -151,7 +151,7 @@ class _Walk:
         self.behind_links: set[tuple[int, int]] = set()
 
     def enter(self, folder: str, prefix: str, above: tuple, links: int) -> None:
-        """Sort the entries of a folder into pictures, folders and what is left out."""
+        """Sort the entries of a folder into images, folders and what is left out."""
         for entry, status in self._entries(folder, prefix):
             name = prefix + entry.name
             if stat.S_ISDIR(status.st_mode):
@@ -202,6 +202,6 @@ class _Walk:
         return known
 
     def empty(self) -> list[tuple[str, str]]:
-        """List the folders directly below the root in which nothing was found."""
+        """List the folders directly below the root without any image."""
         filled = {name.partition("/")[0] for name, _, _ in self.found}
         return [(f"{top}/", EMPTY) for top in self.tops if top not in filled]

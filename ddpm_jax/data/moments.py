@@ -1,13 +1,13 @@
 """Latents of a data set on disk: encoded once for each autoencoder.
 
 cache folder/latents/KEY/
-    moments.npy     float32 [N, ...], what the encoder says of each image
-    labels.npy      int32 [N], of data that have them
+    moments.npy     float32 [N, ...], posterior mean and std of the latents of each
+    image labels.npy      int32 [N], of data that have them
     index.json      size and checksum of each; written last
 
-KEY names the images, the autoencoder and how the one was shown to the other, so that a
+KEY names the images, the autoencoder and how images are encoded, so that a
 change of any of them leads to another KEY. A file appears under its name only when
-whole, and without the index nothing is taken to be there. What is not as the index says
+whole, and without the index there is nothing. What does not match the index
 is made anew.
 """
 
@@ -24,7 +24,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
 
 _MOMENTS, _LABELS, _INDEX = "moments.npy", "labels.npy", "index.json"
-_CHUNK = 16 * 1024**2  # bytes of a file that are looked at together
+_CHUNK = 16 * 1024**2  # bytes of a file that are hashed together
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray | None]]
 """Moments float32 [B, ...] and labels int32 [B] or None, in the order of the data."""
@@ -50,7 +50,7 @@ def encoded(
         cache: look for them on disk, and keep them there; where that cannot be written
             they stay in memory, with a note.
         report: called with a line about the cache.
-        agree: says whether something holds on every host, which encode together.
+        agree: whether something holds on every host; the hosts encode together.
 
     Raises:
         UserError: an image is broken, or the disk is full.
@@ -191,7 +191,7 @@ def _array(
     """Open an array: in memory if it is small, else as a view of the file.
 
     Raises:
-        DamagedError: it is not what the index says, or not what is wanted.
+        DamagedError: it does not match the index, or the request.
     """
     if stored != _checksum(path):
         raise files.DamagedError(f"{path.name} is not what was written")

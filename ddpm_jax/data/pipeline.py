@@ -3,9 +3,9 @@
 Position p of the endless stream of examples belongs to epoch p // N and is example
 `permutation(seed, epoch, N)[p % N]`; batch `step` is positions step * B up to
 (step + 1) * B. Nothing is carried from one batch to the next, so a run that resumes
-at step k needs to be told k and no more.
+at step k needs k and no more.
 
-Permutations are drawn here rather than by grain's `shuffle`: with grain 0.2.18 the
+Permutations are generated here rather than by grain's `shuffle`: with grain 0.2.18 the
 orders of different epochs are correlated for data sets of the usual size (rank
 correlations up to 0.6 between two of the first eight epochs of 60,000 examples,
 where chance gives 0.01), and each index takes 13 microseconds. Random access by step,
@@ -119,7 +119,7 @@ def batches(
     )
     if with_text and dataset.texts is None:
         raise UserError(
-            f"{dataset.name} has no captions; give each picture a 'text' in a file "
+            f"{dataset.name} has no captions; give each image a 'text' in a file "
             "metadata.jsonl beside them."
         )
     import grain
@@ -204,7 +204,7 @@ def iterate(
         stream: As returned by `batches`.
         start_step: The first batch; a resumed run gives the step it stopped at.
         num_threads: Threads that read, a batch each; two for data in memory, more
-            where images are decoded on the way. 0 reads when asked.
+            where images are decoded on the way. 0 reads on demand.
         prefetch: Batches to hold ready.
 
     Returns:
@@ -224,7 +224,7 @@ def once(dataset: Dataset, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield every example once, in file order, in batches of one fixed size.
 
     For evaluation: the last batch is filled up with copies of its last example, and
-    "mask", bool [B], tells which rows count.
+    "mask", bool [B], is True for rows that count.
     """
     for start in range(0, len(dataset), batch_size):
         places = start + np.arange(batch_size)

@@ -3,8 +3,9 @@
 | name               | what it is                                                      |
 | ------------------ | --------------------------------------------------------------- |
 | digits             | 1,797 handwritten digits of 8x8, shipped with this package      |
-| shapes, shapes:N   | captioned shapes, drawn by a rule, or N of them (see `shapes`)  |
-| folder:PATH        | image files in a folder (see `folder`)                          |
+| shapes, shapes:N   | captioned shapes, rendered by a rule, or N of them (see `shapes`)
+ | | folder:PATH        | image files in a folder (see `folder`)
+  |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
@@ -43,7 +44,7 @@ def load(
     cache: bool = False,
     sample_bits: int = layouts.WIDE_BITS,
 ) -> Dataset:
-    """Open a data set by name; images are decoded later, when they are asked for.
+    """Open a data set by name; images are decoded later, at access.
 
     Args:
         spec: "digits", "shapes", "shapes:N", "folder:PATH", "npy:FILE", "npz:FILE", or
@@ -51,7 +52,7 @@ def load(
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
-            keeps their size (shapes are drawn with a side of 32).
+            keeps their size (shapes are rendered with a side of 32).
         channels: 1, 3 or 4 (RGBA); None keeps what the data set has, transparency laid
             over white.
         pad_to: Side, or (H, W), that images are then padded to with zeros: MNIST
@@ -68,13 +69,13 @@ def load(
             16; with 12, 4095 is white.
 
     Raises:
-        UserError: The name, the split or a size does not fit; the message says what
+        UserError: The name, the split or a size does not fit; the message names what
             would.
     """
     if not spec:
         raise UserError(
             "config.data.source is empty; give --config.data.source=folder:PATH, or "
-            "the name of a data set (a model that was imported does not know its own)."
+            "the name of a data set (an imported model has none stored)."
         )
     layout = layouts.make_layout(image_size, channels, pad_to, resize, sample_bits)
     kind, colon, rest = spec.partition(":")

@@ -1,7 +1,7 @@
-"""A first look at a folder: every picture opened and decoded once.
+"""Survey of a folder: every image is opened and decoded once.
 
-What is found (sizes, modes, broken files) is remembered in the user's cache folder
-under the key of the listing, so that the next start asks the file system alone.
+The results (sizes, modes, broken files) are stored in the user's cache folder
+under the key of the listing, so that the next start only needs the file system.
 """
 
 from collections import Counter
@@ -22,20 +22,20 @@ from ddpm_jax.runtime import files
 from ddpm_jax.runtime.files import printable
 from ddpm_jax.runtime.image_file import BROKEN, open_image, reason_of
 
-_CHUNK = 64  # pictures a thread takes at a time
-_SHOWN = 3  # broken files that a message spells out
+_CHUNK = 64  # images a thread takes at a time
+_LISTED = 3  # broken files that a message spells out
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was found in a folder.
+    """The state of all images of a folder.
 
     Attributes:
-        listing: of the N pictures.
-        sizes: int32 [N, 2], (H, W) in pixels as seen upright; 0 of a broken one.
+        listing: of the N images.
+        sizes: int32 [N, 2], (H, W) in pixels when upright; 0 of a broken one.
         modes: Pillow's word for the pixels of each, "" of a broken one.
         broken: index -> why the file cannot be read.
-        peaks: int32 [N], the largest sample of 16-bit gray pictures, -1 of others.
+        peaks: int32 [N], the largest sample of 16-bit gray images, -1 of others.
         animated: indices of animations and multi-page files; their first frame is used.
     """
 
@@ -48,7 +48,7 @@ class Survey:
 
     @property
     def whole(self) -> list[int]:
-        """Indices of the pictures that can be read."""
+        """Indices of the images that can be read."""
         return [i for i in range(len(self.listing)) if i not in self.broken]
 
     def count_modes(self) -> list[tuple[str, int]]:
@@ -61,7 +61,7 @@ class Survey:
 
 
 def survey(listing: Listing) -> Survey:
-    """Decode every picture of a listing, or recall what was found before.
+    """Decode every image of a listing, or read the stored results.
 
     A progress bar appears, on a terminal, after five seconds.
     """
@@ -75,7 +75,7 @@ def _recall(place: Path, listing: Listing) -> Survey | None:
         broken = dict(
             zip(stored["broken"].tolist(), stored["reasons"].tolist(), strict=True)
         )
-        found = Survey(
+        result = Survey(
             listing,
             stored["sizes"],
             tuple(stored["modes"].tolist()),
@@ -84,11 +84,11 @@ def _recall(place: Path, listing: Listing) -> Survey | None:
             tuple(stored["animated"].tolist()),
         )
         count = len(listing)
-        if found.sizes.shape != (count, 2) or not all(
-            len(one) == count for one in (found.modes, found.peaks)
+        if result.sizes.shape != (count, 2) or not all(
+            len(one) == count for one in (result.modes, result.peaks)
         ):
             return None
-        if not all(0 <= index < count for index in (*broken, *found.animated)):
+        if not all(0 <= index < count for index in (*broken, *result.animated)):
             return None
     except (
         OSError,
@@ -98,30 +98,30 @@ def _recall(place: Path, listing: Listing) -> Survey | None:
         files.DamagedError,
     ):  # none, or damaged
         return None
-    return found
+    return result
 
 
 def _look(place: Path, listing: Listing) -> Survey:
     from tqdm import tqdm
 
     count = len(listing)
-    found: list[_Seen | str] = [""] * count
+    results: list[_Decoded | str] = [""] * count
 
-    def look(start):
+    def decode(start):
         stop = min(start + _CHUNK, count)
         for index in range(start, stop):
-            found[index] = _open(listing.path(index))
+            results[index] = _open(listing.path(index))
         return stop - start
 
-    bar = tqdm(total=count, desc="looking", unit="image", delay=5, disable=None)
-    pool = ThreadPoolExecutor(CORES, thread_name_prefix="look")
+    bar = tqdm(total=count, desc="surveying", unit="image", delay=5, disable=None)
+    pool = ThreadPoolExecutor(CORES, thread_name_prefix="survey")
     try:
-        for done in pool.map(look, range(0, count, _CHUNK)):
+        for done in pool.map(decode, range(0, count, _CHUNK)):
             bar.update(done)
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    made = _gather(listing, found)
+    made = _gather(listing, results)
     arrays = {
         "sizes": made.sizes,
         "modes": np.array(made.modes, np.str_),
@@ -130,13 +130,13 @@ def _look(place: Path, listing: Listing) -> Survey:
         "peaks": made.peaks,
         "animated": np.array(made.animated, np.int64),
     }
-    with files.optional("the findings about the pictures"):
+    with files.optional("the survey of the images"):
         files.write_npz(place, arrays)
     return made
 
 
-class _Seen(NamedTuple):
-    """One picture that can be decoded."""
+class _Decoded(NamedTuple):
+    """One image that can be decoded."""
 
     size: tuple[int, int]
     mode: str
@@ -144,28 +144,28 @@ class _Seen(NamedTuple):
     is_animated: bool
 
 
-def _gather(listing: Listing, found: Sequence[_Seen | str]) -> Survey:
-    """Turn what was found of each picture, or why nothing was, into arrays."""
-    broken = _Seen((0, 0), "", -1, False)
-    seen = [broken if isinstance(one, str) else one for one in found]
+def _gather(listing: Listing, results: Sequence[_Decoded | str]) -> Survey:
+    """Turn the results, or reasons for none, into arrays."""
+    broken = _Decoded((0, 0), "", -1, False)
+    decoded = [broken if isinstance(one, str) else one for one in results]
     return Survey(
         listing,
-        np.array([one.size for one in seen], np.int32).reshape(-1, 2),
-        tuple(one.mode for one in seen),
-        {index: one for index, one in enumerate(found) if isinstance(one, str)},
-        np.array([one.peak for one in seen], np.int32),
-        tuple(index for index, one in enumerate(seen) if one.is_animated),
+        np.array([one.size for one in decoded], np.int32).reshape(-1, 2),
+        tuple(one.mode for one in decoded),
+        {index: one for index, one in enumerate(results) if isinstance(one, str)},
+        np.array([one.peak for one in decoded], np.int32),
+        tuple(index for index, one in enumerate(decoded) if one.is_animated),
     )
 
 
-def _open(path: Path) -> _Seen | str:
-    """Return what a picture is, or why it cannot be decoded."""
+def _open(path: Path) -> _Decoded | str:
+    """Decode an image, or return why it cannot be decoded."""
     try:
         with open_image(path) as image:
             image.load()
             peak = layouts.peak_of(image)
-            return _Seen(
-                layouts.seen_size(image),
+            return _Decoded(
+                layouts.upright_size(image),
                 image.mode,
                 -1 if peak is None else peak,
                 _is_animated(image),
@@ -175,7 +175,7 @@ def _open(path: Path) -> _Seen | str:
 
 
 def _is_animated(image: Image.Image) -> bool:
-    # Photographs of telephones are MPO: a second picture is for other programs.
+    # Photographs of telephones are MPO: a second image is for other programs.
     if image.format == "MPO":
         return False
     try:
@@ -185,23 +185,23 @@ def _is_animated(image: Image.Image) -> bool:
 
 
 def describe_broken(found: Survey, name: str, place: Path | None = None) -> str:
-    """Name broken files, of which there is at least one, and say what to do.
+    """Return a message on broken files, of which there is at least one.
 
     Args:
         found: the survey.
         name: of the data set.
         place: a file that lists all of them, if one was written.
     """
-    shown = list(found.broken.items())[:_SHOWN]
-    said = ", ".join(
-        f"{printable(found.listing.files[i])} ({reason})" for i, reason in shown
+    first = list(found.broken.items())[:_LISTED]
+    described = ", ".join(
+        f"{printable(found.listing.files[i])} ({reason})" for i, reason in first
     )
-    more = len(found.broken) - len(shown)
+    more = len(found.broken) - len(first)
     rest = f" and {more:,} more" if more else ""
     listed = f"; all are listed in {place}" if place else ""
     return (
         f"{name} has broken files, {len(found.broken):,} of {len(found.listing):,}: "
-        f"{said}{rest}{listed}; repair or remove them, or give "
+        f"{described}{rest}{listed}; repair or remove them, or give "
         "--config.data.skip_broken=True to leave them out."
     )
 

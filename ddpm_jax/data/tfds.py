@@ -95,7 +95,7 @@ def load_tfds(
 
 
 def _first_record(source, name):
-    """Read a record early, so that a missing or damaged file shows at once."""
+    """Read a record early, so that a missing or damaged file is an error at once."""
     try:
         return source[0]
     except RuntimeError as error:
@@ -122,7 +122,7 @@ def _read(source, layout, has_labels, index):
 
 
 def _is_not_group_size_advice(record):
-    """Drop the one line, logged as an error, that says how files could be faster."""
+    """Drop the one line, logged as an error, on how files could be faster."""
     return "was created with group size" not in str(record.msg)
 
 

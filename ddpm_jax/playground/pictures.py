@@ -137,7 +137,7 @@ def canvas(path: str, image_shape: tuple[int, int, int], *, padded: bool) -> dic
     Raises:
         UserError: it is no image.
     """
-    pixels = data.read_picture(path, image_shape, padded=padded)
+    pixels = data.read_image(path, image_shape, padded=padded)
     height, width, channels = pixels.shape
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     file = io.BytesIO()

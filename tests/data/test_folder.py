@@ -62,7 +62,7 @@ def test_mixed_and_single_folders_have_no_labels_and_say_so(tmp_path):
     assert dataset.label_names is None and "1 of 3 images" in dataset.note
 
 
-def test_grey_and_colour_may_be_mixed(tmp_path):
+def test_grey_and_color_may_be_mixed(tmp_path):
     write(tmp_path / "a.png", 7, mode="L")
     assert load(f"folder:{tmp_path}").image_shape == (4, 4, 1)
     write(tmp_path / "b.png", 8, mode="RGB")

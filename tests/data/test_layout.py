@@ -29,7 +29,7 @@ def test_grey_with_alpha_keeps_its_values():
     np.testing.assert_array_equal(as_shape(image, (1, 2), 1)[..., 0], [[7, 255]])
 
 
-def test_palette_with_a_transparent_colour(tmp_path):
+def test_palette_with_a_transparent_color(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([1, 2, 3, 9, 9, 9])
     image.putdata([0, 1])
@@ -53,7 +53,7 @@ def test_four_channels_keep_transparency_and_scale_it_premultiplied():
     assert opaque[0, 0].tolist() == [7, 7, 7, 255]
 
 
-def test_grey_becomes_three_equal_channels_and_colour_becomes_luma():
+def test_grey_becomes_three_equal_channels_and_color_becomes_luma():
     grey = Image.fromarray(np.array([[5, 250]], np.uint8))
     np.testing.assert_array_equal(
         as_shape(grey, (1, 2), 3), [[[5, 5, 5], [250, 250, 250]]]
@@ -74,7 +74,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
 
 
 def png(depth, kind, samples, transparent):
-    """Write a PNG of one row with a transparent colour, as Pillow cannot."""
+    """Write a PNG of one row with a transparent color, as Pillow cannot."""
 
     def chunk(name, content):
         tail = struct.pack(">I", zlib.crc32(name + content))
@@ -92,8 +92,8 @@ def test_a_transparent_sample_of_sixteen_bits_becomes_white():
     with Image.open(png(16, 0, [1000, 40000, 1001], 1000)) as image:
         pixels = as_shape(image, (1, 3), 1)[..., 0]
     np.testing.assert_array_equal(pixels, [[255, 156, 4]])  # 40000 / 257 = 155.6
-    colours = [[1000, 2000, 3000], [40000, 2000, 3000]]
-    with Image.open(png(16, 2, colours, [1000, 2000, 3000])) as image:
+    colors = [[1000, 2000, 3000], [40000, 2000, 3000]]
+    with Image.open(png(16, 2, colors, [1000, 2000, 3000])) as image:
         pixels = as_shape(image, (1, 2), 3)
     np.testing.assert_array_equal(pixels, [[[255, 255, 255], [156, 7, 11]]])
 

@@ -19,7 +19,7 @@ from ddpm_jax.errors import UserError
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "shapes.md").read_text()
 THINGS = [
     shapes.Thing(*words)
-    for words in itertools.product(shapes.SIZES, shapes.COLOURS, shapes.SHAPES)
+    for words in itertools.product(shapes.SIZES, shapes.COLORS, shapes.SHAPES)
 ]
 
 
@@ -36,7 +36,7 @@ def things_in(scene):
 
 
 def pairs_in(scene):
-    return {(thing.colour, thing.shape) for thing in things_in(scene)}
+    return {(thing.color, thing.shape) for thing in things_in(scene)}
 
 
 def test_a_caption_reads_as_english():
@@ -68,8 +68,8 @@ def test_scenes_and_captions_are_one_to_one():
 
 
 def test_the_number_of_captions():
-    # Choose n of four places; each has a colour, a shape and a size of its own.
-    num_things = len(shapes.COLOURS) * len(shapes.SHAPES) * len(shapes.SIZES)
+    # Choose n of four places; each has a color, a shape and a size of its own.
+    num_things = len(shapes.COLORS) * len(shapes.SHAPES) * len(shapes.SIZES)
     assert num_things == 7 * 4 * 2
     counts = {n: math.comb(4, n) * num_things**n for n in (1, 2, 3)}
     assert sum(counts.values()) == 721_504
@@ -86,16 +86,16 @@ def test_the_number_of_captions():
     assert f"Only {len(tested)} captions of one" in DOCUMENT
 
 
-def test_every_colour_and_every_shape_is_seen_without_the_held_out_pairs():
-    colours, held_shapes = zip(*shapes.HELD_OUT, strict=True)
-    assert len(set(colours)) == len(set(held_shapes)) == len(shapes.HELD_OUT) == 4
-    assert set(held_shapes) == set(shapes.SHAPES) and set(colours) < set(shapes.COLOURS)
+def test_every_color_and_every_shape_is_seen_without_the_held_out_pairs():
+    colors, held_shapes = zip(*shapes.HELD_OUT, strict=True)
+    assert len(set(colors)) == len(set(held_shapes)) == len(shapes.HELD_OUT) == 4
+    assert set(held_shapes) == set(shapes.SHAPES) and set(colors) < set(shapes.COLORS)
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("a small crimson circle top left", "'crimson' for a colour (red, green,"),
+        ("a small crimson circle top left", "'crimson' for a color (red, green,"),
         ("a small red disc top left", "'disc' for a shape (circle, square,"),
         ("a red circle top left", "'red' for a size (small, large)"),
         ("the small red circle top left", "'the' for the first word of a thing (a)"),
@@ -155,7 +155,7 @@ def test_every_scene_is_of_one_split():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_all_words_are_equally_frequent(split):
     scenes = [shapes.example(split, i)[0] for i in range(2000)]
-    of = {name: [] for name in ("number", "place", "size", "colour", "shape")}
+    of = {name: [] for name in ("number", "place", "size", "color", "shape")}
     for scene in scenes:
         of["number"].append(len(things_in(scene)))
         # Few captions of one thing are for testing, and each comes again and again.
@@ -166,7 +166,7 @@ def test_all_words_are_equally_frequent(split):
                 of["place"].append(place)
                 for field in thing._fields:
                     of[field].append(getattr(thing, field))
-    kinds = {"number": 3, "place": 4, "size": 2, "colour": 7, "shape": 4}
+    kinds = {"number": 3, "place": 4, "size": 2, "color": 7, "shape": 4}
     for name, words in of.items():
         counts = np.unique(words, return_counts=True)[1]
         assert len(counts) == kinds[name]
@@ -260,9 +260,9 @@ def test_the_example_of_the_document_runs():
 
 def test_the_document_names_what_there_is():
     said = re.sub(r"\s+", " ", DOCUMENT)
-    words = [*shapes.COLOURS, *shapes.SHAPES, *shapes.SIZES, *shapes.PLACES]
+    words = [*shapes.COLORS, *shapes.SHAPES, *shapes.SIZES, *shapes.PLACES]
     assert all(f"`{word}`" in said for word in [*words, *shapes.SPLITS])
-    pairs = [f"{colour} {shape}" for colour, shape in shapes.HELD_OUT]
+    pairs = [f"{color} {shape}" for color, shape in shapes.HELD_OUT]
     assert f"{', '.join(pairs[:-1])} and {pairs[-1]}." in said
     for split, count in shapes.DEFAULT_COUNTS.items():
         assert re.search(rf"\| `{split}` \|.*\| {count:,} \|", DOCUMENT)

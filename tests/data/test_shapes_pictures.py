@@ -21,7 +21,7 @@ from ddpm_jax.data.shapes import (
 from ddpm_jax.errors import UserError
 
 SIDES = (16, 24, 32, 64)
-ALL = list(itertools.product(shapes.SIZES, shapes.COLOURS, shapes.SHAPES))
+ALL = list(itertools.product(shapes.SIZES, shapes.COLORS, shapes.SHAPES))
 POINTS = 128  # in a pixel and direction, of the independent drawing
 NAMES = [field.name for field in dataclasses.fields(shapes.Agreement)]
 
@@ -53,17 +53,15 @@ def sampled(scene, side, shifts):
             y, x = (middle + shifts[place] * (0.225 - half)) * side
             points = inside(thing.shape, axis[:, None] - y, axis - x, half * side)
             share = points.reshape(side, POINTS, side, POINTS).mean(axis=(1, 3))
-            picture += share[..., None] * (
-                np.array(shapes.COLOURS[thing.colour]) - 30.0
-            )
+            picture += share[..., None] * (np.array(shapes.COLORS[thing.color]) - 30.0)
     return picture
 
 
 @pytest.mark.parametrize("side", [16, 22])
 @pytest.mark.parametrize("size", shapes.SIZES)
 def test_pixels_are_covered_areas(side, size):
-    colours = ("white", "blue", "red", "green")
-    scene = tuple(map(Thing, (size,) * 4, colours, shapes.SHAPES))
+    colors = ("white", "blue", "red", "green")
+    scene = tuple(map(Thing, (size,) * 4, colors, shapes.SHAPES))
     middle = sampled(scene, side, np.zeros((4, 2)))
     np.testing.assert_allclose(render(scene, side), middle, atol=1.6)
     key = (12, 345)
@@ -73,21 +71,21 @@ def test_pixels_are_covered_areas(side, size):
     np.testing.assert_allclose(render(scene, side, key), shifted, atol=1.6)
 
 
-def test_areas_and_colours():
+def test_areas_and_colors():
     # Of half side h: pi h^2, 4 h^2, 2 h^2 and 2 (2/3) 2 h^2 - (2/3 h)^2 = 20/9 h^2.
     areas = {"circle": np.pi, "square": 4, "triangle": 2, "cross": 20 / 9}
-    for size, colour, shape in ALL:
-        scene = (None, None, Thing(size, colour, shape), None)
+    for size, color, shape in ALL:
+        scene = (None, None, Thing(size, color, shape), None)
         differs = render(scene, 64, (1, 2)).astype(float) - 30
-        wanted = np.array(shapes.COLOURS[colour]) - 30.0
+        wanted = np.array(shapes.COLORS[color]) - 30.0
         area = areas[shape] * (shapes.SIZES[size] * 64) ** 2
         np.testing.assert_allclose(differs.sum(axis=(0, 1)), wanted * area, rtol=0.01)
         assert not differs[:32].any() and not differs[:, 32:].any()
 
 
-def test_colours_are_far_apart():
-    colours = [(30, 30, 30), *shapes.COLOURS.values()]
-    for one, other in itertools.combinations(colours, 2):
+def test_colors_are_far_apart():
+    colors = [(30, 30, 30), *shapes.COLORS.values()]
+    for one, other in itertools.combinations(colors, 2):
         assert np.linalg.norm(np.subtract(one, other)) >= 140
 
 
@@ -173,7 +171,7 @@ def test_nothing_is_seen_in_noise(side):
     )
     faint = np.rint(30 + rng.normal(0, 10, (100, side, side, 3))).clip(0, 255)
     assert set(words_of(classify(faint.astype(np.uint8)))) == {"nothing"}
-    # Patches as large as things, of any colour.
+    # Patches as large as things, of any color.
     small = rng.integers(0, 256, (100, 4, 4, 3)).astype(np.uint8)
     smooth = [Image.fromarray(s).resize((side, side), Image.BICUBIC) for s in small]
     words = words_of(classify(np.stack([np.asarray(s) for s in smooth])))
@@ -230,7 +228,7 @@ def test_two_pictures_at_once_are_neither(side):
     blend = ((pictures.astype(int) + pictures[::-1]) // 2).astype(np.uint8)
     for seen, *both in zip(classify(blend), scenes, scenes[::-1], strict=True):
         for thing, *things in zip(seen, *both, strict=True):
-            if things[0].colour != things[1].colour:
+            if things[0].color != things[1].color:
                 assert thing and thing[::2] == (UNKNOWN, UNKNOWN), (thing, things)
 
 
@@ -266,16 +264,16 @@ def test_a_size_between_is_none(half, monkeypatch):
     assert sizes == {UNKNOWN}
 
 
-def test_a_colour_between_is_none(monkeypatch):
+def test_a_color_between_is_none(monkeypatch):
     scene = parse("a large red circle top left and a small white cross top right")
-    red, yellow = (np.array(shapes.COLOURS[c]) for c in ("red", "yellow"))
+    red, yellow = (np.array(shapes.COLORS[c]) for c in ("red", "yellow"))
     for share, word in ((0.1, "red"), (0.5, UNKNOWN), (0.9, "yellow")):
         with monkeypatch.context() as patch:
             mixed = tuple((1 - share) * red + share * yellow)
-            patch.setitem(shapes.COLOURS, "red", mixed)
+            patch.setitem(shapes.COLORS, "red", mixed)
             pixels = render(scene, 32)
         (seen,) = classify(pixels[None])
-        assert seen[0].colour == word and seen[1] == scene[1]
+        assert seen[0].color == word and seen[1] == scene[1]
 
 
 ASKED = "a small red circle top left and a large blue square bottom right"
@@ -285,7 +283,7 @@ ASKED = "a small red circle top left and a large blue square bottom right"
     ("shown", "amiss"),
     [
         (ASKED, ""),
-        (ASKED.replace("red", "cyan"), "colour things scene"),
+        (ASKED.replace("red", "cyan"), "color things scene"),
         (ASKED.replace("square", "cross"), "shape things scene"),
         (ASKED.replace("small", "large"), "size things scene"),
         (ASKED.replace("top left", "top right"), "place scene"),
@@ -301,10 +299,10 @@ ASKED = "a small red circle top left and a large blue square bottom right"
             "a large blue square top left and a small red circle bottom right",
             "scene",
         ),
-        ("a small red circle top left", "count place colour shape size things scene"),
+        ("a small red circle top left", "count place color shape size things scene"),
         (
             f"{ASKED} and a small red circle top right",
-            "count place colour shape size things scene",
+            "count place color shape size things scene",
         ),
     ],
 )
@@ -321,7 +319,7 @@ def test_the_unknown_agrees_with_nothing():
     rest = asked[1:]
     no_shape = (Thing("small", "red", UNKNOWN), *rest)
     found = agreement(asked, no_shape)
-    assert found.count and found.place and found.colour and found.size
+    assert found.count and found.place and found.color and found.size
     assert not (found.shape or found.things or found.scene)
     nothing_clear = agreement(asked, (Thing(UNKNOWN, UNKNOWN, UNKNOWN), *rest))
     assert not any(dataclasses.astuple(nothing_clear))

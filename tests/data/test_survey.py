@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ddpm_jax.data import decoded, in_memory, load, survey
-from ddpm_jax.data.listing import list_pictures
+from ddpm_jax.data.listing import list_images
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
 
@@ -47,7 +47,7 @@ def damage(root):
 
 
 def test_sizes_as_seen_and_modes_are_counted(folder):
-    found = survey(list_pictures(folder))
+    found = survey(list_images(folder))
     assert found.broken == {}
     assert found.count_sizes() == [((6, 8), 5), ((8, 6), 1)]
     modes = dict(found.count_modes())
@@ -57,7 +57,7 @@ def test_sizes_as_seen_and_modes_are_counted(folder):
 
 def test_all_broken_files_are_found_whatever_is_wrong_with_them(folder):
     names = damage(folder)
-    found = survey(list_pictures(folder))
+    found = survey(list_images(folder))
     assert [found.listing.files[i] for i in found.broken] == names
     assert all(reason and "\n" not in reason for reason in found.broken.values())
     assert len(found.whole) == 6
@@ -65,21 +65,21 @@ def test_all_broken_files_are_found_whatever_is_wrong_with_them(folder):
 
 def test_what_was_found_is_remembered_until_a_file_changes(folder, monkeypatch):
     damage(folder)
-    first = survey(list_pictures(folder))
+    first = survey(list_images(folder))
 
     def opened(*args, **options):
         raise AssertionError("a file was opened again")
 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", opened)
-        again = survey(list_pictures(folder))
+        again = survey(list_images(folder))
         assert again.broken == first.broken and again.modes == first.modes
         np.testing.assert_array_equal(again.sizes, first.sizes)
         os.utime(folder / "b.png", ns=(1, 1))  # same name, same size, another time
         with pytest.raises(AssertionError, match="opened again"):
-            survey(list_pictures(folder))
+            survey(list_images(folder))
     Image.new("RGB", (8, 6)).save(folder / "k.png")
-    assert len(survey(list_pictures(folder)).broken) == 4
+    assert len(survey(list_images(folder)).broken) == 4
 
 
 def test_broken_files_stop_a_data_set_unless_they_are_skipped(folder):
@@ -116,7 +116,7 @@ def test_a_listing_is_sorted_by_the_parts_of_the_paths(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"12")
     (tmp_path / "b-link").symlink_to(tmp_path / "b")
-    listing = list_pictures(tmp_path)
+    listing = list_images(tmp_path)
     assert listing.files == ("a.PNG", "b/x.png", "b-c/x.png", "b-link/x.png", "b.png")
     assert listing.sizes == (2, 2, 2, 2, 2)
 
@@ -136,13 +136,13 @@ def test_links_are_followed_and_what_is_left_out_is_counted_and_named(tmp_path):
         (root / name).write_bytes(b"")
     (root / "birds").mkdir()
     os.mkfifo(root / "pipe.png")
-    listing = list_pictures(root)
+    listing = list_images(root)
     assert listing.files == ("3.JPE", "4.png", "a/1.png", "class/deep/2.gif")
     assert dict(listing.left_out) == {
         ".hidden.png": "hidden",
         "a/notes.txt": "of other kinds",
         "a/root": "links to a folder above or read before",
-        "birds/": "folders without pictures",
+        "birds/": "folders without images",
         "class/up": "links to a folder above or read before",
         "dead.png": "links that lead nowhere",
         "photo.HEIC": "of other kinds",
@@ -152,7 +152,7 @@ def test_links_are_followed_and_what_is_left_out_is_counted_and_named(tmp_path):
     assert listing.describe_left_out(1) == (
         "of other kinds 2 (a/notes.txt, ...); links that lead nowhere 2 (dead.png, "
         "...); links to a folder above or read before 2 (a/root, ...); neither files "
-        "nor folders 1 (pipe.png); folders without pictures 1 (birds/); hidden 1 "
+        "nor folders 1 (pipe.png); folders without images 1 (birds/); hidden 1 "
         "(.hidden.png)"
     )
 
@@ -166,7 +166,7 @@ def test_folders_that_all_link_to_each_other_end_and_hide_nothing(tmp_path):
         (tmp_path / name / "x.png").write_bytes(b"12")
         for other in names:
             (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
-    listing = list_pictures(tmp_path)
+    listing = list_images(tmp_path)
     assert {f"{name}/x.png" for name in names} <= set(listing.files)
     assert {f"00/to-{name}/x.png" for name in names[1:]} <= set(listing.files)
     assert len(listing) <= 200
@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UserError, match=r"closed \(Permission denied\); make it"):
-        list_pictures(tmp_path)
+        list_images(tmp_path)
 
 
 def test_a_moved_folder_is_known_and_another_of_equal_names_and_times_is_not(tmp_path):
@@ -191,10 +191,10 @@ def test_a_moved_folder_is_known_and_another_of_equal_names_and_times_is_not(tmp
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(byte)
         os.utime(tmp_path / name / "a.png", ns=(1, 1))  # as an archive unpacks it
-    one, two = (list_pictures(tmp_path / name).key for name in ("one", "two"))
+    one, two = (list_images(tmp_path / name).key for name in ("one", "two"))
     assert one != two
     (tmp_path / "one").rename(tmp_path / "moved")
-    assert list_pictures(tmp_path / "moved").key == one
+    assert list_images(tmp_path / "moved").key == one
 
 
 def test_sixteen_bits_and_animations_are_found(folder):
@@ -204,7 +204,7 @@ def test_sixteen_bits_and_animations_are_found(folder):
     Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(folder / "x.png")
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(folder / "w.tif")
     for _ in range(2):  # looked at, and remembered
-        found = survey(list_pictures(folder))
+        found = survey(list_images(folder))
         names = found.listing.files
         assert [names[i] for i in found.animated] == ["y.gif", "z.tif"]
         assert [names[i] for i in found.broken] == ["w.tif"]
@@ -219,9 +219,9 @@ def test_sixteen_bits_and_animations_are_found(folder):
 
 
 def test_a_damaged_memory_of_a_look_is_made_anew(folder):
-    first = survey(list_pictures(folder))
+    first = survey(list_images(folder))
     place = files.cache_folder("looks", f"{first.listing.key}.npz")
     whole = place.read_bytes()
     place.write_bytes(whole[: len(whole) // 2])
-    assert survey(list_pictures(folder)).modes == first.modes
+    assert survey(list_images(folder)).modes == first.modes
     assert place.read_bytes() == whole

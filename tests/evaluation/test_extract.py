@@ -13,12 +13,12 @@ from ddpm_jax.evaluation.scores import check_count, reference_of, score
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (21, 4, 5, 3), np.uint8)
-COLOURS = from_function("mean colour", lambda images: images.mean((1, 2)))
+COLORS = from_function("mean color", lambda images: images.mean((1, 2)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 21, 64])
 def test_every_image_is_seen_once_in_order(batch_size):
-    found = extract(COLOURS, IMAGES, batch_size=batch_size)
+    found = extract(COLORS, IMAGES, batch_size=batch_size)
     np.testing.assert_allclose(found.features, IMAGES.mean((1, 2)), rtol=1e-6)
     assert found.logits is None
 
@@ -34,7 +34,7 @@ def test_every_image_is_seen_once_in_order(batch_size):
 )
 def test_what_is_no_set_of_images_is_refused(images, said):
     with pytest.raises(UserError, match=said):
-        extract(COLOURS, images)
+        extract(COLORS, images)
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -44,7 +44,7 @@ def test_accuracy_and_its_error():
     labels = np.array([0, 1, 2, 3, 0, 1, 2, 3, 1, 2])
     found = class_accuracy(logits, labels)
     np.testing.assert_allclose(found, (0.8, (0.8 * 0.2 / 10) ** 0.5))
-    with pytest.raises(UserError, match="knows 0 to 3"):
+    with pytest.raises(UserError, match="has 0 to 3"):
         class_accuracy(logits, labels + 1)
     with pytest.raises(UserError, match="one label for each"):
         class_accuracy(logits, labels[:3])

@@ -74,8 +74,8 @@ def test_rows_columns_and_channels_keep_their_places():
 
 def test_a_grey_picture_becomes_three_equal_channels():
     grey = np.random.default_rng(0).integers(0, 256, (2, 5, 6, 1)).astype(np.uint8)
-    colour = np.repeat(grey, 3, axis=-1)
-    one, three = (resize.prepare(x, resize.clean, (9, 7)) for x in (grey, colour))
+    color = np.repeat(grey, 3, axis=-1)
+    one, three = (resize.prepare(x, resize.clean, (9, 7)) for x in (grey, color))
     np.testing.assert_array_equal(one, three)
     assert one.shape == (2, 9, 7, 3)
 

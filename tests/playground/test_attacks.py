@@ -332,7 +332,7 @@ def bomb(side):
 
 def test_a_bomb_is_refused_in_a_sentence(server):
     done = noise_and_back(server, as_file(uploaded(server, "bomb.png", bomb(20_000))))
-    assert not done["success"] and "cannot read the picture" in done["output"]["error"]
+    assert not done["success"] and "cannot read the image" in done["output"]["error"]
 
 
 def test_jobs_wait_up_to_a_number_and_can_be_cancelled(server):

@@ -284,7 +284,7 @@ def test_a_missing_picture_is_named(studio, tmp_path, mode):
 def test_a_file_that_is_no_picture_is_refused(studio, tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     asked = {"picture": str(tmp_path / "text.png"), "level": 10}
-    with pytest.raises(UserError, match="cannot read the picture"):
+    with pytest.raises(UserError, match="cannot read the image"):
         next(work.answers(studio, tmp_path, "image-to-image", asked, pictures.CHAIN))
 
 

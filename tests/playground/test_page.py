@@ -254,7 +254,7 @@ def test_what_is_no_picture_is_refused_in_the_words_of_the_command_line(page, tm
     find(page, "#inpaint-go")
     upload = page.find_element(By.CSS_SELECTOR, "#inpaint-picture input[type=file]")
     upload.send_keys(str(tmp_path / "notes.png"))
-    assert "cannot read the picture" in (said := message(page))
+    assert "cannot read the image" in (said := message(page))
     assert "give a PNG, JPEG, WebP, GIF, TIFF, BMP or PPM file" in said
     fill(page, "#inpaint-picture-number", 99999)
     click(page, "#inpaint-picture-example")

@@ -48,12 +48,12 @@ def rows(workdir):
 
 
 def painted(scene, number):
-    """Paint a scene, but every fifth in another colour, the one after in a corner."""
+    """Paint a scene, but every fifth in another color, the one after in a corner."""
     things = list(scene)
     place = next(i for i, thing in enumerate(things) if thing)
     if number % 5 == 0:
-        other = "green" if things[place].colour == "white" else "white"
-        things[place] = things[place]._replace(colour=other)
+        other = "green" if things[place].color == "white" else "white"
+        things[place] = things[place]._replace(color=other)
     if number % 5 == 1:
         free = things.index(None)
         things[free], things[place] = things[place], None
@@ -63,7 +63,7 @@ def painted(scene, number):
 
 
 def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, capsys):
-    """Twenty prompts a split: four of another colour, four in another quarter."""
+    """Twenty prompts a split: four of another color, four in another quarter."""
     drawn_set = mode.drawn_set
 
     def of_the_painter(cfg, workdir, interrupted):
@@ -85,7 +85,7 @@ def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, caps
         share = {name: round(20 * value) for name, value in row["share"].items()}
         assert share == {
             **{"count": 20, "shape": 20, "size": 20},
-            **{"colour": 16, "things": 16, "place": 16, "scene": 12},
+            **{"color": 16, "things": 16, "place": 16, "scene": 12},
         }
         assert row["unclear"] == 0
         assert row["saturated"] == pytest.approx(1 / (3 * 16**2))  # one in each

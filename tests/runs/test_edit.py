@@ -152,7 +152,7 @@ def test_a_picture_of_any_size_and_colour_is_fitted(finished, tmp_path):
     [
         ("inpaint", {}, "needs a picture; give --image="),
         ("inpaint", {"image": "data:0"}, "needs a mask; give --mask="),
-        ("inpaint", {"image": "none.png"}, "cannot read the picture none.png"),
+        ("inpaint", {"image": "none.png"}, "cannot read the image none.png"),
         ("inpaint", {"image": "data:9999"}, "examples 9999 to 9999 of digits"),
         ("inpaint", {"image": "data:0", "method": "magic"}, "use repaint, replace"),
         ("image-to-image", {"image": "data:0", "strength": 0.0}, "not in (0, 1]"),
@@ -196,4 +196,4 @@ def test_a_file_that_is_no_picture_is_refused(finished, tmp_path, capsys):
     path = tmp_path / "text.png"
     path.write_text("not a picture")
     assert main(["edit", "encode", f"{finished}", f"--image={path}"]) == 2
-    assert f"cannot read the picture {path}" in capsys.readouterr().err
+    assert f"cannot read the image {path}" in capsys.readouterr().err

@@ -199,8 +199,8 @@ def test_gif_keeps_frames_order_and_time(tmp_path):
         im.save_gif(tmp_path / "a.gif", frames, fps=60)
 
 
-def test_gif_of_colours_is_close(tmp_path):
-    frames = noise(2, 8, 8, 3)  # 64 colours a frame fit into a palette
+def test_gif_of_colors_is_close(tmp_path):
+    frames = noise(2, 8, 8, 3)  # 64 colors a frame fit into a palette
     im.save_gif(tmp_path / "a.gif", frames)
     with Image.open(tmp_path / "a.gif") as gif:
         gif.seek(1)

@@ -43,8 +43,8 @@ def test_the_picture_has_a_second_panel_when_quartiles_are_known(tmp_path):
     both, one = (load_image(tmp_path / f"{name}.png") for name in ("both", "one"))
     assert both.shape[1] > 1.5 * one.shape[1]
     # The palest and the darkest quartile are drawn, and only where they are known.
-    for colour in ("#9ecae1", "#08519c"):
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for color in ("#9ecae1", "#08519c"):
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (both == rgb).all(-1).any()
         assert not (one == rgb).all(-1).any()
 
@@ -65,9 +65,9 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path):
     assert pyplot is None or pyplot.get_fignums() == []
 
 
-def ink(path, colour):
-    """Count the pixels of exactly this colour."""
-    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def ink(path, color):
+    """Count the pixels of exactly this color."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return int((load_image(path) == rgb).all(-1).sum())
 
 
@@ -78,8 +78,8 @@ def test_scores_are_drawn_with_their_floor_where_it_is_known(tmp_path):
     panels = [plots.Panel("FD", [one, other], 1.0), plots.Panel("IS", [one], None)]
     plots.plot_scores(tmp_path / "both.png", "sampling steps", panels, title="a run")
     plots.plot_scores(tmp_path / "bare.png", "sampling steps", panels[1:])
-    for colour in ("#08519c", "#d95f0e"):  # of the first line, of the second
-        assert ink(tmp_path / "both.png", colour)
+    for color in ("#08519c", "#d95f0e"):  # of the first line, of the second
+        assert ink(tmp_path / "both.png", color)
     assert ink(tmp_path / "bare.png", "#08519c")
     assert not ink(tmp_path / "bare.png", "#d95f0e")
     floor = "#9a9a9a"

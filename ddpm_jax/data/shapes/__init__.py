@@ -2,8 +2,8 @@
 
     scene = parse("a small red circle top left and a large blue square bottom right")
     pixels = render(scene, 32)       # uint8 [32, 32, 3]
-    (seen,) = classify(pixels[None])     # the scene again, from the pixels alone
-    agreement(scene, seen).color   # True
+    (found,) = classify(pixels[None])    # the scene again, from the pixels alone
+    agreement(scene, found).color   # True
 
 `grammar` has scenes and captions, `examples` the splits for training and testing.
 `rendering` turns a scene into pixels, `attribute_classifier` pixels into a scene, and
@@ -13,7 +13,7 @@
 from ddpm_jax.data.shapes.attribute_classifier import UNKNOWN, classify
 from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example, split_of
 from ddpm_jax.data.shapes.grammar import (
-    COLOURS,
+    COLORS,
     HELD_OUT,
     PLACES,
     SHAPES,
@@ -28,7 +28,7 @@ from ddpm_jax.data.shapes.scoring import Agreement, agreement
 from ddpm_jax.data.shapes.source import load_shapes
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "DEFAULT_COUNTS",
     "HELD_OUT",
     "PLACES",

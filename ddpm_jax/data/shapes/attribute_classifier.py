@@ -2,13 +2,13 @@
 
 Each quarter is read by itself. What differs from the background is compared with eight
 stencils, a shape in a size each, laid so that their center of mass is that of what is
-seen. For the best color c [3] of stencil T [h, w], what is left of the difference D is
+seen. For the best color c [3] of stencil T [h, w], the residual of the difference D is
 
     E = (sum |D - c T|^2 - noise) / sum |D|^2,    c = sum T D / sum T^2
 
 with the pixel noise estimated where there is only background. Shape and size are those
 of the stencil with the least E, if that is small, and clearly smaller than the E of all
-others; the color is the one of the palette that has the hue of what is seen, if c is
+others; the color is the one of the palette that has the hue of the thing, if c is
 near to it and little is of another hue. What has no clear color is faint, blurred or
 two things at once, and its shape and size are left unknown too.
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from ddpm_jax.data.shapes.grammar import (
     BACKGROUND,
-    COLOURS,
+    COLORS,
     PLACES,
     SHAPES,
     SIZES,
@@ -35,17 +35,17 @@ UNKNOWN = "unknown"
 
 _NEAR = 45.0  # levels from a color of the palette; two of them are 142 or more apart
 _FAINT = 30.0  # levels that the mean of 3x3 pixels may be from the background
-_SEEN = 60.0  # levels from the background at which a pixel belongs to the thing
+_VISIBLE = 60.0  # levels from the background at which a pixel belongs to the thing
 _UNEXPLAINED = 0.05  # the most that E may be
 _CLEARER = 0.02  # by how much another shape's or size's E has to be larger
 _OTHER_HUES = 0.04  # the most of sum |D|^2 that may be of another hue
-_MOST_NOISE = 15.0  # levels of standard deviation; what is more is no noise but a thing
+_MOST_NOISE = 15.0  # levels of standard deviation; more is not noise but a thing
 _MEAN_BY_MEDIAN = 1.268  # of the sum of three squared normal numbers
 _FINE = 16  # points in a pixel and direction
 _AT_ONCE = 256  # images, for the memory they take
 
 _BACKGROUND = np.array(BACKGROUND, np.float32)
-_PALETTE = np.array(list(COLOURS.values()), np.float32) - _BACKGROUND
+_PALETTE = np.array(list(COLORS.values()), np.float32) - _BACKGROUND
 _STENCILS = [(size, shape) for size in SIZES for shape in SHAPES]
 _INSIDE = {
     "circle": lambda y, x: y**2 + x**2 <= 1,
@@ -74,12 +74,12 @@ def classify(pixels: np.ndarray) -> list[Scene]:
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise ValueError(
-            f"pictures are {pixels.dtype} {list(pixels.shape)}; want uint8 "
+            f"images are {pixels.dtype} {list(pixels.shape)}; want uint8 "
             "[N, side, side, 3]."
         )
     side = pixels.shape[1]
     if pixels.shape[2] != side:
-        raise ValueError(f"pictures are {side}x{pixels.shape[2]}; want square ones.")
+        raise ValueError(f"images are {side}x{pixels.shape[2]}; want square ones.")
     check_side(side)
     scenes = []
     for start in range(0, len(pixels), _AT_ONCE):
@@ -92,8 +92,8 @@ def _read(pixels: np.ndarray) -> list[Scene]:
     things: list[Thing | None] = [None] * len(differs)
     (there,) = np.nonzero(_is_there(differs))
     if there.size:
-        seen = _things(differs[there], side=pixels.shape[1])
-        for index, thing in zip(there, seen, strict=True):
+        classified = _things(differs[there], side=pixels.shape[1])
+        for index, thing in zip(there, classified, strict=True):
             things[index] = thing
     num_places = len(PLACES)
     return [
@@ -109,7 +109,7 @@ def _quarters(pixels: np.ndarray) -> np.ndarray:
 
 
 def _is_there(differs: np.ndarray) -> np.ndarray:
-    """Say where something is: bool [M]. Noise alone has small means of 3x3 pixels."""
+    """Return where a thing is: bool [M]. Noise alone has small means of 3x3 pixels."""
     rows = differs[:, 2:] + differs[:, 1:-1] + differs[:, :-2]
     means = (rows[:, :, 2:] + rows[:, :, 1:-1] + rows[:, :, :-2]) / 9
     return np.linalg.norm(means, axis=-1).max(axis=(1, 2)) > _FAINT
@@ -119,11 +119,11 @@ def _things(differs: np.ndarray, side: int) -> list[Thing]:
     """Read quarters [M, h, w, 3] that are not empty."""
     noise = _noise(differs)
     hues, other = _hues(differs, noise)
-    colours, left = _fit(differs, noise, _centres(differs, hues), side)
-    colour = colours[np.arange(len(left)), left.argmin(axis=1)]  # c, [M, 3]
-    is_near = np.linalg.norm(colour - _PALETTE[hues], axis=1) < _NEAR
+    colors, left = _fit(differs, noise, _centres(differs, hues), side)
+    color = colors[np.arange(len(left)), left.argmin(axis=1)]  # c, [M, 3]
+    is_near = np.linalg.norm(color - _PALETTE[hues], axis=1) < _NEAR
     is_clear = is_near & (other < _OTHER_HUES)
-    names = np.where(is_clear, np.array(list(COLOURS))[hues], UNKNOWN)
+    names = np.where(is_clear, np.array(list(COLORS))[hues], UNKNOWN)
     left[~is_clear] = np.inf
     sizes, shapes = (_clear(left, words) for words in zip(*_STENCILS, strict=True))
     return [Thing(*map(str, words)) for words in zip(sizes, names, shapes, strict=True)]
@@ -147,26 +147,26 @@ def _clear(left: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
 
 
 def _noise(differs: np.ndarray) -> np.ndarray:
-    """Estimate the mean of |noise|^2 of a pixel, from those where nothing is seen: [M].
+    """Estimate the mean of |noise|^2 of a pixel, from those outside of things: [M].
 
     By the median, since the faint edges of things are among them.
     """
     squares = np.sum(differs**2, axis=-1)
-    unseen = np.where(squares < _SEEN**2, squares, np.nan)
-    unseen[np.isnan(unseen).all(axis=(1, 2))] = 0
-    noise = _MEAN_BY_MEDIAN * np.nanmedian(unseen, axis=(1, 2))
+    outside = np.where(squares < _VISIBLE**2, squares, np.nan)
+    outside[np.isnan(outside).all(axis=(1, 2))] = 0
+    noise = _MEAN_BY_MEDIAN * np.nanmedian(outside, axis=(1, 2))
     return np.minimum(noise, 3 * _MOST_NOISE**2)
 
 
 def _hues(differs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the color whose direction from the background what is seen has.
+    """Find the color of the palette whose direction from the background is nearest.
 
     Returns:
         Its number, int [M], and the share of sum |D|^2 across this direction.
     """
     directions = _PALETTE / np.linalg.norm(_PALETTE, axis=1, keepdims=True)
-    seen = np.linalg.norm(differs, axis=-1, keepdims=True) > _SEEN
-    hues = (np.sum(differs * seen, axis=(1, 2)) @ directions.T).argmax(axis=1)
+    visible = np.linalg.norm(differs, axis=-1, keepdims=True) > _VISIBLE
+    hues = (np.sum(differs * visible, axis=(1, 2)) @ directions.T).argmax(axis=1)
     along = np.einsum("mhwc,mc->mhw", differs, directions[hues])
     energy = np.sum(differs**2, axis=(1, 2, 3))
     # Two of the three directions of noise are across.
@@ -175,7 +175,7 @@ def _hues(differs: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _centres(differs: np.ndarray, hues: np.ndarray) -> np.ndarray:
-    """Return the center of mass (y, x) of what is seen, in pixels: [M, 2]."""
+    """Return the center of mass (y, x) of each thing, in pixels: [M, 2]."""
     along = _PALETTE / np.sum(_PALETTE**2, axis=1, keepdims=True)
     covered = np.einsum("mhwc,mc->mhw", differs, along[hues])
     covered = np.where(covered > 0.2, np.minimum(covered, 1), 0)  # what is not noise
@@ -197,18 +197,18 @@ def _fit(
     last = stencils.shape[1] - 1
     pixels = np.arange(differs.shape[1]) + 0.5
     energy = np.sum(differs**2, axis=(1, 2, 3))
-    colours, explained = [], []
+    colors, explained = [], []
     for stencil, offset in zip(stencils, heavy, strict=True):
         # From the middle of the stencil to that of each pixel: [M, 2, h].
         steps = (offset - centre)[:, :, None] + pixels
         at = np.clip(np.rint(last / 2 + steps * _FINE).astype(int), 0, last)
         covered = stencil[at[:, 0, :, None], at[:, 1, None, :]]
         area = np.maximum(np.sum(covered**2, axis=(1, 2)), 1e-6)
-        colour = np.einsum("mhw,mhwc->mc", covered, differs) / area[:, None]
-        colours.append(colour)
-        explained.append(np.sum(colour**2, axis=1) * area)
+        color = np.einsum("mhw,mhwc->mc", covered, differs) / area[:, None]
+        colors.append(color)
+        explained.append(np.sum(color**2, axis=1) * area)
     remains = (energy - noise * pixels.size**2)[:, None] - np.stack(explained, axis=1)
-    return np.stack(colours, axis=1), remains / energy[:, None]
+    return np.stack(colors, axis=1), remains / energy[:, None]
 
 
 @functools.lru_cache(maxsize=4)

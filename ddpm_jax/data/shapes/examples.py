@@ -2,18 +2,18 @@
 
 | split    | its scenes                                                             |
 | -------- | ---------------------------------------------------------------------- |
-| train    | no pair of `HELD_OUT`; the caption's CRC-32 is no multiple of ten       |
+| train    | no pair of `HELD_OUT`; the caption's CRC-32 is not a multiple of 10       |
 | test     | no pair of `HELD_OUT`; the caption's CRC-32 is a multiple of ten        |
-| held_out | at least one pair of `HELD_OUT`; those drawn as examples have just one  |
+| held_out | at least one pair of `HELD_OUT`; examples have just one  |
 
-How many things there are, 1, 2 or 3, is drawn first, then the places, then each thing:
-a color, one of the shapes it is seen with, a size, all with equal chances. Each shape
-being held out once, shapes are equally frequent too. A scene of another split is drawn
-again. In a scene of `held_out` one thing, any of them, has a pair of `HELD_OUT`; the
-others are such as training shows.
+The number of things, 1, 2 or 3, is sampled first, then the places, then each thing: a
+color, one of the shapes that training has with it, a size, all uniformly. Each shape
+being held out once, shapes are equally frequent too. A scene of another split is
+sampled again. In a scene of `held_out` one thing, any of them, has a pair of
+`HELD_OUT`; the others are like those of training.
 
 Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
-(Philox, whose words NumPy promises never to change; see `pipeline`).
+(Philox, whose words NumPy guarantees never to change; see `pipeline`).
 """
 
 import itertools
@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from ddpm_jax.data.shapes.grammar import (
-    COLOURS,
+    COLORS,
     HELD_OUT,
     MOST,
     PLACES,
@@ -41,18 +41,18 @@ SPLITS = tuple(DEFAULT_COUNTS)
 Key = tuple[int, int]  # of a Philox generator
 
 _ONE_IN = 10  # captions that are kept for testing
-_CHUNK = 64  # words drawn at a time
+_CHUNK = 64  # words generated at a time
 _PLACINGS = {n: list(itertools.combinations(PLACES, n)) for n in range(1, MOST + 1)}
-_SEEN_WITH = {
-    colour: [shape for shape in SHAPES if (colour, shape) not in HELD_OUT]
-    for colour in COLOURS
+_SHAPES_OF = {
+    color: [shape for shape in SHAPES if (color, shape) not in HELD_OUT]
+    for color in COLORS
 }
 Option = TypeVar("Option")
 
 
 def split_of(scene: Scene) -> str:
-    """Say to which split a scene belongs; every scene belongs to one."""
-    if any(thing and (thing.colour, thing.shape) in HELD_OUT for thing in scene):
+    """Return the split of a scene; every scene belongs to one."""
+    if any(thing and (thing.color, thing.shape) in HELD_OUT for thing in scene):
         return "held_out"
     tested = zlib.crc32(caption(scene).encode()) % _ONE_IN == 0
     return "test" if tested else "train"
@@ -78,20 +78,20 @@ def example(split: str, index: int) -> tuple[Scene, Key]:
 
 
 def _draw(words: Iterator[int], num_things: int, strange: bool) -> Scene:
-    """Draw a scene of so many things, one of them with a held-out pair if `strange`."""
+    """Sample a scene of N things, one of them with a held-out pair if `strange`."""
     places = _choose(words, _PLACINGS[num_things])
     strange_place = _choose(words, places) if strange else None
-    found = {place: _thing(words, place == strange_place) for place in places}
-    return tuple(found.get(place) for place in PLACES)
+    things = {place: _thing(words, place == strange_place) for place in places}
+    return tuple(things.get(place) for place in PLACES)
 
 
 def _thing(words: Iterator[int], strange: bool) -> Thing:
     if strange:
-        colour, shape = _choose(words, HELD_OUT)
+        color, shape = _choose(words, HELD_OUT)
     else:
-        colour = _choose(words, tuple(COLOURS))
-        shape = _choose(words, _SEEN_WITH[colour])
-    return Thing(_choose(words, tuple(SIZES)), colour, shape)
+        color = _choose(words, tuple(COLORS))
+        shape = _choose(words, _SHAPES_OF[color])
+    return Thing(_choose(words, tuple(SIZES)), color, shape)
 
 
 def _choose(words: Iterator[int], options: Sequence[Option]) -> Option:

@@ -14,7 +14,7 @@ from ddpm_jax.errors import UserError
 
 BACKGROUND = (30, 30, 30)
 # Any two of these, and the background, are at least 140 levels apart.
-COLOURS = {
+COLORS = {
     "red": (225, 45, 45),
     "green": (50, 200, 70),
     "blue": (40, 70, 240),
@@ -28,7 +28,7 @@ SIZES = {"small": 0.125, "large": 0.2}  # half of the width and height, by the s
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 MOST = 3  # things in a scene
 
-# Pairs of color and shape that training never shows: each shape once, no color twice.
+# Pairs of color and shape held out of training: each shape once, no color twice.
 HELD_OUT = (
     ("red", "cross"),
     ("blue", "triangle"),
@@ -43,7 +43,7 @@ class Thing(NamedTuple):
     """One object, by the words for it."""
 
     size: str
-    colour: str
+    color: str
     shape: str
 
 
@@ -63,29 +63,29 @@ def parse(text: str) -> Scene:
         UserError: naming the word that is not understood, or what is missing.
     """
     words = text.lower().split()
-    found: dict[str, Thing] = {}
+    things: dict[str, Thing] = {}
     rest = ["and", *words]
     while rest:
         _take(text, rest, "what joins two things", ("and",))
         _take(text, rest, "the first word of a thing", ("a",))
         thing = Thing(
             _take(text, rest, "a size", tuple(SIZES)),
-            _take(text, rest, "a colour", tuple(COLOURS)),
+            _take(text, rest, "a color", tuple(COLORS)),
             _take(text, rest, "a shape", SHAPES),
         )
         height = _take(text, rest, "a place", ("top", "bottom"))
         place = f"{height} {_take(text, rest, 'a place', ('left', 'right'))}"
-        if place in found:
+        if place in things:
             raise UserError(
                 f"the caption {text!r} puts two things {place}; a quarter has room for "
                 "one."
             )
-        found[place] = thing
-    if len(found) > MOST:
+        things[place] = thing
+    if len(things) > MOST:
         raise UserError(
-            f"the caption {text!r} names {len(found)} things; name one to {MOST}."
+            f"the caption {text!r} names {len(things)} things; name one to {MOST}."
         )
-    return tuple(found.get(place) for place in PLACES)
+    return tuple(things.get(place) for place in PLACES)
 
 
 def _take(text: str, rest: list[str], role: str, known: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ than `MARGIN` of the side; without a key it lies in the middle.
 
 import numpy as np
 
-from ddpm_jax.data.shapes.grammar import BACKGROUND, COLOURS, PLACES, SIZES, Scene
+from ddpm_jax.data.shapes.grammar import BACKGROUND, COLORS, PLACES, SIZES, Scene
 from ddpm_jax.errors import UserError
 
 SMALLEST_SIDE = 16  # pixels; the arms of a small cross are then 1.3 wide
@@ -31,15 +31,15 @@ def check_side(side: int) -> None:
     """
     if side < SMALLEST_SIDE or side % 2:
         raise UserError(
-            f"shapes cannot be drawn with a side of {side} pixels; use an even one of "
-            f"{SMALLEST_SIDE} or more."
+            f"shapes cannot be rendered with a side of {side} pixels; use an even "
+            f"one of {SMALLEST_SIDE} or more."
         )
 
 
 def render(
     scene: Scene, side: int = 32, key: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Draw a scene.
+    """Render a scene.
 
     Args:
         scene: what is at each of the four places.
@@ -55,8 +55,8 @@ def render(
     """
     check_side(side)
     shifts = np.zeros((len(PLACES), 2)) if key is None else _shifts(key)
-    picture = np.empty((side, side, 3))
-    picture[:] = BACKGROUND
+    image = np.empty((side, side, 3))
+    image[:] = BACKGROUND
     quarter = side // 2
     for place, thing in enumerate(scene):
         if thing is None:
@@ -65,15 +65,13 @@ def render(
         y, x = (0.25 + shifts[place] * (0.25 - MARGIN - half)) * side
         covered = _COVERED[thing.shape](quarter, y, x, half * side)
         top, left = place // 2 * quarter, place % 2 * quarter
-        colour = np.subtract(COLOURS[thing.colour], BACKGROUND)
-        picture[top : top + quarter, left : left + quarter] += (
-            covered[..., None] * colour
-        )
-    return np.rint(picture).astype(np.uint8)
+        color = np.subtract(COLORS[thing.color], BACKGROUND)
+        image[top : top + quarter, left : left + quarter] += covered[..., None] * color
+    return np.rint(image).astype(np.uint8)
 
 
 def _shifts(key: tuple[int, int]) -> np.ndarray:
-    """Draw how each place's thing is shifted, (y, x) in [-1, 1): float64 [4, 2]."""
+    """Sample how each place's thing is shifted, (y, x) in [-1, 1): float64 [4, 2]."""
     words = np.random.Philox(key=np.array(key, np.uint64)).random_raw(2 * len(PLACES))
     return (words >> np.uint64(11)).reshape(-1, 2) * 2.0**-52 - 1
 

@@ -12,8 +12,8 @@ class Agreement:
     """Which attributes of the requested scene are in the recognized one.
 
     Colors, shapes and sizes are compared as collections, wherever the things are: a
-    red circle and a blue square, asked for and seen with their colors exchanged, agree
-    in all of them but not in `things`.
+    red circle and a blue square, requested and classified with their colors exchanged,
+    agree in all of them but not in `things`.
 
     Attributes:
         count: As many things.
@@ -27,27 +27,29 @@ class Agreement:
 
     count: bool
     place: bool
-    colour: bool
+    color: bool
     shape: bool
     size: bool
     things: bool
     scene: bool
 
 
-def agreement(asked: Scene, seen: Scene) -> Agreement:
-    """Compare a request with what `classify` found; unknown agrees with nothing."""
-    wanted, found = ([thing for thing in scene if thing] for scene in (asked, seen))
-    clear = Thing(UNKNOWN, UNKNOWN, UNKNOWN) not in found
+def agreement(requested: Scene, found: Scene) -> Agreement:
+    """Compare a request with the result of `classify`; unknown agrees with nothing."""
+    wanted, given = (
+        [thing for thing in scene if thing] for scene in (requested, found)
+    )
+    clear = Thing(UNKNOWN, UNKNOWN, UNKNOWN) not in given
     same = {
         field: Counter(getattr(thing, field) for thing in wanted)
-        == Counter(getattr(thing, field) for thing in found)
+        == Counter(getattr(thing, field) for thing in given)
         for field in Thing._fields
     }
-    where = [[thing is not None for thing in scene] for scene in (asked, seen)]
+    where = [[thing is not None for thing in scene] for scene in (requested, found)]
     return Agreement(
-        count=clear and len(wanted) == len(found),
+        count=clear and len(wanted) == len(given),
         place=clear and where[0] == where[1],
-        things=Counter(wanted) == Counter(found),
-        scene=asked == seen,
+        things=Counter(wanted) == Counter(given),
+        scene=requested == found,
         **same,
     )

@@ -7,17 +7,17 @@ from ddpm_jax.data.shapes.grammar import HELD_OUT, caption
 from ddpm_jax.data.shapes.rendering import check_side, render
 from ddpm_jax.errors import UserError
 
-_SIDE = 32  # pixels, unless told otherwise
+_SIDE = 32  # pixels, unless `image_size` is given
 _NOTES = {
-    "train": f"{len(HELD_OUT)} pairs of colour and shape are never shown.",
+    "train": f"{len(HELD_OUT)} pairs of color and shape are held out.",
     "test": "No caption is one of training.",
-    "held_out": "Each has a pair of colour and shape that training never shows.",
+    "held_out": "Each has a pair of color and shape that is not in the training split.",
 }
-_VERSION = 1  # of grammar, examples and drawing: what they make is kept in fingerprints
+_VERSION = 1  # of grammar, examples and rendering; part of fingerprints
 
 
 def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dataset:
-    """Make the first examples of a split; images are drawn when they are asked for.
+    """Make the first examples of a split; images are rendered at access.
 
     Args:
         count: how many, as text; None takes `DEFAULT_COUNTS`.
@@ -25,7 +25,7 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
         layout: its size is the side, 32 if it is open.
 
     Raises:
-        UserError: the count is no number, or the images cannot be had so.
+        UserError: the count is not a number, or the images cannot be rendered so.
         NoSplitError: no such split.
     """
     if split not in SPLITS:
@@ -58,12 +58,12 @@ def _side(layout: layouts.Layout) -> int:
         )
     if layout.pad_to not in (None, (height, width)):
         raise UserError(
-            "pad_to puts black around the pictures, and shapes are drawn at any size; "
+            "pad_to puts black around the images, and shapes are rendered at any size; "
             "give image_size alone."
         )
     if layout.channels not in (None, 3):
         raise UserError(
-            f"channels={layout.channels}, but the captions of shapes name colours; use "
+            f"channels={layout.channels}, but the captions of shapes name colors; use "
             "3."
         )
     check_side(height)

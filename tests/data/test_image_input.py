@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data import indices_of, load, read_mask, read_picture
+from ddpm_jax.data import indices_of, load, read_image, read_mask
 from ddpm_jax.errors import UserError
 
 SIDEWAYS = 6  # EXIF: a quarter turn clockwise makes it upright
@@ -24,13 +24,13 @@ UPRIGHT = np.arange(24, dtype=np.uint8).reshape(6, 4) * 10
 def test_a_turned_picture_is_padded_upright(tmp_path):
     # Into 6x5 it fits upright alone: measured on its side, 4x6, it would be scaled.
     path = turned(tmp_path / "phone.png", UPRIGHT)
-    got = read_picture(path, (6, 5, 1), padded=True)[..., 0]
+    got = read_image(path, (6, 5, 1), padded=True)[..., 0]
     np.testing.assert_array_equal(got, np.pad(UPRIGHT, ((0, 0), (0, 1))))
 
 
 def test_a_turned_picture_is_upscaled_upright(tmp_path):
     path = turned(tmp_path / "phone.png", UPRIGHT)
-    got = read_picture(path, (12, 8, 1), factor=2)[..., 0]
+    got = read_image(path, (12, 8, 1), factor=2)[..., 0]
     np.testing.assert_array_equal(got, UPRIGHT.repeat(2, 0).repeat(2, 1))
 
 
@@ -43,11 +43,11 @@ def test_a_turned_mask_is_upright_and_a_wide_one_is_scaled(tmp_path):
     np.testing.assert_array_equal(read_mask(path, (6, 4)), white)
 
 
-@pytest.mark.parametrize("read", [read_picture, read_mask])
+@pytest.mark.parametrize("read", [read_image, read_mask])
 def test_a_file_that_is_no_image_is_one_line(tmp_path, read):
     (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(UserError, match="it is not a PNG, JPEG, WebP") as raised:
-        read(tmp_path / "a.png", (4, 4, 1)[: 3 if read is read_picture else 2])
+        read(tmp_path / "a.png", (4, 4, 1)[: 3 if read is read_image else 2])
     assert "\n" not in str(raised.value)
 
 
