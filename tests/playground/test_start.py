@@ -1,0 +1,56 @@
+"""What the playground is started with: options, and models that it can draw from."""
+
+import importlib.util
+
+import pytest
+import tiny
+from settings import classifier
+
+from ddpm_jax.commands import about, model
+from ddpm_jax.playground import server
+from ddpm_jax.playground.__main__ import main
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Start without a run or a server; (recipe, words) -> status, configs served."""
+    served, find = [], importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name == "gradio" or find(name)
+    )
+    monkeypatch.setattr(model, "open_model", lambda cfg, workdir: None)
+    monkeypatch.setattr(server, "serve", lambda studio, *_: served.append(studio.cfg))
+
+    def start(recipe, *words):
+        monkeypatch.setattr(about, "trained_config", lambda workdir: recipe)
+        return main(["--workdir=runs/any", "--port=0", *words]), served
+
+    return start
+
+
+def test_options_of_the_command_line_are_those_of_the_page(started):
+    words = ["--config.sample.sampler=ddim", "--config.sample.num_images=3"]
+    status, (cfg,) = started(tiny.get_config(), *words)
+    assert status == 0
+    assert (cfg.sample.sampler, cfg.sample.num_images) == ("ddim", 3)
+    assert cfg.sample.film_frames == 4, "the others are those of the run"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "message"),
+    [
+        (classifier(), [], "runs/any holds another kind (classifier); name the run"),
+        (
+            tiny.get_config(),
+            ["--config.sample.samplr=ddim"],
+            "config.sample.samplr (did you mean sampler?)",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_one_line(
+    started, recipe, words, message, capsys
+):
+    status, served = started(recipe, *words)
+    said = capsys.readouterr().err
+    assert (status, served) == (2, [])
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
