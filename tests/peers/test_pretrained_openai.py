@@ -228,9 +228,9 @@ def test_imports_a_state_dict(name, tmp_path):
     torch.save(peer.state_dict(), path, _use_new_zipfile_serialization=zipped)
     heads = "num_heads" if kind["heads"] else "head_channels"
     options = {
-        f"model.{heads}": kind["heads"] or kind["head_channels"],
+        f"network.{heads}": kind["heads"] or kind["head_channels"],
         "data.image_size": 8,
-        "diffusion.schedule": "cosine",
+        "schedule.kind": "cosine",
         "schedule.num_levels": 400,
         "schedule.t_range": 1000,
     }
