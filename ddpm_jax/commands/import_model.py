@@ -275,9 +275,9 @@ def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
                 "out."
             )
     plain = to_json(recipe(Diffusion(data=Data(source=""))))
-    cfg = from_json(_merged(plain, pretrained.defaults))
-    cfg = specs.override(cfg, asked.overrides)
-    cfg = from_json(_merged(to_json(cfg), pretrained.facts))
+    # At once: a loss that is a default may need a variance that is a fact.
+    told = _merged(_merged(plain, pretrained.defaults), pretrained.facts)
+    cfg = specs.override(from_json(told), asked.overrides)
     fitted: dict[str, Any] = {}
     if not cfg.data.source:
         fitted["data"] = _later_data(pretrained.image_shape, given)
