@@ -2,8 +2,9 @@
 
 In small many commands are the same: they differ by numbers that all get one small
 value. Two are the same work if their flags are, and the workdirs they name were made by
-the same commands. The first runs, and the others get the workdir that it left. The
-processes of pytest-xdist share what is made.
+the same commands, whatever these are called and however their recipe is named. The
+first runs, and the others get the workdir that it left. The processes of pytest-xdist
+share what is made.
 """
 
 import contextlib
@@ -58,11 +59,18 @@ class Once:
         return fault
 
     def _key(self, arguments, environment):
-        flags = {word.partition("=")[0]: word for word in arguments}  # the last wins
-        named = re.findall(r"runs/[\w.-]+", " ".join(flags.values()))
-        workdirs = {*named, str(_aim(arguments)[1])}
-        states = sorted((w, self.made.get(w, "")) for w in workdirs)
-        whole = json.dumps([sorted(flags.values()), sorted(environment), states])
+        words = {word.partition("=")[0]: word for word in arguments}  # the last wins
+        words.pop("--workdir", None)
+        if "--config" in words:  # configs/digits.py is digits
+            words["--config"] = re.sub(r"=configs/(\w+)\.py", r"=\1", words["--config"])
+        # A run is what made it; one that nothing made is known by its name.
+        said = re.sub(
+            r"runs/[\w.-]+",
+            lambda found: self.made.get(found[0], found[0]),
+            "\n".join(sorted(words.values())),
+        )
+        state = self.made.get(str(_aim(arguments)[1]), "")
+        whole = json.dumps([said, sorted(environment), state])
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 

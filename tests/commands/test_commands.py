@@ -6,6 +6,7 @@ been trained.
 """
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -192,15 +193,20 @@ def start(words):
     return f"exit status {done.returncode}: {''.join(last)}" if done.returncode else ""
 
 
-def missing_flags(words):
-    """Return which flags of a command its program's help does not know."""
-    program = words[1:3] if words[1] == "-m" else words[1:2]
-    asked = subprocess.run(
+@functools.cache
+def asked_for_help(*program):
+    """Start a program to say its help, once; it imports JAX for it."""
+    return subprocess.run(
         [sys.executable, *program, "--help"],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def missing_flags(words):
+    """Return which flags of a command its program's help does not know."""
+    asked = asked_for_help(*(words[1:3] if words[1] == "-m" else words[1:2]))
     if asked.returncode:
         return asked.stderr.strip().splitlines()[-1]
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
