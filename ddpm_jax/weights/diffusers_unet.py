@@ -169,6 +169,11 @@ def unet_config(
     Raises:
         UserError: naming what a UNet2DModel cannot be.
     """
+    if network.get("kind", "unet") != "unet":
+        raise UserError(
+            f"config.network.kind={network['kind']!r}, which diffusers does not have; "
+            "it has unet."
+        )
     multipliers = network["channel_multipliers"]
     if multipliers[0] != 1:
         raise UserError(
@@ -179,14 +184,10 @@ def unet_config(
     for name in conditioners:
         if name != "label":
             raise UserError(
-                f"config.conditioners.{name}: a DDPMPipeline is told no such thing, so "
-                "this model cannot be one."
+                f"config.conditioners.{name} is not written for diffusers, whose "
+                "DDPMPipeline is told classes at most; export a model of classes, or "
+                "without a condition."
             )
-    if network.get("kind", "unet") != "unet":
-        raise UserError(
-            f"config.network.kind={network['kind']!r}, which diffusers does not have; "
-            "it has unet."
-        )
     if network["resample_blocks"]:
         raise UserError(
             "config.network.resample_blocks=True, which is not written for diffusers."
