@@ -66,7 +66,7 @@ def already_finished(
     """
     auxiliary.refuse_another_kind(workdir, training.kind.name, training.what)
     free = (*FREE_OPTIONS, *about.FREE_OPTIONS, *free_spelling(workdir, fingerprint))
-    refuse_another_config(cfg, workdir, lambda name: not name.startswith(free))
+    refuse_another_config(cfg, workdir, lambda line: not line.startswith(free))
     if not auxiliary.is_finished(workdir):
         return None
     found = auxiliary.about(workdir, training.kind)
@@ -269,8 +269,8 @@ def refuse_another_config(
     Args:
         cfg: the options of now.
         workdir: of the run.
-        belongs: name of an option, such as "data.source" -> whether a run with another
-            value of it is another run.
+        belongs: what `differences` says of an option, such as "data.flip: True ->
+            False" -> whether a run with another value of it is another run.
         settle: (config of the run, its last step) -> what else differs; it may change
             both configs, as where a run is lengthened.
 
@@ -291,9 +291,7 @@ def refuse_another_config(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
     changed = settle(stored, newest)
-    changed += [
-        line for line in differences(stored, cfg) if belongs(line.partition(":")[0])
-    ]
+    changed += [line for line in differences(stored, cfg) if belongs(line)]
     if changed:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); use "

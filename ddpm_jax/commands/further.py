@@ -18,7 +18,7 @@ from ddpm_jax.training.step import init_state
 # What decides neither the network nor what its output means.
 _FREE_OPTIONS = (
     *("seed", "training.", "loss.", "times.", "init_from", "preview_steps"),
-    *("network.dtype", "network.remat", "network.dropout"),
+    *("condition_dropout", "network.dtype", "network.remat", "network.dropout"),
 )
 
 

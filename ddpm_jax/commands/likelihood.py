@@ -80,8 +80,11 @@ def measure_likelihood(
     source = _open_split(cfg, trained)
     # The parameters are what they are; rounding in between would be charged in bits.
     cfg = cfg.copy_and_resolve_references()
+    for node in (cfg.network, *cfg.conditioners.values()):
+        if "dtype" in node:
+            node.dtype = "float32"
     if cfg.network.kind == "unet":
-        cfg.network.dtype, cfg.network.attention = "float32", "plain"
+        cfg.network.attention = "plain"
     with catch_interrupts() as interrupted:
         for method in build.likelihood_methods(cfg):
             run = _Run(cfg, trained, source, Path(), method)

@@ -254,8 +254,8 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
         fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
-            f"          {format_bytes(memory)} are there: {what}; network.remat=True "
-            "and training.accumulate need less"
+            f"          {format_bytes(memory)} are there: {what}; config.network."
+            "remat=True and config.training.accumulate need less"
         )
     return lines
 

@@ -160,7 +160,7 @@ def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str]
     free = (*free, *free_spelling(workdir, fingerprint))
     if cfg.training.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
-    return lambda name: not name.startswith(free)
+    return lambda line: not line.startswith(free)
 
 
 # --- The run --------------------------------------------------------------------------

@@ -5,9 +5,13 @@ import shutil
 
 import pytest
 from program import TINY
-from settings import default
+from settings import changed, default
 
 from ddpm_jax.cli import main, override
+from ddpm_jax.commands import train
+from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.fitting import refuse_another_config
+from ddpm_jax.errors import UserError
 from ddpm_jax.training import workdir_lock
 
 SETTINGS = [
@@ -222,6 +226,18 @@ def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
     )
     assert "network.dropout: 0.1 -> 0.2" in line
     assert (finished / "config.json").read_text() == before
+
+
+def test_how_attention_is_computed_makes_no_other_run(finished):
+    """Though the name of the option begins that of one which does."""
+    cfg = trained_config(finished)
+    belongs = train._belongs(finished, cfg, "unknown")
+    refuse_another_config(changed(cfg, "network.attention=cudnn"), finished, belongs)
+    other = changed(cfg, "network.attention_resolutions=4,")
+    with pytest.raises(
+        UserError, match=r"network.attention_resolutions: \[\] -> \[4\]"
+    ):
+        refuse_another_config(other, finished, belongs)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
