@@ -234,7 +234,7 @@ def test_how_attention_is_computed_makes_no_other_run(finished):
     belongs = train._belongs(finished, cfg, "unknown")
     refuse_another_config(changed(cfg, "network.attention=cudnn"), finished, belongs)
     other = changed(cfg, "network.attention_resolutions=4,")
-    with pytest.raises(UserError, match=r"attention_resolutions: \[\] -> \[4\]"):
+    with pytest.raises(UserError, match=r"attention_resolutions: \(\) -> \(4,\)"):
         refuse_another_config(other, finished, belongs)
 
 
