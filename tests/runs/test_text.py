@@ -295,7 +295,8 @@ def test_a_model_that_reads_is_not_written_for_one_that_does_not(
 ):
     to = tmp_path / "exported"
     line = refusal(capsys, ["export", f"{model}", f"{to}"])
-    assert "is told no text" in line
+    assert "config.conditioners.text is not written for diffusers, whose" in line
+    assert line.endswith("; export a model of classes, or without a condition.")
     assert not to.exists()
 
 
