@@ -526,6 +526,11 @@ def override(
         if name in fixed:
             raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
     changed = specs.override(cfg, arguments, slot=TaskSpec)
+    if changed.kind != cfg.kind:
+        raise UserError(
+            f"config.kind={changed.kind!r}, but the recipe is of kind {cfg.kind!r}, "
+            "whose options are others; give --config a recipe of that kind."
+        )
     check_ceilings(changed)
     return changed
 

@@ -58,7 +58,7 @@ class Asked(NamedTuple):
         Raises:
             UserError: one is not known, or of a wrong type.
         """
-        cfg = specs.override(recipe(Diffusion()), self.overrides)
+        cfg = specs.override(recipe(Diffusion()), self.overrides, slot=Diffusion)
         names = [word[len("--config.") :].partition("=")[0] for word in self.overrides]
         return {name: _value(cfg, name) for name in names}
 
@@ -130,7 +130,7 @@ def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported
         step = asked.step or 0
     else:
         cfg, info, step = record
-        cfg = specs.override(cfg, asked.overrides)
+        cfg = specs.override(cfg, asked.overrides, slot=Diffusion)
         null_row, step = True, step if asked.step is None else asked.step
         _check_record(folder, pretrained, cfg, info)
     if step < 0:
@@ -277,7 +277,7 @@ def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
     plain = to_json(recipe(Diffusion(data=Data(source=""))))
     # At once: a loss that is a default may need a variance that is a fact.
     told = _merged(_merged(plain, pretrained.defaults), pretrained.facts)
-    cfg = specs.override(from_json(told), asked.overrides)
+    cfg = specs.override(from_json(told), asked.overrides, slot=Diffusion)
     fitted: dict[str, Any] = {}
     if not cfg.data.source:
         fitted["data"] = _later_data(pretrained.image_shape, given)

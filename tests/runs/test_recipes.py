@@ -258,6 +258,17 @@ def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
     assert "give the path of a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "classifier", "contrastive"])
+def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
+    """Its sections, and its data, would not be those of the other."""
+    line = [f"--config={TINY}", f"--config.kind={kind}", f"--workdir={tmp_path}/run"]
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert f"config.kind='{kind}', but the recipe is of kind 'diffusion'" in said
+    assert "give --config a recipe of that kind" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval"}
