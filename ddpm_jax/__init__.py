@@ -11,7 +11,7 @@ loads no JAX and touches no device.
 import os
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def load(

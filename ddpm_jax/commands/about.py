@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ddpm_jax
-from ddpm_jax import build
+from ddpm_jax import build, specs
 from ddpm_jax.build import DataInfo, LatentInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences, from_json, to_json
@@ -175,13 +175,26 @@ def trained_config(workdir: Path) -> ConfigDict:
         UserError: if the workdir holds no model, or one of a newer version.
     """
     stored = any_metadata(workdir)
+    return read_config(without_devices(stored["config"]), workdir)
+
+
+def read_config(stored: Mapping[str, Any], workdir: Path) -> ConfigDict:
+    """Read the stored config of the run in a workdir.
+
+    Raises:
+        UserError: it is of another version, which the message names.
+    """
     try:
-        return from_json(without_devices(stored["config"]))
+        return from_json(stored)
     except UserError as error:
-        version = stored.get("versions", {}).get("ddpm_jax", "of another version")
+        versions = any_metadata(workdir).get("versions", {})
+        version = versions.get("ddpm_jax", "of another version")
+        of_old_form = specs.KIND not in dict(stored.get("data", {}))
+        why = "whose configs had another form" if of_old_form else str(error)
         raise UserError(
             f"the model in {workdir} was trained by ddpm_jax {version}, this is "
-            f"{ddpm_jax.__version__}: {error}"
+            f"{ddpm_jax.__version__}: {why.rstrip('.')}; use that version, or train it "
+            "again in another --workdir."
         ) from error
 
 

@@ -16,7 +16,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import differences, from_json, to_json
+from ddpm_jax.recipe import differences, to_json
 from ddpm_jax.runtime import files, hosts, plots
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.training import checkpoints as store
@@ -285,7 +285,7 @@ def refuse_another_config(
     if not path.exists():
         return
     try:
-        stored = from_json(files.read_json(path))
+        stored = about.read_config(files.read_json(path), workdir)
     except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."

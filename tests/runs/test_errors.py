@@ -12,6 +12,7 @@ from ddpm_jax.commands import train
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.fitting import refuse_another_config
 from ddpm_jax.errors import UserError
+from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training import workdir_lock
 
 SETTINGS = [
@@ -328,3 +329,20 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_good_checkpoint(
     assert "at step" in line
     assert "learning rate 1e+30" in line
     assert "Last good checkpoint: " in line
+
+
+def test_a_run_of_the_first_version_is_refused_and_the_version_named(
+    finished, tmp_path, capsys, monkeypatch
+):
+    stored = store.read_metadata(finished)
+    old = {"data": {"source": "digits"}, "model": {}, "training": {}}  # without kinds
+    versions = {**stored["versions"], "ddpm_jax": "0.1.0"}
+    monkeypatch.setattr(
+        store,
+        "read_metadata",
+        lambda *_: {**stored, "config": old, "versions": versions},
+    )
+    assert main(["sample", str(finished)]) == 2
+    error = capsys.readouterr().err
+    assert "was trained by ddpm_jax 0.1.0" in error and error.count("\n") == 1
+    assert "use that version, or train it again" in error
