@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ddpm_jax.build.features import classifier_maps
-from ddpm_jax.build.idle import check_warmup
+from ddpm_jax.build.idle import check_warmup, refuse_unused
 from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
@@ -168,6 +168,7 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     check_batch_memory(config, "training", info)
     spec, fit = task_spec(config, AutoencoderTask), fit_spec(config)
     check_warmup(config)
+    refuse_unused(config, "accumulate", "ema_stds")
     with located("config.network"):
         spec.network.check(info.image_shape)
     if adversary_start(spec, fit) is not None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import specs
 from ddpm_jax.build import auxiliary
-from ddpm_jax.build.idle import check_warmup
+from ddpm_jax.build.idle import check_warmup, refuse_unused
 from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
@@ -228,3 +228,4 @@ def check_features(config: ConfigDict, info: DataInfo) -> None:
     with located("config.network"):
         spec.network.check()
     check_warmup(config)
+    refuse_unused(config, "ema_stds")

@@ -176,6 +176,21 @@ def _check_attention(config: ConfigDict, info: DataInfo) -> None:
             )
 
 
+def refuse_unused(config: ConfigDict, *names: str) -> None:
+    """Refuse options of `training` that the training of this kind does not look at.
+
+    Raises:
+        UserError: naming the first that was changed.
+    """
+    plain = defaults_of(config.training)
+    for name in names:
+        if config.training[name] != plain[name]:
+            raise UserError(
+                f"config.training.{name}={config.training[name]} does nothing in the "
+                f"training of kind {config.kind}; leave it out."
+            )
+
+
 def check_warmup(config: ConfigDict) -> None:
     """Refuse a warm-up that would not end before the run does.
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import specs
 from ddpm_jax.build import auxiliary
 from ddpm_jax.build.features import small_task
-from ddpm_jax.build.idle import check_warmup
+from ddpm_jax.build.idle import check_warmup, refuse_unused
 from ddpm_jax.build.keys import root_key
 from ddpm_jax.build.sizes import check_batch_memory
 from ddpm_jax.build.source import DataInfo
@@ -196,3 +196,4 @@ def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
     with located("config.network"):
         spec.network.check()
     check_warmup(config)
+    refuse_unused(config, "ema_stds")
