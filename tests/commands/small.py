@@ -102,7 +102,7 @@ def flags(words):
     if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
     if kind != "diffusion":
-        options = OF_KINDS[kind]
+        options = {**OF_KINDS[kind]}
     if not recipe:  # a run carries the options of its network
         options = {k: v for k, v in options.items() if not k.startswith("network.")}
     options |= OF_RECIPES.get(recipe, {})
