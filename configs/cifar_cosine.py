@@ -16,7 +16,7 @@ def get_config():
     """Return the recipe."""
     return recipe(
         Diffusion(
-            data=Data(flip=False),  # the published code has no flips,
+            data=Data(flip=False),  # the published code has no flips
             network=UNet(
                 num_res_blocks=3,
                 attention_resolutions=(16, 8),
@@ -24,7 +24,7 @@ def get_config():
                 scale_shift=True,
                 dropout=0.3,
             ),
-            schedule=Cosine(4000, t_range=1000),  # the network is told t * 1000 / 4000
+            schedule=Cosine(4000, t_range=1000),  # the network is given t * 1000 / 4000
             variance="learned",
             loss=Hybrid(),
         ),

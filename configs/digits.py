@@ -2,7 +2,7 @@
 
 Command:   make demo, or
            python main.py --config=configs/digits.py --workdir=runs/digits
-Model:     1,003,137 parameters; cosine schedule, T = 1000, drawn in 250 steps
+Model:     1,003,137 parameters; cosine schedule, T = 1000, sampled in 250 steps
 Time:      3.5 minutes on two x86-64 cores (jax 0.10.2), at about 660 images a second
 Result:    493 of 500 drawn digits are read as the digit asked for by a support vector
            machine fitted on the real ones (`make test-demo`)

@@ -1,9 +1,9 @@
-"""A classifier of the 8x8 digits, through whose eyes configs/digits.py is evaluated.
+"""A classifier of the 8x8 digits, by whose features configs/digits.py is evaluated.
 
 Command:   python main.py --config=configs/digits_features.py
 Model:     116,490 parameters; 2 levels of 32 and 64 channels, 64 features
 Time:      27 seconds on two x86-64 cores beside other work (jax 0.10.2)
-Result:    reads 99.33% of the 299 test digits right
+Result:    classifies 99.33% of the 299 test digits correctly
 """
 
 from ddpm_jax.recipe import AdamW, Classifier, ClassifierTask, Data, Fit, recipe

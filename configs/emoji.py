@@ -5,8 +5,8 @@ Command:   python scripts/fetch_emoji.py --to=emoji
            python main.py --config=configs/emoji.py --workdir=runs/emoji
 Model:     2,248,003 parameters beside the frozen sentence encoder; 3 levels of 32, 64
            and 96 channels, attention to map and text at 8x8 and in the middle; cosine
-           schedule, T = 1000, predicting v; drawn in 20 steps of DPM-Solver++(2M) with
-           guidance 3
+           schedule, T = 1000, predicting v; sampled in 20 steps of DPM-Solver++(2M)
+           with guidance 3
 Time:      42 minutes on two x86-64 cores (jax 0.10.2) that had other work, at about 48
            images a second
 Result:    of 190 pictures for names that were held out 59.5% are found in the first 5

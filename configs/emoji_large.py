@@ -3,8 +3,8 @@
 Command:   python main.py --config=configs/emoji_large.py --workdir=runs/emoji-large
            behind configs/emoji.py, which draws the 32x32 for a name: docs/cascade.md
 Model:     642,723 parameters; 3 levels of 16, 32 and 64 channels, attention in the
-           middle alone; shown the small picture with noise of a level in [0, 0.3];
-           predicting v; drawn in 20 steps of DPM-Solver++(2M)
+           middle alone; conditioned on the low-resolution image, augmented with levels
+           in [0, 0.3]; predicting v; sampled in 20 steps of DPM-Solver++(2M)
 Time:      about 50 minutes on two x86-64 cores (jax 0.10.2), from its rate of 20 to 25
            images a second; it was trained in parts (docs/performance.md: huge pages)
 Result:    brought down again, what it draws from real pictures agrees with them to

@@ -1,4 +1,4 @@
-"""A network that finds the name of an emoji, by which configs/emoji.py is judged.
+"""A CLIP-style dual encoder of emoji and their names, to score configs/emoji.py by.
 
 Command:   python main.py --config=configs/emoji_retrieval.py
            with the folder emoji and the two packages as configs/emoji.py

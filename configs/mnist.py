@@ -4,7 +4,7 @@ Command:   python main.py --config=configs/mnist.py --workdir=runs/mnist
            with $TFDS_DATA_DIR (or --config.data.data_dir) naming the folder that holds
            the prepared mnist
 Model:     687,473 parameters; 28x28 padded to 32x32 with background; 3 levels of 16, 32
-           and 64 channels; cosine schedule, T = 1000, drawn in 250 steps
+           and 64 channels; cosine schedule, T = 1000, sampled in 250 steps
 Time:      36 minutes on two x86-64 cores (jax 0.10.2), at about 120 images a second
 Result:    88 of 100 drawn digits are read as the digit asked for by a support vector
            machine that reads 97.0% of real test digits right (docs/pictures.md)

@@ -1,10 +1,10 @@
-"""A classifier of MNIST at 32x32, through whose eyes configs/mnist.py is evaluated.
+"""A classifier of MNIST at 32x32, by whose features configs/mnist.py is evaluated.
 
 Command:   python main.py --config=configs/mnist_features.py
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     130,474 parameters; 3 levels of 16, 32 and 64 channels, 128 features
 Time:      10 minutes on two x86-64 cores beside other work (jax 0.10.2)
-Result:    reads 99.55% of the 10,000 test digits right
+Result:    classifies 99.55% of the 10,000 test digits correctly
 """
 
 from ddpm_jax.recipe import AdamW, ClassifierTask, Data, Fit, recipe

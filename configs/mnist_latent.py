@@ -4,7 +4,7 @@ Command:   python main.py --config=configs/mnist_autoencoder.py
            python main.py --config=configs/mnist_latent.py
            with $TFDS_DATA_DIR naming the folder that holds the prepared mnist
 Model:     1,026,308 parameters; 2 levels of 32 and 64 channels; cosine schedule,
-           T = 1000, drawn in 250 steps
+           T = 1000, sampled in 250 steps
 Time:      6 minutes on two x86-64 cores (jax 0.10.2) with the 100 pictures that it
            ends with, at about 420 images a second; before it once the latents of the
            data, half a minute

@@ -3,8 +3,8 @@
 Command:   python main.py --config=configs/shapes_large.py --workdir=runs/shapes-large
            behind configs/shapes.py, which draws 16x16 for a caption (docs/cascade.md)
 Model:     693,027 parameters; 3 levels of 16, 32 and 64 channels, attention at 8x8 and
-           in the middle; shown the small picture with noise of a level in [0, 0.3];
-           predicting v; drawn in 20 steps of DPM-Solver++(2M)
+           in the middle; conditioned on the low-resolution image, augmented with levels
+           in [0, 0.3]; predicting v; sampled in 20 steps of DPM-Solver++(2M)
 Time:      11 minutes 39 on two x86-64 cores (jax 0.10.2), at about 130 images a second
 Result:    brought down again, what it draws from real pictures agrees with them to
            32.6 dB; of the cascade's pictures 71.4% have all that was asked for, 97% in

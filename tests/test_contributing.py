@@ -2,22 +2,37 @@
 
 import dataclasses
 import re
+import typing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from settings import changed, default
 
-from ddpm_jax import build, config, data, specs
+from ddpm_jax import build, data, recipe, requests, specs
 from ddpm_jax.build import names
-from ddpm_jax.data import sources
-from ddpm_jax.diffusion import schedules
-from ddpm_jax.diffusion.schedules import Table
+from ddpm_jax.conditioning import conditioner
+from ddpm_jax.data import Arrays, Dataset, sources
+from ddpm_jax.data.spec import Data
+from ddpm_jax.diffusion import losses, schedules, time_sampling
+from ddpm_jax.networks.ports import Network, from_data
+from ddpm_jax.requests import options
+from ddpm_jax.training import optimizers
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 DIGITS = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+KINDS = re.findall(r"^\| (\w[\w ]*) \| (`.*) \| (`.*) \| `.* \|$", TEXT, re.M)
+BASES = {
+    cls.__name__: cls
+    for cls in (
+        *(recipe.Conditioner, recipe.CodecSpec, recipe.TaskSpec, Network, Data),
+        *(schedules.Table, schedules.ScheduleSpec, losses.LossSpec),
+        *(time_sampling.TimesSpec, optimizers.OptimizerSpec),
+    )
+}
 
 
 def test_every_file_is_there():
@@ -31,51 +46,112 @@ def test_every_file_is_there():
     ("module", "wanted"),
     [
         (names, "SAMPLERS"),
-        (specs, "register"),
-        (schedules, "Table ScheduleSpec"),
-        (build, "model"),
+        (recipe, "register"),
+        (conditioner, "Conditioner Embedder"),
+        (recipe.Conditioner, "for_data from_text droppable required"),
         (sources, "load"),
         (data, "Dataset"),
+        (options, "option"),
+        (requests.Sample, "cond"),
     ],
 )
 def test_every_name_is_there(module, wanted):
     assert all(hasattr(module, name) and name in TEXT for name in wanted.split())
 
 
+def test_the_table_of_kinds_is_true_of_the_code():
+    """It has the base of each node of several kinds, and what that asks for."""
+    found = {}
+    for what, bases, methods in KINDS:
+        for base in re.findall(r"`(\w+)`", bases):
+            found.setdefault(what, []).append(BASES[base])
+        for method in re.findall(r"`(\w+)`", methods):
+            assert any(hasattr(cls, method) for cls in found[what]), method
+    assert len(found) == 9
+    fit = {cls for of_what in found.values() for cls in of_what}
+    taken = {
+        base
+        for spec in (recipe.Diffusion, recipe.Fit)
+        for wanted in typing.get_type_hints(spec).values()
+        for base in (wanted, *typing.get_args(wanted))
+        if len(specs.kinds(base) if dataclasses.is_dataclass(base) else ()) > 1
+    }
+    # A recipe takes a conditioner by what makes one, and a table as a schedule.
+    others = {recipe.ConditionerSpec: recipe.Conditioner}
+    assert {others.get(base, base) for base in taken} <= fit
+
+
 @pytest.fixture
 def cfg():
-    made = config.default()
-    made.network.channels = made.network.num_groups = 4
-    made.network.channel_multipliers = (1, 1)
-    made.network.attention_resolutions = ()
-    made.schedule.num_levels = made.preview_steps = 10
-    return made
+    return default(
+        "network.channels=4",
+        "network.num_groups=4",
+        "network.channel_multipliers=(1,1)",
+        "network.attention_resolutions=()",
+        "schedule.num_levels=10",
+        "preview_steps=10",
+    )
 
 
-def test_a_schedule_needs_no_more_than_its_steps(cfg, monkeypatch):
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """Forget the kinds that a test registers."""
     monkeypatch.setattr(specs, "_known", dict(specs._known))
 
-    @specs.register
-    @dataclasses.dataclass(frozen=True)
-    class Halving(Table):
-        def betas(self):
-            return np.full(self.num_levels, 0.5)
 
-    cfg.diffusion.schedule = "halving"
+def test_the_kind_that_is_shown_can_be_chosen(cfg):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    known = {"register": recipe.register, "dataclasses": dataclasses, "np": np}
+    exec(code, {**known, "Table": schedules.Table, "__name__": __name__})
+    cfg = changed(cfg, "schedule.kind=halving", "schedule.num_levels=10")
     build.check(cfg, DIGITS)
     alpha = build.schedule(cfg).at(jnp.arange(10)).alpha
     np.testing.assert_allclose(alpha**2, 0.5 ** np.arange(1, 11), rtol=1e-6)
+    assert recipe.to_json(recipe.from_json(recipe.to_json(cfg))) == recipe.to_json(cfg)
 
 
-def test_a_network_is_built_in_one_place(cfg):
-    """A stranger's module goes through `network`, the only thing others know of it."""
+def test_a_network_needs_no_more_than_its_file(cfg):
+    """It is called with x_t, t and ports, and its fields are options."""
 
-    class Twice:
-        def apply(self, variables, x_t, t, cond, *, train, rngs):
-            assert not train
-            return variables["params"] * x_t + t[:, None, None, None]
+    @recipe.register
+    class Times(Network):
+        out_channels: int = from_data(3)
+        factor: float = 1.0
 
-    apply = build.network(Twice())
-    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-    out = apply(2.0, x, jnp.arange(3.0), None)
-    np.testing.assert_allclose(out, 2 * x + np.arange(3)[:, None, None, None])
+        @property
+        def embedding_width(self):
+            return 2
+
+        def __call__(self, x_t, t, ports=None, *, train=False):
+            assert self.out_channels == x_t.shape[-1] and not train
+            vector = ports.vector.sum(1)
+            return self.factor * x_t + (t + vector)[:, None, None, None]
+
+    cfg = changed(
+        cfg,
+        *("network.kind=times", "network.factor=2"),
+        *("conditioners.label.kind=label", "preview_steps=10"),
+    )
+    build.check(cfg, DIGITS)
+    model = build.model(cfg, DIGITS)
+    x, labels = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3)
+    params = model.init(jax.random.key(1), x, jnp.zeros(3))["params"]
+    out = build.network(model)(params, x, jnp.arange(3.0), {"label": labels})
+    added = np.arange(3) + params["label"]["embedding"][:3].sum(1)
+    np.testing.assert_allclose(out, 2 * x + added[:, None, None, None], rtol=1e-5)
+
+
+def test_a_data_source_of_a_kind_of_its_own_is_opened(cfg):
+    @recipe.register
+    @dataclasses.dataclass(frozen=True)
+    class Even(Data):
+        level: int = 0
+
+        def open(self, split=None):
+            images = np.full((4, 8, 8, 1), self.level, np.uint8)
+            given = {"split": split or self.split, "fingerprint": str(self.level)}
+            return Dataset("even", Arrays(images, None), (8, 8, 1), None, **given)
+
+    opened = build.dataset(changed(cfg, "data.kind=even", "data.level=7"), "test")
+    assert opened.split == "test" and (opened.source.items == 7).all()
+    assert build.data_info(opened, cfg).item_shape == (8, 8, 1)
