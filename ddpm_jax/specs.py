@@ -556,11 +556,56 @@ def override(
     Raises:
         UserError: an argument is no option, is unknown, or has a value of a wrong type.
     """
+    given = _assignments(arguments, path)
+    first, others, slots = _overridden(config, given, path, slot)
+    return recipe(
+        _read_spec(first, slot, path, also=tuple(others)),
+        **{n: _read_spec(v, slots[n], f"{path}.{n}") for n, v in others.items()},
+    )
+
+
+def given_values(
+    config: ConfigDict,
+    arguments: Sequence[str],
+    path: str = "config",
+    slot: Any = Any,
+) -> dict[str, Any]:
+    """Read `--config.a.b=value` arguments on their own: name -> value.
+
+    Each is read as its field wants it; whether they go with each other and with the
+    rest of the recipe is not asked.
+
+    Args:
+        config: a recipe that has these options.
+        arguments: as for `override`.
+        path: what all of them begin with.
+        slot: as for `override`.
+
+    Raises:
+        UserError: an argument is no option, is unknown, or has a value of a wrong type.
+    """
+    given = _assignments(arguments, path)
+    first, others, _ = _overridden(config, given, path, slot)
+    found = {}
+    for words in given:
+        value: Any = {**first, **others}
+        for word in words:
+            value = value[int(word)] if isinstance(value, list) else value.get(word)
+        found[".".join(words)] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def _overridden(
+    config: ConfigDict,
+    given: Mapping[tuple[str, ...], str | None],
+    path: str,
+    slot: Any,
+) -> tuple[Any, dict[str, Any], dict[str, type]]:
+    """Set options in plain data: of the spec, of the others, and the others' slots."""
     first, others = _split(to_json(config), slot, path)
     slots = {
         name: _class_of(other, Any, f"{path}.{name}") for name, other in others.items()
     }
-    given = _assignments(arguments, path)
     for words in sorted(given, key=lambda words: (words[-1] != KIND, len(words))):
         text, name = given[words], words[0]
         if name in others:
@@ -568,10 +613,7 @@ def override(
             others[name] = _assign(others[name], slots[name], words[1:], text, whole)
         else:
             first = _assign(first, slot, words, text, path, also=tuple(others))
-    return recipe(
-        _read_spec(first, slot, path, also=tuple(others)),
-        **{n: _read_spec(v, slots[n], f"{path}.{n}") for n, v in others.items()},
-    )
+    return first, others, slots
 
 
 def _assignments(

@@ -412,6 +412,22 @@ def test_overrides_of_what_is_inside():
     assert from_config(config) == FULL  # which is not changed
 
 
+def test_options_are_read_on_their_own():
+    """Though share and width cannot be so, and the stages of the recipe are none."""
+    arguments = ["--config.share=1.5", "--config.width", "13", "--config.sides=4,5"]
+    arguments += ["--config.chain.kind=jsd", "--config.stages.1.num_levels=9"]
+    found = specs.given_values(recipe(FULL, chain=Jsd()), arguments)
+    assert found == {
+        "share": 1.5,
+        "width": 13,
+        "sides": (4, 5),
+        "chain.kind": "jsd",
+        "stages.1.num_levels": 9,
+    }
+    with pytest.raises(UserError, match=r"config\.sides='x' is of a wrong type"):
+        specs.given_values(recipe(FULL), ["--config.sides=x"])
+
+
 def test_the_last_of_an_option_counts():
     arguments = ["--config.sides=1,2,3", "--config.width=2", "--config.sides=4"]
     assert from_config(override(recipe(Toy()), arguments)) == Toy(2, sides=(4,))

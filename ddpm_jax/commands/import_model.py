@@ -58,9 +58,8 @@ class Asked(NamedTuple):
         Raises:
             UserError: one is not known, or of a wrong type.
         """
-        cfg = specs.override(recipe(Diffusion()), self.overrides, slot=Diffusion)
-        names = [word[len("--config.") :].partition("=")[0] for word in self.overrides]
-        return {name: _value(cfg, name) for name in names}
+        plain = recipe(Diffusion())
+        return specs.given_values(plain, self.overrides, slot=Diffusion)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -138,12 +137,6 @@ def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported
     build.check(cfg, info)
     params = _params(pretrained, cfg, info, null_row=null_row)
     return Imported(cfg, info, params, step)
-
-
-def _value(cfg: ConfigDict, name: str) -> Any:
-    for part in name.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 # --- Reading --------------------------------------------------------------------------
@@ -267,8 +260,8 @@ def _check_record(
 def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
     facts, given = _flat(pretrained.facts), asked.values
     for option, value in given.items():
-        decided = option.startswith("conditioners.") or option in facts
-        if decided and facts.get(option) != value:
+        is_fact = option.startswith("conditioners.") or option in facts
+        if is_fact and facts.get(option) != value:
             raise UserError(
                 f"config.{option}={value} is not what {pretrained.name} is made for"
                 f"{f', which is {facts[option]}' if option in facts else ''}; leave it "
@@ -276,8 +269,8 @@ def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
             )
     plain = to_json(recipe(Diffusion(data=Data(source=""))))
     # At once: a loss that is a default may need a variance that is a fact.
-    told = _merged(_merged(plain, pretrained.defaults), pretrained.facts)
-    cfg = specs.override(from_json(told), asked.overrides, slot=Diffusion)
+    decided = _merged(_merged(plain, pretrained.defaults), pretrained.facts)
+    cfg = specs.override(from_json(decided), asked.overrides, slot=Diffusion)
     fitted: dict[str, Any] = {}
     if not cfg.data.source:
         fitted["data"] = _later_data(pretrained.image_shape, given)

@@ -135,7 +135,11 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
         name=name,
         image_shape=(height, width, channels),
         num_classes=said["num_class_embeds"],
-        facts={"network": options, "conditioners": conditioners, **facts},
+        facts={
+            "network": {"kind": "unet", **options},
+            "conditioners": conditioners,
+            **facts,
+        },
         defaults=defaults
         | {"sample": defaults["sample"] | sizes_of_run(height, width)["sample"]},
         tensors=tensors_in(place),

@@ -161,7 +161,7 @@ def unet_config(
 
     Args:
         network: options of our U-Net.
-        conditioners: by name; the class label is all that it may be told.
+        conditioners: nodes by name; the class label is the only one that it has.
         image_shape: (H, W, C).
         out_channels: of the network.
         num_class_embeds: rows of its class embedding, if it has one.

@@ -56,6 +56,7 @@ def read(
     height, width = _sides(size)
     label = tensors.get("label_emb.weight")
     network = {
+        "kind": "unet",
         "channels": plan.channels,
         "channel_multipliers": plan.multipliers,
         "num_res_blocks": plan.num_res_blocks,

@@ -76,11 +76,11 @@ def test_dropout_of_labels_is_one_coin_per_row_of_the_batch_key():
     coin = jax.random.bernoulli(KEY, SHARE, (NUM,))
     np.testing.assert_array_equal(alone["label"], jnp.where(coin, CLASSES, label))
     assert set(alone) == {"label"}
-    both = {"label": Label(CLASSES), "masked": Masked(1)}
+    both = {"label": Label(CLASSES), "masked": Masked()}
     beside = training_condition(both, SHARE)(KEY, batch, x0)
     np.testing.assert_array_equal(beside["label"], alone["label"])
     # The map is that of another key, and is never dropped.
-    other = training_condition({"masked": Masked(1)}, 1.0)(KEY, batch, x0)
+    other = training_condition({"masked": Masked()}, 1.0)(KEY, batch, x0)
     np.testing.assert_array_equal(beside["masked"], other["masked"])
 
 
@@ -89,7 +89,7 @@ def test_a_negative_condition_stands_in_the_place_of_the_null_one():
     negative = jax.tree.map(lambda leaf: leaf[::-1].copy(), given["text"])
     given["masked"] = np.ones((NUM, 2, 2, 2))
     given["estimate"] = np.ones((NUM, 2, 2, 1))
-    known = BOTH | {"masked": Masked(1), "estimate": SelfConditioning()}
+    known = BOTH | {"masked": Masked(), "estimate": SelfConditioning()}
     null = null_condition(known, given)
     assert (null["label"] == CLASSES).all()
     assert not any(np.any(leaf) for leaf in null["text"])
@@ -235,7 +235,7 @@ def test_parameters_of_the_network_are_those_without_conditioners():
 def test_the_order_of_conditioners_changes_nothing():
     """The channels of maps, above all, are in the order of names."""
     net = UNet(1, 8, (1,), 1, (), num_groups=4)
-    maps = {"masked": Masked(1), "estimate": SelfConditioning()}
+    maps = {"masked": Masked(), "estimate": SelfConditioning()}
     x, rng = jnp.zeros((2, 4, 4, 1)), np.random.default_rng(2)
     cond = {name: one.example(2, (4, 4, 1)) for name, one in maps.items()}
     cond = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), cond)
@@ -254,7 +254,7 @@ def test_conditions_of_no_conditioner_and_missing_ones_are_refused(heated):
     net, params = heated
     with pytest.raises(UserError, match=r"'label'.*conditioned on temperature"):
         as_network(net)(params, X, T, {"label": jnp.zeros(3, jnp.int32)})
-    shown = Conditioned(UNet(1, 8, (1,), 1, (), num_groups=4), {"masked": Masked(1)})
+    shown = Conditioned(UNet(1, 8, (1,), 1, (), num_groups=4), {"masked": Masked()})
     x = jnp.zeros((2, 4, 4, 1))
     params = jax.eval_shape(shown.init, KEY, x, jnp.zeros(2))["params"]
     with pytest.raises(UserError, match=r"give it as cond\['masked'\]"):

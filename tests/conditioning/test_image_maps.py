@@ -42,7 +42,7 @@ def enlarged(low, height, width):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_low_res_is_the_box_average_enlarged(factor):
-    made = LowRes(factor, 3).from_images(KEYS, jnp.asarray(X0), None)
+    made = LowRes(factor).from_images(KEYS, jnp.asarray(X0), None)
     assert made.aug_level is None  # without augmentation
     expected = enlarged(boxed(X0, factor), 8, 12)
     np.testing.assert_allclose(made.map, expected, atol=1e-6)
@@ -83,7 +83,7 @@ def test_the_noise_of_a_small_picture_has_the_mean_and_variance_of_its_level():
 def test_training_draws_levels_uniformly_and_tells_each_row_its_own():
     x0 = jnp.zeros((4000, 2, 2, 1))
     keys = jax.random.split(KEY, 4000)
-    made = LowRes(2, 1, max_aug_level=0.5).from_images(keys, x0)
+    made = LowRes(2, max_aug_level=0.5).from_images(keys, x0)
     s = np.asarray(made.aug_level, np.float64)
     assert 0 <= s.min() < 0.002 and 0.498 < s.max() <= 0.5
     # The deciles of a uniform law; the largest gap is below Kolmogorov's 1 in 1000.
@@ -108,7 +108,7 @@ def test_no_noise_is_the_picture_itself():
 @pytest.mark.parametrize("s", [None, 0.3])
 @pytest.mark.parametrize("name", ["low_res", "masked"])
 def test_a_row_depends_on_its_own_key_alone(name, s):
-    made_by = {"low_res": LowRes(2, 3, 0.5), "masked": Masked(3)}
+    made_by = {"low_res": LowRes(2, 0.5), "masked": Masked()}
     x0 = jnp.asarray(X0)
     made = jax.jit(made_by[name].from_images)
     whole, one = made(KEYS, x0, s), made(KEYS[1:2], x0[1:2], s)
@@ -118,23 +118,23 @@ def test_a_row_depends_on_its_own_key_alone(name, s):
 
 
 def test_a_level_that_is_given_is_not_drawn():
-    given = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), 0.25)
+    given = LowRes(2, 0.5).from_images(KEYS, jnp.asarray(X0), 0.25)
     np.testing.assert_array_equal(given.aug_level, [0.25, 0.25, 0.25])
     # One that was drawn, given, makes the same picture.
-    drawn = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), None)
-    again = LowRes(2, 3, 0.5).from_images(KEYS, jnp.asarray(X0), drawn.aug_level)
+    drawn = LowRes(2, 0.5).from_images(KEYS, jnp.asarray(X0), None)
+    again = LowRes(2, 0.5).from_images(KEYS, jnp.asarray(X0), drawn.aug_level)
     np.testing.assert_allclose(again.map, drawn.map, atol=1e-5)
 
 
 def test_what_a_person_is_shown():
     x0 = jnp.asarray(X0)
-    low = LowRes(2, 3).from_images(KEYS, x0, None)
-    np.testing.assert_array_equal(LowRes(2, 3).show(low), low.map)
+    low = LowRes(2).from_images(KEYS, x0, None)
+    np.testing.assert_array_equal(LowRes(2).show(low), low.map)
     grey = Grey().show(Grey().from_images(KEYS, x0))
     np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
     assert grey.shape == x0.shape
     known = jnp.ones((3, 8, 12, 1)).at[:, :4].set(0)
-    shown = Masked(3).show(from_mask(x0, known))
+    shown = Masked().show(from_mask(x0, known))
     np.testing.assert_array_equal(shown[:, 4:], x0[:, 4:])
     np.testing.assert_array_equal(shown[:, :4], 0)
 
@@ -150,9 +150,9 @@ def test_grey_is_luma():
 
 def test_masked_shows_what_is_known_and_nothing_else():
     x0 = jnp.asarray(X0)
-    condition = Masked(3)
+    condition = Masked()
     made = jax.jit(condition.from_images)(KEYS, x0)
-    assert made.shape[-1] == condition.num_channels == 4
+    assert made.shape[-1] == 4
     known, kept = made[..., :1], made[..., 1:]
     assert set(np.unique(known)) == {0, 1}
     np.testing.assert_array_equal(kept, np.where(known > 0, X0, 0))
@@ -162,19 +162,21 @@ def test_masked_shows_what_is_known_and_nothing_else():
     assert not np.array_equal(known[0], known[1])  # each row has a mask of its own
 
 
-@pytest.mark.parametrize("name", ["low_res", "grey", "masked"])
-def test_the_same_key_makes_the_same_condition_jitted_or_not(name):
+@pytest.mark.parametrize(
+    ("name", "channels"), [("low_res", 3), ("grey", 1), ("masked", 4)]
+)
+def test_the_same_key_makes_the_same_condition_jitted_or_not(name, channels):
     made_by = {
-        "low_res": LowRes(2, 3, 0.5),
+        "low_res": LowRes(2, 0.5),
         "grey": Grey(),
-        "masked": Masked(3),
+        "masked": Masked(),
     }[name]
     plain, jitted = (
         make(KEYS, jnp.asarray(X0))
         for make in (made_by.from_images, jax.jit(made_by.from_images))
     )
     maps = made_by.embedder(8).init_with_output(KEY, plain)[0].maps
-    assert maps.shape[-1] == made_by.num_channels
+    assert maps.shape[-1] == channels
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, jitted
     )
@@ -184,9 +186,9 @@ def test_the_same_key_makes_the_same_condition_jitted_or_not(name):
 def test_a_request_becomes_the_maps_of_its_images_on_the_device(name):
     """Bytes and keys are sent; the keys of maps are derived from those of images."""
     made_by = {
-        "low_res": LowRes(2, 3, 0.5),
+        "low_res": LowRes(2, 0.5),
         "grey": Grey(),
-        "masked": Masked(3),
+        "masked": Masked(),
     }[name]
     pixels = np.random.default_rng(3).integers(0, 256, (3, 8, 12, 3), np.uint8)
     rows = made_by.from_request(KEYS, pixels, 0.25)
@@ -202,9 +204,9 @@ def test_a_request_becomes_the_maps_of_its_images_on_the_device(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LowRes(1, 3), "factor=1"),
-        (lambda: LowRes(2, 3, 1.5), "max_aug_level=1.5"),
-        (lambda: LowRes(5, 3).from_images(KEYS, jnp.asarray(X0), None), "axis of 8"),
+        (lambda: LowRes(1), "factor=1"),
+        (lambda: LowRes(2, 1.5), "max_aug_level=1.5"),
+        (lambda: LowRes(5).from_images(KEYS, jnp.asarray(X0), None), "axis of 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

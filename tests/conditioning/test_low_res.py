@@ -19,8 +19,8 @@ UNET = UNet(
     num_groups=4,
 )
 LABEL = {"label": Label(3)}
-PLAIN = Conditioned(UNET, LABEL | {"low_res": LowRes(2, 1)})
-AUGMENTED = Conditioned(UNET, LABEL | {"low_res": LowRes(2, 1, 0.5)})
+PLAIN = Conditioned(UNET, LABEL | {"low_res": LowRes(2)})
+AUGMENTED = Conditioned(UNET, LABEL | {"low_res": LowRes(2, 0.5)})
 X = np.random.default_rng(0).standard_normal((3, 4, 4, 1)).astype(np.float32)
 T = np.asarray([0, 7, 999], np.int32)
 MAP = jnp.asarray(np.random.default_rng(2).standard_normal((3, 4, 4, 1)))
@@ -73,7 +73,7 @@ def test_time_and_noise_are_coded_with_the_shift_of_the_network(shift):
     net, codes = (
         AUGMENTED.clone(
             network=UNET.clone(frequency_shift=shift),
-            conditioners={"low_res": LowRes(2, 1, 0.5, frequency_shift=shift)},
+            conditioners={"low_res": LowRes(2, 0.5, frequency_shift=shift)},
         ),
         {},
     )

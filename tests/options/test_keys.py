@@ -88,9 +88,7 @@ def test_a_seed_without_a_stream_is_refused(seed):
     with pytest.raises(UserError, match=r"seed=.* is out of range; use 0 to 2\^63-1"):
         keys.root_key(seed)
     info = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
-    said = (
-        rf"config\.seed={seed} is (too small; use 0|out of range; use \d+,.* or less)"
-    )
+    said = r"^config\.seed(=-1 is too small; use 0|.* is out of range; use .* or less)"
     for task, check in (
         (Diffusion(), build.check),
         (ClassifierTask(), features.check_features),

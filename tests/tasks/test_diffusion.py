@@ -206,36 +206,30 @@ def test_eight_devices_share_one_history():
 # --- Options of a config --------------------------------------------------------------
 
 INFO = DataInfo("white", (32, 32, 1), None, "")
+SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
 
 
-def with_options(**options):
-    config = default()
-    config.data.flip = False
-    config.schedule.num_levels, config.preview_steps = 20, 5
-    for name, value in options.items():
-        section, option = name.split("__")
-        config[section][option] = value
-    return config
+def with_options(*options):
+    small = ("data.flip=False", "schedule.num_levels=20", "preview_steps=5")
+    return default(*small, *options)
 
 
 @pytest.mark.parametrize(
     ("options", "on_x0"),
     [
-        ({"diffusion__loss": "simple"}, lambda snr: np.ones(20)),
-        ({"diffusion__loss": "truncated_snr"}, lambda snr: np.maximum(snr, 1)),
-        ({"diffusion__loss": "min_snr"}, lambda snr: np.minimum(snr, 5)),
+        (["loss.kind=simple"], lambda snr: np.ones(20)),
+        (["loss.kind=truncated_snr"], lambda snr: np.maximum(snr, 1)),
+        (["loss.kind=min_snr"], lambda snr: np.minimum(snr, 5)),
         (
-            {"diffusion__loss": "min_snr", "diffusion__min_snr_gamma": 2.0},
+            ["loss.kind=min_snr", "loss.gamma=2"],
             lambda snr: np.minimum(snr, 2),
         ),
-        ({"diffusion__loss": "p2"}, lambda snr: snr / (1 + snr)),
+        (["loss.kind=p2"], lambda snr: snr / (1 + snr)),
         (
-            {
-                "diffusion__loss": "p2",
-                "diffusion__p2_k": 0.5,
-                "diffusion__p2_gamma": 0.7,
-                "diffusion__zero_terminal_snr": True,
-            },
+            [
+                *("loss.kind=p2", "loss.k=0.5", "loss.gamma=0.7"),
+                "schedule.zero_terminal_snr=True",
+            ],
             lambda snr: snr / (0.5 + snr) ** 0.7,
         ),
     ],
@@ -244,9 +238,7 @@ def test_the_loss_of_a_config_is_the_one_it_names(monkeypatch, options, on_x0):
     """White images, x0 = 1 everywhere, of which a network says 0: the loss is the
     weight of the x0-error. Twenty evenly spread times are the twenty levels."""
     monkeypatch.setattr(build.parts, "network", lambda unet, **_: zero_network)
-    config = with_options(
-        **options, diffusion__prediction="x0", diffusion__times="stratified"
-    )
+    config = with_options(*options, "prediction=x0", "times.kind=stratified")
     build.check(config, INFO)
     white = {"image": np.full((20, 32, 32, 1), 255, np.uint8)}
     run = build.objective(config, None, INFO)
@@ -283,7 +275,7 @@ def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
         seen = network(params, x, None, cond)
         np.testing.assert_array_equal(seen, np.concatenate([x, 0 * x], axis=-1))
 
-    config = with_options(model__self_conditioning=True)
+    config = with_options(SELF_CONDITIONED)
     unet = build.model(config, INFO)
     params = jax.eval_shape(lambda: build.init_params(config, unet, INFO))
     assert params["conv_in"]["kernel"].shape == (3, 3, 2, 128)
@@ -301,11 +293,11 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
 
     monkeypatch.setattr(build.parts, "network", lambda unet, **_: network)
     config = with_options(
-        model__self_conditioning=True,
-        diffusion__prediction="x0",
-        diffusion__variance="learned" if learned else "small",
-        diffusion__loss="hybrid" if learned else "simple",
-        diffusion__times="antithetic",
+        SELF_CONDITIONED,
+        "prediction=x0",
+        f"variance={'learned' if learned else 'small'}",
+        f"loss.kind={'hybrid' if learned else 'simple'}",
+        "times.kind=antithetic",
     )
     build.check(config, INFO)
     white = {"image": np.full((4, 32, 32, 1), 255, np.uint8)}
@@ -327,45 +319,40 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
     ("options", "said"),
     [
         (
-            {"diffusion__zero_terminal_snr": True},
-            "zero_terminal_snr=True.* ends in pure noise.*prediction v or x0",
+            ["schedule.zero_terminal_snr=True"],
+            "schedule=Linear.*zero_terminal_snr=True.*pure noise.*prediction v or x0",
         ),
         (
-            {
-                "diffusion__zero_terminal_snr": True,
-                "diffusion__prediction": "v",
-                "diffusion__loss": "weighted",
-            },
+            ["schedule.zero_terminal_snr=True", "prediction=v", "loss.kind=weighted"],
             "zero_terminal_snr=True.* weight of the eps-error is infinite",
         ),
         (
-            {
-                "diffusion__zero_terminal_snr": True,
-                "diffusion__prediction": "v",
-                "diffusion__schedule": "cosine_logsnr",
-            },
-            "'cosine_logsnr' is no table of betas; use one of linear, cosine",
+            [
+                *("schedule.zero_terminal_snr=True", "prediction=v"),
+                "schedule.kind=cosine_logsnr",
+            ],
+            r"unknown option config\.schedule\.zero_terminal_snr; .*cosine_logsnr",
         ),
         (
-            {
-                "diffusion__times": "importance",
-                "diffusion__schedule": "linear_logsnr",
-            },
+            ["times.kind=importance", "schedule.kind=linear_logsnr"],
             r"LinearLogSNR\(num_levels=20\) is continuous; use one that is a table",
         ),
-        ({"diffusion__min_snr_gamma": 0.0}, "min_snr_gamma=0.0 must be positive"),
-        ({"diffusion__p2_k": -1.0}, "p2_k=-1.0 must be positive"),
-        ({"diffusion__p2_gamma": -0.5}, "p2_gamma=-0.5 is too small"),
-        ({"diffusion__times": "often"}, "use uniform, stratified, antithetic, importa"),
+        (["loss.kind=min_snr", "loss.gamma=0"], "loss.gamma=0.0 must be positive"),
+        (["loss.kind=p2", "loss.k=-1"], "config.loss.k=-1.0 must be positive"),
+        (["loss.kind=p2", "loss.gamma=-0.5"], "loss.gamma=-0.5 is too small"),
         (
-            {"diffusion__variance": "learned", "diffusion__loss": "min_snr"},
-            r"diffusion\.loss=MinSNR\(\) does not train",
+            ["times.kind=often"],
+            "'often' is not known; use antithetic, importance, stratified, uniform",
+        ),
+        (
+            ["variance=learned", "loss.kind=min_snr"],
+            r"config\.loss=MinSNR\(\) does not train",
         ),
     ],
 )
 def test_what_cannot_work_is_refused(options, said):
     with pytest.raises(UserError, match=said):
-        build.check(with_options(**options), INFO)
+        build.check(with_options(*options), INFO)
 
 
 def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():
@@ -443,7 +430,7 @@ OUTPUT = jax.random.normal(jax.random.key(1), (6, 4))
 )
 def test_a_spec_builds_the_loss_with_its_numbers(spec, by_hand):
     diffusion = Diffusion(
-        schedules.Cosine(50), prediction="v", variance="small", loss=spec
+        schedule=schedules.Cosine(50), prediction="v", variance="small", loss=spec
     )
     schedule = diffusion.schedule.build()
     noised = losses.noise_data(jax.random.key(0), OUTPUT, schedule)
@@ -458,7 +445,7 @@ def test_a_learned_variance_is_trained_by_the_bound_and_by_the_hybrid():
     found = {}
     for loss in (losses.Bound(), losses.Hybrid(0.5), losses.Simple()):
         learned = "large" if loss == losses.Simple() else "learned"
-        spec = Diffusion(schedules.Cosine(50), variance=learned, loss=loss)
+        spec = Diffusion(schedule=schedules.Cosine(50), variance=learned, loss=loss)
         schedule = spec.schedule.build()
         noised = losses.noise_data(jax.random.key(0), OUTPUT, schedule)
         output = OUTPUT if loss == losses.Simple() else both
@@ -469,5 +456,5 @@ def test_a_learned_variance_is_trained_by_the_bound_and_by_the_hybrid():
 
 
 def test_importance_counts_the_levels_of_the_schedule():
-    spec = Diffusion(schedules.Cosine(12), times=Importance(length=3))
+    spec = Diffusion(schedule=schedules.Cosine(12), times=Importance(length=3))
     assert spec.build_times().init().losses.shape == (12, 3)

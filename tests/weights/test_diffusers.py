@@ -9,10 +9,12 @@ import os
 import jax
 import jax.numpy as jnp
 import pytest
-from settings import default
 
+from ddpm_jax.diffusion.schedules import Jsd, Linear, LinearLogSNR, ScheduleSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks import UNet
+from ddpm_jax.specs import from_config, to_json
+from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.weights import diffusers
 from ddpm_jax.weights.diffusers_autoencoder import is_autoencoder
 from ddpm_jax.weights.diffusers_scheduler import scheduler_config, scheduler_options
@@ -57,10 +59,7 @@ def test_the_network_of_the_published_faces():
         "downsample_padding": 0,
         "resample_blocks": False,
         "scale_shift": False,
-        "class_conditional": False,
-        "self_conditioning": False,
     }
-    del options["class_conditional"], options["self_conditioning"]
     x = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     params = jax.eval_shape(UNet(3, **options).init, jax.random.key(0), x, t)
@@ -78,8 +77,9 @@ def test_what_a_file_leaves_out_is_as_diffusers_takes_it():
     assert options["channel_multipliers"] == (1, 2, 3, 4)
     assert options["attention_resolutions"] == (16, 8, 4)
     facts, defaults = scheduler_options("scheduler_config.json", {})
-    assert facts["diffusion"]["variance"] == "small"
-    assert facts["diffusion"]["beta_start"] is None
+    assert facts["variance"] == "small" and facts["prediction"] == "eps"
+    schedule = from_config(facts["schedule"], ScheduleSpec)
+    assert schedule == Linear(1000, beta_start=1e-4, beta_end=0.02)
     assert defaults["sample"] == {
         "sampler": "ancestral",
         "clip": True,
@@ -88,41 +88,50 @@ def test_what_a_file_leaves_out_is_as_diffusers_takes_it():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "t_range", "message"),
+    ("schedule", "message"),
     [
-        ("jsd", None, "schedule='jsd', which diffusers cannot express"),
-        ("linear_logsnr", None, "it has linear, quadratic, cosine"),
-        ("linear", 500, r"tells the network t \* 500 / 1000"),
+        (Jsd(1000), r"config\.schedule\.kind='jsd', which diffusers cannot express"),
+        (LinearLogSNR(1000), "it has linear, quadratic, cosine"),
+        (Linear(1000, t_range=500), r"tells the network t \* 500 / 1000"),
     ],
+    ids=lambda v: type(v).__name__,
 )
-def test_a_process_that_diffusers_cannot_express(schedule, t_range, message):
-    diffusion = {"schedule": schedule, "num_levels": 1000, "t_range": t_range}
+def test_a_process_that_diffusers_cannot_express(schedule, message):
     with pytest.raises(UserError, match=message):
-        scheduler_config(diffusion, {})
+        scheduler_config(to_json(Diffusion(schedule=schedule, prediction="v")), {})
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("conditioners", "change", "message"),
     [
-        ({"channel_multipliers": (2, 2)}, r"\(2, 2\) starts with 2, which diffusers"),
-        ({"self_conditioning": True}, "self_conditioning=True"),
-        ({"resample_blocks": True}, "resample_blocks=True"),
         (
+            {},
+            {"channel_multipliers": (2, 2)},
+            r"\(2, 2\) starts with 2, which",
+        ),
+        (
+            {"self_conditioning": {"kind": "self_conditioning"}},
+            {},
+            r"config\.conditioners\.self_conditioning is not written for diffusers",
+        ),
+        ({}, {"resample_blocks": True}, "resample_blocks=True"),
+        ({}, {"kind": "transformer"}, r"kind='transformer', which diffusers does not"),
+        (
+            {},
             {"num_heads": 4, "attention_resolutions": (16,)},
             "num_heads=4 over attentions of different widths",
         ),
     ],
 )
-def test_a_network_that_diffusers_cannot_express(change, message):
-    model = default().model.to_dict()
-    model |= {"channel_multipliers": (1, 2), "attention_resolutions": ()} | change
+def test_a_network_that_diffusers_cannot_express(conditioners, change, message):
+    network = to_json(UNet(channel_multipliers=(1, 2), attention_resolutions=()))
     with pytest.raises(UserError, match=message):
-        unet_config(model, (16, 16, 3), 3, None)
+        unet_config(network | change, conditioners, (16, 16, 3), 3, None)
 
 
 def test_heads_of_one_width_are_told_by_their_width():
-    model = default().model.to_dict() | {"num_heads": 4, "attention_resolutions": (16,)}
-    written = unet_config(model, (32, 32, 3), 3, None)
+    network = to_json(UNet(num_heads=4, attention_resolutions=(16,)))
+    written = unet_config(network, {}, (32, 32, 3), 3, None)
     assert written["attention_head_dim"] == 64  # 256 channels
     options, _ = unet_options("config.json", written, None)
     assert options["head_channels"] == 64 and options["attention_resolutions"] == (16,)

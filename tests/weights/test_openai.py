@@ -3,6 +3,7 @@
 That the numbers then mean the same is held to a PyTorch network in tests/peers.
 """
 
+import json
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from ddpm_jax.weights import openai
 
 GIVEN = {
     "data.image_size": 8,
-    "diffusion.schedule": "cosine",
+    "schedule.kind": "cosine",
     "schedule.num_levels": 1000,
     "network.num_heads": 2,
 }
@@ -82,7 +83,8 @@ def test_images_that_are_not_square_are_given_by_height_and_width():
 def test_the_settings_that_shapes_tell():
     found = openai.read(state_dict(), "it", GIVEN)
     assert found.image_shape == (8, 8, 3) and found.num_classes is None
-    assert found.facts["model"] | {"num_groups": 32} == {
+    assert found.facts["network"] | {"num_groups": 32} == {
+        "kind": "unet",
         "channels": 32,
         "channel_multipliers": (1, 2),
         "num_res_blocks": 1,
@@ -93,10 +95,10 @@ def test_the_settings_that_shapes_tell():
         "downsample_padding": 1,
         "resample_blocks": False,
         "scale_shift": False,
-        "class_conditional": False,
-        "self_conditioning": False,
     }
-    assert found.facts["diffusion"] == {"variance": "learned"}
+    assert found.facts["conditioners"] == {}
+    assert found.facts["variance"] == "learned"
+    assert found.defaults["loss"] == {"kind": "hybrid"}
 
 
 @pytest.mark.parametrize("order", ["legacy", "new"])
@@ -107,7 +109,7 @@ def test_packed_attention_is_parted_by_head_or_by_kind(order):
     codes = 10_000 * kind + 1000 * head + place  # [3, 2, 32]
     packed = codes.swapaxes(0, 1) if order == "legacy" else codes
     tensors["middle_block.1.qkv.bias"] = packed.reshape(-1).astype(np.float32)
-    found = openai.read(tensors, "it", GIVEN | {"exchange.qkv_order": order})
+    found = openai.read(tensors, "it", GIVEN | {"qkv_order": order})
     for number, word in enumerate(("query", "key", "value")):
         name = found.name_of(("mid_attention", word, "bias"))
         np.testing.assert_array_equal(found.tensors[name], codes[number].reshape(-1))
@@ -125,11 +127,11 @@ def test_what_is_not_told_is_asked_for_all_at_once():
 
 
 def test_linear_betas_shrink_with_the_number_of_levels():
-    given = GIVEN | {"diffusion.schedule": "linear", "schedule.t_range": 1000}
+    given = GIVEN | {"schedule.kind": "linear", "schedule.t_range": 1000}
     found = openai.read(state_dict(), "it", given | {"schedule.num_levels": 4000})
     # 1000 / T times 1e-4 and 0.02, as in the code of Nichol & Dhariwal 2021.
-    assert found.defaults["diffusion"]["beta_start"] == pytest.approx(2.5e-5)
-    assert found.defaults["diffusion"]["beta_end"] == pytest.approx(5e-3)
+    assert found.defaults["schedule"]["beta_start"] == pytest.approx(2.5e-5)
+    assert found.defaults["schedule"]["beta_end"] == pytest.approx(5e-3)
 
 
 def pooled(tensors):
@@ -175,7 +177,7 @@ def test_another_network_is_refused_by_name(change, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"exchange.qkv_order": "old"}, "use legacy, or new"),
+        ({"qkv_order": "old"}, "use legacy, or new"),
         ({"network.num_heads": 5}, "do not part into config.network.num_heads=5"),
     ],
 )
@@ -191,6 +193,17 @@ def test_a_file_becomes_a_workdir_or_names_what_it_lacks(tmp_path, capsys):
     where = [f"{tmp_path}", f"{tmp_path / 'run'}"]
     assert main(["import", *where, *flags]) == 0
     assert "images of 8x8x3" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["loss"]["kind"] == "hybrid" and stored["variance"] == "learned"
+    # What goes with the file may be said, what does not may not.
+    where = [f"{tmp_path}", f"{tmp_path / 'another'}"]
+    said = ["--config.variance=learned", "--config.loss.kind=bound"]
+    assert main(["import", *where, *flags, *said]) == 0
+    capsys.readouterr()
+    for option, known in (("network.kind=x", "unet"), ("variance=small", "learned")):
+        where = [f"{tmp_path}", f"{tmp_path / 'refused'}"]
+        assert main(["import", *where, *flags, f"--config.{option}"]) == 2
+        assert known in capsys.readouterr().err
     del tensors["output_blocks.2.0.skip_connection.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     where = [f"{tmp_path}", f"{tmp_path / 'other'}"]
@@ -245,6 +258,6 @@ def test_a_name_that_no_network_has_ends_at_once(name):
 def test_options_of_any_value_are_refused_or_read():
     for name in (*GIVEN, "network.head_channels", "schedule.t_range"):
         for value in (-1, 0, 10**12):
-            if name == "diffusion.schedule":
+            if name == "schedule.kind":
                 continue
             is_refused_or_read(openai.read, state_dict(), "it", GIVEN | {name: value})

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from settings import default
 
-from ddpm_jax import config
 from ddpm_jax.commands.import_model import RECORD, read_record
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import to_json
 
 STORED = {
-    "config": config.to_json(config.default()),
+    "config": to_json(default()),
     "data": {
         "name": "digits",
         "image_shape": [8, 8, 1],
@@ -18,7 +19,10 @@ STORED = {
     },
     "step": 7,
 }
-MODELS = {"model": 7}, {"model": {"a": 1}}, {"model": {"channels": "x"}}
+MODELS = [
+    {**to_json(default()), "network": network}
+    for network in (7, {"a": 1}, {"kind": "unet", "channels": "x"}, {"kind": "x"})
+]
 SHAPES = [], [8, 8], [8, 8, "1"], [8, 8, 1.0], [0, 8, 1], [8, 8, 1, 1], 8, None
 CHANGES = [
     *(("config", value) for value in (None, [], "x", *MODELS)),
@@ -35,7 +39,7 @@ def test_a_record_is_read(tmp_path):
     assert read_record(tmp_path) is None
     (tmp_path / RECORD).write_text(json.dumps(STORED))
     cfg, info, step = read_record(tmp_path)
-    assert cfg.to_dict() == config.default().to_dict() and step == 7
+    assert cfg.to_dict() == default().to_dict() and step == 7
     assert info.image_shape == (8, 8, 1) and info.label_names == ("0", "1")
 
 
