@@ -60,6 +60,7 @@ from ddpm_jax.diffusion.time_sampling import (
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.discriminator import PatchDiscriminator
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import Network
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
@@ -74,6 +75,7 @@ from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW
 
 __all__ = [
+    "MLP",
     "P2",
     "SECTIONS",
     "Adam",

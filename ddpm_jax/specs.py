@@ -47,6 +47,7 @@ from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.discriminator import PatchDiscriminator
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import FROM_DATA
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
@@ -895,6 +896,7 @@ for _spec in (
 ):
     register(_spec)
 register(UNet, "unet")
+register(MLP, "mlp")
 register(KLAutoencoder, "kl_autoencoder")
 register(Classifier, "residual_classifier")
 register(WordsText, "words")

@@ -7,6 +7,7 @@
  | | folder:PATH        | image files in a folder (see `folder`)
   |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
+| points:NAME        | points in the plane, such as points:ring (see `points`)         |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
 
@@ -21,6 +22,7 @@ from ddpm_jax.data.arrays import KINDS, load_arrays
 from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.hold_out import split_indices
+from ddpm_jax.data.points import load_points
 from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
@@ -47,8 +49,8 @@ def load(
     """Open a data set by name; images are decoded later, at access.
 
     Args:
-        spec: "digits", "shapes", "shapes:N", "folder:PATH", "npy:FILE", "npz:FILE", or
-            a TFDS name with or without "tfds:".
+        spec: "digits", "shapes", "shapes:N", "folder:PATH", "npy:FILE", "npz:FILE",
+            "points:NAME", or a TFDS name with or without "tfds:".
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
@@ -94,7 +96,7 @@ def load(
         "label_field": label_field,
         "sample_bits": sample_bits if sample_bits != layouts.WIDE_BITS else None,
     }
-    if kind in KINDS and colon:
+    if (kind in KINDS or kind == "points") and colon:
         of_images = {
             "image_size": image_size,
             "channels": channels,
@@ -103,6 +105,8 @@ def load(
         }
         _refuse_options(of_images, "image files", spec)
         _refuse_options(of_folders, "folders of images", spec)
+        if kind == "points":
+            return load_points(rest, split=split, hold_out=hold_out)
         return load_arrays(kind, rest, split=split, hold_out=hold_out)
     _refuse_options({**of_folders, "hold_out": hold_out}, "folders of images", spec)
     return _load_other(spec, split, layout, data_dir)
