@@ -89,6 +89,22 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 1_309_795  # its docstring
 
 
+def test_the_recipe_of_points_has_the_parameters_of_its_layers():
+    cfg = load("configs/points.py")
+    info = build.data_info(build.dataset(cfg), cfg)
+    build.check(cfg, info)
+    assert info.shape == (2,) and info.num_classes == 8  # Gaussians on a ring
+    x = jnp.zeros((1, *info.shape))
+    mlp = build.model(cfg, info)
+    shapes = jax.eval_shape(mlp.init, jax.random.key(0), x, jnp.zeros(1))["params"]
+    width, depth, inputs = 64, 4, 2 + 2 * 3 * 2  # with 3 frequencies of x and of y
+    dense, norm = width * width + width, 2 * width
+    layers = 2 * dense + (inputs * width + width) + depth * (norm + 3 * dense) + norm
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == (
+        layers + (width * 2 + 2) + (8 + 1) * width  # a row for each class, and none
+    )
+
+
 @pytest.mark.parametrize("name", ENLARGING)
 def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     before, side, count = ENLARGING[name]
@@ -271,7 +287,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    others = {"folder", "shapes", "emoji", "emoji_retrieval"}
+    others = {"folder", "shapes", "emoji", "emoji_retrieval", "points"}
     assert there == set(RECIPES | FEATURES | AUTOENCODERS | ENLARGING) | others
 
 
