@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from ddpm_jax import config
+from settings import default
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "launch").iterdir())
@@ -41,7 +40,7 @@ def test_flags_and_options_of_a_launch_file_are_the_program_s(path, flags):
     options = re.findall(r"--config\.([a-z_.]+)=", command)
     assert "devices.fsdp" in options
     for option in options:
-        node = config.default()
+        node = default()
         for name in option.split("."):
             node = node[name]
     used = set(re.findall(r"(?<!\S)(--[a-z-]+)(?![a-z.-])", command))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from settings import default, to_json
+from settings import changed
 from untrained import with_noise, write_run
 
 import ddpm_jax
@@ -23,12 +23,21 @@ from ddpm_jax.diffusion import generate, grids, samplers
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.recipe import (
+    Classifier,
+    ClassifierTask,
+    ContrastiveTask,
+    WordsText,
+    recipe,
+    to_json,
+)
 from ddpm_jax.runtime.images import to_float, to_uint8
 from ddpm_jax.training import checkpoints as store
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "runs" / "tiny.py"
 SHAPE = (8, 8, 1)
+SMALL = Classifier(channels=4, num_groups=4, num_features=6, channel_multipliers=(1,))
 TEXTS = ("a red cat", "a blue dog", "a green bird")
 
 
@@ -284,13 +293,12 @@ def text_run(tmp_path_factory):
     """A text-to-image model with random parameters."""
     folder = tmp_path_factory.mktemp("load") / "text"
     cfg, _ = load_recipe(f"{TINY}")
-    cfg.conditioners.label, cfg.model.text = False, "words"
-    (
-        cfg.conditioners.text.width,
-        cfg.conditioners.text.depth,
-        cfg.conditioners.text.num_heads,
-    ) = 8, 1, 1
-    cfg.network.attention_resolutions = (8,)
+    text = {"kind": "words", "width": 8, "depth": 1, "num_heads": 1}
+    cfg = changed(
+        cfg,
+        *("conditioners.label=None", "network.attention_resolutions=8"),
+        *(f"conditioners.text.{name}={value}" for name, value in text.items()),
+    )
     reader = Words.learn(TEXTS, None).to_json()
     info = build.DataInfo("texts", SHAPE, None, "0" * 16, reader, TEXTS)
     write_run(folder, cfg, info)
@@ -302,7 +310,8 @@ def test_a_latent_model_encodes_decodes_and_samples_images(tmp_path):
     first_stage = small_autoencoder()
     build.keep_copy(first_stage, folder)
     cfg, _ = load_recipe(f"{TINY}")
-    cfg.conditioners.label, cfg.data.latents = False, "elsewhere"
+    latents = ("codec.kind=latents", "codec.run=elsewhere")
+    cfg = changed(cfg, "conditioners.label=None", *latents)
     known = build.LatentInfo("small", first_stage.fingerprint, (4, 4, 2))
     write_run(
         folder, cfg, build.DataInfo("digits", SHAPE, None, "0" * 16, latents=known)
@@ -353,15 +362,13 @@ def auxiliary_folder(folder, kind, net, inputs, facts):
 
 
 def test_a_classifier_gives_features_and_logits(tmp_path):
-    cfg = default()
-    cfg.network.channels, cfg.network.num_groups, cfg.network.num_features = 4, 4, 6
-    cfg.network.channel_multipliers = (1,)
+    spec = ClassifierTask(network=SMALL)
     info = build.DataInfo("two", SHAPE, ("a", "b"), "0" * 16)
-    net = features.classifier(cfg, info)
+    net = features.classifier(spec, info)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     facts = {
         **{"data_fingerprint": "", "image_shape": SHAPE, "label_names": ["a", "b"]},
-        **{"accuracy": {}, "num_images": {}, "config": to_json(cfg)},
+        **{"accuracy": {}, "num_images": {}, "config": to_json(recipe(spec))},
     }
     params = auxiliary_folder(tmp_path, features.KIND, net, (to_float(images),), facts)
     model = ddpm_jax.load(tmp_path)
@@ -392,13 +399,10 @@ def test_an_autoencoder_encodes_and_decodes(tmp_path):
 
 
 def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
-    cfg = default()
-    cfg.model.text, cfg.conditioners.text.width = "words", 8
-    cfg.conditioners.text.depth = cfg.conditioners.text.num_heads = 1
-    cfg.network.channels, cfg.network.num_groups = 4, 4
-    cfg.network.num_features, cfg.network.channel_multipliers = 6, (1,)
+    spec = ContrastiveTask(network=SMALL, text=WordsText(width=8, depth=1, num_heads=1))
     words = Words.learn(TEXTS, None)
-    net = retrieval.match_network(cfg, words.to_json())
+    info = build.DataInfo("texts", SHAPE, None, "0" * 16, words.to_json(), TEXTS)
+    net = retrieval.match_network(spec, info)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     inputs = (to_float(images), words.read(TEXTS))
     facts = {
@@ -406,7 +410,11 @@ def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
         **{"captions": TEXTS[:1], "found": {}, "num_images": {}},
     }
     params = auxiliary_folder(
-        tmp_path, retrieval.KIND, net, inputs, {**facts, "config": to_json(cfg)}
+        tmp_path,
+        retrieval.KIND,
+        net,
+        inputs,
+        {**facts, "config": to_json(recipe(spec))},
     )
     model = ddpm_jax.load(tmp_path)
     for found, given, method in (

@@ -29,24 +29,29 @@ from ddpm_jax.diffusion.multistep import dpmpp_2m, pndm, unipc
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.networks.layers import Dropout
 from ddpm_jax.networks.text import TextTransformer
+from ddpm_jax.recipe import (
+    AutoencoderTask,
+    Classifier,
+    ClassifierTask,
+    Fit,
+    KLAutoencoder,
+    PatchDiscriminator,
+)
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.step import init_state, make_train_step
 
 INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
 KEYS = image_keys(jax.random.key(3), jnp.arange(3))
 
 
-def config_of(**options):
-    """A small network on 40 levels; options as section_name."""
-    config = default()
-    config.network.channels, config.network.num_groups = 8, 4
-    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
-    config.network.num_res_blocks, config.schedule.num_levels = 1, 40
-    config.preview_steps = 10
-    for name, value in options.items():
-        section, _, rest = name.partition("_")
-        config[section][rest] = value
-    return config
+def config_of(*options):
+    """A small network on 40 levels."""
+    return default(
+        *("network.channels=8", "network.num_groups=4", "network.num_res_blocks=1"),
+        *("network.channel_multipliers=1", "network.attention_resolutions="),
+        *("schedule.num_levels=40", "preview_steps=10", *options),
+    )
 
 
 def wide(program):
@@ -88,8 +93,8 @@ def dtypes_of(tree):
 
 @pytest.mark.parametrize("name", names.SAMPLERS)
 def test_every_sampler_draws_float32(name):
-    churn = {"sample_churn": 4.0} if name in ("euler", "heun") else {}
-    config = config_of(sample_sampler=name, sample_num_steps=6, **churn)
+    churn = ["sample.churn=4"] if name in ("euler", "heun") else []
+    config = config_of(f"sample.sampler={name}", "sample.num_steps=6", *churn)
     denoise = oracles.gaussian(np.zeros(4), np.ones(4))
 
     def draw(keys):
@@ -114,15 +119,18 @@ def test_every_sampler_draws_float32(name):
 @pytest.mark.parametrize(
     "options",
     [
-        {"model_class_conditional": True, "model_scale_shift": True},
-        {"diffusion_times": "importance", "diffusion_loss": "bound"},
-        {"diffusion_times": "stratified", "diffusion_schedule": "cosine_logsnr"},
-        {"diffusion_times": "antithetic", "model_self_conditioning": True},
-        {"model_picture": "masked", "training_decay": "cosine"},
+        ["conditioners.label.kind=label", "network.scale_shift=True"],
+        ["times.kind=importance", "loss.kind=bound"],
+        ["times.kind=stratified", "schedule.kind=cosine_logsnr"],
+        [
+            "times.kind=antithetic",
+            "conditioners.self_conditioning.kind=self_conditioning",
+        ],
+        ["conditioners.masked.kind=masked", "training.decay=cosine"],
     ],
 )
 def test_a_step_of_training_keeps_float32(options):
-    config = config_of(**options)
+    config = config_of(*options)
     with jax.enable_x64(True):
         net = build.model(config, INFO)
         params = zeros_of(lambda: build.init_params(config, net, INFO))
@@ -145,23 +153,26 @@ def test_a_step_of_training_keeps_float32(options):
 
 
 def test_parameters_of_other_networks_are_float32():
-    config = config_of()
-    config.network.channels = config.network.num_groups = 8
-    config.discriminator.channels = 8
-    config.discriminator_start = 0
-    task = autoencode.autoencode_task(config, INFO, dict)
-    classifier = features.classifier(config, INFO)
+    small = {"channels": 8, "num_groups": 8}
+    adversarial = AutoencoderTask(
+        network=KLAutoencoder(**small),
+        discriminator=PatchDiscriminator(**small),
+        discriminator_start=0,
+    )
+    task = autoencode.autoencode_task(adversarial, Fit(), INFO, dict)
+    spec = ClassifierTask(network=Classifier(**small))
+    classifier = features.classifier(spec, INFO)
     text = TextTransformer(11, 5, 8, 1, 2)
     ids, x = jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 8, 8, 1), jnp.float32)
     told = (ids, ids > 0)
     with jax.enable_x64(True):
         for make in (
             lambda: task.start(task.draw()),
-            lambda: features.init_classifier(config, classifier, INFO),
+            lambda: features.init_classifier(spec, classifier, INFO),
             lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
             lambda: Conditioned(
                 build.model(config_of(), INFO).network,
-                {"text": Text(3, 5), "low_res": LowRes(2, 1, 0.5)},
+                {"text": Text(3, 5), "low_res": LowRes(2, 0.5)},
             ).init(KEYS[0], x, jnp.zeros((1,), jnp.float32)),
         ):
             assert dtypes_of(jax.eval_shape(make)) <= {"float32", "int32"}
@@ -200,7 +211,7 @@ DRAWS = {
     "views": lambda key: from_moments(2)(key, np.tile(MOMENTS, 2)),
     "hidden labels": lambda key: drop({"label": Label(10)}, key, LABELS, 0.4),
     "masks": lambda key: random_mask(key, (8, 8)),
-    "augmentation": lambda key: LowRes(2, 1, 0.5).from_images(
+    "augmentation": lambda key: LowRes(2, 0.5).from_images(
         jax.random.split(key, 6), IMAGES
     ),
     "probes": lambda key: ode_likelihood.sign_probes(
