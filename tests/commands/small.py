@@ -19,14 +19,19 @@ _CLASSIFIER = {
     "network.channel_multipliers": "(1,)",
     **_TRAINED,
 }
-OF_KINDS = {
-    "diffusion": {
+OF_NETWORKS = {
+    "unet": {
         "network.channels": "8",
         "network.num_groups": "4",
         "network.channel_multipliers": "(1,)",
         "network.num_res_blocks": "1",
         "network.attention_resolutions": "()",
         "network.num_heads": "1",
+    },
+    "mlp": {"network.width": "8", "network.depth": "1"},
+}
+OF_KINDS = {
+    "diffusion": {
         "training.num_steps": "4",
         "training.batch_size": "4",
         "training.warmup_steps": "1",
@@ -98,13 +103,14 @@ def flags(words):
     said = {names.get(head, head.removeprefix("--config.")) for head in heads}
     options = {**OF_REQUESTS, **{n: v for n, v in WHERE_SET.items() if n in said}}
     recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
-    kind = load_recipe(recipe)[0].kind if recipe else "diffusion"
+    cfg = load_recipe(recipe)[0] if recipe else None
+    kind = cfg.kind if cfg else "diffusion"
     if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
     if kind != "diffusion":
         options = {**OF_KINDS[kind]}
-    if not recipe:  # a run carries the options of its network
-        options = {k: v for k, v in options.items() if not k.startswith("network.")}
+    elif cfg:  # a run carries the options of its network
+        options = {**OF_NETWORKS[cfg.network.kind], **options}
     options |= OF_RECIPES.get(recipe, {})
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:
