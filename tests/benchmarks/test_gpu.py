@@ -253,7 +253,7 @@ def test_the_trainings_are_given_options_that_there_are():
             what = recipe.removeprefix("configs/").removesuffix(".py").split("_")[-1]
             cfg, fixed = cli.load_recipe(recipe)
             words = gpu_runs.flags(*options, gpu_runs.small(what, is_small))
-            cli.override(cfg, words, fixed)
+            cfg = cli.override(cfg, words, fixed)
             for word in words:
                 name, value = word.removeprefix("--config.").split("=", 1)
                 section, option = name.split(".")
