@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax import build, data
-from ddpm_jax.build import DataInfo
 from ddpm_jax.commands.feed import Feed, make_feed
+from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.data.info import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.unet import UNet
 from ddpm_jax.runtime.devices import rows, shardings
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state, make_train_step
@@ -34,7 +34,7 @@ class Parts:
         source: its data, or random pixels of their shape.
         is_real: whether they are its data.
         info: what the model knows of them.
-        unet: the network.
+        unet: the network with its conditioners.
         mesh: the devices.
     """
 
@@ -42,7 +42,7 @@ class Parts:
     source: data.Dataset
     is_real: bool
     info: DataInfo
-    unet: UNet
+    unet: Conditioned
     mesh: Mesh
 
 
