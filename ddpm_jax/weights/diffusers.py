@@ -63,9 +63,9 @@ def name_of(num_levels: int) -> Callable[[Path], str]:
         return ".".join([*parts, _LEAVES[leaf]])
 
     def _stage(top: str) -> str:
-        found = _STAGE.fullmatch(top)
-        assert found is not None  # all other names are in _TOP
-        way, level, what, i = found.groups()
+        match = _STAGE.fullmatch(top)
+        assert match is not None  # all other names are in _TOP
+        way, level, what, i = match.groups()
         place = int(level) if way == "down" else num_levels - 1 - int(level)
         if what.endswith("sample"):
             return f"{way}_blocks.{place}.{what}rs.0.conv"
@@ -83,7 +83,7 @@ def _is_1x1(path: Path) -> bool:
 
 
 def is_folder(folder: File) -> bool:
-    """Say whether a folder holds such a model."""
+    """Return whether a folder holds such a model."""
     return any((folder / part / diffusers_unet.FILE).is_file() for part in ("", "unet"))
 
 
@@ -96,11 +96,11 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
         given: the user's options, by their dotted names, for what the files leave open.
 
     Raises:
-        UserError: a file is missing or damaged, or says what cannot be here.
+        UserError: a file is missing or damaged, or has unsupported settings.
     """
     place = folder / "unet" if (folder / "unet").is_dir() else folder
     where = place / diffusers_unet.FILE
-    options, said = diffusers_unet.unet_options(
+    options, config = diffusers_unet.unet_options(
         str(where), settings_in(where), given.get("data.image_size")
     )
     scheduler = _scheduler_file(folder)
@@ -113,7 +113,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
     facts, defaults = diffusers_scheduler.scheduler_options(
         str(scheduler), settings_in(scheduler)
     )
-    channels, outputs = said["in_channels"], said["out_channels"]
+    channels, outputs = config["in_channels"], config["out_channels"]
     learned = facts["variance"] == "learned"
     if channels not in (1, 3) or outputs != channels * (2 if learned else 1):
         raise UserError(
@@ -121,20 +121,20 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
             "have 1 or 3, and as many come out, or twice as many where the variance is "
             "learned_range."
         )
-    height, width = said["sample_size"]
-    defaults["network"] = {"dropout": float(said["dropout"])}
+    height, width = config["sample_size"]
+    defaults["network"] = {"dropout": float(config["dropout"])}
     defaults["data"] = {
         "image_size": height if height == width else (height, width),
         "channels": channels,
     }
     conditioners = {}
-    if said["num_class_embeds"] is not None:
+    if config["num_class_embeds"] is not None:
         conditioners = {"label": {"kind": "label"}}
         defaults["condition_dropout"] = 0.0
     return Pretrained(
         name=name,
         image_shape=(height, width, channels),
-        num_classes=said["num_class_embeds"],
+        num_classes=config["num_class_embeds"],
         facts={
             "network": {"kind": "unet", **options},
             "conditioners": conditioners,
@@ -144,7 +144,7 @@ def read(folder: File, name: str, given: Mapping[str, Any]) -> Pretrained:
         | {"sample": defaults["sample"] | sizes_of_run(height, width)["sample"]},
         tensors=tensors_in(place),
         name_of=name_of(len(options["channel_multipliers"])),
-        flips_time=said["flip_sin_to_cos"],
+        flips_time=config["flip_sin_to_cos"],
     )
 
 
@@ -176,15 +176,15 @@ def tensors_in(place: File) -> dict[str, np.ndarray]:
         UserError: there are none, or they are damaged.
     """
     if (place / WEIGHTS).is_file():
-        found = read_safetensors(place / WEIGHTS)
+        tensors = read_safetensors(place / WEIGHTS)
     elif (place / PICKLED_WEIGHTS).is_file():
-        found = read_tensors(place / PICKLED_WEIGHTS)
+        tensors = read_tensors(place / PICKLED_WEIGHTS)
     else:
         raise UserError(
             f"{place} has no weights; put {WEIGHTS} or {PICKLED_WEIGHTS}, whole and "
             "not in shards, beside config.json."
         )
-    return {_new_name(name): value for name, value in found.items()}
+    return {_new_name(name): value for name, value in tensors.items()}
 
 
 def _new_name(name: str) -> str:
@@ -207,7 +207,7 @@ def write(
     unet_config: Mapping[str, Any],
     scheduler_config: Mapping[str, Any],
 ) -> None:
-    """Write a pipeline's folder; `model_index.json`, last, says that it is whole.
+    """Write a pipeline's folder; `model_index.json`, written last, marks it complete.
 
     Args:
         folder: where to.

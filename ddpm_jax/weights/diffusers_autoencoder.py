@@ -23,7 +23,7 @@ from ddpm_jax.weights.pretrained import Path, Pretrained
 
 KIND = "AutoencoderKL"
 
-# What an AutoencoderKL is unless its file says otherwise.
+# Defaults of an AutoencoderKL.
 _DEFAULTS = {
     "in_channels": 3,
     "out_channels": 3,
@@ -53,11 +53,11 @@ _LEAVES = {"kernel": "weight", "bias": "bias"}
 
 
 def is_autoencoder(folder: File) -> bool:
-    """Say whether a folder holds such a model."""
+    """Return whether a folder holds such a model."""
     try:
         return files.read_json(folder / FILE).get("_class_name") == KIND
     except (FileNotFoundError, files.DamagedError):
-        return False  # whoever reads the file as something else will say why
+        return False  # reading the file as something else will give the reason
 
 
 def read(
@@ -76,22 +76,22 @@ def read(
         "scale" and "shift" of "latents".
 
     Raises:
-        UserError: a file is missing or damaged, or says what cannot be here.
+        UserError: a file is missing or damaged, or has unsupported settings.
     """
     where = folder / FILE
-    said = complete(str(where), diffusers.settings_in(where), _DEFAULTS, _FIXED)
+    config = complete(str(where), diffusers.settings_in(where), _DEFAULTS, _FIXED)
     height, width = sides_of(
-        str(where), image_size or said["sample_size"] or _SAMPLE_SIZE
+        str(where), image_size or config["sample_size"] or _SAMPLE_SIZE
     )
-    network = _network(str(where), said)
-    scale, shift = said["scaling_factor"], said["shift_factor"]
+    network = _network(str(where), config)
+    scale, shift = config["scaling_factor"], config["shift_factor"]
     if not 0 < scale < float("inf"):
         raise UserError(f"{where} has scaling_factor={scale}; it has to be positive.")
     if shift is not None and not isinstance(shift, float | int):
-        raise UserError(f"{where} has shift_factor={shift!r}, which is no number.")
+        raise UserError(f"{where} has shift_factor={shift!r}, which is not a number.")
     return Pretrained(
         name=name,
-        image_shape=(height, width, said["in_channels"]),
+        image_shape=(height, width, config["in_channels"]),
         num_classes=None,
         facts={
             "network": network,
@@ -104,35 +104,35 @@ def read(
     )
 
 
-def _network(where: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    widths = widths_of(where, said)
+def _network(where: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    widths = widths_of(where, config)
     for key, table in (("down_block_types", _DOWN), ("up_block_types", _UP)):
-        for kind in said[key]:
+        for kind in config[key]:
             choose(where, key, kind, table)
-        if len(said[key]) != len(widths):
+        if len(config[key]) != len(widths):
             raise UserError(
-                f"{where} has {len(said[key])} {key} and {len(widths)} "
+                f"{where} has {len(config[key])} {key} and {len(widths)} "
                 "block_out_channels; the file is damaged: fetch it again."
             )
     for one, other in (
         ("in_channels", "out_channels"),
         ("use_quant_conv", "use_post_quant_conv"),
     ):
-        if said[one] != said[other]:
+        if config[one] != config[other]:
             raise UserError(
-                f"{where} has {one}={said[one]} and {other}={said[other]}, and here "
-                "they are equal; this checkpoint is of another kind of model."
+                f"{where} has {one}={config[one]} and {other}={config[other]}, and "
+                "here they are equal; this checkpoint is of another kind of model."
             )
     return {
-        "image_channels": said["in_channels"],
-        "latent_channels": said["latent_channels"],
+        "image_channels": config["in_channels"],
+        "latent_channels": config["latent_channels"],
         "channels": widths[0],
         "channel_multipliers": tuple(width // widths[0] for width in widths),
-        "num_res_blocks": said["layers_per_block"],
-        "num_groups": said["norm_num_groups"],
+        "num_res_blocks": config["layers_per_block"],
+        "num_groups": config["norm_num_groups"],
         "norm_epsilon": 1e-6,
-        "attention": said["mid_block_add_attention"],
-        "quant_convs": said["use_quant_conv"],
+        "attention": config["mid_block_add_attention"],
+        "quant_convs": config["use_quant_conv"],
     }
 
 

@@ -42,7 +42,9 @@ _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linear"}
 
 
-def scheduler_options(where: str, found: Mapping[str, Any]) -> tuple[Options, Options]:
+def scheduler_options(
+    where: str, settings: Mapping[str, Any]
+) -> tuple[Options, Options]:
     """Read the settings of a DDPMScheduler or DDIMScheduler.
 
     Returns:
@@ -51,32 +53,32 @@ def scheduler_options(where: str, found: Mapping[str, Any]) -> tuple[Options, Op
     Raises:
         UserError: naming the first that the process here cannot be.
     """
-    kind = found.get("_class_name", "DDPMScheduler")
+    kind = settings.get("_class_name", "DDPMScheduler")
     sampler = choose(where, "_class_name", kind, _SAMPLERS)
-    said = complete(where, found, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
-    schedule = choose(where, "beta_schedule", said["beta_schedule"], _SCHEDULES)
+    config = complete(where, settings, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
+    schedule = choose(where, "beta_schedule", config["beta_schedule"], _SCHEDULES)
     ends = {}
     if schedule != "cosine":
-        ends = {key: float(said[key]) for key in ("beta_start", "beta_end")}
-    variance = choose(where, "variance_type", said["variance_type"], _VARIANCES)
+        ends = {key: float(config[key]) for key in ("beta_start", "beta_end")}
+    variance = choose(where, "variance_type", config["variance_type"], _VARIANCES)
     process = {
         "schedule": {
             "kind": schedule,
-            "num_levels": said["num_train_timesteps"],
+            "num_levels": config["num_train_timesteps"],
             **ends,
             "t_range": None,
-            "zero_terminal_snr": said["rescale_betas_zero_snr"],
+            "zero_terminal_snr": config["rescale_betas_zero_snr"],
         },
         "prediction": choose(
-            where, "prediction_type", said["prediction_type"], _PREDICTIONS
+            where, "prediction_type", config["prediction_type"], _PREDICTIONS
         ),
         "variance": variance,
     }
     sample = {
         "sampler": sampler,
-        "clip": said["clip_sample"],
+        "clip": config["clip_sample"],
         "spacing": choose(
-            where, "timestep_spacing", said["timestep_spacing"], _SPACINGS
+            where, "timestep_spacing", config["timestep_spacing"], _SPACINGS
         ),
     }
     loss = "hybrid" if variance == "learned" else "simple"
@@ -105,7 +107,7 @@ def scheduler_config(
     levels, t_range = ours["num_levels"], ours["t_range"]
     if t_range not in (None, levels):
         raise UserError(
-            f"config.schedule.t_range={t_range} tells the network t * {t_range} / "
+            f"config.schedule.t_range={t_range} gives the network t * {t_range} / "
             f"{levels}, which diffusers cannot express."
         )
     return {

@@ -21,7 +21,7 @@ def refusal(where: str, key: str, value: Any, wanted: Iterable[Any]) -> str:
 
 
 def choose(where: str, key: str, value: Any, table: Mapping[str, Any]) -> Any:
-    """Look a word up, or refuse it.
+    """Map a word, or refuse it.
 
     Raises:
         UserError: the table has no such word.
@@ -32,20 +32,20 @@ def choose(where: str, key: str, value: Any, table: Mapping[str, Any]) -> Any:
 
 
 def complete(
-    where: str, found: Mapping[str, Any], defaults: dict, fixed: dict
+    where: str, settings: Mapping[str, Any], defaults: dict, fixed: dict
 ) -> dict[str, Any]:
     """Fill in what is absent, and refuse what cannot be.
 
     Args:
         where: the file, for messages.
-        found: what it holds.
+        settings: its content.
         defaults: of every setting that is read.
         fixed: of every other that may stand there, the values it may have; None: any.
 
     Raises:
         UserError: naming the first setting that is unknown or cannot be.
     """
-    for key, value in found.items():
+    for key, value in settings.items():
         if key.startswith("_") or key in defaults:
             continue
         if key not in fixed:
@@ -55,7 +55,7 @@ def complete(
             )
         if fixed[key] is not None and value not in fixed[key]:
             raise UserError(refusal(where, key, value, fixed[key]))
-    given = {key: value for key, value in found.items() if key in defaults}
+    given = {key: value for key, value in settings.items() if key in defaults}
     filled = defaults | given
     for key, default in defaults.items():
         value = filled[key]
@@ -64,19 +64,20 @@ def complete(
             wrong = False
         if wrong and not (key == "attention_head_dim" and value is None):
             raise UserError(
-                f"{where} has {key}={value!r}, which is no {type(default).__name__}; "
-                "the file is damaged, or not of a diffusion model: fetch it again."
+                f"{where} has {key}={value!r}, which is not of type "
+                f"{type(default).__name__}; the file is damaged, or not of a "
+                "diffusion model: fetch it again."
             )
     return filled
 
 
-def widths_of(where: str, said: Mapping[str, Any]) -> list[int]:
+def widths_of(where: str, config: Mapping[str, Any]) -> list[int]:
     """Read the channels of each level, all multiples of the first's.
 
     Raises:
         UserError: they are no such sizes.
     """
-    widths = said["block_out_channels"]
+    widths = config["block_out_channels"]
     if not widths or not all(isinstance(w, int) and w > 0 for w in widths):
         raise UserError(f"{where} has block_out_channels={widths}; they are no sizes.")
     if any(width % widths[0] for width in widths):
@@ -91,11 +92,13 @@ def sides_of(where: str, size: Any) -> tuple[int, int]:
     """Read a sample_size, one number or two, as (height, width) in pixels.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is not a size.
     """
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-        raise UserError(f"{where} has sample_size={size!r}; it is no size in pixels.")
+        raise UserError(
+            f"{where} has sample_size={size!r}, which is not a size in pixels."
+        )
     return sides
 
 

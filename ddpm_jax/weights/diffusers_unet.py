@@ -15,7 +15,7 @@ from ddpm_jax.weights.diffusers_settings import (
 
 FILE = "config.json"
 
-# What a UNet2DModel is unless its file says otherwise.
+# Defaults of a UNet2DModel.
 _UNET_DEFAULTS = {
     "sample_size": None,
     "in_channels": 3,
@@ -47,20 +47,20 @@ _UNET_FIXED = {
     "act_fn": ("silu", "swish"),
     "add_attention": (True,),
     "class_embed_type": (None,),
-    "num_train_timesteps": None,  # says nothing where times are not learned
+    "num_train_timesteps": None,  # unused where times are not learned
 }
 _DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}  # with attention?
 _UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
 
 
 def unet_options(
-    where: str, found: Mapping[str, Any], image_size: int | tuple[int, int] | None
+    where: str, settings: Mapping[str, Any], image_size: int | tuple[int, int] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the settings of a UNet2DModel.
 
     Args:
         where: the file, for messages.
-        found: what it holds.
+        settings: its content.
         image_size: side of the images, or (H, W), pixels, for a file that does not
             give it.
 
@@ -70,49 +70,51 @@ def unet_options(
     Raises:
         UserError: naming the first that this U-Net cannot be.
     """
-    kind = found.get("_class_name", "UNet2DModel")
+    kind = settings.get("_class_name", "UNet2DModel")
     if kind != "UNet2DModel":
         raise UserError(refusal(where, "_class_name", kind, ["UNet2DModel"]))
-    said = complete(where, found, _UNET_DEFAULTS, _UNET_FIXED)
-    widths = widths_of(where, said)
-    attends = _attends(where, said)
-    said["sample_size"] = _sides(where, said["sample_size"], image_size)
-    side = min(said["sample_size"])
-    _check_norms(where, said)
-    head = said["attention_head_dim"]
+    config = complete(where, settings, _UNET_DEFAULTS, _UNET_FIXED)
+    widths = widths_of(where, config)
+    attends = _attends(where, config)
+    config["sample_size"] = _sides(where, config["sample_size"], image_size)
+    side = min(config["sample_size"])
+    _check_norms(where, config)
+    head = config["attention_head_dim"]
     options = {
         "channels": widths[0],
         "channel_multipliers": tuple(width // widths[0] for width in widths),
-        "num_res_blocks": said["layers_per_block"],
+        "num_res_blocks": config["layers_per_block"],
         "attention_resolutions": tuple(
             side >> level for level, has in enumerate(attends) if has
         ),
         "num_heads": 1,
         "head_channels": head,
-        "num_groups": said["norm_num_groups"],
-        "norm_epsilon": float(said["norm_eps"]),
-        "frequency_shift": said["freq_shift"],
-        "downsample_padding": said["downsample_padding"],
-        "scale_shift": said["resnet_time_scale_shift"] == "scale_shift",
+        "num_groups": config["norm_num_groups"],
+        "norm_epsilon": float(config["norm_eps"]),
+        "frequency_shift": config["freq_shift"],
+        "downsample_padding": config["downsample_padding"],
+        "scale_shift": config["resnet_time_scale_shift"] == "scale_shift",
         "resample_blocks": False,
     }
-    return options, said
+    return options, config
 
 
-def _attends(where: str, said: Mapping[str, Any]) -> list[bool]:
+def _attends(where: str, config: Mapping[str, Any]) -> list[bool]:
     """Read at which levels, finest first, attention follows the blocks."""
     down = [
         choose(where, "down_block_types", kind, _DOWN)
-        for kind in said["down_block_types"]
+        for kind in config["down_block_types"]
     ]
-    up = [choose(where, "up_block_types", kind, _UP) for kind in said["up_block_types"]]
-    num_levels = len(said["block_out_channels"])
+    up = [
+        choose(where, "up_block_types", kind, _UP) for kind in config["up_block_types"]
+    ]
+    num_levels = len(config["block_out_channels"])
     if len(down) != num_levels or down != up[::-1]:
         raise UserError(
-            f"{where} has down_block_types={said['down_block_types']} and "
-            f"up_block_types={said['up_block_types']}, and here both have attention at "
-            f"the same of the {num_levels} levels; this checkpoint is of another kind "
-            "of model."
+            f"{where} has down_block_types={config['down_block_types']} and "
+            f"up_block_types={config['up_block_types']}, and here both have attention "
+            f"at the same of the {num_levels} levels; this checkpoint is of another "
+            "kind of model."
         )
     return down
 
@@ -122,28 +124,28 @@ def _sides(where: str, size: Any, image_size: Any) -> tuple[int, int]:
         size = image_size
     if size is None:
         raise UserError(
-            f"{where} does not tell the size of its images (sample_size); add "
+            f"{where} does not give the size of its images (sample_size); add "
             "--config.data.image_size=SIDE, or HEIGHT,WIDTH, in pixels."
         )
     return sides_of(where, size)
 
 
-def _check_norms(where: str, said: Mapping[str, Any]) -> None:
+def _check_norms(where: str, config: Mapping[str, Any]) -> None:
     choices = ("default", "scale_shift")
-    conditioning = said["resnet_time_scale_shift"]
+    conditioning = config["resnet_time_scale_shift"]
     if conditioning not in choices:
         raise UserError(
             refusal(where, "resnet_time_scale_shift", conditioning, choices)
         )
     for key in ("freq_shift", "downsample_padding"):
-        if said[key] not in (0, 1):
-            raise UserError(refusal(where, key, said[key], (0, 1)))
-    groups = said["norm_num_groups"]
+        if config[key] not in (0, 1):
+            raise UserError(refusal(where, key, config[key], (0, 1)))
+    groups = config["norm_num_groups"]
     # Without a number of its own, their middle attention has no normalization beside
     # scale_shift.
     allowed = (groups,) if conditioning == "scale_shift" else (None, groups)
-    if said["attn_norm_num_groups"] not in allowed:
-        found_groups = said["attn_norm_num_groups"]
+    if config["attn_norm_num_groups"] not in allowed:
+        found_groups = config["attn_norm_num_groups"]
         raise UserError(refusal(where, "attn_norm_num_groups", found_groups, allowed))
 
 
@@ -185,7 +187,7 @@ def unet_config(
         if name != "label":
             raise UserError(
                 f"config.conditioners.{name} is not written for diffusers, whose "
-                "DDPMPipeline is told classes at most; export a model of classes, or "
+                "DDPMPipeline has classes at most; export a model of classes, or "
                 "without a condition."
             )
     if network["resample_blocks"]:

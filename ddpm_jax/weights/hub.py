@@ -21,12 +21,12 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_repository(source: str) -> bool:
-    """Say whether a text looks like OWNER/NAME."""
+    """Return whether a text has the form OWNER/NAME."""
     return _REPOSITORY.fullmatch(source) is not None
 
 
 def fetch(repository: str) -> Path:
-    """Fetch a diffusers model, or find it in the hub's cache.
+    """Fetch a diffusers model, or take it from the hub's cache.
 
     Args:
         repository: "owner/name".
@@ -35,7 +35,8 @@ def fetch(repository: str) -> Path:
         The folder that holds it.
 
     Raises:
-        UserError: it cannot be fetched; the message says what to put where instead.
+        UserError: it cannot be fetched; the message names the file to put in place
+            instead.
     """
     try:
         hub = importlib.import_module("huggingface_hub")
@@ -70,13 +71,13 @@ def _by_hand(repository: str) -> str:
 
 
 def _is_reached(endpoint: str) -> bool:
-    """Say whether a connection can be made, within seconds.
+    """Return whether a connection can be made, within seconds.
 
     The hub's client tries again and again, for more than half a minute. The name's
     server may not answer either, and there is no limit to set on that.
     """
     if urllib.request.getproxies():
-        return True  # only the proxy can tell
+        return True  # unknown behind a proxy
     where = urllib.parse.urlsplit(endpoint)
     port = where.port or (80 if where.scheme == "http" else 443)
     answered = threading.Event()
@@ -93,7 +94,7 @@ def _is_reached(endpoint: str) -> bool:
 
 
 def _fetch(hub: ModuleType, repository: str) -> Path:
-    hub.utils.logging.set_verbosity_error()  # a failure is told in one line, by us
+    hub.utils.logging.set_verbosity_error()  # a failure is reported in one line, by us
     offline = hub.constants.HF_HUB_OFFLINE or not _is_reached(hub.constants.ENDPOINT)
 
     def get(*names: str) -> Path:

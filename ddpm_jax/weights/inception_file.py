@@ -3,9 +3,9 @@
     params, digest = load_inception(None, parameter_shapes())
 
 The weights are 91 MiB that others publish, and no part of this project. Three files
-hold the same numbers and are told apart by their first bytes, not by their names: that
-of pytorch-fid (.pth), the TensorFlow graph (.pb), and the archive it was published in
-(.tgz). None of them is trusted: see torch_file.py and tensorflow_graph.py.
+hold the same numbers and are distinguished by their first bytes, not by their names:
+that of pytorch-fid (.pth), the TensorFlow graph (.pb), and the archive it was published
+in (.tgz). None of them is trusted: see torch_file.py and tensorflow_graph.py.
 """
 
 import hashlib
@@ -91,20 +91,20 @@ def load_inception(
     """
     given = path or os.environ.get(FILE_VARIABLE)
     if given:
-        found = Path(given).expanduser()
-        if not found.is_file():
+        path = Path(given).expanduser()
+        if not path.is_file():
             raise UserError(
-                f"there is no file {found} with the weights of Inception; correct the "
+                f"there is no file {path} with the weights of Inception; correct the "
                 f"path, or give none to have {published.file_name} fetched."
             )
-        digest = _sha256(found)
+        digest = _sha256(path)
     else:
-        found, digest = _cached(published)
-    return read_weights(found, shapes), digest
+        path, digest = _cached(published)
+    return read_weights(path, shapes), digest
 
 
 def read_weights(path: Path, shapes: Any) -> dict[str, Any]:
-    """Read a file of any of the three kinds, and see that all of it fits.
+    """Read a file of any of the three kinds, and check that all of it fits.
 
     Args:
         path: the file.
@@ -120,8 +120,8 @@ def read_weights(path: Path, shapes: Any) -> dict[str, Any]:
     if start.startswith((GZIP_START, NODE_START)):
         return from_graph(read_constants(path), shapes, str(path))
     raise UserError(
-        f"{path} holds no weights: it is no PyTorch file and no TensorFlow graph; "
-        f"give {PYTORCH_FID.file_name} or {GRAPH_NAME}."
+        f"{path} holds no weights: it is neither a PyTorch file nor a TensorFlow "
+        f"graph; give {PYTORCH_FID.file_name} or {GRAPH_NAME}."
     )
 
 

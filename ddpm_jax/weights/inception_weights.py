@@ -185,15 +185,15 @@ def _convert(
         name = wanted[module, kind]
         tensor = tensors[name]
         fits = tensor.ndim == len(shape)
-        found = tensor.transpose(axes[len(shape)]) if fits else tensor
-        if found.shape != shape:
+        array = tensor.transpose(axes[len(shape)]) if fits else tensor
+        if array.shape != shape:
             raise UserError(
                 f"{path}: {name} has shape {list(tensor.shape)}, which does not fit "
                 f"the Inception network of 2015-12-05; {_GIVE}"
             )
-        if not np.isfinite(found).all():
+        if not np.isfinite(array).all():
             raise UserError(f"{path}: {name} is not finite; fetch the file again.")
-        return np.asarray(found, np.float64)
+        return np.asarray(array, np.float64)
 
     params: dict[str, np.ndarray] = {}
     for module in modules:

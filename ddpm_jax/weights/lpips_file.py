@@ -41,14 +41,14 @@ def read_lpips(
     Raises:
         UserError: a file cannot be read, or lacks what it should have.
     """
-    found = _read(network)
+    tensors = _read(network)
     params: dict[str, Any] = {}
     before = 3
     for number, level, i, width in _places(widths):
         kernel = _get(
-            found, f"features.{number}.weight", (width, before, 3, 3), network
+            tensors, f"features.{number}.weight", (width, before, 3, 3), network
         )
-        bias = _get(found, f"features.{number}.bias", (width,), network)
+        bias = _get(tensors, f"features.{number}.bias", (width,), network)
         params[f"level_{level}_conv_{i}"] = {
             "kernel": kernel.transpose(2, 3, 1, 0),  # to height, width, in, out
             "bias": bias,
@@ -72,19 +72,19 @@ def _places(widths: tuple[tuple[int, ...], ...]) -> list[tuple[int, int, int, in
 
     In the file every convolution has a ReLU after it, every level its maximum.
     """
-    found, number = [], 0
+    convolutions, number = [], 0
     for level, of_level in enumerate(widths):
         for i, width in enumerate(of_level):
-            found.append((number, level, i, width))
+            convolutions.append((number, level, i, width))
             number += 2
         number += 1
-    return found
+    return convolutions
 
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UserError(
-            f"{path} is no file; LPIPS needs two, the VGG-16 of torchvision and "
+            f"{path} is not a file; LPIPS needs two, the VGG-16 of torchvision and "
             "vgg.pth of the package lpips: "
             "config.perceptual=lpips:VGG16,LINEAR."
         )
@@ -92,12 +92,12 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _get(
-    found: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str | Path
+    tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str | Path
 ) -> np.ndarray:
-    if name not in found or found[name].shape != shape:
-        has = list(found[name].shape) if name in found else "nothing"
+    if name not in tensors or tensors[name].shape != shape:
+        has = list(tensors[name].shape) if name in tensors else "nothing"
         raise UserError(
             f"{path} has {has} as {name}, and {list(shape)} is wanted; LPIPS needs the "
             "VGG-16 of torchvision and the file vgg.pth of the package lpips."
         )
-    return found[name].astype(np.float32)
+    return tensors[name].astype(np.float32)

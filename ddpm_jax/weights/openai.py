@@ -1,8 +1,8 @@
 """The state dicts of improved-diffusion and guided-diffusion (OpenAI, .pt files).
 
-They hold names and numbers, and no settings. The shapes tell the widths, the blocks,
+They hold names and numbers, and no settings. The shapes give the widths, the blocks,
 where attention is, the classes and whether a variance is learned; what they leave open
-is asked for: the size of the images, the heads, the schedule.
+must be given: the size of the images, the heads, the schedule.
 
     input_blocks.0.0            conv_in
     input_blocks.N.0, .1        a block, and its attention where there is one
@@ -32,7 +32,7 @@ _GROUPS, _EPSILON = 32, 1e-5  # of every normalization there
 
 
 def is_state_dict(tensors: Mapping[str, Any]) -> bool:
-    """Say whether tensors are named as these programs name them."""
+    """Return whether tensors are named as these programs name them."""
     return _FIRST in tensors
 
 
@@ -135,7 +135,7 @@ def _ask(name: str, given: Mapping[str, Any]) -> None:
         )
     if missing:
         raise UserError(
-            f"{name} is a state dict, which does not tell how it was trained; add "
+            f"{name} is a state dict, which does not hold how it was trained; add "
             f"{', '.join(missing)}."
         )
 
@@ -148,7 +148,7 @@ def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": kind}
 
 
-# --- What the shapes tell -------------------------------------------------------------
+# --- Settings from shapes -------------------------------------------------------------
 
 
 def _plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
@@ -191,12 +191,12 @@ def _read_plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
     ]
     if {len(blocks) for blocks in levels} != {num_res_blocks}:
         raise ValueError(f"levels of {[len(blocks) for blocks in levels]} blocks")
-    told = tensors["time_embed.0.weight"].shape[1]
-    if told != channels or any(width % channels for width in widths):
+    width_of_time = tensors["time_embed.0.weight"].shape[1]
+    if width_of_time != channels or any(width % channels for width in widths):
         raise UserError(
             f"{name} has levels {widths} wide beside a first convolution of {channels} "
-            f"and a time code of {told}; here the code is as wide as the convolution, "
-            "and each level a multiple of it."
+            f"and a timestep embedding of {width_of_time}; here the embedding is as "
+            "wide as the convolution, and each level a multiple of it."
         )
     attends = [f"input_blocks.{blocks[0]}.1.qkv.weight" in tensors for blocks in levels]
     return Plan(
@@ -212,10 +212,11 @@ def _read_plan(name: str, tensors: Mapping[str, np.ndarray]) -> Plan:
 def _ends_of_levels(
     name: str, tensors: Mapping[str, np.ndarray], count: int
 ) -> set[int]:
-    """Find where maps are halved: by a convolution, or by a block of that kind.
+    """Return where maps are halved: by a convolution, or by a block of that kind.
 
-    Such a block looks like any other. But the way up shows where levels end: there a
-    second block follows the first at the same place, and both ways are equally long.
+    Such a block has the tensors of any other. But the way up has the ends of levels:
+    there a second block follows the first at the same place, and both ways are equally
+    long.
 
     Raises:
         UserError: the blocks are not those of such a network.
@@ -227,8 +228,8 @@ def _ends_of_levels(
             "convolution, which this U-Net does not."
         )
     if not _resamples(tensors):
-        found = range(1, count)
-        return {n for n in found if f"input_blocks.{n}.0.op.weight" in tensors}
+        numbers = range(1, count)
+        return {n for n in numbers if f"input_blocks.{n}.0.op.weight" in tensors}
     doubled = [n for n in range(count) if _second_block(tensors, n)]
     return {count - 1 - n for n in doubled}
 
@@ -246,22 +247,23 @@ def _resamples(tensors: Mapping[str, np.ndarray]) -> bool:
 
 def _images(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[int, bool]:
     """Return the channels of the images, and whether a variance is learned."""
-    seen = tensors[_FIRST].shape[1]
+    channels_in = tensors[_FIRST].shape[1]
     if _LAST not in tensors:
         raise UserError(
-            f"{name} has no out.2.weight: it is no diffusion model, or a part of one."
+            f"{name} has no out.2.weight: it is not a diffusion model, or only a part "
+            "of one."
         )
     out = tensors[_LAST].shape[0]
-    if seen not in (1, 3) or out not in (seen, 2 * seen):
+    if channels_in not in (1, 3) or out not in (channels_in, 2 * channels_in):
         raise UserError(
-            f"{name} takes {seen} channels and gives {out}; images have 1 or 3, and as "
-            "many come out, or twice as many with learn_sigma. An upsampler, which is "
-            "shown a small image too, is another kind of model."
+            f"{name} takes {channels_in} channels and gives {out}; images have 1 "
+            "or 3, and as many come out, or twice as many with learn_sigma. An "
+            "upsampler, which is conditioned on a small image too, is another kind of model."
         )
-    return seen, out == 2 * seen
+    return channels_in, out == 2 * channels_in
 
 
 def _scales(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Look at the embedding's projection: to scale and shift it is twice as wide."""
+    """Inspect the embedding's projection: to scale and shift it is twice as wide."""
     wide = tensors["middle_block.0.emb_layers.1.weight"].shape[0]
     return wide == 2 * tensors["middle_block.0.in_layers.2.weight"].shape[0]

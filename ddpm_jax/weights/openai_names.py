@@ -110,10 +110,10 @@ def unpacked(
             f"--qkv-order={order} is not known; use legacy, or new if "
             "the model was trained with use_new_attention_order."
         )
-    found = {}
+    renamed = {}
     for key, value in tensors.items():
         if ".qkv." not in key:
-            found[key] = value
+            renamed[key] = value
             continue
         rows, rest = value.shape[0], value.shape[1:]
         heads = given.get("network.num_heads", 1)
@@ -131,5 +131,5 @@ def unpacked(
         else:
             parts = value.reshape(3, heads, depth, *rest)
         for kind, part in zip(("query", "key", "value"), parts, strict=True):
-            found[f"{key}.{kind}"] = part.reshape(rows // 3, *rest)
-    return found
+            renamed[f"{key}.{kind}"] = part.reshape(rows // 3, *rest)
+    return renamed

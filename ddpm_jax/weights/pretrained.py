@@ -23,9 +23,9 @@ class Pretrained:
         num_classes: of a conditional network, else None.
         facts: options that the checkpoint decides.
         defaults: options that it suggests, and that the user may change.
-        tensors: by the names of their layout, in the newest spelling.
+        tensors: by the names of their layout, by their newest names.
         name_of: from a leaf's path in our U-Net to the name of the tensor.
-        flips_time: the time code is cosines first, ours is sines first.
+        flips_time: the timestep embedding is cosines first, ours is sines first.
     """
 
     name: str

@@ -41,7 +41,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write tensors [...], of any shapes, by name; see `files.write`.
 
-    The header says "pt" of the format, as PyTorch programs ask for that word.
+    The header has "pt" as the format, which PyTorch programs require.
     """
     whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     body = save(whole, metadata={"format": "pt"})

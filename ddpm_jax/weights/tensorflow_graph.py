@@ -39,7 +39,7 @@ _VALUES = {
 
 
 class _Damaged(Exception):
-    """What was read is no graph."""
+    """What was read is not a graph."""
 
 
 def _tensor(proto: Any, room: int) -> np.ndarray | None:
@@ -72,15 +72,15 @@ def _tensor(proto: Any, room: int) -> np.ndarray | None:
 def _constants(serialized: bytes) -> dict[str, np.ndarray]:
     from tensorboardX.proto.graph_pb2 import GraphDef
 
-    found, room = {}, _MOST_REPEATED
+    constants, room = {}, _MOST_REPEATED
     for node in GraphDef.FromString(serialized).node:
         if node.op == "Const" and "value" in node.attr:
             proto = node.attr["value"].tensor
             tensor = _tensor(proto, room)
             if tensor is not None:
-                found[node.name] = tensor
+                constants[node.name] = tensor
                 room -= 0 if proto.tensor_content else tensor.size
-    return found
+    return constants
 
 
 def _graph_of(path: Path) -> bytes:
@@ -107,7 +107,7 @@ def _graph_of(path: Path) -> bytes:
         return opened.read()
 
 
-# Whatever a damaged file makes of the reader.
+# All that a damaged file can raise.
 _BROKEN = (
     _Damaged,
     tarfile.TarError,
@@ -136,15 +136,15 @@ def read_constants(path: str | Path) -> dict[str, np.ndarray]:
     from google.protobuf.message import DecodeError
 
     try:
-        found = _constants(_graph_of(path))
+        constants = _constants(_graph_of(path))
     except (*_BROKEN, DecodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path} is no TensorFlow graph, or is cut short or damaged ({reason}); "
+            f"{path} is not a TensorFlow graph, or is cut short or damaged ({reason}); "
             "fetch it again."
         ) from error
-    if not found:
+    if not constants:
         raise UserError(
             f"{path} has no constants; give a frozen graph, with its weights in it."
         )
-    return found
+    return constants

@@ -40,12 +40,12 @@ def _read_zip(path: Path) -> tuple[Any, Stored]:
         order = folder + "byteorder"
         if order in names and archive.read(order) != b"little":
             raise Refused("numbers with the large end first")
-        found, _ = run(io.BytesIO(archive.read(pickled)))
+        loaded, _ = run(io.BytesIO(archive.read(pickled)))
         start = folder + "data/"
         stored: Stored = {
             n[len(start) :]: archive.read(n) for n in names if n.startswith(start)
         }
-    return found, stored
+    return loaded, stored
 
 
 def _read_legacy(path: Path) -> tuple[Any, Stored]:
@@ -55,11 +55,11 @@ def _read_legacy(path: Path) -> tuple[Any, Stored]:
     version, _ = run(stream)
     machine, _ = run(stream)
     if version != 1001:
-        shown = version if isinstance(version, int) else "unknown"
-        raise Refused(f"version {shown} of the format")
+        number = version if isinstance(version, int) else "unknown"
+        raise Refused(f"version {number} of the format")
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise Refused("numbers with the large end first")
-    found, widths = run(stream)
+    loaded, widths = run(stream)
     keys, _ = run(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Refused("storages that have no names")
@@ -72,11 +72,11 @@ def _read_legacy(path: Path) -> tuple[Any, Stored]:
             raise EOFError("its numbers end too early")
         stored[key] = body[position + 8 : stop]
         position = stop
-    return found, stored
+    return loaded, stored
 
 
 def _view(tensor: Tensor, body: bytes | memoryview) -> np.ndarray:
-    """Lay a tensor over the bytes of its storage, after a look at its bounds."""
+    """View a tensor in the bytes of its storage, once its bounds are checked."""
     storage = tensor.storage
     whole = np.frombuffer(body, storage.dtype)
     numbers = whole[storage.start : storage.start + storage.count]
@@ -96,7 +96,7 @@ def _view(tensor: Tensor, body: bytes | memoryview) -> np.ndarray:
     )
 
 
-# Whatever a damaged file makes of the reader.
+# All that a damaged file can raise.
 _BROKEN = (
     zipfile.BadZipFile,
     struct.error,
@@ -116,14 +116,14 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read a dictionary of tensors, as torch.save writes a state dict.
 
     Args:
-        path: the file; its contents tell which container it is.
+        path: the file; its first bytes decide which container it is.
 
     Returns:
         The tensors by name, in the file's order; read only, and sharing memory where
         they share a storage.
 
     Raises:
-        UserError: the file is no such dictionary, is cut short or damaged, or asks for
+        UserError: the file is no such dictionary, is cut short or damaged, or calls
             anything that reading tensors does not need.
     """  # noqa: DOC501 (a Refused is caught here)
     path = Path(path)
@@ -133,15 +133,17 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         start = stream.read(len(LEGACY_START))
     zipped = start.startswith(ZIP_START)
     if not zipped and start != LEGACY_START:
-        raise UserError(f"{path} is no PyTorch file; give one that torch.save wrote.")
+        raise UserError(
+            f"{path} is not a PyTorch file; give one that torch.save wrote."
+        )
     try:
-        found, stored = _read_zip(path) if zipped else _read_legacy(path)
-        if not isinstance(found, dict):
+        loaded, stored = _read_zip(path) if zipped else _read_legacy(path)
+        if not isinstance(loaded, dict):
             raise Refused("something else than a dictionary")
-        for name, value in found.items():
+        for name, value in loaded.items():
             if not isinstance(name, str) or not isinstance(value, Tensor):
-                raise Refused(f"{name!a}, which is no tensor")
-        return {name: _view(t, stored[t.storage.key]) for name, t in found.items()}
+                raise Refused(f"{name!a}, which is not a tensor")
+        return {name: _view(t, stored[t.storage.key]) for name, t in loaded.items()}
     except Refused as refusal:
         raise UserError(
             f"{path} holds {refusal}, and only named tensors are read; give a plain "

@@ -18,7 +18,7 @@ from flax import traverse_util
 from ddpm_jax.errors import UserError
 from ddpm_jax.weights.pretrained import Path, Pretrained
 
-_SHOWN = 3  # names in a message
+_LISTED = 3  # names in a message
 
 
 def to_flax(
@@ -73,18 +73,18 @@ def to_torch(
     }
 
 
-def _check_names(source: str, found: Mapping[str, Any], wanted: set[str]) -> None:
+def _check_names(source: str, tensors: Mapping[str, Any], wanted: set[str]) -> None:
     for names, what in (
-        (sorted(wanted - set(found)), "lacks"),
-        (sorted(set(found) - wanted), "has, beyond what this network is made of,"),
+        (sorted(wanted - set(tensors)), "lacks"),
+        (sorted(set(tensors) - wanted), "has, beyond what this network is made of,"),
     ):
         if names:
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
+            listed = ", ".join(names[:_LISTED]) + (", ..." if names[_LISTED:] else "")
             raise UserError(
-                f"{source} {what} {len(names)} of the {len(wanted)} tensors ({shown}); "
-                "give a whole checkpoint, with the settings it was trained with."
+                f"{source} {what} {len(names)} of the {len(wanted)} tensors "
+                f"({listed}); give a whole checkpoint, with the settings it was trained with."
                 if what == "lacks"
-                else f"{source} {what} {len(names)} tensors ({shown}); it is another "
+                else f"{source} {what} {len(names)} tensors ({listed}); it is another "
                 "network, or its settings are not those it was trained with."
             )
 

@@ -1,8 +1,8 @@
 """The pickles in a PyTorch file, followed without being run.
 
 A pickle is a program for a stack machine that may call anything there is. This one
-walks through the program by the standard library's disassembler and knows the few
-instructions that a dictionary of tensors takes. Whatever else a file asks for is
+walks through the program by the standard library's disassembler and has the few
+instructions that a dictionary of tensors takes. Any other call of a file is
 refused by its name, and nothing is imported or called.
 
 The few can do harm too: values that stand for themselves twice, thirty times over, are
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class Storage(NamedTuple):
-    """Numbers in a row, to be found under a key; a part of them where `count` says."""
+    """Numbers in a row, stored under a key; a part of them where `count` is given."""
 
     key: str
     dtype: np.dtype
@@ -66,16 +66,16 @@ class _Global(NamedTuple):
 def _ordered_dict(pairs: Any = ()) -> dict:
     if not isinstance(pairs, list | tuple):
         raise Refused("a dictionary that is not made of a list")
-    found: dict = {}
+    result: dict = {}
     for name, value in pairs:
-        found[_name(name)] = value
-    return found
+        result[_name(name)] = value
+    return result
 
 
 def _name(value: Any) -> str | int:
     """Let texts and whole numbers be names: to hash others can take for ever."""
     if not isinstance(value, str | int):
-        raise Refused("a name that is no text")
+        raise Refused("a name that is not a text")
     if isinstance(value, str) and len(value) > _MAX_NAME:
         raise Refused(f"a name of {len(value)} characters")
     return value
@@ -182,7 +182,7 @@ class _Machine:
         elif name == "STACK_GLOBAL":
             module, attribute = self.pop(2)
             if not isinstance(module, str) or not isinstance(attribute, str):
-                raise Refused("a call by a name that is no text")
+                raise Refused("a call by a name that is not a text")
             stack.append(_known(f"{module} {attribute}"))
         elif name == "REDUCE":
             function, arguments = self.pop(2)
@@ -208,42 +208,42 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict) or len(items) % 2:
-            raise Refused("items of something that is no dictionary")
+            raise Refused("items of something that is not a dictionary")
         for name, value in zip(items[::2], items[1::2], strict=True):
             self.stack[-1][_name(name)] = value
 
     def append(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise Refused("items of something that is no list")
+            raise Refused("items of something that is not a list")
         self.stack[-1].extend(items)
 
     def build(self, target: Any, attributes: Any) -> None:
         # Attributes of the dictionary itself: the versions of the modules.
         if not isinstance(target, dict) or not isinstance(attributes, dict):
-            raise Refused("attributes of something that is no dictionary")
+            raise Refused("attributes of something that is not a dictionary")
         self.stack.append(target)
 
 
 def _known(name: str) -> _Global:
     if name not in _CALLS and name not in _DTYPES:
-        shown = name.replace(" ", ".")[:100]
-        raise Refused(f"a call of {shown if shown.isprintable() else ascii(shown)}")
+        called = name.replace(" ", ".")[:100]
+        raise Refused(f"a call of {called if called.isprintable() else ascii(called)}")
     return _Global(name)
 
 
 def _call(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Global) or function.name not in _CALLS:
-        raise Refused("a call of something that is no function")
+        raise Refused("a call of something that is not a function")
     return _CALLS[function.name](*arguments)
 
 
-def _storage(said: Any) -> Storage:
+def _storage(reference: Any) -> Storage:
     """Read ("storage", type, key, device, count[, (key, start, count) of a view])."""
-    if not isinstance(said, tuple) or len(said) > 6:
-        raise Refused("a stored thing that is no storage of numbers")
-    what, kind, key, _, count, *view = said
+    if not isinstance(reference, tuple) or len(reference) > 6:
+        raise Refused("a stored object that is not a storage of numbers")
+    what, kind, key, _, count, *view = reference
     if what != "storage" or not isinstance(kind, _Global) or kind.name not in _DTYPES:
-        raise Refused("a stored thing that is no storage of numbers")
+        raise Refused("a stored object that is not a storage of numbers")
     start = 0
     if view and view[0] is not None:
         _, start, count = view[0]

@@ -111,5 +111,5 @@ def test_files_of_something_else_are_refused(network, linear, tmp_path):
         read_lpips(linear, linear, WIDTHS)
     with pytest.raises(UserError, match=r"has nothing as lin0\.model\.1\.weight"):
         read_lpips(path, path, WIDTHS)
-    with pytest.raises(UserError, match="is no file; LPIPS needs two"):
+    with pytest.raises(UserError, match="is not a file; LPIPS needs two"):
         read_lpips(tmp_path / "none", linear, WIDTHS)

@@ -196,7 +196,7 @@ def test_data_given_at_import_are_those_of_the_model(foreign, tmp_path, capsys):
 # --- What is refused ------------------------------------------------------------------
 
 SETTINGS = [
-    (UNET, {"norm_eps": "small"}, "norm_eps='small', which is no float"),
+    (UNET, {"norm_eps": "small"}, "norm_eps='small', which is not of type float"),
     (
         UNET,
         {"down_block_types": ["ResnetDownsampleBlock2D"]},
@@ -219,7 +219,7 @@ SETTINGS = [
     (SCHEDULER, {"variance_type": "learned"}, "variance_type='learned'"),
     (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "trained_betas"),
     (SCHEDULER, {"thresholding": True}, "thresholding=True"),
-    (SCHEDULER, {"num_train_timesteps": "many"}, "which is no int"),
+    (SCHEDULER, {"num_train_timesteps": "many"}, "which is not of type int"),
 ]
 
 

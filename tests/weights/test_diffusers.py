@@ -92,7 +92,7 @@ def test_what_a_file_leaves_out_is_as_diffusers_takes_it():
     [
         (Jsd(1000), r"config\.schedule\.kind='jsd', which diffusers cannot express"),
         (LinearLogSNR(1000), "it has linear, quadratic, cosine"),
-        (Linear(1000, t_range=500), r"tells the network t \* 500 / 1000"),
+        (Linear(1000, t_range=500), r"gives the network t \* 500 / 1000"),
     ],
     ids=lambda v: type(v).__name__,
 )

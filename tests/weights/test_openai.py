@@ -119,7 +119,7 @@ def test_what_is_not_told_is_asked_for_all_at_once():
     with pytest.raises(UserError) as refusal:
         openai.read(state_dict(), "it", {"schedule.num_levels": 4000})
     text = str(refusal.value)
-    assert "does not tell how it was trained" in text
+    assert "does not hold how it was trained" in text
     for option in ("data.image_size=64", "schedule.kind=cosine", "num_heads=4"):
         assert f"--config.{option}" in text or option in text
     assert "--config.schedule.t_range=1000" in text
@@ -163,7 +163,7 @@ def short(tensors):
         (pooled, "conv_resample=False"),
         (upsampler, "takes 6 channels and gives 6.*An upsampler"),
         (classifier, "no diffusion model"),
-        (narrow, "a first convolution of 32 and a time code of 64"),
+        (narrow, "a first convolution of 32 and a timestep embedding of 64"),
         (short, "not what follows it"),
     ],
 )
