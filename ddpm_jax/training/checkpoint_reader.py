@@ -51,7 +51,7 @@ def all_steps(workdir: str | Path) -> list[int]:
         return []
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be read ({error.strerror}); see that it can be."
+            f"{folder} cannot be read ({error.strerror}); make it readable."
         ) from error
 
 
@@ -128,7 +128,7 @@ def restore_params(
 
     Args:
         workdir: folder of the run.
-        ema: the exponential moving average, which is what samples should be drawn
+        ema: the exponential moving average, which is what samples should be generated
             with; False gives the raw parameters.
         step: which checkpoint; None means the newest.
         placement: where to put a leaf of a shape; None means the first device.
@@ -226,7 +226,7 @@ def _damaged_error(directory: Path, reason: Exception) -> UserError:
 
 
 def _is_being_removed(directory: Path) -> bool:
-    """Say whether a checkpoint goes away, as that of a trainer that prunes does."""
+    """Return whether a checkpoint goes away, as that of a trainer that prunes does."""
     until = time.monotonic() + _REMOVING
     while directory.is_dir():
         if time.monotonic() > until or not is_held(directory.parents[1]):

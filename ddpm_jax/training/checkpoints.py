@@ -140,7 +140,7 @@ def _opened(folder: Path, policy: Any) -> Iterator[Checkpoints]:
     try:
         yield manager
     except BaseException:
-        with contextlib.suppress(Exception):  # it would hide what went wrong first
+        with contextlib.suppress(Exception):  # it would mask the first error
             manager.close()
         raise
     with _as_user_error(folder):
@@ -151,7 +151,7 @@ def check(checkpoints: Checkpoints) -> None:
     """Raise the failure of a save in the background as soon as it is known.
 
     To be called between steps; it waits for nothing. Of several hosts, which would
-    learn of it at different steps, none is asked before the next save.
+    learn of it at different steps, none is called before the next save.
 
     Raises:
         UserError: the last save could not be written.
@@ -282,7 +282,7 @@ def _as_user_error(folder: Path) -> Iterator[None]:
             "make room there or choose another workdir; nothing of what was saved "
             "before is lost"
             if full
-            else "see that it can be written, or choose another workdir"
+            else "make it writable, or choose another workdir"
         )
         raise UserError(
             f"could not write a checkpoint to {folder} ({reason}); {what}."
@@ -294,7 +294,7 @@ _CLOSED = [os.strerror(n) for n in (errno.EROFS, errno.EACCES, errno.EPERM, errn
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:
-    """Find the system's own words in an error; say whether they mean a full disk."""
+    """Extract the system's message of an error, and whether it means a full disk."""
     chain: BaseException | None = error
     while chain is not None:
         for words in (*_FULL, *_CLOSED):
@@ -313,7 +313,7 @@ def _items(state: TrainState) -> dict[str, Any]:
         "ema_params": state.ema_params,
         "optimizer": optimizer,
     }
-    # One item for each track: an average is built from one of them at a time.
+    # One item for each EMA: an average is built from one of them at a time.
     items |= {f"track_{i}": track for i, track in enumerate(state.tracks)}
     if jax.tree.leaves(state.memory):  # Orbax stores no tree without arrays
         items["memory"] = {"memory": state.memory}

@@ -16,8 +16,8 @@ deviation of the profile in units of t.
 
 Snapshots of such averages, taken along the run, span a space of profiles, and one of
 another length at the end of the run nearly lies in it: the average that nobody tracked
-is a weighted sum of snapshots, the weights found by least squares on the profiles,
-without a look at the parameters. A snapshot knows nothing of what came after it, and
+is a weighted sum of snapshots, the weights computed by least squares on the profiles,
+without the parameters. A snapshot does not depend on what came after it, and
 little of what came long before, so the snapshots must be spread over the run, about as
 dense as the profile wanted is narrow.
 
@@ -45,7 +45,7 @@ class Profile(NamedTuple):
 
 
 def gamma_from_std(std: float) -> float:
-    """Find the exponent of the profile of a given length.
+    """Return the exponent of the profile of a given sigma_rel.
 
     std^-2 = (gamma + 2)^2 (gamma + 3) / (gamma + 1) is the cubic gamma^3 + 7 gamma^2 +
     (16 - std^-2) gamma + 12 - std^-2 = 0; its largest root is the exponent.
@@ -70,11 +70,11 @@ def std_from_gamma(gamma: float) -> float:
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
-def update_track(track: Any, params: Any, step: jax.Array, gamma: float) -> Any:
+def update_average(average: Any, params: Any, step: jax.Array, gamma: float) -> Any:
     """Take newer parameters into a power-function average.
 
     Args:
-        track: the average after `step` steps; without effect if that is 0.
+        average: the EMA after `step` steps; without effect if that is 0.
         params: the parameters after `step + 1` steps.
         step: [], int32.
         gamma: exponent of the profile.
@@ -85,7 +85,7 @@ def update_track(track: Any, params: Any, step: jax.Array, gamma: float) -> Any:
     # 1 - beta by expm1, and used as the share of a difference: after 10^6 steps it is
     # 10^-5, of which 1 - (float32 of beta) would be wrong in the third digit.
     share = -jnp.expm1((gamma + 1.0) * jnp.log1p(-1.0 / t))
-    return jax.tree.map(lambda old, new: old + share * (new - old), track, params)
+    return jax.tree.map(lambda old, new: old + share * (new - old), average, params)
 
 
 def inner_product(
@@ -110,7 +110,7 @@ def inner_product(
 def posthoc_weights(
     stored: Sequence[Profile], wanted: Profile
 ) -> tuple[np.ndarray, float]:
-    """Find the weights with which stored averages add up to one that was not kept.
+    """Return the weights of stored snapshots that sum to an EMA of any sigma_rel.
 
     The weights minimise the distance of the profiles among those that sum to 1. The
     sum is our addition to Algorithm 3: an average of equal parameters then stays what
@@ -151,7 +151,7 @@ def reconstruct(snapshots: Iterable[Any], weights: Sequence[float]) -> Any:
     """Add up weighted snapshots, holding only one of them and the sum.
 
     Args:
-        snapshots: parameter trees, read as they are asked for.
+        snapshots: parameter trees, read lazily.
         weights: one for each.
 
     Returns:

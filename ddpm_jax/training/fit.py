@@ -4,13 +4,13 @@
 
 It owns what every kind of training needs: devices and hosts, checkpoints and resuming
 bit for bit, signals, the stop at a loss that is not finite, reports, previews, and the
-facts that are kept with the last checkpoint. It knows nothing of what is trained.
+facts that are kept with the last checkpoint. It does not depend on what is trained.
 
     workdir/checkpoints/    see `training.checkpoints`
             metrics.jsonl   a line for each report
             tensorboard/    the same, and previews
             progress/       previews
-            result.json     what the task found of the finished state; written last
+            result.json     the task's results on the finished state; written last
 """
 
 import contextlib
@@ -156,7 +156,7 @@ class Fit:
 
 
 class Run(NamedTuple):
-    """Where a run lies, and what is kept and asked there.
+    """A run on disk: its folder, its metadata, how it starts and resumes.
 
     Attributes:
         workdir: its folder.
@@ -164,9 +164,10 @@ class Run(NamedTuple):
         check: metadata of the newest checkpoint and its step -> None; raises UserError
             where the run cannot go on from it.
         begin: () -> the state to begin with where there is no checkpoint to go on from,
-            as for a model that another run or program has trained; None to draw it.
-        draw: () -> the parameters to begin with in place of those that the task draws;
-            None for those.
+            as for a model that another run or program has trained; None to initialize
+            it.
+        draw: () -> the initial parameters in place of the task's own;
+            None for the task's.
         announce: state -> None; called once, before the first step.
         before_save: called before each save; raises UserError where this process may
             save there no more.
@@ -191,7 +192,7 @@ class Ended(NamedTuple):
     Attributes:
         state: the last one, saved.
         signal_number: of the signal that stopped it; 0 if the run is finished.
-        result: what the task found of the finished state; empty if it was stopped.
+        result: the task's results on the finished state; empty if it was stopped.
     """
 
     state: TrainState
@@ -216,9 +217,9 @@ def abstract_state(task: Task, mesh: Mesh) -> TrainState:
 
 
 def initial_state(task: Task, placed: TrainState) -> TrainState:
-    """Draw a task's parameters on one device, and put its state where it belongs.
+    """Initialize a task's parameters on one device, and shard its state.
 
-    Drawn over several devices they might be rounded in another way.
+    Initialized over several devices they might be rounded in another way.
 
     Args:
         task: any.
@@ -280,15 +281,15 @@ def _start_or_resume(
     abstract: TrainState,
     placed: TrainState,
 ) -> TrainState:
-    begun = run.begin()
-    if begun is not None:
+    started = run.begin()
+    if started is not None:
         return jax.tree.map(
-            lambda leaf, place: spread(np.asarray(leaf), place), begun, placed
+            lambda leaf, place: spread(np.asarray(leaf), place), started, placed
         )
     restored = store.restore_latest(checkpoints, abstract)
     if restored is None:
-        begun_with = task if run.draw is None else task._replace(draw=run.draw)
-        return initial_state(begun_with, placed)
+        initialized = task if run.draw is None else task._replace(draw=run.draw)
+        return initial_state(initialized, placed)
     state, step, stored = restored
     run.check(stored, step)
     return state
@@ -363,21 +364,21 @@ def _previewer(
     make = task.preview
 
     def preview(step: int, state: TrainState) -> None:
-        for name, picture in make(state).items():
+        for name, pixels in make(state).items():
             end = "" if name == "samples" else f"-{name}"
-            images.save_png(workdir / "progress" / f"step-{step:07d}{end}.png", picture)
+            images.save_png(workdir / "progress" / f"step-{step:07d}{end}.png", pixels)
             if not end:
-                if picture.shape[-1] == 4:
-                    picture = images.on_checkerboard(picture)
-                shape = (*picture.shape[:2], 3)
-                log.image(name, np.broadcast_to(picture, shape), step)
+                if pixels.shape[-1] == 4:
+                    pixels = images.on_checkerboard(pixels)
+                shape = (*pixels.shape[:2], 3)
+                log.image(name, np.broadcast_to(pixels, shape), step)
 
     return preview
 
 
 @jax.jit
 def _all_finite(params: Any) -> jax.Array:
-    """Say whether every parameter is: a finite loss may still have overflowed them."""
+    """Return whether all parameters are: a finite loss may have overflowed them."""
     leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     return jnp.stack(leaves).all()
 

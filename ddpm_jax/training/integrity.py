@@ -34,11 +34,11 @@ METADATA_FILE = "metadata.json"
 
 
 class DamageError(Exception):
-    """A checkpoint does not hold what was saved; the message says which part."""
+    """A checkpoint does not hold what was saved; the message names the part."""
 
 
 def with_digest(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to a record the digest by which `read_record` will know it.
+    """Add to a record the digest that `read_record` verifies.
 
     Args:
         record: what JSON can hold.
@@ -61,7 +61,7 @@ def read_record(directory: Path) -> dict[str, Any]:
         directory: `checkpoints/<step>`.
 
     Returns:
-        The sealed record.
+        The record with its digest, verified.
 
     Raises:
         DamageError: it is missing, unreadable or not what was saved.
@@ -146,7 +146,7 @@ def restore_item(
         DamageError: the item cannot be read or is not what was saved.
         ValueError: a sharding does not fit the shape of its leaf.
         MemoryError: the machine has too little.
-        JaxRuntimeError: the same, said by a device.
+        JaxRuntimeError: the same, raised by a device.
     """
     abstract = jax.tree.map(_place, abstract)
     failure = None
@@ -158,7 +158,7 @@ def restore_item(
                 directory / name, args=ocp.args.StandardRestore(abstract)
             )
     except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # says something about this machine, nothing about the checkpoint
+        raise  # a fault of this machine, not of the checkpoint
     except Exception as error:  # Orbax lets through whatever its parts raise
         failure = first_line(error)
     if not on_every_host(failure is None):
@@ -209,10 +209,10 @@ def checksums(tree: Any) -> dict[str, int]:
     """
     leaves = _by_path(tree)
     elsewhere = {path: leaf for path, leaf in leaves.items() if not _is_here(leaf)}
-    found = sums_on_devices(elsewhere)
+    checksums = sums_on_devices(elsewhere)
     for path in leaves.keys() - elsewhere.keys():
-        found[path] = sum_here(np.asarray(leaves[path]))
-    return {path: found[path] for path in leaves}
+        checksums[path] = sum_here(np.asarray(leaves[path]))
+    return {path: checksums[path] for path in leaves}
 
 
 def _is_here(leaf: Any) -> bool:
@@ -233,12 +233,12 @@ def sums_on_devices(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
     Args:
         leaves: path -> array [...], on any number of devices.
     """
-    found: dict[str, int] = {}
+    checksums: dict[str, int] = {}
     rest = iter(leaves.items())
     while some := dict(itertools.islice(rest, _MAX_IN_FLIGHT)):
         sums = jax.device_get({path: _checksum(leaf) for path, leaf in some.items()})
-        found |= {path: int(value) for path, value in sums.items()}
-    return found
+        checksums |= {path: int(value) for path, value in sums.items()}
+    return checksums
 
 
 def sum_here(x: np.ndarray) -> int:

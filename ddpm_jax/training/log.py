@@ -70,12 +70,12 @@ def open_log(
             for name, value in record.items():
                 if name != "step" and value is not None:
                     board.add_scalar(name, value, what.step)
-            said = [
+            texts = [
                 f"{name.replace('_', ' ')} {what.numbers[name]:.4g}"
                 for name in shown
                 if name in what.numbers
             ]
-            line = ", ".join([*said, f"{what.examples_per_second:,.0f} examples/s"])
+            line = ", ".join([*texts, f"{what.examples_per_second:,.0f} examples/s"])
             if bar.disable:
                 per_step = (time.perf_counter() - opened) / (what.step - start)
                 left = tqdm.format_interval((num_steps - what.step) * per_step)
@@ -83,9 +83,9 @@ def open_log(
             else:
                 bar.set_postfix_str(line)
 
-        def image(name: str, picture: np.ndarray, step: int) -> None:
-            board.add_image(name, picture, step, dataformats="HWC")
-            tracker.image(name, picture, step)
+        def image(name: str, pixels: np.ndarray, step: int) -> None:
+            board.add_image(name, pixels, step, dataformats="HWC")
+            tracker.image(name, pixels, step)
 
         try:
             yield Log(report, image, bar.update)
@@ -184,7 +184,7 @@ class _Forgiving:
 @contextmanager
 def quiet_log() -> Iterator[Log]:
     """Open a log that keeps nothing: of the hosts, one writes."""
-    yield Log(lambda report: None, lambda name, picture, step: None, lambda: None)
+    yield Log(lambda report: None, lambda name, pixels, step: None, lambda: None)
 
 
 def as_record(report: Report, learning_rate: float) -> dict[str, float | None]:
@@ -231,10 +231,10 @@ def _record(line: bytes) -> dict[str, float | None] | None:
 def _truncate(path: Path, start: int) -> None:
     if not path.exists():
         return
-    found = read_metrics(path.parent)
+    lines = read_metrics(path.parent)
     lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
     bad = len(lines) - sum(_record(line) is not None for line in lines)
     if bad:
         files.note(f"{bad} line(s) of {path} cannot be read, and are left out.")
-    kept = [r for r in found if (r["step"] or 0) <= start]
+    kept = [r for r in lines if (r["step"] or 0) <= start]
     files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

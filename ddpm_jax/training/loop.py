@@ -1,7 +1,7 @@
 """The training loop: steps in, reports and hooks out.
 
 Steps are dispatched without waiting for their results; numbers are fetched only where
-a report or a hook is due, and every loss up to there is looked at before anything is
+a report or a hook is due, and every loss up to there is checked before anything is
 saved, so that no checkpoint ever holds the result of a non-finite step.
 """
 
@@ -39,7 +39,7 @@ class Pace:
         self._dispatched: collections.deque[jax.Array] = collections.deque()
 
     def __call__(self, result: jax.Array) -> None:
-        """Note what a step will give, [...], and wait for one some steps before it."""
+        """Add the result of a step, [...], and wait for that of some steps before."""
         self._dispatched.append(result)
         if len(self._dispatched) > _MAX_IN_FLIGHT:
             jax.block_until_ready(self._dispatched.popleft())
@@ -52,7 +52,8 @@ class Hook(NamedTuple):
         every: in steps; it is also done when the loop reaches its end.
         run: (step, state) -> None. The state is read before the next step donates it.
         when_stopped: whether it is also done when the loop is stopped early. What
-            saves is; what takes long is not, since whoever stops a program waits.
+            saves is; what takes long is not, since the user waits for a program to
+            stop.
     """
 
     every: int
@@ -111,19 +112,19 @@ def train_loop(
             before it from that step on, counted from 0.
         summarize: metrics of several steps -> the numbers of a report.
         hooks: called in this order, after the report of their step.
-        interrupted: asked after every step; True ends the loop, `when_stopped` hooks
+        interrupted: called after every step; True ends the loop, `when_stopped` hooks
             done.
         on_step: called after every step, for a progress bar.
         describe_failure: step -> the rest of the message if its loss is not finite.
 
     Returns:
-        The last state; its step tells whether the loop finished.
+        The last state; its step shows whether the loop finished.
 
     Raises:
         UserError: if a loss is not finite, and no hook sees that state; or if the
             next batch cannot be read, `when_stopped` hooks done.
     """
-    pending: list[dict] = []  # on the device, of steps not looked at yet
+    pending: list[dict] = []  # on the device, of steps not yet checked
     window: list[dict] = []  # fetched, of steps not reported yet
     busy, examples = 0.0, 0
     started = time.perf_counter()
@@ -151,7 +152,9 @@ def train_loop(
             (_, train_step), *rest = later
             later, is_compiled = tuple(rest), False
         state, metrics = train_step(state, key, batch)
-        if not is_compiled:  # it has been now, which is no measure of speed
+        if (
+            not is_compiled
+        ):  # it has been now; the time is not a measure of speed
             jax.block_until_ready(metrics)
             busy, examples, is_compiled = 0.0, 0, True
             started = time.perf_counter()
@@ -206,7 +209,7 @@ def _check_finite(
 
 @contextlib.contextmanager
 def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
-    """Turn SIGINT and SIGTERM into a question the loop asks between steps.
+    """Turn SIGINT and SIGTERM into a function that the loop calls between steps.
 
     Args:
         start: how many steps are done; on several hosts, the same on all.
@@ -214,7 +217,7 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
     Yields:
         A function that returns the number of the signal that came, or 0. A second
         signal of the same kind acts as it would have without this. On several hosts
-        all of them ask after each step, and get the same answer at the same step.
+        all of them call it after each step, and get the same result at the same step.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -232,13 +235,13 @@ def catch_interrupts(start: int = 0) -> Iterator[Callable[[], int]]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
-    def note(number: int, frame: Any) -> None:
+    def handle(number: int, frame: Any) -> None:
         del frame
         came.append(number)
         signal.signal(number, before[number])
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, handle)
     try:
         yield lambda: came[0] if came else 0
     finally:
@@ -251,12 +254,12 @@ def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
 
     Up to there at most a first step was taken, which may wait long for a compile.
     """
-    asked = 0
+    calls = 0
 
     def stopped() -> int:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
             kept.enter_context(interrupts.keeping())
         if interrupts.received():
             interrupts.answered()
@@ -268,17 +271,17 @@ def _noted(kept: contextlib.ExitStack) -> Callable[[], int]:
 def _agreed(start: int) -> Callable[[], int]:
     """Return whether all hosts stop here, because one of them got a signal.
 
-    JAX's runtime takes SIGTERM itself. It tells the other hosts in the background, and
-    they agree on the step after the last that any of them has begun; to ask is to read
-    a number, with no communication.
+    JAX's runtime takes SIGTERM itself. It informs the other hosts in the background,
+    and they agree on the step after the last that any of them has started; the call
+    reads a number, with no communication.
     """
-    asked, came = start, False
+    calls, came = start, False
 
     def stopped() -> int:
-        nonlocal asked, came
+        nonlocal calls, came
         if not came:
-            asked += 1
-            came = multihost_utils.reached_preemption_sync_point(asked)
+            calls += 1
+            came = multihost_utils.reached_preemption_sync_point(calls)
         return signal.SIGTERM if came else 0
 
     return stopped

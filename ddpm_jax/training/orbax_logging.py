@@ -1,10 +1,10 @@
 """Filters of Orbax's log output about failures that are raised anyway.
 
-A save or a read that fails is raised, and said here in one line. Orbax and the event
-loops below it say it as well, with a traceback for each array and each thread: through
-absl's logger, through that of asyncio ("exception was never retrieved"), through that
-of concurrent.futures, and, when what is left of a read is freed, through Python's hook
-for errors that nobody can catch.
+A save or a read that fails is raised, and reported here in one line. Orbax and the
+event loops below it report it as well, with a traceback for each array and each thread:
+through absl's logger, through that of asyncio ("exception was never retrieved"),
+through that of concurrent.futures, and, when what is left of a read is freed, through
+Python's hook for errors that nobody can catch.
 """
 
 import logging
@@ -30,7 +30,7 @@ def keep_quiet() -> None:
 
 
 def _wanted(record: logging.LogRecord) -> bool:
-    """Say whether a record of a logger is for the user of a diffusion model."""
+    """Return whether a record of a logger is for the user."""
     if any(name in record.pathname for name in _OF_ORBAX):
         return False
     _, error, trace = record.exc_info if record.exc_info else (None, None, None)

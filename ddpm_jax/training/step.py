@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from ddpm_jax.runtime.devices import gather_params, replicated, rows, shard_like_params
-from ddpm_jax.training.ema import gamma_from_std, update_track
+from ddpm_jax.training.ema import gamma_from_std, update_average
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Batch, Objective, Step, Task
 
@@ -66,8 +66,8 @@ def gradient_in_parts(
     """Differentiate an objective, accumulating the gradient over parts of the batch.
 
     Part i is every `num_parts`-th row from row i, so that each device works on rows it
-    has, and on the same rows however many devices there are. It draws its noise with
-    the key of the step folded with i: another draw than that of the whole batch, from
+    has, and on the same rows however many devices there are. Its noise is sampled with
+    the key of the step folded with i: another sample than that of the whole batch, from
     the same distribution.
 
     Args:
@@ -129,7 +129,7 @@ def gradient_step(
         optimizer: optax's.
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
-        ema_stds: sigma_rel of each further average in `state.tracks`.
+        ema_stds: sigma_rel of each power-function EMA in `state.tracks`.
         num_parts: the batch is worked through in so many parts, one after another, and
             the gradients averaged: less memory for the same batch.
 
@@ -152,7 +152,7 @@ def gradient_step(
         decay = ema_decay(state.step, ema_target)
         ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
         tracks = tuple(
-            update_track(track, params, state.step, gamma)
+            update_average(track, params, state.step, gamma)
             for track, gamma in zip(state.tracks, gammas, strict=True)
         )
         metrics = {**metrics, "grad_norm": optax.tree.norm(gradient)}

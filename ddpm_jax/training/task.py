@@ -1,4 +1,4 @@
-"""A task: what is trained, as a few pure functions. It is all that `fit` knows of it.
+"""Tasks: what is trained, as a few pure functions; `fit` uses nothing else of it.
 
 A diffusion model, an autoencoder with its discriminator, a classifier, a contrastive
 pair: each is one file in `tasks/`, and none has a loop, a format or a signal handler of
@@ -38,12 +38,12 @@ def means(metrics: Sequence[Mapping[str, np.ndarray]]) -> Summary:
     Args:
         metrics: of each step, fetched; arrays [...].
     """
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for one in metrics:
         for name, value in one.items():
             if np.ndim(value) == 0:
-                found.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+                values.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(each)) for name, each in values.items()}
 
 
 class Task(NamedTuple):
@@ -58,7 +58,7 @@ class Task(NamedTuple):
         later: (number, step) in rising order: from that step on, counted from 0, this
             one takes its place. An adversary that joins late is one.
         summarize: metrics of several steps -> what is reported of them.
-        shown: which numbers of a summary are shown while training, in this order.
+        shown: numbers of a summary that are printed while training, in this order.
         preview: state -> images by name, uint8 [H, W, C]; None for none.
         finish: last state -> plain data that are kept beside the last checkpoint.
     """

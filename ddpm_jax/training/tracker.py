@@ -25,7 +25,7 @@ class Tracker(NamedTuple):
     image: Callable[[str, np.ndarray, int], Any]  # (name, uint8 [H, W, C], step)
 
 
-NO_TRACKER = Tracker(lambda values, step: None, lambda name, picture, step: None)
+NO_TRACKER = Tracker(lambda values, step: None, lambda name, pixels, step: None)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def open_tracker(
     Args:
         project: its name; None or "" for no tracker.
         workdir: folder of the run, which exists.
-        description: plain data, shown as the run's config.
+        description: plain data, the run's config.
 
     Yields:
         Where numbers and images go.
@@ -62,9 +62,9 @@ def open_tracker(
             config=dict(description),
         )
     except wandb.Error as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"config.training.wandb={project}: wandb says {said!r}; correct that, or "
+            f"config.training.wandb={project}: wandb reports {reason!r}; correct that, or "
             "set WANDB_MODE=offline."
         ) from error
     files.write_json(path, {"project": project, "id": run.id})
@@ -73,8 +73,8 @@ def open_tracker(
         known = {name: value for name, value in values.items() if value is not None}
         run.log(known, step=step)
 
-    def image(name: str, picture: np.ndarray, step: int) -> None:
-        run.log({name: wandb.Image(picture)}, step=step)
+    def image(name: str, pixels: np.ndarray, step: int) -> None:
+        run.log({name: wandb.Image(pixels)}, step=step)
 
     try:
         yield Tracker(numbers, image)
@@ -96,7 +96,7 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def import_wandb(project: str) -> Any:
-    """Import the package for a project, which also says whether it can be used.
+    """Import the package for a project, which also shows whether it can be used.
 
     Args:
         project: its name.
@@ -104,17 +104,17 @@ def import_wandb(project: str) -> Any:
     Raises:
         UserError: it is not installed, or not logged in.
     """
-    asked = f"config.training.wandb={project}"
+    option = f"config.training.wandb={project}"
     try:
         import wandb
     except ImportError as error:
         raise UserError(
-            f"{asked} needs the package wandb; pip install wandb, or leave it out."
+            f"{option} needs the package wandb; pip install wandb, or leave it out."
         ) from error
     offline = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled")
     if not offline and not wandb.login(prompt=False):
         raise UserError(
-            f"{asked}, but wandb is not logged in; run `wandb login`, or set "
+            f"{option}, but wandb is not logged in; run `wandb login`, or set "
             "WANDB_MODE=offline."
         )
     return wandb

@@ -3,15 +3,16 @@
 workdir/trainer.json    who trains here: host, process, and a token of its own
 
 The file is linked into place, which on every file system only one of two can do, and a
-thread touches it every few seconds. Who finds one there looks whether its owner lives:
+thread touches it every few seconds. Another process then checks whether its owner
+lives:
 
 - on the same host, by its process: that is certain and costs no time;
 - else, as on a shared file system, by the file's time, compared with that of a file
   which is written now, so that clocks of hosts do not matter. One that has not been
   touched for long is of an owner that is gone, as after a kill or the loss of its host.
 
-An owner whose host was asleep finds at its next save that another has taken its place,
-and stops.
+An owner whose host was asleep notices at its next save that another has taken its
+place, and stops.
 """
 
 import contextlib
@@ -179,7 +180,7 @@ def _remove_if_gone(path: Path) -> None:
                 f"{(owner or {}).get('since', 'a while')} ({_who(owner or {})}); let "
                 "it end or stop it, or use another --workdir."
             )
-        # Renamed first, and looked at again: another may have taken the place by now.
+        # Renamed first, and checked again: another may have taken the place by now.
         aside = path.with_name(f".{secrets.token_hex(16)}.partial")
         path.rename(aside)
         if _read(aside) != owner:
@@ -188,7 +189,7 @@ def _remove_if_gone(path: Path) -> None:
 
 
 def _lives(path: Path, owner: dict[str, Any] | None) -> bool:
-    """Say whether the owner of a file lives, watching it for a while if need be."""
+    """Return whether the owner of a file lives, watching it for a while if need be."""
     if owner is not None:
         alive = _is_alive_here(owner)
         if alive is not None:
@@ -217,7 +218,7 @@ def _age(path: Path) -> float:
 
 
 def _is_alive_here(owner: dict[str, Any]) -> bool | None:
-    """Say whether the owner lives, if it is a process that can be seen from here."""
+    """Return whether the owner lives, if its process is visible from here."""
     if owner.get("host") != socket.gethostname() or owner.get("system") != _system():
         return None
     number = owner.get("process")
@@ -229,7 +230,7 @@ def _is_alive_here(owner: dict[str, Any]) -> bool | None:
 
 
 def _system() -> str | None:
-    """Name this start of this system, and what processes can be seen; None unknown."""
+    """Name this start of this system, and its visible processes; None unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

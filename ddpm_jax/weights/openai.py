@@ -258,7 +258,8 @@ def _images(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[int, bool]:
         raise UserError(
             f"{name} takes {channels_in} channels and gives {out}; images have 1 "
             "or 3, and as many come out, or twice as many with learn_sigma. An "
-            "upsampler, which is conditioned on a small image too, is another kind of model."
+            "upsampler, which is conditioned on a small image too, is another kind "
+            "of model."
         )
     return channels_in, out == 2 * channels_in
 

@@ -82,7 +82,8 @@ def _check_names(source: str, tensors: Mapping[str, Any], wanted: set[str]) -> N
             listed = ", ".join(names[:_LISTED]) + (", ..." if names[_LISTED:] else "")
             raise UserError(
                 f"{source} {what} {len(names)} of the {len(wanted)} tensors "
-                f"({listed}); give a whole checkpoint, with the settings it was trained with."
+                f"({listed}); give a whole checkpoint, with the settings it was "
+                "trained with."
                 if what == "lacks"
                 else f"{source} {what} {len(names)} tensors ({listed}); it is another "
                 "network, or its settings are not those it was trained with."

@@ -13,7 +13,7 @@ from ddpm_jax.training.ema import (
     posthoc_weights,
     reconstruct,
     std_from_gamma,
-    update_track,
+    update_average,
 )
 
 
@@ -73,7 +73,7 @@ def test_tracks_in_float32_follow_the_recursion_in_float64():
     steps, stds = 60, (0.05, 0.10, MAX_STD)
     rows = jnp.eye(steps, dtype=jnp.float32)
     tracks = tuple(jnp.ones(steps) for _ in stds)
-    update = jax.jit(update_track, static_argnums=3)
+    update = jax.jit(update_average, static_argnums=3)
     for step in range(steps):
         tracks = tuple(
             update(track, rows[step], jnp.int32(step), gamma_from_std(std))
@@ -87,7 +87,7 @@ def test_tracks_in_float32_follow_the_recursion_in_float64():
 def test_after_a_million_steps_the_share_of_the_newest_keeps_its_digits():
     for std in (0.05, 0.10):
         gamma = gamma_from_std(std)
-        got = update_track(jnp.float32(0), jnp.float32(1), jnp.int32(999_999), gamma)
+        got = update_average(jnp.float32(0), jnp.float32(1), jnp.int32(999_999), gamma)
         exact = -np.expm1((gamma + 1) * np.log1p(-1e-6))
         assert float(got) == pytest.approx(exact, rel=1e-6)
 
@@ -159,7 +159,7 @@ def test_an_average_nobody_tracked_is_rebuilt_from_snapshots(std):
     theta = jnp.asarray(walk(steps, width))
     update = jax.jit(
         lambda tracks, params, step: tuple(
-            update_track(track, params, step, gamma_from_std(s))
+            update_average(track, params, step, gamma_from_std(s))
             for track, s in zip(tracks, stds, strict=True)
         )
     )

@@ -632,6 +632,6 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
         ckpt.latest_step(tmp_path)
     said = str(raised.value)
     assert said.endswith(
-        "checkpoints cannot be read (Permission denied); see that it can be."
+        "checkpoints cannot be read (Permission denied); make it readable."
     )
     assert "\n" not in said
