@@ -152,9 +152,7 @@ def train_loop(
             (_, train_step), *rest = later
             later, is_compiled = tuple(rest), False
         state, metrics = train_step(state, key, batch)
-        if (
-            not is_compiled
-        ):  # it has been now; the time is not a measure of speed
+        if not is_compiled:  # it has been now; the time is not a measure of speed
             jax.block_until_ready(metrics)
             busy, examples, is_compiled = 0.0, 0, True
             started = time.perf_counter()

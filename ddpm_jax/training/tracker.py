@@ -64,8 +64,8 @@ def open_tracker(
     except wandb.Error as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"config.training.wandb={project}: wandb reports {reason!r}; correct that, or "
-            "set WANDB_MODE=offline."
+            f"config.training.wandb={project}: wandb reports {reason!r}; correct "
+            "that, or set WANDB_MODE=offline."
         ) from error
     files.write_json(path, {"project": project, "id": run.id})
 

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
+from settings import default
 
-from ddpm_jax import build, config
+from ddpm_jax import build
 from ddpm_jax.build.parts import start
 from ddpm_jax.codecs import from_bytes, from_moments
 
@@ -31,7 +32,7 @@ def test_latents_without_spread_are_their_means_and_images_are_themselves():
 
 
 def test_only_images_are_mirrored_and_floating_point_is_left_alone():
-    cfg, key = config.default(), jax.random.key(0)
+    cfg, key = default(), jax.random.key(0)
     rows = np.random.default_rng(0).integers(0, 256, (64, 2, 3, 5), np.uint8)
 
     def x0(items):

@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from settings import default
 
 from benchmarks import repaint_bias
-from ddpm_jax import config
 from ddpm_jax.diffusion.editing import repaint_grid
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.schedules import from_betas, linear_betas
@@ -59,4 +59,4 @@ def test_visits_decide_and_short_jumps_do_not():
     one, other, long = (shares(250, 20, jump)[0].mean() for jump in (1, 10, 50))
     assert one < other < 1.25 * one and long > 4 * other
     # The default leaves a tenth, as the document says.
-    assert config.default().edit.num_resamples == 10
+    assert default().edit.num_resamples == 10

@@ -371,8 +371,8 @@ def test_the_given_file_comes_before_the_environments(server, tmp_path, monkeypa
     [
         (TORCH[:-9], "cut short or damaged"),
         (GRAPH[:-9], "cut short or damaged"),
-        (b"<html>Not found</html>", "no PyTorch file and no TensorFlow graph"),
-        (b"", "no PyTorch file and no TensorFlow graph"),
+        (b"<html>Not found</html>", "neither a PyTorch file nor a TensorFlow"),
+        (b"", "neither a PyTorch file nor a TensorFlow"),
     ],
 )
 def test_a_given_file_that_is_damaged(tmp_path, data, match):

@@ -162,7 +162,7 @@ def short(tensors):
     [
         (pooled, "conv_resample=False"),
         (upsampler, "takes 6 channels and gives 6.*An upsampler"),
-        (classifier, "no diffusion model"),
+        (classifier, "not a diffusion model"),
         (narrow, "a first convolution of 32 and a timestep embedding of 64"),
         (short, "not what follows it"),
     ],

@@ -123,7 +123,7 @@ def test_values_one_by_one(read):
 def test_files_without_a_graph(read):
     refuse(read, b"", "no constants")
     refuse(read, archived(DATA, "another.pb"), "classify_image_graph_def.pb")
-    refuse(read, gzip.compress(b"no archive"), "no TensorFlow graph")
+    refuse(read, gzip.compress(b"no archive"), "not a TensorFlow graph")
     other = GraphDef()
     other.node.add(name="x", op="Placeholder")
     refuse(read, other.SerializeToString(), "no constants")
@@ -141,7 +141,7 @@ def test_an_archive_that_unpacks_without_end_is_refused(read, monkeypatch):
     for module in (lzma, bz2):
         monkeypatch.setattr(module, "open", never)
         monkeypatch.setattr(module, f"{module.__name__.upper()}File", never)
-    refuse(read, gzip.compress(lzma.compress(bytes(2**21))), "no TensorFlow graph")
+    refuse(read, gzip.compress(lzma.compress(bytes(2**21))), "not a TensorFlow graph")
     monkeypatch.undo()
     assert list(read(archived(DATA))) == list(EXPECTED)
 

@@ -201,7 +201,7 @@ def test_code_in_the_other_pickles_is_refused(read, tmp_path, place):
         (dictionary({"epoch": number(3)}), "'epoch', which is not a tensor"),
         (dictionary({"a": b"ctorch.nn\nLinear\n)R"}), "call of torch.nn.Linear"),
         (dictionary({"a": b"cbuiltins\neval\n)R"}), "call of builtins.eval"),
-        (dictionary({"a": b"ctorch\nFloatStorage\n)R"}), "no function"),
+        (dictionary({"a": b"ctorch\nFloatStorage\n)R"}), "not a function"),
         (dictionary({"a": b"(i__main__\nName\n"}), "instruction INST"),
         (dictionary({"a": b")\x81"}), "instruction NEWOBJ"),
         (dictionary({"a": tensor("0", 12, 9, (4,), (1,))}), "beyond its storage"),
@@ -226,7 +226,7 @@ def test_other_layouts_are_refused(read):
     program = program_for("legacy")
     refuse(read, legacy(program, STORAGES, little_endian=False), "large end first")
     refuse(read, legacy(program, STORAGES, version=1002), "version 1002")
-    refuse(read, pickle.dumps({}), "no PyTorch file")
+    refuse(read, pickle.dumps({}), "not a PyTorch file")
 
 
 def test_parts_that_overlap_are_refused(read):
@@ -282,7 +282,7 @@ def made_of(values, call=b""):
         ),
         (
             b"\x80\x02(" + b"N" * 5000 + b"tq\x01" + b"h\x01Q" * 5000 + b".",
-            "no storage of numbers",
+            "not a storage of numbers",
         ),
         (dictionary({"a": tensor("0", 12, 0, (1,) * 65, (1,) * 65)}), "65 dimensions"),
     ],
@@ -324,7 +324,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 def test_every_beginning_of_a_file_is_refused(read, container):
     data = CONTAINERS[container](program_for(container), STORAGES)
     for length in range(0, len(data), 7):
-        refuse(read, data[:length], "cut short or damaged|no PyTorch file")
+        refuse(read, data[:length], "cut short or damaged|not a PyTorch file")
 
 
 def test_a_file_with_wrong_bytes_is_read_or_refused(read, container):
