@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat; docs/performance.md shows what they gave.
+"""Measurements that anyone can repeat; docs/performance.md has the results.
 
     python -m benchmarks.train      a step of training, and the loop around it
     python -m benchmarks.sample     the sampler against its forward passes
@@ -10,6 +10,6 @@
     python -m benchmarks.table      what they wrote with --out, as Markdown
 
 All but `gpu` take `--config=FILE`, `--config.SECTION.NAME=VALUE` and `--out=FILE`;
-`--help` says what else. They run as the program does: as many devices, the same
+see `--help` for all flags. They run as the program does: as many devices, the same
 compiled functions.
 """

@@ -4,7 +4,7 @@
 
 Each source is read twice: from memory, decoded once, as the program does with what fits
 in two gigabytes; and from its files, each image decoded when a batch wants it. Both
-are read when asked, in the thread of the loop, and prefetched by threads. A training
+are read on demand, in the thread of the loop, and prefetched by threads. A training
 loop is played by one that sleeps between batches; what it then waits is what a
 source costs it. On a CPU real steps leave less of the cores to the threads than sleep
 does: `benchmarks.train` measures the real loop.
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
-    """Measure what `main` says; plain data, seconds."""
+    """Run the measurement; plain data, seconds."""
     args, cfg = setup.args, setup.cfg
     start.at_least(
         2,

@@ -71,8 +71,8 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
 def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
     """Compare the outputs of both networks in bfloat16, as they are timed.
 
-    Nothing is refused: float32 has shown that they are the same network, and this shows
-    how far rounding takes either of them.
+    Nothing is refused: float32 has proved that they are the same network, and this
+    measures how far rounding takes either of them.
 
     Args:
         of: a `parts.Parts`.

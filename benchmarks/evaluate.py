@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
-    """Measure what `main` says; plain data, seconds."""
+    """Run the measurement; plain data, seconds."""
     # After the devices are set up.
     from benchmarks import machine, parts
 

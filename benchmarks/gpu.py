@@ -50,7 +50,7 @@ class Plan(NamedTuple):
         compiled: the compilers have had their time, and measuring begins.
         alone: ddpm_jax has been measured.
         turn: what each comparison may take after that.
-        trained: training stops, and is drawn from and scored.
+        trained: training stops, and samples are generated and scored.
         end: of everything.
     """
 
@@ -72,7 +72,7 @@ def make_plan(minutes: float, parts: tuple[str, ...]) -> Plan:
 
 
 def _closing(end: float) -> float:
-    """What drawing, scoring and copying take at the end, seconds."""
+    """The seconds that sampling, scoring and copying take at the end."""
     return 0.15 * end
 
 
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         # What was compiled for one process is there for the next; nothing older is.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{work}/xla")
         session = Session(args, Path(work), log, make_plan(args.minutes, parts))
-        # A scheduler's signal: what was found is written, and no process is left.
+        # A scheduler's signal: results are written, and no process is left.
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             for part in ("compare", "runs"):
@@ -145,7 +145,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 class Session:
-    """The processes of one call, and what they have found."""
+    """The processes of one call, and their results."""
 
     def __init__(
         self, args: argparse.Namespace, work: Path, log: Log, plan: Plan
@@ -314,7 +314,7 @@ class Session:
             job.drain()
 
     def keep(self) -> dict[str, Any]:
-        """Copy what is worth keeping to the folder, and return all that was found."""
+        """Copy the results worth keeping to the folder, and return all of them."""
         out, work = self.args.out, self.work
         found = collect(work, {name: job.outcome() for name, job in self.jobs.items()})
         found["seconds"] = round(self.log.seconds(), 1)
@@ -338,7 +338,7 @@ class Session:
 
 
 def num_steps(seconds: float, step_seconds: float | None, *, is_small: bool) -> int:
-    """Say how many steps of training fit, a compilation before them counted.
+    """Return how many steps of training fit, a compilation before them counted.
 
     The last steps, of small learning rates, are worth more than some more in all: so a
     fifth is kept in reserve for what runs beside it, and more where nothing is known.
@@ -418,7 +418,7 @@ def _peer_seconds(about: dict[str, Any], task: str) -> float:
 
 
 def report(found: dict[str, Any]) -> str:
-    """Spell the results for people, and what is missing."""
+    """Format the results, and what is missing."""
     lines = ["", "what                                      found", "-" * 72]
     for title, value in _lines(found):
         lines.append(f"{title:<41} {value}")

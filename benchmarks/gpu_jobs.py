@@ -79,15 +79,15 @@ class Job:
         self._reader.start()
 
     def running(self) -> bool:
-        """Say whether it still runs; kill it if its time is over."""
+        """Return whether it still runs; kill it if its time is over."""
         if self._process.poll() is None and self._log.seconds() > self.deadline:
             self.kill("out of time")
         return self._process.poll() is None
 
     def interrupt(self) -> None:
-        """Ask it to save and stop."""
+        """Signal it to save and stop."""
         if self._process.poll() is None:
-            self._log.line(self.name, "is asked to stop")
+            self._log.line(self.name, "is signaled to stop")
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self, reason: str) -> None:
@@ -113,7 +113,7 @@ class Job:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for a condition, at most so many seconds; say whether it came."""
+    """Wait for a condition, at most so many seconds; return whether it came."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -145,9 +145,9 @@ class Turns:
         (self._folder / name).touch()
 
     def given(self, name: str) -> bool:
-        """Say whether a signal was given."""
+        """Return whether a signal was given."""
         return (self._folder / name).exists()
 
     def wait(self, name: str, seconds: float) -> bool:
-        """Wait for a signal, at most so many seconds; say whether it came."""
+        """Wait for a signal, at most so many seconds; return whether it came."""
         return wait_until(lambda: self.given(name), seconds)

@@ -1,7 +1,7 @@
 """The part of `benchmarks.gpu` that measures ddpm_jax alone, in one process.
 
 First everything is compiled, into the program's own cache, then comes a pause until no
-one else computes, then the times are taken. What fails is noted by its name and the
+one else computes, then the times are taken. What fails is reported by its name and the
 rest goes on; after each measurement the file of results is written anew.
 """
 
@@ -182,7 +182,7 @@ class Step:
 
 
 def compile_chain(cfg: Any, args: Any) -> float:
-    """Compile the short chain that `peers` times, and draw with it once."""
+    """Compile the short chain that `peers` times, and sample with it once."""
     from benchmarks import parts
 
     of = parts.make_parts(cfg)
@@ -190,7 +190,7 @@ def compile_chain(cfg: Any, args: Any) -> float:
 
 
 def compile_sampler(cfg: Any) -> float:
-    """Compile the whole sampler, and draw with it once; return the seconds of both."""
+    """Compile the whole sampler and sample with it once; return the seconds of both."""
     import numpy as np
 
     from benchmarks import parts, timing

@@ -25,7 +25,7 @@ def describe(command: str) -> dict[str, Any]:
         "devices": devices(),
         "versions": versions(PACKAGES),
         # Of the last minute, before anything was measured: a busy machine gives
-        # figures that are no good, and the record should say so.
+        # figures that are not valid, and the record should show it.
         "load_before": round(os.getloadavg()[0], 2),
         "environment": {
             name: os.environ[name]

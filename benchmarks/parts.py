@@ -33,7 +33,7 @@ class Parts:
         cfg: the recipe.
         source: its data, or random pixels of their shape.
         is_real: whether they are its data.
-        info: what the model knows of them.
+        info: the description of the data for the model.
         unet: the network with its conditioners.
         mesh: the devices.
     """

@@ -25,7 +25,7 @@ VARIANTS = {  # name -> (channels_last, mode of torch.compile, or None for not)
 
 
 def synchronise() -> None:
-    """Wait until the GPU has done what it was asked."""
+    """Wait until the GPU has finished."""
     if device() == "cuda":
         torch.cuda.synchronize()
 
@@ -123,13 +123,15 @@ def make_chain(
     reverse = peer.reverse(module, num_steps)
     first = torch.from_numpy(x_init).permute(0, 3, 1, 2).to(device())
     first = first.contiguous(memory_format=layout_of(variant))
-    told = None if labels is None else torch.from_numpy(labels).long().to(device())
+    class_labels = (
+        None if labels is None else torch.from_numpy(labels).long().to(device())
+    )
 
     def chain() -> torch.Tensor:
         x_t = first
         with torch.inference_mode(), autocast(cfg.network.dtype):
             for i in range(num_steps):
-                x_t = reverse(x_t, i, told)
+                x_t = reverse(x_t, i, class_labels)
         return x_t
 
     return chain

@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
-    """Measure what `main` says; plain data, seconds."""
+    """Run the measurement; plain data, seconds."""
     try:
         import jax
         import torch
@@ -135,7 +135,7 @@ def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 def _check_recipe(cfg: Any) -> None:
-    """Refuse what the peers do not have, and would not be asked the same."""
+    """Refuse what the peers do not have, which would not be the same task."""
     differs = {
         "network.kind": cfg.network.kind != "unet",
         "network.remat": cfg.network.get("remat", False),
@@ -253,7 +253,7 @@ def _compare(
 
 
 def _is_at_hand(variant: str, tried: list[str]) -> bool:
-    """Say whether a variant is as it was compiled, after those that were tried later.
+    """Return whether a variant is as it was compiled, after those tried later.
 
     Another layout moves the parameters, and another compilation forgets this one.
     """

@@ -26,7 +26,7 @@ def matmul_rate(
         mesh: from `devices.data_mesh`.
         dtype: of factors and product.
         side: n; None takes 2,048 on a CPU, else 8,192.
-        num_repeats: times taken; the fastest counts, since a limit is asked for.
+        num_repeats: times taken; the fastest counts, since a limit is measured.
 
     Returns:
         Plain data: "flops_per_second" is the greater of the two rates.

@@ -35,7 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--num-forward", type=int, default=10, help="forward passes in each turn"
     )
     parser.add_argument("--matmul-side", type=int, help="of the large matrix product")
-    parser.add_argument("--profile", metavar="DIR", help="write a trace of one drawing")
+    parser.add_argument(
+        "--profile", metavar="DIR", help="write a trace of one sampling run"
+    )
     parser.add_argument(
         "--cached",
         action="store_true",
@@ -45,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
-    """Measure what `main` says; plain data, seconds and bytes."""
+    """Run the measurement; plain data, seconds and bytes."""
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build
@@ -111,7 +113,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 
 
 def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int]:
-    """Return a drawing of one batch, as the program does it, and its operations."""
+    """Return a function that samples one batch, as the program does, and its FLOPs."""
     from ddpm_jax import build
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program

@@ -3,7 +3,7 @@
     python -m benchmarks.sampler_errors --to=docs/sampler-errors.md
 
 writes the page of that name. No network is involved: the data are N(0, v), whose best
-prediction is known, and what a table shows is the standard deviation that a sampler
+prediction is known, and a table has the standard deviation that a sampler
 ends with, divided by the true one.
 """
 
@@ -25,7 +25,7 @@ from ddpm_jax.errors import UserError
 
 T = 1000
 STEPS = (5, 10, 20, 50)
-ROWS = 1024  # of one variance: quantiles of the start, and as many draws of noise
+ROWS = 1024  # of one variance: quantiles of the start, and as many samples of noise
 
 CHAINS: dict[str, Callable[[], Schedule]] = {
     "linear": lambda: schedules.from_betas(schedules.linear_betas(T)),

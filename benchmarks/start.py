@@ -143,7 +143,7 @@ def _check_measurable(recipe: str, cfg: ConfigDict) -> None:
         if conditioner.kind not in ("label", "self_conditioning"):
             raise UserError(
                 f"{recipe} has conditioners.{name}.kind={conditioner.kind}, and "
-                "benchmarks measure networks that are told labels at most; add "
+                "benchmarks measure networks with class labels at most; add "
                 f"--config.conditioners.{name}=None."
             )
     if cfg.codec.kind != "as_stored":

@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def measure(setup: start.Setup) -> dict[str, Any]:
-    """Measure what `main` says; plain data, seconds and bytes."""
+    """Run the measurement; plain data, seconds and bytes."""
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import build

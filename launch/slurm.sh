@@ -5,7 +5,7 @@
 #   CONFIG=configs/mnist.py WORKDIR=/shared/runs/mnist sbatch --nodes=4 launch/slurm.sh
 #
 # One task for each GPU. The folder of the repository, its .venv, the data and WORKDIR
-# must be seen by all nodes under the same path.
+# must be visible to all nodes under the same path.
 #SBATCH --job-name=ddpm-jax
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8
@@ -36,7 +36,7 @@ srun --kill-on-bad-exit=1 --gpu-bind=none \
     status=$?
 
 # 143: stopped by SIGTERM and saved; 3 and 134 (SIGABRT), 137 (SIGKILL): a task was lost.
-# Those go on in a new start. 0 is done, and 1 and 2 are for a person to read.
+# Those go on in a new start. 0 is done, and 1 and 2 are errors, whose messages name the fix.
 case $status in
 3 | 134 | 137 | 143) scontrol requeue "$SLURM_JOB_ID" ;;
 esac

@@ -6,7 +6,7 @@
 # NAME is a TPU VM that exists (gcloud compute tpus tpu-vm create). Its hosts share no
 # disk, so the bucket is mounted on each of them by gcsfuse, and the run lies there; it
 # must be in the same region. The data are prepared in BUCKET/data. The command is the
-# same on every host: on a pod, --distributed knows the rest.
+# same on every host: on a pod, --distributed detects the rest.
 set -euo pipefail
 
 if [ $# -ne 3 ]; then
@@ -36,7 +36,7 @@ on_all_hosts "set -e
         gcsfuse --implicit-dirs --rename-dir-limit=1000000 '$bucket' ~/shared"
 
 # Status 3, or SIGABRT, is a host that was lost: all of them are started again. The
-# others tell what a person must look at. A preempted slice must be created again first.
+# others are errors, whose messages name the fix. A preempted slice must be created again first.
 until on_all_hosts "cd ddpm_jax && TFDS_DATA_DIR=~/shared/data \
     .venv/bin/python main.py --config='$config' --workdir=\"\$HOME/shared/run\" \
     --distributed --config.devices.fsdp='$fsdp' --config.network.dtype=bfloat16"; do

@@ -7,7 +7,7 @@ fetches the npm package emoji-datasource-google 16.0.0 (74 MB) with npm, and wri
 beside a `metadata.jsonl` that names each. With `--package=FILE.tgz` nothing is fetched.
 
 The images are Google's Noto emoji, under the Apache License 2.0; the names are of the
-package, under the MIT License. Both licences ask to be kept with copies: LICENSE and
+package, under the MIT License. Both licenses are to be kept with copies: LICENSE and
 README.md of the package are laid beside the images.
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 
 PACKAGE = "emoji-datasource-google@16.0.0"
 SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
-_PICTURES = "package/img/google/64/"
+_IMAGES = "package/img/google/64/"
 _KEPT = ("LICENSE", "README.md")
 
 
@@ -77,13 +77,13 @@ def unpack(package: Path, to: Path) -> int:
     chosen = [one for one in emoji if one["has_img_google"] and _is_whole(one)]
     lines = []
     for one in chosen:
-        picture = Image.open(io.BytesIO(content[_PICTURES + one["image"]]))
+        image = Image.open(io.BytesIO(content[_IMAGES + one["image"]]))
         name = f"images/{Path(one['image']).stem}.webp"
-        on_white(picture).save(to / name, lossless=True)
+        on_white(image).save(to / name, lossless=True)
         lines.append(json.dumps(_describe(name, one), ensure_ascii=False) + "\n")
     for name in _KEPT:
         (to / name).write_bytes(content[f"package/{name}"])
-    # Last, since its presence says that the folder is complete.
+    # Last, since its presence marks the folder as complete.
     (to / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
     return len(chosen)
 
@@ -94,7 +94,7 @@ def _read(package: Path) -> dict[str, bytes]:
     content = {}
     with tarfile.open(package, "r|gz") as archive:
         for member in archive:
-            if member.name in wanted or member.name.startswith(_PICTURES):
+            if member.name in wanted or member.name.startswith(_IMAGES):
                 file = archive.extractfile(member)
                 assert file is not None  # a file of the package, whose hash is known
                 content[member.name] = file.read()
@@ -102,7 +102,7 @@ def _read(package: Path) -> dict[str, bytes]:
 
 
 def _is_whole(one: dict[str, Any]) -> bool:
-    """Say whether an entry is an emoji of its own, and not a part of others."""
+    """Return whether an entry is an emoji of its own, and not a part of others."""
     return one["category"] != "Component"
 
 
@@ -117,11 +117,11 @@ def _describe(name: str, one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def on_white(picture: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """Lay an image with transparent parts on white."""
-    picture = picture.convert("RGBA")
-    ground = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(ground, picture).convert("RGB")
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image).convert("RGB")
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
         package = given.package or fetch(Path(folder))
         count = unpack(package, given.to)
     print(
-        f"{given.to}: {count:,} pictures. Look at them with\n"
+        f"{given.to}: {count:,} images. View them with\n"
         "python main.py look --config=configs/folder.py:32 "
         f"--config.data.source=folder:{given.to}"
     )

@@ -164,7 +164,7 @@ def code_lines(text: str, tree: ast.Module) -> set[int]:
 
 
 def takes_config(node: ast.FunctionDef) -> bool:
-    """Say whether a function has a parameter that is a whole config."""
+    """Return whether a function has a parameter that is a whole config."""
     arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
     return any(
         "ConfigDict" in ast.unparse(argument.annotation)

@@ -17,7 +17,7 @@ from ddpm_jax.recipe import from_json, to_json
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import sections_of, spelled
 
-# What a person can leave empty, and what that means then.
+# Fields that the user can leave empty, and the value that this means.
 _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
     *("sample.prompt", "sample.negative_prompt")
 }
@@ -96,7 +96,7 @@ def chosen(
         info: of the model's data.
         options: by their names in the config, as the page gives them: a number may be
             a float without a fraction, or None where its field was left empty.
-        most_images: refuse more than this many images, or points of a walk.
+        most_images: refuse more than this many images, or points of an interpolation.
 
     Returns:
         A config of its own.
@@ -168,7 +168,7 @@ def command_line(cfg: ConfigDict, changed: ConfigDict, mode: str, workdir: str) 
 
     Args:
         cfg: of the model, as the checkpoint has it.
-        changed: what was asked for.
+        changed: the options of the request.
         mode: a command, or a way to edit.
         workdir: of the model.
     """

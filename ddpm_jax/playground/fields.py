@@ -16,7 +16,7 @@ _PROMPTS = {
 
 
 def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
-    """Ask how the chain is run: labels, prompts, sampler, steps, seed, guidance."""
+    """Make the inputs of a chain: labels, prompts, sampler, steps, seed, guidance."""
     cfg, info = place.studio.cfg, place.studio.trained.info
     asked: Asked = {}
     knows_classes = build.num_classes(cfg, info) is not None
@@ -88,14 +88,14 @@ def more_options(place: Place) -> Asked:
 
 
 def count(place: Place, value: int, label: str) -> gr.Number:
-    """Ask for a number of images."""
+    """Make the input of a number of images."""
     return gr.Number(
         value, label=label, elem_id=f"{place.mode}-{label.lower()}", min_width=120
     )
 
 
 def method(place: Place) -> gr.Dropdown:
-    """Ask for one of the ways of an edit."""
+    """Make the input of an edit's method."""
     methods = build.edit_methods(place.studio.cfg, place.mode)
     return gr.Dropdown(
         list(methods),
@@ -107,7 +107,7 @@ def method(place: Place) -> gr.Dropdown:
 
 
 def picture(place: Place, name: str, example: Any, number: int) -> gr.Image:
-    """Ask for an image: uploaded, or an example of the model's data."""
+    """Make the input of an image: uploaded, or an example of the model's data."""
     with gr.Column(min_width=150):
         picture = gr.Image(
             type="filepath",

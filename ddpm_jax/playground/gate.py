@@ -1,4 +1,4 @@
-"""Filter of HTTP requests: who may ask, for what, and how much.
+"""Filter of HTTP requests: allowed hosts, routes and sizes.
 
 gradio's server has more routes than the page uses, some of which fetch addresses of
 the internet, and it takes a request's word for much. Before it sees one,
@@ -7,11 +7,11 @@ the internet, and it takes a request's word for much. Before it sees one,
               could give itself this machine's address (DNS rebinding)
     origin    must be the page itself: other sites' scripts are refused
     route     must be one that the page uses
-    files     asked for or named must lie in the page's temporary folder
+    files     requested or named must lie in the page's temporary folder
     size      of a body is bounded
     events    are taken apart, and put together of what the page sends
 
-It is plain ASGI, and knows nothing of gradio's Python.
+It is plain ASGI, and does not depend on gradio's Python.
 """
 
 import asyncio
@@ -130,7 +130,7 @@ def check_host(values: list[str], allowed: frozenset[str]) -> str:
 
 
 def check_origin(headers: Mapping[str, str], request: str, host: str, policy: Policy):
-    """Refuse what a page of another site asks for; to open this page is no such thing.
+    """Refuse requests of other sites' pages, other than to open this page.
 
     Args:
         headers: of the request, by names in lower case.
@@ -139,7 +139,7 @@ def check_origin(headers: Mapping[str, str], request: str, host: str, policy: Po
         policy: for its hosts.
 
     Raises:
-        Refused: another site asks.
+        Refused: the request is of another site.
     """
     origin = headers.get("origin")
     if origin is not None:

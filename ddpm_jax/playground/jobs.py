@@ -1,6 +1,6 @@
 """Jobs: one sampling run or edit, step by step, one at a time on the device.
 
-A job is a generator. It computes while it is asked for the next `Progress`, and stops
+A job is a generator. It computes the next `Progress` when it is advanced, and stops
 for good when it is closed: after the steps that are being made, which are about a
 second's.
 """
@@ -70,7 +70,7 @@ def most_images(cfg: ConfigDict) -> int:
 
 
 def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
-    """Draw `cfg.sample.num_images`, as `sample` would, in one batch."""
+    """Sample `cfg.sample.num_images`, as `sample` would, in one batch."""
     info = studio.trained.info
     cond = build.sample_cond(cfg, info)
     count = cfg.sample.num_images

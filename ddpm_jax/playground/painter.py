@@ -1,4 +1,4 @@
-"""The canvas on which a mask is painted: an image enlarged, pixel for pixel.
+"""Canvas on which a mask is painted: an image upscaled, pixel for pixel.
 
 A model's images are small, and its masks have their size. So what is painted are the
 model's own pixels. The value that passes between page and program is

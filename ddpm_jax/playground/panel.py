@@ -1,6 +1,6 @@
 """Right side of a tab: the output of a job, and its buttons.
 
-Every button that computes queues for the one device, and the page says its place.
+Every button that computes queues for the one device, and the page shows its place.
 """
 
 import functools
@@ -21,7 +21,7 @@ _STOPPED = "**Stopped.** What was drawn so far stays in the film."
 _REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
-"""Option of the config, or name of an image -> the component that asks for it."""
+"""Option of the config, or name of an image -> its input component."""
 
 
 class Place(NamedTuple):
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a tab shows; the first fields are those of `work.Answer`, in its order."""
+    """The outputs of a tab, beginning with those of `work.Answer`, in its order."""
 
     sheet: gr.Image
     status: gr.Markdown
@@ -104,9 +104,9 @@ def connect(
 
     Args:
         place: of the tab.
-        asked: what is given to the job.
+        asked: the inputs of the job.
         buttons: the one that runs it, and the one that stops it.
-        shown: what it answers to.
+        shown: the outputs of the job.
     """
     go, stop = buttons
     names = list(asked)
@@ -158,7 +158,7 @@ def connect(
 
 
 def _after_failure(status: str) -> str:
-    """Tell a job that was stopped from one that was refused: both have failed."""
+    """Tell a stopped job from a refused one: both have failed."""
     return status if status == _REFUSED else _STOPPED
 
 
@@ -208,7 +208,7 @@ def _unchanged(value: Any) -> Any:
 
 
 def _defect(error: Exception) -> gr.Error:
-    """Say in the page that it is at fault; the terminal has the traceback."""
+    """Report a fault of the program in the page; the terminal has the traceback."""
     return gr.Error(
         f"This is a defect of the page ({type(error).__name__}); the terminal in which "
         "it runs says more.",

@@ -61,7 +61,7 @@ def keep_sheet(folder: Path, pixels: np.ndarray) -> str:
     """Write a sheet as a file that is named by its bytes, and never changes after.
 
     gradio would write the same pixels over the file that it wrote for them before,
-    which a browser may be reading: the end of a chain shows what its last step showed.
+    which a browser may be reading: the end of a chain has the sheet of its last step.
 
     Args:
         folder: of the page.

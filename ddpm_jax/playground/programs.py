@@ -30,7 +30,7 @@ Programs = Callable[..., tuple[StageParts, ...]]
 
 
 def keeper(most: int = MOST_KEPT) -> Programs:
-    """Keep the programs of the last `most` kinds of task that were asked for."""
+    """Keep the programs of the `most` most recently used kinds of task."""
     kept: Recent[tuple[StageParts, ...]] = Recent(most)
 
     def programs(

@@ -132,7 +132,7 @@ def own_file(folder: Path, path: object) -> Path:
     if (
         found is None
         or not found.is_relative_to(folder.resolve())
-        or not found.is_file()  # a pipe would be waited for
+        or not found.is_file()  # a pipe would block
         or found == folder.resolve() / _LOCK
     ):
         raise UserError(

@@ -14,7 +14,7 @@ from ddpm_jax.playground.scratch import scratch_folder
 from ddpm_jax.runtime import interrupts
 
 HOST = "127.0.0.1"
-_LOOK = 0.1  # seconds between two looks whether it is to end
+_POLL = 0.1  # seconds between two checks whether it is to end
 MAX_QUEUE = 64  # jobs that wait
 MAX_SESSIONS = 100  # windows whose state is kept
 
@@ -26,7 +26,9 @@ def check_port(port: int) -> None:
         UserError: saying what to give instead.
     """
     if not 0 <= port < 2**16:
-        raise UserError(f"--port={port} is no port; use 1024 to 65535, or 0 for any.")
+        raise UserError(
+            f"--port={port} is not a port; use 1024 to 65535, or 0 for any."
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -88,7 +90,7 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
                 enable_monitoring=False,
                 prevent_thread_lock=True,
             )
-        except ValueError as error:  # it asks itself for the page, for some seconds
+        except ValueError as error:  # gradio requests its own page, for some seconds
             if "localhost is not accessible" not in str(error):
                 raise
             raise UserError(
@@ -98,7 +100,7 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
         print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
         try:
             while not interrupts.received():
-                time.sleep(_LOOK)
+                time.sleep(_POLL)
             interrupts.answered()
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print()  # below the ^C
@@ -108,11 +110,11 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
 
 
 def _keep_to_ourselves(folder: Path) -> None:
-    """Tell gradio to ask nobody on the internet, and to leave nothing behind."""
+    """Configure gradio to call no host of the internet, and to leave no files."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
-    # It asks itself whether it runs, which is no business of a proxy.
+    # It checks whether it runs, for which no proxy is needed.
     for name in ("no_proxy", "NO_PROXY"):
         others = os.environ.get(name, "")
         os.environ[name] = f"{others},{HOST}".lstrip(",")

@@ -1,6 +1,6 @@
 """Button handlers: jobs started, reported and refused.
 
-Nothing here knows of gradio. A field that is not to change is KEEP.
+Nothing here depends on gradio. A field that is not to change is KEEP.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from ddpm_jax.playground.scratch import make_room
 from ddpm_jax.sampling.plan import Trajectory
 
 KEEP = object()  # "leave what is there", in an Answer
-PICTURES = {  # what each mode is given, by the names of its fields
+PICTURES = {  # the input images of each mode, by the names of its fields
     "image-to-image": ("picture",),
     "inpaint": ("picture",),
     "interpolate": ("picture", "other"),
@@ -37,7 +37,7 @@ class Watched(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a job tells the page; any of it may be KEEP."""
+    """A job's update of the page; any field may be KEEP."""
 
     sheet: Any = KEEP  # path of an image
     status: Any = KEEP  # a line
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 def answers(
     studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any], view: str
 ) -> Iterator[Answer]:
-    """Run what a tab asks for.
+    """Run the job of a tab.
 
     Args:
         studio: the model.
@@ -62,7 +62,7 @@ def answers(
         view: of the trajectory, while it grows.
 
     Yields:
-        What the page shows, as the work goes on.
+        Updates of the page, as the work goes on.
 
     Raises:
         UserError: saying what to change.

@@ -231,10 +231,10 @@ def _record(line: bytes) -> dict[str, float | None] | None:
 def _truncate(path: Path, start: int) -> None:
     if not path.exists():
         return
-    lines = read_metrics(path.parent)
+    records = read_metrics(path.parent)
     lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
     bad = len(lines) - sum(_record(line) is not None for line in lines)
     if bad:
         files.note(f"{bad} line(s) of {path} cannot be read, and are left out.")
-    kept = [r for r in lines if (r["step"] or 0) <= start]
+    kept = [r for r in records if (r["step"] or 0) <= start]
     files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
