@@ -109,7 +109,7 @@ PART := $(addprefix tests/,runtime/test_files.py runtime/test_images.py \
     conditioning/test_tokens.py conditioning/test_conditioner.py codecs/test_start.py data/test_pipeline.py \
     data/test_folder.py diffusion/test_samplers.py diffusion/test_generate.py \
     evaluation/test_frechet.py evaluation/test_extract.py weights/test_openai.py \
-    networks/test_layers.py networks/test_unet.py options/test_sampling_config.py \
+    networks/test_layers.py networks/test_unet.py assembly/test_sampling_config.py \
     playground/test_jobs.py requests/test_requests.py runs/test_sample.py \
     sampling/test_stages.py \
     weights/test_torch_file.py training/test_checkpoints.py training/test_loop.py \

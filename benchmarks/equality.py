@@ -12,7 +12,7 @@ from benchmarks import diffusers_weights as weights
 from benchmarks import parts
 from benchmarks.peer_networks import device
 from benchmarks.peer_steps import autocast
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 
@@ -32,7 +32,7 @@ def same_network(of: Any) -> tuple[Any, Any]:
     Raises:
         UserError: diffusers has no such network.
     """
-    classes = build.num_classes(of.cfg, of.info)
+    classes = assembly.num_classes(of.cfg, of.info)
     options = weights.options_of(of.unet.network, *of.info.image_shape, classes)
     module = diffusers.UNet2DModel(**options)
     drawn = weights.random_weights(module, np.random.default_rng(0))

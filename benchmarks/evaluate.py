@@ -64,7 +64,7 @@ def _network(name: str, of: Any) -> Any:
     """Return a feature extractor with random weights, scaled to stay finite."""
     import jax
 
-    from ddpm_jax.build import features as small
+    from ddpm_jax.assembly import features as small
     from ddpm_jax.evaluation import resize
     from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
     from ddpm_jax.networks.inception import InceptionV3, parameter_shapes

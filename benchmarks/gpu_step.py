@@ -148,11 +148,11 @@ def _nvidia_smi() -> str:
 def compile_step(cfg: Any, steps: dict[str, "Step"], name: str) -> dict[str, float]:
     """Compile the step of training and keep it; return the seconds from nothing."""
     from benchmarks import parts
-    from ddpm_jax import build
+    from ddpm_jax import assembly
 
     of = parts.make_parts(cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    state, key = parts.start_state(of), build.train_key(cfg)
+    state, key = parts.start_state(of), assembly.train_key(cfg)
     started = time.perf_counter()
     lowered = parts.train_step(of).lower(state, key, batch)
     traced = time.perf_counter()
@@ -194,7 +194,7 @@ def compile_sampler(cfg: Any) -> float:
     import numpy as np
 
     from benchmarks import parts, timing
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program
 
@@ -202,7 +202,10 @@ def compile_sampler(cfg: Any) -> float:
     params = Params(parts.start_state(of).params)
     program = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(cfg.sample.batch_size, dtype=np.int32)
-    rows, key = (indices, build.sample_cond(cfg, of.info) or {}), build.sample_key(cfg)
+    rows, key = (
+        (indices, assembly.sample_cond(cfg, of.info) or {}),
+        assembly.sample_key(cfg),
+    )
     return timing.seconds(lambda: program.run(params, key, rows))
 
 
@@ -261,7 +264,7 @@ def _output(cfg: Any, dtype: str, attention: str) -> Any:
     import numpy as np
 
     from benchmarks import parts
-    from ddpm_jax import build
+    from ddpm_jax import assembly
 
     cfg = copy.deepcopy(cfg)
     cfg.network.dtype, cfg.network.attention = dtype, attention
@@ -274,7 +277,7 @@ def _output(cfg: Any, dtype: str, attention: str) -> Any:
         return np.asarray(leaf) + change * (leaf.ndim == 1 or not np.any(leaf))
 
     params = jax.tree.map(
-        drawn, jax.device_get(build.init_params(cfg, of.unet, of.info))
+        drawn, jax.device_get(assembly.init_params(cfg, of.unet, of.info))
     )
     inputs = parts.forward_inputs(of, min(64, cfg.training.batch_size))
     with jax.default_matmul_precision("highest"):

@@ -22,7 +22,7 @@ from optax import contrib
 
 from benchmarks import start
 from benchmarks.parts import Parts, feed_of, make_parts
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import shardings
 from ddpm_jax.specs import register
@@ -118,8 +118,8 @@ def train(parts: Parts, fit: Fit, params: Any, key: jax.Array) -> dict[str, floa
         params: the initial parameters.
         key: [], of the run.
     """
-    objective = build.objective(parts.cfg, parts.unet, parts.info)
-    memory = build.time_sampler(parts.cfg).init()
+    objective = assembly.objective(parts.cfg, parts.unet, parts.info)
+    memory = assembly.time_sampler(parts.cfg).init()
     optimizer = fit.transformation()
     state = init_state(jax.tree.map(np.asarray, params), optimizer, memory=memory)
     placed = shardings(parts.mesh, state)
@@ -172,11 +172,11 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     for seed in _numbers("seeds", args.seeds, int):
         cfg.seed = seed
         parts = make_parts(cfg)
-        params = build.init_params(cfg, parts.unet, parts.info)
+        params = assembly.init_params(cfg, parts.unet, parts.info)
         for name in _names(args.optimizers):
             for rate in _PRODIGY_RATES if name == "prodigy" else rates:
-                fit = fit_with(name, rate, build.fit_spec(cfg), args.num_steps)
-                losses = train(parts, fit, params, build.train_key(cfg))
+                fit = fit_with(name, rate, assembly.fit_spec(cfg), args.num_steps)
+                losses = train(parts, fit, params, assembly.train_key(cfg))
                 rows.append({"name": name, "rate": rate, "seed": seed, **losses})
                 print(
                     f"{name}, rate {rate:g}, seed {seed}: {losses['loss']:.5f}",

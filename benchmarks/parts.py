@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands.feed import Feed, make_feed
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.data.info import DataInfo
@@ -56,14 +56,16 @@ def make_parts(cfg: ConfigDict) -> Parts:
         UserError: the recipe cannot work, or the data are not known either.
     """
     try:
-        source, is_real = build.dataset(cfg), True
+        source, is_real = assembly.dataset(cfg), True
     except UserError as error:
         source, is_real = _stand_in(cfg, error), False
         print(f"note: random pixels stand in for the data: {error}")
-    info = build.data_info(source)
-    build.check(cfg, info)
-    build.check_batch(cfg)
-    return Parts(cfg, source, is_real, info, build.model(cfg, info), build.mesh(cfg))
+    info = assembly.data_info(source)
+    assembly.check(cfg, info)
+    assembly.check_batch(cfg)
+    return Parts(
+        cfg, source, is_real, info, assembly.model(cfg, info), assembly.mesh(cfg)
+    )
 
 
 def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -101,9 +103,9 @@ def start_state(parts: Parts) -> TrainState:
 def _fresh(parts: Parts) -> TrainState:
     cfg = parts.cfg
     return init_state(
-        build.init_params(cfg, parts.unet, parts.info),
-        build.optimizer(cfg),
-        memory=build.time_sampler(cfg).init(),
+        assembly.init_params(cfg, parts.unet, parts.info),
+        assembly.optimizer(cfg),
+        memory=assembly.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
 
@@ -112,8 +114,8 @@ def train_step(parts: Parts) -> Step:
     """Build the step of training that the program runs."""
     cfg = parts.cfg
     return make_train_step(
-        build.objective(cfg, parts.unet, parts.info),
-        build.optimizer(cfg),
+        assembly.objective(cfg, parts.unet, parts.info),
+        assembly.optimizer(cfg),
         ema_target=cfg.training.ema_decay,
         mesh=parts.mesh,
         ema_stds=tuple(cfg.training.ema_stds),
@@ -152,7 +154,7 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def forward(parts: Parts) -> Callable[..., jax.Array]:
     """Return (params, x_t, t, label or None) -> output, not compiled, no dropout."""
-    network = build.network(parts.unet)
+    network = assembly.network(parts.unet)
 
     def apply(
         params: Any, x_t: jax.Array, t: jax.Array, label: jax.Array | None = None
@@ -167,7 +169,7 @@ def forward_inputs(parts: Parts, batch_size: int) -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
     x_t = rng.standard_normal((batch_size, *parts.info.image_shape), np.float32)
     t = rng.integers(0, parts.cfg.schedule.num_levels, batch_size).astype(np.float32)
-    classes = build.num_classes(parts.cfg, parts.info)
+    classes = assembly.num_classes(parts.cfg, parts.info)
     label = rng.integers(0, classes, batch_size).astype(np.int32) if classes else None
     return x_t, t, label
 

@@ -268,14 +268,14 @@ def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
     import jax
 
     from benchmarks import parts
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.runtime.devices import replicated
     from ddpm_jax.training.step import init_state
 
-    step, key = parts.train_step(of), build.train_key(of.cfg)
+    step, key = parts.train_step(of), assembly.train_key(of.cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    memory = build.time_sampler(of.cfg).init()
-    state = init_state(params, build.optimizer(of.cfg), memory=memory)
+    memory = assembly.time_sampler(of.cfg).init()
+    state = init_state(params, assembly.optimizer(of.cfg), memory=memory)
     # Donated: the next turn goes on from where this one came to.
     kept = [jax.device_put(jax.tree.map(np.array, state), replicated(of.mesh))]
 
@@ -313,7 +313,7 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     """Return a function that gives the seconds of one reverse step of ddpm_jax."""
     import jax
 
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.runtime.devices import replicated, round_up
@@ -325,9 +325,9 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     chain = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
-    rows = indices, build.sample_cond(cfg, of.info) or {}
+    rows = indices, assembly.sample_cond(cfg, of.info) or {}
     params = jax.device_put(Params(params), replicated(of.mesh))
-    key = build.sample_key(cfg)
+    key = assembly.sample_key(cfg)
 
     def run() -> float:
         started = time.perf_counter()

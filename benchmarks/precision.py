@@ -80,7 +80,7 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
     import jax
 
     from benchmarks import parts
-    from ddpm_jax import build
+    from ddpm_jax import assembly
 
     of = parts.make_parts(cfg)
     if not of.is_real:
@@ -88,7 +88,11 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
             f"there is nothing to learn from random pixels; prepare {cfg.data.source}, "
             "or give another recipe."
         )
-    state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
+    state, step, key = (
+        parts.start_state(of),
+        parts.train_step(of),
+        assembly.train_key(cfg),
+    )
     batches = parts.feed_of(of)(0)
     losses: list[Any] = []
     for i in range(num_steps):

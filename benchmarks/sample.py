@@ -50,7 +50,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     """Run the measurement; plain data, seconds and bytes."""
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.networks.cost import count_flops
     from ddpm_jax.runtime.devices import round_up
 
@@ -60,7 +60,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         cfg.sample.num_steps = args.num_steps
     of = parts.make_parts(cfg)
     # As the program does, to what the devices divide.
-    batch_size, num_steps = round_up(cfg.sample.batch_size), build.num_steps(cfg)
+    batch_size, num_steps = round_up(cfg.sample.batch_size), assembly.num_steps(cfg)
     params = parts.start_state(of).params
     draw, draw_flops = _draw(of, params, batch_size)
     forward, compile_seconds, memory = _forward(
@@ -114,7 +114,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 
 def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int]:
     """Return a function that samples one batch, as the program does, and its FLOPs."""
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.networks.cost import count_flops
@@ -124,8 +124,8 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     indices = np.arange(batch_size, dtype=np.int32)
     asked = of.cfg.copy_and_resolve_references()
     asked.sample.num_images = len(indices)
-    rows = indices, build.sample_cond(asked, of.info) or {}
-    key = build.sample_key(of.cfg)
+    rows = indices, assembly.sample_cond(asked, of.info) or {}
+    key = assembly.sample_key(of.cfg)
     counted = count_flops(lambda params: run(params, key, rows), params)
     return lambda: run(params, key, rows), counted
 

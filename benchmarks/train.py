@@ -50,14 +50,18 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     """Run the measurement; plain data, seconds and bytes."""
     # After the devices are set up.
     from benchmarks import machine, parts, rate, timing
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.networks.cost import count_flops
 
     args, cfg = setup.args, setup.cfg
     start.at_least(2, num_steps=args.num_steps)
     of = parts.make_parts(cfg)
     batch_size = cfg.training.batch_size
-    state, step, key = parts.start_state(of), parts.train_step(of), build.train_key(cfg)
+    state, step, key = (
+        parts.start_state(of),
+        parts.train_step(of),
+        assembly.train_key(cfg),
+    )
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
     compiled, compile_seconds = timing.compile_twice(
         step, state, key, batch, cached=args.cached
@@ -130,7 +134,7 @@ def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]
     not be one of the device: `wait_share` is the most that the device can have waited.
     """
     from benchmarks import parts, timing
-    from ddpm_jax import build
+    from ddpm_jax import assembly
     from ddpm_jax.training.loop import train_loop
 
     waits: list[float] = []
@@ -150,7 +154,7 @@ def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]
         state,
         step,
         noted(parts.feed_of(of)(int(state.step))),
-        build.train_key(of.cfg),
+        assembly.train_key(of.cfg),
         num_steps=total,
         report_every=total,
         report=lambda report: (reports.append(report), ends.append(_now())),

@@ -4,7 +4,7 @@
     images = model.sample(16, label=7, num_steps=50, seed=0)
 
 The rooms: `diffusion` (the mathematics), `networks`, `data`, `training`, `sampling`,
-`evaluation` (scores), `runtime`; `build` joins them as a config says. Importing this
+`evaluation` (scores), `runtime`; `assembly` joins them as a recipe says. Importing this
 loads no JAX and touches no device.
 """
 

@@ -519,7 +519,7 @@ def override(
             of a wrong type.
     """
     from ddpm_jax import specs
-    from ddpm_jax.build import check_ceilings
+    from ddpm_jax.assembly import check_ceilings
     from ddpm_jax.recipe import TaskSpec
 
     for name in _names(arguments):

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build, specs
-from ddpm_jax.build import autoencoder as autoencoder_folder
-from ddpm_jax.build import auxiliary, features, retrieval
+from ddpm_jax import assembly, specs
+from ddpm_jax.assembly import autoencoder as autoencoder_folder
+from ddpm_jax.assembly import auxiliary, features, retrieval
 from ddpm_jax.codecs import Autoencoder, Codec, Params, latents
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import read_autoencoder
@@ -285,7 +285,7 @@ def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
         return AutoencoderModel(read_autoencoder(folder, str(folder)))
     found = read_model(folder, str(folder))
     use_all_cores(found.cfg.training.batch_size)
-    mesh = build.mesh(found.cfg)
+    mesh = assembly.mesh(found.cfg)
     params = jax.tree.map(
         lambda leaf: spread(np.asarray(leaf), sharded(mesh)(leaf.shape)), found.params
     )
@@ -293,9 +293,9 @@ def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
         step=found.step,
         about=about.metadata(found.cfg, found.info),
         info=found.info,
-        unet=build.model(found.cfg, found.info),
+        unet=assembly.model(found.cfg, found.info),
         params=Params(params),
-        codec=build.codec(found.cfg, found.info, folder),
+        codec=assembly.codec(found.cfg, found.info, folder),
         described=f"the parameters of {folder}",
         mesh=mesh,
     )

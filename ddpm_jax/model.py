@@ -20,9 +20,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
-from ddpm_jax.build.plans import NOT_COMPILED
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.plans import NOT_COMPILED
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Told, cond_of, sample_batches
@@ -81,7 +81,7 @@ class DiffusionModel:
         self._cfg, self._trained = cfg, trained
         self.step: int = trained.step
         self.info: DataInfo = trained.info
-        self.schedule: Schedule = build.schedule(cfg)
+        self.schedule: Schedule = assembly.schedule(cfg)
         self.params: Any = trained.params.network
         self.network = trained.unet
         self.codec: Codec = trained.codec
@@ -175,7 +175,7 @@ class DiffusionModel:
         cfg, prompts = self._ask("denoiser", OF_DENOISER, options, label, prompt)
         network = self.params if params is None else params
         with _named_by_keywords():
-            built = build.denoiser(cfg, self.network, network)
+            built = assembly.denoiser(cfg, self.network, network)
         kept: dict[int, Cond] = {}
 
         def condition(num_rows: int) -> Cond:
@@ -219,7 +219,7 @@ class DiffusionModel:
         with _named_by_keywords():
             request = sections.request_of(Sample, cfg, {**values, "run": None})
             sections.write(request, cfg)
-            build.check(cfg, self.info)
+            assembly.check(cfg, self.info)
         return cfg, prompts
 
     def _condition(self, cfg: ConfigDict, prompts: list[str] | None) -> Told:
@@ -228,7 +228,7 @@ class DiffusionModel:
             return told
         texts = [prompts[i % len(prompts)] for i in range(cfg.sample.num_images)]
         return told._replace(
-            cond={**(told.cond or {}), **build.text_cond(cfg, self.info, texts)}
+            cond={**(told.cond or {}), **assembly.text_cond(cfg, self.info, texts)}
         )
 
     def _program(self, cfg: ConfigDict) -> Program:
@@ -238,7 +238,7 @@ class DiffusionModel:
 
         def make() -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))
-            plan = build.sampling_plan(cfg, self.network, codec)
+            plan = assembly.sampling_plan(cfg, self.network, codec)
             return compile_plan(plan, self._trained.mesh, None)
 
         return self._programs.get(json.dumps(own, sort_keys=True), make)
@@ -333,10 +333,10 @@ def _label_text(label: Labels, info: DataInfo) -> str:
 
     def word(one: Any) -> str:
         if isinstance(one, str):
-            return build.label_word(names.index(one), names) if one in names else one
+            return assembly.label_word(names.index(one), names) if one in names else one
         if isinstance(one, int | np.integer) and not isinstance(one, bool):
             if 0 <= one < len(names):
-                return build.label_word(int(one), names)
+                return assembly.label_word(int(one), names)
             if str(one) not in names:  # else it would be read as that name
                 return str(one)
         raise UserError(

@@ -60,7 +60,7 @@ CORE = (
 )
 # What turns options and flags into calls: configs, their checks, and the commands.
 PLUMBING = (
-    *("build/", "commands/", "requests/"),
+    *("build/", "assembly/", "commands/", "requests/"),
     *("config.py", "recipe.py", "specs.py", "limits.py", "cli.py"),
 )
 

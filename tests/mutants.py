@@ -74,8 +74,8 @@ MUTANTS = [
     Mutant(
         "a jump of RePaint keeps what the sampler remembers",
         "diffusion/editing.py",
-        "return sampler.init(x), shown",
-        "return state._replace(x=x), shown",
+        "return sampler.init(x), info",
+        "return state._replace(x=x), info",
         "diffusion/test_editing.py::"
         "test_a_method_that_remembers_starts_anew_after_a_jump",
     ),
@@ -102,10 +102,10 @@ MUTANTS = [
     ),
     Mutant(
         "the fast path keeps 32 bits of a seed",
-        "build/keys.py",
+        "assembly/keys.py",
         "    if not high:\n",
         "    if True:\n",
-        "options/test_keys.py::test_a_root_key_has_all_64_bits_of_its_seed",
+        "assembly/test_keys.py::test_a_root_key_has_all_64_bits_of_its_seed",
     ),
 ]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from settings import changed, default
 
-from ddpm_jax import build, data, recipe, requests, specs
-from ddpm_jax.build import names
+from ddpm_jax import assembly, data, recipe, requests, specs
+from ddpm_jax.assembly import names
 from ddpm_jax.conditioning import conditioner
 from ddpm_jax.data import Arrays, Dataset, sources
 from ddpm_jax.data.spec import Data
@@ -23,7 +23,7 @@ from ddpm_jax.training import optimizers
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-DIGITS = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+DIGITS = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 KINDS = re.findall(r"^\| (\w[\w ]*) \| (`.*) \| (`.*) \| `.* \|$", TEXT, re.M)
 BASES = {
     cls.__name__: cls
@@ -104,8 +104,8 @@ def test_the_kind_that_is_shown_can_be_chosen(cfg):
     known = {"register": recipe.register, "dataclasses": dataclasses, "np": np}
     exec(code, {**known, "Table": schedules.Table, "__name__": __name__})
     cfg = changed(cfg, "schedule.kind=halving", "schedule.num_levels=10")
-    build.check(cfg, DIGITS)
-    alpha = build.schedule(cfg).at(jnp.arange(10)).alpha
+    assembly.check(cfg, DIGITS)
+    alpha = assembly.schedule(cfg).at(jnp.arange(10)).alpha
     np.testing.assert_allclose(alpha**2, 0.5 ** np.arange(1, 11), rtol=1e-6)
     assert recipe.to_json(recipe.from_json(recipe.to_json(cfg))) == recipe.to_json(cfg)
 
@@ -132,11 +132,11 @@ def test_a_network_needs_no_more_than_its_file(cfg):
         *("network.kind=times", "network.factor=2"),
         *("conditioners.label.kind=label", "preview_steps=10"),
     )
-    build.check(cfg, DIGITS)
-    model = build.model(cfg, DIGITS)
+    assembly.check(cfg, DIGITS)
+    model = assembly.model(cfg, DIGITS)
     x, labels = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3)
     params = model.init(jax.random.key(1), x, jnp.zeros(3))["params"]
-    out = build.network(model)(params, x, jnp.arange(3.0), {"label": labels})
+    out = assembly.network(model)(params, x, jnp.arange(3.0), {"label": labels})
     added = np.arange(3) + params["label"]["embedding"][:3].sum(1)
     np.testing.assert_allclose(out, 2 * x + added[:, None, None, None], rtol=1e-5)
 
@@ -152,6 +152,6 @@ def test_a_data_source_of_a_kind_of_its_own_is_opened(cfg):
             given = {"split": split or self.split, "fingerprint": str(self.level)}
             return Dataset("even", Arrays(images, None), (8, 8, 1), None, **given)
 
-    opened = build.dataset(changed(cfg, "data.kind=even", "data.level=7"), "test")
+    opened = assembly.dataset(changed(cfg, "data.kind=even", "data.level=7"), "test")
     assert opened.split == "test" and (opened.source.items == 7).all()
-    assert build.data_info(opened, cfg).item_shape == (8, 8, 1)
+    assert assembly.data_info(opened, cfg).item_shape == (8, 8, 1)

@@ -14,9 +14,9 @@ from settings import changed
 from untrained import with_noise, write_run
 
 import ddpm_jax
-from ddpm_jax import build
-from ddpm_jax.build import autoencoder as autoencoder_folder
-from ddpm_jax.build import auxiliary, features, retrieval
+from ddpm_jax import assembly
+from ddpm_jax.assembly import autoencoder as autoencoder_folder
+from ddpm_jax.assembly import auxiliary, features, retrieval
 from ddpm_jax.cli import load_recipe, main
 from ddpm_jax.conditioning import Words
 from ddpm_jax.diffusion import generate, grids, samplers
@@ -200,7 +200,7 @@ def test_the_denoiser_in_a_jit_of_ones_own_samples_the_same(model):
     cfg.sample.seed = 2
     asked = {"label": [7, 3], "guidance_scale": 2, "sampler": "ddim", "num_steps": 5}
     np.testing.assert_allclose(
-        sample(build.sample_key(cfg)), model.sample(4, seed=2, **asked), atol=1e-5
+        sample(assembly.sample_key(cfg)), model.sample(4, seed=2, **asked), atol=1e-5
     )
 
 
@@ -300,7 +300,7 @@ def text_run(tmp_path_factory):
         *(f"conditioners.text.{name}={value}" for name, value in text.items()),
     )
     reader = Words.learn(TEXTS, None).to_json()
-    info = build.DataInfo("texts", SHAPE, None, "0" * 16, reader, TEXTS)
+    info = assembly.DataInfo("texts", SHAPE, None, "0" * 16, reader, TEXTS)
     write_run(folder, cfg, info)
     return folder
 
@@ -308,13 +308,13 @@ def text_run(tmp_path_factory):
 def test_a_latent_model_encodes_decodes_and_samples_images(tmp_path):
     folder = tmp_path / "latent"
     first_stage = small_autoencoder()
-    build.keep_copy(first_stage, folder)
+    assembly.keep_copy(first_stage, folder)
     cfg, _ = load_recipe(f"{TINY}")
     latents = ("codec.kind=latents", "codec.run=elsewhere")
     cfg = changed(cfg, "conditioners.label=None", *latents)
-    known = build.LatentInfo("small", first_stage.fingerprint, (4, 4, 2))
+    known = assembly.LatentInfo("small", first_stage.fingerprint, (4, 4, 2))
     write_run(
-        folder, cfg, build.DataInfo("digits", SHAPE, None, "0" * 16, latents=known)
+        folder, cfg, assembly.DataInfo("digits", SHAPE, None, "0" * 16, latents=known)
     )
     model = ddpm_jax.load(folder)
     images = model.sample(3, num_steps=4)
@@ -363,7 +363,7 @@ def auxiliary_folder(folder, kind, net, inputs, facts):
 
 def test_a_classifier_gives_features_and_logits(tmp_path):
     spec = ClassifierTask(network=SMALL)
-    info = build.DataInfo("two", SHAPE, ("a", "b"), "0" * 16)
+    info = assembly.DataInfo("two", SHAPE, ("a", "b"), "0" * 16)
     net = features.classifier(spec, info)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     facts = {
@@ -401,7 +401,7 @@ def test_an_autoencoder_encodes_and_decodes(tmp_path):
 def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
     spec = ContrastiveTask(network=SMALL, text=WordsText(width=8, depth=1, num_heads=1))
     words = Words.learn(TEXTS, None)
-    info = build.DataInfo("texts", SHAPE, None, "0" * 16, words.to_json(), TEXTS)
+    info = assembly.DataInfo("texts", SHAPE, None, "0" * 16, words.to_json(), TEXTS)
     net = retrieval.match_network(spec, info)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     inputs = (to_float(images), words.read(TEXTS))

@@ -2,7 +2,7 @@
 
 requests <- cli; runtime <- {diffusion, networks, data, weights} <-
         {conditioning, codecs}
-        <- {training, evaluation, sampling} <- tasks <- build <- commands <- cli
+        <- {training, evaluation, sampling} <- tasks <- assembly <- commands <- cli
 commands <- model <- loading <- __init__
 
 `training` fits any task and knows nothing of diffusion; `tasks` are what is trained.
@@ -55,39 +55,39 @@ MAY_IMPORT = {
     },
     "evaluation": {"diffusion", "weights", "runtime"},
     "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
-    "build": {
+    "assembly": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
         *("tasks", "sampling", "evaluation", "weights", "codecs", "specs"),
     },
     "commands": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
-        *("sampling", "evaluation", "weights", "codecs", "build", "recipe", "specs"),
+        *("sampling", "evaluation", "weights", "codecs", "assembly", "recipe", "specs"),
         "tasks",
     },
-    "cli": {"runtime", "commands", "recipe", "specs", "requests", "build"},
+    "cli": {"runtime", "commands", "recipe", "specs", "requests", "assembly"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
     # The front door of programs: `ddpm_jax.load`.
     "model": {
-        *("build", "codecs", "commands", "conditioning", "recipe", "diffusion"),
+        *("assembly", "codecs", "commands", "conditioning", "recipe", "diffusion"),
         *("requests", "runtime.recent", "sampling"),
     },
     "loading": {
-        *("build", "codecs", "commands", "evaluation", "model", "requests"),
+        *("assembly", "codecs", "commands", "evaluation", "model", "requests"),
         *("runtime", "specs", "tasks", "training", "weights"),
     },
     # A second front door beside main.py: it opens a model as the command line does.
     "playground": {
-        *("runtime", "diffusion", "data", "sampling", "recipe", "build", "commands"),
+        *("runtime", "diffusion", "data", "sampling", "recipe", "assembly", "commands"),
         *("cli", "requests"),
     },
 }
 # Imported before anything else is, and so by themselves.
 ALONE = {"runtime/interrupts.py", "runtime/streams.py", "runtime/capacity.py"}
-SEE_A_CONFIG = {"specs", "recipe", "build", "commands", "cli", "model", "playground"}
+SEE_A_CONFIG = {"specs", "recipe", "assembly", "commands", "cli", "model", "playground"}
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
-ROOT_KEYS = PACKAGE / "build" / "keys.py"
+ROOT_KEYS = PACKAGE / "assembly" / "keys.py"
 MAKE_KEYS = ("key", "PRNGKey")
 NOBODY_USES = {"torch", "torchvision", "transformers", "tensorflow", "keras"} | {
     "pickle",
@@ -170,7 +170,7 @@ def key_faults(tree):
             literal = len(node.args) == 1 and isinstance(node.args[0], ast.Constant)
             of_jax = ast.unparse(node.func.value) in ("jax.random", "random", "jrandom")
             if node.func.attr in MAKE_KEYS and of_jax and not literal:
-                yield f"{node.func.attr} of a seed; use build.keys.root_key"
+                yield f"{node.func.attr} of a seed; use assembly.keys.root_key"
 
 
 def faults(room, source, *, makes_keys=False):
@@ -198,7 +198,7 @@ def test_what_is_imported_first_imports_nothing_of_ours(name):
 
 def test_the_rooms_are_found():
     rooms = {room_of(path) for path in SOURCES}
-    assert {"diffusion", "networks", "data", "training", "build", "runtime"} <= rooms
+    assert {"diffusion", "networks", "data", "training", "assembly", "runtime"} <= rooms
     assert len([path for path in SOURCES if room_of(path) == "diffusion"]) >= 8
 
 
@@ -221,14 +221,14 @@ def test_the_rooms_are_found():
         ("training", "from ddpm_jax.specs import register"),
         ("diffusion", "from ddpm_jax import specs"),
         ("limits", "from ddpm_jax import specs"),
-        ("specs", "from ddpm_jax import build"),
+        ("specs", "from ddpm_jax import assembly"),
         ("runtime", "from ddpm_jax import data"),
         ("training", "from ddpm_jax.networks import UNet"),
-        ("training", "from ddpm_jax import build"),
+        ("training", "from ddpm_jax import assembly"),
         ("training", "from ddpm_jax.tasks import diffusion"),
         ("training", "from ddpm_jax.diffusion import losses"),
         ("tasks", "from ddpm_jax.sampling.plan import Plan"),
-        ("build", "from ddpm_jax import cli"),
+        ("assembly", "from ddpm_jax import cli"),
         ("anything_new", "from ddpm_jax.diffusion import process"),
         ("conditioning", "from ddpm_jax.sampling import stages"),
         ("conditioning", "from ddpm_jax import data"),
@@ -250,8 +250,8 @@ def test_the_rooms_are_found():
         ("data", "import numpy as np\nnp.load('a.npy', allow_pickle=True)"),
         ("data", "def f():\n    import tensorflow as tf"),
         ("data", "from torch import nn"),
-        ("build", "import jax\njax.random.key(config.seed)"),
-        ("build", "import jax\njax.random.key(seed=0)"),
+        ("assembly", "import jax\njax.random.key(config.seed)"),
+        ("assembly", "import jax\njax.random.key(seed=0)"),
         ("training", "from jax import random\nrandom.PRNGKey(seed)"),
         ("training", "from jax.random import key\nkey(seed)"),
         ("data", "from PIL import Image\nImage.open('a.png')"),
@@ -271,12 +271,15 @@ def test_each_rule_can_be_broken(room, source):
         ("tasks", "from ddpm_jax.diffusion.losses import Loss"),
         ("tasks", "from ddpm_jax.codecs import from_bytes"),
         ("sampling", "from ddpm_jax.diffusion.generate import generate"),
-        ("build", "from ddpm_jax import data\nfrom ml_collections import ConfigDict"),
+        (
+            "assembly",
+            "from ddpm_jax import data\nfrom ml_collections import ConfigDict",
+        ),
         ("data", "import tensorflow_datasets as tfds"),
         ("networks", "import jax\njax.random.key(0)"),
         ("networks", "import jax\ncache.key(seed)"),
         ("conditioning", "from ddpm_jax.networks.bert import Bert"),
-        ("build", "from ddpm_jax.conditioning import Words"),
+        ("assembly", "from ddpm_jax.conditioning import Words"),
         ("commands", "from ddpm_jax.conditioning import text"),
         ("playground", "import gradio as gr\nfrom ddpm_jax.commands import model"),
     ],

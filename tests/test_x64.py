@@ -13,8 +13,8 @@ import pytest
 from flax import linen as nn
 from settings import default
 
-from ddpm_jax import build
-from ddpm_jax.build import autoencode, features, names
+from ddpm_jax import assembly
+from ddpm_jax.assembly import autoencode, features, names
 from ddpm_jax.codecs import from_moments
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import drop
@@ -40,7 +40,7 @@ from ddpm_jax.recipe import (
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.step import init_state, make_train_step
 
-INFO = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
 KEYS = image_keys(jax.random.key(3), jnp.arange(3))
 
@@ -100,10 +100,10 @@ def test_every_sampler_draws_float32(name):
     def draw(keys):
         x, _ = generate(
             keys,
-            build.sampler(config),
+            assembly.sampler(config),
             denoise,
             initial_noise(keys, (4,)),
-            build.levels(config),
+            assembly.levels(config),
             record=lambda info: info.prediction.x0,
             num_records=2,
         )
@@ -132,21 +132,21 @@ def test_every_sampler_draws_float32(name):
 def test_a_step_of_training_keeps_float32(options):
     config = config_of(*options)
     with jax.enable_x64(True):
-        net = build.model(config, INFO)
-        params = zeros_of(lambda: build.init_params(config, net, INFO))
+        net = assembly.model(config, INFO)
+        params = zeros_of(lambda: assembly.init_params(config, net, INFO))
         assert dtypes_of(params) == {"float32"}
-        sampler = build.time_sampler(config)
-        state = init_state(params, build.optimizer(config), sampler.init(), 1)
+        sampler = assembly.time_sampler(config)
+        state = init_state(params, assembly.optimizer(config), sampler.init(), 1)
         step = make_train_step(
-            build.objective(config, net, INFO),
-            build.optimizer(config),
+            assembly.objective(config, net, INFO),
+            assembly.optimizer(config),
             ema_target=0.99,
-            mesh=build.mesh(config),
+            mesh=assembly.mesh(config),
             ema_stds=(0.1,),
         )
         batch = {"image": np.zeros((4, 8, 8, 1), np.uint8)}
         batch["label"] = np.zeros(4, np.int32)
-        program = jax.make_jaxpr(step)(state, build.train_key(config), batch)
+        program = jax.make_jaxpr(step)(state, assembly.train_key(config), batch)
     assert dtypes_of(state) == {"float32", "int32"}
     assert {str(out.dtype) for out in program.out_avals} == {"float32", "int32"}
     assert wide(program) == []
@@ -171,7 +171,7 @@ def test_parameters_of_other_networks_are_float32():
             lambda: features.init_classifier(spec, classifier, INFO),
             lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
             lambda: Conditioned(
-                build.model(config_of(), INFO).network,
+                assembly.model(config_of(), INFO).network,
                 {"text": Text(3, 5), "low_res": LowRes(2, 0.5)},
             ).init(KEYS[0], x, jnp.zeros((1,), jnp.float32)),
         ):

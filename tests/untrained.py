@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.cli import load_recipe
 from ddpm_jax.commands import about
 from ddpm_jax.training import checkpoints as store
@@ -20,8 +20,8 @@ def with_noise(params, seed=0):
 
 def write_run(folder, cfg, info):
     """Write the run of a config, as if it had ended at step 0."""
-    params = with_noise(build.init_params(cfg, build.model(cfg, info), info))
-    state = init_state(params, build.optimizer(cfg))
+    params = with_noise(assembly.init_params(cfg, assembly.model(cfg, info), info))
+    state = init_state(params, assembly.optimizer(cfg))
     with store.open_checkpoints(folder) as checkpoints:
         store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
 
@@ -33,4 +33,4 @@ def write_digits(folder):
     cfg.network.channel_multipliers, cfg.network.num_res_blocks = (1,), 1
     cfg.network.attention_resolutions = ()
     names = tuple(map(str, range(10)))
-    write_run(folder, cfg, build.DataInfo("digits", (8, 8, 1), names, "0" * 16))
+    write_run(folder, cfg, assembly.DataInfo("digits", (8, 8, 1), names, "0" * 16))

@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ddpm_jax
-from ddpm_jax import build, specs
-from ddpm_jax.build import DataInfo, LatentInfo
+from ddpm_jax import assembly, specs
+from ddpm_jax.assembly import DataInfo, LatentInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences, from_json, to_json
 from ddpm_jax.training import checkpoints as store
@@ -63,7 +63,7 @@ def _logsnr_probe(cfg: ConfigDict) -> list[float]:
     """
     T = cfg.schedule.num_levels
     times = np.linspace(0, T - 2, 5).round().astype(np.int32)
-    return [float(v) for v in build.schedule(cfg).at(jnp.asarray(times)).logsnr]
+    return [float(v) for v in assembly.schedule(cfg).at(jnp.asarray(times)).logsnr]
 
 
 def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ def any_metadata(workdir: Path) -> dict[str, Any]:
 def _is_same_data(cfg: ConfigDict, about: dict[str, Any]) -> bool:
     """Say whether the data that a config names are those a model was trained on."""
     try:
-        found = build.data_fingerprint(build.dataset(cfg), cfg)
+        found = assembly.data_fingerprint(assembly.dataset(cfg), cfg)
     except UserError:
         return False
     return found == about["data"]["fingerprint"]
@@ -227,7 +227,7 @@ def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
         UserError: naming every option outside `sample` that differs.
     """
     stored = any_metadata(workdir)
-    build.check_latents(cfg, info_of(stored))  # says more than which option differs
+    assembly.check_latents(cfg, info_of(stored))  # says more than which option differs
     of_training = ("training.", "preview_steps", "condition_dropout", "init_from")
     free = (*free_options(stored), *of_training)
     changed = [

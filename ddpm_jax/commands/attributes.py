@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import drawn_set
 from ddpm_jax.commands.model import find_model
@@ -64,8 +64,8 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         UserError: the options do not fit the model, or a prompt names no shapes.
     """
     out = out or workdir
-    build.check_evaluate(cfg)
-    kind, where = build.images_kind(cfg)
+    assembly.check_evaluate(cfg)
+    kind, where = assembly.images_kind(cfg)
     if kind == "folder":
         print(_HEAD)
         print(_spell(_given(cfg, out, where)))
@@ -112,7 +112,7 @@ def _chosen(
     step = usable_step(workdir) if step is None else step
     chosen = []
     for prompt in [cfg.sample.prompt] if cfg.sample.prompt else _SPLITS:
-        for variant in build.variants(cfg, [step]):
+        for variant in assembly.variants(cfg, [step]):
             variant.sample.prompt = prompt
             # Refuses what is no caption, before all work.
             chosen.append((variant, _scenes(variant, workdir)))
@@ -120,7 +120,7 @@ def _chosen(
 
 
 def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
-    texts = build.prompts(cfg, find_model(cfg, workdir).info)
+    texts = assembly.prompts(cfg, find_model(cfg, workdir).info)
     assert texts is not None  # a model that is told a text
     return [shapes.parse(text) for text in texts]
 
@@ -146,7 +146,7 @@ def _drawn(
             "set": folder.name,
             "prompts": cfg.sample.prompt,
             "guidance_scale": cfg.sample.guidance_scale,
-            "seed": build.sample_seed(cfg),
+            "seed": assembly.sample_seed(cfg),
             **_read(source, asked),
             "model": one.model,
         }

@@ -10,10 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
-from ddpm_jax.build import autoencode as of
-from ddpm_jax.build import autoencoder as folder
-from ddpm_jax.build import auxiliary
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import autoencode as of
+from ddpm_jax.assembly import autoencoder as folder
+from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
@@ -32,11 +32,11 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     source, test, held_out = with_test_split(cfg, workdir)
-    info = build.data_info(source)
+    info = assembly.data_info(source)
     of.check_autoencode(cfg, info)
-    build.mesh(cfg)
-    build.check_batch(cfg)
-    spec, fit = build.task_spec(cfg, AutoencoderTask), build.fit_spec(cfg)
+    assembly.mesh(cfg)
+    assembly.check_batch(cfg)
+    spec, fit = assembly.task_spec(cfg, AutoencoderTask), assembly.fit_spec(cfg)
     training = Training(folder.KIND, "the autoencoder", fit)
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:
@@ -69,7 +69,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
 
 def _measured(
     spec: AutoencoderTask,
-    info: build.DataInfo,
+    info: assembly.DataInfo,
     state: TrainState,
     source: data.Dataset,
     test: data.Dataset,

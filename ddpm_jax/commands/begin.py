@@ -13,8 +13,8 @@ import jax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences, from_json
@@ -169,8 +169,8 @@ def _is_same(given: str, begun: str) -> bool:
 
 
 def _shapes(cfg: ConfigDict, info: DataInfo) -> dict[str, tuple[int, ...]]:
-    unet = build.model(cfg, info)
-    tree = jax.eval_shape(lambda: build.init_params(cfg, unet, info))
+    unet = assembly.model(cfg, info)
+    tree = jax.eval_shape(lambda: assembly.init_params(cfg, unet, info))
     return {
         name: tuple(leaf.shape)
         for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()

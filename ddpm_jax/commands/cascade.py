@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
-from ddpm_jax.build.cascade import OF_STAGES
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.cascade import OF_STAGES
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.drawing import (
     columns_of,
@@ -44,9 +44,9 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: a workdir holds no model, or the models or options do not fit.
     """
-    folders = [workdir, *map(Path, build.stage_folders(cfg))]
+    folders = [workdir, *map(Path, assembly.stage_folders(cfg))]
     own = [trained_config(folder) for folder in folders[1:]]
-    cfgs = [cfg, *build.stage_configs(cfg, own)]
+    cfgs = [cfg, *assembly.stage_configs(cfg, own)]
     named = list(zip(folders, cfgs, strict=True))
     infos = [_of(folder, find_model, stage).info for folder, stage in named]
     _check(folders, cfgs, infos)
@@ -61,7 +61,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         f"{describe()}:\n"
         + "\n".join(
             f"  {where}: {trained.described}, {stage.sample.sampler}, "
-            f"{build.num_steps(stage)} steps"
+            f"{assembly.num_steps(stage)} steps"
             for (where, stage), trained in zip(named, opened, strict=True)
         ),
         flush=True,
@@ -80,11 +80,11 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
             }
             for (where, stage), trained in zip(named, opened, strict=True)
         ],
-        "seed": build.sample_seed(cfg),
+        "seed": assembly.sample_seed(cfg),
         "device": describe(),
     }
     agree = [
-        build.consistency(stage, large, small)
+        assembly.consistency(stage, large, small)
         for stage, large, small in zip(cfgs[1:], drawn[1:], drawn, strict=False)
     ]
     for entry, decibels in zip(record["stages"][1:], agree, strict=True):
@@ -109,7 +109,9 @@ def _of(folder: Path, find: Callable[[ConfigDict, Path], Any], cfg: ConfigDict) 
         return find(cfg, folder)
     except UserError as error:
         text = str(error)
-        if build.map_name(cfg):  # of a stage after the first, whose options these are
+        if assembly.map_name(
+            cfg
+        ):  # of a stage after the first, whose options these are
             for name, (option, _) in OF_STAGES.items():
                 text = text.replace(f"config.sample.{option}", f"config.cascade.{name}")
         raise UserError(f"{folder}: {text}") from error
@@ -119,10 +121,10 @@ def _check(
     folders: Sequence[Path], cfgs: Sequence[ConfigDict], infos: Sequence[DataInfo]
 ) -> None:
     stages = [
-        build.stage_of(cfg, info, build.model(cfg, info))
+        assembly.stage_of(cfg, info, assembly.model(cfg, info))
         for cfg, info in zip(cfgs, infos, strict=True)
     ]
-    build.check_cascade([str(folder) for folder in folders], cfgs, infos, stages)
+    assembly.check_cascade([str(folder) for folder in folders], cfgs, infos, stages)
 
 
 def _draw(
@@ -130,7 +132,7 @@ def _draw(
 ) -> tuple[list[np.ndarray], Trajectory]:
     """Draw in batches of one size; the images of each stage, the last one's film."""
     cfg, infos = cfgs[0], [trained.info for trained in opened]
-    plan = build.plan_cascade(cfgs, infos, [trained.unet for trained in opened])
+    plan = assembly.plan_cascade(cfgs, infos, [trained.unet for trained in opened])
     record = Record(cfg.sample.film_frames, cfg.sample.film_images)
     count = cfg.sample.num_images
     bar = tqdm(total=count * len(cfgs), unit="image", disable=None, dynamic_ncols=True)
@@ -139,8 +141,8 @@ def _draw(
             run_batches(
                 compile_plan(plan, opened[0].mesh, record, by_stage=True),
                 tuple(trained.params for trained in opened),
-                build.sample_key(cfg),
-                {"stages": tuple(build.cascade_conds(cfgs, infos))},
+                assembly.sample_key(cfg),
+                {"stages": tuple(assembly.cascade_conds(cfgs, infos))},
                 num_rows=count,
                 batch_size=min(cfg.sample.batch_size, count),
                 on_batch=lambda done: bar.update(done * len(cfgs)),

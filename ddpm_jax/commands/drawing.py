@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec, Display
 from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.parameters import parameters_name
@@ -57,8 +57,8 @@ def write_samples(
     """
     names = image_names(cfg, info)
     show.save(folder / "images", drawn, names)
-    images.save_npz(folder / "samples.npz", drawn, build.sample_labels(cfg, info))
-    texts = build.prompts(cfg, info)
+    images.save_npz(folder / "samples.npz", drawn, assembly.sample_labels(cfg, info))
+    texts = assembly.prompts(cfg, info)
     if texts is not None and not cfg.sample.prompt_to:
         _write_captions(folder / "images", names or [], texts)
     images.save_png(folder / "film.png", show.film(film.x_t))
@@ -95,10 +95,10 @@ def sheet_of(
         uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
         what was drawn, and the image that the picture was made of, side by side.
     """
-    if not build.map_name(cfg):
+    if not assembly.map_name(cfg):
         return show.sheet(drawn, columns_of(cfg, info))
     assert cond is not None  # a model that is shown a picture is given one
-    shown, real = build.shown(cfg, cond)
+    shown, real = assembly.shown(cfg, cond)
     beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
     threes = max(1, round((len(drawn) / 3) ** 0.5))
     return images.grid(beside.reshape(-1, *drawn.shape[1:]), columns=3 * threes)
@@ -111,7 +111,7 @@ def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
     """
     if cfg.sample.prompt_to:
         return cfg.sample.num_images
-    classes = build.num_classes(cfg, info)
+    classes = assembly.num_classes(cfg, info)
     whole = classes and not cfg.sample.labels and classes <= 16
     return classes if whole and cfg.sample.num_images >= classes else None
 
@@ -130,7 +130,7 @@ def spell_consistency(decibels: float) -> str:
 
 def image_names(cfg: ConfigDict, info: DataInfo) -> list[str] | None:
     """Name each image to draw after its number, class and prompt; None for number."""
-    labels, texts = build.sample_labels(cfg, info), build.prompts(cfg, info)
+    labels, texts = assembly.sample_labels(cfg, info), assembly.prompts(cfg, info)
     if labels is None and texts is None:
         return None
     classes = [name.replace("/", "-") for name in (*(info.label_names or ()), "none")]
@@ -186,17 +186,17 @@ def sample_request(
     request = {
         "command": "sample",
         **model_request(cfg, step, stored),
-        "seed": build.sample_seed(cfg),
-        "num_steps": build.num_steps(cfg),
+        "seed": assembly.sample_seed(cfg),
+        "num_steps": assembly.num_steps(cfg),
         **asked,
     }
-    texts = build.prompts(cfg, info)
+    texts = assembly.prompts(cfg, info)
     if texts is not None:  # of a file or of data, which may be others tomorrow
         request["prompts"] = digest(texts)
-    if build.map_name(cfg):
+    if assembly.map_name(cfg):
         split = cfg.sample.picture.removeprefix("data:") or None
-        found = build.dataset(cfg, split)
-        request["data"] = build.data_fingerprint(found, cfg)
+        found = assembly.dataset(cfg, split)
+        request["data"] = assembly.data_fingerprint(found, cfg)
     return request
 
 
@@ -222,7 +222,7 @@ def digest(plain: Any) -> str:
 def write_forward(cfg: ConfigDict, folder: Path, codec: Codec) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward_film(cfg, build.dataset(cfg), folder, codec)
+        save_forward_film(cfg, assembly.dataset(cfg), folder, codec)
     except UserError as error:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
@@ -232,9 +232,9 @@ def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) 
     count = min(cfg.sample.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
     film = forward_trajectory(
-        build.sample_key(cfg),
+        assembly.sample_key(cfg),
         real,
-        build.schedule(cfg),
+        assembly.schedule(cfg),
         max(2, cfg.sample.film_frames),
         codec,
     )

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, data
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Trained, open_model
 from ddpm_jax.errors import UserError
@@ -42,9 +42,9 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
             the options do not fit.
     """
     trained = open_model(cfg, workdir)
-    build.check_edit(cfg, mode, trained.info.image_shape)
-    method = cfg.edit.method or build.edit_methods(cfg, mode)[0]
-    build.check_edit_effects(cfg, mode, method)
+    assembly.check_edit(cfg, mode, trained.info.image_shape)
+    method = cfg.edit.method or assembly.edit_methods(cfg, mode)[0]
+    assembly.check_edit_effects(cfg, mode, method)
     pictures = read_pictures(mode, cfg, trained.info)
     given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
     request = _request(mode, cfg, trained, pictures, columns)
@@ -107,7 +107,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
     source: data.Dataset | None = None
     for word in words:
         if word.startswith("data:"):
-            source = source or build.dataset(cfg)
+            source = source or assembly.dataset(cfg)
             indices = data.indices_of(word, source)
             if indices is None:
                 raise UserError(
@@ -117,7 +117,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
             found += [source.source[i]["image"] for i in indices]
         else:
             padded = bool(cfg.data.pad_to)
-            factor = build.upscale_factor(cfg) if mode == "upscale" else 1
+            factor = assembly.upscale_factor(cfg) if mode == "upscale" else 1
             found.append(
                 data.read_image(word, info.image_shape, padded=padded, factor=factor)
             )
@@ -185,16 +185,16 @@ def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
     """Take the labels and prompts asked for in turn; none asked for means none told."""
     asked, told = cfg.copy_and_resolve_references(), {}
     asked.sample.num_images = columns
-    if build.num_classes(cfg, info) is not None or cfg.sample.labels:
+    if assembly.num_classes(cfg, info) is not None or cfg.sample.labels:
         asked.sample.labels = cfg.sample.labels or "none"
-        told["label"] = build.sample_labels(asked, info)
+        told["label"] = assembly.sample_labels(asked, info)
     if cfg.sample.negative_prompt and not cfg.sample.prompt:
         raise UserError(
             f"config.sample.negative_prompt={cfg.sample.negative_prompt!r} stands "
             "against a prompt, and there is none; give sample.prompt too."
         )
     if cfg.sample.prompt:
-        told |= build.text_cond(asked, info, build.prompts(asked, info) or [])
+        told |= assembly.text_cond(asked, info, assembly.prompts(asked, info) or [])
     return told
 
 
@@ -205,7 +205,7 @@ def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run the task in batches of one size; shown, result and film in uint8."""
-    plan = build.plan_edit(cfg, mode, trained.unet, trained.codec)
+    plan = assembly.plan_edit(cfg, mode, trained.unet, trained.codec)
     record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
     count = len(noise)
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
@@ -213,7 +213,7 @@ def _run(
             run_batches(
                 compile_plan(plan, trained.mesh, record),
                 trained.params,
-                build.sample_key(cfg),
+                assembly.sample_key(cfg),
                 given,
                 num_rows=count,
                 batch_size=min(cfg.sample.batch_size, count),
@@ -264,14 +264,14 @@ def _request(
         **model,
         "image": hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
         "mask": hashlib.sha256(mask).hexdigest()[:16] if mask else None,
-        "seed": build.sample_seed(cfg),
+        "seed": assembly.sample_seed(cfg),
         "label": cfg.sample.labels,
         "edit": {k: v for k, v in stored["edit"].items() if k not in paths},
         "sample": {k: v for k, v in stored["sample"].items() if k not in free}
-        | {"num_steps": build.num_steps(cfg)},
+        | {"num_steps": assembly.num_steps(cfg)},
     }
     if cfg.sample.prompt:  # of a file or of data, which may be others tomorrow
         asked = cfg.copy_and_resolve_references()
         asked.sample.num_images = columns
-        request["prompts"] = digest(build.prompts(asked, trained.info))
+        request["prompts"] = digest(assembly.prompts(asked, trained.info))
     return request

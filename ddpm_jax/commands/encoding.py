@@ -12,9 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, data
-from ddpm_jax.build import DataInfo
-from ddpm_jax.build import autoencoder as folder
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.over_images import over_images
@@ -36,16 +36,16 @@ def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
     """
     known = _begun(workdir)
     if known is not None:
-        build.check_latents(cfg, known)
-    run = build.latents_run(cfg)
+        assembly.check_latents(cfg, known)
+    run = assembly.latents_run(cfg)
     if run is None:
         return None
-    given, copy = Path(run).expanduser(), workdir / build.COPY
+    given, copy = Path(run).expanduser(), workdir / assembly.COPY
     if known is None:
         return folder.load(given)
-    build.check_copy(known, workdir)
+    assembly.check_copy(known, workdir)
     found = folder.load(copy)
-    now = build.fingerprint_in(given)
+    now = assembly.fingerprint_in(given)
     if now not in (None, found.fingerprint):
         raise UserError(
             f"config.codec.run={run!r} holds another autoencoder, "
@@ -71,7 +71,7 @@ def keep_autoencoder(
         UserError: it cannot be written.
     """
     if autoencoder is not None and _begun(workdir) is None:
-        build.keep_copy(autoencoder, workdir)
+        assembly.keep_copy(autoencoder, workdir)
 
 
 def moments_shape(
@@ -79,7 +79,7 @@ def moments_shape(
 ) -> tuple[int, int, int]:
     """Return the shape of an image's moments, from (h, w, c) of its latents."""
     height, width, channels = latent_shape
-    return height, width, 2 * build.num_views(cfg) * channels
+    return height, width, 2 * assembly.num_views(cfg) * channels
 
 
 def encoded(
@@ -102,7 +102,7 @@ def encoded(
     Raises:
         UserError: an image cannot be read, or the disk is full.
     """
-    views = build.num_views(cfg)
+    views = assembly.num_views(cfg)
 
     def moments(params: Any, x: jax.Array) -> jax.Array:
         parts = []

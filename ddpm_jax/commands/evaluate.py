@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import ddpm_jax
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands import extraction, likelihood_files, report
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import (
@@ -73,12 +73,12 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         UserError: options, images, weights or statistics do not fit.
     """
     out = out or workdir
-    build.check_evaluate(cfg)
-    names = build.score_names(cfg)
+    assembly.check_evaluate(cfg)
+    names = assembly.score_names(cfg)
     with catch_interrupts() as interrupted:
         try:
             sets = _sets(cfg, workdir, interrupted)
-            features = build.evaluation_features(cfg)
+            features = assembly.evaluation_features(cfg)
             target = open_target(cfg, features)
             for one in sets:
                 check_set(cfg, one, features, target, names)
@@ -101,7 +101,7 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 def _sets(
     cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
 ) -> list[ImageSet]:
-    kind, where = build.images_kind(cfg)
+    kind, where = assembly.images_kind(cfg)
     if kind != "samples":
         if kind == "reconstructions":
             return [reconstructed_set(cfg, workdir, where)]
@@ -109,7 +109,7 @@ def _sets(
         return [given_set(cfg, kind, where, like)]
     return [
         drawn_set(variant, workdir, interrupted)
-        for variant in build.variants(cfg, _checkpoints(cfg, workdir))
+        for variant in assembly.variants(cfg, _checkpoints(cfg, workdir))
     ]
 
 
@@ -123,7 +123,7 @@ def _checkpoints(cfg: ConfigDict, workdir: Path) -> list[int]:
         store.read_metadata(workdir)  # says where it looked
     if asked == "all":
         return there
-    wanted = build.numbers(asked, "checkpoints", int)
+    wanted = assembly.numbers(asked, "checkpoints", int)
     missing = [step for step in wanted if step not in there]
     if missing:
         raise UserError(
@@ -193,11 +193,11 @@ def _measured_row(
     make_folder(seen)
     fake = judge.look(source, seen)
     labels = _labels(source, judge.features)
-    of_features = [name for name in names if name != build.BITS_PER_DIM]
+    of_features = [name for name in names if name != assembly.BITS_PER_DIM]
     found = score(fake, judge.reference, labels=labels, names=of_features)
     scores = {name: estimate._asdict() for name, estimate in found.items()}
-    if build.BITS_PER_DIM in names and one.model is not None:
-        scores[build.BITS_PER_DIM] = _bits(judge.cfg, workdir, seen.parents[2], one)
+    if assembly.BITS_PER_DIM in names and one.model is not None:
+        scores[assembly.BITS_PER_DIM] = _bits(judge.cfg, workdir, seen.parents[2], one)
     if judge.target.real is not None and "nearest" in names:
         features = judge.reference.features
         assert features is not None  # as there are images

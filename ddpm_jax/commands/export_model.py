@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.commands.import_model import RECORD, settings_of
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import load_parameters
@@ -34,7 +34,7 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "holds files already" if folder.is_dir() else "is a file"
         raise UserError(f"{folder} {what}; use a new or an empty folder.")
-    build.refuse_latents(cfg, "a DDPMPipeline")
+    assembly.refuse_latents(cfg, "a DDPMPipeline")
     step, _, info = find_model(cfg, workdir)
     network, scheduler = settings_of(cfg, info)
     params, which = load_parameters(
@@ -54,7 +54,7 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
         unet_config=network,
         scheduler_config=scheduler,
     )
-    classes = build.num_classes(cfg, info)
+    classes = assembly.num_classes(cfg, info)
     if classes is not None:
         print(
             f"note: the network wants class_labels from 0 to {classes - 1}, or "

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
-from ddpm_jax.build import auxiliary
-from ddpm_jax.build import features as of
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.assembly import features as of
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
@@ -28,11 +28,11 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     source, test, held_out = with_test_split(cfg, workdir)
-    info = build.data_info(source)
+    info = assembly.data_info(source)
     of.check_features(cfg, info)
-    mesh = build.mesh(cfg)
-    build.check_batch(cfg)
-    spec, fit = build.task_spec(cfg, ClassifierTask), build.fit_spec(cfg)
+    mesh = assembly.mesh(cfg)
+    assembly.check_batch(cfg)
+    spec, fit = assembly.task_spec(cfg, ClassifierTask), assembly.fit_spec(cfg)
     training = Training(of.KIND, "the features network", fit)
     about = already_finished(cfg, workdir, training, source.fingerprint)
     if about is not None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import hosts, interrupts
 from ddpm_jax.runtime.devices import replicated, rows, rows_of_host, spread
@@ -33,7 +33,7 @@ def make_feed(
     seed: int,
     mesh: Mesh,
     max_mb_on_device: int,
-    captions: build.Captions | None = None,
+    captions: assembly.Captions | None = None,
 ) -> Feed:
     """Prepare the training batches; what fits in memory is decoded here.
 
@@ -72,7 +72,7 @@ def make_feed(
 
 def _from_devices(
     stored: data.Arrays,
-    captions: build.Captions | None,
+    captions: assembly.Captions | None,
     indices_of: Callable[[int], np.ndarray],
     mesh: Mesh,
     start: int,
@@ -96,7 +96,7 @@ def _from_devices(
         yield pick(whole, texts, indices)
 
 
-def _captioned(captions: build.Captions, batch: Batch) -> Batch:
+def _captioned(captions: assembly.Captions, batch: Batch) -> Batch:
     """Put the text of each example beside its image, in the place of its number."""
     rows, places = captions
     place = places[batch["index"]]

@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data, specs
-from ddpm_jax.build import auxiliary
-from ddpm_jax.build.auxiliary import Kind
+from ddpm_jax import assembly, data, specs
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.assembly.auxiliary import Kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
@@ -117,7 +117,7 @@ def train_auxiliary(
     source: data.Dataset,
     fingerprint: str,
     key: jax.Array,
-    captions: build.Captions | None = None,
+    captions: assembly.Captions | None = None,
 ) -> Ended:
     """Train an auxiliary model in its workdir, or go on where that stopped.
 
@@ -135,7 +135,7 @@ def train_auxiliary(
         UserError: as `fit`.
     """
     check_tracker(cfg)
-    mesh = build.mesh(cfg)
+    mesh = assembly.mesh(cfg)
 
     def announce(state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -176,7 +176,7 @@ def feed_of(
     source: data.Dataset,
     batch_size: int,
     mesh: Mesh,
-    captions: build.Captions | None = None,
+    captions: assembly.Captions | None = None,
 ) -> Feed:
     """Prepare the batches of a run.
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
@@ -53,7 +53,7 @@ def from_import(
     state = init_state(
         store.restore_params(workdir, step=step),
         optimizer,
-        memory=build.time_sampler(cfg).init(),
+        memory=assembly.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
     return dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
@@ -78,7 +78,7 @@ def drawn_set(
     asked = sample_request(cfg, found.info, found.step, found.about)
     asked = {name: value for name, value in asked.items() if name not in SHOWN}
     options = to_json(cfg)["sample"]
-    steps = build.num_steps(cfg)
+    steps = assembly.num_steps(cfg)
     said = f"{cfg.sample.sampler}, {steps} steps"
     if cfg.sample.guidance_scale != 1:
         said += f", guidance {cfg.sample.guidance_scale:g}"
@@ -108,7 +108,7 @@ def _drawn(
     interrupted: Callable[[], int],
 ) -> data.Dataset | None:
     info = find_model(cfg, workdir).info
-    labels, names = build.sample_labels(cfg, info), info.label_names
+    labels, names = assembly.sample_labels(cfg, info), info.label_names
     total = cfg.sample.num_images
     stored = _stored(folder / _SAMPLES, (total, *info.image_shape))
     if on_every_host(stored is not None):
@@ -252,7 +252,7 @@ def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> Ima
 
 def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:
     if kind == "noise":
-        seed = build.sample_seed(cfg)
+        seed = assembly.sample_seed(cfg)
         shape = (cfg.evaluate.num_images, *like.image_shape)
         capacity.check(
             "config.evaluate.num_images",
@@ -296,7 +296,7 @@ def _in_memory(
 
 def open_split(cfg: ConfigDict, split: str) -> data.Dataset:
     """Open another split of `config.data`."""
-    return build.dataset(cfg, split)
+    return assembly.dataset(cfg, split)
 
 
 def _some(source: data.Dataset, count: int) -> data.Dataset:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpm_jax.build import autoencoder as folder
-from ddpm_jax.build import auxiliary
+from ddpm_jax.assembly import autoencoder as folder
+from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, specs
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly, specs
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import import_autoencoder
 from ddpm_jax.errors import UserError
@@ -134,7 +134,7 @@ def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported
         _check_record(folder, pretrained, cfg, info)
     if step < 0:
         raise UserError(f"--step={step} is negative; use 0 or more.")
-    build.check(cfg, info)
+    assembly.check(cfg, info)
     params = _params(pretrained, cfg, info, null_row=null_row)
     return Imported(cfg, info, params, step)
 
@@ -325,7 +325,7 @@ def _info(cfg: ConfigDict, pretrained: Pretrained, *, null_row: bool) -> DataInf
     if not cfg.data.source:
         names = None if classes is None else tuple(map(str, range(classes)))
         return DataInfo(pretrained.name, shape, names, about.UNKNOWN_DATA)
-    info = build.data_info(build.dataset(cfg))
+    info = assembly.data_info(assembly.dataset(cfg))
     has = len(info.label_names or ())
     if info.image_shape != shape or (classes is not None and has != classes):
         raise UserError(
@@ -342,13 +342,13 @@ def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
     Raises:
         UserError: naming what it cannot express.
     """
-    classes = build.num_classes(cfg, info)
+    classes = assembly.num_classes(cfg, info)
     plain = to_json(cfg)
     network = diffusers_unet.unet_config(
         plain["network"],
         plain["conditioners"],
         info.image_shape,
-        build.model(cfg, info).network.out_channels,
+        assembly.model(cfg, info).network.out_channels,
         None if classes is None else classes + 1,
     )
     return network, diffusers_scheduler.scheduler_config(plain, plain["sample"])
@@ -360,8 +360,8 @@ def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
 def _params(
     pretrained: Pretrained, cfg: ConfigDict, info: DataInfo, *, null_row: bool
 ) -> Any:
-    unet = build.model(cfg, info)
-    abstract = jax.eval_shape(lambda: build.init_params(cfg, unet, info))
+    unet = assembly.model(cfg, info)
+    abstract = jax.eval_shape(lambda: assembly.init_params(cfg, unet, info))
     shapes = {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
     }
@@ -372,8 +372,8 @@ def _save(workdir: Path, found: Imported, source: str) -> None:
     cfg, step = found.cfg, found.step
     state = init_state(
         jax.tree.map(jnp.asarray, found.params),
-        build.optimizer(cfg),
-        memory=build.time_sampler(cfg).init(),
+        assembly.optimizer(cfg),
+        memory=assembly.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
@@ -386,7 +386,7 @@ def _save(workdir: Path, found: Imported, source: str) -> None:
 def _announce(workdir: Path, found: Imported) -> None:
     cfg, info, params, step = found
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    classes = build.num_classes(cfg, info)
+    classes = assembly.num_classes(cfg, info)
     told = f"{classes} classes" if classes else "unconditional"
     shape = "x".join(map(str, info.image_shape))
     lines = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands import extraction
 from ddpm_jax.commands.image_sets import ImageSet, open_split
 from ddpm_jax.errors import UserError
@@ -97,7 +97,7 @@ def appoint(
         Interrupted: by the user.
         UserError: its images cannot be read, or are not such as the network takes.
     """
-    run = make_extract(features, build.mesh(cfg))
+    run = make_extract(features, assembly.mesh(cfg))
     reference = target.published
     if reference is None:
         assert target.real is not None  # a target has the one or the other

@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.model import Trained, open_model
@@ -75,7 +75,7 @@ def measure_likelihood(
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
     folders = []
-    build.check_likelihood(cfg)
+    assembly.check_likelihood(cfg)
     trained = open_model(cfg, workdir)
     source = _open_split(cfg, trained)
     # The parameters are what they are; rounding in between would be charged in bits.
@@ -86,7 +86,7 @@ def measure_likelihood(
     if cfg.network.kind == "unet":
         cfg.network.attention = "plain"
     with catch_interrupts() as interrupted:
-        for method in build.likelihood_methods(cfg):
+        for method in assembly.likelihood_methods(cfg):
             run = _Run(cfg, trained, source, Path(), method)
             request = {"command": "likelihood", **_about(run)}
             request |= model_request(cfg, trained.step, trained.about)
@@ -102,7 +102,9 @@ def measure_likelihood(
                             "images; saved. The same command goes on from here."
                         )
                         return 128 + interrupted(), folders
-                    files.finish(folder, measured, _about(run), build.bound_times(cfg))
+                    files.finish(
+                        folder, measured, _about(run), assembly.bound_times(cfg)
+                    )
                     wait_for_all_hosts(f"the result in {folder}")
             found = files.read(folder)
             if found is None:
@@ -121,7 +123,7 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     chosen = cfg.copy_and_resolve_references()
     chosen.data.split = options.split
     chosen.data.source = options.source or cfg.data.source
-    source = build.dataset(chosen)
+    source = assembly.dataset(chosen)
     if source.image_shape != wanted:
         raise UserError(
             f"the images of split {options.split!r} are {source.image_shape}, the "
@@ -197,10 +199,10 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
         f"{describe()}{started}.",
         flush=True,
     )
-    unet, mesh = build.model(run.cfg, run.trained.info), run.trained.mesh
-    measure = build.measure(run.cfg, unet, run.method)
+    unet, mesh = assembly.model(run.cfg, run.trained.info), run.trained.mesh
+    measure = assembly.measure(run.cfg, unet, run.method)
     everywhere, by_row = replicated(mesh), rows(mesh)
-    params, key = run.trained.params.network, build.likelihood_key(run.cfg)
+    params, key = run.trained.params.network, assembly.likelihood_key(run.cfg)
     evaluate = jax.jit(
         lambda params, *rest: measure(gather_params(mesh, params), *rest),
         in_shardings=(None, everywhere, by_row, by_row, by_row),
@@ -240,5 +242,5 @@ def _precisely(function: Callable[..., Any], *given: Any) -> Any:
 def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """Read images by their numbers [B], and lay out what they are conditioned on."""
     batch = gather(run.source, places, with_text=bool("text" in run.cfg.conditioners))
-    cond = build.example_cond(run.cfg, run.trained.info, batch)
+    cond = assembly.example_cond(run.cfg, run.trained.info, batch)
     return places, batch["image"], cond

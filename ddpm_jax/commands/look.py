@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
@@ -53,7 +53,7 @@ def look(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     is_folder = cfg.data.source.startswith("folder:")
     if is_folder:
         chosen.data.skip_broken = True
-    source = build.dataset(chosen)
+    source = assembly.dataset(chosen)
     make_folder(workdir)
     lines = _about_files(cfg, source, workdir) if is_folder else []
     lines += _about_examples(source, cfg)
@@ -71,7 +71,7 @@ def open_to_train(cfg: ConfigDict, workdir: Path) -> data.Dataset:
         UserError: they cannot be opened; broken files are listed in broken.txt.
     """
     try:
-        return build.dataset(cfg)
+        return assembly.dataset(cfg)
     except data.BrokenFilesError as error:
         place = _list_broken(error.found, workdir)
         raise UserError(data.describe_broken(error.found, error.name, place)) from error

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.about import (
     check_same_model,
@@ -77,9 +77,9 @@ def find_model(cfg: ConfigDict, workdir: Path) -> Described:
         step = usable_step(workdir, _tell)
     about = store.read_metadata(workdir, step)
     info = info_of(about)
-    build.check(cfg, info)
+    assembly.check(cfg, info)
     check_schedule(cfg, about)
-    build.check_copy(info, workdir)
+    assembly.check_copy(info, workdir)
     return Described(step, about, info)
 
 
@@ -102,16 +102,16 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
 
 def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     step, about, info = find_model(cfg, workdir)
-    mesh = build.mesh(cfg)
+    mesh = assembly.mesh(cfg)
     params, which = load_parameters(
         cfg, workdir, step, placement=sharded(mesh), report=_tell
     )
-    codec = build.codec(cfg, info, workdir)
+    codec = assembly.codec(cfg, info, workdir)
     return Trained(
         step=step,
         about=about,
         info=info,
-        unet=build.model(cfg, info),
+        unet=assembly.model(cfg, info),
         params=Params(params, spread_whole(codec.params, mesh)),
         codec=codec,
         described=f"the {which} parameters of step {step:,}",

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
@@ -65,15 +65,15 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
     `remat` as three times. What it needs of an image is what JAX would keep between the
     passes (`saved_bytes`), which compilers come near to but do not match.
     """
-    unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
+    unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
     num_tracks = len(cfg.training.ema_stds)
     state = jax.eval_shape(
         lambda: init_state(
-            build.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
+            assembly.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
         )
     )
-    apply = build.network(unet)
-    cond = build.example_condition(unet, info)
+    apply = assembly.network(unet)
+    cond = assembly.example_condition(unet, info)
     x = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
 
@@ -140,11 +140,11 @@ def batch_that_fits(cost: Cost, memory: int, num_devices: int) -> int:
 
 def plan(cfg: ConfigDict, workdir: Path) -> int:
     """Print what training by a config will take."""
-    source = build.dataset(cfg)
-    info = build.data_info(source, cfg, autoencoder_of(cfg, workdir))
-    build.check(cfg, info)
-    build.check_training_effects(cfg, info)
-    build.check_batch(cfg)
+    source = assembly.dataset(cfg)
+    info = assembly.data_info(source, cfg, autoencoder_of(cfg, workdir))
+    assembly.check(cfg, info)
+    assembly.check_training_effects(cfg, info)
+    assembly.check_batch(cfg)
     cost = cost_of(cfg, info)
     shape = "x".join(map(str, info.image_shape))
     if info.latents is not None:
@@ -203,7 +203,7 @@ def _may_be_large(cfg: ConfigDict, info: DataInfo, memory: int) -> bool:
     widths = [cfg.network.channels * m for m in cfg.network.channel_multipliers]
     kernels = sum(2 * 9 * width**2 for width in widths) * cfg.network.num_res_blocks
     state = 4 * (5 + len(cfg.training.ema_stds)) * kernels
-    images = _images_at_once(cfg) * build.least_bytes(cfg, info)
+    images = _images_at_once(cfg) * assembly.least_bytes(cfg, info)
     return _OF_THE_LEAST * (state + images) > memory
 
 
@@ -281,16 +281,20 @@ def _step_seconds(cfg: ConfigDict, info: DataInfo, cost: Cost) -> tuple[float, s
 
 
 def _measure(cfg: ConfigDict, info: DataInfo) -> float:
-    unet, optimizer, mesh = build.model(cfg, info), build.optimizer(cfg), data_mesh()
+    unet, optimizer, mesh = (
+        assembly.model(cfg, info),
+        assembly.optimizer(cfg),
+        data_mesh(),
+    )
     state = init_state(
-        build.init_params(cfg, unet, info),
+        assembly.init_params(cfg, unet, info),
         optimizer,
-        memory=build.time_sampler(cfg).init(),
+        memory=assembly.time_sampler(cfg).init(),
         num_tracks=len(cfg.training.ema_stds),
     )
     state = jax.device_put(state, replicated(mesh))
     step = make_train_step(
-        build.objective(cfg, unet, info),
+        assembly.objective(cfg, unet, info),
         optimizer,
         ema_target=cfg.training.ema_decay,
         mesh=mesh,
@@ -308,9 +312,9 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
         zeros["label"] = np.zeros(size, np.int32)
     if "text" in cfg.conditioners:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
-        zeros |= build.text_cond(cfg, info, some)
+        zeros |= assembly.text_cond(cfg, info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
-    key, best = build.train_key(cfg), math.inf
+    key, best = assembly.train_key(cfg), math.inf
     for turn in range(_NUM_MEASURED + 1):
         started = time.perf_counter()
         state, metrics = step(state, key, batch)

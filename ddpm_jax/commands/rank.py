@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
-from ddpm_jax.build import retrieval as towers_of
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import retrieval as towers_of
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
 from ddpm_jax.commands.model import find_model, make_folder
@@ -78,7 +78,7 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: the options or the network do not fit the model.
     """
-    build.check_evaluate(cfg)
+    assembly.check_evaluate(cfg)
     _check(cfg)
     towers = towers_of.retrieval(Path(cfg.evaluate.retrieval))
     step = cfg.sample.step
@@ -170,7 +170,7 @@ def _drawn(
 ) -> list[_Asked]:
     asked = []
     for prompt in prompts:
-        for variant in build.variants(cfg, [step]):
+        for variant in assembly.variants(cfg, [step]):
             variant.sample.prompt = prompt
             texts = _prompts(variant, workdir)
             variant.sample.num_images = len(texts)
@@ -179,7 +179,7 @@ def _drawn(
                     f"drawn for {prompt}",
                     drawn_set(variant, workdir, interrupted),
                     texts,
-                    build.sample_seed(variant),
+                    assembly.sample_seed(variant),
                     variant.sample.guidance_scale,
                 )
             )
@@ -188,7 +188,7 @@ def _drawn(
 
 def _prompts(cfg: ConfigDict, workdir: Path) -> tuple[str, ...]:
     """Take each prompt once, up to the number of images that is asked for."""
-    texts = build.prompts(cfg, find_model(cfg, workdir).info)
+    texts = assembly.prompts(cfg, find_model(cfg, workdir).info)
     assert texts is not None  # `_check` has refused a model without
     return tuple(dict.fromkeys(texts))
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, conditioning, data
-from ddpm_jax.build import auxiliary
-from ddpm_jax.build import retrieval as of
+from ddpm_jax import assembly, conditioning, data
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.assembly import retrieval as of
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.conditioning import reopen
@@ -34,12 +34,12 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     source, test, held_out = with_test_split(cfg, workdir)
-    info = build.data_info(source, cfg)
+    info = assembly.data_info(source, cfg)
     of.check_retrieval(cfg, info)
-    mesh = build.mesh(cfg)
-    build.check_batch(cfg)
+    mesh = assembly.mesh(cfg)
+    assembly.check_batch(cfg)
     _check_texts(cfg, info, test)
-    spec, fit = build.task_spec(cfg, ContrastiveTask), build.fit_spec(cfg)
+    spec, fit = assembly.task_spec(cfg, ContrastiveTask), assembly.fit_spec(cfg)
     training = Training(of.KIND, "the retrieval network", fit)
     about = already_finished(cfg, workdir, training, info.fingerprint)
     if about is not None:
@@ -77,7 +77,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         source=source,
         fingerprint=info.fingerprint,
         key=of.match_key(spec),
-        captions=build.captions(cfg, info, source.texts),
+        captions=assembly.captions(cfg, info, source.texts),
     )
     if ended.signal_number:
         return 128 + ended.signal_number
@@ -85,7 +85,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     return 0
 
 
-def _check_texts(cfg: ConfigDict, info: build.DataInfo, test: data.Dataset) -> None:
+def _check_texts(cfg: ConfigDict, info: assembly.DataInfo, test: data.Dataset) -> None:
     """Refuse captions of the test that cannot be read, before the training."""
     try:
         reopen(info.reader or {}).tokenize(list(test.texts or ()))

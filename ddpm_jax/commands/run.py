@@ -12,8 +12,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands import about
 from ddpm_jax.commands.further import from_import
@@ -39,16 +39,16 @@ class Model:
         self, preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None
     ) -> Task:
         """Compose its task, with previews while it trains."""
-        return build.diffusion_task(
+        return assembly.diffusion_task(
             self.cfg, self.unet, self.info, self.optimizer, self.mesh, preview
         )
 
 
 def plan(cfg: ConfigDict, info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
     """Build the parts of a run, computing nothing."""
-    unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
+    unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
     return Model(
-        cfg, info, workdir, unet, build.codec(cfg, info, workdir), optimizer, mesh
+        cfg, info, workdir, unet, assembly.codec(cfg, info, workdir), optimizer, mesh
     )
 
 

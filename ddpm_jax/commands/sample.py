@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
     sample_request,
@@ -60,7 +60,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         return folder
     print(
         f"Drawing {cfg.sample.num_images} images with {trained.described}: "
-        f"{cfg.sample.sampler}, {build.num_steps(cfg)} steps, on {describe()}.",
+        f"{cfg.sample.sampler}, {assembly.num_steps(cfg)} steps, on {describe()}.",
         flush=True,
     )
     started = time.perf_counter()
@@ -79,14 +79,14 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         "checkpoint_step": trained.step,
         "parameters": parameters_name(cfg),
         "sample": to_json(cfg)["sample"],
-        "seed": build.sample_seed(cfg),
+        "seed": assembly.sample_seed(cfg),
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
-    if build.map_name(cfg):
+    if assembly.map_name(cfg):
         assert told.cond is not None  # such a model is given pictures
-        _, given = build.shown(cfg, told.cond)
-        record["consistency_db"] = build.consistency(cfg, drawn, given)
+        _, given = assembly.shown(cfg, told.cond)
+        record["consistency_db"] = assembly.consistency(cfg, drawn, given)
     show = trained.codec.show
     sheet = sheet_of(cfg, info, told.cond, drawn, show)
     write_forward(cfg, folder, trained.codec)
@@ -117,15 +117,15 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
         UserError: a label or a prompt cannot be used.
     """
     if not cfg.sample.prompt_to:
-        return Told(build.sample_cond(cfg, info), None)
-    cond = build.cond_between(cfg, info, unet, params)
+        return Told(assembly.sample_cond(cfg, info), None)
+    cond = assembly.cond_between(cfg, info, unet, params)
     return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
 def sampling_program(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> Program:
     """Make the program that `config.sample` describes; it is given `codecs.Params`."""
     record = Record(cfg.sample.film_frames, cfg.sample.film_images)
-    return compile_plan(build.sampling_plan(cfg, unet, codec), mesh, record)
+    return compile_plan(assembly.sampling_plan(cfg, unet, codec), mesh, record)
 
 
 def sample_batches(
@@ -149,7 +149,7 @@ def sample_batches(
     for (made,) in run_batches(
         program,
         params,
-        build.sample_key(cfg),
+        assembly.sample_key(cfg),
         told.cond or {},
         num_rows=cfg.sample.num_images,
         batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
@@ -187,7 +187,7 @@ def make_preview(
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
     program = sampling_program(quick, unet, mesh, codec)
-    told = Told(build.sample_cond(quick, info), None)
+    told = Told(assembly.sample_cond(quick, info), None)
     of_codec = spread_whole(codec.params, mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:

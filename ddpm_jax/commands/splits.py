@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def with_test_split(
     for line in first_look(cfg, source, workdir):
         print(line, flush=True)
     try:
-        test = build.dataset(cfg, "test")
+        test = assembly.dataset(cfg, "test")
     except data.NoSplitError:
         return _held_out(source)
     if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):

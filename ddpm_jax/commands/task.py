@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
-from ddpm_jax.build import auxiliary
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import auxiliary
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.tasks.spec import TaskSpec
@@ -35,9 +35,9 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
     source = open_to_train(cfg, workdir)
     for line in first_look(cfg, source, workdir):
         print(line, flush=True)
-    build.check_batch(cfg)
-    spec, fit = build.task_spec(cfg, TaskSpec), build.fit_spec(cfg)
-    mesh = build.mesh(cfg)
+    assembly.check_batch(cfg)
+    spec, fit = assembly.task_spec(cfg, TaskSpec), assembly.fit_spec(cfg)
+    mesh = assembly.mesh(cfg)
     built = spec.build(source, fit, mesh)
     training = Training(kind_of(cfg), "the model", fit)
     found = already_finished(cfg, workdir, training, source.fingerprint)
@@ -51,7 +51,7 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
         built,
         source=data.ready(source),
         fingerprint=source.fingerprint,
-        key=build.train_key(cfg),
+        key=assembly.train_key(cfg),
     )
     if ended.signal_number:
         return 128 + ended.signal_number

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build, data
-from ddpm_jax.build.auxiliary import DIFFUSION, refuse_another_kind
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import check_start, settle, start_params
 from ddpm_jax.commands.drawing import sample_request, save_forward_film
@@ -58,11 +58,11 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     refuse_another_kind(workdir, DIFFUSION, "the diffusion model")
     source = open_to_train(cfg, workdir)
     autoencoder = autoencoder_of(cfg, workdir)
-    info = build.data_info(source, cfg, autoencoder)
-    build.check(cfg, info)
-    build.check_training_effects(cfg, info)
-    build.check_batch(cfg)
-    mesh = build.mesh(cfg)
+    info = assembly.data_info(source, cfg, autoencoder)
+    assembly.check(cfg, info)
+    assembly.check_training_effects(cfg, info)
+    assembly.check_batch(cfg)
+    mesh = assembly.mesh(cfg)
     check_tracks(cfg, cfg.training.ema_stds)
     refuse_another_config(
         cfg,
@@ -115,8 +115,8 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             cfg,
             model.task(_previewer(model)),
             feed,
-            build.train_key(cfg),
-            plan=build.fit_spec(cfg),
+            assembly.train_key(cfg),
+            plan=assembly.fit_spec(cfg),
             run=run,
             mesh=mesh,
         )
@@ -167,12 +167,12 @@ def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str]
 
 
 def _read_captions(
-    cfg: ConfigDict, info: build.DataInfo, source: data.Dataset
-) -> build.Captions | None:
+    cfg: ConfigDict, info: assembly.DataInfo, source: data.Dataset
+) -> assembly.Captions | None:
     """Read the captions of the data, for a model that is told them."""
     if "text" not in cfg.conditioners:
         return None
-    return build.captions(cfg, info, source.texts or ())
+    return assembly.captions(cfg, info, source.texts or ())
 
 
 def _say(line: str) -> None:
@@ -187,7 +187,7 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
         inner = "x".join(map(str, info.shape))
         shape += f", in latents of {inner} of {info.latents.name}"
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    classes = build.num_classes(cfg, info)
+    classes = assembly.num_classes(cfg, info)
     conditions = [f"{classes} classes"] if classes else []
     if info.reader is not None:
         kind, length = info.reader["kind"], info.reader["max_length"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import from_json, to_json
 from ddpm_jax.requests import COMMANDS
@@ -124,7 +124,7 @@ def chosen(
                 f"{name}={count} is more than the page draws at a time; use 1 to "
                 f"{most_images}."
             )
-    build.check(changed, info)
+    assembly.check(changed, info)
     return changed
 
 
@@ -158,7 +158,7 @@ def labels_text(chosen_names: object, info: DataInfo) -> str:
         if name not in (*known, "none"):
             raise UserError(f"label {name!a:.80} is not known; choose one of the list.")
     return ",".join(
-        build.label_word(known.index(name), known) if name in known else name
+        assembly.label_word(known.index(name), known) if name in known else name
         for name in chosen_names
     )
 

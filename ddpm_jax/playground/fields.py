@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_jax import build
-from ddpm_jax.build import names
+from ddpm_jax import assembly
+from ddpm_jax.assembly import names
 from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, as_sent, with_message
 
@@ -19,7 +19,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
     """Make the inputs of a chain: labels, prompts, sampler, steps, seed, guidance."""
     cfg, info = place.studio.cfg, place.studio.trained.info
     asked: Asked = {}
-    knows_classes = build.num_classes(cfg, info) is not None
+    knows_classes = assembly.num_classes(cfg, info) is not None
     if info.reader is not None:
         for name, label in _PROMPTS.items():
             asked[f"sample.{name}"] = gr.Textbox(
@@ -43,14 +43,14 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
             min_width=120,
         )
         asked["sample.num_steps"] = gr.Number(
-            build.num_steps(cfg),
+            assembly.num_steps(cfg),
             label=f"Steps, 1 to {cfg.schedule.num_levels}",
             elem_id=f"{place.mode}-steps",
             min_width=120,
         )
     with gr.Row():
         asked["sample.seed"] = gr.Number(
-            build.sample_seed(cfg),
+            assembly.sample_seed(cfg),
             label="Seed",
             elem_id=f"{place.mode}-seed",
             min_width=120,
@@ -96,7 +96,7 @@ def count(place: Place, value: int, label: str) -> gr.Number:
 
 def method(place: Place) -> gr.Dropdown:
     """Make the input of an edit's method."""
-    methods = build.edit_methods(place.studio.cfg, place.mode)
+    methods = assembly.edit_methods(place.studio.cfg, place.mode)
     return gr.Dropdown(
         list(methods),
         value=methods[0],

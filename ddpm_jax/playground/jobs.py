@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.commands.drawing import columns_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
@@ -72,10 +72,10 @@ def most_images(cfg: ConfigDict) -> int:
 def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
     """Sample `cfg.sample.num_images`, as `sample` would, in one batch."""
     info = studio.trained.info
-    cond = build.sample_cond(cfg, info)
+    cond = assembly.sample_cond(cfg, info)
     count = cfg.sample.num_images
     indices, given = filled_up((np.arange(count, dtype=np.int32), cond or {}), count)
-    plan = build.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
+    plan = assembly.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
     task = _Task("sample", plan, indices, given, count, columns_of(cfg, info))
     return _one_at_a_time(studio, cfg, task)
 
@@ -87,7 +87,7 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None
         UserError: if an image or mask cannot be used, or the options do not fit.
     """
     info = studio.trained.info
-    build.check_edit(cfg, mode, info.image_shape)
+    assembly.check_edit(cfg, mode, info.image_shape)
     pictures = read_pictures(mode, cfg, info)
     columns: int | None
     given, noise, columns = lay_out(mode, cfg, info, pictures)
@@ -95,7 +95,7 @@ def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None
     if count > (most := most_images(cfg)):
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     noise, given = filled_up((noise, given), count)
-    plan = build.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
+    plan = assembly.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
     if mode != "interpolate" and len(pictures) == 1:
         columns = None  # a row would be long and low
     task = _Task(mode, plan, noise, given, count, columns)
@@ -127,7 +127,7 @@ def _run(
         task.plan,
         studio.programs(task.mode, task.plan, cfg, batch, trained.mesh),
         trained.params,
-        build.sample_key(cfg),
+        assembly.sample_key(cfg),
         task.indices,
         task.given,
         num_rows=task.num_wanted,

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.playground import fields, gate, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
@@ -48,7 +48,7 @@ def make_page(studio: Studio, folder: Path) -> gr.Blocks:
             "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
         }
         for mode, (name, element, tab) in edits.items():
-            if build.edit_methods(studio.cfg, mode):  # not every model can
+            if assembly.edit_methods(studio.cfg, mode):  # not every model can
                 with gr.Tab(name, elem_id=element):
                     tab(Place(studio, folder, mode), example)
     return page

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax.build.plans import NOT_COMPILED
+from ddpm_jax.assembly.plans import NOT_COMPILED
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.sampling.parts import StageParts, compile_parts, padded_length

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures
 from ddpm_jax.playground.choices import chosen, command_line, labels_text, number
@@ -199,7 +199,7 @@ def example_reader(studio: Studio) -> Callable[[object], np.ndarray]:
     def read(which: object) -> np.ndarray:
         index = -1 if which is None else number("the example", which, whole=True)
         if not opened:
-            opened.append(build.dataset(studio.cfg))
+            opened.append(assembly.dataset(studio.cfg))
         source: Sequence = opened[0].source
         if not 0 <= index < len(source):
             raise UserError(

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from settings import default
 
-from ddpm_jax import build
-from ddpm_jax.build.parts import start
+from ddpm_jax import assembly
+from ddpm_jax.assembly.parts import start
 from ddpm_jax.codecs import from_bytes, from_moments
 
 
@@ -37,7 +37,7 @@ def test_only_images_are_mirrored_and_floating_point_is_left_alone():
 
     def x0(items):
         shape, dtype = items.shape[1:], str(items.dtype)
-        info = build.DataInfo("d", shape, None, "", dtype=dtype)
+        info = assembly.DataInfo("d", shape, None, "", dtype=dtype)
         return np.asarray(start(cfg, info)(key, items))
 
     scaled = (rows - 127.5) / 127.5

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from settings import default
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.data import NoSplitError, batches, load, shapes, subset
 from ddpm_jax.errors import UserError
 
@@ -241,9 +241,9 @@ def test_captions_that_say_left_and_right_are_not_mirrored():
     config = default()
     config.data.source = "shapes:20"
     with pytest.raises(UserError, match=r"config\.data\.flip=True mirrors images"):
-        build.dataset(config)
+        assembly.dataset(config)
     config.data.flip = False
-    dataset = build.dataset(config)
+    dataset = assembly.dataset(config)
     assert len(dataset) == 20
     assert subset(dataset, np.array([1])).sided
     # What a mirror does: the caption of the picture is another one.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ddpm_jax.build import autoencoder
+from ddpm_jax.assembly import autoencoder
 from ddpm_jax.cli import main
 
 torch = pytest.importorskip("torch")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.cli import main
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.model import open_model
@@ -99,7 +99,7 @@ def imported(source, workdir, *options):
 
 
 def our_eps(cfg, trained, x, t, label=None):
-    apply = jax.jit(build.network(trained.unet))
+    apply = jax.jit(assembly.network(trained.unet))
     cond = None if label is None else {"label": label}
     return np.asarray(apply(trained.params.network, x, t, cond))
 
@@ -134,10 +134,10 @@ def assert_same_ddim(cfg, trained, pipe):
     ours, _ = jax.jit(
         lambda params, noise: generate(
             image_keys(jax.random.key(0), np.arange(2)),
-            build.sampler(cfg),
-            build.denoiser(cfg, trained.unet, params),
+            assembly.sampler(cfg),
+            assembly.denoiser(cfg, trained.unet, params),
             noise,
-            build.levels(cfg),
+            assembly.levels(cfg),
             cond=None if label is None else {"label": label},
         )
     )(trained.params.network, x)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.cli import main
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.model import open_model
@@ -248,7 +248,7 @@ def test_imports_a_state_dict(name, tmp_path):
     x = x.astype(np.float32)
     levels = np.array([0, 123, 399])
     label = np.array([0, 3, 5], np.int32) if kind["classes"] else None
-    told = build.schedule(cfg).at(levels).t  # their rescaled times: t * 1000 / T
+    told = assembly.schedule(cfg).at(levels).t  # their rescaled times: t * 1000 / T
     np.testing.assert_allclose(told, levels * 2.5)
     with torch.no_grad():
         theirs = peer(
@@ -257,7 +257,7 @@ def test_imports_a_state_dict(name, tmp_path):
             None if label is None else torch.from_numpy(label).long(),
         )
     theirs = theirs.movedim(1, -1).numpy()
-    apply = jax.jit(build.network(trained.unet))
+    apply = jax.jit(assembly.network(trained.unet))
     cond = None if label is None else {"label": label}
     assert 0.2 < theirs.std() < 5
     ours = apply(trained.params.network, x, told, cond)

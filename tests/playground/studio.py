@@ -6,7 +6,7 @@ import jax
 import tiny
 from settings import changed
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.codecs import Params, latents, pixels
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.playground.jobs import open_studio
@@ -18,13 +18,13 @@ def make_studio(*options, autoencoder=None):
     if autoencoder:
         options += ("codec.kind=latents", f"codec.run={autoencoder.name}")
     cfg = changed(tiny.get_config(), *options)
-    info = build.data_info(build.dataset(cfg), cfg, autoencoder)
+    info = assembly.data_info(assembly.dataset(cfg), cfg, autoencoder)
     codec = pixels(info.image_shape)
     if autoencoder:
         codec = latents(autoencoder, info.image_shape)
-    unet = build.model(cfg, info)
+    unet = assembly.model(cfg, info)
     # The last convolution starts at zero, and a network that answers zero hides errors.
-    leaves, tree = jax.tree.flatten(build.init_params(cfg, unet, info))
+    leaves, tree = jax.tree.flatten(assembly.init_params(cfg, unet, info))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     params = jax.tree.unflatten(
         tree,

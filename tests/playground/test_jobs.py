@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from studio import make_studio
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.sample import Told, sample_batches, sampling_program
 from ddpm_jax.diffusion.generate import image_keys
@@ -43,7 +43,7 @@ def whole(studio, cfg):
         cfg,
         sampling_program(cfg, trained.unet, trained.mesh, trained.codec),
         trained.params,
-        Told(build.sample_cond(cfg, trained.info), None),
+        Told(assembly.sample_cond(cfg, trained.info), None),
     )
     return made.items, made.trajectory
 
@@ -105,7 +105,7 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
 
     def ask(**options):
         cfg = config_of(studio, **options)
-        plan = build.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
+        plan = assembly.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
         made.append(keep("sample", plan, cfg, 4, studio.trained.mesh))
         return made[-1]
 
@@ -122,7 +122,7 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
 @pytest.fixture
 def files(studio, tmp_path):
     """Two digits and a mask, as files."""
-    source = build.dataset(studio.cfg).source
+    source = assembly.dataset(studio.cfg).source
     for number, name in enumerate(("a", "b")):
         images.save_png(tmp_path / f"{name}.png", source[number]["image"])
     white = np.zeros((8, 8), np.uint8)
@@ -176,8 +176,8 @@ def test_the_stages_of_an_edit_in_parts_are_the_plan_to_the_byte(
     *_, last = jobs.edit(studio, mode, cfg)
     pictures = read_pictures(mode, cfg, studio.trained.info)
     given, noise, columns = lay_out(mode, cfg, studio.trained.info, pictures)
-    plan = build.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
-    keys = image_keys(build.sample_key(cfg), noise)
+    plan = assembly.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
+    keys = image_keys(assembly.sample_key(cfg), noise)
     edited = jax.jit(partial(run_plan, plan))(studio.trained.params, keys, given)
     np.testing.assert_array_equal(last.point.items, images.to_uint8(edited.items))
     np.testing.assert_array_equal(

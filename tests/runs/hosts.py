@@ -12,7 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax import build, cli
+from ddpm_jax import assembly, cli
 from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 
@@ -50,7 +50,7 @@ def note_what_is_read(path):
 
 def main():
     """Run them; stop at the first that fails."""
-    build.evaluation_features = projection
+    assembly.evaluation_features = projection
     for line in json.loads(sys.argv[1]):
         trains = line[0].startswith("--config=")
         noting = trains and "ASKED" in os.environ  # an evaluation reads other batches

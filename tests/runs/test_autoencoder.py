@@ -13,7 +13,7 @@ from PIL import Image
 from program import ROOT, TINY, cut_short
 
 from ddpm_jax import data
-from ddpm_jax.build import autoencoder
+from ddpm_jax.assembly import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import autoencoder as command
 from ddpm_jax.errors import UserError
@@ -229,7 +229,7 @@ def test_wrong_options_are_one_line(tmp_path, capsys, option, said):
 def test_a_features_network_of_other_images_is_refused(tmp_path, capsys, monkeypatch):
     about = {"image_shape": [32, 32, 1]}
     monkeypatch.setattr(
-        "ddpm_jax.build.features._open", lambda workdir: (None, None, about)
+        "ddpm_jax.assembly.features._open", lambda workdir: (None, None, about)
     )
     assert train(tmp_path / "run", "perceptual=eyes") == 2
     assert "takes images of 32x32x1, and these are 8x8x1" in capsys.readouterr().err

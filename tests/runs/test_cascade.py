@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from program import TINY, flags
 
-from ddpm_jax import build
+from ddpm_jax import assembly
 from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
@@ -105,17 +105,17 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         model = open_model(cfg, folder)
         opened.append((cfg, model))
         network = model.params.network
-        stage = build.stage_of(cfg, model.info, model.unet, network)
+        stage = assembly.stage_of(cfg, model.info, model.unet, network)
         models.append(
             CascadeModel(
-                build.levels(cfg),
+                assembly.levels(cfg),
                 lambda params, stage=stage: stage,
                 lambda params, cond: cond,
             )
         )
-    keys = image_keys(build.sample_key(opened[0][0]), jnp.arange(6))
+    keys = image_keys(assembly.sample_key(opened[0][0]), jnp.arange(6))
     # The second network is not class-conditional.
-    conds = (build.sample_cond(opened[0][0], opened[0][1].info), None)
+    conds = (assembly.sample_cond(opened[0][0], opened[0][1].info), None)
     x = run_plan(cascade_plan(models), (None, None), keys, {"stages": conds}).x
     off = np.asarray(images.to_uint8(x)).astype(int) - made
     assert np.abs(off).max() <= 1

@@ -81,7 +81,7 @@ def refused(capsys, monkeypatch, arguments):
     def no_compile(*args, **kwargs):
         raise AssertionError("compiled before checking")
 
-    monkeypatch.setattr("ddpm_jax.build.parts.init_params", no_compile)
+    monkeypatch.setattr("ddpm_jax.assembly.parts.init_params", no_compile)
     monkeypatch.setattr("ddpm_jax.training.fit.compile_step", no_compile)
     monkeypatch.setattr("ddpm_jax.sampling.plan.run_stage", no_compile)
     assert main(arguments) == 2
@@ -304,7 +304,7 @@ def test_control_c_while_compiling_is_quiet(tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ddpm_jax.build.parts.init_params", interrupted)
+    monkeypatch.setattr("ddpm_jax.assembly.parts.init_params", interrupted)
     assert main([f"--config={TINY}", f"--workdir={tmp_path}/r"]) == 130
     assert capsys.readouterr().err == "interrupted.\n"
 

@@ -10,7 +10,7 @@ from PIL import Image
 from program import ROOT, cut_short
 
 from ddpm_jax import data
-from ddpm_jax.build.features import classifier_features
+from ddpm_jax.assembly.features import classifier_features
 from ddpm_jax.cli import main
 from ddpm_jax.commands import features as command
 from ddpm_jax.errors import UserError

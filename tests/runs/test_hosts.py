@@ -17,7 +17,7 @@ from hosts import projection
 from program import TINY, start
 from together import finished_hosts, start_hosts, sums
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.cli import main
 from ddpm_jax.data.pipeline import batch_indices
 from ddpm_jax.training import checkpoints as store
@@ -165,7 +165,7 @@ def test_only_the_first_process_speaks_and_writes(made):
 
 def test_evaluation_and_images_are_those_of_one_device(made, tmp_path, monkeypatch):
     monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "evaluation_features", projection)
+    monkeypatch.setattr(assembly, "evaluation_features", projection)
     folder, _ = made
     alone = shutil.copytree(
         folder / "whole", tmp_path / "alone", ignore=shutil.ignore_patterns("eval*")

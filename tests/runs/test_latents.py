@@ -11,7 +11,7 @@ import pytest
 from program import ROOT, TINY
 
 from ddpm_jax import data
-from ddpm_jax.build import autoencoder
+from ddpm_jax.assembly import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import encoding, image_sets
 from ddpm_jax.commands.about import trained_config
@@ -183,7 +183,7 @@ def no_compile():
         raise AssertionError("compiled before checking")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpm_jax.build.parts.init_params", fails)
+        patch.setattr("ddpm_jax.assembly.parts.init_params", fails)
         patch.setattr("ddpm_jax.training.fit.compile_step", fails)
         patch.setattr("ddpm_jax.sampling.plan.run_stage", fails)
         patch.setattr("ddpm_jax.commands.encoding.over_images", fails)

@@ -228,7 +228,7 @@ def test_what_cannot_work_is_one_line(finished, capsys, monkeypatch, option, mes
     def no_compile(*rest):
         raise AssertionError("compiled before checking")
 
-    monkeypatch.setattr("ddpm_jax.build.measure", no_compile)
+    monkeypatch.setattr("ddpm_jax.assembly.measure", no_compile)
     assert main(arguments(finished, option)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

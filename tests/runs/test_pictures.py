@@ -10,9 +10,9 @@ from PIL import Image
 from program import TINY
 from settings import classifier
 
-from ddpm_jax import build, data
-from ddpm_jax.build import auxiliary
-from ddpm_jax.build.features import KIND
+from ddpm_jax import assembly, data
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.assembly.features import KIND
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
 from ddpm_jax.commands.about import check_same_model, trained_config
@@ -223,7 +223,7 @@ def cost(*changes):
 
     cfg, _ = load_recipe(TINY)
     cfg = override(cfg, [f"--config.{change}" for change in changes])
-    info = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+    info = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
     return plans.cost_of(cfg, info)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from program import ROOT, TINY, flags
 
 from ddpm_jax import data
-from ddpm_jax.build.retrieval import retrieval
+from ddpm_jax.assembly.retrieval import retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.commands import rank as mode
 from ddpm_jax.commands import retrieval as training

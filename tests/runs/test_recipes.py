@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from program import TINY
 
-from ddpm_jax import build, conditioning
-from ddpm_jax.build import autoencode, features, retrieval
+from ddpm_jax import assembly, conditioning
+from ddpm_jax.assembly import autoencode, features, retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.conditioning.text import MiniLMText, Text
 from ddpm_jax.errors import UserError
@@ -25,10 +25,10 @@ from ddpm_jax.recipe import (
 )
 from ddpm_jax.training.log import read_metrics
 
-CIFAR = build.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
-MNIST = build.DataInfo("mnist", (32, 32, 1), tuple("0123456789"), "")
-LATENTS = build.LatentInfo("of configs/mnist_autoencoder.py", "", (8, 8, 4))
-DIGITS = build.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+CIFAR = assembly.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
+MNIST = assembly.DataInfo("mnist", (32, 32, 1), tuple("0123456789"), "")
+LATENTS = assembly.LatentInfo("of configs/mnist_autoencoder.py", "", (8, 8, 4))
+DIGITS = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 
 # Parameters: of the first as in Ho et al.'s code; of the second as counted from Nichol
 # and Dhariwal's; of the others as their docstrings say.
@@ -67,8 +67,8 @@ def load(path):
 def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = RECIPES[name]
     cfg = load(f"configs/{name}.py")
-    build.check(cfg, info)
-    unet = build.model(cfg, info)
+    assembly.check(cfg, info)
+    unet = assembly.model(cfg, info)
     x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
@@ -77,12 +77,12 @@ def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
 
 def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs():
     cfg = load("configs/shapes.py")
-    info = build.data_info(build.dataset(cfg), cfg)
-    build.check(cfg, info)
+    info = assembly.data_info(assembly.dataset(cfg), cfg)
+    assembly.check(cfg, info)
     assert info.reader is not None
     # 7 colours, 4 shapes, 2 sizes, 4 words for places, and "a", "and".
     assert len(info.reader["words"]) == 7 + 4 + 2 + 4 + 2
-    unet = build.model(cfg, info)
+    unet = assembly.model(cfg, info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
@@ -91,11 +91,11 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
 
 def test_the_recipe_of_points_has_the_parameters_of_its_layers():
     cfg = load("configs/points.py")
-    info = build.data_info(build.dataset(cfg), cfg)
-    build.check(cfg, info)
+    info = assembly.data_info(assembly.dataset(cfg), cfg)
+    assembly.check(cfg, info)
     assert info.shape == (2,) and info.num_classes == 8  # Gaussians on a ring
     x = jnp.zeros((1, *info.shape))
-    mlp = build.model(cfg, info)
+    mlp = assembly.model(cfg, info)
     shapes = jax.eval_shape(mlp.init, jax.random.key(0), x, jnp.zeros(1))["params"]
     width, depth, inputs = 64, 4, 2 + 2 * 3 * 2  # with 3 frequencies of x and of y
     dense, norm = width * width + width, 2 * width
@@ -109,10 +109,10 @@ def test_the_recipe_of_points_has_the_parameters_of_its_layers():
 def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     before, side, count = ENLARGING[name]
     cfg = load(f"configs/{name}.py")
-    info = build.DataInfo("", (side, side, 3), None, "")
-    build.check(cfg, info)
-    unet = build.model(cfg, info)
-    cond = build.example_condition(unet, info)
+    info = assembly.DataInfo("", (side, side, 3), None, "")
+    assembly.check(cfg, info)
+    unet = assembly.model(cfg, info)
+    cond = assembly.example_condition(unet, info)
     assert set(cond) == {"low_res"}
     x, t = jnp.zeros((1, *info.shape)), jnp.zeros(1)
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, t, cond)
@@ -130,12 +130,12 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     frozen, captions = Text(32, 384), ("red apple",)
     monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: frozen)
     reader = conditioning.Words.learn(captions, None).to_json()
-    info = build.DataInfo("", (32, 32, 3), None, "", reader, captions)
+    info = assembly.DataInfo("", (32, 32, 3), None, "", reader, captions)
     cfg = load("configs/emoji.py")
-    build.check(cfg, info)
+    assembly.check(cfg, info)
     x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(
-        build.model(cfg, info).init, jax.random.key(0), x, jnp.zeros(1)
+        assembly.model(cfg, info).init, jax.random.key(0), x, jnp.zeros(1)
     )
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 2_248_003
@@ -143,7 +143,7 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     for option in ("source", "image_size", "hold_out"):
         assert judge.data[option] == cfg.data[option]
     retrieval.check_retrieval(judge, info)
-    net = retrieval.match_network(build.task_spec(judge, ContrastiveTask), info)
+    net = retrieval.match_network(assembly.task_spec(judge, ContrastiveTask), info)
     text = (jnp.zeros((1, 32, 384)), jnp.ones((1, 32), bool), jnp.zeros((1, 384)))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, text)
     leaves = jax.tree.leaves(shapes["params"])
@@ -155,7 +155,7 @@ def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
     cfg = load(f"configs/{name}.py")
     features.check_features(cfg, info)
-    net = features.classifier(build.task_spec(cfg, ClassifierTask), info)
+    net = features.classifier(assembly.task_spec(cfg, ClassifierTask), info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
@@ -166,7 +166,7 @@ def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count, judge = AUTOENCODERS[name]
     cfg = load(f"configs/{name}.py")
     autoencode.check_autoencode(cfg, info)
-    spec, fit = build.task_spec(cfg, AutoencoderTask), build.fit_spec(cfg)
+    spec, fit = assembly.task_spec(cfg, AutoencoderTask), assembly.fit_spec(cfg)
     drawn = jax.eval_shape(lambda: autoencode.init_autoencode(spec, fit, info))
     found = {
         part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -198,7 +198,7 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
             recipe(str(size))
         return
     cfg = recipe(str(size))
-    build.check(cfg, build.DataInfo("folder:x", (size, size, 3), None, ""))
+    assembly.check(cfg, assembly.DataInfo("folder:x", (size, size, 3), None, ""))
     assert cfg.data.image_size == size
     (attention,) = cfg.network.attention_resolutions
     assert 8 <= attention <= 16
@@ -224,7 +224,7 @@ def test_the_recipe_for_pictures_that_are_not_square(
     assert len(cfg.network.channel_multipliers) == num_levels
     assert cfg.network.attention_resolutions == (attention,)
     height, width = size if isinstance(size, tuple) else (size, size)
-    build.check(cfg, build.DataInfo("folder:x", (height, width, 3), None, ""))
+    assembly.check(cfg, assembly.DataInfo("folder:x", (height, width, 3), None, ""))
     assert differences(from_json(to_json(cfg)), cfg) == []
 
 
@@ -244,7 +244,7 @@ def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
     # Ho et al. 2020: 35.7 million parameters for CIFAR-10, 114 million at 256 pixels.
     for size, count in [(32, 35_746_307), (256, 113_673_219)]:
         cfg = recipe(str(size))
-        unet = build.model(cfg, build.DataInfo("", (size, size, 3), None, ""))
+        unet = assembly.model(cfg, assembly.DataInfo("", (size, size, 3), None, ""))
         x = jnp.zeros((1, size, size, 3))
         shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
         leaves = jax.tree.leaves(shapes["params"])

@@ -12,7 +12,7 @@ from PIL import Image
 from program import TINY
 from settings import default
 
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.cli import main
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import open_model
@@ -80,7 +80,7 @@ def sample(workdir, *options):
 def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
     config = text_config()
     source = data.load(f"folder:{pictures}")
-    info = build.data_info(source, config)
+    info = assembly.data_info(source, config)
     words = ["", "", *info.reader["words"]]
     feed = make_feed(
         source,
@@ -88,7 +88,7 @@ def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
         seed=3,
         mesh=data_mesh(),
         max_mb_on_device=max_mb,
-        captions=build.captions(config, info, source.texts),
+        captions=assembly.captions(config, info, source.texts),
     )
     for batch in itertools.islice(feed(1), 3):
         assert set(batch) == {"image", "text"}
@@ -126,7 +126,7 @@ def test_other_captions_are_other_data(pictures, tmp_path):
             content = content.replace(b"wall", b"room")
         (changed / path.name).write_bytes(content)
     same, other = (
-        build.data_info(data.load(f"folder:{folder}"), config).fingerprint
+        assembly.data_info(data.load(f"folder:{folder}"), config).fingerprint
         for folder, config in [(pictures, text_config()), (changed, text_config())]
     )
     assert same != other
@@ -174,8 +174,8 @@ def test_scale_0_draws_what_a_prompt_of_nothing_draws(model, monkeypatch):
         cond = asked_for(config, info)
         return {"text": jax.tree.map(np.zeros_like, cond["text"])}
 
-    asked_for = build.sample_cond
-    monkeypatch.setattr(build, "sample_cond", of_nothing)
+    asked_for = assembly.sample_cond
+    monkeypatch.setattr(assembly, "sample_cond", of_nothing)
     _, nothing = sample(model, "prompt=a dark green wall")
     assert np.abs(nothing.astype(int) - red).max() <= 1  # 2B rows against B
 
@@ -215,10 +215,10 @@ def test_a_walk_between_prompts_has_them_at_its_ends_and_one_noise(model):
 def test_a_prompt_read_before_the_chain_is_the_prompt_read_in_it(model):
     cfg = text_of(model)
     trained = open_model(cfg, model)
-    cond = build.sample_cond(cfg, trained.info)
-    encoded = build.encode(trained.unet, trained.params.network, cond)
+    cond = assembly.sample_cond(cfg, trained.info)
+    encoded = assembly.encode(trained.unet, trained.params.network, cond)
     assert isinstance(encoded["text"], Encoded)
-    network = build.network(trained.unet)
+    network = assembly.network(trained.unet)
     x_t = jax.random.normal(jax.random.key(0), (6, 8, 8, 3))
     t = np.arange(6.0)
     outputs = [network(trained.params.network, x_t, t, one) for one in (cond, encoded)]

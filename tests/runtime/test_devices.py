@@ -21,17 +21,17 @@ import json, sys
 import jax, numpy as np
 sys.path.insert(0, "tests/runs")
 import tiny
-from ddpm_jax import build, data
+from ddpm_jax import assembly, data
 from ddpm_jax.runtime.devices import *
 from ddpm_jax.training.integrity import checksums, sums_on_devices
 from ddpm_jax.training.step import init_state, make_train_step
 from ddpm_jax.errors import UserError
 
 cfg = tiny.get_config()
-source = build.dataset(cfg)
-info = build.data_info(source)
-unet, optimizer = build.model(cfg, info), build.optimizer(cfg)
-params = jax.device_get(build.init_params(cfg, unet, info))
+source = assembly.dataset(cfg)
+info = assembly.data_info(source)
+unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
+params = jax.device_get(assembly.init_params(cfg, unet, info))
 stream = data.batches(source, cfg.training.batch_size, seed=0)
 
 def train(fsdp):
@@ -39,15 +39,15 @@ def train(fsdp):
     fresh = lambda: init_state(jax.tree.map(jax.numpy.asarray, params), optimizer)
     placed = shardings(mesh, jax.eval_shape(fresh))
     state = jax.jit(fresh, out_shardings=placed)()
-    step = make_train_step(build.objective(cfg, unet, info), optimizer,
+    step = make_train_step(assembly.objective(cfg, unet, info), optimizer,
         ema_target=0.9, mesh=mesh, placed=placed)
     losses = []
     for i in range(3):
         batch = {k: spread(v, rows(mesh)) for k, v in stream[i].items()}
-        program = step.lower(state, build.train_key(cfg), batch) if i == 0 else None
+        program = step.lower(state, assembly.train_key(cfg), batch) if i == 0 else None
         if program:
             text = program.compile().as_text()
-        state, metrics = step(state, build.train_key(cfg), batch)
+        state, metrics = step(state, assembly.train_key(cfg), batch)
         losses.append(float(metrics["loss"]))
     leaves = jax.tree.leaves(state)
     trained = jax.tree.leaves(state.params)

@@ -14,8 +14,8 @@ import pytest
 from flax import linen as nn
 from settings import default
 
-from ddpm_jax import build
-from ddpm_jax.build import DataInfo
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
@@ -237,11 +237,11 @@ def with_options(*options):
 def test_the_loss_of_a_config_is_the_one_it_names(monkeypatch, options, on_x0):
     """White images, x0 = 1 everywhere, of which a network says 0: the loss is the
     weight of the x0-error. Twenty evenly spread times are the twenty levels."""
-    monkeypatch.setattr(build.parts, "network", lambda unet, **_: zero_network)
+    monkeypatch.setattr(assembly.parts, "network", lambda unet, **_: zero_network)
     config = with_options(*options, "prediction=x0", "times.kind=stratified")
-    build.check(config, INFO)
+    assembly.check(config, INFO)
     white = {"image": np.full((20, 32, 32, 1), 255, np.uint8)}
-    run = build.objective(config, None, INFO)
+    run = assembly.objective(config, None, INFO)
     loss, (metrics, memory) = run(None, jax.random.key(0), white, ())
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 20))
     if config.schedule.zero_terminal_snr:
@@ -266,7 +266,7 @@ def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
             return jnp.concatenate([x_t, ports.maps], axis=-1)
 
     both = {"self_conditioning": SelfConditioning(), "label": Label(2)}
-    network = build.network(Conditioned(ShowsItsMaps(), both))
+    network = assembly.network(Conditioned(ShowsItsMaps(), both))
     params = {"label": {"embedding": jnp.zeros((3, 8))}}
     x, hint, label = jnp.ones((2, 4, 4, 3)), jnp.full((2, 4, 4, 3), 2.0), jnp.arange(2)
     seen = network(params, x, None, {"self_conditioning": hint, "label": label})
@@ -276,8 +276,8 @@ def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
         np.testing.assert_array_equal(seen, np.concatenate([x, 0 * x], axis=-1))
 
     config = with_options(SELF_CONDITIONED)
-    unet = build.model(config, INFO)
-    params = jax.eval_shape(lambda: build.init_params(config, unet, INFO))
+    unet = assembly.model(config, INFO)
+    params = jax.eval_shape(lambda: assembly.init_params(config, unet, INFO))
     assert params["conv_in"]["kernel"].shape == (3, 3, 2, 128)
 
 
@@ -291,7 +291,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         output = 0.3 + 0 * x_t
         return jnp.concatenate([output, 0 * x_t], -1) if learned else output
 
-    monkeypatch.setattr(build.parts, "network", lambda unet, **_: network)
+    monkeypatch.setattr(assembly.parts, "network", lambda unet, **_: network)
     config = with_options(
         SELF_CONDITIONED,
         "prediction=x0",
@@ -299,13 +299,13 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         f"loss.kind={'hybrid' if learned else 'simple'}",
         "times.kind=antithetic",
     )
-    build.check(config, INFO)
+    assembly.check(config, INFO)
     white = {"image": np.full((4, 32, 32, 1), 255, np.uint8)}
-    run = build.objective(config, None, INFO)
+    run = assembly.objective(config, None, INFO)
 
     @jax.jit
     def hint_of(key):
-        run(None, key, white, build.time_sampler(config).init())
+        run(None, key, white, assembly.time_sampler(config).init())
         (first, without), (second, hint) = calls
         assert (first, without, second) == (2, None, 4)
         return hint
@@ -352,7 +352,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
 )
 def test_what_cannot_work_is_refused(options, said):
     with pytest.raises(UserError, match=said):
-        build.check(with_options(*options), INFO)
+        assembly.check(with_options(*options), INFO)
 
 
 def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():

@@ -107,7 +107,9 @@ def test_not_installed(tmp_path, monkeypatch):
 def test_not_logged_in(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", stand_in([], logged_in=False))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr("ddpm_jax.build.parts.init_params", None)  # nothing is compiled
+    monkeypatch.setattr(
+        "ddpm_jax.assembly.parts.init_params", None
+    )  # nothing is compiled
     line = [f"--config={TINY}", f"--workdir={tmp_path}", "--config.training.wandb=p"]
     assert main(line) == 2
     assert "run `wandb login`" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""The training of an autoencoder."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from ddpm_jax.assembly.features import classifier_maps
+from ddpm_jax.assembly.idle import check_warmup, refuse_unused
+from ddpm_jax.assembly.keys import root_key
+from ddpm_jax.assembly.sizes import check_batch_memory
+from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.assembly.translation import fit_spec, task_spec
+from ddpm_jax.errors import UserError
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
+from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
+from ddpm_jax.specs import located
+from ddpm_jax.tasks.autoencoder import (
+    AutoencoderTask,
+    Maps,
+    Networks,
+    autoencoder_task,
+)
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.task import Task
+from ddpm_jax.weights.lpips_file import Lpips, read_lpips
+
+_LPIPS = "lpips:"  # before the names of two files
+_INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
+
+
+def autoencoder_network(spec: AutoencoderTask, info: DataInfo) -> KLAutoencoder:
+    """Build the network, for the images of the data."""
+    return spec.network.clone(image_channels=info.image_shape[-1])
+
+
+def adversary_start(spec: AutoencoderTask, fit: Fit) -> int | None:
+    """Return the step at which the discriminator joins a run; None for never."""
+    return spec.adversary_start(fit.num_steps)
+
+
+def autoencode_optimizers(
+    spec: AutoencoderTask, fit: Fit
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Build the optimizers of network and discriminator.
+
+    The discriminator's begins when it does.
+    """
+    later = max(fit.num_steps - spec.discriminator_start, 1)
+    return fit.transformation(), fit.transformation(later)
+
+
+def init_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> dict[str, Any]:
+    """Draw the initial parameters of autoencoder and discriminator."""
+    root = jax.random.fold_in(root_key(spec.seed), _INIT)
+    keys = jax.random.split(root)
+    images = jnp.zeros((1, *info.image_shape), jnp.float32)
+    net, discriminator = autoencoder_network(spec, info), ()
+    params = jax.jit(net.init)(keys[0], images)["params"]
+    if adversary_start(spec, fit) is not None:
+        init = spec.discriminator.init
+        discriminator = jax.jit(init)(keys[1], images)["params"]
+    return {"autoencoder": params, "discriminator": discriminator}
+
+
+def autoencode_key(spec: AutoencoderTask) -> jax.Array:
+    """Return the key of flips and latents."""
+    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
+
+
+def _perceptual(
+    spec: AutoencoderTask, info: DataInfo
+) -> tuple[Maps | None, list[np.ndarray] | None]:
+    """Open the network that looks, and how its channels count; None if there is none.
+
+    Raises:
+        UserError: it cannot be opened, or takes other images.
+    """
+    if not spec.perceptual or not spec.perceptual_weight:
+        return None, None
+    if not spec.perceptual.startswith(_LPIPS):
+        return classifier_maps(Path(spec.perceptual), info.image_shape), None
+    named = spec.perceptual.removeprefix(_LPIPS).split(",")
+    if len(named) != 2 or not all(named):
+        raise UserError(
+            f"config.perceptual={spec.perceptual!r} does not name two files; write "
+            "lpips:VGG16_FILE,LINEAR_FILE, or the folder of a features network."
+        )
+    if min(info.image_shape[:2]) < LEAST_SIDE:
+        raise UserError(
+            f"LPIPS halves images four times and needs {LEAST_SIDE} pixels a side, and "
+            f"these are {info.image_shape[0]}x{info.image_shape[1]}; use a features "
+            "network."
+        )
+    params, weights = _open_lpips(*named)
+    net = Vgg16()
+    return lambda x: cast(Any, net.apply({"params": params}, x)), weights
+
+
+@functools.lru_cache(maxsize=1)  # 59 MB, asked for by the check and by the steps
+def _open_lpips(network: str, linear: str) -> Lpips:
+    return read_lpips(network, linear, WIDTHS)
+
+
+def autoencode_task(
+    spec: AutoencoderTask,
+    fit: Fit,
+    info: DataInfo,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build the task of an autoencoder.
+
+    Args:
+        spec: what is trained.
+        fit: how.
+        info: of the data.
+        finish: see `Task`.
+
+    Raises:
+        UserError: the network of `perceptual` cannot be opened, or takes other images.
+    """
+    maps, channel_weights = _perceptual(spec, info)
+    net, discriminator = autoencoder_network(spec, info), None
+    joins = adversary_start(spec, fit)
+    if joins is not None:
+        judge = spec.discriminator
+
+        def discriminator(params: Any, x: jax.Array) -> jax.Array:
+            return cast(jax.Array, judge.apply({"params": params}, x))
+
+    def call(method: str) -> Callable[[Any, jax.Array], Any]:
+        return lambda params, x: net.apply({"params": params}, x, method=method)
+
+    networks = Networks(
+        encode=call("encode"),
+        decode=call("decode"),
+        sample=sample_posterior,
+        last=lambda params: params["decoder"]["conv_out"]["kernel"],
+        discriminate=discriminator,
+        maps=maps,
+        channel_weights=channel_weights,
+    )
+    return autoencoder_task(
+        lambda: init_autoencode(spec, fit, info),
+        networks,
+        autoencode_optimizers(spec, fit),
+        spec.weights(),
+        adversary_start=joins,
+        ema_target=fit.ema_decay,
+        flip=spec.data.flip,
+        finish=finish,
+    )
+
+
+def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    check_batch_memory(config, "training", info)
+    spec, fit = task_spec(config, AutoencoderTask), fit_spec(config)
+    check_warmup(config)
+    refuse_unused(config, "accumulate", "ema_stds")
+    with located("config.network"):
+        spec.network.check(info.image_shape)
+    if adversary_start(spec, fit) is not None:
+        with located("config.discriminator"):
+            spec.discriminator.check(info.image_shape)
+    _perceptual(spec, info)

@@ -1,0 +1,140 @@
+"""A trained KL autoencoder: from a run's folder, or into one.
+
+The folder is that of any run; see `auxiliary`. Its averaged parameters are those of the
+autoencoder alone.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.codecs import Autoencoder
+from ddpm_jax.errors import UserError
+from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+
+KIND = auxiliary.Kind(
+    name="autoencoder",
+    mode="autoencoder",
+    noun="an autoencoder",
+    verb="make",
+    facts={  # that are read here
+        *("name", "fingerprint", "image_shape", "latent_shape", "factor"),
+        *("scale", "shift", "network"),
+    },
+)
+
+
+def make(
+    name: str,
+    net: KLAutoencoder,
+    params: Any,
+    image_shape: tuple[int, int, int],
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> Autoencoder:
+    """Put an autoencoder together.
+
+    Args:
+        name: for a person to read.
+        net: the network.
+        params: its parameters.
+        image_shape: (H, W, C).
+        scale: of the latents.
+        shift: of the latents.
+    """
+    height, width, _ = image_shape
+    return Autoencoder(
+        name=name,
+        fingerprint=_fingerprint(auxiliary.flat_params(params), scale, shift),
+        image_shape=image_shape,
+        latent_shape=(height // net.factor, width // net.factor, net.latent_channels),
+        factor=net.factor,
+        scale=scale,
+        shift=shift,
+        net=net,
+        params=params,
+    )
+
+
+def _fingerprint(weights: dict[str, np.ndarray], scale: float, shift: float) -> str:
+    of_latents = np.array([scale, shift], np.float64)
+    return auxiliary.fingerprint(weights | {"": of_latents})
+
+
+def describe(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return the facts that `load` reads, as plain data."""
+    network = {
+        field.name: getattr(autoencoder.net, field.name)
+        for field in dataclasses.fields(KLAutoencoder)
+        if field.name not in ("dtype", "parent", "name")
+    }
+    facts = {name: getattr(autoencoder, name) for name in KIND.facts - {"network"}}
+    return {**{name: facts[name] for name in sorted(facts)}, "network": network}
+
+
+def write(workdir: Path, autoencoder: Autoencoder, metadata: dict[str, Any]) -> None:
+    """Write an autoencoder that was not trained there as a finished run.
+
+    Args:
+        workdir: where to.
+        autoencoder: what to write.
+        metadata: of its checkpoint.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    auxiliary.write(workdir, KIND, autoencoder.params, metadata, describe(autoencoder))
+
+
+def load(workdir: Path, dtype: Any = "float32") -> Autoencoder:
+    """Open the autoencoder that a training or an import left in a folder.
+
+    Args:
+        workdir: the folder.
+        dtype: of the computation.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    about, weights = auxiliary.read(workdir, KIND)
+    made = _described(about, weights, dtype)
+    if made is None:
+        raise UserError(
+            f"the weights in {workdir} do not fit its network; make it again with this "
+            "version, in another folder."
+        )
+    if made.fingerprint != about["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that its result describes; make "
+            "the autoencoder again, in another folder."
+        )
+    return made
+
+
+def _described(
+    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: Any
+) -> Autoencoder | None:
+    """Build what a folder describes; None if these are not its weights."""
+    try:
+        network: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in about["network"].items()
+        }
+        net = KLAutoencoder(**network, dtype=dtype)
+        shape = tuple(about["image_shape"])
+        net.check(shape)
+        scale, shift = float(about["scale"]), float(about["shift"])
+        if shape[-1] != net.image_channels or not 0 < scale < math.inf:
+            return None
+        expected = auxiliary.parameter_shapes(net, shape)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None  # no such network can be made
+    if expected != {name: leaf.shape for name, leaf in weights.items()}:
+        return None
+    params = auxiliary.as_params(weights)
+    return make(about["name"], net, params, shape, scale=scale, shift=shift)

@@ -1,0 +1,205 @@
+"""From a config to the conditioners of a model, and to the conditions of samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import conditioning, specs
+from ddpm_jax.assembly.asked import prompts, sample_labels
+from ddpm_jax.assembly.keys import sample_key
+from ddpm_jax.assembly.pictures import source_rows
+from ddpm_jax.assembly.source import DataInfo, reader_of
+from ddpm_jax.conditioning import Encoded, Reader, Tokens
+from ddpm_jax.conditioning.conditioned import Conditioned, encode
+from ddpm_jax.conditioning.conditioner import (
+    NEGATIVE,
+    Cond,
+    Conditioner,
+    ConditionerSpec,
+    from_batch,
+)
+from ddpm_jax.conditioning.encoded_text import interpolate
+from ddpm_jax.errors import UserError
+
+
+def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
+    """Build what the network is conditioned on, by name.
+
+    Args:
+        config: all of it.
+        info: of the data.
+
+    Raises:
+        UserError: the text encoder is not on this machine, or an option is out of
+            range.
+    """
+    made: dict[str, Conditioner] = {}
+    for name, node in config.conditioners.items():
+        path = f"config.conditioners.{name}"
+        spec: ConditionerSpec = specs.from_config(node, ConditionerSpec, path)
+        with specs.located(path):
+            made[name] = spec.for_data(info)
+    return made
+
+
+def is_droppable(config: ConfigDict, info: DataInfo) -> bool:
+    """Tell whether condition dropout and guidance have anything to act on."""
+    return any(one.droppable for one in conditioners(config, info).values())
+
+
+def example_condition(unet: Conditioned, info: DataInfo) -> Cond:
+    """Make a condition of one row, for its shapes and its costs."""
+    return {name: one.example(1, info.shape) for name, one in unet.conditioners.items()}
+
+
+# --- Of real images ------------------------------------------------------------------
+
+
+class Captions(NamedTuple):
+    """The texts of N examples, U of them distinct.
+
+    Attributes:
+        rows: leaves [U, ...].
+        places: int32 [N], the row of each example.
+    """
+
+    rows: Tokens | Encoded
+    places: np.ndarray
+
+
+def example_cond(
+    config: ConfigDict, info: DataInfo, examples: Mapping[str, np.ndarray]
+) -> Cond | None:
+    """Make the condition of real images, None for an unconditional model.
+
+    Args:
+        config: all of it.
+        info: of the model.
+        examples: from `data.gather`, with their texts; arrays [N, ...].
+
+    Returns:
+        Rows [N, ...] of the droppable conditions.
+    """
+    batch: dict[str, Any] = dict(examples)
+    if "text" in config.conditioners:
+        batch["text"] = _rows(reader_of(info), list(examples["text"]))
+    made = conditioners(config, info)
+    droppable = {name: one for name, one in made.items() if one.droppable}
+    return from_batch(droppable, sample_key(config), batch, batch["image"]) or None
+
+
+def captions(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Captions:
+    """Read the captions of a training set, each that is distinct once.
+
+    Args:
+        config: all of it.
+        info: of the model.
+        texts: N of them.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    listed, places = conditioning.distinct(texts)
+    return Captions(reader_of(info).read(listed), places)
+
+
+def _rows(reader: Reader, texts: Sequence[str]) -> Tokens | Encoded:
+    """Read each distinct text once; leaves [N, ...]."""
+    listed, places = conditioning.distinct(texts)
+    return jax.tree.map(lambda leaf: leaf[places], reader.read(listed))
+
+
+# --- What is asked for ----------------------------------------------------------------
+
+
+def sample_cond(config: ConfigDict, info: DataInfo) -> Cond | None:
+    """Make the condition of each image to sample, rows [num_images, ...].
+
+    Raises:
+        UserError: a label or a prompt cannot be used, or the network knows none.
+    """
+    labels, texts = sample_labels(config, info), prompts(config, info)
+    cond: Cond = source_rows(config, info)
+    if labels is not None:
+        cond["label"] = labels
+    if texts is not None:
+        cond |= text_cond(config, info, texts)
+    return {**cond, **further_cond(config, info)} or None
+
+
+def further_cond(config: ConfigDict, info: DataInfo) -> Cond:
+    """Make the rows [num_images, ...] of conditions that are given by name.
+
+    Raises:
+        UserError: a condition is not known, or a value cannot be read.
+    """
+    made, found = conditioners(config, info), {}
+    for part in filter(None, map(str.strip, config.sample.cond.split(";"))):
+        name, equals, listed = part.partition("=")
+        if not equals or name not in made:
+            raise UserError(
+                f"config.sample.cond has {part!r}; write NAME=VALUE, the model being "
+                f"conditioned on {', '.join(made) or 'nothing'}."
+            )
+        if name in ("label", "text"):
+            raise UserError(
+                f"config.sample.cond has {part!r}; use "
+                f"config.sample.{'labels' if name == 'label' else 'prompt'}."
+            )
+        values = [value.strip() for value in listed.split(",")]
+        count = config.sample.num_images
+        with specs.located("config.sample.cond"):
+            found[name] = made[name].from_text(
+                [values[i % len(values)] for i in range(count)]
+            )
+    return found
+
+
+def cond_between(
+    config: ConfigDict, info: DataInfo, network: Conditioned, params: Any
+) -> Cond | None:
+    """Go from `prompt` to `prompt_to` in as many images as are to be drawn.
+
+    Args:
+        config: all of it.
+        info: of the model.
+        network: which may have to read the two ends.
+        params: its parameters.
+
+    Raises:
+        UserError: as `sample_cond`.
+    """
+    cond = sample_cond(config, info)
+    assert cond is not None  # `check` has refused a model without text
+    ends = reader_of(info).read([config.sample.prompt, config.sample.prompt_to])
+    read = jax.jit(lambda params, text: encode(network, params, {"text": text}))
+    both = jax.device_get(read(params, ends))["text"]
+    a, b = (jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], both) for i in (0, 1))
+    shares = np.linspace(0, 1, config.sample.num_images)
+    return {**cond, "text": interpolate(a, b, list(shares))}
+
+
+def text_cond(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Cond:
+    """Read prompts, and the negative one beside each if there is one.
+
+    Args:
+        config: with the negative prompt.
+        info: with the reader.
+        texts: N of them.
+
+    Returns:
+        Rows [N, ...] of the text, and perhaps a negative condition.
+
+    Raises:
+        UserError: a prompt cannot be read.
+    """
+    reader = reader_of(info)
+    cond: Cond = {"text": _rows(reader, texts)}
+    if config.sample.negative_prompt:
+        negative = reader.read([config.sample.negative_prompt])
+        rows = jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), negative)
+        cond[NEGATIVE] = {"text": rows}
+    return cond

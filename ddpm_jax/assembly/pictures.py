@@ -1,0 +1,204 @@
+"""From a config to image maps as conditions: how they are made, and of which images."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm_jax import specs
+from ddpm_jax.assembly.keys import sample_key
+from ddpm_jax.assembly.source import DataInfo, data_spec
+from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.image_maps import ImageMap, Source
+from ddpm_jax.conditioning.low_res import LowRes
+from ddpm_jax.conditioning.masked import Masked
+from ddpm_jax.data.pipeline import gather
+from ddpm_jax.data.spec import Data
+from ddpm_jax.diffusion.generate import image_keys
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.images import psnr, to_float
+
+_DATA = "data:"
+
+
+MODES = {LowRes: "upscale", Grey: "colorize", Masked: "inpaint"}
+"""Kind of an image map -> the way of editing that a model is trained for by it."""
+
+
+def map_name(config: ConfigDict) -> str:
+    """Return the name of the image map that a network is conditioned on, "" for none.
+
+    Raises:
+        UserError: there are several, where the commands know one.
+    """
+    maps = specs.kinds(ImageMap)
+    found = [n for n, node in config.conditioners.items() if node.kind in maps]
+    if len(found) > 1:
+        raise UserError(
+            f"config.conditioners has the image maps {', '.join(found)}; use one."
+        )
+    return found[0] if found else ""
+
+
+def image_map(config: ConfigDict) -> ImageMap | None:
+    """Build the conditioner that makes maps of images, if there is one.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+    name = map_name(config)
+    if not name:
+        return None
+    path = f"config.conditioners.{name}"
+    made: ImageMap = specs.from_config(config.conditioners[name], ImageMap, path)
+    return made
+
+
+def mode_of(config: ConfigDict) -> str | None:
+    """Return the editing mode that a model was trained for, None if for none."""
+    made = image_map(config)
+    return None if made is None else MODES.get(type(made))
+
+
+class Examples(NamedTuple):
+    """Real images of which pictures are made, one for each image to draw."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray | None  # int32 [N]
+    texts: tuple[str, ...] | None
+
+
+def examples(config: ConfigDict, info: DataInfo) -> Examples:
+    """Read the images of which a drawing takes its pictures: the first, in turn.
+
+    Raises:
+        UserError: the data are not at hand, or are others than the model's.
+    """
+    split = config.sample.picture.removeprefix(_DATA) or None
+    return _examples(
+        data_spec(config), split, config.sample.num_images, info.image_shape
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _examples(
+    spec: Data, split: str | None, count: int, image_shape: tuple[int, ...]
+) -> Examples:
+    source = spec.open(split)
+    if source.image_shape != image_shape:
+        raise UserError(
+            f"{source.name} has images of {source.image_shape} now, and the model was "
+            f"trained with {image_shape}; restore the data."
+        )
+    batch = gather(source, np.arange(count) % len(source), with_text=True)
+    texts = batch.get("text")
+    return Examples(
+        batch["image"],
+        batch.get("label"),
+        None if texts is None else tuple(map(str, texts)),
+    )
+
+
+def source_rows(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
+    """Lay out what a drawing makes its pictures of; nothing for other models.
+
+    Args:
+        config: its `sample` says of which images.
+        info: of the model.
+
+    Raises:
+        UserError: as `examples`.
+    """
+    conditioner = image_map(config)
+    if conditioner is None:
+        return {}
+    images = examples(config, info).images
+    keys = image_keys(sample_key(config), jnp.arange(len(images)))
+    rows = conditioner.from_request(keys, images, config.sample.picture_noise)
+    return {map_name(config): rows}
+
+
+def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Make what the network is shown into pictures for a person.
+
+    Args:
+        config: of the model.
+        cond: with what `source_rows` gave, leaves [N, ...].
+
+    Returns:
+        The pictures, float [N, H, W, C], and the images they are made of, uint8.
+    """
+    rows: Source = cond[map_name(config)]
+    conditioner = image_map(config)
+    assert conditioner is not None  # an image-conditional model has one
+    made = jax.jit(lambda rows: conditioner.show(conditioner.from_source(rows)))(rows)
+    return np.asarray(made), rows.image
+
+
+def consistency(
+    config: ConfigDict, drawn: np.ndarray, given: np.ndarray
+) -> float | None:
+    """Tell how far images agree with what they were drawn from.
+
+    Enlarged pictures are averaged over the blocks of a pixel again, coloured ones made
+    grey; what is known of a masked picture is kept exactly, and has no measure.
+
+    Args:
+        config: of the model.
+        drawn: uint8 [N, H, W, C].
+        given: the images that the pictures were made of, of the same shape, or the
+            small pictures themselves; uint8.
+
+    Returns:
+        The PSNR in dB, its mean over images; None for other models.
+
+    Source: Saharia et al. 2021, "Image Super-Resolution via Iterative Refinement",
+        table 2, "consistency".
+    """
+    conditioner = image_map(config)
+    if conditioner is None:
+        return None
+    a, b = to_float(jnp.asarray(drawn)), to_float(jnp.asarray(given))
+    found = conditioner.measure(a)
+    if found is None:
+        return None
+    wanted = conditioner.measure(b) if b.shape == a.shape else b
+    assert wanted is not None  # as for the other
+    errors = np.square(np.asarray(found - wanted, np.float64))
+    return psnr(errors.mean(axis=(1, 2, 3)))
+
+
+def aug_level_of(config: ConfigDict) -> float | None:
+    """Return the augmentation level that is asked for; None of a model without."""
+    made = image_map(config)
+    level: float = config.sample.picture_noise
+    return level if isinstance(made, LowRes) and made.max_aug_level else None
+
+
+def check_picture(config: ConfigDict) -> None:
+    """Refuse what is asked of the images that a model generates from.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    made, asked = image_map(config), config.sample.picture_noise
+    most = made.max_aug_level if isinstance(made, LowRes) else 0.0
+    if not 0 <= asked <= most:
+        raise UserError(
+            f"config.sample.picture_noise={asked} is not in [0, {most:g}], what the "
+            "model was trained with; use 0 for none."
+        )
+    source = config.sample.picture
+    if source and made is None:
+        raise UserError(
+            f"config.sample.picture={source!r}, but this model was trained without "
+            "pictures; leave the option out."
+        )
+    if source and not source.startswith(_DATA):
+        raise UserError(
+            f"config.sample.picture={source!r} is not known; use data:SPLIT, such as "
+            f"data:test, or edit {mode_of(config)} for a picture of your own."
+        )

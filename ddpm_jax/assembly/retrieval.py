@@ -1,0 +1,199 @@
+"""The dual encoder that finds an image's caption: from a config, from a folder.
+
+The folder is that of any run; see `auxiliary`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ddpm_jax import specs
+from ddpm_jax.assembly import auxiliary
+from ddpm_jax.assembly.features import small_task
+from ddpm_jax.assembly.idle import check_warmup, refuse_unused
+from ddpm_jax.assembly.keys import root_key
+from ddpm_jax.assembly.sizes import check_batch_memory
+from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.assembly.translation import fit_spec, task_spec
+from ddpm_jax.conditioning import reopen
+from ddpm_jax.errors import UserError
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
+from ddpm_jax.networks.dual_encoder import DualEncoder
+from ddpm_jax.runtime.batching import join, map_batches
+from ddpm_jax.runtime.images import to_float
+from ddpm_jax.specs import located
+from ddpm_jax.tasks.contrastive import ContrastiveTask, make_contrastive_objective
+from ddpm_jax.training.fit import Fit
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.task import Objective, Task
+
+KIND = auxiliary.Kind(
+    name="contrastive",
+    mode="retrieval",
+    noun="a retrieval network",
+    verb="train",
+    facts={  # that are read here or by the command
+        *("name", "fingerprint", "data_fingerprint", "image_shape", "reader"),
+        *("captions", "found", "num_images", "config"),
+    },
+)
+_INIT, _TRAIN = 30, 31  # streams of `config.seed`, apart from those of other modes
+_TEXTS = 256  # read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """Two towers, opened.
+
+    Attributes:
+        features: of pictures: vectors of length 1.
+        encode_texts: texts, N of them -> vectors of length 1, float32 [N, D].
+    """
+
+    features: FeatureExtractor
+    encode_texts: Callable[[Sequence[str]], np.ndarray]
+
+
+def match_network(spec: ContrastiveTask, info: DataInfo) -> DualEncoder:
+    """Build the image encoder and the text encoder, for captions as the data read them.
+
+    Args:
+        spec: what is trained.
+        info: of the data; its `reader` is enough.
+    """
+    return DualEncoder(spec.network, spec.text.for_data(info).encoder)
+
+
+def init_match(
+    spec: ContrastiveTask,
+    net: DualEncoder,
+    reader: Mapping[str, Any],
+    info: DataInfo,
+) -> Any:
+    """Draw the initial parameters."""
+    key = jax.random.fold_in(root_key(spec.seed), _INIT)
+    return jax.jit(net.init)(key, *_example(reader, info.image_shape, info.captions))[
+        "params"
+    ]
+
+
+def _example(
+    reader: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
+) -> tuple[jax.Array, Any]:
+    """Make an image, and a text as it is read."""
+    return jnp.zeros((1, *image_shape), jnp.float32), reopen(reader).read(captions[:1])
+
+
+def match_objective(spec: ContrastiveTask, net: DualEncoder) -> Objective:
+    """Build what they are trained on."""
+    return make_contrastive_objective(
+        lambda params, images, text: cast(
+            Any, net.apply({"params": params}, images, text)
+        ),
+        max_shift=spec.max_shift,
+        flip=spec.data.flip,
+    )
+
+
+def contrastive_task(
+    spec: ContrastiveTask,
+    fit: Fit,
+    net: DualEncoder,
+    info: DataInfo,
+    mesh: Mesh,
+    finish: Callable[[TrainState], Mapping[str, Any]],
+) -> Task:
+    """Build the task of a dual encoder; see `small_task`."""
+    reader = info.reader
+    assert reader is not None  # `data_info` has refused data without captions
+    return small_task(
+        fit,
+        lambda: init_match(spec, net, reader, info),
+        match_objective(spec, net),
+        mesh,
+        finish,
+    )
+
+
+def match_key(spec: ContrastiveTask) -> jax.Array:
+    """Return the key of its shifts and flips."""
+    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
+
+
+def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
+    """Make of towers, and what their folder says of them, what ranks texts."""
+
+    def apply(params: Any, images: jax.Array) -> Outputs:
+        shown = to_float(images)
+        vectors = net.apply({"params": params}, shown, method="encode_images")
+        return Outputs(vectors, None)
+
+    read = jax.jit(
+        lambda params, text: net.apply({"params": params}, text, method="encode_texts")
+    )
+
+    def encode_texts(texts: Sequence[str]) -> np.ndarray:
+        rows = reopen(about["reader"]).read(list(texts))
+        each = map_batches(
+            lambda part: read(params, part), rows, len(texts), _TEXTS, mesh=None
+        )
+        return join(each)
+
+    features = FeatureExtractor(
+        name=about["name"],
+        fingerprint=about["fingerprint"],
+        num_features=net.tower.num_features,
+        label_names=None,
+        resize="none",
+        image_shape=tuple(about["image_shape"]),
+        params=params,
+        apply=apply,
+    )
+    return Retrieval(features, encode_texts)
+
+
+def retrieval(workdir: Path) -> Retrieval:
+    """Open the dual encoder that was trained in a folder.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    about, weights = auxiliary.read(workdir, KIND)
+    again = "train the network again, in another folder."
+    if auxiliary.fingerprint(weights) != about["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that its result describes; {again}"
+        )
+    spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
+    info = DataInfo("", tuple(about["image_shape"]), None, "", about["reader"])
+    net = match_network(spec, info)
+    example = _example(about["reader"], about["image_shape"], about["captions"])
+    expected = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
+    flat = traverse_util.flatten_dict(expected, sep="/")
+    if {n: leaf.shape for n, leaf in flat.items()} != {
+        n: leaf.shape for n, leaf in weights.items()
+    }:
+        raise UserError(f"the weights in {workdir} do not fit its network; {again}")
+    return as_retrieval(net, auxiliary.as_params(weights), about)
+
+
+def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
+    """Refuse options that cannot work, before any compile.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    check_batch_memory(config, "training", info)
+    spec, _ = task_spec(config, ContrastiveTask), fit_spec(config)
+    with located("config.network"):
+        spec.network.check()
+    check_warmup(config)
+    refuse_unused(config, "ema_stds")

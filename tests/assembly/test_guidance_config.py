@@ -1,0 +1,188 @@
+"""From `config.sample` to a guided denoiser, and the guidance that is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from settings import default
+
+from ddpm_jax import assembly, data
+from ddpm_jax.conditioning.label import Label
+from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
+from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import images
+
+INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
+X = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+LABELS = jnp.array([3, 0, 10, 7])  # the third is the null class
+
+
+def config_of(class_conditional=True, **options):
+    """A tiny model of the digits; options of `sample`, clipping off by default."""
+    of_label = ["conditioners.label.kind=label"] if class_conditional else []
+    config = default("schedule.num_levels=20", "preview_steps=10", *of_label)
+    config.data.source, config.data.flip = "digits", False
+    config.network.channels, config.network.num_groups = 8, 4
+    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
+    config.network.num_res_blocks = 1
+    config.sample.clip = False
+    for name, value in options.items():
+        config.sample[name] = value
+    return config
+
+
+class Formula:
+    """In the place of a U-Net: an output that depends on pixel and label."""
+
+    def __init__(self, conditioners):
+        self.conditioners = conditioners
+
+    def apply(self, variables, x, t, cond, *, train, rngs):
+        assert set(cond or {}) == set(self.conditioners)
+        label = cond["label"][:, None, None, None] if cond else 0
+        return 0.5 * x + jnp.cos(3.0 * label + jnp.arange(8)[:, None])
+
+
+class Model:
+    """The denoisers of configs, around the formula."""
+
+    def __init__(self, class_conditional):
+        self.unet = Formula({"label": Label(10)} if class_conditional else {})
+        config = config_of(class_conditional)
+        self.level = assembly.schedule(config).at(jnp.array(12))
+        self.class_conditional = class_conditional
+
+    def predict(self, label=LABELS, **options):
+        config = config_of(self.class_conditional, **options)
+        assembly.check(config, INFO)
+        denoise = assembly.denoiser(config, self.unet, None)
+        cond = None if label is None else {"label": label}
+        return jax.jit(denoise)(X, self.level, cond)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return Model(class_conditional=True)
+
+
+@pytest.fixture(scope="module")
+def untold():
+    return Model(class_conditional=False)
+
+
+@pytest.fixture(scope="module")
+def plain(told):
+    return told.predict()
+
+
+def test_classifier_free_guidance(told, plain):
+    """scale eps(label) + (1 - scale) eps(null); the null class guides nowhere."""
+    free = told.predict(label=jnp.full(4, 10))
+    found = told.predict(guidance_scale=3.0)
+    np.testing.assert_allclose(found.eps, 3 * plain.eps - 2 * free.eps, atol=1e-4)
+    moved = np.abs(np.asarray(found.eps - plain.eps)).max(axis=(1, 2, 3))
+    assert moved[2] < 1e-5 < 1e-2 < min(moved[[0, 1, 3]])
+
+
+def test_guidance_outside_its_interval_is_none(told, plain):
+    r = float(told.level.sigma / told.level.alpha)
+    for options, guides in (
+        ({"guidance_low": 1.1 * r}, False),
+        ({"guidance_high": 0.9 * r}, False),
+        ({"guidance_low": 0.9 * r, "guidance_high": 1.1 * r}, True),
+    ):
+        found = told.predict(guidance_scale=3.0, **options)
+        assert np.allclose(found.eps, plain.eps, atol=1e-5) != guides
+
+
+def test_rescaled_guidance_has_the_spread_of_the_conditional(told, plain):
+    found = told.predict(guidance_scale=4.0, guidance_rescale=1.0)
+    spread = np.std(np.asarray(plain.x0), axis=(1, 2, 3))
+    np.testing.assert_allclose(np.std(found.x0, axis=(1, 2, 3)), spread, rtol=1e-4)
+
+
+@pytest.mark.parametrize("class_conditional", [True, False])
+def test_classifier_guidance_is_fitted_to_the_data(told, untold, class_conditional):
+    model = told if class_conditional else untold
+    pixels, labels = data.in_memory(data.load("digits", split="train"))
+    log_prob = gaussian_classifier(images.to_float(pixels), labels, 10)
+
+    def total(x):
+        return jnp.sum(log_prob(x, model.level, {"label": LABELS}))
+
+    gradient = jax.jit(jax.grad(total))(X)
+    before = model.predict(LABELS if class_conditional else None)
+    found = model.predict(classifier_scale=2.0)
+    np.testing.assert_allclose(
+        found.eps, before.eps - 2 * model.level.sigma * gradient, atol=2e-4
+    )
+    moved = np.abs(np.asarray(found.eps - before.eps)).max(axis=(1, 2, 3))
+    assert moved[2] < 1e-4 < 1e-2 < min(moved[[0, 1, 3]])
+
+
+def test_an_unconditional_model_without_labels_is_not_guided(untold):
+    found = untold.predict(label=None, classifier_scale=2.0)
+    np.testing.assert_allclose(found.eps, untold.predict(label=None).eps, atol=1e-5)
+
+
+def test_thresholding_comes_last(told):
+    """x0 of strong guidance lies far outside; either way of clipping is outermost."""
+    wild = np.asarray(told.predict(guidance_scale=8.0).x0)
+    assert np.abs(wild).max() > 2
+    clipped = told.predict(guidance_scale=8.0, clip=True)
+    np.testing.assert_allclose(clipped.x0, np.clip(wild, -1, 1), atol=1e-4)
+    found = told.predict(guidance_scale=8.0, clip=True, dynamic_percentile=0.9)
+    s = np.quantile(np.abs(wild).reshape(4, -1), 0.9, axis=1)
+    s = np.maximum(s, 1)[:, None, None, None]
+    np.testing.assert_allclose(found.x0, np.clip(wild, -s, s) / s, atol=1e-4)
+    for said in (clipped, found):
+        np.testing.assert_allclose(
+            add_noise(said.x0, said.eps, told.level), X, atol=1e-4
+        )
+
+
+def test_labels_may_be_asked_of_a_model_that_only_its_classifier_knows():
+    config = config_of(False, classifier_scale=1.0, num_images=3, labels="7,none")
+    assert assembly.sample_labels(config, INFO).tolist() == [7, 10, 7]
+    assert assembly.sample_labels(config_of(False), INFO) is None
+
+
+@pytest.mark.parametrize(
+    ("conditional", "options", "message"),
+    [
+        (False, {"guidance_scale": 3.0}, "was trained without labels or text; use 1"),
+        (True, {"guidance_scale": float("inf")}, "guidance_scale=inf is not finite"),
+        (True, {"guidance_scale": 1e30}, r"use -1000 to 1000, such as 2\."),
+        (True, {"classifier_scale": -1e30}, r"use -1000 to 1000, such as 2\."),
+        (True, {"guidance_low": 2.0, "guidance_high": 1.0}, "are no range"),
+        (True, {"guidance_low": -1.0}, "are no range"),
+        (True, {"guidance_rescale": 1.5}, r"guidance_rescale=1.5 is not in \[0, 1\]"),
+        (
+            True,
+            {"classifier_scale": float("nan")},
+            "classifier_scale=nan is not finite",
+        ),
+        (True, {"clip": True, "dynamic_percentile": 99.5}, "dynamic_percentile=99.5"),
+        (True, {"dynamic_percentile": 0.995}, "leave one of them out"),
+    ],
+)
+def test_guidance_that_cannot_work_is_refused(conditional, options, message):
+    with pytest.raises(UserError, match=message) as refusal:
+        assembly.check(config_of(conditional, **options), INFO)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_always_saw_its_label_cannot_be_guided_away_from_none():
+    config = config_of(guidance_scale=2.0)
+    config.condition_dropout = 0.0
+    with pytest.raises(UserError, match=r"config\.condition_dropout above 0"):
+        assembly.check(config, INFO)
+    config.sample.guidance_scale = 1.0
+    assembly.check(config, INFO)
+
+
+def test_a_classifier_needs_labels():
+    info = assembly.DataInfo("folder:pictures", (8, 8, 1), None, "")
+    with pytest.raises(UserError, match="folder:pictures has no labels"):
+        assembly.check(config_of(False, classifier_scale=1.0), info)
