@@ -27,6 +27,7 @@ MOVED = {
     "models": "networks",
     "exchange": "weights",
     "tensors": "weights",
+    "build": "assembly",
     "systems": "conditioning",
     "systems/cascade.py": "sampling",
     "sampling.py": "sampling",
