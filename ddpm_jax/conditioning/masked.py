@@ -37,7 +37,7 @@ class Masked(ImageMap):
     def from_given(
         self, keys: jax.Array, given: Mapping[str, Any], aug_level: float
     ) -> jax.Array:
-        """Make rows of an image with the mask that it is given with."""
+        """Make rows [B, H, W, C + 1] of an image with the mask given beside it."""
         del keys, aug_level
         return from_mask(given["image"], given["mask"][..., :1])
 
