@@ -48,7 +48,11 @@ class ScheduleFree(Adam):
 @register
 @dataclasses.dataclass(frozen=True)
 class Muon(OptimizerSpec):
-    """Jordan et al. 2024: matrices orthogonalized, all else by Adam."""
+    """Jordan et al. 2024: matrices orthogonalized, all else by Adam.
+
+    Attributes:
+        beta: decay of the momentum of matrices.
+    """
 
     beta: float = 0.95
 
@@ -70,7 +74,12 @@ class Prodigy(OptimizerSpec):
 @register
 @dataclasses.dataclass(frozen=True)
 class AdEMAMix(Adam):
-    """Pagliardini et al. 2024: two averages of the gradient."""
+    """Pagliardini et al. 2024: two averages of the gradient.
+
+    Attributes:
+        b3: decay of the slow average.
+        alpha: its weight beside the fast one.
+    """
 
     b3: float = 0.9999
     alpha: float = 5.0

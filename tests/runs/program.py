@@ -49,7 +49,8 @@ def cut_short(item):
 def flags(command, *options, **more):
     """Spell options for a command: "name=value" of its request, or of a recipe.
 
-    Those that have a section and are the default of a flag become that flag.
+    Those that have a section and are the default of a flag become that flag; what
+    begins with -- stays as it is.
     """
     request = COMMANDS[command]
     fields = {field.name: field.name for field in dataclasses.fields(request)}
@@ -59,6 +60,8 @@ def flags(command, *options, **more):
 
 
 def _flag(option, known):
+    if option.startswith("--"):
+        return option
     name, _, value = option.partition("=")
     if name not in known:
         return f"--config.{option}"

@@ -221,7 +221,7 @@ def test_options_change_what_they_say(model):
         ("num_probes=-1", "too small; use 0"),
         ("rtol=0.0", "out of reach"),
         ("seed=-1", "out of range"),
-        ("splits=test", "unknown flag --splits; did you mean --split?"),
+        ("--splits=test", "unknown flag --splits; did you mean --split?"),
     ],
 )
 def test_what_cannot_work_is_one_line(finished, capsys, monkeypatch, option, message):
