@@ -189,7 +189,7 @@ def test_other_tensors_are_named(folder, tmp_path, capsys, change, said):
         ({"norm_num_groups": 3}, "num_groups=3 does not divide the 8 channels"),
         ({"scaling_factor": 0.0}, "has scaling_factor=0.0; it has to be positive"),
         ({"shift_factor": "a"}, "shift_factor='a', which is not a number"),
-        ({"sample_size": "large"}, "no size in pixels"),
+        ({"sample_size": "large"}, "not a size in pixels"),
         ({"new_option": 1}, "new_option=1, which is not known here"),
     ],
 )
