@@ -61,6 +61,7 @@ from ddpm_jax.assembly.likelihood import (
 )
 from ddpm_jax.assembly.parts import (
     diffusion_task,
+    dtype,
     init_params,
     learning_rate,
     model,
@@ -131,6 +132,7 @@ __all__ = [
     "denoiser",
     "diffusion_spec",
     "diffusion_task",
+    "dtype",
     "edit_methods",
     "encode",
     "evaluation_features",

@@ -43,8 +43,9 @@ def check(config: ConfigDict, info: DataInfo) -> None:
     fit_spec(config)
     _check_asked(config)
     check_latents(config, info)
+    network = network_spec(config)
     with located("config.network"):
-        network_spec(config).check(info.shape)
+        network.check(info.shape)
     conditioners(config, info)
     check_picture(config)
     _check_variance(config, spec)

@@ -12,6 +12,7 @@ from ddpm_jax.assembly.asked import prompts, sample_labels
 from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.pictures import source_rows
 from ddpm_jax.assembly.source import DataInfo, reader_of
+from ddpm_jax.assembly.translation import read_node
 from ddpm_jax.conditioning import Encoded, Reader, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
 from ddpm_jax.conditioning.conditioner import (
@@ -37,10 +38,9 @@ def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
             range.
     """
     made: dict[str, Conditioner] = {}
-    for name, node in config.conditioners.items():
-        path = f"config.conditioners.{name}"
-        spec: ConditionerSpec = specs.from_config(node, ConditionerSpec, path)
-        with specs.located(path):
+    for name in config.conditioners:
+        spec = read_node(config, f"conditioners.{name}", ConditionerSpec)
+        with specs.located(f"config.conditioners.{name}"):
             made[name] = spec.for_data(info)
     return made
 

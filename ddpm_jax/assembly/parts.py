@@ -10,11 +10,15 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax import specs
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.keys import init_key
 from ddpm_jax.assembly.source import DataInfo, codec_spec
-from ddpm_jax.assembly.translation import diffusion_spec, fit_spec, schedule_spec
+from ddpm_jax.assembly.translation import (
+    diffusion_spec,
+    fit_spec,
+    read_node,
+    schedule_spec,
+)
 from ddpm_jax.codecs import (
     AsStored,
     Start,
@@ -26,6 +30,7 @@ from ddpm_jax.codecs import (
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.conditioner import training_condition
+from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.diffusion.time_sampling import TimeSampler
@@ -50,13 +55,14 @@ def model(config: ConfigDict, info: DataInfo) -> Conditioned:
 
 
 def network_spec(config: ConfigDict) -> Network:
-    """Read the network, which is its own spec.
+    """Read the network, which is its own spec; see `read_node`."""
+    return read_node(config, "network", Network)
 
-    Raises:
-        UserError: an option has a wrong type.
-    """
-    spec: Network = specs.from_config(config.network, Network, "config.network")
-    return spec
+
+def dtype(config: ConfigDict) -> str:
+    """Return the dtype that the network computes in, if it has a choice."""
+    found: str = config.network.get("dtype", "float32")
+    return found
 
 
 def init_params(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Any:
@@ -71,7 +77,7 @@ def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objectiv
     spec = diffusion_spec(config)
     the_schedule = spec.schedule.build()
     self_conditioning = None
-    if "self_conditioning" in config.conditioners:
+    if NAME in config.conditioners:
         self_conditioning = self_condition_half(
             spec.parameterization, learns_variance=spec.learns_variance
         )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import specs
 from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.source import DataInfo, data_spec
+from ddpm_jax.assembly.translation import read_node
 from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.image_maps import ImageMap, Source
 from ddpm_jax.conditioning.low_res import LowRes
@@ -52,9 +53,7 @@ def image_map(config: ConfigDict) -> ImageMap | None:
     name = map_name(config)
     if not name:
         return None
-    path = f"config.conditioners.{name}"
-    made: ImageMap = specs.from_config(config.conditioners[name], ImageMap, path)
-    return made
+    return read_node(config, f"conditioners.{name}", ImageMap)
 
 
 def mode_of(config: ConfigDict) -> str | None:

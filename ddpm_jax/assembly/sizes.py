@@ -5,7 +5,7 @@ import math
 import jax
 from ml_collections import ConfigDict
 
-from ddpm_jax.assembly.parts import network_spec
+from ddpm_jax.assembly.parts import dtype, network_spec
 from ddpm_jax.assembly.sampling import num_steps
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
@@ -26,9 +26,8 @@ def memory_here() -> int | None:
 
 def least_bytes(config: ConfigDict, info: DataInfo) -> int:
     """Return the bytes of one item's way through the network, at the least."""
-    network = network_spec(config)
-    half = getattr(network, "dtype", "float32") == "bfloat16"
-    return network.least_numbers(info.shape) * (2 if half else _FLOAT)
+    bytes_each = 2 if dtype(config) == "bfloat16" else _FLOAT
+    return network_spec(config).least_numbers(info.shape) * bytes_each
 
 
 def check_batch_memory(config: ConfigDict, section: str, info: DataInfo) -> None:

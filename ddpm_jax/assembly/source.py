@@ -4,7 +4,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ddpm_jax import data, specs
+from ddpm_jax import data
+from ddpm_jax.assembly.translation import read_node
 from ddpm_jax.codecs import Autoencoder, CodecSpec, Latents
 from ddpm_jax.conditioning import Reader, reopen
 from ddpm_jax.conditioning.text import TextSpec
@@ -17,13 +18,8 @@ _SHOWN = 64  # captions that a checkpoint remembers, evenly from all
 
 
 def data_spec(config: ConfigDict) -> Data:
-    """Read the data of a recipe.
-
-    Raises:
-        UserError: an option has a wrong type or value.
-    """
-    spec: Data = specs.from_config(config.data, Data, "config.data")
-    return spec
+    """Read the data of a recipe; see `read_node`."""
+    return read_node(config, "data", Data)
 
 
 def dataset(config: ConfigDict, split: str | None = None) -> data.Dataset:
@@ -43,17 +39,13 @@ def text_spec(config: ConfigDict) -> TextSpec | None:
     """Read how captions are read; None for a model without text.
 
     Raises:
-        UserError: an option has a wrong type or value.
+        UserError: as `read_node`.
     """
     if "text" in config:  # of a dual encoder
-        node, path = config.text, "config.text"
-    else:
-        node = config.get("conditioners", {}).get("text")
-        path = "config.conditioners.text"
-    if node is None:
+        return read_node(config, "text", TextSpec)
+    if "text" not in config.get("conditioners", {}):
         return None
-    spec: TextSpec = specs.from_config(node, TextSpec, path)
-    return spec
+    return read_node(config, "conditioners.text", TextSpec)
 
 
 def data_info(
@@ -65,12 +57,12 @@ def data_info(
 
     Args:
         source: the data.
-        config: of the model; None for what is told nothing of captions.
+        config: of the model; None for one that is conditioned on no captions.
         autoencoder: in whose latents the model works; None for pixels.
 
     Raises:
-        UserError: the model is to be told a text, and the data have none, or the way
-            of reading does not fit theirs; or the autoencoder takes other images.
+        UserError: the model is conditioned on text, and the data have no captions, or
+            its tokenizer does not fit theirs; or the autoencoder takes other images.
     """
     latents = None
     if autoencoder is not None:
@@ -84,9 +76,9 @@ def data_info(
         latents=latents,
         dtype=str(source.dtype),
     )
-    text = None if config is None else text_spec(config)
     if config is None:
         return info
+    text = text_spec(config)
     info = dataclasses.replace(info, chain_shape=_chain_shape(config, info))
     if text is None:
         return info
@@ -118,13 +110,8 @@ def _chain_shape(config: ConfigDict, info: DataInfo) -> tuple[int, ...] | None:
 
 
 def codec_spec(config: ConfigDict) -> CodecSpec:
-    """Read what the chain is made of.
-
-    Raises:
-        UserError: an option has a wrong type or value.
-    """
-    spec: CodecSpec = specs.from_config(config.codec, CodecSpec, "config.codec")
-    return spec
+    """Read what the chain is made of; see `read_node`."""
+    return read_node(config, "codec", CodecSpec)
 
 
 def latents_run(config: ConfigDict) -> str | None:
@@ -145,7 +132,7 @@ def data_fingerprint(source: data.Dataset, config: ConfigDict) -> str:
 
 
 def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
-    """Count the classes the network is told, None for an unconditional one."""
+    """Count the classes of a class-conditional network, None for another."""
     conditional = "label" in config.get("conditioners", {})
     return info.num_classes if conditional else None
 
@@ -156,5 +143,5 @@ def reader_of(info: DataInfo) -> Reader:
     Raises:
         UserError: it is not on this machine.
     """
-    assert info.reader is not None  # a model that is told a text has one
+    assert info.reader is not None  # a text-conditional model has one
     return reopen(info.reader)

@@ -32,26 +32,32 @@ def diffusion_spec(config: ConfigDict) -> Diffusion:
     return task_spec(config, Diffusion)
 
 
-def schedule_spec(config: ConfigDict) -> ScheduleSpec:
-    """Read the noise schedule.
+def read_node(config: ConfigDict, path: str, slot: type[T]) -> T:
+    """Read the spec of one node.
+
+    Args:
+        config: all of it.
+        path: of the node, such as "schedule" or "conditioners.text".
+        slot: its class, or the base class of all that fit.
 
     Raises:
-        UserError: it is unknown, or an option of it cannot be.
+        UserError: an option is unknown, or has a wrong type or value.
     """
-    spec: ScheduleSpec = specs.from_config(
-        config.schedule, ScheduleSpec, "config.schedule"
-    )
+    node = config
+    for name in path.split("."):
+        node = node[name]
+    spec: T = specs.from_config(node, slot, f"config.{path}")
     return spec
+
+
+def schedule_spec(config: ConfigDict) -> ScheduleSpec:
+    """Read the noise schedule; see `read_node`."""
+    return read_node(config, "schedule", ScheduleSpec)
 
 
 def fit_spec(config: ConfigDict) -> Fit:
-    """Read how it is trained.
-
-    Raises:
-        UserError: an option cannot be.
-    """
-    spec: Fit = specs.from_config(config.training, Fit, "config.training")
-    return spec
+    """Read how it is trained; see `read_node`."""
+    return read_node(config, "training", Fit)
 
 
 def defaults_of(node: ConfigDict) -> dict[str, Any]:

@@ -95,12 +95,6 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
     )
 
 
-def _dtype(cfg: ConfigDict) -> str:
-    """Return the dtype that the network computes in."""
-    found: str = cfg.network.get("dtype", "float32")
-    return found
-
-
 def device_memory() -> int | None:
     """Return the bytes that a device may use, None if that is not known.
 
@@ -153,7 +147,7 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
         f"data      {info.name}, {len(source):,} images of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
         *_operations(cost),
-        f"device    {describe()}, {_dtype(cfg)}",
+        f"device    {describe()}, {assembly.dtype(cfg)}",
         *_memory(cfg, cost),
     ]
     print("\n".join(line.rstrip() for line in lines), flush=True)
@@ -261,7 +255,7 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
 
 
 def _estimate(cfg: ConfigDict, cost: Cost) -> tuple[float, str]:
-    rate = matmul_rate(_dtype(cfg))
+    rate = matmul_rate(assembly.dtype(cfg))
     seconds = cost.train_flops * cfg.training.batch_size / (rate * ASSUMED_SHARE)
     how = (
         f"an estimate: {ASSUMED_SHARE:.0%} of the {rate / 1e9:,.0f} GFLOP/s of matrix "

@@ -197,7 +197,7 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     lines = (
         f"data     {info.name}, {len(source):,} {what} of {shape}. {source.note}",
         f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
-        f"device   {describe()}, {cfg.network.get('dtype', 'float32')}",
+        f"device   {describe()}, {assembly.dtype(cfg)}",
         f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",
     )
     print("\n".join(line.rstrip() for line in lines), flush=True)
