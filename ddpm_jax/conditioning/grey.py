@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.conditioning.image_maps import ImageMap, refuse_latents
+from ddpm_jax.conditioning.image_maps import ImageMap
 from ddpm_jax.diffusion.operators import grey_operator
 from ddpm_jax.errors import UserError
 
@@ -34,13 +34,13 @@ class Grey(ImageMap):
         del keys, aug_level
         return self.measure(x0)
 
-    def for_data(self, data: Any) -> "Grey":
+    def for_data(self, data: Any) -> ImageMap:
         """Return itself.
 
         Raises:
-            UserError: the images have no color.
+            UserError: as `ImageMap`; or the images have no color.
         """
-        refuse_latents(self, data)
+        super().for_data(data)
         if data.image_shape[-1] != 3:
             raise UserError(
                 f"grey is made of color images (3 channels), and those of {data.name} "

@@ -51,29 +51,25 @@ def map_keys(keys: jax.Array) -> jax.Array:
     return fold_each(keys, _MAP)
 
 
-def refuse_latents(spec: Any, data: Any) -> None:
-    """Refuse a map where the chain is made of latents: maps are of pixels.
-
-    Args:
-        spec: of the map.
-        data: a `DataInfo`.
-
-    Raises:
-        UserError: it is.
-    """
-    if data.latents is not None:
-        raise UserError(
-            f"{type(spec).__name__} is of pixels, and this model works in latents; "
-            "use a model of pixels, trained without config.codec latents."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class ImageMap(Conditioner):
     """A conditioner whose rows are made of images."""
 
     droppable: ClassVar[bool] = False
     required: ClassVar[bool] = True
+
+    def for_data(self, data: Any) -> "ImageMap":
+        """Return itself.
+
+        Raises:
+            UserError: the chain is made of latents: maps are of pixels.
+        """
+        if data.latents is not None:
+            raise UserError(
+                f"{type(self).__name__} is of pixels, and this model works in latents; "
+                "use a model of pixels, trained without config.codec latents."
+            )
+        return self
 
     def from_given(
         self, keys: jax.Array, given: Mapping[str, Any], aug_level: float

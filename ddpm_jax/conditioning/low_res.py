@@ -31,7 +31,6 @@ from ddpm_jax.conditioning.image_maps import (
     ImageMap,
     MapEmbedder,
     Source,
-    refuse_latents,
 )
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import average_pool
@@ -133,13 +132,13 @@ class LowRes(ImageMap):
                 "out."
             )
 
-    def for_data(self, data: Any) -> "LowRes":
+    def for_data(self, data: Any) -> ImageMap:
         """Return itself.
 
         Raises:
-            UserError: the factor does not divide the images' sides.
+            UserError: as `ImageMap`; or the factor does not divide the images' sides.
         """
-        refuse_latents(self, data)
+        super().for_data(data)
         height, width, _ = data.image_shape
         if height % self.factor or width % self.factor:
             raise UserError(

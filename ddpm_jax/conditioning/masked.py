@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.conditioning.image_maps import ImageMap, refuse_latents
+from ddpm_jax.conditioning.image_maps import ImageMap
 from ddpm_jax.conditioning.masks import random_mask
 
 
@@ -28,11 +28,6 @@ class Masked(ImageMap):
     """Condition on an image with a random part masked; see `masks.random_mask`."""
 
     named: ClassVar[str] = "masked"
-
-    def for_data(self, data: Any) -> "Masked":
-        """Return itself; latents are refused."""
-        refuse_latents(self, data)
-        return self
 
     def from_given(
         self, keys: jax.Array, given: Mapping[str, Any], aug_level: float
