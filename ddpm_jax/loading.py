@@ -273,8 +273,7 @@ def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
 
 def _load_task(folder: Path, kind: str) -> Any:
     """Open a model of a kind of its own, as its spec says."""
-    of = auxiliary.Kind(kind, kind, f"a model of kind {kind}", "train", set())
-    described, _ = auxiliary.read(folder, of)
+    described = auxiliary.about(folder, auxiliary.kind_named(kind))
     spec, _ = specs.from_recipe(described["config"], TaskSpec)
     params = store.restore_params(folder, step=described["step"])
     return spec.open(params, described)

@@ -50,6 +50,15 @@ class Kind(NamedTuple):
     facts: Set[str]
 
 
+def kind_named(name: str) -> Kind:
+    """Make the kind of a task that only its own file knows.
+
+    Args:
+        name: that it is registered by.
+    """
+    return Kind(name, name, f"a model of kind {name}", "train", set())
+
+
 def read(workdir: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read what describes a model, and its averaged parameters by their path.
 

@@ -12,13 +12,6 @@ from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.tasks.spec import TaskSpec
 
 
-def kind_of(cfg: ConfigDict) -> auxiliary.Kind:
-    """Say how to speak of the models of a config's kind."""
-    name: str = cfg.kind
-    noun = f"a model of kind {name}"
-    return auxiliary.Kind(name=name, mode=name, noun=noun, verb="train", facts=set())
-
-
 def task(cfg: ConfigDict, workdir: Path) -> int:
     """Train a task to the end of its config, or go on where it stopped.
 
@@ -38,8 +31,7 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
     assembly.check_batch(cfg)
     spec, fit = assembly.task_spec(cfg, TaskSpec), assembly.fit_spec(cfg)
     mesh = assembly.mesh(cfg)
-    built = spec.build(source, fit, mesh)
-    training = Training(kind_of(cfg), "the model", fit)
+    training = Training(auxiliary.kind_named(cfg.kind), "the model", fit)
     found = already_finished(cfg, workdir, training, source.fingerprint)
     if found is not None:
         print(f"{workdir} is finished: {found['step']} steps. Nothing to do.")
@@ -48,7 +40,7 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
         cfg,
         workdir,
         training,
-        built,
+        spec.build(source, fit, mesh),
         source=data.ready(source),
         fingerprint=source.fingerprint,
         key=assembly.train_key(cfg),
