@@ -393,6 +393,8 @@ def _call(request: Request, line: Line, cfg: ConfigDict, folder: Path) -> int:
 
             _refuse_recipe(line)
             export_model(cfg, folder, Path(request.to))
+        case requests.Options():
+            return _command("options")(cfg)
         case requests.Plan():
             return _command("plan")(cfg, folder)
         case requests.Edit():

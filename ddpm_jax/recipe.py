@@ -64,6 +64,7 @@ from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import Network
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
+from ddpm_jax.requests import sections as of_requests
 from ddpm_jax.runtime.devices import Devices
 from ddpm_jax.specs import differences, register
 from ddpm_jax.tasks.autoencoder import AutoencoderTask
@@ -158,10 +159,7 @@ def _section(section: str) -> type:
     return register(made, f"{section}_defaults")
 
 
-SECTIONS: Mapping[str, type] = {
-    name: _section(name)
-    for name in ("sample", "edit", "cascade", "likelihood", "evaluate")
-}
+SECTIONS: Mapping[str, type] = {name: _section(name) for name in of_requests.SECTIONS}
 """Sections of a diffusion model's recipe that hold nothing but defaults of requests."""
 
 

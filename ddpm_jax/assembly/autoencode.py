@@ -41,11 +41,6 @@ def autoencoder_network(spec: AutoencoderTask, info: DataInfo) -> KLAutoencoder:
     return spec.network.clone(image_channels=info.image_shape[-1])
 
 
-def adversary_start(spec: AutoencoderTask, fit: Fit) -> int | None:
-    """Return the step at which the discriminator joins a run; None for never."""
-    return spec.adversary_start(fit.num_steps)
-
-
 def autoencode_optimizers(
     spec: AutoencoderTask, fit: Fit
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -64,7 +59,7 @@ def init_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> dict[str
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
     net, discriminator = autoencoder_network(spec, info), ()
     params = jax.jit(net.init)(keys[0], images)["params"]
-    if adversary_start(spec, fit) is not None:
+    if spec.adversary_start(fit.num_steps) is not None:
         init = spec.discriminator.init
         discriminator = jax.jit(init)(keys[1], images)["params"]
     return {"autoencoder": params, "discriminator": discriminator}
@@ -128,7 +123,7 @@ def autoencode_task(
     """
     maps, channel_weights = _perceptual(spec, info)
     net, discriminator = autoencoder_network(spec, info), None
-    joins = adversary_start(spec, fit)
+    joins = spec.adversary_start(fit.num_steps)
     if joins is not None:
         judge = spec.discriminator
 
@@ -171,7 +166,7 @@ def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
     refuse_unused(config, "accumulate", "ema_stds")
     with located("config.network"):
         spec.network.check(info.image_shape)
-    if adversary_start(spec, fit) is not None:
+    if spec.adversary_start(fit.num_steps) is not None:
         with located("config.discriminator"):
             spec.discriminator.check(info.image_shape)
     _perceptual(spec, info)

@@ -115,10 +115,6 @@ def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) 
 # --- Training -------------------------------------------------------------------------
 
 
-def _is_unet(config: ConfigDict) -> bool:
-    return config.network.kind == "unet"
-
-
 UNET: tuple[Rule, ...] = (
     (
         "network.num_heads",
@@ -156,7 +152,7 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
     )
     refuse_idle(config, [unconditional])
     check_warmup(config)
-    if _is_unet(config):
+    if config.network.kind == "unet":
         refuse_idle(config, UNET)
         _check_attention(config, info)
 
@@ -182,13 +178,8 @@ def refuse_unused(config: ConfigDict, *names: str) -> None:
     Raises:
         UserError: naming the first that was changed.
     """
-    plain = defaults_of(config.training)
-    for name in names:
-        if config.training[name] != plain[name]:
-            raise UserError(
-                f"config.training.{name}={config.training[name]} does nothing in the "
-                f"training of kind {config.kind}; leave it out."
-            )
+    why = f"in the training of kind {config.kind}; leave it out"
+    refuse_idle(config, [(f"training.{name}", lambda _: True, why) for name in names])
 
 
 def check_warmup(config: ConfigDict) -> None:
@@ -198,15 +189,13 @@ def check_warmup(config: ConfigDict) -> None:
         UserError: naming both.
     """
     options: Any = config.training
-    if options.warmup_steps > options.num_steps and (
-        options.warmup_steps != defaults_of(options)["warmup_steps"]
-    ):
-        raise UserError(
-            f"config.training.warmup_steps={options.warmup_steps} does nothing but "
-            f"slow down all {options.num_steps} steps: the learning rate never reaches "
-            f"config.training.learning_rate; use fewer, such as "
-            f"{options.num_steps // 10}."
-        )
+    too_long: Rule = (
+        "training.warmup_steps",
+        lambda _: options.warmup_steps > options.num_steps,
+        f"but slow down all {options.num_steps} steps: the learning rate never reaches "
+        f"config.training.learning_rate; use fewer, such as {options.num_steps // 10}",
+    )
+    refuse_idle(config, [too_long])
 
 
 # --- Other modes ----------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """The codec of a recipe."""
 
 import dataclasses
-from typing import Any
+
+import jax
 
 from ddpm_jax.codecs.arrays import arrays
-from ddpm_jax.codecs.codec import Codec
+from ddpm_jax.codecs.codec import Codec, Start
 from ddpm_jax.codecs.pixels import pixels
 from ddpm_jax.errors import UserError
 
@@ -62,10 +63,10 @@ class Latents(CodecSpec):
         raise NotImplementedError
 
 
-def encoded_start(codec: Codec) -> Any:
-    """Start training from what a codec without parameters encodes: see `Start`."""
+def encoded_start(codec: Codec) -> Start:
+    """Start training from what a codec without parameters encodes."""
 
-    def start(key: Any, items: Any) -> Any:
+    def start(key: jax.Array, items: jax.Array) -> jax.Array:
         del key
         return codec.encode(codec.params, codec.load(items))
 

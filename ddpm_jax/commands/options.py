@@ -1,7 +1,6 @@
 """Listing the options of a recipe, with their values and what they are."""
 
 import textwrap
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -10,18 +9,12 @@ from ddpm_jax import specs
 _WIDTH, _INDENT = 88, 8
 
 
-def options(cfg: ConfigDict, folder: Path, out: Path | None = None) -> int:
-    """Print every option of a config as the command line takes it.
-
-    Args:
-        cfg: of a recipe, or of a run.
-        folder: of the run; nothing is read there.
-        out: no results are written.
+def options(cfg: ConfigDict) -> int:
+    """Print every option of a config, of a recipe or a run, as the command line has it.
 
     Returns:
         0.
     """
-    del folder, out
     print("\n".join(listed(cfg)))
     return 0
 

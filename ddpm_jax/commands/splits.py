@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.commands.look import first_look, open_to_train
+from ddpm_jax.data.hold_out import split_indices
 from ddpm_jax.errors import UserError
 
 _HELD_OUT = 10  # every so many images of data without a test split
@@ -46,10 +46,10 @@ def _held_out(source: data.Dataset) -> tuple[data.Dataset, data.Dataset, str]:
             f"{source.name} has {len(source)} images and no test split; every "
             f"{_HELD_OUT}th is held out, so give {_HELD_OUT} or more."
         )
-    places = np.arange(len(source))
-    tested = places % _HELD_OUT == _HELD_OUT - 1
-    return (
-        data.subset(source, places[~tested]),
-        data.subset(source, places[tested]),
-        f"every {_HELD_OUT}th image, held out",
-    )
+
+    def part(split: str) -> data.Dataset:
+        indices = split_indices(len(source), split, _HELD_OUT, source.name)
+        assert indices is not None  # it is of all only where nothing is held out
+        return data.subset(source, indices)
+
+    return part("train"), part("test"), f"every {_HELD_OUT}th image, held out"

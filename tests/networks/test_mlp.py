@@ -4,18 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import with_noise
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.mlp import MLP, fourier_features
 from ddpm_jax.networks.ports import Ports, TokenSequence
-
-
-def with_noise(params):
-    """The last layer starts at zero, and would hide everything."""
-    leaves, tree = jax.tree.flatten(params)
-    rng = np.random.default_rng(0)
-    noisy = [leaf + 0.3 * rng.standard_normal(leaf.shape) for leaf in leaves]
-    return jax.tree.unflatten(tree, [leaf.astype(np.float32) for leaf in noisy])
 
 
 def made(net, x, t, ports=None):
