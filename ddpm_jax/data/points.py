@@ -66,26 +66,6 @@ class Mixture:
         found: np.ndarray = total - normal
         return found
 
-    def score_of_samples(self, points: np.ndarray) -> dict[str, float]:
-        """Judge samples [N, 2] as the papers on dropped modes do.
-
-        Returns:
-            "modes", centers that are nearest to some good sample; "good", the share of
-            samples within 3 deviations of their nearest center; "kl", the divergence of
-            the centers' shares of all samples from equal ones, in nats.
-        """
-        offsets = np.asarray(points, np.float64)[:, None] - self.centers
-        distances = np.sqrt(np.square(offsets).sum(-1))
-        nearest, good = distances.argmin(1), distances.min(1) <= 3 * self.std
-        count = len(self.centers)
-        shares = np.bincount(nearest, minlength=count) / len(nearest)
-        terms = [share * math.log(share * count) for share in shares if share > 0]
-        return {
-            "modes": float(len(set(nearest[good].tolist()))),
-            "good": float(good.mean()),
-            "kl": float(sum(terms)),
-        }
-
 
 def _ring() -> Mixture:
     angles = 2 * np.pi * np.arange(8) / 8

@@ -60,23 +60,6 @@ def test_the_density_of_a_mixture(name):
     np.testing.assert_array_equal(nearest, labels)
 
 
-@pytest.mark.parametrize("name", MIXTURES)
-def test_scores_of_real_and_of_bad_samples(name):
-    mixture, (points, _) = MIXTURES[name], points_of(name, "test")
-    count = len(mixture.centers)
-    real = mixture.score_of_samples(points)
-    assert real["modes"] == count
-    # Beyond 3 deviations of a Gaussian of the plane lies exp(-4.5).
-    assert real["good"] == pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    assert 0 <= real["kl"] < 2 * count / len(points)
-    one = mixture.score_of_samples(np.repeat(mixture.centers[:1], 10, axis=0))
-    assert one["modes"] == 1 and one["good"] == 1
-    assert one["kl"] == pytest.approx(math.log(count))
-    between = mixture.score_of_samples(mixture.centers + 4 * mixture.std)
-    assert between["good"] == 0 and between["modes"] == 0
-    assert between["kl"] == pytest.approx(0)
-
-
 def test_a_checkerboard_is_uniform_on_its_dark_squares():
     points, _ = points_of("checkerboard")
     place = points / (math.sqrt(3) / 2) + 2
