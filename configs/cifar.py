@@ -15,4 +15,4 @@ from ddpm_jax.recipe import Diffusion, Fit, UNet, recipe
 
 def get_config():
     """Return the recipe: all defaults but the dropout."""
-    return recipe(Diffusion(network=UNet(dropout=0.1)), Fit())
+    return recipe(Diffusion(network=UNet(dropout=0.1)), Fit(preview_every=10_000))

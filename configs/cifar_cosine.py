@@ -33,5 +33,6 @@ def get_config():
             learning_rate=1e-4,
             warmup_steps=0,  # no warm-up
             max_grad_norm=0.0,  # and no clipping
+            preview_every=10_000,
         ),
     )

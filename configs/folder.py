@@ -86,6 +86,7 @@ def get_config(argument: str = ""):
             num_steps=row.num_steps,
             batch_size=row.batch_size,
             learning_rate=row.learning_rate,
+            preview_every=10_000,
         ),
         sample={"num_steps": 250},  # of 1000, evenly spaced
     )

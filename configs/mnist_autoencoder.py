@@ -43,7 +43,6 @@ def get_config():
             decay="cosine",
             max_grad_norm=0.0,
             ema_decay=0.99,
-            preview_every=0,
             checkpoint_every=1000,
         ),
     )

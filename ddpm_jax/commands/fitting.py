@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.auxiliary import Kind
+from ddpm_jax.assembly.idle import refuse_unused
 from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
@@ -132,8 +133,10 @@ def train_auxiliary(
         captions: of the images, tokenized, where the task wants them.
 
     Raises:
-        UserError: as `fit`.
+        UserError: as `fit`, or previews are wanted of a task that has none.
     """
+    if task.preview is None:
+        refuse_unused(cfg, "preview_every")
     check_tracker(cfg)
     mesh = assembly.mesh(cfg)
 

@@ -87,7 +87,7 @@ class Fit:
     ema_decay: float = 0.9999
     ema_stds: tuple[float, ...] = ()
     report_every: int = 100
-    preview_every: int = 10_000
+    preview_every: int = 0
     checkpoint_every: int = 5000
     keep_last: int = 3
     keep_every: int = 100_000

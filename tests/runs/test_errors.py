@@ -2,9 +2,10 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
-from program import TINY
+from program import ROOT, TINY
 from settings import changed, default
 
 from ddpm_jax.cli import main, override
@@ -346,3 +347,26 @@ def test_a_run_of_the_first_version_is_refused_and_the_version_named(
     error = capsys.readouterr().err
     assert "was trained by ddpm_jax 0.1.0" in error and error.count("\n") == 1
     assert "use that version, or train it again" in error
+
+
+SHAPES = [
+    *("--config.data.source=shapes:90", "--config.data.hold_out=0"),
+    *("--config.data.image_size=16", "--config.text.kind=words"),
+]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (ROOT / "configs" / "digits_features.py", []),
+        (Path(TINY).with_name("tiny_autoencoder.py"), []),
+        (ROOT / "configs" / "emoji_retrieval.py", SHAPES),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_previews_of_what_has_none_are_refused(recipe, options, tmp_path, capsys):
+    line = [f"--config={recipe}", f"--workdir={tmp_path / 'run'}", *options]
+    assert main([*line, "--config.training.preview_every=5"]) == 2
+    error = capsys.readouterr().err
+    assert "config.training.preview_every=5 does nothing in the training of" in error
+    assert error.count("\n") == 1 and not (tmp_path / "run" / "config.json").exists()

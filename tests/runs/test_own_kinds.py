@@ -167,7 +167,6 @@ def get_config():
             warmup_steps=0,
             ema_decay=0.9,
             report_every=EVERY,
-            preview_every=0,
             checkpoint_every=EVERY,
         ),
         sample={"num_images": 8, "num_steps": 10, "clip": False},
@@ -187,7 +186,6 @@ def get_config():
             learning_rate=0.1,
             warmup_steps=0,
             report_every=1,
-            preview_every=0,
             checkpoint_every=3,
         ),
     )
@@ -274,6 +272,9 @@ def test_a_task_trains_resumes_and_is_loaded(folder, capsys):
     assert main(line(folder, "center", "c", short)) == 0
     half = ddpm_jax.load(folder / "c")["center"]
     assert main(line(folder, "center", "whole-c")) == 0
+    wrong = line(folder, "center", "p", "--config.training.preview_every=2")
+    assert main(wrong) == 2  # it has no preview
+    assert "preview_every=2 does nothing" in capsys.readouterr().err
     loaded = ddpm_jax.load(folder / "whole-c")
     result = json.loads((folder / "whole-c" / "result.json").read_text())
     np.testing.assert_allclose(loaded["center"], result["found"])
