@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import assembly, data
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import drawn_set
-from ddpm_jax.commands.model import find_model
+from ddpm_jax.commands.model import describe_model
 from ddpm_jax.data import shapes
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, plots
@@ -120,7 +120,7 @@ def _chosen(
 
 
 def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
-    texts = assembly.prompts(cfg, find_model(cfg, workdir).info)
+    texts = assembly.prompts(cfg, describe_model(cfg, workdir).info)
     assert texts is not None  # a model that is told a text
     return [shapes.parse(text) for text in texts]
 

@@ -20,13 +20,13 @@ from ddpm_jax.commands.drawing import (
     write_forward,
     write_samples,
 )
-from ddpm_jax.commands.model import Trained, find_model, open_model
+from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
-from ddpm_jax.runtime.results import is_finished, result_folder
+from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 
 
@@ -48,12 +48,16 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     own = [trained_config(folder) for folder in folders[1:]]
     cfgs = [cfg, *assembly.stage_configs(cfg, own)]
     named = list(zip(folders, cfgs, strict=True))
-    infos = [_of(folder, find_model, stage).info for folder, stage in named]
+    described = [_of(folder, describe_model, stage) for folder, stage in named]
+    infos = [one.info for one in described]
     _check(folders, cfgs, infos)
+    results = workdir / "cascades"
+    done = finished_result(results, _request(folders, cfgs, described), out)
+    if done is not None:
+        return done
     opened = [_of(folder, open_model, stage) for folder, stage in named]
-    request = _request(folders, cfgs, opened)
-    folder = result_folder(workdir / "cascades", request, out)
-    if is_finished(folder):
+    folder = result_folder(results, _request(folders, cfgs, opened), out)
+    if is_finished(folder):  # of an older checkpoint, a newest being damaged
         return folder
     shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
     print(
@@ -176,14 +180,14 @@ def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
 
 
 def _request(
-    folders: Sequence[Path], cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+    folders: Sequence[Path], cfgs: Sequence[ConfigDict], found: Sequence[Described]
 ) -> dict[str, Any]:
     """Describe a drawing by all that decides its images, as plain data."""
-    stages = zip(folders, cfgs, opened, strict=True)
+    stages = zip(folders, cfgs, found, strict=True)
     return {
         "command": "cascade",
         "stages": [
-            {"run": str(folder), **sample_request(cfg, one.info, one.step, one.about)}
+            {"run": str(folder), **sample_request(cfg, one)}
             for folder, cfg, one in stages
         ],
     }

@@ -1,20 +1,9 @@
-"""What a sampling leaves: a numbered folder, and its files.
-
-samples/0001/
-    request.json        all that decides the images
-    images/             a PNG each, named after class and prompt, and their prompts
-    grid.png            all on one sheet; written last
-    film.png, film-x0.png, chain.gif    the chain of the first, and what it predicted
-    forward.png         real images on their way into noise
-    samples.npz         all pixels, and classes
-    sample.json         how they were drawn
-"""
+"""Samples of a model: their request, names, sheet and files."""
 
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,54 +14,48 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec, Display
 from ddpm_jax.codecs.display import IMAGES
+from ddpm_jax.commands.model import Described
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import to_json
-from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime import images
 from ddpm_jax.sampling.forward import forward_trajectory
 from ddpm_jax.sampling.plan import Trajectory
+from ddpm_jax.sampling.result_files import Results, write_results
 
 
 def write_samples(
     cfg: ConfigDict,
     info: DataInfo,
     folder: Path,
-    drawn: np.ndarray,
-    film: Trajectory,
+    items: np.ndarray,
+    trajectory: Trajectory,
     sheet: np.ndarray,
-    record: dict,
+    record: dict[str, Any],
     show: Display = IMAGES,
 ) -> None:
-    """Write all that a drawing leaves but `forward.png`, which comes before.
+    """Write samples with their names, labels and captions, by `write_results`.
 
     Args:
-        cfg: its `sample` names the images.
+        cfg: its `sample` names the items.
         info: of the model.
         folder: where to.
-        drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
-        film: of the first of them.
+        items: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
+        trajectory: of the first of them.
         sheet: of all, uint8 [rows, columns, C].
-        record: of how they were drawn, as plain data.
+        record: of how they were sampled, as plain data.
         show: how items are shown, of the codec.
     """
-    names = image_names(cfg, info)
-    show.save(folder / "images", drawn, names)
-    images.save_npz(folder / "samples.npz", drawn, assembly.sample_labels(cfg, info))
-    texts = assembly.prompts(cfg, info)
-    if texts is not None and not cfg.sample.prompt_to:
-        _write_captions(folder / "images", names or [], texts)
-    images.save_png(folder / "film.png", show.film(film.x_t))
-    images.save_png(folder / "film-x0.png", show.film(film.x0))
-    columns = max(1, round(len(film.x_t[0]) ** 0.5))
-    images.save_gif(
-        folder / "chain.gif",
-        show.animation(film.x_t, columns),
-        fps=8,
-        hold_last=2.0,
+    made = Results(
+        items,
+        sheet,
+        trajectory,
+        record,
+        labels=assembly.sample_labels(cfg, info),
+        names=image_names(cfg, info),
+        captions=None if cfg.sample.prompt_to else assembly.prompts(cfg, info),
     )
-    files.write_json(folder / "sample.json", record)
-    # Last, since its presence says that the folder is complete.
-    images.save_png(folder / "grid.png", sheet)
+    write_results(folder, made, show)
 
 
 def sheet_of(
@@ -153,15 +136,6 @@ def _cut(text: str, num_bytes: int) -> str:
     return text.encode()[:num_bytes].decode(errors="ignore").rstrip("-")
 
 
-def _write_captions(folder: Path, names: Sequence[str], texts: Sequence[str]) -> None:
-    """Write which picture is of which prompt, as a folder of training data has it."""
-    lines = [
-        json.dumps({"file_name": f"{name}.png", "text": text}, ensure_ascii=False)
-        for name, text in zip(names, texts, strict=True)
-    ]
-    files.write_text(folder / "metadata.jsonl", "".join(f"{line}\n" for line in lines))
-
-
 # --- Requests ------------------------------------------------------------------------
 
 # Options of `config.sample` that change no image, or are resolved into what is stored.
@@ -170,44 +144,38 @@ SHOWN = ("film_frames", "film_images")
 """Options of how much of a chain is shown."""
 
 
-def sample_request(
-    cfg: ConfigDict, info: DataInfo, step: int, stored: Mapping[str, Any]
-) -> dict[str, Any]:
+def sample_request(cfg: ConfigDict, found: Described) -> dict[str, Any]:
     """Describe a sampling by all that decides its images, as plain data.
 
     Args:
         cfg: its `sample` says what is asked for.
-        info: of the model.
-        step: of the checkpoint.
-        stored: its metadata.
+        found: the model.
     """
     options = to_json(cfg)["sample"]
     asked = {name: v for name, v in options.items() if name not in _RESOLVED}
     request = {
         "command": "sample",
-        **model_request(cfg, step, stored),
+        **model_request(cfg, found),
         "seed": assembly.sample_seed(cfg),
         "num_steps": assembly.num_steps(cfg),
         **asked,
     }
-    texts = assembly.prompts(cfg, info)
+    texts = assembly.prompts(cfg, found.info)
     if texts is not None:  # of a file or of data, which may be others tomorrow
         request["prompts"] = digest(texts)
     if assembly.map_name(cfg):
         split = cfg.sample.picture.removeprefix("data:") or None
-        found = assembly.dataset(cfg, split)
-        request["data"] = assembly.data_fingerprint(found, cfg)
+        source = assembly.dataset(cfg, split)
+        request["data"] = assembly.data_fingerprint(source, cfg)
     return request
 
 
-def model_request(
-    cfg: ConfigDict, step: int, stored: Mapping[str, Any]
-) -> dict[str, Any]:
+def model_request(cfg: ConfigDict, found: Described) -> dict[str, Any]:
     """Describe which parameters are used, as plain data; arguments as above."""
     return {
-        "checkpoint_step": step,
+        "checkpoint_step": found.step,
         "parameters": parameters_name(cfg),
-        "fingerprint": digest(stored.get("checksums")),
+        "fingerprint": digest(found.about.get("checksums")),
     }
 
 

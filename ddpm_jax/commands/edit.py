@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from tqdm import tqdm
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands.drawing import digest, model_request
-from ddpm_jax.commands.model import Trained, open_model
+from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import to_json
-from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
-from ddpm_jax.runtime.results import is_finished, result_folder
-from ddpm_jax.sampling.plan import Record, compile_plan, run_batches
+from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
+from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
+from ddpm_jax.sampling.result_files import Results, write_results
 
 Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""
@@ -41,15 +43,20 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         UserError: if the workdir holds no model, a picture or mask cannot be used, or
             the options do not fit.
     """
-    trained = open_model(cfg, workdir)
-    assembly.check_edit(cfg, mode, trained.info.image_shape)
+    described = describe_model(cfg, workdir)
+    info, results = described.info, workdir / "edits"
+    assembly.check_edit(cfg, mode, info.image_shape)
     method = cfg.edit.method or assembly.edit_methods(cfg, mode)[0]
     assembly.check_edit_effects(cfg, mode, method)
-    pictures = read_pictures(mode, cfg, trained.info)
-    given, noise, columns = lay_out(mode, cfg, trained.info, pictures)
-    request = _request(mode, cfg, trained, pictures, columns)
-    folder = result_folder(workdir / "edits", request, out)
-    if is_finished(folder):
+    pictures = read_pictures(mode, cfg, info)
+    given, noise, columns = lay_out(mode, cfg, info, pictures)
+    request = partial(_request, mode, cfg, pictures=pictures, columns=columns)
+    done = finished_result(results, request(described), out)
+    if done is not None:
+        return done
+    trained = open_model(cfg, workdir)
+    folder = result_folder(results, request(trained), out)
+    if is_finished(folder):  # of an older checkpoint, the newest being damaged
         return folder
     print(
         f"{mode}: {len(given['image'])} images from {len(pictures)} pictures, with "
@@ -59,11 +66,6 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     started = time.perf_counter()
     shown, x, film = _run(mode, cfg, trained, given, noise)
     seconds = time.perf_counter() - started
-    images.save_images(folder / "images", x)
-    images.save_npz(folder / "images.npz", x)
-    images.save_png(folder / "film.png", images.trajectory_grid(film))
-    frames = [images.grid(frame, columns=columns) for frame in film]
-    images.save_gif(folder / "chain.gif", np.stack(frames), fps=8, hold_last=2.0)
     record = {
         "mode": mode,
         "seconds": round(seconds, 2),
@@ -73,9 +75,12 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         "root_mean_square_change": _distance(x, given),
         "device": describe(),
     }
-    files.write_json(folder / "edit.json", record)
-    sheet, width = _sheet(given, shown, x, columns)
-    images.save_png(folder / "grid.png", images.grid(sheet, columns=width))
+    write_results(
+        folder,
+        Results(x, _sheet(given, shown, x, columns), film, record, columns=columns),
+        arrays_file="images.npz",
+        record_file="edit.json",
+    )
     if mode == "encode":
         error = record["root_mean_square_change"]
         print(f"The decoded pictures are off by {error:.2f} of 255 grey levels (RMS).")
@@ -203,7 +208,7 @@ def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
 
 def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     """Run the task in batches of one size; shown, result and film in uint8."""
     plan = assembly.plan_edit(cfg, mode, trained.unet, trained.codec)
     record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
@@ -230,12 +235,10 @@ def _run(
         for name in ("condition_preview", "items", "trajectory")
     )
     frames = np.concatenate([part.x_t for part in film], axis=1)
-    return np.concatenate(shown), np.concatenate(x), frames
+    return np.concatenate(shown), np.concatenate(x), Trajectory(frames, None)
 
 
-def _sheet(
-    given: Rows, shown: np.ndarray, x: np.ndarray, columns: int
-) -> tuple[np.ndarray, int]:
+def _sheet(given: Rows, shown: np.ndarray, x: np.ndarray, columns: int) -> np.ndarray:
     """Lay a picture, what was given of it, and what was made of that side by side."""
     original = np.asarray(images.to_uint8(given["image"]))
     # The far end of a walk stands on its right.
@@ -247,17 +250,17 @@ def _sheet(
             lines += [original[start], shown[start], *made]
         else:
             lines += [original[start], *made, other[start]]
-    return np.stack(lines), len(lines) * columns // len(x)
+    return images.grid(np.stack(lines), columns=len(lines) * columns // len(x))
 
 
 def _request(
-    mode: str, cfg: ConfigDict, trained: Trained, pictures: np.ndarray, columns: int
+    mode: str, cfg: ConfigDict, found: Described, pictures: np.ndarray, columns: int
 ) -> dict[str, Any]:
     """Describe an edit by all that decides its images, as plain data."""
     stored = to_json(cfg)
     paths = {"image", "mask"}  # whose content counts
     mask = Path(cfg.edit.mask).read_bytes() if cfg.edit.mask else b""
-    model = model_request(cfg, trained.step, trained.about)
+    model = model_request(cfg, found)
     free = {"batch_size", "num_images", "labels", "step", "ema", "ema_std", "seed"}
     request = {
         "command": f"edit {mode}",
@@ -273,5 +276,5 @@ def _request(
     if cfg.sample.prompt:  # of a file or of data, which may be others tomorrow
         asked = cfg.copy_and_resolve_references()
         asked.sample.num_images = columns
-        request["prompts"] = digest(assembly.prompts(asked, trained.info))
+        request["prompts"] = digest(assembly.prompts(asked, found.info))
     return request

@@ -35,7 +35,8 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
         what = "holds files already" if folder.is_dir() else "is a file"
         raise UserError(f"{folder} {what}; use a new or an empty folder.")
     assembly.refuse_latents(cfg, "a DDPMPipeline")
-    step, _, info = find_model(cfg, workdir)
+    found = find_model(cfg, workdir)
+    step, info = found.step, found.info
     network, scheduler = settings_of(cfg, info)
     params, which = load_parameters(
         cfg, workdir, step, report=lambda line: print(line, file=sys.stderr)

@@ -20,7 +20,7 @@ from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
-from ddpm_jax.commands.model import find_model, open_model
+from ddpm_jax.commands.model import describe_model, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import cond_of, sample_batches, sampling_program
@@ -31,8 +31,8 @@ from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.sampling.result_files import SAMPLES, write_items
 
-_SAMPLES = "samples.npz"
 _DRAWN = "drawn"  # the parts of a set that still grows
 
 
@@ -75,7 +75,7 @@ def drawn_set(
         UserError: the workdir holds no such model, or the options do not fit it.
     """
     found = find_model(cfg, workdir)
-    asked = sample_request(cfg, found.info, found.step, found.about)
+    asked = sample_request(cfg, found)
     asked = {name: value for name, value in asked.items() if name not in SHOWN}
     options = to_json(cfg)["sample"]
     steps = assembly.num_steps(cfg)
@@ -107,10 +107,10 @@ def _drawn(
     folder: Path,
     interrupted: Callable[[], int],
 ) -> data.Dataset | None:
-    info = find_model(cfg, workdir).info
+    info = describe_model(cfg, workdir).info
     labels, names = assembly.sample_labels(cfg, info), info.label_names
     total = cfg.sample.num_images
-    stored = _stored(folder / _SAMPLES, (total, *info.image_shape))
+    stored = _stored(folder / SAMPLES, (total, *info.image_shape))
     if on_every_host(stored is not None):
         assert stored is not None
         return _in_memory(folder.name, *stored, names)
@@ -129,8 +129,7 @@ def _drawn(
     whole = grown.whole()["images"]
     # Images drawn without a class cannot be held against one.
     known = None if labels is None or (labels >= len(names or ())).any() else labels
-    images.save_npz(folder / _SAMPLES, whole, known)
-    images.save_png(folder / "grid.png", images.grid(whole[:100]))
+    write_items(folder, whole, images.grid(whole[:100]), known)
     grown.drop()
     return _in_memory(folder.name, whole, known, names)
 
@@ -208,12 +207,11 @@ def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
 def _reconstructed(
     autoencoder: Autoencoder, source: data.Dataset, folder: Path
 ) -> data.Dataset:
-    path = folder / _SAMPLES
+    path = folder / SAMPLES
     stored = _stored(path, (len(source), *source.image_shape))
     if not on_every_host(stored is not None):
         pixels, labels = reconstructions(autoencoder, source)
-        images.save_npz(path, pixels, labels)
-        images.save_png(folder / "grid.png", images.grid(pixels[:100]))
+        write_items(folder, pixels, images.grid(pixels[:100]), labels)
         wait_for_all_hosts(f"{path}")
     return _in_memory(folder.name, *read_npz(path), source.label_names)
 

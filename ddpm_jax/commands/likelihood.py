@@ -89,7 +89,7 @@ def measure_likelihood(
         for method in assembly.likelihood_methods(cfg):
             run = _Run(cfg, trained, source, Path(), method)
             request = {"command": "likelihood", **_about(run)}
-            request |= model_request(cfg, trained.step, trained.about)
+            request |= model_request(cfg, trained)
             folder = result_folder((out or workdir) / "likelihood", request)
             run = dataclasses.replace(run, folder=folder)
             folders.append(folder)

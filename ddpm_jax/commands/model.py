@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -27,31 +27,7 @@ from ddpm_jax.training import checkpoints as store
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """A model that can be drawn from.
-
-    Attributes:
-        step: of its checkpoint.
-        about: the checkpoint's metadata.
-        info: what the model knows of its data.
-        unet: the network.
-        params: its parameters, on all devices, and those of its autoencoder.
-        codec: between images and the chain.
-        described: which parameters these are, for a person to read.
-        mesh: the devices.
-    """
-
-    step: int
-    about: dict[str, Any]
-    info: DataInfo
-    unet: Conditioned
-    params: Params
-    codec: Codec
-    described: str
-    mesh: Mesh
-
-
-class Described(NamedTuple):
+class Described:
     """A model whose parameters are not read yet.
 
     Attributes:
@@ -65,6 +41,45 @@ class Described(NamedTuple):
     info: DataInfo
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained(Described):
+    """A model that can be sampled from.
+
+    Attributes:
+        unet: the network.
+        params: its parameters, on all devices, and those of its autoencoder.
+        codec: between images and the chain.
+        described: which parameters these are, for a person to read.
+        mesh: the devices.
+    """
+
+    unet: Conditioned
+    params: Params
+    codec: Codec
+    described: str
+    mesh: Mesh
+
+
+def describe_model(cfg: ConfigDict, workdir: Path) -> Described:
+    """Describe the model of a workdir by the metadata of its newest checkpoint.
+
+    Or by those of `sample.step`. Parameters are read only where metadata are damaged:
+    whether they can be used, `find_model` says.
+
+    Raises:
+        UserError: as `find_model`.
+    """
+    check_same_model(cfg, workdir)
+    step = cfg.sample.step
+    if step is None:
+        step = store.all_steps(workdir)[-1]
+    try:
+        about = store.read_metadata(workdir, step)
+    except UserError:  # damaged, or removed by a trainer
+        return find_model(cfg, workdir)
+    return _described(cfg, workdir, step, about)
+
+
 def find_model(cfg: ConfigDict, workdir: Path) -> Described:
     """Find the model of a workdir: the newest usable checkpoint, or `sample.step`.
 
@@ -75,7 +90,12 @@ def find_model(cfg: ConfigDict, workdir: Path) -> Described:
     step = cfg.sample.step
     if step is None:
         step = usable_step(workdir, _tell)
-    about = store.read_metadata(workdir, step)
+    return _described(cfg, workdir, step, store.read_metadata(workdir, step))
+
+
+def _described(
+    cfg: ConfigDict, workdir: Path, step: int, about: dict[str, Any]
+) -> Described:
     info = info_of(about)
     assembly.check(cfg, info)
     check_schedule(cfg, about)
@@ -101,20 +121,20 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
 
 
 def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
-    step, about, info = find_model(cfg, workdir)
+    found = find_model(cfg, workdir)
     mesh = assembly.mesh(cfg)
     params, which = load_parameters(
-        cfg, workdir, step, placement=sharded(mesh), report=_tell
+        cfg, workdir, found.step, placement=sharded(mesh), report=_tell
     )
-    codec = assembly.codec(cfg, info, workdir)
+    codec = assembly.codec(cfg, found.info, workdir)
     return Trained(
-        step=step,
-        about=about,
-        info=info,
-        unet=assembly.model(cfg, info),
+        step=found.step,
+        about=found.about,
+        info=found.info,
+        unet=assembly.model(cfg, found.info),
         params=Params(params, spread_whole(codec.params, mesh)),
         codec=codec,
-        described=f"the {which} parameters of step {step:,}",
+        described=f"the {which} parameters of step {found.step:,}",
         mesh=mesh,
     )
 

@@ -30,7 +30,7 @@ from ddpm_jax import assembly, data
 from ddpm_jax.assembly import retrieval as towers_of
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
-from ddpm_jax.commands.model import find_model, make_folder
+from ddpm_jax.commands.model import describe_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
 from ddpm_jax.errors import UserError
@@ -188,7 +188,7 @@ def _drawn(
 
 def _prompts(cfg: ConfigDict, workdir: Path) -> tuple[str, ...]:
     """Take each prompt once, up to the number of images that is asked for."""
-    texts = assembly.prompts(cfg, find_model(cfg, workdir).info)
+    texts = assembly.prompts(cfg, describe_model(cfg, workdir).info)
     assert texts is not None  # `_check` has refused a model without
     return tuple(dict.fromkeys(texts))
 

@@ -20,11 +20,11 @@ from ddpm_jax.commands.drawing import (
     write_forward,
     write_samples,
 )
-from ddpm_jax.commands.model import open_model
+from ddpm_jax.commands.model import describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.devices import describe, spread_whole
-from ddpm_jax.runtime.results import is_finished, result_folder
+from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import (
     Made,
     Program,
@@ -52,11 +52,15 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
+    results = workdir / "samples"
+    asked = sample_request(cfg, describe_model(cfg, workdir))
+    done = finished_result(results, asked, out)
+    if done is not None:
+        return done
     trained = open_model(cfg, workdir)
     info, mesh = trained.info, trained.mesh
-    request = sample_request(cfg, info, trained.step, trained.about)
-    folder = result_folder(workdir / "samples", request, out)
-    if is_finished(folder):
+    folder = result_folder(results, sample_request(cfg, trained), out)
+    if is_finished(folder):  # of an older checkpoint, the newest being damaged
         return folder
     print(
         f"Drawing {cfg.sample.num_images} images with {trained.described}: "

@@ -36,7 +36,7 @@ from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
-from ddpm_jax.runtime.results import find_result
+from ddpm_jax.runtime.results import LAST_FILE, find_result
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.fit import Run
 from ddpm_jax.training.state import TrainState
@@ -136,9 +136,9 @@ def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
         plot_loss(workdir)
     found = find_model(cfg, workdir)
-    request = sample_request(cfg, found.info, found.step, found.about)
+    request = sample_request(cfg, found)
     folder = find_result(workdir / "samples", request)
-    drawn = folder is not None and (folder / "grid.png").exists()
+    drawn = folder is not None and (folder / LAST_FILE).exists()
     if on_every_host(drawn):
         print(
             f"{workdir} is finished: {steps} steps. Its pictures are in {folder}. "

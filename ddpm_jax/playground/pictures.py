@@ -16,11 +16,18 @@ from ddpm_jax.playground.gate import MAX_UPLOAD
 from ddpm_jax.playground.jobs import Progress
 from ddpm_jax.playground.scratch import own_file
 from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime.results import LAST_FILE
 from ddpm_jax.sampling.plan import Trajectory
+from ddpm_jax.sampling.result_files import (
+    TRAJECTORY_FILES,
+    write_items,
+    write_trajectory,
+)
 
 CHAIN, BELIEF = "x_t, the chain", "x0, as the network sees it"
 VIEWS = (CHAIN, BELIEF)
-FILES = "grid.png", "film.png", "film-x0.png", "chain.gif", "images.npz"
+ARRAYS = "images.npz"
+FILES = LAST_FILE, *TRAJECTORY_FILES, ARRAYS
 
 
 def sheet(shown: np.ndarray, columns: int | None) -> np.ndarray:
@@ -89,16 +96,11 @@ def write_results(folder: Path, done: Progress, film_images: int) -> list[str]:
         The paths of `FILES`.
     """
     assert done.point.items is not None  # the last of a job has them
-    x_t, x0 = (np.stack(part)[:, :film_images] for part in done.point.trajectory)
+    x_t, x0 = map(np.stack, done.point.trajectory)
+    write_trajectory(folder, Trajectory(x_t, x0), done.columns, rows=film_images)
+    sheet = images.grid(done.point.items, columns=done.columns)
+    write_items(folder, done.point.items, sheet, arrays_file=ARRAYS)
     paths = [folder / name for name in FILES]
-    images.save_png(paths[0], images.grid(done.point.items, columns=done.columns))
-    images.save_png(paths[1], images.trajectory_grid(x_t))
-    images.save_png(paths[2], images.trajectory_grid(x0))
-    sheets = [
-        images.grid(shown, columns=done.columns) for shown in done.point.trajectory.x_t
-    ]
-    images.save_gif(paths[3], np.stack(sheets), fps=8, hold_last=2.0)
-    images.save_npz(paths[4], done.point.items)
     return [str(path) for path in paths]
 
 

@@ -19,6 +19,8 @@ from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import least_of_hosts, on_every_host
 
 REQUEST_FILE = "request.json"
+LAST_FILE = "grid.png"
+"""What is written last, so that its presence says that a folder is complete."""
 _NONE = 2**31 - 1  # the number of hosts that do not decide
 
 
@@ -47,20 +49,47 @@ def is_finished(folder: Path) -> bool:
     """Return whether a folder has its images already, and print that it has.
 
     Args:
-        folder: from `result_folder`; its grid.png is written last.
+        folder: from `result_folder`.
     """
-    grid = folder / "grid.png"
+    grid = folder / LAST_FILE
     if not on_every_host(grid.exists()):
         return False
     print(f"Nothing to do: {folder} is finished. Images: {grid}")
     return True
 
 
-def find_result(parent: Path, request: Mapping[str, Any]) -> Path | None:
-    """Find the folder of a request, finished or not; None if it was not made yet."""
+def find_result(
+    parent: Path, request: Mapping[str, Any], out: Path | None = None
+) -> Path | None:
+    """Find the folder of a request, finished or not; None if it was not made yet.
+
+    Args:
+        parent: of the numbered folders.
+        request: as of `result_folder`.
+        out: as of `result_folder`.
+    """
     plain = json.loads(json.dumps(request))
+    if out is not None:
+        return out if on_every_host(_read(out) == plain) else None
     number = least_of_hosts(_find(parent, plain) or _NONE)
     return None if number == _NONE else parent / f"{number:04d}"
+
+
+def finished_result(
+    parent: Path, request: Mapping[str, Any], out: Path | None = None
+) -> Path | None:
+    """Find what a request has left, before anything is read that making it takes.
+
+    Args:
+        parent: of the numbered folders.
+        request: as of `result_folder`.
+        out: as of `result_folder`.
+
+    Returns:
+        The folder, after printing that it is finished; None if it is not.
+    """
+    folder = find_result(parent, request, out)
+    return folder if folder is not None and is_finished(folder) else None
 
 
 def _take(out: Path, plain: Any) -> Path:

@@ -60,9 +60,12 @@ def cell(path, number, side, columns=3):
     return own[::step, ::step]
 
 
-def test_it_writes_what_a_drawing_writes_and_every_stage(runs):
+def test_it_writes_what_a_drawing_writes_and_every_stage(runs, monkeypatch):
     small, large = runs
     folder = draw(small, [large], "sample.labels=3,5")
+    with monkeypatch.context() as patch:  # found again, without reading parameters
+        patch.setattr("ddpm_jax.training.checkpoints.restore_params", None)
+        assert draw(small, [large], "sample.labels=3,5") == folder
     drawn, labels = images_in(folder)
     assert drawn.shape == (6, 8, 8, 1)
     assert labels.tolist() == [3, 5, 3, 5, 3, 5]  # which only the first was told

@@ -65,6 +65,15 @@ def test_inpainting_keeps_every_known_pixel(finished, picture, mask, digits, met
     assert (below[0] != below[1]).any(), "each image has noise of its own"
 
 
+def test_what_was_asked_for_before_is_found_without_reading_parameters(
+    finished, picture, capsys, monkeypatch
+):
+    edit("encode", finished, image=picture)
+    monkeypatch.setattr("ddpm_jax.training.checkpoints.restore_params", None)
+    assert main(["edit", "encode", f"{finished}", f"--image={picture}"]) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
 def test_the_result_does_not_depend_on_the_batch(finished, picture, mask):
     given = {"image": f"{picture},data:1", "mask": mask, "num_images": 3}
     whole, _ = edit("inpaint", finished, **given, **{"sample.batch_size": 6})

@@ -107,11 +107,17 @@ def test_what_was_asked_for_before_is_found_and_not_drawn_again(
     written = (first / "grid.png").stat().st_mtime_ns
     again = ["sample", f"{model}", "--num-images=2", "--num-steps=5", "--batch-size=2"]
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_jax.commands.sample.sampling_program", None)  # would fail
+        # Each would fail if it were called.
+        patch.setattr("ddpm_jax.commands.sample.sampling_program", None)
+        patch.setattr("ddpm_jax.training.checkpoints.restore_params", None)
         assert main(again) == 0
         # The seed of the run, said outright, is the same request.
         assert main([*again, "--seed=0"]) == 0
-    assert capsys.readouterr().out.count(f"Nothing to do: {first}") == 2
+        out = shutil.copytree(first, model.parent / "out")
+        assert main([*again, f"--out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"Nothing to do: {first}") == 2
+    assert said.count(f"Nothing to do: {out}") == 1
     assert (first / "grid.png").stat().st_mtime_ns == written
     (first / "grid.png").unlink()  # as if it had been interrupted
     assert main(again) == 0
