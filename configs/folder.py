@@ -113,12 +113,12 @@ def _check_halvings(height: int, width: int, row: Row) -> None:
     if height % step or width % step:
         below = [max(side // step, 1) * step for side in (height, width)]
         above = [-(-side // step) * step for side in (height, width)]
-        fits = " or ".join(dict.fromkeys([_spell(*below), _spell(*above)]))
+        fits = " or ".join(dict.fromkeys([_format(*below), _format(*above)]))
         raise UserError(
-            f"pictures of {_spell(height, width)} pixels do not halve {halvings} "
+            f"pictures of {_format(height, width)} pixels do not halve {halvings} "
             f"times, as the network does with them; use {fits}."
         )
 
 
-def _spell(height: int, width: int) -> str:
+def _format(height: int, width: int) -> str:
     return str(height) if height == width else f"{height},{width}"

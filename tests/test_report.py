@@ -94,7 +94,7 @@ def test_one_point_and_real_images_make_no_curve():
 
 
 def test_a_line_can_be_compared():
-    said = report.spell(row(1.2345), real(0.5))
+    said = report.format_row(row(1.2345), real(0.5))
     for needed in ("200 samples of step 100", "ema", "ddim, 10 steps", "seed 0"):
         assert needed in said
     for needed in ("500 images of toy (train)", "8x8x1", "weights cafe", "resize none"):
@@ -105,7 +105,7 @@ def test_a_line_can_be_compared():
 
 
 def test_the_floor_says_its_number_where_it_is_another():
-    said = report.spell(row(1.0, number=999), real(0.5))
+    said = report.format_row(row(1.0, number=999), real(0.5))
     assert "real: 0.5 at 200" in said
 
 

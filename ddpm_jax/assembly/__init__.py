@@ -4,7 +4,6 @@ No other room sees a config, a flag or a string that selects behaviour. `check` 
 what cannot work, before anything is compiled.
 """
 
-from ddpm_jax.assembly.asked import label_word, prompts, sample_labels
 from ddpm_jax.assembly.cascade import (
     cascade_conds,
     check_cascade,
@@ -42,6 +41,7 @@ from ddpm_jax.assembly.evaluation import (
 from ddpm_jax.assembly.evaluation import features as evaluation_features
 from ddpm_jax.assembly.idle import check_edit_effects, check_training_effects
 from ddpm_jax.assembly.keys import sample_key, sample_seed, train_key
+from ddpm_jax.assembly.labels_prompts import label_word, prompts, sample_labels
 from ddpm_jax.assembly.latents import (
     COPY,
     check_copy,

@@ -1,4 +1,4 @@
-"""From configs to a cascade: the stages, and what each is asked for and told."""
+"""From configs to a cascade: the stages, their options and their conditions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm_jax.assembly.asked import prompts, sample_labels
 from ddpm_jax.assembly.conditions import encode, sample_cond, text_cond
 from ddpm_jax.assembly.keys import sample_seed
+from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.assembly.pictures import aug_level_of, image_map, mode_of
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
@@ -191,7 +191,7 @@ def check_cascade(
 def cascade_conds(
     configs: Sequence[ConfigDict], infos: Sequence[DataInfo]
 ) -> list[dict[str, Any] | None]:
-    """Make what each stage is told: the classes and prompts of the first.
+    """Make the condition of each stage: the classes and prompts of the first.
 
     Raises:
         UserError: as `sample_cond`.

@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddpm_jax.assembly import names
-from ddpm_jax.assembly.asked import check_labels, check_prompts
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.guidance import check_guidance
 from ddpm_jax.assembly.idle import check_sampling_effects
 from ddpm_jax.assembly.keys import check_seed
+from ddpm_jax.assembly.labels_prompts import check_labels, check_prompts
 from ddpm_jax.assembly.latents import check_latents
 from ddpm_jax.assembly.parts import network_spec
 from ddpm_jax.assembly.pictures import check_picture

@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning, specs
-from ddpm_jax.assembly.asked import prompts, sample_labels
 from ddpm_jax.assembly.keys import sample_key
+from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.pictures import source_rows
 from ddpm_jax.assembly.source import DataInfo, reader_of
 from ddpm_jax.assembly.translation import read_node

@@ -51,7 +51,7 @@ _TEXTS = 256  # read at a time
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """Two towers, opened.
+    """A dual encoder, opened.
 
     Attributes:
         features: of pictures: vectors of length 1.
@@ -129,7 +129,7 @@ def match_key(spec: ContrastiveTask) -> jax.Array:
 
 
 def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
-    """Make of towers, and what their folder says of them, what ranks texts."""
+    """Make a retrieval model of a dual encoder and the metadata of its folder."""
 
     def apply(params: Any, images: jax.Array) -> Outputs:
         shown = to_float(images)

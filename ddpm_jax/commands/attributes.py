@@ -68,7 +68,7 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     kind, where = assembly.images_kind(cfg)
     if kind == "folder":
         print(_HEAD)
-        print(_spell(_given(cfg, out, where)))
+        print(_format(_given(cfg, out, where)))
         _summarise(out)
         return 0
     if kind != "samples":
@@ -84,7 +84,7 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
-            print(_spell(row), flush=True)
+            print(_format(row), flush=True)
     wait_for_all_hosts("the rows")
     _summarise(out)
     return 0
@@ -121,7 +121,7 @@ def _chosen(
 
 def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
     texts = assembly.prompts(cfg, describe_model(cfg, workdir).info)
-    assert texts is not None  # a model that is told a text
+    assert texts is not None  # a text-conditional model
     return [shapes.parse(text) for text in texts]
 
 
@@ -205,7 +205,7 @@ _COLUMNS = ("guidance", "seed", "images", "scene +-", *ATTRIBUTES[:-1], "saturat
 _HEAD = f"{'prompts':<16}" + "".join(f"{name:>10}" for name in _COLUMNS) + "   in %"
 
 
-def _spell(row: Row) -> str:
+def _format(row: Row) -> str:
     share, count = row["share"], row["num_images"]
     whole = f"{100 * share['scene']:.1f} {100 * _error(share['scene'], count):.1f}"
     numbers = [

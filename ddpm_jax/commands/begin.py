@@ -79,7 +79,7 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
     there = store.param_shapes(source.workdir, source.step)
     here = _shapes(cfg, info)
     differing = [
-        f"{name} is {_spell(there.get(name))} there and {_spell(here.get(name))} here"
+        f"{name} is {_format(there.get(name))} there and {_format(here.get(name))} here"
         for name in sorted({*there, *here})
         if there.get(name) != here.get(name)
     ]
@@ -177,7 +177,7 @@ def _shapes(cfg: ConfigDict, info: DataInfo) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _spell(shape: tuple[int, ...] | None) -> str:
+def _format(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else "x".join(map(str, shape))
 
 

@@ -1,4 +1,4 @@
-"""Drawing from several models in turn, each enlarging what the one before has drawn."""
+"""Sampling from a cascade: a base model, then super-resolution models."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from ddpm_jax.assembly.cascade import OF_STAGES
 from ddpm_jax.commands.about import trained_config
 from ddpm_jax.commands.drawing import (
     columns_of,
+    format_consistency,
     sample_request,
-    spell_consistency,
     write_forward,
     write_samples,
 )
@@ -71,7 +71,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    drawn, film = _draw(cfgs, opened)
+    made, trajectory = _sample(cfgs, opened)
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
         "seconds": round(seconds, 2),
@@ -89,20 +89,20 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     }
     agree = [
         assembly.consistency(stage, large, small)
-        for stage, large, small in zip(cfgs[1:], drawn[1:], drawn, strict=False)
+        for stage, large, small in zip(cfgs[1:], made[1:], made, strict=False)
     ]
     for entry, decibels in zip(record["stages"][1:], agree, strict=True):
         entry["consistency_db"] = decibels
     columns = columns_of(cfg, infos[0])
-    sheets = [images.grid(made, columns=columns) for made in drawn]
+    sheets = [images.grid(items, columns=columns) for items in made]
     for number, sheet in enumerate(sheets, 1):
         images.save_png(folder / f"stage-{number}.png", sheet)
-    images.save_png(folder / "stages.png", _beside(drawn, cfg.sample.film_images))
+    images.save_png(folder / "stages.png", _beside(made, cfg.sample.film_images))
     write_forward(cfgs[-1], folder, opened[-1].codec)
-    write_samples(cfg, infos[0], folder, drawn[-1], film, sheets[-1], record)
+    write_samples(cfg, infos[0], folder, made[-1], trajectory, sheets[-1], record)
     for decibels in agree:
-        assert decibels is not None  # a stage after the first enlarges
-        print(spell_consistency(decibels))
+        assert decibels is not None  # a super-resolution stage has it
+        print(format_consistency(decibels))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, stages.png, images/")
     return folder
 
@@ -131,10 +131,10 @@ def _check(
     assembly.check_cascade([str(folder) for folder in folders], cfgs, infos, stages)
 
 
-def _draw(
+def _sample(
     cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
 ) -> tuple[list[np.ndarray], Trajectory]:
-    """Draw in batches of one size; the images of each stage, the last one's film."""
+    """Sample in batches of one size; the images of each stage, the last trajectory."""
     cfg, infos = cfgs[0], [trained.info for trained in opened]
     plan = assembly.plan_cascade(cfgs, infos, [trained.unet for trained in opened])
     record = Record(cfg.sample.film_frames, cfg.sample.film_images)

@@ -99,7 +99,7 @@ def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
     return classes if whole and cfg.sample.num_images >= classes else None
 
 
-def spell_consistency(decibels: float) -> str:
+def format_consistency(decibels: float) -> str:
     """Say how far a drawing agrees with the pictures that it was drawn from."""
     levels = 255 * 10 ** (-decibels / 20)
     return (

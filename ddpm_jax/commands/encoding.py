@@ -17,7 +17,7 @@ from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
-from ddpm_jax.commands.over_images import over_images
+from ddpm_jax.commands.map_images import map_images
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import on_every_host
 
@@ -115,7 +115,7 @@ def encoded(
         with tqdm(
             total=len(source), desc="encoding", unit="image", disable=None, delay=5
         ) as bar:
-            for found, labels in over_images(moments, autoencoder.params, source):
+            for found, labels in map_images(moments, autoencoder.params, source):
                 yield found, labels
                 bar.update(len(found))
 

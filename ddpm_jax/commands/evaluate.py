@@ -26,19 +26,19 @@ import ddpm_jax
 from ddpm_jax import assembly, data
 from ddpm_jax.commands import extraction, likelihood_files, report
 from ddpm_jax.commands.about import usable_step
+from ddpm_jax.commands.evaluator import (
+    Evaluator,
+    Interrupted,
+    check_set,
+    make_evaluator,
+    open_target,
+)
 from ddpm_jax.commands.image_sets import (
     ImageSet,
     drawn_set,
     given_set,
     open_split,
     reconstructed_set,
-)
-from ddpm_jax.commands.judge import (
-    Interrupted,
-    Judge,
-    appoint,
-    check_set,
-    open_target,
 )
 from ddpm_jax.commands.likelihood import measure_likelihood
 from ddpm_jax.commands.model import make_folder
@@ -82,11 +82,11 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
             target = open_target(cfg, features)
             for one in sets:
                 check_set(cfg, one, features, target, names)
-            judge = appoint(cfg, features, target, interrupted)
-            floor = _floor(judge, out, names)
+            evaluator = make_evaluator(cfg, features, target, interrupted)
+            baseline = _baseline(evaluator, out, names)
             for one in sets:
-                row = _evaluate_set(judge, one, out, names, workdir)
-                print(report.spell(row, floor), flush=True)
+                row = _evaluate_set(evaluator, one, out, names, workdir)
+                print(report.format_row(row, baseline), flush=True)
         except Interrupted as stop:
             print("Interrupted; saved. The same command goes on from here.")
             return stop.args[0] if stop.args else 128 + interrupted()
@@ -140,36 +140,36 @@ def _tell(line: str) -> None:
 # --- One set --------------------------------------------------------------------------
 
 
-def _floor(judge: Judge, out: Path, names: list[str]) -> report.Row | None:
-    """Score real images that the reference does not hold: what cannot be undercut."""
-    split = judge.cfg.evaluate.floor_split
-    if not split or judge.target.real is None:
+def _baseline(evaluator: Evaluator, out: Path, names: list[str]) -> report.Row | None:
+    """Score real images that the reference does not hold: the real-vs-real baseline."""
+    split = evaluator.cfg.evaluate.floor_split
+    if not split or evaluator.target.real is None:
         return None
     try:
-        real = given_set(judge.cfg, "data", split, judge.target.real)
+        real = given_set(evaluator.cfg, "data", split, evaluator.target.real)
     except UserError as error:
-        _tell(f"note: no floor, for want of real images: {error}")
+        _tell(f"note: no baseline, since there are no other real images: {error}")
         return None
-    return _evaluate_set(judge, real, out, names, out)
+    return _evaluate_set(evaluator, real, out, names, out)
 
 
 def _evaluate_set(
-    judge: Judge, one: ImageSet, out: Path, names: list[str], workdir: Path
+    evaluator: Evaluator, one: ImageSet, out: Path, names: list[str], workdir: Path
 ) -> report.Row:
     """Return the row of a set, computing what is not there yet."""
     folder = result_folder(out / "evaluation", one.request)
-    seen = folder / extraction.folder_name(judge.features)
-    path = seen / f"scores_{judge.target.name}.json"
+    seen = folder / extraction.folder_name(evaluator.features)
+    path = seen / f"scores_{evaluator.target.name}.json"
     row = _stored_row(path, names)
     if row is not None:
         return row
-    with files.alone_in(folder, stop=judge.interrupted):
+    with files.alone_in(folder, stop=evaluator.interrupted):
         row = _stored_row(path, names, files.note)  # of another that was at work
         if row is None:
             before = parts.stored_result(path, _WANTED, lambda line: None)
             others = [] if before is None else before["asked"]
             names = [*others, *(name for name in names if name not in others)]
-            row = _measured_row(judge, one, seen, names, workdir)
+            row = _measured_row(evaluator, one, seen, names, workdir)
             files.write_json(path, row)
     return row
 
@@ -184,25 +184,27 @@ def _stored_row(
 
 
 def _measured_row(
-    judge: Judge, one: ImageSet, seen: Path, names: list[str], workdir: Path
+    evaluator: Evaluator, one: ImageSet, seen: Path, names: list[str], workdir: Path
 ) -> report.Row:
-    """Draw or open a set, look at it, and score it."""
+    """Sample or open a set, extract its features, and score it."""
     source = one.load(seen.parent)
     if source is None:
         raise Interrupted
     make_folder(seen)
-    fake = judge.look(source, seen)
-    labels = _labels(source, judge.features)
+    fake = evaluator.extract(source, seen)
+    labels = _labels(source, evaluator.features)
     of_features = [name for name in names if name != assembly.BITS_PER_DIM]
-    found = score(fake, judge.reference, labels=labels, names=of_features)
+    found = score(fake, evaluator.reference, labels=labels, names=of_features)
     scores = {name: estimate._asdict() for name, estimate in found.items()}
     if assembly.BITS_PER_DIM in names and one.model is not None:
-        scores[assembly.BITS_PER_DIM] = _bits(judge.cfg, workdir, seen.parents[2], one)
-    if judge.target.real is not None and "nearest" in names:
-        features = judge.reference.features
+        scores[assembly.BITS_PER_DIM] = _bits(
+            evaluator.cfg, workdir, seen.parents[2], one
+        )
+    if evaluator.target.real is not None and "nearest" in names:
+        features = evaluator.reference.features
         assert features is not None  # as there are images
         near = nearest(fake.features, features, k=NEIGHBOURS)
-        sheet = lay_beside(source, judge.target.real, *near)
+        sheet = lay_beside(source, evaluator.target.real, *near)
         images.save_png(seen / "neighbours.png", sheet)
     return {
         "set": seen.parent.name,
@@ -210,11 +212,11 @@ def _measured_row(
         "images": one.described,
         "num_images": len(source),
         "model": one.model,
-        "reference": judge.target.about,
+        "reference": evaluator.target.about,
         "features": {
-            "name": judge.features.name,
-            "weights": judge.features.fingerprint,
-            "resize": judge.features.resize,
+            "name": evaluator.features.name,
+            "weights": evaluator.features.fingerprint,
+            "resize": evaluator.features.resize,
         },
         "asked": names,
         "scores": scores,

@@ -44,7 +44,7 @@ def make_feed(
         mesh: from `devices.data_mesh`.
         max_mb_on_device: keep all images on every device if they are no more than this,
             and there is one host: with several, each reads only its part.
-        captions: what the examples' texts were read as, for a model that is told them.
+        captions: the examples' texts, tokenized, for a text-conditional model.
 
     Raises:
         UserError: an image cannot be read; for data too large for memory the iterator

@@ -31,7 +31,7 @@ def import_autoencoder(
     """
     for name in set(given) - {_TAKEN}:
         raise UserError(
-            f"--config.{name} is nothing that an autoencoder can be told; only "
+            f"--config.{name} is no option of an autoencoder; only "
             f"--config.{_TAKEN} is."
         )
     if auxiliary.is_finished(workdir):

@@ -377,20 +377,20 @@ def _save(workdir: Path, found: Imported, source: str) -> None:
         num_tracks=len(cfg.training.ema_stds),
     )
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
-    noted = about.metadata(cfg, found.info) | {about.IMPORTED: source}
+    described = about.metadata(cfg, found.info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
         files.write_json(workdir / "config.json", to_json(cfg))
-        store.save(checkpoints, state, noted, wait=True)
+        store.save(checkpoints, state, described, wait=True)
 
 
 def _announce(workdir: Path, found: Imported) -> None:
     cfg, info, params, step = found
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     classes = assembly.num_classes(cfg, info)
-    told = f"{classes} classes" if classes else "unconditional"
+    condition = f"{classes} classes" if classes else "unconditional"
     shape = "x".join(map(str, info.image_shape))
     lines = (
-        f"model    {info.name}, {count:,} parameters, {told}, images of {shape}",
+        f"model    {info.name}, {count:,} parameters, {condition}, images of {shape}",
         f"process  {cfg.schedule.kind}, T={cfg.schedule.num_levels:,}, predicts "
         f"{cfg.prediction}, variance {cfg.variance}",
         f"run      {workdir}, step {step:,}",

@@ -111,7 +111,7 @@ def measure_likelihood(
                 raise UserError(
                     f"the result in {folder} is gone; give the same command again."
                 )
-            print(files.spell(found))
+            print(files.format_result(found))
             print(f"Files: {folder}/")
     return 0, folders
 
@@ -136,7 +136,7 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
         )
     if "text" in cfg.conditioners and source.texts is None:
         raise UserError(
-            f"the model is told a caption of each image, and {source.name} has none; "
+            f"the model is conditioned on captions, and {source.name} has none; "
             "give the data that it was trained on."
         )
     if options.num_images is not None and options.num_images > len(source):

@@ -103,7 +103,7 @@ def _pair(mean: float, error: float | np.ndarray) -> dict[str, float | None]:
     return {"mean": float(mean), "standard_error": float(error) if known else None}
 
 
-def spell(result: dict[str, Any]) -> str:
+def format_result(result: dict[str, Any]) -> str:
     """Say a result for a person to read."""
 
     def say(name: str, digits: int = 4) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly import retrieval as towers_of
+from ddpm_jax.assembly import retrieval as dual_encoders
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
 from ddpm_jax.commands.model import describe_model, make_folder
@@ -80,7 +80,7 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     """
     assembly.check_evaluate(cfg)
     _check(cfg)
-    towers = towers_of.retrieval(Path(cfg.evaluate.retrieval))
+    dual_encoder = dual_encoders.retrieval(Path(cfg.evaluate.retrieval))
     step = cfg.sample.step
     step = usable_step(workdir) if step is None else step
     train = open_split(cfg, cfg.data.split)
@@ -91,17 +91,17 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         prompts = [cfg.sample.prompt] if cfg.sample.prompt else _by_default(train, real)
         asked += _drawn(cfg, workdir, step, prompts, interrupted)
         for one in asked:  # before any is drawn
-            _check_fits(one, towers)
+            _check_fits(one, dual_encoder)
         print(_HEAD)
         usual = None
         for one in asked:
-            row = _row(out or workdir, one, towers, train, known, usual)
+            row = _row(out or workdir, one, dual_encoder, train, known, usual)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
             if one is real:
                 usual = row["distance"]["usual"]
-            print(_spell(row), flush=True)
+            print(_format(row), flush=True)
     wait_for_all_hosts("the rows")
     _summarise(out or workdir)
     return 0
@@ -193,13 +193,13 @@ def _prompts(cfg: ConfigDict, workdir: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _check_fits(one: _Asked, towers: towers_of.Retrieval) -> None:
-    given, wanted = one.images.image_shape, towers.features.image_shape
+def _check_fits(one: _Asked, dual_encoder: dual_encoders.Retrieval) -> None:
+    given, wanted = one.images.image_shape, dual_encoder.features.image_shape
     if given != wanted:
         raise UserError(
             f"{one.images.described}: {'x'.join(map(str, given))}, and "
-            f"{towers.features.name} takes {'x'.join(map(str, wanted or ()))}; train "
-            "one on pictures of that size."
+            f"{dual_encoder.features.name} takes "
+            f"{'x'.join(map(str, wanted or ()))}; train one on pictures of that size."
         )
     count = len(set(one.texts))
     if count <= FIRST:
@@ -213,7 +213,7 @@ def _check_fits(one: _Asked, towers: towers_of.Retrieval) -> None:
 def _row(
     workdir: Path,
     asked: _Asked,
-    towers: towers_of.Retrieval,
+    dual_encoder: dual_encoders.Retrieval,
     train: data.Dataset,
     known: Callable[[], np.ndarray],
     usual: float | None,
@@ -221,7 +221,7 @@ def _row(
     """Return the row of a set, None if its drawing was interrupted."""
     one = asked.images
     folder = result_folder(workdir / "ranks", one.request)
-    seen = make_folder(folder / f"retrieval-{towers.features.fingerprint}")
+    seen = make_folder(folder / f"retrieval-{dual_encoder.features.fingerprint}")
     path = seen / _ROW
     row = parts.stored_result(path, _WANTED)
     if on_every_host(row is not None):
@@ -243,14 +243,14 @@ def _row(
         "guidance_scale": asked.scale,
         "seed": asked.seed,
         "num_images": len(pixels),
-        "found": found(towers, pixels, asked.texts),
+        "found": found(dual_encoder, pixels, asked.texts),
         "distance": {
             "median": float(np.median(distances)),
             "usual": float(np.percentile(distances, _USUAL)),
             "nearer_than": usual,
             "share_nearer": nearer,
         },
-        "retrieval": towers.features.fingerprint,
+        "retrieval": dual_encoder.features.fingerprint,
         "model": one.model,
     }
     files.write_json(path, row)
@@ -266,7 +266,7 @@ _COLUMNS = ("guidance", "seed", "number", "first", "in 5", "+-", "of", "distance
 _HEAD = f"{'images':<26}" + "".join(f"{name:>10}" for name in _COLUMNS) + "    copied"
 
 
-def _spell(row: dict[str, Any]) -> str:
+def _format(row: dict[str, Any]) -> str:
     hit, distance = row["found"], row["distance"]
     in_first = hit[f"in_first_{FIRST}"]
     copied = distance["share_nearer"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpm_jax import data
 from ddpm_jax.codecs import Autoencoder
-from ddpm_jax.commands.over_images import over_images
+from ddpm_jax.commands.map_images import map_images
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import gathered
@@ -79,9 +79,9 @@ def reconstructions(
     def again(params: Any, x: jax.Array) -> jax.Array:
         return to_uint8(autoencoder.decode(params, autoencoder.encode(params, x)))
 
-    pixels, labels = zip(*over_images(again, autoencoder.params, source), strict=True)
-    told = None if labels[0] is None else np.concatenate(labels)
-    return np.concatenate(pixels), told
+    pixels, labels = zip(*map_images(again, autoencoder.params, source), strict=True)
+    known = None if labels[0] is None else np.concatenate(labels)
+    return np.concatenate(pixels), known
 
 
 def _means(
@@ -95,7 +95,7 @@ def _means(
         seen = look(params, x)
         return jnp.stack([array.mean((1, 2, 3)) for array in seen], axis=1)
 
-    found = over_images(of_batch, autoencoder.params, source)
+    found = map_images(of_batch, autoencoder.params, source)
     return np.concatenate([seen.astype(np.float64) for seen, _ in found])
 
 

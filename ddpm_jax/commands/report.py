@@ -121,24 +121,28 @@ def _joined(group: Sequence[Row]) -> Row:
 # --- Text -----------------------------------------------------------------------------
 
 
-def spell(row: Row, floor: Row | None) -> str:
-    """Say one row, and beside each score what real images reach, for a person."""
+def format_row(row: Row, baseline: Row | None) -> str:
+    """Format one row, and beside each score what real images reach."""
     width = max(len(title(name, row["features"]["name"])) for name in row["scores"])
     lines = [f"{row['num_images']:,} {row['images']}", f"  {against(row)}"]
     for name, found in row["scores"].items():
         line = (
             f"  {title(name, row['features']['name']):<{width}}  {number(name, found)}"
         )
-        if floor is not None and floor["set"] != row["set"] and name in floor["scores"]:
-            line = f"{line:<{width + 28}}real: {number(name, floor['scores'][name])}"
-            if floor["num_images"] != row["num_images"]:
-                line += f" at {floor['num_images']:,}"
+        if (
+            baseline is not None
+            and baseline["set"] != row["set"]
+            and name in baseline["scores"]
+        ):
+            line = f"{line:<{width + 28}}real: {number(name, baseline['scores'][name])}"
+            if baseline["num_images"] != row["num_images"]:
+                line += f" at {baseline['num_images']:,}"
         lines.append(line)
     return "\n".join(lines)
 
 
 def against(row: Row) -> str:
-    """Say what a row's scores were computed from, besides its images."""
+    """Format what a row's scores were computed from, besides its images."""
     reference, features = row["reference"], row["features"]
     size = "x".join(map(str, reference.get("resolution") or ["?"]))
     count = reference.get("num_images")
@@ -152,7 +156,7 @@ def against(row: Row) -> str:
 
 
 def number(score: str, found: Mapping[str, float | None]) -> str:
-    """Say a value with two digits of its standard error, if it has one."""
+    """Format a value with two digits of its standard error, if it has one."""
     scale = SCALE.get(score, 1.0)
     value, error = found["value"], found["standard_error"]
     assert value is not None  # a score has one, and perhaps an error
@@ -192,10 +196,10 @@ def _line(cells: Sequence[str]) -> str:
 _NOTE = """
 ± is a standard error: over seeds where there are several, else the score's own (KID
 over its subsets, IS over its splits, accuracy binomial). The rows of real images are
-the floor: what a perfect model would be expected to reach at that number of images.
+the baseline: what a perfect model would be expected to reach at that number of images.
 "IS (own)" is the Inception Score's formula with the classes of this network.
 "nearest" is the median distance of an image to its nearest neighbour in the reference,
-in features; far below that of real images it speaks of memorised ones.
+in features; far below that of real images it speaks of memorized ones.
 """
 
 

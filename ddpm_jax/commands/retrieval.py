@@ -96,18 +96,18 @@ def _check_texts(cfg: ConfigDict, info: assembly.DataInfo, test: data.Dataset) -
         ) from error
 
 
-def _found(towers: of.Retrieval, source: data.Dataset) -> dict[str, Any]:
-    assert source.texts is not None  # as the towers' data have
-    return found(towers, data.in_memory(source)[0], source.texts)
+def _found(dual_encoder: of.Retrieval, source: data.Dataset) -> dict[str, Any]:
+    assert source.texts is not None  # as its data have
+    return found(dual_encoder, data.in_memory(source)[0], source.texts)
 
 
 def found(
-    towers: of.Retrieval, images: np.ndarray, texts: Sequence[str]
+    dual_encoder: of.Retrieval, images: np.ndarray, texts: Sequence[str]
 ) -> dict[str, Any]:
     """Tell how often the text of a picture is the first, and in the first few.
 
     Args:
-        towers: that look.
+        dual_encoder: the trained one.
         images: uint8 [N, H, W, C].
         texts: N of them; those that differ are what there is to choose from.
 
@@ -119,8 +119,8 @@ def found(
         UserError: there are too few texts that differ.
     """
     listed, own = conditioning.distinct(texts)
-    seen = extract(towers.features, images).features
-    before = num_ranked_higher(seen, towers.encode_texts(listed), own)
+    seen = extract(dual_encoder.features, images).features
+    before = num_ranked_higher(seen, dual_encoder.encode_texts(listed), own)
     among = min(AMONG, len(listed))
 
     def share(first: int) -> dict[str, float | None]:

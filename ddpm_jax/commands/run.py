@@ -16,7 +16,7 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands import about
-from ddpm_jax.commands.further import from_import
+from ddpm_jax.commands.finetune import from_import
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.training.state import TrainState

@@ -14,9 +14,9 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
+    format_consistency,
     sample_request,
     sheet_of,
-    spell_consistency,
     write_forward,
     write_samples,
 )
@@ -96,7 +96,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     write_forward(cfg, folder, trained.codec)
     write_samples(cfg, info, folder, drawn, film, sheet, record, show)
     if record.get("consistency_db") is not None:
-        print(spell_consistency(record["consistency_db"]))
+        print(format_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
 

@@ -13,6 +13,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import check_start, settle, start_params
 from ddpm_jax.commands.drawing import sample_request, save_forward_film
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
+from ddpm_jax.commands.finetune import free_since_import
 from ddpm_jax.commands.fitting import (
     FREE_OPTIONS,
     beginning,
@@ -23,7 +24,6 @@ from ddpm_jax.commands.fitting import (
     plot_loss,
     refuse_another_config,
 )
-from ddpm_jax.commands.further import free_since_import
 from ddpm_jax.commands.look import (
     describe_items,
     first_look,
@@ -169,7 +169,7 @@ def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str]
 def _read_captions(
     cfg: ConfigDict, info: assembly.DataInfo, source: data.Dataset
 ) -> assembly.Captions | None:
-    """Read the captions of the data, for a model that is told them."""
+    """Read the captions of the data, for a text-conditional model."""
     if "text" not in cfg.conditioners:
         return None
     return assembly.captions(cfg, info, source.texts or ())

@@ -69,7 +69,7 @@ def read_captions(path: Path, images: frozenset[str], label_field: str) -> Capti
             rows.append((number, row))
     faults += _disagreements(rows, label_field)
     if faults:
-        raise UserError(_spell(path, sorted(faults)))
+        raise UserError(_format(path, sorted(faults)))
     if not rows:
         raise UserError(
             f"{printable(path)} has no lines; describe the images, or remove it."
@@ -145,7 +145,7 @@ def _disagreements(
     return faults
 
 
-def _spell(path: Path, faults: list[tuple[int, str]]) -> str:
+def _format(path: Path, faults: list[tuple[int, str]]) -> str:
     listed = "; ".join(f"line {number} {fault}" for number, fault in faults[:_LISTED])
     more = len(faults) - _LISTED
     rest = f"; and {more} more" if more > 0 else ""

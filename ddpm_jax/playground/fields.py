@@ -82,7 +82,7 @@ def more_options(place: Place) -> Asked:
                 min_width=120,
             ),
             "sample.film_frames": gr.Number(
-                cfg.sample.film_frames, label="Film frames", min_width=90
+                cfg.sample.film_frames, label="Trajectory frames", min_width=90
             ),
         }
 

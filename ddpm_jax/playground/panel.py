@@ -17,7 +17,7 @@ from ddpm_jax.playground.jobs import Studio
 
 # One job at a time, of whatever tab in whatever window.
 _ON_THE_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
-_STOPPED = "**Stopped.** What was drawn so far stays in the film."
+_STOPPED = "**Stopped.** What was sampled so far stays in the trajectory."
 _REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
 def lay_out(mode: str) -> Shown:
     """Lay out the sheet, the trajectory below, and the downloads."""
     status = gr.Markdown(
-        "Nothing drawn yet.", elem_id=f"{mode}-status", elem_classes="status"
+        "Nothing sampled yet.", elem_id=f"{mode}-status", elem_classes="status"
     )
     sheet = gr.Image(
         format="png",
@@ -63,7 +63,7 @@ def lay_out(mode: str) -> Shown:
         1,
         value=0,
         step=1,
-        label="Film: frame, from noise to image",
+        label="Trajectory: frame, from noise to image",
         interactive=True,
         elem_id=f"{mode}-film",
         buttons=[],

@@ -125,7 +125,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit_and_encodes_no_more(
     half = {"training__num_steps": "2", "data__on_device_mb": "0"}
     assert train(run, encoder, **half) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(encoding, "over_images", None)  # would fail
+        patch.setattr(encoding, "map_images", None)  # would fail
         assert train(run, encoder) == 0
     assert sums(run) == sums(trained)
 
@@ -186,7 +186,7 @@ def no_compile():
         patch.setattr("ddpm_jax.assembly.parts.init_params", fails)
         patch.setattr("ddpm_jax.training.fit.compile_step", fails)
         patch.setattr("ddpm_jax.sampling.plan.run_stage", fails)
-        patch.setattr("ddpm_jax.commands.encoding.over_images", fails)
+        patch.setattr("ddpm_jax.commands.encoding.map_images", fails)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Training on from an imported model: what may be chosen, and where it begins."""
+"""Finetuning of an imported model: what may be chosen, and where it begins."""
 
 import dataclasses
 from pathlib import Path
@@ -43,8 +43,8 @@ def from_import(
     step = store.latest_step(workdir)
     known = about.info_of(store.read_metadata(workdir))
     classes = [len(of.label_names or ()) for of in (known, info)]
-    told = "label" in cfg.conditioners and classes[0] != classes[1]
-    if known.image_shape != info.image_shape or told:
+    other_classes = "label" in cfg.conditioners and classes[0] != classes[1]
+    if known.image_shape != info.image_shape or other_classes:
         raise UserError(
             f"the model in {workdir} is made for images of {known.image_shape} and "
             f"{classes[0]} classes, and {info.name} has {info.image_shape} and "

@@ -1,4 +1,4 @@
-"""All images of a data set through a function, in order, spread over all devices."""
+"""Map a function over all images of a data set, in order, on all devices."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from ddpm_jax.runtime.images import to_float
 _PIXELS_AT_ONCE = 128 * 32 * 32  # on a device: its memory holds maps of many channels
 
 
-def over_images(
+def map_images(
     function: Callable[[Any, jax.Array], jax.Array], params: Any, source: data.Dataset
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Apply a function to each image once.

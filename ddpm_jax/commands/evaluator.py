@@ -1,4 +1,4 @@
-"""What images are held against, and by which eyes: a reference and a network."""
+"""Evaluator: a feature extractor with the reference that images are scored by."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ class Target:
 
     Attributes:
         about: all that decides it, as plain data.
-        real: its images, if they are at hand.
+        real: its images, if it has them.
         published: its moments, where only they are.
     """
 
@@ -51,8 +51,8 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
-    """A reference as a network sees it, and the network, compiled once for all sets."""
+class Evaluator:
+    """A feature extractor, compiled once for all sets, and the reference's features."""
 
     cfg: ConfigDict
     features: FeatureExtractor
@@ -61,14 +61,14 @@ class Judge:
     run: Extract
     interrupted: Callable[[], int]
 
-    def look(self, source: data.Dataset, folder: Path) -> Outputs:
+    def extract(self, source: data.Dataset, folder: Path) -> Outputs:
         """Return the features of images, kept in a folder.
 
         Raises:
             Interrupted: by the user.
             UserError: the images are not such as the network takes.
         """
-        return _look(
+        return _extract(
             self.cfg, self.features, self.run, source, folder, self.interrupted
         )
 
@@ -85,13 +85,13 @@ def open_target(cfg: ConfigDict, features: FeatureExtractor) -> Target:
     return Target(extraction.provenance(real, features), real, None)
 
 
-def appoint(
+def make_evaluator(
     cfg: ConfigDict,
     features: FeatureExtractor,
     target: Target,
     interrupted: Callable[[], int],
-) -> Judge:
-    """Look at the reference, if nobody has yet; its features are kept for next time.
+) -> Evaluator:
+    """Extract the features of the reference, which are kept for next time.
 
     Raises:
         Interrupted: by the user.
@@ -102,11 +102,11 @@ def appoint(
     if reference is None:
         assert target.real is not None  # a target has the one or the other
         folder = _cache_folder(target.real, features)
-        outputs = _look(
+        outputs = _extract(
             cfg, features, run, target.real, folder, interrupted, optional=True
         )
         reference = reference_of(outputs)
-    return Judge(cfg, features, target, reference, run, interrupted)
+    return Evaluator(cfg, features, target, reference, run, interrupted)
 
 
 def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | None:
@@ -118,7 +118,7 @@ def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | No
     return folder if made else None
 
 
-def _look(
+def _extract(
     cfg: ConfigDict,
     features: FeatureExtractor,
     run: Extract,
@@ -183,7 +183,7 @@ def check_set(
     target: Target,
     names: list[str],
 ) -> None:
-    """Refuse what cannot be compared, before anything is drawn or seen.
+    """Refuse what cannot be compared, before anything is sampled.
 
     Raises:
         UserError: images of another size than the reference or the network takes, or

@@ -1,4 +1,4 @@
-"""What `config.sample` asks for: labels and prompts, taken in turn, and checked."""
+"""Labels and prompts of `config.sample`, taken in turn, and checked."""
 
 import functools
 from collections.abc import Sequence
