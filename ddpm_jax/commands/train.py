@@ -192,6 +192,7 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     if info.reader is not None:
         kind, length = info.reader["kind"], info.reader["max_length"]
         conditions.append(f"captions of up to {length} tokens ({kind})")
+    conditions += [name for name in cfg.conditioners if name not in ("label", "text")]
     what = describe_items(source)
     resumed = ", resumed" if step else ""
     lines = (
