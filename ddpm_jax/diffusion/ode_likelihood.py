@@ -128,11 +128,15 @@ def value_and_trace(
 # --- The flow -------------------------------------------------------------------------
 
 
-def runge_kutta(num_steps: int) -> Solve:
+def runge_kutta(num_steps: int, bend: float = 0.01) -> Solve:
     """Take steps of the classical Runge-Kutta rule, order 4: four calls each.
 
-    The steps are even in log(u + 0.01): near the clean end the flow bends on the scale
-    of the noise itself.
+    The steps are even in log(u + bend): near the clean end the flow bends on the scale
+    of the noise itself, down to that of the finest detail of the data.
+
+    Args:
+        num_steps: of the rule.
+        bend: that finest scale, in the units of the data.
     """
 
     def solve(
@@ -140,8 +144,8 @@ def runge_kutta(num_steps: int) -> Solve:
     ) -> tuple[Any, jax.Array]:
         dtype = jnp.result_type(start, jnp.float32)
         share = jnp.arange(num_steps + 1, dtype=dtype) / num_steps
-        low, high = jnp.log(start + 0.01), jnp.log(end + 0.01)
-        nodes = jnp.exp(low + share * (high - low)) - 0.01
+        low, high = jnp.log(start + bend), jnp.log(end + bend)
+        nodes = jnp.exp(low + share * (high - low)) - bend
         nodes = nodes.at[0].set(start).at[-1].set(end)
 
         def move(state: Any, h: jax.Array, change: Any) -> Any:
