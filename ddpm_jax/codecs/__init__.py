@@ -3,7 +3,8 @@
 A codec lies between items of data (images in [-1, 1]) and the arrays [B, ...] of
 the chain. Sampling, editing and training do not depend on which it is: `pixels` scales
 bytes and changes nothing else, `latents` is a first stage (Rombach et al. 2022),
-`arrays` takes floating point of any rank as it is. `display` plots items of any shape.
+`arrays` takes floating point of any rank as it is, `points` plots such items. `display`
+plots items of any shape.
 """
 
 from ddpm_jax.codecs.arrays import arrays, as_they_are
@@ -11,6 +12,7 @@ from ddpm_jax.codecs.codec import Codec, Params, Start
 from ddpm_jax.codecs.display import Display, display_of
 from ddpm_jax.codecs.latents import Autoencoder, from_moments, latents
 from ddpm_jax.codecs.pixels import from_bytes, pixels
+from ddpm_jax.codecs.points import Points
 from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents, encoded_start
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Display",
     "Latents",
     "Params",
+    "Points",
     "Start",
     "arrays",
     "as_they_are",

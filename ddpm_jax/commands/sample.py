@@ -22,6 +22,7 @@ from ddpm_jax.commands.drawing import (
 )
 from ddpm_jax.commands.model import describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.commands.plane import portray_points
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
@@ -34,6 +35,9 @@ from ddpm_jax.sampling.plan import (
     run_batches,
 )
 from ddpm_jax.training.state import TrainState
+
+PORTRAITS = {"points": portray_points}
+"""Kind of a codec -> what shows a model of such items, beside its samples."""
 
 
 def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
@@ -94,6 +98,8 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     show = trained.codec.show
     sheet = sheet_of(cfg, info, told.cond, drawn, show)
     write_forward(cfg, folder, trained.codec)
+    if cfg.codec.kind in PORTRAITS:
+        PORTRAITS[cfg.codec.kind](cfg, trained, workdir, folder, drawn, film)
     write_samples(cfg, info, folder, drawn, film, sheet, record, show)
     if record.get("consistency_db") is not None:
         print(format_consistency(record["consistency_db"]))

@@ -21,6 +21,7 @@ from ddpm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ddpm_jax.data.listing import Listing
+    from ddpm_jax.data.points import Mixture
 
 CORES = min(8, os.cpu_count() or 1)
 MAX_BYTES = 2 * 1024**3  # above this many bytes of pixels, images stay undecoded
@@ -95,6 +96,7 @@ class Dataset:
             (see `cache`); empty if they are not to be kept there.
         sided: The captions name left and right, so that they do not hold of mirrored
             images.
+        mixture: The law that the items were drawn from, where it is known.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Dataset:
     listing: "Listing | None" = None
     cache_key: str = ""
     sided: bool = False
+    mixture: "Mixture | None" = None
 
     def __len__(self):
         return len(self.source)

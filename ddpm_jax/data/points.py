@@ -190,6 +190,7 @@ def _dataset(
         label_names=names,
         fingerprint=fingerprint_of([*identity, split, _VERSION, *content]),
         split=split,
+        mixture=MIXTURES.get(name.removeprefix("points:")),
     )
 
 

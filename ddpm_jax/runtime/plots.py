@@ -225,6 +225,124 @@ def draw_points(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
     return _pixels(figure)
 
 
+def draw_density(
+    values: np.ndarray, low: float, high: float, *, title: str = ""
+) -> np.ndarray:
+    """Draw a density over a square as a heat map, dark where there is none.
+
+    Args:
+        values: at the centers of its pixels, [R, R], by x and then y.
+        low: where both axes begin.
+        high: where they end.
+        title: line above.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    figure = _figure(4.6, 4.2)
+    axes = figure.subplots()
+    shown = axes.imshow(
+        values.T, origin="lower", extent=(low, high, low, high), cmap="magma", vmin=0
+    )
+    figure.colorbar(shown, ax=axes, shrink=0.85)
+    axes.set_title(title, fontsize=9, loc="left", color=_INK)
+    return _pixels(figure)
+
+
+def draw_trajectories(
+    frames: np.ndarray, values: np.ndarray, low: float, high: float
+) -> np.ndarray:
+    """Animate points over the contours of a density, each with the path behind it.
+
+    Args:
+        frames: [K, N, 2], in the order of the chain.
+        values: of the density, as of `draw_density`.
+        low: where both axes begin.
+        high: where they end.
+
+    Returns:
+        uint8 [K, H, W, 3].
+    """
+    from matplotlib.collections import LineCollection
+
+    figure = _figure(3.6, 3.6)
+    axes = figure.subplots()
+    middle = low + (np.arange(len(values)) + 0.5) * (high - low) / len(values)
+    # Even steps of the logarithm: a narrow mode shows more than one line.
+    levels = values.max() * np.exp(-np.array([4.5, 3.0, 2.0, 1.0, 0.3]))
+    axes.contour(middle, middle, values.T, levels, cmap="Greys", linewidths=0.8)
+    paths = axes.add_collection(
+        LineCollection([], colors=_QUARTILE_COLORS[1], linewidths=0.5, alpha=0.5)
+    )
+    spots = axes.scatter([], [], s=5, color=_LINE_COLORS[1], linewidths=0, zorder=3)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    pictures = []
+    for last in range(1, len(frames) + 1):
+        spots.set_offsets(frames[last - 1])
+        paths.set_segments(list(frames[max(0, last - 12) : last].swapaxes(0, 1)))
+        pictures.append(_pixels(figure))
+    return np.stack(pictures)
+
+
+class Field(NamedTuple):
+    """Arrows at places of the plane.
+
+    Attributes:
+        title: line above.
+        arrows: [M, M, 2], by x and then y.
+    """
+
+    title: str
+    arrows: np.ndarray
+
+
+def draw_fields(
+    fields: Sequence[Sequence[Field]], low: float, high: float
+) -> np.ndarray:
+    """Draw vector fields side by side, colored by their length.
+
+    Fields in one row have the same scale of colors; arrows show directions alone.
+
+    Args:
+        fields: rows of equal length.
+        low: where both axes begin.
+        high: where they end.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    rows, columns = len(fields), len(fields[0])
+    figure = _figure(2.7 * columns, 2.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for places, row in zip(panels, fields, strict=True):
+        lengths = [np.linalg.norm(field.arrows, axis=-1) for field in row]
+        most = max(float(length.max()) for length in lengths)
+        for axes, field, length in zip(places, row, lengths, strict=True):
+            num = len(length)
+            line = low + (np.arange(num) + 0.5) * (high - low) / num
+            unit = field.arrows / np.maximum(length, 1e-12)[..., None]
+            axes.imshow(
+                length.T,
+                origin="lower",
+                extent=(low, high, low, high),
+                cmap="Blues",
+                vmin=0,
+                vmax=most,
+            )
+            axes.quiver(
+                line,
+                line,
+                unit[..., 0].T,
+                unit[..., 1].T,
+                color=_INK,
+                scale=num * 1.3,
+                width=0.004,
+            )
+            axes.set_title(field.title, fontsize=8, loc="left", color=_INK)
+            axes.tick_params(labelsize=6)
+    return _pixels(figure)
+
+
 def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
     """Draw each row of numbers as a curve, as many as can be distinguished.
 
