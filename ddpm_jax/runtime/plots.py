@@ -230,6 +230,8 @@ def draw_density(
 ) -> np.ndarray:
     """Draw a density over a square as a heat map, dark where there is none.
 
+    Colors go by its fourth root, so that what lies between narrow modes is seen too.
+
     Args:
         values: at the centers of its pixels, [R, R], by x and then y.
         low: where both axes begin.
@@ -239,10 +241,16 @@ def draw_density(
     Returns:
         uint8 [H, W, 3].
     """
+    from matplotlib.colors import PowerNorm
+
     figure = _figure(4.6, 4.2)
     axes = figure.subplots()
     shown = axes.imshow(
-        values.T, origin="lower", extent=(low, high, low, high), cmap="magma", vmin=0
+        values.T,
+        origin="lower",
+        extent=(low, high, low, high),
+        cmap="magma",
+        norm=PowerNorm(0.25, 0.0, float(values.max())),
     )
     figure.colorbar(shown, ax=axes, shrink=0.85)
     axes.set_title(title, fontsize=9, loc="left", color=_INK)
@@ -276,6 +284,8 @@ def draw_trajectories(
     )
     spots = axes.scatter([], [], s=5, color=_LINE_COLORS[1], linewidths=0, zorder=3)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    _pixels(figure)
+    figure.set_layout_engine("none")  # the axes stay where the first drawing put them
     pictures = []
     for last in range(1, len(frames) + 1):
         spots.set_offsets(frames[last - 1])

@@ -101,7 +101,7 @@ def test_the_recipe_of_points_has_the_parameters_of_its_layers():
     dense, norm = width * width + width, 2 * width
     layers = 2 * dense + (inputs * width + width) + depth * (norm + 3 * dense) + norm
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == (
-        layers + (width * 2 + 2) + (8 + 1) * width  # a row for each class, and none
+        layers + (width * 2 + 2)
     )
 
 
