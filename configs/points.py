@@ -16,7 +16,7 @@ from ddpm_jax.recipe import (
     Data,
     Diffusion,
     Fit,
-    Points,
+    Plane,
     Stratified,
     recipe,
 )
@@ -28,7 +28,7 @@ def get_config(name: str = "ring"):
     return recipe(
         Diffusion(
             data=Data(source=f"points:{name}", flip=False),
-            codec=Points(),
+            codec=Plane(),
             network=MLP(),
             schedule=Cosine(1000),
             prediction="v",

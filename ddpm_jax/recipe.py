@@ -29,7 +29,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddpm_jax import requests, specs
-from ddpm_jax.codecs.points import Points
+from ddpm_jax.codecs.points import Plane
 from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents
 from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec
 from ddpm_jax.conditioning.grey import Grey
@@ -116,7 +116,7 @@ __all__ = [
     "MiniLMText",
     "Network",
     "PatchDiscriminator",
-    "Points",
+    "Plane",
     "Quadratic",
     "SelfConditioning",
     "Sigmoid",

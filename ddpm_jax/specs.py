@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ddpm_jax.codecs.points import Points
+from ddpm_jax.codecs.points import Plane
 from ddpm_jax.codecs.spec import AsStored, Latents
 from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.label import Label
@@ -892,7 +892,7 @@ for _spec in (
     *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
     time_sampling.Importance,
     *(Label, LowRes, Grey, Masked, SelfConditioning),
-    *(AsStored, Latents, Points, Data, Devices, PatchDiscriminator),
+    *(AsStored, Latents, Plane, Data, Devices, PatchDiscriminator),
     *(Diffusion, Fit, Adam),
 ):
     register(_spec)

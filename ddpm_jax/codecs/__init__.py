@@ -12,7 +12,7 @@ from ddpm_jax.codecs.codec import Codec, Params, Start
 from ddpm_jax.codecs.display import Display, display_of
 from ddpm_jax.codecs.latents import Autoencoder, from_moments, latents
 from ddpm_jax.codecs.pixels import from_bytes, pixels
-from ddpm_jax.codecs.points import Points
+from ddpm_jax.codecs.points import Plane
 from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents, encoded_start
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Display",
     "Latents",
     "Params",
-    "Points",
+    "Plane",
     "Start",
     "arrays",
     "as_they_are",

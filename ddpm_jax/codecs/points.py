@@ -29,7 +29,7 @@ SCATTER = Display(PLOTS.sheet, _film, PLOTS.animation, PLOTS.save)
 
 
 @dataclasses.dataclass(frozen=True)
-class Points(CodecSpec):
+class Plane(CodecSpec):
     """Points in the plane as they are, shown in plots: docs/plane.md."""
 
     def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
@@ -40,7 +40,7 @@ class Points(CodecSpec):
         """
         if tuple(item_shape) != (2,) or dtype == "uint8":
             raise UserError(
-                f"codec points is for two numbers of floating point, and these items "
+                f"codec plane is for two numbers of floating point, and these items "
                 f"are {dtype} {'x'.join(map(str, item_shape))}; use codec as_stored."
             )
         return arrays(item_shape)._replace(show=SCATTER)

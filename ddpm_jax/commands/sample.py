@@ -36,7 +36,7 @@ from ddpm_jax.sampling.plan import (
 )
 from ddpm_jax.training.state import TrainState
 
-PORTRAITS = {"points": portray_points}
+PORTRAITS = {"plane": portray_points}
 """Kind of a codec -> what shows a model of such items, beside its samples."""
 
 
