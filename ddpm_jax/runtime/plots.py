@@ -279,9 +279,8 @@ def draw_trajectories(
     # Even steps of the logarithm: a narrow mode shows more than one line.
     levels = values.max() * np.exp(-np.array([4.5, 3.0, 2.0, 1.0, 0.3]))
     axes.contour(middle, middle, values.T, levels, cmap="Greys", linewidths=0.8)
-    paths = axes.add_collection(
-        LineCollection([], colors=_QUARTILE_COLORS[1], linewidths=0.5, alpha=0.5)
-    )
+    paths = LineCollection([], colors=_QUARTILE_COLORS[1], linewidths=0.5, alpha=0.5)
+    axes.add_collection(paths)
     spots = axes.scatter([], [], s=5, color=_LINE_COLORS[1], linewidths=0, zorder=3)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     _pixels(figure)

@@ -158,7 +158,9 @@ def _in_batches(
         batch = np.asarray(places[first : first + _BATCH], np.float32)
         missing = _BATCH - len(batch)
         padded = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-        found.append(np.asarray(function(padded), np.float64)[: len(batch)])
+        found.append(
+            np.asarray(function(jnp.asarray(padded)), np.float64)[: len(batch)]
+        )
     return np.concatenate(found) if found else np.zeros(0)
 
 
