@@ -200,7 +200,9 @@ def compile_sampler(cfg: Any) -> float:
 
     of = parts.make_parts(cfg)
     params = Params(parts.start_state(of).params)
-    program = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
+    program = sampling_program(
+        cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+    )
     indices = np.arange(cfg.sample.batch_size, dtype=np.int32)
     rows, key = (
         (indices, assembly.sample_cond(cfg, of.info) or {}),

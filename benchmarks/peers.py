@@ -322,7 +322,9 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     cfg.sample.sampler = "ancestral"
     cfg.sample.num_steps = args.chain_steps
     cfg.sample.film_frames, cfg.sample.film_images = 2, 1
-    chain = sampling_program(cfg, of.unet, of.mesh, pixels(of.info.image_shape))
+    chain = sampling_program(
+        cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+    )
     indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
     cfg.sample.num_images = len(indices)
     rows = indices, assembly.sample_cond(cfg, of.info) or {}

@@ -120,7 +120,9 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     from ddpm_jax.networks.cost import count_flops
 
     params = Params(params)
-    run = sampling_program(of.cfg, of.unet, of.mesh, pixels(of.info.image_shape)).run
+    run = sampling_program(
+        of.cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+    ).run
     indices = np.arange(batch_size, dtype=np.int32)
     asked = of.cfg.copy_and_resolve_references()
     asked.sample.num_images = len(indices)

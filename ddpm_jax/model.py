@@ -22,7 +22,6 @@ from PIL import Image
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.assembly.plans import NOT_COMPILED
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Told, cond_of, sample_batches
@@ -31,7 +30,6 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
 from ddpm_jax.requests import Sample, sections
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
@@ -233,8 +231,7 @@ class DiffusionModel:
 
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
-        options = to_json(cfg)["sample"]
-        own = {k: v for k, v in options.items() if k not in NOT_COMPILED}
+        own = assembly.compiled_options(cfg)
 
         def make() -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))

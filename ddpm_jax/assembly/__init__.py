@@ -79,7 +79,8 @@ from ddpm_jax.assembly.pictures import (
     mode_of,
     shown,
 )
-from ddpm_jax.assembly.plans import sampling_plan
+from ddpm_jax.assembly.plans import compiled_options, sampling_plan
+from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import (
     denoiser,
     levels,
@@ -123,6 +124,7 @@ __all__ = [
     "check_training_effects",
     "codec",
     "codec_spec",
+    "compiled_options",
     "cond_between",
     "conditioners",
     "consistency",
@@ -143,6 +145,7 @@ __all__ = [
     "images_kind",
     "init_params",
     "keep_copy",
+    "kept",
     "label_word",
     "latents_run",
     "learning_rate",

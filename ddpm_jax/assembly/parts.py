@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.keys import init_key
+from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.source import DataInfo, codec_spec
 from ddpm_jax.assembly.translation import (
     diffusion_spec,
@@ -69,7 +70,8 @@ def init_params(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Any:
     """Draw the initial parameters, a pure function of the seed."""
     x = jnp.zeros((1, *info.shape), jnp.float32)
     t = jnp.zeros((1,), jnp.float32)
-    return jax.jit(unet.init)(init_key(config), x, t)["params"]
+    init = kept("init", config, info, lambda own: jax.jit(unet.init))
+    return init(init_key(config), x, t)["params"]
 
 
 def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objective:
@@ -112,18 +114,25 @@ def diffusion_task(
         mesh: the devices.
         preview: state -> pictures by name, uint8 [H, W, C]; None for none.
     """
-    return gradient_task(
-        lambda: init_params(config, unet, info),
-        objective(config, unet, info),
-        optimizer,
-        ema_target=config.training.ema_decay,
-        mesh=mesh,
-        ema_stds=tuple(config.training.ema_stds),
-        memory=time_sampler(config).init(),
-        num_parts=config.training.accumulate,
-        summarize=summarize,
-        preview=preview,
-    )
+
+    def draw() -> Any:
+        return init_params(config, unet, info)
+
+    def make(own: ConfigDict) -> Task:
+        return gradient_task(
+            draw,
+            objective(own, unet, info),
+            optimizer,
+            ema_target=own.training.ema_decay,
+            mesh=mesh,
+            ema_stds=tuple(own.training.ema_stds),
+            memory=time_sampler(own).init(),
+            num_parts=own.training.accumulate,
+            summarize=summarize,
+        )
+
+    task = kept("task", config, info, make, mesh=mesh, training=True)
+    return task._replace(draw=draw, preview=preview)
 
 
 def start(config: ConfigDict, info: DataInfo) -> Start:

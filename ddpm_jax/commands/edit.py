@@ -210,13 +210,24 @@ def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     """Run the task in batches of one size; shown, result and film in uint8."""
-    plan = assembly.plan_edit(cfg, mode, trained.unet, trained.codec)
     record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
+    program = assembly.kept(
+        f"edit {mode}",
+        cfg,
+        trained.info,
+        lambda own: compile_plan(
+            assembly.plan_edit(own, mode, trained.unet, trained.codec),
+            trained.mesh,
+            record,
+        ),
+        mesh=trained.mesh,
+        request={**assembly.compiled_options(cfg, "edit"), "record": record},
+    )
     count = len(noise)
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
         batches = list(
             run_batches(
-                compile_plan(plan, trained.mesh, record),
+                program,
                 trained.params,
                 assembly.sample_key(cfg),
                 given,

@@ -118,7 +118,9 @@ def _drawn(
     grown = parts.PartialResults(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
     told = cond_of(cfg, info, trained.unet, trained.params.network)
-    program = sampling_program(cfg, trained.unet, trained.mesh, trained.codec)
+    program = sampling_program(
+        cfg, trained.info, trained.unet, trained.mesh, trained.codec
+    )
     with progress("drawing", total, grown.done) as bar:
         for made in sample_batches(
             cfg, program, trained.params, told, first=grown.done, stop=interrupted

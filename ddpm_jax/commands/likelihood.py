@@ -199,14 +199,15 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
         f"{describe()}{started}.",
         flush=True,
     )
-    unet, mesh = assembly.model(run.cfg, run.trained.info), run.trained.mesh
-    measure = assembly.measure(run.cfg, unet, run.method)
-    everywhere, by_row = replicated(mesh), rows(mesh)
+    mesh = run.trained.mesh
     params, key = run.trained.params.network, assembly.likelihood_key(run.cfg)
-    evaluate = jax.jit(
-        lambda params, *rest: measure(gather_params(mesh, params), *rest),
-        in_shardings=(None, everywhere, by_row, by_row, by_row),
-        out_shardings=by_row,
+    evaluate = assembly.kept(
+        f"likelihood {run.method}",
+        run.cfg,
+        run.trained.info,
+        lambda own: _compiled(own, run),
+        mesh=mesh,
+        request=assembly.compiled_options(run.cfg, "likelihood"),
     )
     bar = tqdm(
         total=run.num_images,
@@ -232,6 +233,18 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
         ):
             bar.update(measured.add(found))
     return measured
+
+
+def _compiled(cfg: ConfigDict, run: _Run) -> Callable[..., Any]:
+    """Compile the measure of a batch: (params, key, rows, ...) -> by row."""
+    mesh = run.trained.mesh
+    measure = assembly.measure(cfg, run.trained.unet, run.method)
+    everywhere, by_row = replicated(mesh), rows(mesh)
+    return jax.jit(
+        lambda params, *rest: measure(gather_params(mesh, params), *rest),
+        in_shardings=(None, everywhere, by_row, by_row, by_row),
+        out_shardings=by_row,
+    )
 
 
 def _precisely(function: Callable[..., Any], *given: Any) -> Any:

@@ -72,7 +72,7 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    program = sampling_program(cfg, trained.unet, mesh, trained.codec)
+    program = sampling_program(cfg, info, trained.unet, mesh, trained.codec)
     bar = tqdm(
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
@@ -132,10 +132,21 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
     return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
-def sampling_program(cfg: ConfigDict, unet: Any, mesh: Mesh, codec: Codec) -> Program:
+def sampling_program(
+    cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh, codec: Codec
+) -> Program:
     """Make the program that `config.sample` describes; it is given `codecs.Params`."""
     record = Record(cfg.sample.film_frames, cfg.sample.film_images)
-    return compile_plan(assembly.sampling_plan(cfg, unet, codec), mesh, record)
+    return assembly.kept(
+        "sample",
+        cfg,
+        info,
+        lambda own: compile_plan(
+            assembly.sampling_plan(own, unet, codec), mesh, record
+        ),
+        mesh=mesh,
+        request={**assembly.compiled_options(cfg), "record": record},
+    )
 
 
 def sample_batches(
@@ -196,7 +207,7 @@ def make_preview(
     quick.sample.num_steps = cfg.preview_steps
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
-    program = sampling_program(quick, unet, mesh, codec)
+    program = sampling_program(quick, info, unet, mesh, codec)
     told = Told(assembly.sample_cond(quick, info), None)
     of_codec = spread_whole(codec.params, mesh)
 

@@ -19,10 +19,8 @@ from ddpm_jax.sampling.plan import Plan
 MOST_KEPT = 8
 
 # What reaches a program through its arguments, or not at all: in parts the levels too.
-_OF_SAMPLE = NOT_COMPILED | {"num_steps", "spacing"}
-_OF_EDIT = {"image", "mask", "num_images", "strength", "num_points"} | {
-    *("jump_length", "num_resamples")
-}
+_OF_SAMPLE = NOT_COMPILED["sample"] | {"num_steps", "spacing"}
+_OF_EDIT = NOT_COMPILED["edit"] | {"strength", "jump_length", "num_resamples"}
 
 
 Programs = Callable[..., tuple[StageParts, ...]]

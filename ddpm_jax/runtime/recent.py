@@ -1,7 +1,7 @@
 """A least-recently-used cache of values, such as compiled programs."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,9 +17,9 @@ class Recent(Generic[T]):
             most: values that are kept.
         """
         self._most = most
-        self._kept: OrderedDict[str, T] = OrderedDict()
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, name: str, make: Callable[[], T]) -> T:
+    def get(self, name: Hashable, make: Callable[[], T]) -> T:
         """Return the value of a name; it is made if it is not kept."""
         if name not in self._kept:
             self._kept[name] = make()

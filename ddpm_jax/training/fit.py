@@ -212,7 +212,7 @@ def abstract_state(task: Task, mesh: Mesh) -> TrainState:
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=place(leaf.shape)
         ),
-        jax.eval_shape(lambda: task.start(task.draw())),
+        jax.eval_shape(task.start, jax.eval_shape(task.draw)),
     )
 
 

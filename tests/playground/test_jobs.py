@@ -41,7 +41,7 @@ def whole(studio, cfg):
     trained = studio.trained
     (made,) = sample_batches(
         cfg,
-        sampling_program(cfg, trained.unet, trained.mesh, trained.codec),
+        sampling_program(cfg, trained.info, trained.unet, trained.mesh, trained.codec),
         trained.params,
         Told(assembly.sample_cond(cfg, trained.info), None),
     )

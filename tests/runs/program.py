@@ -11,7 +11,7 @@ from ddpm_jax.requests.flags import flag_of, sections_of
 
 TINY = str(Path(__file__).with_name("tiny.py"))
 ROOT = Path(__file__).parents[2]
-# XLA ends a process of which one device waits 40 s for the others. Eight of them on two
+# XLA ends a process of which one device waits 40 s for the others. Four of them on two
 # cores that have other work may.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 

@@ -1,7 +1,7 @@
 """Many devices, many processes: the same training, and checkpoints that fit them all.
 
 Two processes of one device each are compared bit for bit with each other, replicated
-with sharded, interrupted with whole. One device and eight differ from them by the order
+with sharded, interrupted with whole. One device and four differ from them by the order
 in which partial sums are added; the tolerance says how much that is.
 """
 
@@ -55,26 +55,26 @@ def more(workdir, num_steps, *options):
     return [f"--config={TINY}", last, f"--workdir={workdir}", *options]
 
 
-def on_eight_devices(finished, folder):
-    """Go on with a run on eight devices; return its folder and what was said."""
+def on_four_devices(finished, folder):
+    """Go on with a run on four devices; return its folder and what was said."""
     crossed = shutil.copytree(finished, folder / "crossed")
-    eight = start(*more(crossed, 14, "--config.devices.fsdp=8"), num_devices=8)
+    four = start(*more(crossed, 14, "--config.devices.fsdp=4"), num_devices=4)
     try:
-        out, err = eight.communicate(timeout=500)
+        out, err = four.communicate(timeout=500)
     except subprocess.TimeoutExpired:
-        eight.send_signal(signal.SIGABRT)
-        pytest.fail(f"eight devices stand still: {eight.communicate()[1]}")
-    assert eight.returncode == 0, err
+        four.send_signal(signal.SIGABRT)
+        pytest.fail(f"four devices stand still: {four.communicate()[1]}")
+    assert four.returncode == 0, err
     return crossed, out, err
 
 
 @pytest.fixture(scope="module")
 def made(finished, tmp_path_factory):
-    """What eight devices made of one device's run, and two processes of all."""
+    """What four devices made of one device's run, and two processes of all."""
     folder = tmp_path_factory.mktemp("hosts")
-    crossed, out, err = on_eight_devices(finished, folder)
-    assert "8 x cpu" in out
-    assert "note: 1 device(s) so far, 8 device(s) (fsdp=8) now" in err
+    crossed, out, err = on_four_devices(finished, folder)
+    assert "4 x cpu" in out
+    assert "note: 1 device(s) so far, 4 device(s) (fsdp=4) now" in err
     lines = [
         in_(folder / "whole", TRAIN),
         in_(folder / "fsdp", [*TRAIN, "--config.devices.fsdp=2"]),
@@ -132,7 +132,7 @@ def test_one_device_trains_the_same_up_to_rounding(made, finished):
     differs_by_rounding(made[0] / "whole", finished, step=12, start=3)
 
 
-def test_a_checkpoint_goes_from_one_device_to_eight_to_two_processes_and_back(
+def test_a_checkpoint_goes_from_one_device_to_four_to_two_processes_and_back(
     made, finished, tmp_path
 ):
     folder, _ = made
