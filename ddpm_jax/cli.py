@@ -355,7 +355,7 @@ def _run(line: Line) -> int:
         raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
     folder = Path(run) if run else Path("runs") / _stem(recipe)
     cfg = _config(recipe, folder, line.overrides)
-    if cfg.kind != "diffusion" and kind not in _OF_RECIPES:
+    if kind not in _OF_RECIPES and not _serves(line.command, cfg.kind):
         raise UserError(
             f"{line.command} is for a diffusion model, and {folder} holds another kind "
             f"({cfg.kind}); name the run of a diffusion model."
@@ -370,6 +370,14 @@ def _run(line: Line) -> int:
     except UserError as error:
         error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
         raise
+
+
+def _serves(command: str, kind: str) -> bool:
+    """Say whether a command is for the models of a kind of task."""
+    from ddpm_jax.recipe import TaskSpec
+    from ddpm_jax.specs import kinds
+
+    return kind == "diffusion" or command in kinds(TaskSpec)[kind].commands
 
 
 def _import(line: Line) -> int:

@@ -4,10 +4,11 @@
     classifier    ClassifierModel      features, logits
     autoencoder   AutoencoderModel     encode, decode
     contrastive   ContrastiveModel     encode_images, encode_texts
+    vae, gan, flow  LatentModel        sample, interpolate; encode and log_likelihood
     your own      whatever its `TaskSpec.open` returns
 
-The last three are the small auxiliary models that diffusion models are made and scored
-with.
+Classifier, autoencoder and dual encoder are the small auxiliary models that diffusion
+models are made and scored with.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import read_autoencoder
 from ddpm_jax.commands.import_model import read_model
 from ddpm_jax.commands.model import Trained, open_model
+from ddpm_jax.commands.sampled import open_task
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import (
     FeatureExtractor,
@@ -229,7 +231,7 @@ def load(
         case _ if kind == _OF_DIFFUSERS:
             return _load_diffusers(folder)
         case _ if kind in specs.kinds(TaskSpec):
-            return _load_task(folder, kind)
+            return open_task(folder, kind).model
     raise UserError(
         f"{folder} holds a model of kind {kind!r}, which this version of ddpm_jax does "
         "not know; import the module that registers it, or use the version that "
@@ -269,14 +271,6 @@ def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
     except UserError as error:
         error.args = (in_keywords(Sample, str(error)), *error.args[1:])
         raise
-
-
-def _load_task(folder: Path, kind: str) -> Any:
-    """Open a model of a kind of its own, as its spec says."""
-    described = auxiliary.about(folder, auxiliary.kind_named(kind))
-    spec, _ = specs.from_recipe(described["config"], TaskSpec)
-    params = store.restore_params(folder, step=described["step"])
-    return spec.open(params, described)
 
 
 def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:

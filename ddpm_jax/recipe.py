@@ -59,27 +59,41 @@ from ddpm_jax.diffusion.time_sampling import (
     Uniform,
 )
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.adversarial import (
+    ImageDiscriminator,
+    ImageGenerator,
+    VectorDiscriminator,
+    VectorGenerator,
+)
 from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.feed_forward import VectorAutoencoder
+from ddpm_jax.networks.flow import Flow
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import Network
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.requests import sections as of_requests
+from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.runtime.devices import Devices
 from ddpm_jax.specs import differences, register
 from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.classifier import ClassifierTask
 from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.tasks.flow import FlowTask
+from ddpm_jax.tasks.gan import GAN
 from ddpm_jax.tasks.spec import TaskSpec
+from ddpm_jax.tasks.vae import VAE
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW
 
 __all__ = [
+    "GAN",
     "MLP",
     "P2",
     "SECTIONS",
+    "VAE",
     "Adam",
     "AdamW",
     "Antithetic",
@@ -100,8 +114,12 @@ __all__ = [
     "Devices",
     "Diffusion",
     "Fit",
+    "Flow",
+    "FlowTask",
     "Grey",
     "Hybrid",
+    "ImageDiscriminator",
+    "ImageGenerator",
     "Importance",
     "Jsd",
     "KLAutoencoder",
@@ -126,6 +144,9 @@ __all__ = [
     "TruncatedSNR",
     "UNet",
     "Uniform",
+    "VectorAutoencoder",
+    "VectorDiscriminator",
+    "VectorGenerator",
     "Warmup",
     "Weighted",
     "WordsText",
@@ -162,7 +183,7 @@ def _section(section: str) -> type:
 
 
 SECTIONS: Mapping[str, type] = {name: _section(name) for name in of_requests.SECTIONS}
-"""Sections of a diffusion model's recipe that hold nothing but defaults of requests."""
+"""Sections of a recipe that hold nothing but defaults of requests."""
 
 
 # --- Recipes --------------------------------------------------------------------------
@@ -181,8 +202,8 @@ def recipe(
         task: what is trained, such as a `Diffusion`.
         training: how, a `Fit`; None for its defaults.
         devices: how they share the work; None: each has a copy of everything.
-        sections: of a diffusion model: defaults of what commands are asked for, by
-            their names in `SECTIONS`.
+        sections: defaults of what commands are asked for, by their names in
+            `SECTIONS`; of a diffusion model all of them, else those of its `commands`.
 
     Raises:
         UserError: a value is of a wrong type, or a section is not known.
@@ -196,7 +217,7 @@ def recipe(
             f"a recipe is of a task, and {type(task).__name__} is none; derive it from "
             "ddpm_jax.recipe.TaskSpec."
         )
-    known = SECTIONS if isinstance(task, Diffusion) else {}
+    known = _sections_of(task)
     for name in sections:
         if name not in known:
             listed = ", ".join(known) or "none"
@@ -207,6 +228,19 @@ def recipe(
             {specs.KIND: specs.kind_of(cls), **given}, cls, f"config.{name}"
         )
     return specs.recipe(task, **others)
+
+
+def _sections_of(task: TaskSpec) -> Mapping[str, type]:
+    """Return the sections that hold defaults of what a task's model is asked for."""
+    if isinstance(task, Diffusion):
+        return SECTIONS
+    options = {
+        option
+        for command in task.commands
+        for option in sections_of(requests.COMMANDS[command])
+    }
+    names = {option.partition(".")[0] for option in options}
+    return {name: cls for name, cls in SECTIONS.items() if name in names}
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

@@ -46,7 +46,15 @@ from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
 from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.adversarial import (
+    ImageDiscriminator,
+    ImageGenerator,
+    VectorDiscriminator,
+    VectorGenerator,
+)
 from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.feed_forward import VectorAutoencoder
+from ddpm_jax.networks.flow import Flow
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import FROM_DATA
@@ -57,6 +65,9 @@ from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.classifier import ClassifierTask
 from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.tasks.flow import FlowTask
+from ddpm_jax.tasks.gan import GAN
+from ddpm_jax.tasks.vae import VAE
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.optimizers import Adam, AdamW
 
@@ -893,6 +904,8 @@ for _spec in (
     time_sampling.Importance,
     *(Label, LowRes, Grey, Masked, SelfConditioning),
     *(AsStored, Latents, Plane, Data, Devices, PatchDiscriminator),
+    *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
+    *(ImageGenerator, ImageDiscriminator),
     *(Diffusion, Fit, Adam),
 ):
     register(_spec)
@@ -909,3 +922,7 @@ register(AdamW, "adamw")
 register(AutoencoderTask, "autoencoder")
 register(ClassifierTask, "classifier")
 register(ContrastiveTask, "contrastive")
+register(Flow, "coupling_flow")
+register(VAE, "vae")
+register(GAN, "gan")
+register(FlowTask, "flow")

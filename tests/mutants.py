@@ -102,7 +102,7 @@ MUTANTS = [
     ),
     Mutant(
         "the fast path keeps 32 bits of a seed",
-        "assembly/keys.py",
+        "runtime/keys.py",
         "    if not high:\n",
         "    if True:\n",
         "assembly/test_keys.py::test_a_root_key_has_all_64_bits_of_its_seed",

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     # What is trained, a file each.
     "tasks": {
         *("training", "diffusion", "codecs", "networks", "conditioning"),
-        *("data.spec", "data.dataset", "runtime.images"),
+        *("data.spec", "data.dataset", "runtime.images", "runtime.keys"),
     },
     "evaluation": {"diffusion", "weights", "runtime"},
     "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
@@ -87,7 +87,7 @@ SEE_A_CONFIG = {"specs", "recipe", "assembly", "commands", "cli", "model", "play
 # What the base install lacks.
 ONLY_IN = {"gradio": "playground", "tokenizers": "conditioning"}
 OF_THE_MATHEMATICS = {"jax", "numpy", "diffrax"} | set(sys.stdlib_module_names)
-ROOT_KEYS = PACKAGE / "assembly" / "keys.py"
+ROOT_KEYS = PACKAGE / "runtime" / "keys.py"
 MAKE_KEYS = ("key", "PRNGKey")
 NOBODY_USES = {"torch", "torchvision", "transformers", "tensorflow", "keras"} | {
     "pickle",
@@ -170,7 +170,7 @@ def key_faults(tree):
             literal = len(node.args) == 1 and isinstance(node.args[0], ast.Constant)
             of_jax = ast.unparse(node.func.value) in ("jax.random", "random", "jrandom")
             if node.func.attr in MAKE_KEYS and of_jax and not literal:
-                yield f"{node.func.attr} of a seed; use assembly.keys.root_key"
+                yield f"{node.func.attr} of a seed; use runtime.keys.root_key"
 
 
 def faults(room, source, *, makes_keys=False):

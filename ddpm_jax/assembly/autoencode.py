@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.features import classifier_maps
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
-from ddpm_jax.assembly.keys import root_key
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.assembly.translation import fit_spec, task_spec
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
+from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.autoencoder import (
     AutoencoderTask,

@@ -11,7 +11,6 @@ from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.guidance import check_guidance
 from ddpm_jax.assembly.idle import check_sampling_effects
-from ddpm_jax.assembly.keys import check_seed
 from ddpm_jax.assembly.labels_prompts import check_labels, check_prompts
 from ddpm_jax.assembly.latents import check_latents
 from ddpm_jax.assembly.parts import network_spec
@@ -23,6 +22,7 @@ from ddpm_jax.assembly.translation import diffusion_spec, fit_spec
 from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import check_batch_size, data_mesh
+from ddpm_jax.runtime.keys import check_seed
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.ema import MAX_STD

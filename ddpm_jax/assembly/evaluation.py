@@ -10,13 +10,14 @@ from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.features import classifier_features
 from ddpm_jax.assembly.idle import EVALUATE, refuse_idle
-from ddpm_jax.assembly.keys import check_seed, sample_seed
+from ddpm_jax.assembly.keys import sample_seed
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation import resize
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.evaluation.scores import SCORES
 from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
+from ddpm_jax.runtime.keys import check_seed
 from ddpm_jax.weights import inception_file
 
 RESIZES = {
@@ -52,7 +53,7 @@ def check_evaluate(config: ConfigDict) -> None:
             f"config.evaluate.resize={options.resize!r} is not known; use "
             f"{', '.join(RESIZES)}."
         )
-    if BITS_PER_DIM in score_names(config):
+    if BITS_PER_DIM in score_names(config) and "codec" in config:
         refuse_latents(config, f"config.evaluate.scores={BITS_PER_DIM}")
     images_kind(config)
     if options.reference and not options.reference.startswith("npz:"):

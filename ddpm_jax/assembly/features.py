@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
-from ddpm_jax.assembly.keys import root_key
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.assembly.translation import fit_spec, task_spec
@@ -24,6 +23,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.runtime.images import to_float
+from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.classifier import ClassifierTask, make_classify_objective
 from ddpm_jax.training.fit import Fit

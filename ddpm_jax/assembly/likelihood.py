@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import encode
 from ddpm_jax.assembly.idle import LIKELIHOOD, refuse_idle
-from ddpm_jax.assembly.keys import check_seed, root_key
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.assembly.parts import schedule
 from ddpm_jax.assembly.pictures import map_name
@@ -25,6 +24,7 @@ from ddpm_jax.diffusion.grids import grid, linear_steps
 from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import to_float
+from ddpm_jax.runtime.keys import check_seed, root_key
 
 METHODS = ("bound", "ode")
 

@@ -19,7 +19,6 @@ from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.features import small_task
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
-from ddpm_jax.assembly.keys import root_key
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.assembly.translation import fit_spec, task_spec
@@ -29,6 +28,7 @@ from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.runtime.batching import join, map_batches
 from ddpm_jax.runtime.images import to_float
+from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.contrastive import ContrastiveTask, make_contrastive_objective
 from ddpm_jax.training.fit import Fit

@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
+from ddpm_jax.commands.sampled import interpolate_any
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import images
@@ -43,6 +45,8 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         UserError: if the workdir holds no model, a picture or mask cannot be used, or
             the options do not fit.
     """
+    if cfg.kind != DIFFUSION:  # of which only interpolate is asked
+        return interpolate_any(cfg, workdir, out)
     described = describe_model(cfg, workdir)
     info, results = described.info, workdir / "edits"
     assembly.check_edit(cfg, mode, info.image_shape)

@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 
 import ddpm_jax
 from ddpm_jax import assembly, data
-from ddpm_jax.commands import extraction, likelihood_files, report
+from ddpm_jax.assembly.auxiliary import DIFFUSION
+from ddpm_jax.commands import extraction, likelihood_files, report, sampled
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.evaluator import (
     Evaluator,
@@ -73,6 +74,8 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         UserError: options, images, weights or statistics do not fit.
     """
     out = out or workdir
+    if cfg.kind != DIFFUSION:
+        sampled.check_asked(cfg)
     assembly.check_evaluate(cfg)
     names = assembly.score_names(cfg)
     with catch_interrupts() as interrupted:
@@ -239,6 +242,8 @@ def _labels(source: data.Dataset, features: FeatureExtractor) -> np.ndarray | No
 def _bits(cfg: ConfigDict, workdir: Path, out: Path, one: ImageSet) -> dict[str, Any]:
     """Measure the variational bound of the model that drew a set."""
     assert one.model is not None  # given images have no bound
+    if cfg.kind != DIFFUSION:
+        return sampled.bits_per_dim(cfg, workdir)
     chosen = cfg.copy_and_resolve_references()
     chosen.sample.step = one.model["checkpoint_step"]
     chosen.likelihood.method = "bound"

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
+from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
@@ -24,6 +25,7 @@ from ddpm_jax.commands.model import describe_model, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import cond_of, sample_batches, sampling_program
+from ddpm_jax.commands.sampled import draw, open_sampled, request_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
@@ -74,6 +76,8 @@ def drawn_set(
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
+    if cfg.kind != DIFFUSION:
+        return _sampled_set(cfg, workdir, interrupted)
     found = find_model(cfg, workdir)
     asked = sample_request(cfg, found)
     asked = {name: value for name, value in asked.items() if name not in SHOWN}
@@ -97,6 +101,50 @@ def drawn_set(
         num_images=cfg.sample.num_images,
         image_shape=found.info.image_shape,
         load=lambda folder: _drawn(cfg, workdir, model, folder, interrupted),
+    )
+
+
+def _sampled_set(
+    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+) -> ImageSet:
+    """Describe samples of a model of any kind."""
+    opened = open_sampled(cfg, workdir)
+    asked = request_of(cfg, opened)
+    seed = assembly.sample_seed(cfg)
+    model = {
+        "checkpoint_step": opened.step,
+        "parameters": "ema",
+        "options": {"sampler": cfg.kind, "seed": seed},
+    }
+    described = f"samples of a {cfg.kind}, step {opened.step:,} (seed {seed})"
+    shape = opened.model.item_shape
+
+    def load(folder: Path) -> data.Dataset | None:
+        total = cfg.sample.num_images
+        stored = _stored(folder / _SAMPLES, (total, *shape))
+        if on_every_host(stored is not None):
+            assert stored is not None
+            return _in_memory(folder.name, *stored, None)
+        parts.check_settings(folder, model, (_DRAWN,))
+        grown = parts.PartialResults(folder, _DRAWN, total)
+        with progress("sampling", total, grown.done) as bar:
+            for made in draw(cfg, opened.model, first=grown.done, stop=interrupted):
+                bar.update(grown.add({"images": made}))
+        if grown.done < total:
+            return None
+        whole = grown.whole()["images"]
+        images.save_npz(folder / _SAMPLES, whole)
+        images.save_png(folder / "grid.png", images.grid(whole[:100]))
+        grown.drop()
+        return _in_memory(folder.name, whole, None, None)
+
+    return ImageSet(
+        request={"images": "samples", **asked},
+        described=described,
+        model=model,
+        num_images=cfg.sample.num_images,
+        image_shape=data.image_shape_of(shape, opened.model.dtype, f"a {cfg.kind}"),
+        load=load,
     )
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
     format_consistency,
@@ -23,6 +24,7 @@ from ddpm_jax.commands.drawing import (
 from ddpm_jax.commands.model import describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.plane import portray_points
+from ddpm_jax.commands.sampled import sample_any
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
@@ -56,6 +58,8 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
+    if cfg.kind != DIFFUSION:
+        return sample_any(cfg, workdir, out)
     results = workdir / "samples"
     asked = sample_request(cfg, describe_model(cfg, workdir))
     done = finished_result(results, asked, out)

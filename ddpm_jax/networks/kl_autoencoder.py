@@ -34,7 +34,7 @@ from ddpm_jax.networks.layers import (
 from ddpm_jax.networks.ports import from_data
 
 # Beyond these a variance, or its inverse, is near the ends of float32.
-_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -30.0, 20.0
+MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -30.0, 20.0
 
 
 def check_autoencoder(
@@ -78,6 +78,23 @@ def check_autoencoder(
             raise UserError(f"{name}={count} is too small; use 1 or more.")
     check_groups(channels, channel_multipliers, num_groups)
     check_halves(height, width, len(channel_multipliers))
+
+
+def check_image(shape: Sequence[int], what: str) -> None:
+    """Refuse items that are no images (H, W, C).
+
+    Args:
+        shape: of an item.
+        what: takes images, with its article, such as "a kl_autoencoder".
+
+    Raises:
+        UserError: they have another number of axes.
+    """
+    if len(shape) != 3:
+        raise UserError(
+            f"{what} takes images (height, width, channels), and these items are "
+            f"{'x'.join(map(str, shape))}; use a network for vectors."
+        )
 
 
 def sample_posterior(
@@ -135,7 +152,9 @@ class _Half(nn.Module):
         return h.astype(jnp.float32)
 
 
-class _Encoder(_Half):
+class Encoder(_Half):
+    """The first half: images to maps."""
+
     @nn.compact
     def __call__(self, x):
         """Map images [B, H, W, C] to [B, H / f, W / f, out_channels]."""
@@ -150,7 +169,9 @@ class _Encoder(_Half):
         return self._out(self._middle(h))
 
 
-class _Decoder(_Half):
+class Decoder(_Half):
+    """The second half: maps to images."""
+
     @nn.compact
     def __call__(self, z):
         """Map latents [B, h, w, c] to [B, f h, f w, out_channels]."""
@@ -210,6 +231,21 @@ class KLAutoencoder(nn.Module):
             num_groups=self.num_groups,
         )
 
+    def for_items(self, shape: tuple[int, ...]) -> "KLAutoencoder":
+        """Return it for images (H, W, C).
+
+        Raises:
+            UserError: it cannot be built for items of this shape.
+        """
+        check_image(shape, "a kl_autoencoder")
+        self.check(shape)
+        return self.clone(image_channels=shape[-1])
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (h, w, c) of the latents of images (H, W, C)."""
+        height, width, _ = shape
+        return height // self.factor, width // self.factor, self.latent_channels
+
     @property
     def factor(self) -> int:
         """By how much latents are smaller than images, each way."""
@@ -225,8 +261,8 @@ class KLAutoencoder(nn.Module):
             "attention": self.attention,
             "dtype": self.dtype,
         }
-        self.encoder = _Encoder(2 * self.latent_channels, **options)
-        self.decoder = _Decoder(self.image_channels, **options)
+        self.encoder = Encoder(2 * self.latent_channels, **options)
+        self.decoder = Decoder(self.image_channels, **options)
         if self.quant_convs:
             self.quant_conv = nn.Dense(
                 2 * self.latent_channels, kernel_init=default_init
@@ -249,7 +285,7 @@ class KLAutoencoder(nn.Module):
         if self.quant_convs:
             moments = self.quant_conv(moments)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
-        return mean, jnp.clip(log_variance, _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
+        return mean, jnp.clip(log_variance, MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
 
     def decode(self, z: jax.Array) -> jax.Array:
         """Map latents [B, h, w, c] to images, float32 [B, f h, f w, C], not clipped."""

@@ -2,13 +2,16 @@
 
 A task of one's own is one file: a spec that derives from `TaskSpec`, has `build` and
 `open`, and is registered. It is trained by the line that trains anything, goes on where
-it stopped, and is loaded by `ddpm_jax.load`.
+it stopped, and is loaded by `ddpm_jax.load`. If what `open` returns is a `Sampled`,
+`commands` may name those that sample it.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from ddpm_jax import limits
@@ -18,6 +21,27 @@ from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.task import Task
 
 
+@runtime_checkable
+class Sampled(Protocol):
+    """A model that can be sampled, and so be drawn from, scored and shown."""
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Of what it makes."""
+
+    def sample(self, key: jax.Array, num_items: int, first: int = 0) -> jax.Array:
+        """Sample items [N, ...]; item i depends on the key and on i alone.
+
+        Args:
+            key: [].
+            num_items: N.
+            first: number of the first item, of a set that is made in parts.
+        """
+
+    def store(self, items: Any) -> np.ndarray:
+        """Map items [N, ...] to what files hold: bytes of images, else as they are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
     """What is trained, on which data, from which seed.
@@ -25,10 +49,14 @@ class TaskSpec:
     Attributes:
         data: the data set.
         seed: of initialization, batch order, noise, dropout and sampling.
+        commands: of those on a run, which serve its model; a class attribute. With
+            "sample" or "evaluate" the model is a `Sampled`, with "edit interpolate" it
+            has `interpolate` too, as `LatentModel`. Its recipe has their sections.
     """
 
     data: Data = dataclasses.field(default_factory=Data)
     seed: int = 0
+    commands: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         limits.between(self, "seed", 0, 2**63 - 1)

@@ -18,6 +18,7 @@ from ddpm_jax.recipe import (
     Diffusion,
     recipe,
 )
+from ddpm_jax.runtime.keys import root_key
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 
@@ -48,9 +49,9 @@ def config_of(seed):
 def test_a_root_key_has_all_64_bits_of_its_seed(seed, wide):
     """The halves of the seed, as JAX's own key of 64-bit types has them."""
     with jax.enable_x64(wide):
-        assert words(keys.root_key(seed)) == [seed >> 32, seed % 2**32]
+        assert words(root_key(seed)) == [seed >> 32, seed % 2**32]
     with jax.enable_x64(True):
-        assert words(keys.root_key(seed)) == words(jax.random.key(seed))
+        assert words(root_key(seed)) == words(jax.random.key(seed))
 
 
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
@@ -60,7 +61,7 @@ def test_a_root_key_of_another_generator(impl, seed):
     with jax.enable_x64(True):
         expected = words(jax.random.key(seed, impl=impl))
     with jax.default_prng_impl(impl):
-        assert words(keys.root_key(seed)) == expected
+        assert words(root_key(seed)) == expected
 
 
 @pytest.mark.parametrize(("key_of", "purpose"), PURPOSES)
@@ -86,7 +87,7 @@ def test_orders_of_batches_take_the_whole_seed():
 @pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
 def test_a_seed_without_a_stream_is_refused(seed):
     with pytest.raises(UserError, match=r"seed=.* is out of range; use 0 to 2\^63-1"):
-        keys.root_key(seed)
+        root_key(seed)
     info = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
     said = r"^config\.seed(=-1 is too small; use 0|.* is out of range; use .* or less)"
     for task, check in (

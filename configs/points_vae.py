@@ -1,0 +1,32 @@
+"""A variational autoencoder of points in the plane.
+
+Command:   python main.py --config=configs/points_vae.py:ring --workdir=runs/ring-vae
+           with ring, grid, moons, swiss_roll, checkerboard, tree, or file:points.csv;
+           ring if none is named
+"""
+
+from ddpm_jax.recipe import VAE, Data, Fit, VectorAutoencoder, recipe
+
+
+def get_config(name: str = "ring"):
+    """Return the recipe for a set of points."""
+    return recipe(
+        VAE(
+            data=Data(source=f"points:{name}", flip=False),
+            network=VectorAutoencoder(width=128, depth=2),
+            kl_warmup=3000,
+            initial_std=0.1,
+        ),
+        Fit(
+            num_steps=6000,
+            batch_size=512,
+            learning_rate=2e-3,
+            warmup_steps=100,
+            decay="cosine",
+            ema_decay=0.998,
+            report_every=500,
+            preview_every=2000,
+            checkpoint_every=2000,
+        ),
+        sample={"num_images": 2000, "batch_size": 2000},
+    )

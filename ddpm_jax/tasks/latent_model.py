@@ -1,0 +1,349 @@
+"""Generative models of one call: noise of a known law, and a map from it to items.
+
+    z ~ N(0, I)    x = decode(z)
+
+A variational autoencoder, a GAN's generator and a normalizing flow are such. Their
+tasks derive from `LatentTask`, and `ddpm_jax.load` returns a `LatentModel`, which is
+sampled, interpolated, scored and shown by the commands that do so for diffusion.
+
+Source: Shoemake 1985, "Animating Rotation with Quaternion Curves", for the great circle
+    between two latents.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.codecs import as_they_are, display_of, from_bytes
+from ddpm_jax.codecs.codec import Start
+from ddpm_jax.data.dataset import Dataset
+from ddpm_jax.diffusion.editing import slerp
+from ddpm_jax.diffusion.generate import fold_each, image_keys, initial_noise
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.images import to_float, to_uint8
+from ddpm_jax.runtime.keys import root_key
+from ddpm_jax.tasks.spec import TaskSpec
+from ddpm_jax.training.state import TrainState
+
+_DECODER, _LIKELIHOOD = 1, 2  # streams of an item's key, beside that of z
+_INIT = 0  # of the run's
+_PREVIEWED = 64  # images; of points
+_PREVIEWED_POINTS = 1000
+
+
+class Maps(NamedTuple):
+    """What a latent model is made of: functions of its parameters.
+
+    Attributes:
+        decode: (params, keys [B], z [B, ...]) -> x [B, ...]; the keys are of what is
+            drawn besides z.
+        encode: (params, x [B, ...]) -> z [B, ...]; None for a model without.
+        log_likelihood: (params, keys [B], x [B, ...], K) -> nats [B]: the logarithm of
+            the probability of bytes, or of the density of floating point; or a lower
+            bound, from K draws for each item. None for a model without.
+    """
+
+    decode: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    encode: Callable[[Any, jax.Array], jax.Array] | None = None
+    log_likelihood: Callable[[Any, jax.Array, jax.Array, int], jax.Array] | None = None
+
+
+class LatentModel:
+    """A trained latent model; `ddpm_jax.load` makes it.
+
+    Attributes:
+        kind: of its task: vae, gan or flow.
+        params: a tree of arrays.
+        item_shape: of what it makes, (H, W, C) of images.
+        dtype: of the data's items, uint8 or float32.
+        latent_shape: of z.
+        num_params: numbers in `params`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        params: Any,
+        maps: Maps,
+        latent_shape: tuple[int, ...],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Put a model together.
+
+        Args:
+            kind: of its task.
+            params: its parameters.
+            maps: what they are parameters of.
+            latent_shape: of z.
+            facts: `item_shape` and `dtype`, as `LatentTask.facts` has them.
+        """
+        self.kind, self.params = kind, jax.tree.map(jnp.asarray, params)
+        self.item_shape = tuple(facts["item_shape"])
+        self.dtype: str = facts["dtype"]
+        self.latent_shape = tuple(latent_shape)
+        self.num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self._maps = maps
+        self._decode = jax.jit(maps.decode)
+        self._encode = None if maps.encode is None else jax.jit(maps.encode)
+        self._log_likelihood = (
+            None
+            if maps.log_likelihood is None
+            else jax.jit(maps.log_likelihood, static_argnums=3)
+        )
+
+    def __repr__(self) -> str:
+        """Say what it is."""
+        shape = "x".join(map(str, self.item_shape))
+        return f"<LatentModel, a {self.kind} of items of {shape}>"
+
+    def sample(self, key: jax.Array, num_items: int, first: int = 0) -> jax.Array:
+        """Sample items; item i depends on the key and on i alone.
+
+        Args:
+            key: [].
+            num_items: N.
+            first: number of the first item, of a set that is made in parts.
+
+        Returns:
+            float32 [N, ...]; images in [-1, 1].
+        """
+        return self._items(_item_keys(key, num_items, first))
+
+    def latents(self, key: jax.Array, num_items: int, first: int = 0) -> jax.Array:
+        """Return the z [N, ...] of the items that `sample` makes; the key is []."""
+        keys = _item_keys(key, num_items, first)
+        return initial_noise(keys, self.latent_shape)
+
+    def _items(self, keys: jax.Array) -> jax.Array:
+        z = initial_noise(keys, self.latent_shape)
+        x = self._decode(self.params, fold_each(keys, _DECODER), z)
+        return self._in_range(x)
+
+    def decode(self, z: Any, key: jax.Array | None = None) -> jax.Array:
+        """Map latents to items.
+
+        Args:
+            z: [N, ...].
+            key: [], of what is drawn besides z, if anything is; None for a fixed one.
+
+        Returns:
+            float32 [N, ...]; images in [-1, 1].
+        """
+        z = jnp.asarray(z, jnp.float32)
+        keys = _item_keys(jax.random.key(0) if key is None else key, len(z), 0)
+        return self._in_range(self._decode(self.params, keys, z))
+
+    def encode(self, items: Any) -> jax.Array:
+        """Map items to latents: of a flow exactly, of a VAE the posterior's means.
+
+        Args:
+            items: [N, ...], as the data have them or floating point.
+
+        Returns:
+            float32 [N, ...].
+
+        Raises:
+            UserError: the model has no encoder, or they are other items.
+        """
+        if self._encode is None:
+            raise UserError(
+                f"a {self.kind} has no encoder, so that items have no latents; "
+                "interpolate between those of samples, as `latents` has them."
+            )
+        return self._encode(self.params, self._as_float(items))
+
+    def interpolate(self, start: Any, end: Any, num_points: int) -> jax.Array:
+        """Walk between latents on a great circle, and decode.
+
+        Args:
+            start: z [N, ...], as of `encode` or `latents`.
+            end: as many.
+            num_points: P, with both ends.
+
+        Returns:
+            float32 [N, P, ...].
+
+        Raises:
+            UserError: they are fewer than two points, or no such latents.
+        """
+        if num_points < 2:
+            raise UserError(f"num_points={num_points} has no two ends; use 2 or more.")
+        a, b = jnp.asarray(start, jnp.float32), jnp.asarray(end, jnp.float32)
+        for z in (a, b):
+            if z.shape[1:] != self.latent_shape or len(z) != len(a):
+                raise UserError(
+                    f"latents of shapes {list(a.shape)} and {list(b.shape)}; want two "
+                    f"[N, {', '.join(map(str, self.latent_shape))}]."
+                )
+        shares = jnp.linspace(0.0, 1.0, num_points)
+        walks = jnp.stack(
+            [slerp(a, b, jnp.full(len(a), share)) for share in shares], axis=1
+        )
+        found = self.decode(walks.reshape(-1, *self.latent_shape))
+        return found.reshape(len(a), num_points, *self.item_shape)
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether it knows how likely an item is, or a bound on that."""
+        return self._log_likelihood is not None
+
+    def log_likelihood(
+        self, key: jax.Array, items: Any, num_samples: int = 1
+    ) -> jax.Array:
+        """Compute log p(x) of a flow, or a lower bound on it of a VAE: nats [N].
+
+        Of bytes it is the logarithm of a probability (a flow's is bounded by
+        dequantization, with one draw), of floating point that of a density.
+
+        Args:
+            key: [].
+            items: [N, ...], as the data have them or floating point.
+            num_samples: K, draws of the importance-weighted bound of a VAE; its mean
+                never falls with K.
+
+        Raises:
+            UserError: the model has no likelihood, or they are other items.
+        """
+        if self._log_likelihood is None:
+            raise UserError(
+                f"a {self.kind} has no likelihood; score its samples with evaluate."
+            )
+        x = self._as_float(items)
+        keys = fold_each(_item_keys(key, len(x), 0), _LIKELIHOOD)
+        return self._log_likelihood(self.params, keys, x, num_samples)
+
+    def bits_per_dim(
+        self, key: jax.Array, items: Any, num_samples: int = 1
+    ) -> jax.Array:
+        """Compute -log2 p(x) per dimension [N]; see `log_likelihood`.
+
+        Args:
+            key: [].
+            items: [N, ...].
+            num_samples: see there.
+
+        Raises:
+            UserError: as there.
+        """
+        nats = self.log_likelihood(key, items, num_samples)
+        return -nats / (np.log(2.0) * np.prod(self.item_shape))
+
+    def _as_float(self, items: Any) -> jax.Array:
+        x = jnp.asarray(items)
+        if x.shape[1:] != self.item_shape:
+            raise UserError(
+                f"items of shape {list(x.shape[1:])}; this model is of "
+                f"{list(self.item_shape)}."
+            )
+        return to_float(x) if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+
+    def _in_range(self, x: jax.Array) -> jax.Array:
+        return jnp.clip(x, -1.0, 1.0) if self.dtype == "uint8" else x
+
+    def store(self, items: Any) -> np.ndarray:
+        """Map items [N, ...] to what files hold: bytes of images, else as they are."""
+        items = np.asarray(items)
+        return to_uint8(items) if self.dtype == "uint8" else items
+
+
+def _item_keys(key: jax.Array, num_items: int, first: int) -> jax.Array:
+    return image_keys(key, first + jnp.arange(num_items))
+
+
+# --- Their tasks ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentTask(TaskSpec):
+    """A task whose model is a `LatentModel`.
+
+    Attributes:
+        num_values: of bytes, how many values the data have, evenly from 0 to 255, for
+            likelihoods; 17 of the digits of 8x8.
+    """
+
+    num_values: int = 256
+    commands: ClassVar[tuple[str, ...]] = ("sample", "evaluate", "edit interpolate")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.num_values <= 256:
+            raise UserError(
+                f"num_values={self.num_values} is not in 2 to 256; bytes have no more."
+            )
+
+    def init_key(self) -> jax.Array:
+        """Return the key of the initial parameters."""
+        return jax.random.fold_in(root_key(self.seed), _INIT)
+
+    def start_of(self, source: Dataset) -> Start:
+        """Return what makes x of a batch: pixels in [-1, 1], or items as they are.
+
+        Args:
+            source: the data.
+
+        Raises:
+            UserError: `num_values` is not what they have.
+        """
+        if str(source.dtype) != "uint8":
+            if self.num_values != 256:
+                raise UserError(
+                    f"num_values={self.num_values} is of bytes, and {source.name} has "
+                    f"{source.dtype}; leave it out."
+                )
+            return as_they_are
+        self._check_values(source)
+        return from_bytes(flip=self.data.flip and len(source.shape) == 3)
+
+    def _check_values(self, source: Dataset) -> None:
+        items = examples(source, 100)
+        grid = np.round(np.linspace(0, 255, self.num_values)).astype(np.uint8)
+        if not np.isin(items, grid).all():
+            raise UserError(
+                f"num_values={self.num_values}, and {source.name} has bytes between "
+                "them; use 256, or as many as the data have."
+            )
+
+    def on_grid(self, x: jax.Array) -> jax.Array:
+        """Move pixels [...] in [-1, 1], rounded to bytes, to the even grid of values.
+
+        Of 17 values, stored as 0, 16, 32, ..., 255, the steps are not quite even.
+        """
+        if self.num_values == 256:
+            return x
+        steps = self.num_values - 1
+        return jnp.round((x + 1.0) * (steps / 2)) * (2.0 / steps) - 1.0
+
+    def facts(self, source: Dataset) -> dict[str, Any]:
+        """Return what `open` has to know of the data, for `Task.finish`."""
+        return {"item_shape": list(source.shape), "dtype": str(source.dtype)}
+
+    def previewer(
+        self, source: Dataset, latent_shape: tuple[int, ...], maps: Maps
+    ) -> Callable[[TrainState], Mapping[str, np.ndarray]]:
+        """Make what samples a few items with the averaged parameters while training.
+
+        Args:
+            source: the data.
+            latent_shape: of z.
+            maps: of the model.
+        """
+        facts, show = self.facts(source), display_of(source.shape)
+        count = _PREVIEWED if len(source.shape) > 1 else _PREVIEWED_POINTS
+
+        def preview(state: TrainState) -> Mapping[str, np.ndarray]:
+            model = LatentModel("", state.ema_params, maps, latent_shape, facts)
+            drawn = model.store(model.sample(jax.random.key(0), count))
+            return {"samples": show.sheet(drawn, None)}
+
+        return preview
+
+
+def examples(source: Dataset, count: int) -> np.ndarray:
+    """Return items [N, ...] from all over a data set, at most `count`."""
+    places = np.linspace(0, len(source) - 1, min(count, len(source)))
+    return np.stack([source.source[int(i)]["image"] for i in places.round()])
