@@ -121,7 +121,7 @@ def _sampled_set(
 
     def load(folder: Path) -> data.Dataset | None:
         total = cfg.sample.num_images
-        stored = _stored(folder / _SAMPLES, (total, *shape))
+        stored = _stored(folder / SAMPLES, (total, *shape))
         if on_every_host(stored is not None):
             assert stored is not None
             return _in_memory(folder.name, *stored, None)
@@ -133,8 +133,7 @@ def _sampled_set(
         if grown.done < total:
             return None
         whole = grown.whole()["images"]
-        images.save_npz(folder / _SAMPLES, whole)
-        images.save_png(folder / "grid.png", images.grid(whole[:100]))
+        write_items(folder, whole, images.grid(whole[:100]))
         grown.drop()
         return _in_memory(folder.name, whole, None, None)
 

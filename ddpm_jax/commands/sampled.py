@@ -25,10 +25,11 @@ from ddpm_jax.commands.drawing import digest
 from ddpm_jax.diffusion.variational_bound import standard_error
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences
-from ddpm_jax.runtime import files, images
+from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.keys import check_seed
 from ddpm_jax.runtime.results import is_finished, result_folder
+from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
 from ddpm_jax.training import checkpoints as store
 
@@ -235,7 +236,6 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     items, seconds = np.concatenate(parts), time.perf_counter() - started
     show = display_of(model.item_shape)
     show.save(folder / "images", items, None)
-    images.save_npz(folder / "samples.npz", items)
     record = {
         "seconds": round(seconds, 2),
         "checkpoint_step": opened.step,
@@ -244,8 +244,7 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         "versions": opened.about.get("versions", {}),
     }
     files.write_json(folder / "sample.json", record)
-    # Last, since its presence says that the folder is complete.
-    images.save_png(folder / "grid.png", show.sheet(items, None))
+    write_items(folder, items, show.sheet(items, None))
     print(f"{seconds:.1f} s. Images: {folder}/grid.png, samples.npz")
     return folder
 
@@ -290,10 +289,8 @@ def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     if is_finished(folder):
         return folder
     walks = model.store(model.interpolate(latents[:-1], latents[1:], points))
-    images.save_npz(folder / "samples.npz", walks.reshape(-1, *model.item_shape))
-    show = display_of(model.item_shape)
-    flat = walks.reshape(-1, *model.item_shape)
-    images.save_png(folder / "grid.png", show.sheet(flat, points))
+    items = walks.reshape(-1, *model.item_shape)
+    write_items(folder, items, display_of(model.item_shape).sheet(items, points))
     print(f"{len(walks)} walks of {points}: {folder}/grid.png, samples.npz")
     return folder
 

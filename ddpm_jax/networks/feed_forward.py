@@ -91,7 +91,7 @@ class VectorAutoencoder(nn.Module):
         latent_features: d.
         width: of the hidden layers.
         depth: hidden layers of each half; 0: both are affine, as in probabilistic PCA.
-        num_frequencies: of the Fourier features of the items; 0 for none.
+        num_frequencies: of the Fourier features of items and latents; 0 for none.
     """
 
     item_features: int = from_data(2)
@@ -121,7 +121,9 @@ class VectorAutoencoder(nn.Module):
         self.encoder = FeedForward(
             2 * self.latent_features, self.width, self.depth, self.num_frequencies
         )
-        self.decoder = FeedForward(self.item_features, self.width, self.depth)
+        self.decoder = FeedForward(
+            self.item_features, self.width, self.depth, self.num_frequencies
+        )
 
     def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Map items [B, D] to mean and log-variance of their latents, each [B, d].
