@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.diffusion.ode_likelihood import dequantize
 from ddpm_jax.networks.flow import Flow
-from ddpm_jax.tasks.latent_model import LatentModel, LatentTask, Maps, examples
+from ddpm_jax.tasks.latent_model import LatentModel, LikelihoodTask, Maps, examples
 from ddpm_jax.tasks.vae import log_normal
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.step import gradient_task
@@ -67,7 +67,7 @@ def make_objective(
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowTask(LatentTask):
+class FlowTask(LikelihoodTask):
     """A normalizing flow, of points or of images.
 
     Attributes:
@@ -118,7 +118,7 @@ class FlowTask(LatentTask):
             if not is_bytes:
                 return x
             keys = jax.random.split(key_bins, len(x))
-            return dequantize(keys, self.on_grid(x), self.num_values)
+            return dequantize(keys, x, self.num_values)
 
         def draw() -> Any:
             key_items, key_params = jax.random.split(self.init_key())

@@ -223,11 +223,6 @@ class GAN(LatentTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         limits.at_least(self, 0, "gamma")
-        if self.num_values != 256:
-            raise UserError(
-                f"num_values={self.num_values} is for likelihoods, and a GAN has none; "
-                "leave it out."
-            )
 
     def maps(self, network: Any) -> Maps:
         """Return what samples; there is neither an encoder nor a likelihood."""

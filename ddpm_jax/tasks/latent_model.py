@@ -31,6 +31,7 @@ from ddpm_jax.training.state import TrainState
 
 _DECODER, _LIKELIHOOD = 1, 2  # streams of an item's key, beside that of z
 _INIT = 0  # of the run's
+_CHECKED = 100  # items, for the values that they have
 _PREVIEWED = 64  # images; of points
 _PREVIEWED_POINTS = 1000
 
@@ -259,22 +260,9 @@ def _item_keys(key: jax.Array, num_items: int, first: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class LatentTask(TaskSpec):
-    """A task whose model is a `LatentModel`.
+    """A task whose model is a `LatentModel`."""
 
-    Attributes:
-        num_values: of bytes, how many values the data have, evenly from 0 to 255, for
-            likelihoods; 17 of the digits of 8x8.
-    """
-
-    num_values: int = 256
     commands: ClassVar[tuple[str, ...]] = ("sample", "evaluate", "edit interpolate")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 2 <= self.num_values <= 256:
-            raise UserError(
-                f"num_values={self.num_values} is not in 2 to 256; bytes have no more."
-            )
 
     def init_key(self) -> jax.Array:
         """Return the key of the initial parameters."""
@@ -287,36 +275,11 @@ class LatentTask(TaskSpec):
             source: the data.
 
         Raises:
-            UserError: `num_values` is not what they have.
+            UserError: the task is not for them.
         """
         if str(source.dtype) != "uint8":
-            if self.num_values != 256:
-                raise UserError(
-                    f"num_values={self.num_values} is of bytes, and {source.name} has "
-                    f"{source.dtype}; leave it out."
-                )
             return as_they_are
-        self._check_values(source)
         return from_bytes(flip=self.data.flip and len(source.shape) == 3)
-
-    def _check_values(self, source: Dataset) -> None:
-        items = examples(source, 100)
-        grid = np.round(np.linspace(0, 255, self.num_values)).astype(np.uint8)
-        if not np.isin(items, grid).all():
-            raise UserError(
-                f"num_values={self.num_values}, and {source.name} has bytes between "
-                "them; use 256, or as many as the data have."
-            )
-
-    def on_grid(self, x: jax.Array) -> jax.Array:
-        """Move pixels [...] in [-1, 1], rounded to bytes, to the even grid of values.
-
-        Of 17 values, stored as 0, 16, 32, ..., 255, the steps are not quite even.
-        """
-        if self.num_values == 256:
-            return x
-        steps = self.num_values - 1
-        return jnp.round((x + 1.0) * (steps / 2)) * (2.0 / steps) - 1.0
 
     def facts(self, source: Dataset) -> dict[str, Any]:
         """Return what `open` has to know of the data, for `Task.finish`."""
@@ -341,6 +304,57 @@ class LatentTask(TaskSpec):
             return {"samples": show.sheet(drawn, None)}
 
         return preview
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodTask(LatentTask):
+    """A latent task whose model has a likelihood, in true bits of bytes.
+
+    Attributes:
+        num_values: of bytes, how many values the data have, evenly from 0 to 255; 17 of
+            the digits of 8x8.
+    """
+
+    num_values: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.num_values <= 256:
+            raise UserError(
+                f"num_values={self.num_values} is not in 2 to 256; bytes have no more."
+            )
+
+    def start_of(self, source: Dataset) -> Start:
+        """Return what makes x of a batch, the bytes on their grid; see `LatentTask`.
+
+        Raises:
+            UserError: `num_values` is not what the data have.
+        """
+        start = super().start_of(source)
+        if str(source.dtype) != "uint8":
+            if self.num_values != 256:
+                raise UserError(
+                    f"num_values={self.num_values} is of bytes, and {source.name} has "
+                    f"{source.dtype}; leave it out."
+                )
+            return start
+        grid = np.round(np.linspace(0, 255, self.num_values)).astype(np.uint8)
+        if not np.isin(examples(source, _CHECKED), grid).all():
+            raise UserError(
+                f"num_values={self.num_values}, and {source.name} has bytes between "
+                "them; use 256, or as many as the data have."
+            )
+        return lambda key, items: self.on_grid(start(key, items))
+
+    def on_grid(self, x: jax.Array) -> jax.Array:
+        """Move pixels [...] in [-1, 1], rounded to bytes, to the even grid of values.
+
+        Of 17 values, stored as 0, 16, 32, ..., 255, the steps are not quite even.
+        """
+        if self.num_values == 256:
+            return x
+        steps = self.num_values - 1
+        return jnp.round((x + 1.0) * (steps / 2)) * (2.0 / steps) - 1.0
 
 
 def examples(source: Dataset, count: int) -> np.ndarray:

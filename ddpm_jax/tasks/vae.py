@@ -36,7 +36,7 @@ from ddpm_jax.diffusion.variational_bound import discretized_log_likelihood
 from ddpm_jax.networks.feed_forward import VectorAutoencoder
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 from ddpm_jax.tasks.autoencoder import kl_divergence
-from ddpm_jax.tasks.latent_model import LatentModel, LatentTask, Maps
+from ddpm_jax.tasks.latent_model import LatentModel, LikelihoodTask, Maps
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
@@ -181,7 +181,7 @@ def make_objective(
 
 
 @dataclasses.dataclass(frozen=True)
-class VAE(LatentTask):
+class VAE(LikelihoodTask):
     """A variational autoencoder, of points or of images.
 
     Attributes:
@@ -259,11 +259,7 @@ class VAE(LatentTask):
         network = self.network.for_items(source.shape)
         networks = self.networks(network, str(source.dtype))
         maps, latent_shape = self.maps(networks), network.latent_shape(source.shape)
-        of_items = self.start_of(source)
-
-        def start(key: jax.Array, items: jax.Array) -> jax.Array:
-            x = of_items(key, items)
-            return self.on_grid(x) if networks.num_values else x
+        start = self.start_of(source)
 
         def draw() -> Any:
             items = jnp.zeros((1, *source.shape), jnp.float32)

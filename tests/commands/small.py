@@ -1,5 +1,8 @@
 """The same command in small: options that make its work a matter of seconds."""
 
+import json
+from pathlib import Path
+
 from ddpm_jax.cli import load_recipe
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import flag_of, sections_of
@@ -19,6 +22,12 @@ _CLASSIFIER = {
     "network.channel_multipliers": "(1,)",
     **_TRAINED,
 }
+_AUTOENCODER = {
+    "network.channels": "4",
+    "network.num_groups": "4",
+    "network.channel_multipliers": "(1,1)",
+    "network.num_res_blocks": "1",
+}
 OF_NETWORKS = {
     "unet": {
         "network.channels": "8",
@@ -29,6 +38,15 @@ OF_NETWORKS = {
         "network.num_heads": "1",
     },
     "mlp": {"network.width": "8", "network.depth": "1"},
+    "vector_autoencoder": {"network.width": "8", "network.depth": "1"},
+    "vector_generator": {"network.width": "8", "discriminator.width": "8"},
+    "coupling_flow": {"network.width": "4", "network.num_steps": "1"},
+    "image_generator": {
+        "network.channels": "4",
+        "network.num_groups": "4",
+        "discriminator.channels": "4",
+        "discriminator.num_groups": "4",
+    },
 }
 OF_KINDS = {
     "diffusion": {
@@ -41,13 +59,13 @@ OF_KINDS = {
         "training.checkpoint_every": "2",
         "training.keep_every": "2",
     },
+    "vae": {**_TRAINED, "kl_warmup": "1"},
+    "gan": _TRAINED,
+    "flow": _TRAINED,
     "classifier": _CLASSIFIER,
     "contrastive": _CLASSIFIER,
     "autoencoder": {
-        "network.channels": "4",
-        "network.num_groups": "4",
-        "network.channel_multipliers": "(1,1)",
-        "network.num_res_blocks": "1",
+        **_AUTOENCODER,
         **_TRAINED,
         "discriminator_start": "1",
         "discriminator.channels": "4",
@@ -81,6 +99,14 @@ WHERE_SET = {
     "evaluate.checkpoints": "2,4",
     "sample.step": "2",
 }
+# Of those, what models that are no diffusion models look at.
+OF_LATENT_MODELS = (
+    *("sample.num_images", "sample.batch_size", "evaluate.num_images"),
+    *("evaluate.batch_size", "evaluate.allow_few", "edit.num_points"),
+    "evaluate.num_seeds",
+    *("likelihood.num_images", "likelihood.batch_size"),
+)
+LATENT_MODELS = ("vae", "gan", "flow")
 OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 # Of recipes: fewer pictures, attention on smaller maps, no package of others.
 OF_RECIPES = {
@@ -104,10 +130,16 @@ def flags(words):
     options = {**OF_REQUESTS, **{n: v for n, v in WHERE_SET.items() if n in said}}
     recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
     cfg = load_recipe(recipe)[0] if recipe else None
-    kind = cfg.kind if cfg else "diffusion"
+    kind = cfg.kind if cfg else _kind_of_run(words)
     if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
-    if kind != "diffusion":
+    if kind in LATENT_MODELS:
+        options = {n: v for n, v in options.items() if n in OF_LATENT_MODELS}
+        if cfg:
+            options |= {**OF_KINDS[kind], **OF_NETWORKS.get(cfg.network.kind, {})}
+            if cfg.network.kind == "kl_autoencoder":
+                options |= _AUTOENCODER
+    elif kind != "diffusion":
         options = {**OF_KINDS[kind]}
     elif cfg:  # a run carries the options of its network
         options = {**OF_NETWORKS[cfg.network.kind], **options}
@@ -120,6 +152,15 @@ def flags(words):
         for name, value in options.items()
         if (flag := _flag(name, value, command, known, recipe))
     ]
+
+
+def _kind_of_run(words):
+    """Return the kind of the run that a command is on, a diffusion model by default."""
+    for word in words:
+        config = Path(word) / "config.json"
+        if not word.startswith("-") and config.exists():
+            return json.loads(config.read_text())["kind"]
+    return "diffusion"
 
 
 def _flag(name, value, command, known, recipe):

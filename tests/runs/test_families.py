@@ -189,8 +189,6 @@ def test_a_number_of_values_that_the_data_do_not_have_is_refused():
         task.start_of(DIGITS.open())
     with pytest.raises(UserError, match="is of bytes"):
         FlowTask(POINTS, num_values=17).start_of(POINTS.open())
-    with pytest.raises(UserError, match="a GAN has none"):
-        GAN(DIGITS, num_values=17)
 
 
 def test_its_recipe_has_the_sections_of_its_commands():

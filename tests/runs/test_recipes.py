@@ -23,6 +23,8 @@ from ddpm_jax.recipe import (
     from_json,
     to_json,
 )
+from ddpm_jax.runtime.devices import data_mesh
+from ddpm_jax.tasks.latent_model import LatentTask
 from ddpm_jax.training.log import read_metrics
 
 CIFAR = assembly.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
@@ -49,6 +51,12 @@ FEATURES = {
 ENLARGING = {
     "emoji_large": ("emoji", 64, 642_723),
     "shapes_large": ("shapes", 32, 693_027),
+}
+# Latent models: parameters of what is sampled.
+FAMILIES = {
+    "points_vae": 10_631,
+    "points_gan": 19_106,
+    "points_flow": 6_272,
 }
 # Autoencoders, and their discriminators.
 AUTOENCODERS = {
@@ -177,6 +185,16 @@ def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
     assert (info.image_shape[0] // net.factor, net.latent_channels) == (8, 4)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_of_a_latent_model_has_its_parameters(name):
+    cfg = load(f"configs/{name}.py")
+    spec, fit = assembly.task_spec(cfg, LatentTask), assembly.fit_spec(cfg)
+    task = spec.build(spec.data.open(), fit, data_mesh())
+    state = jax.eval_shape(lambda: task.start(task.draw()))
+    leaves = jax.tree.leaves(state.ema_params)
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == FAMILIES[name]
+
+
 def recipe(*arguments):
     names = {}
     exec(compile(Path("configs/folder.py").read_text(), "folder.py", "exec"), names)
@@ -288,7 +306,8 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points"}
-    assert there == set(RECIPES | FEATURES | AUTOENCODERS | ENLARGING) | others
+    tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
+    assert there == set(tested) | others
 
 
 @pytest.mark.parametrize(
