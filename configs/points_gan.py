@@ -1,5 +1,4 @@
-"""A generative adversarial network of points in the plane:
-docs/families.md.
+"""A generative adversarial network of points: docs/families.md.
 
 Command:   python main.py --config=configs/points_gan.py:ring --workdir=runs/ring-gan
            with ring, grid, moons, swiss_roll, checkerboard, tree, or file:points.csv;

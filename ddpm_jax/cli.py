@@ -377,7 +377,8 @@ def _serves(command: str, kind: str) -> bool:
     from ddpm_jax.recipe import TaskSpec
     from ddpm_jax.specs import kinds
 
-    return kind == "diffusion" or command in kinds(TaskSpec)[kind].commands
+    spec: Any = kinds(TaskSpec)[kind]
+    return kind == "diffusion" or command in spec.commands
 
 
 def _import(line: Line) -> int:

@@ -324,7 +324,7 @@ class Flow(nn.Module):
         if len(self.item_shape) == 1:
             return [self.item_shape]
         height, width, channels = self.item_shape
-        shapes = []
+        shapes: list[tuple[int, ...]] = []
         for scale in range(self.num_scales):
             height, width, channels = height // 2, width // 2, 4 * channels
             if scale < self.num_scales - 1:
