@@ -225,9 +225,8 @@ class DiffusionModel:
         if prompts is None:
             return told
         texts = [prompts[i % len(prompts)] for i in range(cfg.sample.num_images)]
-        return told._replace(
-            cond={**(told.cond or {}), **assembly.text_cond(cfg, self.info, texts)}
-        )
+        text = assembly.text_cond(self.info, texts, cfg.sample.negative_prompt)
+        return told._replace(cond={**(told.cond or {}), **text})
 
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""

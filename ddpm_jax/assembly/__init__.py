@@ -52,7 +52,6 @@ from ddpm_jax.assembly.latents import (
     refuse_latents,
 )
 from ddpm_jax.assembly.likelihood import (
-    Measure,
     bound_times,
     check_likelihood,
     likelihood_key,
@@ -63,10 +62,8 @@ from ddpm_jax.assembly.parts import (
     diffusion_task,
     dtype,
     init_params,
-    learning_rate,
     model,
     network,
-    network_spec,
     num_views,
     objective,
     optimizer,
@@ -76,7 +73,6 @@ from ddpm_jax.assembly.parts import (
 from ddpm_jax.assembly.pictures import (
     consistency,
     map_name,
-    mode_of,
     shown,
 )
 from ddpm_jax.assembly.plans import compiled_options, sampling_plan
@@ -91,15 +87,13 @@ from ddpm_jax.assembly.sizes import check_ceilings, least_bytes
 from ddpm_jax.assembly.source import (
     DataInfo,
     LatentInfo,
-    codec_spec,
     data_fingerprint,
     data_info,
     dataset,
     latents_run,
     num_classes,
-    text_spec,
 )
-from ddpm_jax.assembly.translation import diffusion_spec, fit_spec, task_spec
+from ddpm_jax.assembly.translation import fit_spec, task_spec
 
 __all__ = [
     "BITS_PER_DIM",
@@ -107,7 +101,6 @@ __all__ = [
     "Captions",
     "DataInfo",
     "LatentInfo",
-    "Measure",
     "bound_times",
     "captions",
     "cascade_conds",
@@ -123,7 +116,6 @@ __all__ = [
     "check_likelihood",
     "check_training_effects",
     "codec",
-    "codec_spec",
     "compiled_options",
     "cond_between",
     "conditioners",
@@ -132,7 +124,6 @@ __all__ = [
     "data_info",
     "dataset",
     "denoiser",
-    "diffusion_spec",
     "diffusion_task",
     "dtype",
     "edit_methods",
@@ -148,7 +139,6 @@ __all__ = [
     "kept",
     "label_word",
     "latents_run",
-    "learning_rate",
     "least_bytes",
     "levels",
     "likelihood_key",
@@ -156,10 +146,8 @@ __all__ = [
     "map_name",
     "measure",
     "mesh",
-    "mode_of",
     "model",
     "network",
-    "network_spec",
     "num_classes",
     "num_steps",
     "num_views",
@@ -184,7 +172,6 @@ __all__ = [
     "stage_of",
     "task_spec",
     "text_cond",
-    "text_spec",
     "time_sampler",
     "train_key",
     "upscale_factor",

@@ -35,13 +35,13 @@ OF_STAGES = {
 _SHARED = ("num_images", "batch_size", "film_frames", "film_images")
 
 
-def stage_folders(config: ConfigDict) -> list[str]:
-    """List the workdirs of the stages after the first.
+def stage_folders(stages: str) -> list[str]:
+    """List the workdirs of the stages after the first, of `config.cascade.stages`.
 
     Raises:
         UserError: there are none.
     """
-    folders = [word.strip() for word in config.cascade.stages.split(",")]
+    folders = [word.strip() for word in stages.split(",")]
     folders = [folder for folder in folders if folder]
     if not folders:
         raise UserError(
@@ -204,6 +204,6 @@ def cascade_conds(
             none = np.full(config.sample.num_images, info.num_classes, np.int32)
             cond["label"] = none if labels is None else labels
         if "text" in config.conditioners and texts is not None:
-            cond |= text_cond(config, info, texts)
+            cond |= text_cond(info, texts, config.sample.negative_prompt)
         conds.append(cond or None)
     return conds

@@ -91,11 +91,10 @@ def example_cond(
     return from_batch(droppable, sample_key(config), batch, batch["image"]) or None
 
 
-def captions(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Captions:
+def captions(info: DataInfo, texts: Sequence[str]) -> Captions:
     """Read the captions of a training set, each that is distinct once.
 
     Args:
-        config: all of it.
         info: of the model.
         texts: N of them.
 
@@ -126,7 +125,7 @@ def sample_cond(config: ConfigDict, info: DataInfo) -> Cond | None:
     if labels is not None:
         cond["label"] = labels
     if texts is not None:
-        cond |= text_cond(config, info, texts)
+        cond |= text_cond(info, texts, config.sample.negative_prompt)
     return {**cond, **further_cond(config, info)} or None
 
 
@@ -182,13 +181,13 @@ def cond_between(
     return {**cond, "text": interpolate(a, b, list(shares))}
 
 
-def text_cond(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Cond:
+def text_cond(info: DataInfo, texts: Sequence[str], negative_prompt: str = "") -> Cond:
     """Read prompts, and the negative one beside each if there is one.
 
     Args:
-        config: with the negative prompt.
         info: with the reader.
         texts: N of them.
+        negative_prompt: "" for none.
 
     Returns:
         Rows [N, ...] of the text, and perhaps a negative condition.
@@ -198,8 +197,8 @@ def text_cond(config: ConfigDict, info: DataInfo, texts: Sequence[str]) -> Cond:
     """
     reader = reader_of(info)
     cond: Cond = {"text": _rows(reader, texts)}
-    if config.sample.negative_prompt:
-        negative = reader.read([config.sample.negative_prompt])
+    if negative_prompt:
+        negative = reader.read([negative_prompt])
         rows = jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), negative)
         cond[NEGATIVE] = {"text": rows}
     return cond

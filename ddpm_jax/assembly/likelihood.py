@@ -41,9 +41,8 @@ def likelihood_key(config: ConfigDict) -> jax.Array:
     return jax.random.fold_in(root_key(seed), _LIKELIHOOD)
 
 
-def likelihood_methods(config: ConfigDict) -> tuple[str, ...]:
+def likelihood_methods(method: str) -> tuple[str, ...]:
     """List what `config.likelihood.method` asks for."""
-    method = config.likelihood.method
     return METHODS if method == "both" else (method,)
 
 

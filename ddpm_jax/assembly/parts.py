@@ -157,11 +157,6 @@ def time_sampler(config: ConfigDict) -> TimeSampler:
     return diffusion_spec(config).build_times()
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """Build the learning rate as a function of the step."""
-    return fit_spec(config).rate()
-
-
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Build the optimiser."""
     return fit_spec(config).transformation()

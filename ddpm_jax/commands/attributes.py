@@ -68,7 +68,7 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     kind, where = assembly.images_kind(cfg)
     if kind == "folder":
         print(_HEAD)
-        print(_format(_given(cfg, out, where)))
+        print(_format(_given(out, where)))
         _summarise(out)
         return 0
     if kind != "samples":
@@ -154,7 +154,7 @@ def _drawn(
     return row
 
 
-def _given(cfg: ConfigDict, workdir: Path, where: str) -> Row:
+def _given(workdir: Path, where: str) -> Row:
     """Return the row of a folder of pictures, each with its caption.
 
     Raises:

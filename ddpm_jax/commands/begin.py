@@ -96,13 +96,13 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
     cfg.init_from = str(source)
 
 
-def start_params(cfg: ConfigDict) -> Any:
+def start_params(init_from: str) -> Any:
     """Read the averaged parameters that `init_from` names, once checked.
 
     Raises:
         UserError: they are damaged.
     """
-    source = source_of(cfg.init_from)
+    source = source_of(init_from)
     print(
         f"start    the averaged (EMA) parameters of step {source.step:,} of "
         f"{source.workdir}",

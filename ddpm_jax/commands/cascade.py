@@ -44,7 +44,7 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: a workdir holds no model, or the models or options do not fit.
     """
-    folders = [workdir, *map(Path, assembly.stage_folders(cfg))]
+    folders = [workdir, *map(Path, assembly.stage_folders(cfg.cascade.stages))]
     own = [trained_config(folder) for folder in folders[1:]]
     cfgs = [cfg, *assembly.stage_configs(cfg, own)]
     named = list(zip(folders, cfgs, strict=True))

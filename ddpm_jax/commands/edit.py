@@ -203,7 +203,8 @@ def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
             "against a prompt, and there is none; give sample.prompt too."
         )
     if cfg.sample.prompt:
-        told |= assembly.text_cond(asked, info, assembly.prompts(asked, info) or [])
+        texts = assembly.prompts(asked, info) or []
+        told |= assembly.text_cond(info, texts, cfg.sample.negative_prompt)
     return told
 
 

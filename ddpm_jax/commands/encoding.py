@@ -62,9 +62,7 @@ def _begun(workdir: Path) -> DataInfo | None:
     return None
 
 
-def keep_autoencoder(
-    cfg: ConfigDict, autoencoder: Autoencoder | None, workdir: Path
-) -> None:
+def keep_autoencoder(autoencoder: Autoencoder | None, workdir: Path) -> None:
     """Lay the autoencoder of a run that begins into its workdir.
 
     Raises:
@@ -75,11 +73,11 @@ def keep_autoencoder(
 
 
 def moments_shape(
-    cfg: ConfigDict, latent_shape: tuple[int, int, int]
+    num_views: int, latent_shape: tuple[int, int, int]
 ) -> tuple[int, int, int]:
     """Return the shape of an image's moments, from (h, w, c) of its latents."""
     height, width, channels = latent_shape
-    return height, width, 2 * assembly.num_views(cfg) * channels
+    return height, width, 2 * num_views * channels
 
 
 def encoded(
@@ -128,7 +126,7 @@ def encoded(
     return data.encoded(
         source,
         map(str, identity),
-        moments_shape(cfg, autoencoder.shape_of(source.image_shape)),
+        moments_shape(views, autoencoder.shape_of(source.image_shape)),
         encode,
         cache=cfg.data.cache,
         report=report,

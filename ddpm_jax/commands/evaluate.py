@@ -83,8 +83,9 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
             sets = _sets(cfg, workdir, interrupted)
             features = assembly.evaluation_features(cfg)
             target = open_target(cfg, features)
+            few = cfg.evaluate.allow_few
             for one in sets:
-                check_set(cfg, one, features, target, names)
+                check_set(one, features, target, names, allow_few=few)
             evaluator = make_evaluator(cfg, features, target, interrupted)
             baseline = _baseline(evaluator, out, names)
             for one in sets:

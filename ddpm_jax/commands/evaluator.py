@@ -177,11 +177,12 @@ def _published(path: Path, features: FeatureExtractor) -> Target:
 
 
 def check_set(
-    cfg: ConfigDict,
     one: ImageSet,
     features: FeatureExtractor,
     target: Target,
     names: list[str],
+    *,
+    allow_few: bool,
 ) -> None:
     """Refuse what cannot be compared, before anything is sampled.
 
@@ -200,7 +201,7 @@ def check_set(
                 f"{_size(wanted)}; bring them to one size and number of channels "
                 "first, since how that is done is part of the score."
             )
-    if {"frechet", "frechet_infinity"} & set(names) and not cfg.evaluate.allow_few:
+    if {"frechet", "frechet_infinity"} & set(names) and not allow_few:
         assert features.num_features is not None
         check_count(one.num_images, features.num_features)
 

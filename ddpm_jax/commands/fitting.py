@@ -137,7 +137,7 @@ def train_auxiliary(
     """
     if task.preview is None:
         refuse_unused(cfg, "preview_every")
-    check_tracker(cfg)
+    check_tracker(cfg.training.wandb)
     mesh = assembly.mesh(cfg)
 
     def announce(state: TrainState) -> None:
@@ -244,14 +244,14 @@ def fit_in_workdir(
     return ended
 
 
-def check_tracker(cfg: ConfigDict) -> None:
+def check_tracker(project: str | None) -> None:
     """Refuse a tracker that is not installed, before anything is written.
 
     Raises:
         UserError: it cannot be imported.
     """
-    if cfg.training.wandb and jax.process_index() == 0:
-        import_wandb(cfg.training.wandb)
+    if project and jax.process_index() == 0:
+        import_wandb(project)
 
 
 def plot_loss(workdir: Path) -> None:

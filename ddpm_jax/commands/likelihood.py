@@ -86,7 +86,7 @@ def measure_likelihood(
     if cfg.network.kind == "unet":
         cfg.network.attention = "plain"
     with catch_interrupts() as interrupted:
-        for method in assembly.likelihood_methods(cfg):
+        for method in assembly.likelihood_methods(cfg.likelihood.method):
             run = _Run(cfg, trained, source, Path(), method)
             request = {"command": "likelihood", **_about(run)}
             request |= model_request(cfg, trained)

@@ -55,8 +55,9 @@ def look(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         chosen.data.skip_broken = True
     source = assembly.dataset(chosen)
     make_folder(workdir)
-    lines = _about_files(cfg, source, workdir) if is_folder else []
-    lines += _about_examples(source, cfg)
+    lines = _about_files(cfg.data.sample_bits, source, workdir) if is_folder else []
+    how = f", {cfg.data.resize}" if cfg.data.image_size else ""
+    lines += _about_examples(source, how)
     sheet = write_sheet(source, workdir)
     text = "\n".join([*lines, f"sheet     {sheet}"])
     files.write_text(workdir / "look.txt", text + "\n")
@@ -95,10 +96,10 @@ def first_look(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str
     if found.broken and not cfg.data.skip_broken:
         place = _list_broken(found, workdir)
         raise UserError(data.describe_broken(found, source.name, place))
-    return _about_files(cfg, source, workdir)
+    return _about_files(cfg.data.sample_bits, source, workdir)
 
 
-def _about_files(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str]:
+def _about_files(sample_bits: int, source: data.Dataset, workdir: Path) -> list[str]:
     listing = source.listing
     assert listing is not None  # of folders alone
     found = data.survey(listing)
@@ -113,7 +114,7 @@ def _about_files(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[s
     if len(sizes) > _LISTED:
         lines.append(f"          {_spread(found)}")
     lines.append(f"kinds     {_counts(modes)}")
-    lines += _about_wide(found, cfg.data.sample_bits)
+    lines += _about_wide(found, sample_bits)
     if found.animated:
         named = _names(listing, found.animated)
         lines.append(
@@ -165,9 +166,8 @@ def _names(listing: Listing, indices: Sequence[int], shown: int = 3) -> str:
     return named + (", ..." if len(indices) > shown else "")
 
 
-def _about_examples(source: data.Dataset, cfg: ConfigDict) -> list[str]:
+def _about_examples(source: data.Dataset, how: str) -> list[str]:
     shape = "x".join(map(str, source.shape))
-    how = f", {cfg.data.resize}" if cfg.data.image_size else ""
     what = describe_items(source)
     lines = [f"prepared  {len(source):,} {what} of {shape}{how}. {source.note}".strip()]
     if source.label_names is None:

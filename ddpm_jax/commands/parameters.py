@@ -37,17 +37,16 @@ def parameters_name(cfg: ConfigDict) -> str:
     return "ema" if std is None else f"ema-{std:g}"
 
 
-def check_tracks(cfg: ConfigDict, stds: tuple[float, ...]) -> None:
+def check_tracks(std: float | None, stds: tuple[float, ...]) -> None:
     """Refuse an average of a chosen length from a run that keeps none to build it on.
 
     Args:
-        cfg: with the length that is asked for, if any.
+        std: the length that is asked for, if any.
         stds: the lengths that the run tracks.
 
     Raises:
         UserError: saying what to train with.
     """
-    std = cfg.sample.ema_std
     if std is not None and not stds:
         raise UserError(
             f"config.sample.ema_std={std:g} is built from averages that this run does "
@@ -92,7 +91,7 @@ def _averaged_after_training(
     report: Callable[[str], None],
 ) -> Parameters:
     about = store.read_metadata(workdir, step)
-    check_tracks(cfg, _tracked(about))
+    check_tracks(cfg.sample.ema_std, _tracked(about))
     wanted = Profile(step, cfg.sample.ema_std)
     # What came after the step would have to be subtracted again.
     steps = [s for s in store.all_steps(workdir) if 1 <= s <= step]

@@ -300,13 +300,13 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
     if info.latents is None:
         zeros["image"] = np.zeros((size, *info.item_shape), info.dtype)
     else:
-        moments = moments_shape(cfg, info.latents.shape)
+        moments = moments_shape(assembly.num_views(cfg), info.latents.shape)
         zeros["image"] = np.zeros((size, *moments), np.float32)
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
     if "text" in cfg.conditioners:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
-        zeros |= assembly.text_cond(cfg, info, some)
+        zeros |= assembly.text_cond(info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
     key, best = assembly.train_key(cfg), math.inf
     for turn in range(_NUM_MEASURED + 1):

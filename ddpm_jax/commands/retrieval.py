@@ -38,7 +38,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     of.check_retrieval(cfg, info)
     mesh = assembly.mesh(cfg)
     assembly.check_batch(cfg)
-    _check_texts(cfg, info, test)
+    _check_texts(cfg.text.kind, info, test)
     spec, fit = assembly.task_spec(cfg, ContrastiveTask), assembly.fit_spec(cfg)
     training = Training(of.KIND, "the retrieval network", fit)
     about = already_finished(cfg, workdir, training, info.fingerprint)
@@ -77,7 +77,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         source=source,
         fingerprint=info.fingerprint,
         key=of.match_key(spec),
-        captions=assembly.captions(cfg, info, source.texts),
+        captions=assembly.captions(info, source.texts),
     )
     if ended.signal_number:
         return 128 + ended.signal_number
@@ -85,13 +85,13 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     return 0
 
 
-def _check_texts(cfg: ConfigDict, info: assembly.DataInfo, test: data.Dataset) -> None:
+def _check_texts(kind: str, info: assembly.DataInfo, test: data.Dataset) -> None:
     """Refuse captions of the test that cannot be read, before the training."""
     try:
         reopen(info.reader or {}).tokenize(list(test.texts or ()))
     except UserError as error:
         raise UserError(
-            f"config.text.kind={cfg.text.kind!r} cannot read a caption held out: "
+            f"config.text.kind={kind!r} cannot read a caption held out: "
             f"{error} Or let minilm or bytes read."
         ) from error
 

@@ -81,12 +81,12 @@ def check_resumed(model: Model, stored: dict[str, Any], step: int) -> None:
             f"the autoencoder of the run in {model.workdir} has changed since step "
             f"{step}; restore it, or use another --workdir."
         )
-    _note_devices(stored, model.cfg)
+    _note_devices(stored, model.cfg.devices.fsdp)
 
 
-def _note_devices(stored: dict[str, Any], cfg: ConfigDict) -> None:
+def _note_devices(stored: dict[str, Any], now_fsdp: int) -> None:
     """Note that other devices round in another way; older runs did not keep count."""
-    now = (jax.device_count(), cfg.devices.fsdp)
+    now = (jax.device_count(), now_fsdp)
     before = (
         stored.get("num_devices", now[0]),
         stored.get("devices", {}).get("fsdp", 1),

@@ -63,7 +63,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     assembly.check_training_effects(cfg, info)
     assembly.check_batch(cfg)
     mesh = assembly.mesh(cfg)
-    check_tracks(cfg, cfg.training.ema_stds)
+    check_tracks(cfg.sample.ema_std, cfg.training.ema_stds)
     refuse_another_config(
         cfg,
         workdir,
@@ -79,7 +79,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     if newest is None:
         check_start(cfg, info, workdir)
     refuse_beyond_memory(cfg, info)
-    check_tracker(cfg)
+    check_tracker(cfg.training.wandb)
     looked = first_look(cfg, source, workdir)
     if autoencoder is None:
         # Decodes what fits in memory, and so finds a broken image before any compile.
@@ -89,7 +89,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     captions = _read_captions(cfg, info, source)
     feed = feed_of(cfg, fed, cfg.training.batch_size, mesh, captions)
     with beginning(cfg, workdir) as check_alone:
-        keep_autoencoder(cfg, autoencoder, workdir)
+        keep_autoencoder(autoencoder, workdir)
         wait_for_all_hosts("the autoencoder in the workdir")
         model = plan(cfg, info, workdir, mesh)
 
@@ -105,7 +105,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             metadata=about.metadata(cfg, info),
             check=lambda stored, step: check_resumed(model, stored, step),
             begin=lambda: begin(model),
-            draw=(lambda: start_params(cfg)) if cfg.init_from else None,
+            draw=(lambda: start_params(cfg.init_from)) if cfg.init_from else None,
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or raise warmup_steps, in "
@@ -172,7 +172,7 @@ def _read_captions(
     """Read the captions of the data, for a text-conditional model."""
     if "text" not in cfg.conditioners:
         return None
-    return assembly.captions(cfg, info, source.texts or ())
+    return assembly.captions(info, source.texts or ())
 
 
 def _say(line: str) -> None:

@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files
-from ddpm_jax.runtime.image_file import BROKEN, NAMES, open_image, reason_of
 
 Array = np.ndarray | jax.Array
 Kind = TypeVar("Kind", np.ndarray, jax.Array)
@@ -281,45 +280,6 @@ def on_checkerboard(images: np.ndarray) -> np.ndarray:
     color, alpha = images[..., :3].astype(np.int64), images[..., 3:].astype(np.int64)
     laid = color * alpha + board * (255 - alpha)
     return ((laid + 127) // 255).astype(np.uint8)
-
-
-def load_image(path: str | Path, *, num_channels: int | None = None) -> np.ndarray:
-    """Read an image upright, transparent parts composited over white.
-
-    Args:
-        path: of an image file, of 8 bits a channel.
-        num_channels: 1 or 3 to convert; None keeps grey grey and makes the rest RGB.
-
-    Returns:
-        uint8 [H, W, C].
-
-    Raises:
-        UserError: no such file, not an image, or more than 8 bits a channel.
-        ValueError: `num_channels` is neither None, 1 nor 3.
-    """
-    if num_channels not in (None, 1, 3):
-        raise ValueError(f"num_channels={num_channels}; use 1, 3 or None.")
-    try:
-        with open_image(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except BROKEN as error:
-        raise UserError(
-            f"cannot read {path} as an image ({reason_of(error)}); give a {NAMES} file."
-        ) from error
-    if image.mode.startswith(("I", "F")):
-        raise UserError(
-            f"{path} has more than 8 bits a channel (mode {image.mode}); convert it "
-            "to 8 bits first."
-        )
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    if num_channels is None:
-        num_channels = 1 if image.mode in ("1", "L") else 3
-    pixels = np.asarray(image.convert("L" if num_channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], num_channels)
 
 
 def save_npz(path: str | Path, items: Array, labels: Array | None = None) -> None:

@@ -88,7 +88,7 @@ def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
         seed=3,
         mesh=data_mesh(),
         max_mb_on_device=max_mb,
-        captions=assembly.captions(config, info, source.texts),
+        captions=assembly.captions(info, source.texts),
     )
     for batch in itertools.islice(feed(1), 3):
         assert set(batch) == {"image", "text"}

@@ -4,10 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import plots
-from ddpm_jax.runtime.images import load_image
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
 
 
 def records(num=50):
@@ -40,7 +44,7 @@ def test_the_picture_has_a_second_panel_when_quartiles_are_known(tmp_path):
     plots.plot_loss(tmp_path / "both.png", records(), title="a run")
     plain = [{"step": r["step"], "loss": r["loss"]} for r in records()]
     plots.plot_loss(tmp_path / "one.png", plain)
-    both, one = (load_image(tmp_path / f"{name}.png") for name in ("both", "one"))
+    both, one = (pixels(tmp_path / f"{name}.png") for name in ("both", "one"))
     assert both.shape[1] > 1.5 * one.shape[1]
     # The palest and the darkest quartile are drawn, and only where they are known.
     for color in ("#9ecae1", "#08519c"):
@@ -68,7 +72,7 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path):
 def ink(path, color):
     """Count the pixels of exactly this color."""
     rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((load_image(path) == rgb).all(-1).sum())
+    return int((pixels(path) == rgb).all(-1).sum())
 
 
 def test_scores_are_drawn_with_their_floor_where_it_is_known(tmp_path):
@@ -93,5 +97,5 @@ def test_many_scores_stand_in_rows_of_three(tmp_path):
     for count in (3, 7):
         panels = [plots.Panel(str(i), [line], None) for i in range(count)]
         plots.plot_scores(tmp_path / "p.png", "step", panels)
-        sizes.append(load_image(tmp_path / "p.png").shape[:2])
+        sizes.append(pixels(tmp_path / "p.png").shape[:2])
     assert sizes[1] == (3 * sizes[0][0], sizes[0][1])
