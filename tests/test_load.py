@@ -299,8 +299,8 @@ def text_run(tmp_path_factory):
         *("conditioners.label=None", "network.attention_resolutions=8"),
         *(f"conditioners.text.{name}={value}" for name, value in text.items()),
     )
-    reader = Words.learn(TEXTS, None).to_json()
-    info = assembly.DataInfo("texts", SHAPE, None, "0" * 16, reader, TEXTS)
+    tokenizer = Words.learn(TEXTS, None).to_json()
+    info = assembly.DataInfo("texts", SHAPE, None, "0" * 16, tokenizer, TEXTS)
     write_run(folder, cfg, info)
     return folder
 
@@ -406,7 +406,7 @@ def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     inputs = (to_float(images), words.read(TEXTS))
     facts = {
-        **{"data_fingerprint": "", "image_shape": SHAPE, "reader": words.to_json()},
+        **{"data_fingerprint": "", "image_shape": SHAPE, "tokenizer": words.to_json()},
         **{"captions": TEXTS[:1], "found": {}, "num_images": {}},
     }
     params = auxiliary_folder(

@@ -11,9 +11,9 @@ from ddpm_jax import conditioning, specs
 from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.pictures import source_rows
-from ddpm_jax.assembly.source import DataInfo, reader_of
+from ddpm_jax.assembly.source import DataInfo, tokenizer_of
 from ddpm_jax.assembly.translation import read_node
-from ddpm_jax.conditioning import Encoded, Reader, Tokens
+from ddpm_jax.conditioning import Encoded, Tokenizer, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
 from ddpm_jax.conditioning.conditioner import (
     NEGATIVE,
@@ -85,7 +85,7 @@ def example_cond(
     """
     batch: dict[str, Any] = dict(examples)
     if "text" in config.conditioners:
-        batch["text"] = _rows(reader_of(info), list(examples["text"]))
+        batch["text"] = _rows(tokenizer_of(info), list(examples["text"]))
     made = conditioners(config, info)
     droppable = {name: one for name, one in made.items() if one.droppable}
     return from_batch(droppable, sample_key(config), batch, batch["image"]) or None
@@ -102,13 +102,13 @@ def captions(info: DataInfo, texts: Sequence[str]) -> Captions:
         UserError: they cannot be read.
     """
     listed, places = conditioning.distinct(texts)
-    return Captions(reader_of(info).read(listed), places)
+    return Captions(tokenizer_of(info).read(listed), places)
 
 
-def _rows(reader: Reader, texts: Sequence[str]) -> Tokens | Encoded:
+def _rows(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens | Encoded:
     """Read each distinct text once; leaves [N, ...]."""
     listed, places = conditioning.distinct(texts)
-    return jax.tree.map(lambda leaf: leaf[places], reader.read(listed))
+    return jax.tree.map(lambda leaf: leaf[places], tokenizer.read(listed))
 
 
 # --- What is asked for ----------------------------------------------------------------
@@ -173,7 +173,7 @@ def cond_between(
     """
     cond = sample_cond(config, info)
     assert cond is not None  # `check` has refused a model without text
-    ends = reader_of(info).read([config.sample.prompt, config.sample.prompt_to])
+    ends = tokenizer_of(info).read([config.sample.prompt, config.sample.prompt_to])
     read = jax.jit(lambda params, text: encode(network, params, {"text": text}))
     both = jax.device_get(read(params, ends))["text"]
     a, b = (jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], both) for i in (0, 1))
@@ -185,7 +185,7 @@ def text_cond(info: DataInfo, texts: Sequence[str], negative_prompt: str = "") -
     """Read prompts, and the negative one beside each if there is one.
 
     Args:
-        info: with the reader.
+        info: with the tokenizer.
         texts: N of them.
         negative_prompt: "" for none.
 
@@ -195,10 +195,10 @@ def text_cond(info: DataInfo, texts: Sequence[str], negative_prompt: str = "") -
     Raises:
         UserError: a prompt cannot be read.
     """
-    reader = reader_of(info)
-    cond: Cond = {"text": _rows(reader, texts)}
+    tokenizer = tokenizer_of(info)
+    cond: Cond = {"text": _rows(tokenizer, texts)}
     if negative_prompt:
-        negative = reader.read([negative_prompt])
+        negative = tokenizer.read([negative_prompt])
         rows = jax.tree.map(lambda leaf: np.repeat(leaf, len(texts), axis=0), negative)
         cond[NEGATIVE] = {"text": rows}
     return cond

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
 from ddpm_jax.assembly.pictures import examples, map_name
-from ddpm_jax.assembly.source import DataInfo, data_spec, num_classes, reader_of
+from ddpm_jax.assembly.source import DataInfo, data_spec, num_classes, tokenizer_of
 from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 
@@ -172,7 +172,7 @@ def check_prompts(config: ConfigDict, info: DataInfo) -> None:
         return
     listed, _ = conditioning.distinct(texts)
     more = [text for text in (options.negative_prompt, options.prompt_to) if text]
-    reader_of(info).tokenize([*listed, *more])
+    tokenizer_of(info).tokenize([*listed, *more])
     if options.prompt_to and (
         not options.prompt or options.prompt.startswith(_OF_MANY)
     ):

@@ -41,7 +41,7 @@ KIND = auxiliary.Kind(
     noun="a retrieval network",
     verb="train",
     facts={  # that are read here or by the command
-        *("name", "fingerprint", "data_fingerprint", "image_shape", "reader"),
+        *("name", "fingerprint", "data_fingerprint", "image_shape", "tokenizer"),
         *("captions", "found", "num_images", "config"),
     },
 )
@@ -67,7 +67,7 @@ def match_network(spec: ContrastiveTask, info: DataInfo) -> DualEncoder:
 
     Args:
         spec: what is trained.
-        info: of the data; its `reader` is enough.
+        info: of the data; its `tokenizer` is enough.
     """
     return DualEncoder(spec.network, spec.text.for_data(info).encoder)
 
@@ -75,21 +75,21 @@ def match_network(spec: ContrastiveTask, info: DataInfo) -> DualEncoder:
 def init_match(
     spec: ContrastiveTask,
     net: DualEncoder,
-    reader: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
     info: DataInfo,
 ) -> Any:
     """Draw the initial parameters."""
     key = jax.random.fold_in(root_key(spec.seed), _INIT)
-    return jax.jit(net.init)(key, *_example(reader, info.image_shape, info.captions))[
-        "params"
-    ]
+    example = _example(tokenizer, info.image_shape, info.captions)
+    return jax.jit(net.init)(key, *example)["params"]
 
 
 def _example(
-    reader: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
+    tokenizer: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
 ) -> tuple[jax.Array, Any]:
     """Make an image, and a text as it is read."""
-    return jnp.zeros((1, *image_shape), jnp.float32), reopen(reader).read(captions[:1])
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    return image, reopen(tokenizer).read(captions[:1])
 
 
 def match_objective(spec: ContrastiveTask, net: DualEncoder) -> Objective:
@@ -112,11 +112,11 @@ def contrastive_task(
     finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
     """Build the task of a dual encoder; see `small_task`."""
-    reader = info.reader
-    assert reader is not None  # `data_info` has refused data without captions
+    tokenizer = info.tokenizer
+    assert tokenizer is not None  # `data_info` has refused data without captions
     return small_task(
         fit,
-        lambda: init_match(spec, net, reader, info),
+        lambda: init_match(spec, net, tokenizer, info),
         match_objective(spec, net),
         mesh,
         finish,
@@ -141,7 +141,7 @@ def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrie
     )
 
     def encode_texts(texts: Sequence[str]) -> np.ndarray:
-        rows = reopen(about["reader"]).read(list(texts))
+        rows = reopen(about["tokenizer"]).read(list(texts))
         each = map_batches(
             lambda part: read(params, part), rows, len(texts), _TEXTS, mesh=None
         )
@@ -173,9 +173,9 @@ def retrieval(workdir: Path) -> Retrieval:
             f"the weights in {workdir} are not those that its result describes; {again}"
         )
     spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
-    info = DataInfo("", tuple(about["image_shape"]), None, "", about["reader"])
+    info = DataInfo("", tuple(about["image_shape"]), None, "", about["tokenizer"])
     net = match_network(spec, info)
-    example = _example(about["reader"], about["image_shape"], about["captions"])
+    example = _example(about["tokenizer"], about["image_shape"], about["captions"])
     expected = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
     flat = traverse_util.flatten_dict(expected, sep="/")
     if {n: leaf.shape for n, leaf in flat.items()} != {

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from ddpm_jax import data
 from ddpm_jax.assembly.translation import read_node
 from ddpm_jax.codecs import Autoencoder, CodecSpec, Latents
-from ddpm_jax.conditioning import Reader, reopen
+from ddpm_jax.conditioning import Tokenizer, reopen
 from ddpm_jax.conditioning.text import TextSpec
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.info import DataInfo, LatentInfo
@@ -93,7 +93,7 @@ def data_info(
     return dataclasses.replace(
         info,
         fingerprint=data_fingerprint(source, config),
-        reader=text.learn(source.texts).to_json(),
+        tokenizer=text.learn(source.texts).to_json(),
         captions=tuple(dict.fromkeys(shown)),
     )
 
@@ -137,11 +137,11 @@ def num_classes(config: ConfigDict, info: DataInfo) -> int | None:
     return info.num_classes if conditional else None
 
 
-def reader_of(info: DataInfo) -> Reader:
-    """Make the reader that the model was trained with.
+def tokenizer_of(info: DataInfo) -> Tokenizer:
+    """Make the tokenizer that the model was trained with.
 
     Raises:
         UserError: it is not on this machine.
     """
-    assert info.reader is not None  # a text-conditional model has one
-    return reopen(info.reader)
+    assert info.tokenizer is not None  # a text-conditional model has one
+    return reopen(info.tokenizer)

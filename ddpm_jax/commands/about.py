@@ -88,7 +88,7 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         item_shape=tuple(stored.get("item_shape") or stored["image_shape"]),
         label_names=None if names is None else tuple(names),
         fingerprint=stored["fingerprint"],
-        reader=stored.get("reader"),
+        tokenizer=stored.get("tokenizer", stored.get("reader")),  # its older name
         captions=tuple(stored.get("captions", ())),
         latents=_latents_of(stored.get("latents")),
         dtype=stored.get("dtype", "uint8"),

@@ -91,7 +91,7 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
             f"{'; '.join(differing[:_SHOWN])}{rest}; give the config.network options, "
             "channels and number of classes that it was trained with."
         )
-    _check_reader(text, stored, info)
+    _check_tokenizer(text, stored, info)
     _tell_of_meaning(stored, cfg, source)
     cfg.init_from = str(source)
 
@@ -181,13 +181,13 @@ def _format(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else "x".join(map(str, shape))
 
 
-def _check_reader(text: str, stored: dict[str, Any], info: DataInfo) -> None:
+def _check_tokenizer(text: str, stored: dict[str, Any], info: DataInfo) -> None:
     """Refuse captions read otherwise: the same numbers would be other words."""
 
-    def known(reader: Any) -> dict[str, Any]:
-        return {n: v for n, v in dict(reader or {}).items() if n != "max_length"}
+    def known(tokenizer: Any) -> dict[str, Any]:
+        return {n: v for n, v in dict(tokenizer or {}).items() if n != "max_length"}
 
-    if known(stored["data"].get("reader")) != known(info.reader):
+    if known(about.info_of(stored).tokenizer) != known(info.tokenizer):
         raise UserError(
             f"config.init_from={text} reads captions otherwise (another "
             "conditioner, or words learned from other captions); use the captions that "

@@ -47,9 +47,9 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         print(f"{_report(about, workdir)} It is finished. Nothing to do.")
         return 0
     # `check_retrieval` has refused a model without captions.
-    assert info.reader is not None and source.texts is not None
+    assert info.tokenizer is not None and source.texts is not None
     net, started = of.match_network(spec, info), time.perf_counter()
-    reader = dict(info.reader)
+    tokenizer = dict(info.tokenizer)
 
     def finish(state: TrainState) -> dict[str, Any]:
         flat = auxiliary.flat_params(state.ema_params)
@@ -57,7 +57,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
             "name": f"retrieval network of {source.name}",
             "fingerprint": auxiliary.fingerprint(flat),
             "image_shape": list(source.image_shape),
-            "reader": reader,
+            "tokenizer": tokenizer,
             "captions": list(info.captions[:1]),
         }
         encoders = of.as_retrieval(net, state.ema_params, facts)
@@ -88,7 +88,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
 def _check_texts(kind: str, info: assembly.DataInfo, test: data.Dataset) -> None:
     """Refuse captions of the test that cannot be read, before the training."""
     try:
-        reopen(info.reader or {}).tokenize(list(test.texts or ()))
+        reopen(info.tokenizer or {}).tokenize(list(test.texts or ()))
     except UserError as error:
         raise UserError(
             f"config.text.kind={kind!r} cannot read a caption held out: "

@@ -189,8 +189,8 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     classes = assembly.num_classes(cfg, info)
     conditions = [f"{classes} classes"] if classes else []
-    if info.reader is not None:
-        kind, length = info.reader["kind"], info.reader["max_length"]
+    if info.tokenizer is not None:
+        kind, length = info.tokenizer["kind"], info.tokenizer["max_length"]
         conditions.append(f"captions of up to {length} tokens ({kind})")
     conditions += [name for name in cfg.conditioners if name not in ("label", "text")]
     what = describe_items(source)

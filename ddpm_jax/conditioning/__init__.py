@@ -12,7 +12,7 @@
     image_maps.py         what low_res, grey and masked have in common
 
     encoded_text.py       Tokens, Encoded; interpolation; what tokenizers share
-    readers.py            the reader that a checkpoint remembers
+    tokenizers.py            a tokenizer, from its plain data
     tokens.py             Words, Bytes: for an encoder that trains (networks/text.py)
     minilm.py             MiniLM: a sentence encoder that others trained, frozen
     minilm_folder.py      where its files lie, and what is in them
@@ -22,16 +22,16 @@
 Nothing here knows of a config. `encoded_text` says how the two tokenizers are alike.
 """
 
-from ddpm_jax.conditioning.encoded_text import Encoded, Reader, Tokens, distinct
+from ddpm_jax.conditioning.encoded_text import Encoded, Tokenizer, Tokens, distinct
 from ddpm_jax.conditioning.minilm import MiniLM
-from ddpm_jax.conditioning.readers import reopen
+from ddpm_jax.conditioning.tokenizers import reopen
 from ddpm_jax.conditioning.tokens import Bytes, Words
 
 __all__ = [
     "Bytes",
     "Encoded",
     "MiniLM",
-    "Reader",
+    "Tokenizer",
     "Tokens",
     "Words",
     "distinct",

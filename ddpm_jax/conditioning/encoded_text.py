@@ -7,7 +7,7 @@ There are two ways, alike for the host and for the model:
     frozen    texts -> Encoded, cached     nothing, it is there already
 
 `Words` and `Bytes` (tokens.py) go the first way, `MiniLM` (minilm.py) the second, and
-each is a `Reader`: `read(texts)` gives what the model is fed, Tokens or Encoded, with a
+each is a `Tokenizer`: `read(texts)` gives what the model is fed, Tokens or Encoded, a
 row for each text; `max_length` is L; `to_json()` is what a checkpoint has to remember,
 and `conditioning.reopen` its inverse. Behind the fork a model sees an `Encoded`: either
 it was given one, or its own TextTransformer has made it of Tokens.
@@ -55,7 +55,7 @@ class Encoded(NamedTuple):
     pooled: Any
 
 
-class Reader(Protocol):
+class Tokenizer(Protocol):
     """What turns prompts into what a model is fed; see the top of this module."""
 
     @property
@@ -69,7 +69,7 @@ class Reader(Protocol):
         """Read prompts, a row for each; what cannot be read is a UserError."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data from which `conditioning.reopen` makes an equal reader."""
+        """Return plain data from which `conditioning.reopen` makes an equal one."""
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:

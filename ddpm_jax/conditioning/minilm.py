@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2, a sentence encoder that others trained, read and never trained.
 
-    reader = MiniLM.open(max_length=32)
-    reader.read(["a red apple", "a car"])    # Encoded: [2, 32, 384], [2, 32], [2, 384]
+    minilm = MiniLM.open(max_length=32)
+    minilm.read(["a red apple", "a car"])    # Encoded: [2, 32, 384], [2, 32], [2, 384]
 
 22 million weights, 87 MiB. Texts of like meaning have like vectors, so that a model may
 be asked for what its captions say in other words.
@@ -199,17 +199,17 @@ class MiniLM:
         Raises:
             UserError: it is not on this machine, or another one is.
         """
-        reader = cls.open(max_length=stored_length(stored))
+        tokenizer = cls.open(max_length=stored_length(stored))
         wanted = stored.get("fingerprint")
         if not isinstance(wanted, str):
             raise UserError(lacks("a fingerprint"))
-        if wanted != reader.fingerprint:
+        if wanted != tokenizer.fingerprint:
             raise UserError(
                 f"the model was trained with the sentence encoder {wanted}, and "
-                f"{reader.folder} holds {reader.fingerprint}; name the folder of the "
-                f"former in ${minilm_folder.FOLDER_VARIABLE}."
+                f"{tokenizer.folder} holds {tokenizer.fingerprint}; name the folder of "
+                f"the former in ${minilm_folder.FOLDER_VARIABLE}."
             )
-        return reader
+        return tokenizer
 
 
 def _check_length(max_length: int, sizes: Sizes) -> None:

@@ -17,9 +17,9 @@ from flax import linen as nn
 
 from ddpm_jax import limits
 from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec, Embedder
-from ddpm_jax.conditioning.encoded_text import Encoded, Reader, Tokens, distinct
+from ddpm_jax.conditioning.encoded_text import Encoded, Tokenizer, Tokens, distinct
 from ddpm_jax.conditioning.minilm import MiniLM
-from ddpm_jax.conditioning.readers import reopen
+from ddpm_jax.conditioning.tokenizers import reopen
 from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import default_init
@@ -44,17 +44,17 @@ class TextSpec(ConditionerSpec):
     def __post_init__(self) -> None:
         limits.between(self, "length", 1, 65_536)
 
-    def learn(self, texts: Sequence[str]) -> Reader:
-        """Make the reader for the captions that a model is to be trained on.
+    def learn(self, texts: Sequence[str]) -> Tokenizer:
+        """Make the tokenizer for the captions that a model is to be trained on.
 
         Raises:
-            UserError: a caption is empty or too long, or the reader is not there.
+            UserError: a caption is empty or too long, or the tokenizer is not there.
         """
-        reader = self._learn(texts)
-        reader.tokenize(distinct(texts)[0])  # refuses, before anything is computed
-        return reader
+        tokenizer = self._learn(texts)
+        tokenizer.tokenize(distinct(texts)[0])  # refuses, before anything is computed
+        return tokenizer
 
-    def _learn(self, texts: Sequence[str]) -> Reader:
+    def _learn(self, texts: Sequence[str]) -> Tokenizer:
         raise NotImplementedError
 
     def for_data(self, data: Any) -> "Text":
@@ -90,24 +90,24 @@ class TrainedText(TextSpec):
 
     def for_data(self, data: Any) -> "Text":
         """Make the conditioner with its encoder; see `TextSpec`."""
-        reader: Any = reopen(data.reader)
+        tokenizer: Any = reopen(data.tokenizer)
         encoder = TextTransformer(
-            reader.vocabulary_size,
-            reader.max_length,
+            tokenizer.vocabulary_size,
+            tokenizer.max_length,
             width=self.width,
             depth=self.depth,
             num_heads=self.num_heads,
             dropout=self.dropout,
             dtype=self.dtype,
         )
-        return Text(reader.max_length, self.width, encoder)
+        return Text(tokenizer.max_length, self.width, encoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class WordsText(TrainedText):
     """A text read word by word, of the words that the captions have."""
 
-    def _learn(self, texts: Sequence[str]) -> Reader:
+    def _learn(self, texts: Sequence[str]) -> Tokenizer:
         return Words.learn(texts, self.length)
 
 
@@ -115,7 +115,7 @@ class WordsText(TrainedText):
 class BytesText(TrainedText):
     """A text read byte by byte."""
 
-    def _learn(self, texts: Sequence[str]) -> Reader:
+    def _learn(self, texts: Sequence[str]) -> Tokenizer:
         longest = max(len(text.strip().encode(errors="replace")) for text in texts)
         return Bytes(self.length or max(1, longest))
 
@@ -124,7 +124,7 @@ class BytesText(TrainedText):
 class MiniLMText(TextSpec):
     """A text read by a frozen sentence encoder that others have trained."""
 
-    def _learn(self, texts: Sequence[str]) -> Reader:
+    def _learn(self, texts: Sequence[str]) -> Tokenizer:
         if self.length is not None:
             return MiniLM.open(max_length=self.length)
         found = MiniLM.open()
@@ -134,8 +134,8 @@ class MiniLMText(TextSpec):
 
     def for_data(self, data: Any) -> "Text":
         """Make the conditioner, whose rows come encoded; see `TextSpec`."""
-        reader: Any = reopen(data.reader)
-        return Text(reader.max_length, reader.sizes.width)
+        tokenizer: Any = reopen(data.tokenizer)
+        return Text(tokenizer.max_length, tokenizer.sizes.width)
 
 
 @dataclasses.dataclass(frozen=True)

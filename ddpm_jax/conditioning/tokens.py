@@ -243,7 +243,7 @@ def quoted(text: str) -> str:
 
 
 def stored_length(stored: dict[str, Any]) -> int:
-    """Return the max_length of a stored reader.
+    """Return the max_length of a stored tokenizer.
 
     Raises:
         UserError: it has none.
@@ -255,7 +255,7 @@ def stored_length(stored: dict[str, Any]) -> int:
 
 
 def lacks(part: str) -> str:
-    """Say that the stored reader of a model is without a part."""
+    """Say that the stored tokenizer of a model is without a part."""
     return (
         f"the tokenizer stored with the model lacks {part}; its metadata is damaged or "
         "of another version, copy the checkpoint again."

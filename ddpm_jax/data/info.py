@@ -31,7 +31,7 @@ class DataInfo:
         item_shape: of what the data hold, such as (H, W, C) of images.
         label_names: of the classes, or None.
         fingerprint: of the images themselves, and of the captions if they are read.
-        reader: the tokenizer and text encoder of a text-conditional model, as plain
+        tokenizer: the tokenizer and text encoder of a text-conditional model, as plain
             data; else None.
         captions: some of those it is trained on.
         latents: of these images, if that is where the model works; else None.
@@ -43,7 +43,7 @@ class DataInfo:
     item_shape: tuple[int, ...]
     label_names: tuple[str, ...] | None
     fingerprint: str
-    reader: Mapping[str, Any] | None = None
+    tokenizer: Mapping[str, Any] | None = None
     captions: tuple[str, ...] = ()
     latents: LatentInfo | None = None
     dtype: str = "uint8"

@@ -20,7 +20,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
     cfg, info = place.studio.cfg, place.studio.trained.info
     asked: Asked = {}
     knows_classes = assembly.num_classes(cfg, info) is not None
-    if info.reader is not None:
+    if info.tokenizer is not None:
         for name, label in _PROMPTS.items():
             asked[f"sample.{name}"] = gr.Textbox(
                 label=label.format(captions=nothing_asked),
@@ -55,7 +55,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
             elem_id=f"{place.mode}-seed",
             min_width=120,
         )
-        if knows_classes or info.reader is not None:
+        if knows_classes or info.tokenizer is not None:
             asked["sample.guidance_scale"] = gr.Number(
                 cfg.sample.guidance_scale,
                 label="Guidance scale",

@@ -120,14 +120,14 @@ def test_word_pieces_by_hand(folder):
 @pytest.mark.parametrize("cache", [False, True])
 def test_equals_each_text_alone_in_float64(folder, cache):
     """In batches, out of order, filled up, from the cache or not: the same."""
-    reader = MiniLM.open(folder, max_length=11)
+    tokenizer = MiniLM.open(folder, max_length=11)
     texts = [*TEXTS, TEXTS[0]]
     if cache:
-        reader.read(texts)
-    encoded = reader.read(texts, cache=cache)
+        tokenizer.read(texts)
+    encoded = tokenizer.read(texts, cache=cache)
     assert encoded.sequence.shape == (6, 11, 6)
     named = bert.tensors(sizes())
-    ids, mask = reader.tokenize(texts)
+    ids, mask = tokenizer.tokenize(texts)
     np.testing.assert_array_equal(encoded.mask, mask)
     assert not encoded.sequence[~mask].any()
     for row, there in enumerate(mask):
@@ -139,10 +139,10 @@ def test_equals_each_text_alone_in_float64(folder, cache):
 
 
 def test_more_texts_than_a_batch(folder, monkeypatch):
-    reader = MiniLM.open(folder, max_length=10)
-    whole = reader.read(TEXTS, cache=False)
+    tokenizer = MiniLM.open(folder, max_length=10)
+    whole = tokenizer.read(TEXTS, cache=False)
     monkeypatch.setattr("ddpm_jax.conditioning.minilm.BATCH", 2)
-    parts = reader.read(TEXTS, cache=False)
+    parts = tokenizer.read(TEXTS, cache=False)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -166,17 +166,17 @@ def test_the_second_time_is_read_from_disk_bit_for_bit(folder, monkeypatch):
 
 
 def test_other_weights_have_another_fingerprint_and_cache(folder, monkeypatch):
-    reader = MiniLM.open(folder, max_length=10)
-    reader.read(TEXTS)
+    tokenizer = MiniLM.open(folder, max_length=10)
+    tokenizer.read(TEXTS)
     write_safetensors(folder / "model.safetensors", bert.tensors(sizes(), seed=1))
     other = MiniLM.open(folder, max_length=10)
-    assert other.fingerprint != reader.fingerprint
-    assert abs(other.read(TEXTS).pooled - reader.read(TEXTS).pooled).max() > 0.1
+    assert other.fingerprint != tokenizer.fingerprint
+    assert abs(other.read(TEXTS).pooled - tokenizer.read(TEXTS).pooled).max() > 0.1
 
     monkeypatch.setenv(minilm_folder.FOLDER_VARIABLE, str(folder))
     assert reopen(other.to_json()).fingerprint == other.fingerprint
     with pytest.raises(UserError, match="trained with the sentence encoder"):
-        reopen(reader.to_json())
+        reopen(tokenizer.to_json())
     with pytest.raises(UserError, match="lacks a fingerprint"):
         reopen({"kind": "minilm", "max_length": 10})
 
@@ -193,8 +193,8 @@ def test_the_fingerprint_is_of_what_decides(folder):
 
 @pytest.mark.parametrize("damage", ["short", "rows", "names"])
 def test_a_damaged_cache_is_written_anew(folder, tmp_path, damage):
-    reader = MiniLM.open(folder, max_length=10)
-    first = reader.read(TEXTS)
+    tokenizer = MiniLM.open(folder, max_length=10)
+    first = tokenizer.read(TEXTS)
     (path,) = (tmp_path / "cache" / "text").iterdir()
     whole = path.read_bytes()
     arrays = files.read_npz(path)
@@ -204,7 +204,7 @@ def test_a_damaged_cache_is_written_anew(folder, tmp_path, damage):
         files.write_npz(path, arrays | {"vectors": arrays["vectors"][1:]})
     else:
         files.write_npz(path, {"lengths": arrays["lengths"]})
-    np.testing.assert_array_equal(reader.read(TEXTS).sequence, first.sequence)
+    np.testing.assert_array_equal(tokenizer.read(TEXTS).sequence, first.sequence)
     assert files.read_npz(path).keys() == arrays.keys()
 
 
@@ -215,11 +215,11 @@ def test_the_cache_holds_no_padding(folder, tmp_path):
 
 
 def test_prompts_that_cannot_be_read(folder):
-    reader = MiniLM.open(folder, max_length=5)
+    tokenizer = MiniLM.open(folder, max_length=5)
     with pytest.raises(UserError, match="the prompt '' is empty"):
-        reader.read(["a", " \t"])
+        tokenizer.read(["a", " \t"])
     with pytest.raises(UserError, match="has 6 tokens with its end marks, and 5 fit"):
-        reader.read(["a", "a red apple"])
+        tokenizer.read(["a", "a red apple"])
     for length in (2, 13):
         with pytest.raises(UserError, match=f"max_length is {length}.* 3 to 12"):
             MiniLM.open(folder, max_length=length)

@@ -104,11 +104,13 @@ def test_bytes_by_hand():
     assert bytes_.vocabulary_size == 257
 
 
-@pytest.mark.parametrize("reader", [Words.learn(CAPTIONS, 9), Bytes(12)])
-def test_a_checkpoint_remembers_a_tokenizer(reader):
-    again = reopen(json.loads(json.dumps(reader.to_json())))
-    assert again == reader
-    np.testing.assert_array_equal(again.read(["a red"])[0], reader.read(["a red"])[0])
+@pytest.mark.parametrize("tokenizer", [Words.learn(CAPTIONS, 9), Bytes(12)])
+def test_a_checkpoint_remembers_a_tokenizer(tokenizer):
+    again = reopen(json.loads(json.dumps(tokenizer.to_json())))
+    assert again == tokenizer
+    np.testing.assert_array_equal(
+        again.read(["a red"])[0], tokenizer.read(["a red"])[0]
+    )
 
 
 @pytest.mark.parametrize(

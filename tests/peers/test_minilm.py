@@ -38,7 +38,7 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def reader(folder):
+def tokenizer(folder):
     return MiniLM.open(folder, max_length=LENGTH)
 
 
@@ -72,17 +72,17 @@ def test_the_weights_are_those_published(folder):
         assert found == digest, name
 
 
-def test_tokens_are_theirs(reader, theirs):
-    tokens = reader.tokenize(TEXTS)
+def test_tokens_are_theirs(tokenizer, theirs):
+    tokens = tokenizer.tokenize(TEXTS)
     np.testing.assert_array_equal(tokens.mask, theirs[1])
     np.testing.assert_array_equal(tokens.ids, theirs[3])
     # Long enough to fill the batch unevenly, and with a word that is in no vocabulary.
     assert len(set(tokens.mask.sum(1))) > 5 and (tokens.ids == 100).any()
 
 
-def test_states_and_embeddings_are_theirs(reader, theirs):
+def test_states_and_embeddings_are_theirs(tokenizer, theirs):
     states, mask, pooled, _ = theirs
-    encoded = reader.read(TEXTS, cache=False)
+    encoded = tokenizer.read(TEXTS, cache=False)
     assert states[mask].std() > 0.1
     difference = np.abs(encoded.sequence - states * mask[..., None]).max()
     pooled_difference = np.abs(encoded.pooled - pooled).max()
@@ -91,9 +91,9 @@ def test_states_and_embeddings_are_theirs(reader, theirs):
     np.testing.assert_array_equal(encoded.mask, mask)
 
 
-def test_every_weight_counts(folder, reader):
+def test_every_weight_counts(folder, tokenizer):
     """22,713,216 parameters in theirs, of which the pooler's are not used."""
-    leaves = jax.tree.leaves(minilm_folder.read_params(folder, reader.sizes))
+    leaves = jax.tree.leaves(minilm_folder.read_params(folder, tokenizer.sizes))
     assert sum(leaf.size for leaf in leaves) == 22_713_216 - 384 * 385
 
 
@@ -105,15 +105,15 @@ def test_every_weight_counts(folder, reader):
         ("a crimson disc", "a red circle", "a blue square"),
     ],
 )
-def test_like_meanings_are_neighbours(reader, prompt, near, far):
-    a, b, c = reader.read([prompt, near, far], cache=False).pooled
+def test_like_meanings_are_neighbours(tokenizer, prompt, near, far):
+    a, b, c = tokenizer.read([prompt, near, far], cache=False).pooled
     assert a @ b > a @ c + 0.1
 
 
-def test_a_model_finds_the_encoder_it_was_trained_with(folder, reader, monkeypatch):
+def test_a_model_finds_the_encoder_it_was_trained_with(folder, tokenizer, monkeypatch):
     monkeypatch.delenv(minilm_folder.FOLDER_VARIABLE, raising=False)
-    again = MiniLM.from_json(reader.to_json())
-    assert (again.fingerprint, again.max_length) == (reader.fingerprint, LENGTH)
-    stored = reader.to_json() | {"fingerprint": "0" * 16}
+    again = MiniLM.from_json(tokenizer.to_json())
+    assert (again.fingerprint, again.max_length) == (tokenizer.fingerprint, LENGTH)
+    stored = tokenizer.to_json() | {"fingerprint": "0" * 16}
     with pytest.raises(UserError, match="trained with the sentence encoder 0000"):
         MiniLM.from_json(stored)

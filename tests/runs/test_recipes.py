@@ -87,9 +87,9 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
     cfg = load("configs/shapes.py")
     info = assembly.data_info(assembly.dataset(cfg), cfg)
     assembly.check(cfg, info)
-    assert info.reader is not None
+    assert info.tokenizer is not None
     # 7 colours, 4 shapes, 2 sizes, 4 words for places, and "a", "and".
-    assert len(info.reader["words"]) == 7 + 4 + 2 + 4 + 2
+    assert len(info.tokenizer["words"]) == 7 + 4 + 2 + 4 + 2
     unet = assembly.model(cfg, info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
@@ -137,8 +137,8 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     """Of a sentence encoder only its sizes count, and its files need not be here."""
     frozen, captions = Text(32, 384), ("red apple",)
     monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: frozen)
-    reader = conditioning.Words.learn(captions, None).to_json()
-    info = assembly.DataInfo("", (32, 32, 3), None, "", reader, captions)
+    tokenizer = conditioning.Words.learn(captions, None).to_json()
+    info = assembly.DataInfo("", (32, 32, 3), None, "", tokenizer, captions)
     cfg = load("configs/emoji.py")
     assembly.check(cfg, info)
     x = jnp.zeros((1, *info.shape))

@@ -81,7 +81,7 @@ def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
     config = text_config()
     source = data.load(f"folder:{pictures}")
     info = assembly.data_info(source, config)
-    words = ["", "", *info.reader["words"]]
+    words = ["", "", *info.tokenizer["words"]]
     feed = make_feed(
         source,
         8,

@@ -1,20 +1,20 @@
-"""Readers of text, from what a checkpoint remembers of one."""
+"""Tokenizers, from the plain data that a checkpoint holds of one."""
 
 import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from ddpm_jax.conditioning.encoded_text import Reader
+from ddpm_jax.conditioning.encoded_text import Tokenizer
 from ddpm_jax.conditioning.minilm import MiniLM
 from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 
-_READERS: dict[str, Any] = {"words": Words, "bytes": Bytes, "minilm": MiniLM}
+_TOKENIZERS: dict[str, Any] = {"words": Words, "bytes": Bytes, "minilm": MiniLM}
 
 
-def reopen(stored: Mapping[str, Any]) -> Reader:
-    """Make the reader that a checkpoint remembers, once in a process.
+def reopen(stored: Mapping[str, Any]) -> Tokenizer:
+    """Make the tokenizer of a checkpoint, once in a process.
 
     The inverse of its `to_json`. A sentence encoder hashes its files, reads them and
     compiles, which is not to be done again for each batch of prompts.
@@ -29,13 +29,13 @@ def reopen(stored: Mapping[str, Any]) -> Reader:
 
 
 @functools.lru_cache(maxsize=4)
-def _reopened(text: str) -> Reader:
+def _reopened(text: str) -> Tokenizer:
     stored = json.loads(text)
     kind = stored.get("kind")
-    if kind not in _READERS:
+    if kind not in _TOKENIZERS:
         raise UserError(
-            f"the model reads text by {kind!r}, which this version does not know; it "
-            f"knows {', '.join(_READERS)}."
+            f"the model has the tokenizer {kind!r}, which this version does not know; "
+            f"it knows {', '.join(_TOKENIZERS)}."
         )
-    made: Reader = _READERS[kind].from_json(stored)
+    made: Tokenizer = _TOKENIZERS[kind].from_json(stored)
     return made
