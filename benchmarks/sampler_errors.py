@@ -42,6 +42,8 @@ CHAINS: dict[str, Callable[[], Schedule]] = {
     ),
     "linear_logsnr": lambda: schedules.linear_logsnr(num_levels=T),
     "cosine_logsnr": lambda: schedules.cosine_logsnr(num_levels=T),
+    "straight": lambda: schedules.straight(T),
+    "straight, alpha_min 0.001": lambda: schedules.straight(T, alpha_min=0.001),
 }
 SPACINGS: dict[str, Callable[[Schedule, int], Level]] = {
     "trailing": lambda chain, N: grids.grid(chain, N, grids.trailing_steps),

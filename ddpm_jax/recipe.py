@@ -39,7 +39,7 @@ from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
 from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
 from ddpm_jax.data.spec import Data
-from ddpm_jax.diffusion.loss_weights import P2, MinSNR, TruncatedSNR
+from ddpm_jax.diffusion.loss_weights import P2, MinSNR, SigmoidSNR, TruncatedSNR
 from ddpm_jax.diffusion.losses import Bound, Hybrid, Mean, Simple, Weighted
 from ddpm_jax.diffusion.schedules import (
     Constant,
@@ -50,11 +50,15 @@ from ddpm_jax.diffusion.schedules import (
     LinearLogSNR,
     Quadratic,
     Sigmoid,
+    Straight,
     Warmup,
 )
 from ddpm_jax.diffusion.time_sampling import (
     Antithetic,
     Importance,
+    LogitNormal,
+    LogNormal,
+    Shifted,
     Stratified,
     Uniform,
 )
@@ -127,6 +131,8 @@ __all__ = [
     "Latents",
     "Linear",
     "LinearLogSNR",
+    "LogNormal",
+    "LogitNormal",
     "LowRes",
     "Masked",
     "Mean",
@@ -137,8 +143,11 @@ __all__ = [
     "Plane",
     "Quadratic",
     "SelfConditioning",
+    "Shifted",
     "Sigmoid",
+    "SigmoidSNR",
     "Simple",
+    "Straight",
     "Stratified",
     "TaskSpec",
     "TruncatedSNR",

@@ -897,11 +897,12 @@ def _brief(value: Any) -> str:
 
 for _spec in (
     *(schedules.Linear, schedules.Quadratic, schedules.Warmup, schedules.Constant),
-    *(schedules.Jsd, schedules.Cosine, schedules.Sigmoid),
+    *(schedules.Jsd, schedules.Cosine, schedules.Sigmoid, schedules.Straight),
     *(losses.Simple, losses.Weighted, losses.Mean, losses.Bound, losses.Hybrid),
     *(loss_weights.TruncatedSNR, loss_weights.MinSNR, loss_weights.P2),
+    loss_weights.SigmoidSNR,
     *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
-    time_sampling.Importance,
+    *(time_sampling.Importance, time_sampling.LogitNormal, time_sampling.Shifted),
     *(Label, LowRes, Grey, Masked, SelfConditioning),
     *(AsStored, Latents, Plane, Data, Devices, PatchDiscriminator),
     *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
@@ -918,6 +919,7 @@ register(BytesText, "bytes")
 register(MiniLMText, "minilm")
 register(schedules.LinearLogSNR, "linear_logsnr")
 register(schedules.CosineLogSNR, "cosine_logsnr")
+register(time_sampling.LogNormal, "lognormal")
 register(AdamW, "adamw")
 register(AutoencoderTask, "autoencoder")
 register(ClassifierTask, "classifier")

@@ -141,7 +141,8 @@ def _check_signal(config: ConfigDict, spec: Diffusion) -> None:
         raise UserError(
             f"config.schedule.kind={config.schedule.kind!r} ends in a signal of "
             f"{noisiest.alpha:.1g}, by which eps divides what the network errs, and "
-            "latents are not clamped; use prediction v or x0, or schedule linear."
+            f"latents are not clamped; use prediction {spec.velocity} or x0, or "
+            "schedule linear."
         )
 
 

@@ -115,6 +115,23 @@ def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) 
 # --- Training -------------------------------------------------------------------------
 
 
+def _is_not_preconditioned(config: ConfigDict) -> bool:
+    return config.prediction != "edm"
+
+
+def _is_preconditioned(config: ConfigDict) -> bool:
+    return config.prediction == "edm"
+
+
+PREDICTION: tuple[Rule, ...] = (
+    ("data_std", _is_not_preconditioned, "but with prediction edm; leave it out"),
+    (
+        "schedule.t_range",
+        _is_preconditioned,
+        "with prediction edm, whose network is given log(sigma / alpha) / 4 in the "
+        "place of t; leave it out",
+    ),
+)
 UNET: tuple[Rule, ...] = (
     (
         "network.num_heads",
@@ -150,7 +167,7 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
         lambda config: not is_droppable(config, info),
         "in a model without labels or text; leave it out",
     )
-    refuse_idle(config, [unconditional])
+    refuse_idle(config, [unconditional, *PREDICTION])
     check_warmup(config)
     if config.network.kind == "unet":
         refuse_idle(config, UNET)

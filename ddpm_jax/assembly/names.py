@@ -2,7 +2,7 @@
 
 from ddpm_jax.diffusion import grids, process
 
-PREDICTIONS, VARIANCES = process.PREDICTIONS, process.VARIANCES
+VARIANCES = process.VARIANCES
 SPACINGS = {
     "trailing": grids.trailing_steps,
     "leading": grids.leading_steps,

@@ -93,6 +93,7 @@ def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objectiv
         ),
         times=spec.build_times(),
         self_conditioning=self_conditioning,
+        network_input=spec.parameterization.network_input,
     )
 
 

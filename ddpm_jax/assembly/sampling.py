@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from ddpm_jax.assembly import names
 from ddpm_jax.assembly.guidance import guided
 from ddpm_jax.assembly.parts import network, schedule
+from ddpm_jax.assembly.translation import diffusion_spec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import karras, multistep, ode, samplers
@@ -23,7 +24,7 @@ def denoiser(config: ConfigDict, unet: Conditioned, params: Any) -> Denoiser:
     built = from_network(
         network(unet),
         params,
-        names.PREDICTIONS[config.prediction],
+        diffusion_spec(config).parameterization,
         learns_variance=config.variance == "learned",
     )
     return guided(config, unet, built)

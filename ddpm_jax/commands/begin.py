@@ -23,7 +23,7 @@ from ddpm_jax.training import checkpoints as store
 # Options that change what a network computes, and not always its parameters.
 _MEANING = (
     *("network.", "conditioners.", "codec.kind", "schedule."),
-    *("prediction", "variance"),
+    *("prediction", "data_std", "variance"),
 )
 _WITHOUT_MEANING = (
     *("network.dtype", "network.remat", "network.attention:", "network.dropout"),

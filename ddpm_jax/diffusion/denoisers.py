@@ -11,8 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.process import Parameterization, Prediction, eps_from_x0
-from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.diffusion.process import (
+    Parameterization,
+    Prediction,
+    eps_from_x0,
+    like,
+)
+from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
 
 Cond = Any
@@ -66,14 +71,14 @@ def from_network(
     Args:
         network: called with t spread to `[B]`.
         params: its parameters.
-        kind: what its output means: EPS, X0 or V.
+        kind: what its output means, such as EPS or FLOW, and what it is given.
         learns_variance: the last axis holds twice the channels, the second half being
             the interpolation weight of the reverse variance in [-1, 1].
     """
 
     def denoise(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-        t = jnp.broadcast_to(level.t, x_t.shape[:1])
-        output = network(params, x_t, t, cond)
+        x, t = kind.network_input(x_t, level)
+        output = network(params, x, jnp.broadcast_to(t, x_t.shape[:1]), cond)
         output, fraction = split_output(output, learns_variance=learns_variance)
         return kind.predict(output, x_t, level)._replace(fraction=fraction)
 
@@ -94,6 +99,37 @@ def split_output(
         return output, None
     prediction, w = jnp.split(output, 2, axis=-1)
     return prediction, (w + 1.0) / 2.0
+
+
+def rescaled(denoise: Denoiser, schedule: Schedule) -> Denoiser:
+    """Use a model of one schedule at the levels of any other.
+
+    At equal log-SNR two schedules differ in scale alone: x' = (alpha' / alpha) x has
+    the same x_0 and the same eps. So a model that preserves the variance is exactly a
+    model of the straight path, and the other way round; neither is trained again.
+
+    The chain still starts from N(0, I), which two schedules mean alike where both have
+    sigma near 1 at their noisiest level. A level beyond the noisiest one of `schedule`
+    is one that its model was not trained at.
+
+    Args:
+        denoise: the model, at levels of `schedule`.
+        schedule: the one that it was trained on.
+
+    Returns:
+        A denoiser that takes levels of any schedule.
+
+    Source: the change of variables of Karras et al. 2022, "Elucidating the Design Space
+        of Diffusion-Based Generative Models", appendix B.
+    """
+
+    def moved(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
+        own = schedule.at_logsnr(level.logsnr)
+        # alpha' / alpha and sigma' / sigma, without a quotient of zeros.
+        scale = jnp.sqrt(own.square_norm / level.square_norm)
+        return predict(denoise, like(scale, x_t) * x_t, own, cond)
+
+    return moved
 
 
 def clip_x0(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:

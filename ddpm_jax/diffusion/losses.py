@@ -26,10 +26,12 @@ import jax.numpy as jnp
 from ddpm_jax import limits
 from ddpm_jax.diffusion.denoisers import Cond, Network, split_output
 from ddpm_jax.diffusion.process import (
+    NetworkInput,
     Parameterization,
     Variance,
     add_noise,
     fraction_of_noise,
+    plain_input,
     posterior,
 )
 from ddpm_jax.diffusion.schedules import Level, Schedule
@@ -89,6 +91,7 @@ def training_loss(
     times: TimeSampler = UNIFORM,
     carry: Any = (),
     self_conditioning: SelfConditioning | None = None,
+    network_input: NetworkInput = plain_input,
 ) -> tuple[jax.Array, Noised]:
     """Evaluate Algorithm 1's objective on a batch; its gradient is line 5.
 
@@ -103,6 +106,7 @@ def training_loss(
         times: the distribution of the training levels.
         carry: the state of `times`.
         self_conditioning: adds the estimate to `cond`; `self_condition_half`.
+        network_input: what the network is given, that of the `Parameterization`.
 
     Returns:
         The loss of each example [B], and the draw it belongs to. The objective is the
@@ -111,7 +115,8 @@ def training_loss(
     noised = noise_data(key, x0, schedule, times, carry)
     if self_conditioning is not None:
         cond = self_conditioning(network, params, noised.x_t, noised.t, cond)
-    output = network(params, noised.x_t, noised.t.t, cond)
+    x, t = network_input(noised.x_t, noised.t)
+    output = network(params, x, t, cond)
     return loss(output, noised), noised
 
 

@@ -14,10 +14,15 @@ if it does. For neighbouring levels of a table, sqrt(1 - beta_t) = alpha_t / alp
     (7)  v    = alpha eps - sigma x_0;  x_0 = (alpha x_t - sigma v) / n,
                                         eps = (sigma x_t + alpha v) / n    [P] section 4
     (8)  n    = alpha^2 + sigma^2
+    (9)  u    = eps - x_0;  x_0 = (x_t - sigma u) / (alpha + sigma),
+                            eps = (x_t + alpha u) / (alpha + sigma)
 
 Eq. (2) with s one step before t gives beta_t = sigma_t^2 c, and (4) gives Ho et al.'s
 beta_tilde_t = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t. These two are the
 "large" (times n_s / n_t, in general) and the "small" variance of the reverse step.
+
+u is dx_t/du on the straight path alpha = 1 - u, sigma = u, the target of flow matching
+[L] and rectified flow; eq. (9) reads it at any level, alpha and sigma being positive.
 
 Conventions, here and everywhere: noise grows with t; images are float32 in [-1, 1];
 arrays are `[B, ...]`, and no function of this package names height, width or channels,
@@ -25,7 +30,8 @@ so that latents, video and point sets need no change. A level's leaves are `[]` 
 `[B]`.
 
 Sources: [H] Ho et al. 2020; [K] Kingma et al. 2021, appendix A.4; [P] Salimans and Ho
-2022, "Progressive Distillation for Fast Sampling of Diffusion Models".
+2022, "Progressive Distillation for Fast Sampling of Diffusion Models"; [L] Lipman et
+al. 2023, "Flow Matching for Generative Modeling".
 """
 
 from collections.abc import Callable, Mapping
@@ -178,6 +184,27 @@ def v_from_x0_eps(x0: jax.Array, eps: jax.Array, level: Level) -> jax.Array:
     return like(level.alpha, x0) * eps - like(level.sigma, x0) * x0
 
 
+def x0_from_flow(u: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Read x_0 [B, ...] off the velocity of the straight path, eq. (9)."""
+    total = level.alpha + level.sigma
+    return like(1.0 / total, x_t) * x_t - like(level.sigma / total, x_t) * u
+
+
+def eps_from_flow(u: jax.Array, x_t: jax.Array, level: Level) -> jax.Array:
+    """Read eps [B, ...] off the velocity of the straight path, eq. (9)."""
+    total = level.alpha + level.sigma
+    return like(1.0 / total, x_t) * x_t + like(level.alpha / total, x_t) * u
+
+
+NetworkInput = Callable[[jax.Array, Level], tuple[jax.Array, jax.Array]]
+"""(x_t [B, ...], level with leaves [] or [B]) -> the network's x [B, ...], t [], [B]"""
+
+
+def plain_input(x_t: jax.Array, level: Level) -> tuple[jax.Array, jax.Array]:
+    """Give the network x_t [B, ...] and t as they are."""
+    return x_t, level.t
+
+
 class Parameterization(NamedTuple):
     """What the network's output means, and what it is trained towards.
 
@@ -185,22 +212,29 @@ class Parameterization(NamedTuple):
         name: as a config spells it.
         predict: (output, x_t, level) -> Prediction.
         target: (x0, eps, level) -> what the output should have been, [B, ...].
+        log_factor: (log-SNR, alpha^2 + sigma^2) -> log of |eps error|^2 over |output
+            error|^2, elementwise; see `loss_weights`.
+        network_input: what the network is given of x_t and its level.
     """
 
     name: str
     predict: Callable[[jax.Array, jax.Array, Level], Prediction]
     target: Callable[[jax.Array, jax.Array, Level], jax.Array]
+    log_factor: Callable[[jax.Array, jax.Array], jax.Array]
+    network_input: NetworkInput = plain_input
 
 
 EPS = Parameterization(
     "eps",
     predict=lambda out, x_t, level: Prediction(x0_from_eps(out, x_t, level), out),
     target=lambda x0, eps, level: eps,
+    log_factor=lambda logsnr, n: jnp.zeros_like(logsnr),
 )
 X0 = Parameterization(
     "x0",
     predict=lambda out, x_t, level: Prediction(out, eps_from_x0(out, x_t, level)),
     target=lambda x0, eps, level: x0,
+    log_factor=lambda logsnr, n: logsnr,
 )
 V = Parameterization(
     "v",
@@ -208,6 +242,16 @@ V = Parameterization(
         x0_from_v(out, x_t, level), eps_from_v(out, x_t, level)
     ),
     target=v_from_x0_eps,
+    log_factor=lambda logsnr, n: jax.nn.log_sigmoid(logsnr) - jnp.log(n),
+)
+FLOW = Parameterization(
+    "flow",
+    predict=lambda out, x_t, level: Prediction(
+        x0_from_flow(out, x_t, level), eps_from_flow(out, x_t, level)
+    ),
+    target=lambda x0, eps, level: eps - x0,
+    # alpha / (alpha + sigma) is the sigmoid of half the log-SNR.
+    log_factor=lambda logsnr, n: 2.0 * jax.nn.log_sigmoid(0.5 * logsnr),
 )
 
 
@@ -284,7 +328,9 @@ def learned_variance(
     return jnp.where(like(small, fraction) > 0, jnp.exp(log_variance), 0.0)
 
 
-PREDICTIONS: Mapping[str, Parameterization] = {kind.name: kind for kind in (EPS, X0, V)}
+PREDICTIONS: Mapping[str, Parameterization] = {
+    kind.name: kind for kind in (EPS, X0, V, FLOW)
+}
 VARIANCES: Mapping[str, Variance] = {
     "small": small_variance,
     "large": large_variance,

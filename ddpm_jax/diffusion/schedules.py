@@ -3,7 +3,8 @@
 A *level* is one point of the forward process, `x = alpha * x0 + sigma * eps`. Every
 schedule, be it a table of betas or a function of the log-SNR, is a map from the time t
 that the network is given to a level; nothing downstream depends on its kind, nor on
-whether it preserves the variance, alpha^2 + sigma^2 = 1, as all in this module do.
+whether it preserves the variance, alpha^2 + sigma^2 = 1, as all in this module do but
+`straight`.
 
 Steps are numbered 1..T in the papers. The network is given t = step - 1, so 0..T-1, as
 in the code of Ho et al. and in every published checkpoint, and t = -1 is the clean
@@ -16,6 +17,10 @@ Sources:
     [J] Jabri, Fleet, Chen 2022, "Scalable Adaptive Computation for Iterative
         Generation", the sigmoid schedule.
     [K] Kingma et al. 2021, "Variational Diffusion Models": schedules as log-SNR.
+    [L] Lipman et al. 2023, "Flow Matching for Generative Modeling", the path of its
+        optimal transport; Liu, Gong, Liu 2023, "Flow Straight and Fast", the same.
+    [E] Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution
+        Image Synthesis" (Stable Diffusion 3), the shift.
 """
 
 import dataclasses
@@ -401,6 +406,67 @@ def cosine_logsnr(
     return from_logsnr(logsnr, inverse, num_levels)
 
 
+# --- The straight path ----------------------------------------------------------------
+
+
+@picklable
+def straight(
+    num_levels: int = 1000, *, shift: float = 1.0, alpha_min: float = 0.0
+) -> Schedule:
+    """Go straight from image to noise: alpha = 1 - sigma, of flow matching, [L].
+
+    With a shift of 1 sigma rises evenly, sigma = u = (t + 1) / T; another one makes it
+    shift u / (1 + (shift - 1) u), [E] eq. (23), so that more of the times are noisy:
+    what pictures of more pixels, in which the same noise hides less, need.
+
+    The network is given t = T u - 1 as of a log-SNR function, so that 0..T-1 keep the
+    meaning they have in a table.
+
+    Args:
+        num_levels: T.
+        shift: 1 for even times; [E] take 3 at 1024x1024.
+        alpha_min: the signal at t = T - 1. At 0 it is pure noise, as in [L], where
+            grids in the log-SNR and the adaptive sampler have no start.
+    """
+    # The last u, before the shift: alpha = (1 - u) / (1 + (shift - 1) u) = alpha_min.
+    left = alpha_min * shift / (1.0 - alpha_min + alpha_min * shift)
+    last = 1.0 - left
+
+    def at(t: jax.Array) -> Level:
+        t = jnp.asarray(t, jnp.float32)
+        _check_times(t, -2, num_levels)
+        # 1 - u without the difference, which would lose the digits of a small signal.
+        signal = left + last * (num_levels - 1.0 - t) / num_levels
+        noise = last * (t + 1.0) / num_levels
+        beyond = t >= num_levels - 1 + _ROUNDING * num_levels
+        signal = jnp.where(beyond, jnp.nan, jnp.maximum(signal, left))
+        total = signal + shift * noise
+        clean = t <= -1.0
+        return Level(
+            t=t,
+            alpha=jnp.where(clean, 1.0, signal / total),
+            sigma=jnp.where(clean, 0.0, shift * noise / total),
+        )
+
+    def inverse(logsnr: jax.Array) -> jax.Array:
+        alpha, sigma = jax.nn.sigmoid(0.5 * logsnr), jax.nn.sigmoid(-0.5 * logsnr)
+        u = sigma / (sigma + shift * alpha)
+        return u / last * num_levels - 1.0
+
+    def at_logsnr(logsnr: jax.Array) -> Level:
+        logsnr = jnp.asarray(logsnr, jnp.float32)
+        return Level(
+            t=jnp.clip(inverse(logsnr), -1.0, num_levels - 1.0),
+            alpha=jax.nn.sigmoid(0.5 * logsnr),
+            sigma=jax.nn.sigmoid(-0.5 * logsnr),
+        )
+
+    def draw(u: jax.Array) -> jax.Array:
+        return (1.0 - u) * num_levels - 1.0  # 1 - u is in (0, 1]: never the clean end
+
+    return Schedule(at, at_logsnr, inverse, draw, num_levels)
+
+
 # --- Specs ----------------------------------------------------------------------------
 
 
@@ -412,9 +478,11 @@ class ScheduleSpec:
         num_levels: T, the number of noise levels.
         t_range: the network is given t * t_range / T, as in [N]; None for t itself.
         is_table: whether there are levels at whole t only.
+        preserves_variance: whether alpha^2 + sigma^2 = 1 at all of them.
     """
 
     is_table: ClassVar[bool] = False
+    preserves_variance: ClassVar[bool] = True
 
     num_levels: int = 1000
     t_range: int | None = None
@@ -626,3 +694,32 @@ class CosineLogSNR(_LogSNR):
     def unscaled(self) -> Schedule:
         """Make the schedule that gives the network t itself."""
         return cosine_logsnr(self.logsnr_max, self.logsnr_min, self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Straight(ScheduleSpec):
+    """alpha = 1 - sigma, the path of flow matching; see `straight`.
+
+    Attributes:
+        shift: how many more of the times are noisy; 1 for evenly rising noise.
+        alpha_min: the signal that is left at the noisy end; 0 for pure noise.
+    """
+
+    preserves_variance: ClassVar[bool] = False
+
+    shift: float = 1.0
+    alpha_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.positive(self, "shift", such_as="Stable Diffusion 3 has 3")
+        limits.share(self, "alpha_min")
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing is left of the image at t = T - 1, in float32."""
+        return bool(np.float32(self.alpha_min) == 0)
+
+    def unscaled(self) -> Schedule:
+        """Make the schedule that gives the network t itself."""
+        return straight(self.num_levels, shift=self.shift, alpha_min=self.alpha_min)

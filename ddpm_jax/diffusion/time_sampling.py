@@ -1,4 +1,4 @@
-"""Time sampling for training: uniform, stratified, antithetic, by importance.
+"""Time sampling for training: even, by importance, or of a law of their own.
 
 A training level is sampled as u in [0, 1), of which `Schedule.draw` makes a time.
 An even u gives the mean over all levels; a `TimeSampler` that prefers some of them
@@ -6,12 +6,18 @@ returns a weight, by which the loss of the example is to be multiplied:
 
     E[weight(u) loss(u)] = the mean of loss(u) over even u
 
-so that every sampler here has the same objective and only the variance differs. The
+so that the samplers up to `importance` have the same objective and only the variance
+differs. The others, `logit_normal`, `lognormal` and `shifted`, have the weight 1: they
+re-weight the loss by their density over even levels, which is what they are for. The
 state of a sampler is a pytree that the caller carries from step to step.
 
 Sources:
     [K] Kingma et al. 2021, "Variational Diffusion Models", appendix I.1.
     [N] Nichol and Dhariwal 2021, section 3.3, eq. (18), and their published code.
+    [E] Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution
+        Image Synthesis" (Stable Diffusion 3).
+    [R] Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative
+        Models".
 """
 
 import dataclasses
@@ -20,9 +26,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtri
 
 from ddpm_jax import limits
 from ddpm_jax.diffusion.picklable import Picklable, picklable
+from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.errors import UserError
 
 
@@ -165,6 +173,97 @@ def update_history(carry: History, index: jax.Array, losses: jax.Array) -> Histo
     )
 
 
+# --- Laws of their own: they re-weight the loss ---------------------------------------
+
+
+def _of_law(schedule: Schedule, time: Callable[[jax.Array], jax.Array]) -> TimeSampler:
+    """Make a sampler of the quantiles of a law of times.
+
+    The quantiles are those of stratified u, so that a batch covers the law evenly and
+    each time alone has it.
+
+    Args:
+        schedule: whose `draw` turns u into a time.
+        time: rising share in [0, 1] -> t, real, elementwise.
+    """
+    T = schedule.num_levels
+    with jax.ensure_compile_time_eval():
+        early, late = schedule.draw(jnp.float32([0.25, 0.75]))
+        is_table, falls = jnp.issubdtype(early.dtype, jnp.integer), bool(early > late)
+
+    def times(key: jax.Array, num: int) -> jax.Array:
+        t = jnp.clip(time(stratified_times(key, num)), -1.0, T - 1.0)
+        # The u of which `draw` makes this t; of a table the nearest, the middle of its
+        # cell.
+        u = (jnp.maximum(jnp.round(t), 0.0) + 0.5 if is_table else t + 1.0) / T
+        u = 1.0 - u if falls else u
+        return jnp.clip(u, 0.0, 1.0 - 2.0**-24)
+
+    return stateless(times)
+
+
+@picklable
+def logit_normal(
+    schedule: Schedule, *, mean: float = 0.0, std: float = 1.0
+) -> TimeSampler:
+    """Draw the share of the chain, (t + 1) / T, as sigmoid of a normal: [E] eq. (19).
+
+    Levels in the middle of the path, where a straight one is hardest to predict, come
+    more often, those at both ends less. Weights are 1, so the loss is re-weighted.
+
+    Args:
+        schedule: the forward process.
+        mean: of the normal; above 0 prefers the noise.
+        std: of the normal.
+    """
+
+    def time(u: jax.Array) -> jax.Array:
+        return schedule.num_levels * jax.nn.sigmoid(mean + std * ndtri(u)) - 1.0
+
+    return _of_law(schedule, time)
+
+
+@picklable
+def lognormal(
+    schedule: Schedule, *, mean: float = -1.2, std: float = 1.2
+) -> TimeSampler:
+    """Draw r = sigma / alpha with a normal logarithm: [R] section 5 and table 1.
+
+    It is the same law of noise levels on every schedule, but for its tails, which end
+    at the first and the last level. Weights are 1, so the loss is re-weighted.
+
+    Args:
+        schedule: the forward process.
+        mean: of log r; [R] have -1.2, for images in [-1, 1].
+        std: of log r.
+    """
+
+    def time(u: jax.Array) -> jax.Array:
+        # Finite at u = 0: an infinite log-SNR has no place in a table.
+        return schedule.inverse(-2.0 * (mean + std * jnp.clip(ndtri(u), -6.0, 6.0)))
+
+    return _of_law(schedule, time)
+
+
+@picklable
+def shifted(schedule: Schedule, *, shift: float = 3.0) -> TimeSampler:
+    """Draw the share of the chain as shift u / (1 + (shift - 1) u): [E] eq. (23).
+
+    As many times are noisier than it as on a path with this shift (`straight`), while
+    the path, and what the network is given, stay as they are. Weights are 1, so the
+    loss is re-weighted.
+
+    Args:
+        schedule: the forward process.
+        shift: above 1 prefers the noise.
+    """
+
+    def time(u: jax.Array) -> jax.Array:
+        return schedule.num_levels * (shift * u / (1.0 + (shift - 1.0) * u)) - 1.0
+
+    return _of_law(schedule, time)
+
+
 # --- Specs ----------------------------------------------------------------------------
 
 
@@ -174,8 +273,8 @@ class TimesSpec:
 
     needs_table: ClassVar[bool] = False  # of betas, since it counts levels
 
-    def build(self, num_levels: int) -> TimeSampler:
-        """Make the sampler, for a schedule of T = `num_levels`."""
+    def build(self, schedule: Schedule) -> TimeSampler:
+        """Make the sampler, for the levels of a schedule."""
         raise NotImplementedError
 
 
@@ -183,7 +282,7 @@ class TimesSpec:
 class Uniform(TimesSpec):
     """See `uniform_times`."""
 
-    def build(self, num_levels: int) -> TimeSampler:
+    def build(self, schedule: Schedule) -> TimeSampler:
         """Make the sampler; see `TimesSpec`."""
         return UNIFORM
 
@@ -192,7 +291,7 @@ class Uniform(TimesSpec):
 class Stratified(TimesSpec):
     """See `stratified_times`."""
 
-    def build(self, num_levels: int) -> TimeSampler:
+    def build(self, schedule: Schedule) -> TimeSampler:
         """Make the sampler; see `TimesSpec`."""
         return STRATIFIED
 
@@ -201,7 +300,7 @@ class Stratified(TimesSpec):
 class Antithetic(TimesSpec):
     """See `antithetic_times`."""
 
-    def build(self, num_levels: int) -> TimeSampler:
+    def build(self, schedule: Schedule) -> TimeSampler:
         """Make the sampler; see `TimesSpec`."""
         return ANTITHETIC
 
@@ -227,8 +326,70 @@ class Importance(TimesSpec):
                 "0.001."
             )
 
-    def build(self, num_levels: int) -> TimeSampler:
+    def build(self, schedule: Schedule) -> TimeSampler:
         """Make the sampler; see `TimesSpec`."""
         return importance(
-            num_levels, length=self.length, uniform_share=self.uniform_share
+            schedule.num_levels,
+            length=self.length,
+            uniform_share=self.uniform_share,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitNormal(TimesSpec):
+    """See `logit_normal`: it re-weights the loss.
+
+    Attributes:
+        mean: of the logit of the share of the chain; above 0 prefers the noise.
+        std: of it.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits.between(self, "mean", -20, 20)
+        limits.positive(self, "std", such_as="Stable Diffusion 3 has 1")
+
+    def build(self, schedule: Schedule) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return logit_normal(schedule, mean=self.mean, std=self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(TimesSpec):
+    """See `lognormal`: it re-weights the loss.
+
+    Attributes:
+        mean: of log(sigma / alpha).
+        std: of it.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        limits.between(self, "mean", -40, 40)
+        limits.positive(self, "std", such_as="the paper's is 1.2")
+
+    def build(self, schedule: Schedule) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return lognormal(schedule, mean=self.mean, std=self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted(TimesSpec):
+    """See `shifted`: it re-weights the loss.
+
+    Attributes:
+        shift: how many more of the times are noisy; 1 for even times.
+    """
+
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        limits.positive(self, "shift", such_as="Stable Diffusion 3 has 3")
+
+    def build(self, schedule: Schedule) -> TimeSampler:
+        """Make the sampler; see `TimesSpec`."""
+        return shifted(schedule, shift=self.shift)

@@ -24,7 +24,14 @@ from ddpm_jax.diffusion.losses import (
     Simple,
     training_loss,
 )
-from ddpm_jax.diffusion.process import PREDICTIONS, VARIANCES, Parameterization
+from ddpm_jax.diffusion.preconditioning import edm
+from ddpm_jax.diffusion.process import (
+    PREDICTIONS,
+    VARIANCES,
+    NetworkInput,
+    Parameterization,
+    plain_input,
+)
 from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
 from ddpm_jax.errors import UserError
@@ -54,7 +61,9 @@ class Diffusion(TaskSpec):
         condition_dropout: share of examples whose conditions are hidden, without which
             there is no classifier-free guidance.
         schedule: the noise schedule.
-        prediction: what the network outputs: eps, x0 or v.
+        prediction: what the network outputs: eps, x0, v, flow (eps - x0), or edm, a
+            preconditioned network.
+        data_std: standard deviation of x0, which edm scales by.
         variance: of the reverse step: small, large or learned.
         loss: the training objective.
         times: how training levels are drawn.
@@ -69,7 +78,8 @@ class Diffusion(TaskSpec):
     )
     condition_dropout: float = 0.1
     schedule: ScheduleSpec = dataclasses.field(default_factory=Linear)
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    prediction: Literal["eps", "x0", "v", "flow", "edm"] = "eps"
+    data_std: float = 0.5
     variance: Literal["small", "large", "learned"] = "large"
     loss: LossSpec = dataclasses.field(default_factory=Simple)
     times: TimesSpec = dataclasses.field(default_factory=Uniform)
@@ -81,6 +91,7 @@ class Diffusion(TaskSpec):
         limits.share(self, "condition_dropout")
         self._check_conditioners()
         limits.at_least(self, 1, "preview_steps")
+        limits.positive(self, "data_std", such_as="0.5 for images in [-1, 1]")
         loss = f"loss={brief(self.loss)}"
         if self.learns_variance and not self.loss.trains_variance:
             raise UserError(
@@ -97,6 +108,11 @@ class Diffusion(TaskSpec):
                 f"{brief(self.schedule)} is continuous; use one that is a table of "
                 "betas, such as linear or cosine, or times stratified."
             )
+        if self.prediction == "v" and not self.schedule.preserves_variance:
+            raise UserError(
+                f"prediction='v' is for alpha^2 + sigma^2 = 1, and schedule "
+                f"{brief(self.schedule)} has others; use prediction flow."
+            )
         if self.schedule.ends_in_noise:
             self._check_pure_noise()
 
@@ -112,7 +128,8 @@ class Diffusion(TaskSpec):
         ends = f"schedule={brief(self.schedule)} ends in pure noise,"
         if self.prediction == "eps":
             raise UserError(
-                f"{ends} of which eps says nothing about x0; use prediction v or x0."
+                f"{ends} of which eps says nothing about x0; use prediction "
+                f"{self.velocity} or x0."
             )
         if not self.loss.is_finite_at_noise:
             raise UserError(
@@ -126,8 +143,15 @@ class Diffusion(TaskSpec):
         return self.variance == "learned"
 
     @property
+    def velocity(self) -> str:
+        """The prediction along the path that this schedule takes: v or flow."""
+        return "v" if self.schedule.preserves_variance else "flow"
+
+    @property
     def parameterization(self) -> Parameterization:
         """What the output of the network means."""
+        if self.prediction == "edm":
+            return edm(self.data_std)
         return PREDICTIONS[self.prediction]
 
     def build_loss(self, schedule: Schedule) -> Loss:
@@ -142,7 +166,7 @@ class Diffusion(TaskSpec):
 
     def build_times(self) -> TimeSampler:
         """Make what draws training levels; its memory is part of the state."""
-        return self.times.build(self.schedule.num_levels)
+        return self.times.build(self.schedule.build())
 
 
 def make_objective(
@@ -154,6 +178,7 @@ def make_objective(
     condition: Condition | None = None,
     times: TimeSampler = UNIFORM,
     self_conditioning: SelfConditioning | None = None,
+    network_input: NetworkInput = plain_input,
 ) -> Objective:
     """Compose the objective of a run.
 
@@ -167,10 +192,12 @@ def make_objective(
             `conditioner.training_condition`; None for an unconditional one.
         times: how training levels are drawn; its memory is that of the objective.
         self_conditioning: of a self-conditioned network, `self_condition_half`.
+        network_input: what the network is given, that of the `Parameterization`.
 
     Returns:
         The objective. It is the mean of the examples' losses, each times the weight of
-        its draw, and so estimates the mean over even levels whatever `times` is. Its
+        its draw, and so estimates the mean over even levels whatever `times` is, but
+        for those that say that they re-weight the loss, such as `logit_normal`. Its
         metrics are this loss, and by quartile of t the sum of weight times loss and the
         sum of weights, `quartile_sum` and `quartile_count` [4]: their quotient is the
         mean over the levels of the quartile, again whatever `times` is. Without
@@ -191,6 +218,7 @@ def make_objective(
             times=times,
             carry=memory,
             self_conditioning=self_conditioning,
+            network_input=network_input,
         )
         weighted = noised.weight * losses
         # Continuous times begin at -1, within the first quartile.

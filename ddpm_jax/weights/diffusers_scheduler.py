@@ -104,6 +104,12 @@ def scheduler_config(
             f"config.schedule.kind={ours['kind']!r}, which diffusers cannot express; "
             f"it has {', '.join(_SCHEDULES.values())}."
         )
+    prediction = key_of(_PREDICTIONS, process["prediction"])
+    if prediction is None:
+        raise UserError(
+            f"config.prediction={process['prediction']!r}, which diffusers' "
+            f"DDPMScheduler cannot express; it has {', '.join(_PREDICTIONS.values())}."
+        )
     levels, t_range = ours["num_levels"], ours["t_range"]
     if t_range not in (None, levels):
         raise UserError(
@@ -120,7 +126,7 @@ def scheduler_config(
         "variance_type": key_of(_VARIANCES, process["variance"]),
         "clip_sample": sample["clip"],
         "clip_sample_range": 1.0,
-        "prediction_type": key_of(_PREDICTIONS, process["prediction"]),
+        "prediction_type": prediction,
         "thresholding": False,
         "timestep_spacing": key_of(_SPACINGS, sample["spacing"]) or "trailing",
         "steps_offset": 0,

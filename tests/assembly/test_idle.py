@@ -80,6 +80,16 @@ IDLE = [
         [LABELED],
     ),
     (
+        ["data_std=0.3"],
+        r"config\.data_std=0.3 does nothing but with prediction edm",
+        ["prediction=edm"],
+    ),
+    (
+        ["schedule.t_range=100", "prediction=edm"],
+        r"config\.schedule\.t_range=100 does nothing with prediction edm",
+        ["prediction=v"],
+    ),
+    (
         ["network.num_heads=2", "network.head_channels=4"],
         r"config\.network\.num_heads=2 .*head_channels",
         ["network.head_channels=None"],

@@ -8,7 +8,8 @@ import pytest
 
 from ddpm_jax.diffusion import schedules
 from ddpm_jax.diffusion.denoisers import clip_x0, from_network, split_output
-from ddpm_jax.diffusion.process import EPS, X0, Prediction, V, add_noise
+from ddpm_jax.diffusion.preconditioning import edm
+from ddpm_jax.diffusion.process import EPS, FLOW, X0, Prediction, V, add_noise
 
 SCHEDULE = schedules.scale_time(schedules.from_betas(schedules.linear_betas(1000)), 0.5)
 
@@ -34,7 +35,7 @@ def test_network_is_told_the_time_of_each_row(t):
     assert (seen["params"], seen["cond"]) == ("params", {"label": 5})
 
 
-@pytest.mark.parametrize("kind", [EPS, X0, V], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [EPS, X0, V, FLOW, edm()], ids=lambda kind: kind.name)
 def test_network_of_each_kind_is_read_as_what_it_predicts(kind):
     """A network that knows the answer gives back the x_0 and eps that were mixed."""
     level = SCHEDULE.at(jnp.array([20, 600]))

@@ -10,11 +10,12 @@ import oracles
 import pytest
 
 from ddpm_jax.diffusion import loss_weights, losses, process, schedules
-from ddpm_jax.diffusion.process import EPS, X0, V
+from ddpm_jax.diffusion.preconditioning import edm
+from ddpm_jax.diffusion.process import EPS, FLOW, X0, V
 from ddpm_jax.diffusion.schedules import Level, from_betas
 
 BETAS = schedules.cosine_betas(1000)
-KINDS = [EPS, X0, V]
+KINDS = [EPS, X0, V, FLOW, edm(0.3)]
 INDEX = np.array([0, 1, 30, 250, 499, 500, 501, 750, 990, 998])
 
 # The weight of the squared x0-error as a function of SNR: Salimans and Ho 2022; Hang et
@@ -25,6 +26,10 @@ ON_X0 = {
     "min-5": (loss_weights.min_snr(), lambda snr: np.minimum(snr, 5)),
     "min-1": (loss_weights.min_snr(1.0), lambda snr: np.minimum(snr, 1)),
     "p2": (loss_weights.p2(), lambda snr: snr / (1 + snr)),
+    "sigmoid": (
+        loss_weights.sigmoid_snr(-1.5),
+        lambda snr: snr / (1 + np.exp(np.log(snr) + 1.5)),  # Hoogeboom et al. 2024
+    ),
     "p2-half": (loss_weights.p2(0.1, 0.5), lambda snr: snr / (0.1 + snr) ** 0.5),
 }
 
@@ -42,30 +47,36 @@ def noised(betas, index, dims=3):
 @pytest.mark.parametrize("name", ON_X0)
 def test_the_weight_is_that_of_the_paper_whatever_the_network_predicts(name, kind):
     """An output that errs by one everywhere: the x0-error is then sigma / alpha (eps),
-    1 (x0) or sigma (v), and the loss its square times the paper's weight."""
+    1 (x0), sigma (v), sigma / (alpha + sigma) (flow) or c_out (edm), and the loss its
+    square times the paper's weight."""
     weight, on_x0 = ON_X0[name]
     draw = noised(BETAS, INDEX)
     output = kind.target(draw.x0, draw.eps, draw.t) + 1.0
     loss = jax.jit(loss_weights.snr_weighted_loss(kind, weight))(output, draw)
     bar = oracles.alpha_bars(BETAS)[INDEX + 1]
     snr = bar / (1 - bar)
-    error = {"eps": 1 / snr, "x0": 1.0, "v": 1 - bar}[kind.name]
+    error = {
+        "eps": 1 / snr,
+        "x0": 1.0,
+        "v": 1 - bar,
+        "flow": 1 / (1 + np.sqrt(snr)) ** 2,
+        "edm": 0.3**2 / snr / (1 / snr + 0.3**2),  # of r^2 = 1 / SNR
+    }[kind.name]
     np.testing.assert_allclose(loss, on_x0(snr) * error, rtol=5e-5)
 
 
 @pytest.mark.parametrize("name", ON_X0)
-def test_the_three_outputs_of_one_prediction_have_one_loss(name):
+def test_the_outputs_of_one_prediction_have_one_loss(name):
     draw = noised(BETAS, np.array([100, 400, 600, 900]))
     x0 = draw.x0 + 0.1 * draw.eps[::-1]  # what three networks may agree on
     eps = process.eps_from_x0(x0, draw.x_t, draw.t)
-    outputs = {"eps": eps, "x0": x0, "v": process.v_from_x0_eps(x0, eps, draw.t)}
     weight, _ = ON_X0[name]
     values = [
-        loss_weights.snr_weighted_loss(kind, weight)(outputs[kind.name], draw)
+        loss_weights.snr_weighted_loss(kind, weight)(kind.target(x0, eps, draw.t), draw)
         for kind in KINDS
     ]
-    np.testing.assert_allclose(values[1], values[0], rtol=1e-3)
-    np.testing.assert_allclose(values[2], values[0], rtol=1e-3)
+    for value in values[1:]:
+        np.testing.assert_allclose(value, values[0], rtol=1e-3)
 
 
 def test_an_even_weight_on_eps_is_the_simple_loss():

@@ -18,14 +18,15 @@ from ddpm_jax.diffusion import (
     time_sampling,
     variational_bound,
 )
-from ddpm_jax.diffusion.process import EPS, X0, V
+from ddpm_jax.diffusion.preconditioning import edm
+from ddpm_jax.diffusion.process import EPS, FLOW, X0, V
 from ddpm_jax.diffusion.schedules import Level, from_betas
 
 BETAS = schedules.linear_betas(1000)
 SCHEDULE = from_betas(BETAS)
 FIRST = 5.45318766e-5  # beta_tilde_2, by 50-digit decimals
 VARIANCES = {"small": process.small_variance, "large": process.large_variance}
-KINDS = [EPS, X0, V]
+KINDS = [EPS, X0, V, FLOW, edm()]
 
 
 def normal(seed, shape):

@@ -14,14 +14,14 @@ import oracles
 import pytest
 
 from ddpm_jax.diffusion import process, schedules
-from ddpm_jax.diffusion.process import EPS, X0, Prediction, V
+from ddpm_jax.diffusion.process import EPS, FLOW, X0, Prediction, V
 
 BETAS = {
     "linear": schedules.linear_betas(1000),
     "cosine": schedules.cosine_betas(1000),
     "jsd": schedules.jsd_betas(100),
 }
-KINDS = {"eps": EPS, "x0": X0, "v": V}
+KINDS = {"eps": EPS, "x0": X0, "v": V, "flow": FLOW}
 
 
 def neighbours(betas):
@@ -194,12 +194,46 @@ def test_velocity_by_hand():
     np.testing.assert_allclose(V.target(x0, eps, level), [[-1.3]], rtol=1e-6)
     np.testing.assert_array_equal(EPS.target(x0, eps, level), eps)
     np.testing.assert_array_equal(X0.target(x0, eps, level), x0)
-    assert [kind.name for kind in (EPS, X0, V)] == list(KINDS)
+    assert [kind.name for kind in (EPS, X0, V, FLOW)] == list(KINDS)
+
+
+LEVELS_OF_FLOW = {  # alpha, sigma, by where the level lies
+    "preserves the variance": (0.6, 0.8),
+    "straight": (0.25, 0.75),
+    "zero-terminal": (0.0, 1.0),
+    "clean": (1.0, 0.0),
+    "exploding": (1.0, 80.0),
+}
+
+
+@pytest.mark.parametrize("where", LEVELS_OF_FLOW)
+def test_flow_is_read_back_at_any_level(where):
+    """u = eps - x_0, whatever alpha and sigma: against float64, to a few roundings."""
+    alpha, sigma = LEVELS_OF_FLOW[where]
+    level = schedules.Level(jnp.float32(0), jnp.float32(alpha), jnp.float32(sigma))
+    x0, eps = np.random.default_rng(3).standard_normal((2, 5, 4)).astype(np.float32)
+    x_t = (alpha * x0.astype(np.float64) + sigma * eps).astype(np.float32)
+    u = FLOW.target(jnp.asarray(x0), jnp.asarray(eps), level)
+    np.testing.assert_array_equal(u, eps - x0)
+    found = FLOW.predict(u, jnp.asarray(x_t), level)
+    total = alpha + sigma
+    off = 8 * 2.0**-24 * (np.abs(x_t) + np.abs(u) * max(alpha, sigma)) / total
+    assert np.all(np.abs(found.x0 - x0) <= off + 1e-6 * np.abs(x0))
+    assert np.all(np.abs(found.eps - eps) <= off + 1e-6 * np.abs(eps))
+
+
+def test_flow_is_the_slope_of_the_straight_path():
+    """dx_t/du of x_t = (1 - u) x_0 + u eps, by a difference in float64."""
+    x0, eps, u, h = 0.7, -1.1, 0.3, 1e-6
+    slope = ((1 - u - h) * x0 + (u + h) * eps - (1 - u + h) * x0 - (u - h) * eps) / 2
+    level = schedules.straight().at(jnp.float32(299))
+    target = FLOW.target(jnp.full((1, 1), x0), jnp.full((1, 1), eps), level)
+    np.testing.assert_allclose(target, slope / h, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("told", "asked"), [*itertools.product(KINDS, KINDS)])
 def test_every_prediction_converts_to_every_other(told, asked):
-    """A network that outputs its exact target says all three of x_0, eps and v."""
+    """A network that outputs its exact target says all of x_0, eps, v and u."""
     level = schedules.from_betas(BETAS["linear"]).at(jnp.array([0, 300, 700]))
     x0, eps = normal(4, (3, 4, 4, 1)), normal(5, (3, 4, 4, 1))
     x_t = process.add_noise(x0, eps, level)

@@ -30,7 +30,10 @@ CELLS = [cell for cell in EVERY if cell.levels is not None]
 DRAWS = 512
 DETERMINISTIC = [name for name in script.SAMPLERS if name not in script.RANDOM]
 # Of samplers that draw noise, whose runs are long: chains of each kind, few steps.
-_KINDS = ("linear", "cosine", "cosine, zero_terminal_snr", "linear_logsnr")
+_KINDS = (
+    *("linear", "cosine", "cosine, zero_terminal_snr", "linear_logsnr"),
+    "straight, alpha_min 0.001",
+)
 SOME = [cell for cell in CELLS if cell.chain in _KINDS and cell.num_steps in (5, 20)]
 
 
@@ -71,7 +74,8 @@ def law(cell, name):
     """The std of what a sampler with noise ends with, over the true one: [V].
 
     Ho et al. 2020, eq. (7): the posterior between two levels, with x_0 predicted; DDIM
-    with eta 0.5 as in Song et al. 2021, eq. (12) and (16).
+    with eta 0.5 as in Song et al. 2021, eq. (12) and (16). The large variance of Ho et
+    al. is that of x scaled to keep its variance, which x is not on the straight path.
     """
     alpha, sigma = levels_of(cell)
     spread = np.ones(len(VARIANCES))
@@ -82,7 +86,7 @@ def law(cell, name):
         added = share * d**2 * new
         factor = c * x0 + d * np.sqrt(1 - share * new) * eps
         if name.endswith("large") and d > 0:
-            added = b**2 * new
+            added = b**2 * new * (c**2 + d**2) / (a**2 + b**2)
         spread = factor**2 * spread + added
     return np.sqrt(spread / VARIANCES)
 
@@ -145,10 +149,13 @@ def test_no_noise_leads_further_away_than_that_of_algorithm_2(found, name):
 
 def test_first_order_only_loses_contrast_and_less_with_more_steps():
     """Small variance and DDIM fall short; the large one adds no more than N(0, 1) has:
-    its variance is the right one for that (Ho et al. 2020, section 3.2)."""
+    its variance is the right one for that (Ho et al. 2020, section 3.2). The chain
+    starts from N(0, 1), where a straight path that keeps some signal has a little less.
+    """
     for cell in CELLS:
-        assert np.all(flow(cell) <= 1.001)
-        assert np.all(law(cell, "ancestral, small") <= 1.001)
+        most = 1.0005 / min(1.0, float(cell.levels.sigma[0]))
+        assert np.all(flow(cell) <= most)
+        assert np.all(law(cell, "ancestral, small") <= most)
         large = law(cell, "ancestral, large") * np.sqrt(VARIANCES)
         assert np.all(large[:3] < 1.07) and large[3] < 5
     by_grid = {}
@@ -162,7 +169,10 @@ def refused():
 
 
 def test_only_grids_without_a_start_are_refused():
-    ends_in_noise = ("jsd", "linear, zero_terminal_snr", "cosine, zero_terminal_snr")
+    ends_in_noise = (
+        *("jsd", "linear, zero_terminal_snr", "cosine, zero_terminal_snr"),
+        "straight",
+    )
     assert refused() == {(c, g) for c in ends_in_noise for g in ("karras", "logsnr")}
     for chain in ends_in_noise:
         with pytest.raises(UserError, match="use another, such as unipc"):

@@ -6,6 +6,7 @@ with 50-digit decimals, outside this library.
 
 import math
 
+import flows
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -303,6 +304,8 @@ def test_a_spec_builds_the_schedule_of_its_betas(spec, betas):
         schedules.Constant(9, 3, beta=0.999999),  # sqrt(1e-54), which float32 lacks
         schedules.LinearLogSNR(9, 3, 80.0, -80.0),
         schedules.CosineLogSNR(9, 3),
+        schedules.Straight(9, 3),
+        schedules.Straight(9, 3, shift=3.0, alpha_min=0.01),
     ],
     ids=str,
 )
@@ -327,8 +330,57 @@ def test_a_spec_knows_whether_it_ends_in_noise_without_a_device(spec):
         (lambda: schedules.Constant(beta=1.0), r"beta=1.0 is not in \(0, 1\)"),
         (lambda: schedules.LinearLogSNR(9, None, -1.0, 1.0), "are no falling range"),
         (lambda: schedules.CosineLogSNR(logsnr_min=-90.0), "within 80 to -80"),
+        (lambda: schedules.Straight(shift=0.0), "shift=0.0 must be positive"),
+        (lambda: schedules.Straight(alpha_min=1.0), r"alpha_min=1.0 is not in \[0, 1"),
     ],
 )
 def test_a_spec_that_no_schedule_has(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+# --- The straight path ----------------------------------------------------------------
+
+
+def test_the_straight_path_is_straight():
+    """Against the same path of `flows`, written apart, cut at both its ends."""
+    for alpha_min in (0.0, 0.02):
+        schedule = schedules.straight(50, alpha_min=alpha_min)
+        by_hand = flows.straight_path(50, last=1.0 - alpha_min)
+        t = jnp.linspace(-1.5, 49.0, 200)
+        for mine, theirs in zip(schedule.at(t), by_hand.at(t), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=2e-6, atol=1e-7)
+        logsnr = jnp.concatenate([jnp.linspace(-9.0, 7.0, 90), jnp.array([jnp.inf])])
+        pair = schedule.at_logsnr(logsnr), by_hand.at_logsnr(logsnr)
+        for mine, theirs in zip(*pair, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=2e-6, atol=2e-5)
+        u = jnp.linspace(0.0, 0.999, 7)
+        np.testing.assert_array_equal(schedule.draw(u), by_hand.draw(u))
+        last = schedule.at(49)
+        np.testing.assert_allclose(float(last.alpha), alpha_min, rtol=1e-6)
+
+
+def test_the_shift_is_that_of_stable_diffusion_3():
+    """Esser et al. 2024, eq. (23): r is `shift` times that of the even path."""
+    even, moved = schedules.straight(100), schedules.straight(100, shift=3.0)
+    t = jnp.arange(0, 99)
+    u = (np.arange(99) + 1) / 100
+    np.testing.assert_allclose(moved.at(t).sigma, 3 * u / (1 + 2 * u), rtol=1e-6)
+    ratio = [s.at(t).sigma / s.at(t).alpha for s in (moved, even)]
+    np.testing.assert_allclose(ratio[0] / ratio[1], 3, rtol=2e-6)
+    cut = schedules.straight(100, shift=3.0, alpha_min=0.01)
+    np.testing.assert_allclose(float(cut.at(99).alpha), 0.01, rtol=1e-6)
+    for schedule in (moved, cut):
+        level = schedule.at(jnp.arange(100.0))
+        logsnr = np.asarray(level.logsnr)
+        assert np.all(np.diff(logsnr) < 0)
+        # A log-SNR near 13 leaves 4 digits of a sigma that is near 0.001.
+        np.testing.assert_allclose(schedule.inverse(logsnr), level.t, atol=1e-4)
+
+
+def test_the_straight_path_refuses_other_times():
+    schedule = schedules.straight(10)
+    with pytest.raises(UserError, match="outside of the schedule"):
+        schedule.at(jnp.float32(10.0))
+    assert np.isnan(jax.jit(schedule.at)(jnp.float32(9.5)).alpha)
+    assert float(schedule.at(jnp.float32(9.0)).alpha) == 0

@@ -1,8 +1,9 @@
 """Nothing assumes alpha^2 + sigma^2 = 1: the straight path, alpha = 1 - u, sigma = u.
 
 Every part that reads levels is run on it with exact denoisers, and compared with the
-exact flow, law or density. And where the sum is 1, as in all schedules of the package,
-what the general formulas multiply and divide by is 1 to the last bit.
+exact flow, law or density. Where the sum is 1, as in the other schedules, what the
+general formulas multiply and divide by is 1 to the last bit. And at equal log-SNR both
+are one process in two scales, so that either model is the other, rescaled.
 """
 
 from functools import cache, partial
@@ -26,19 +27,22 @@ from ddpm_jax.diffusion import (
     schedules,
 )
 from ddpm_jax.diffusion import loss_weights as weights
+from ddpm_jax.diffusion.denoisers import from_network, rescaled
 from ddpm_jax.diffusion.generate import (
     generate,
     generate_part,
     image_keys,
     initial_noise,
 )
+from ddpm_jax.diffusion.preconditioning import edm
 from ddpm_jax.diffusion.process import PREDICTIONS, Prediction
 from ddpm_jax.diffusion.samplers import State
 from ddpm_jax.diffusion.schedules import Level
+from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
 
-STRAIGHT = flows.straight_path()
-SHORT = flows.straight_path(last=0.9995)  # some signal is left at the noisy end
+STRAIGHT = schedules.straight()
+SHORT = schedules.straight(alpha_min=0.0005)  # some signal is left at the noisy end
 KEYS = image_keys(jax.random.key(6), jnp.arange(60))
 X_INIT = initial_noise(KEYS, (1,))
 PRESERVING = {
@@ -153,15 +157,18 @@ def test_ddim_is_eulers_rule_for_the_velocity():
         (samplers.ddim(0.0), 1),
         (karras.heun(), 2),
         (multistep.dpmpp_2m(), 2),
+        (multistep.dpmpp_3m(), 3),
         (multistep.unipc(2), 3),
+        (multistep.unipc(3), 4),
         (multistep.pndm(), 2),
     ],
-    ids=["ddim", "heun", "2m", "unipc-2", "pndm"],
+    ids=["ddim", "heun", "2m", "3m", "unipc-2", "unipc-3", "pndm"],
 )
 def test_order_of_convergence(sampler, expected):
     """On a Gaussian and a mixture, in float64, from log-SNR -6 to 6.
 
-    The start of the third-order methods is made as short as h^2; see `test_multistep`.
+    The start of methods of order 3 and 4 is made as short as h^2; see `test_multistep`.
+    On a single Gaussian the leading error of one of them cancels, which adds an order.
     """
     ends = (-6.0, 6.0)
 
@@ -195,7 +202,7 @@ def test_order_of_convergence(sampler, expected):
         x_init = jnp.asarray(np.hstack([X_INIT] * 2), jnp.float64)
         for num_steps in counts:
             logsnr = np.linspace(*ends, num_steps + 1)
-            if expected == 3:
+            if expected >= 3:
                 short = 8.0 / num_steps**2
                 logsnr = np.insert(logsnr, 1, [ends[0] + short, ends[0] + 2 * short])
             leaves = (np.arange(1.0 * len(logsnr)), *path(logsnr))
@@ -205,7 +212,7 @@ def test_order_of_convergence(sampler, expected):
             off = np.asarray(x) - np.hstack(exact)
             errors.append(np.sqrt(np.mean(off**2, axis=0)))
     orders = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert np.all(np.abs(orders - expected) < 0.3), (orders, errors)
+    assert abs(min(orders) - expected) < 0.3, (orders, errors)
     assert np.max(errors[-1]) < 0.03 * 10.0 ** (1 - expected), errors
 
 
@@ -345,7 +352,7 @@ def test_density_by_the_flow_is_exact(solve, first):
     which = rng.choice(2, 32, p=WEIGHTS)
     x = MEANS[which] + rng.normal(size=(32, 3)) * np.sqrt(VARIANCES[which])[:, None]
     x = jnp.asarray(x, jnp.float32)
-    schedule = flows.straight_path(last=0.9999)
+    schedule = schedules.straight(alpha_min=0.0001)
     start = schedule.at(jnp.float32(first))
 
     @jax.jit
@@ -379,20 +386,25 @@ def noised(num=64):
 
 
 @pytest.mark.parametrize(
-    "weight", [weights.even, weights.truncated_snr, weights.min_snr(), weights.p2()]
+    "weight",
+    [
+        *(weights.even, weights.truncated_snr, weights.min_snr(), weights.p2()),
+        weights.sigmoid_snr(-1.0),
+    ],
 )
 def test_a_weight_by_snr_is_the_same_of_any_output(weight):
     draw = noised()
     off = jax.random.normal(jax.random.key(4), draw.x0.shape)
     eps = draw.eps + 0.3 * off
     x0 = process.x0_from_eps(eps, draw.x_t, draw.t)
-    outputs = {"eps": eps, "x0": x0, "v": process.v_from_x0_eps(x0, eps, draw.t)}
     found = [
-        jax.jit(weights.snr_weighted_loss(kind, weight))(outputs[name], draw)
-        for name, kind in PREDICTIONS.items()
+        jax.jit(weights.snr_weighted_loss(kind, weight))(
+            kind.target(x0, eps, draw.t), draw
+        )
+        for kind in (*PREDICTIONS.values(), edm())
     ]
-    np.testing.assert_allclose(found[1], found[0], rtol=2e-3)
-    np.testing.assert_allclose(found[2], found[0], rtol=2e-3)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=2e-3)
 
 
 def test_the_two_forms_of_the_bound_are_equal():
@@ -403,3 +415,129 @@ def test_the_two_forms_of_the_bound_are_equal():
         for make in (losses.mean_loss, losses.weighted_loss)
     )
     np.testing.assert_allclose(mean, weighted, rtol=1e-3)
+
+
+# --- The same model on another path ---------------------------------------------------
+
+COSINE = schedules.cosine_logsnr(10.0, -14.0)
+
+
+def network(params, x_t, t, cond):
+    """No exact denoiser of anything, and one that looks at its time."""
+    del cond
+    return jnp.tanh(params * x_t) - 0.3 * jnp.sin(t / 200.0)[:, None]
+
+
+MODEL = from_network(network, 1.3, process.V)  # of COSINE
+FLOW_MODEL = rescaled(MODEL, COSINE)
+LOGSNR = jnp.linspace(-13.0, 9.0, 15)
+
+
+def run(sampler, denoise, levels, x):
+    return jax.jit(lambda x: generate(KEYS, sampler, denoise, x, levels)[0])(x)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *(karras.heun(), samplers.ddim(0.0), samplers.ddim(1.0), multistep.unipc(2)),
+        *(multistep.dpmpp_2m_sde(), multistep.pndm()),
+        samplers.ancestral(process.large_variance),
+    ],
+    ids=["heun", "ddim", "ddim-1", "unipc", "2m_sde", "pndm", "large"],
+)
+def test_a_model_draws_the_same_on_the_straight_path(sampler):
+    """At equal log-SNR x differs by sqrt(alpha^2 + sigma^2), the samples not at all."""
+    clean = [jax.tree.map(lambda a: a[None], s.at(-1)) for s in (COSINE, STRAIGHT)]
+    path, other = (
+        jax.tree.map(lambda a, b: jnp.append(a, b), schedule.at_logsnr(LOGSNR), end)
+        for schedule, end in zip((COSINE, STRAIGHT), clean, strict=True)
+    )
+    scale = jnp.sqrt(other.square_norm[0])
+    drawn = run(sampler, MODEL, path, X_INIT)
+    np.testing.assert_allclose(
+        run(sampler, FLOW_MODEL, other, scale * X_INIT), drawn, atol=1e-5
+    )
+    # And not so if the straight levels were taken for those of the model.
+    assert np.abs(run(sampler, MODEL, other, scale * X_INIT) - drawn).max() > 1e-2
+
+
+def test_exact_denoisers_draw_the_same_on_both_paths_with_heun():
+    """Nothing rescaled: the best denoiser of N(m, v) and of a mixture, on each path."""
+    for denoise in flows.DENOISERS.values():
+        ends = [
+            run(karras.heun(), denoise, levels, scale * X_INIT)
+            / jnp.sqrt(levels.square_norm[-1])
+            for levels in (COSINE.at_logsnr(LOGSNR), STRAIGHT.at_logsnr(LOGSNR))
+            for scale in [jnp.sqrt(levels.square_norm[0])]
+        ]
+        np.testing.assert_allclose(ends[1], ends[0], atol=1e-5)
+
+
+def test_there_and_back_is_the_model():
+    """A flow model on the variance-preserving path, and back on its own."""
+    flow = from_network(network, 0.7, process.FLOW)  # of STRAIGHT
+    back = rescaled(rescaled(flow, STRAIGHT), COSINE)
+    level = STRAIGHT.at_logsnr(jnp.linspace(-12.0, 9.0, 60))
+    again, once = jax.jit(lambda x: (back(x, level), flow(x, level)))(X_INIT)
+    np.testing.assert_allclose(again.x0, once.x0, atol=1e-4)
+    np.testing.assert_allclose(again.eps, once.eps, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [COSINE, PRESERVING["cosine"]], ids=["a", "b"])
+def test_both_ends_of_the_path_are_levels_of_the_model(schedule):
+    """Pure noise and the clean end have no finite log-SNR: x stays as it is."""
+    denoise = rescaled(from_network(network, 1.0, process.X0), schedule)
+    for t, own in ((999, 999), (-1, -1)):
+        found = denoise(X_INIT, STRAIGHT.at(jnp.float32(t))).x0
+        t = jnp.full(60, own, jnp.float32)
+        np.testing.assert_allclose(found, network(1.0, X_INIT, t, None), atol=1e-6)
+
+
+def test_the_rescaled_model_has_the_same_density():
+    x = 0.3 * X_INIT
+
+    @jax.jit
+    def density(x):
+        return [
+            ode_likelihood.follow_flow(
+                denoise,
+                x,
+                schedule.at_logsnr(jnp.float32(9.0)),
+                schedule.at_logsnr(jnp.float32(-13.0)),
+                schedule=schedule,
+                probes=ode_likelihood.exact_probes(x),
+                solve=ode_likelihood.runge_kutta(40),
+            ).log_density
+            for denoise, schedule in ((MODEL, COSINE), (FLOW_MODEL, STRAIGHT))
+        ]
+
+    own, moved = density(x)
+    np.testing.assert_allclose(moved, own, atol=1e-5)
+
+
+def test_the_rescaled_model_has_the_same_bound():
+    """All its terms but two: L_T measures x_T against N(0, I) in its own scale, and the
+    decoder takes its width from the second step, by Ho et al.'s rule."""
+    x0 = jnp.round((jnp.tanh(X_INIT) + 1) * 127.5) / 127.5 - 1
+
+    @jax.jit
+    def bound(x0):
+        return [
+            variational_bound(
+                KEYS,
+                denoise,
+                x0,
+                jax.tree.map(jnp.append, schedule.at_logsnr(LOGSNR), schedule.at(-1)),
+            )
+            for denoise, schedule in ((MODEL, COSINE), (FLOW_MODEL, STRAIGHT))
+        ]
+
+    own, moved = bound(x0)
+    np.testing.assert_allclose(moved.steps[1:], own.steps[1:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moved.x0_mse, own.x0_mse, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(moved.eps_mse, own.eps_mse, rtol=1e-4, atol=1e-6)
+    norm = STRAIGHT.at_logsnr(LOGSNR[-1]).square_norm
+    # The width of the decoder, sigma_s^2 c, is n times that of COSINE.
+    assert 0.97 < norm < 0.99
+    assert np.abs(np.asarray(moved.steps[0] - own.steps[0])).max() < 0.1

@@ -3,6 +3,8 @@
 [N] is Nichol and Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models".
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,3 +189,85 @@ def test_a_level_of_a_long_table_is_hit_in_its_middle():
         schedule = schedules.from_betas(np.full(num_levels, 1e-3))
         index = jnp.arange(num_levels)
         np.testing.assert_array_equal(schedule.draw((index + 0.5) / num_levels), index)
+
+
+# --- Laws of their own ----------------------------------------------------------------
+
+STRAIGHT = schedules.straight(500)
+TABLE = schedules.from_betas(schedules.cosine_betas(500))
+ON_PATH = [STRAIGHT, schedules.cosine_logsnr(12.0, -12.0, 500), TABLE]
+
+
+def of_normal(z):
+    """The normal distribution function: float64, elementwise."""
+    return 0.5 * (1 + np.vectorize(math.erf)(np.asarray(z, np.float64) / math.sqrt(2)))
+
+
+def drawn(sampler, schedule, seed, num=4000):
+    u, weight = jax.jit(sampler.draw, static_argnums=1)(jax.random.key(seed), num, ())
+    np.testing.assert_array_equal(weight, 1)  # they re-weight the loss
+    assert np.all((np.asarray(u) >= 0) & (np.asarray(u) < 1))
+    return np.asarray(schedule.draw(u))
+
+
+def furthest(values, below):
+    """Largest distance of the empirical law to a distribution function."""
+    values, count = np.unique(np.asarray(values, np.float64), return_counts=True)
+    middle = (np.cumsum(count) - count / 2) / count.sum()
+    return np.abs(below(values) - middle).max()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("schedule", ON_PATH, ids=["straight", "cosine", "table"])
+def test_each_law_is_the_one_of_its_paper(schedule, seed):
+    """Quantiles are stratified, so that 4,000 draws follow the law to 1 / 4,000, and
+    to a level's width in a table of 500."""
+    is_table = schedule is TABLE
+    room = 1 / 4000 + (1 / 500 if is_table else 1e-5)
+
+    def share(t):  # of the chain; of a table's level its middle
+        return (t + (0.5 if is_table else 1.0)) / 500
+
+    def logit(x):
+        return np.log(x / (1 - x))
+
+    t = drawn(time_sampling.logit_normal(schedule, mean=0.5, std=0.8), schedule, seed)
+    law = furthest(share(t), lambda x: of_normal((logit(x) - 0.5) / 0.8))
+    assert law < 3 * room
+    t = drawn(time_sampling.shifted(schedule, shift=3.0), schedule, seed)
+    # Esser et al. 2024, eq. (23), solved for u.
+    assert furthest(share(t), lambda x: x / (3 - 2 * x)) < 3 * room
+    t = drawn(time_sampling.lognormal(schedule), schedule, seed)
+    log_r = -0.5 * np.asarray(schedule.at(jnp.asarray(t)).logsnr)
+    assert furthest(log_r, lambda x: of_normal((x + 1.2) / 1.2)) < 3 * room
+
+
+def test_times_beyond_the_chain_are_its_ends():
+    """A wide law on a short chain: first and last level, never the clean end."""
+    schedule = schedules.linear_logsnr(1.0, -1.0, 40)
+    t = drawn(time_sampling.lognormal(schedule, mean=0.0, std=5.0), schedule, 0)
+    log_r = -0.5 * np.asarray(schedule.at(jnp.asarray(t)).logsnr)
+    np.testing.assert_allclose([log_r.min(), log_r.max()], [-0.5, 0.5], atol=1e-5)
+    assert t.min() > -1 and t.max() == 39
+    table = schedules.from_betas(schedules.linear_betas(40, 0.1, 0.2))
+    t = drawn(time_sampling.lognormal(table, mean=0.0, std=5.0), table, 0)
+    assert (t.min(), t.max()) == (0, 39)
+
+
+def test_a_shift_of_the_times_is_that_of_the_path():
+    """Shifted times on the even path have the levels of even times on the shifted."""
+    path = schedules.straight(500, shift=2.5)
+    key = jax.random.key(3)
+    even = path.at(path.draw(STRATIFIED.draw(key, 50, ())[0]))
+    u, _ = time_sampling.shifted(STRAIGHT, shift=2.5).draw(key, 50, ())
+    moved = STRAIGHT.at(STRAIGHT.draw(u))
+    # The law is that of quantiles u, and the path runs through them backwards.
+    np.testing.assert_allclose(np.sort(moved.sigma), np.sort(even.sigma), atol=2.5 / 50)
+    assert abs(float(moved.sigma.mean() - even.sigma.mean())) < 0.01
+
+
+def test_a_shift_of_one_is_even():
+    key = jax.random.key(4)
+    u, _ = time_sampling.shifted(STRAIGHT, shift=1.0).draw(key, 16, ())
+    even = time_sampling.stratified_times(key, 16)
+    np.testing.assert_allclose(np.sort(1 - u), np.sort(even), atol=1e-6)

@@ -25,7 +25,7 @@ SETTINGS = [
         "--config.schedule.kind=lineer",
         r"kind='lineer'.*use constant, cosine, .*\(did you mean linear\?\)",
     ),
-    ("--config.prediction=noise", "use eps, x0, v"),
+    ("--config.prediction=noise", "use eps, x0, v, flow, edm"),
     ("--config.variance=medium", "use small, large, learned"),
     ("--config.loss.kind=l1", "kind='l1'.*use bound, hybrid, mean, min_snr, .*simple"),
     ("--config.loss.kind=hybrid", "needs a learned variance"),

@@ -37,7 +37,9 @@ DIGITS = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 RECIPES = {
     "cifar": (CIFAR, 35_746_307),
     "cifar_cosine": (CIFAR, 52_546_438),
+    "cifar_edm": (CIFAR, 35_746_307),
     "digits": (DIGITS, 1_003_137),
+    "digits_flow": (DIGITS, 1_003_137),
     "mnist": (MNIST, 687_473),
     "mnist_latent": (dataclasses.replace(MNIST, latents=LATENTS), 1_026_308),
 }
@@ -327,10 +329,22 @@ def test_all_recipes_are_tested():
         "sample.num_steps=6 sample.guidance_scale=2.0",
         "variance=learned loss.kind=bound times.kind=importance "
         "sample.spacing=sections:2,3 sample.classifier_scale=1.0",
+        "prediction=flow schedule.kind=straight schedule.shift=2.0 "
+        "times.kind=logit_normal loss.kind=sigmoid_snr sample.sampler=heun "
+        "sample.num_steps=5 conditioners.self_conditioning.kind=self_conditioning",
+        "prediction=edm data_std=0.6 schedule.kind=linear_logsnr "
+        "times.kind=lognormal sample.sampler=heun sample.spacing=karras "
+        "sample.num_steps=5 sample.churn=2.0 variance=small",
+        "prediction=x0 schedule.kind=straight schedule.alpha_min=0.01 "
+        "times.kind=shifted loss.kind=min_snr sample.sampler=adaptive "
+        "sample.rtol=0.1 sample.atol=0.1",
         "prediction=v schedule.zero_terminal_snr=True sample.sampler=ddim "
         "loss.kind=truncated_snr sample.num_steps=5 sample.dynamic_percentile=0.9",
     ],
-    ids=["hybrid", "weighted", "bound", "hints", "importance", "zero_snr"],
+    ids=[
+        *("hybrid", "weighted", "bound", "hints", "importance"),
+        *("flow", "edm", "straight", "zero_snr"),
+    ],
 )
 def test_options_train_and_sample(tmp_path, options):
     flags = [f"--config.{option}" for option in options.split()]

@@ -4,6 +4,7 @@ The losses here are functions of the level alone, so that means over levels are 
 """
 
 import json
+import math
 import subprocess
 import sys
 
@@ -226,6 +227,10 @@ def with_options(*options):
         ),
         (["loss.kind=p2"], lambda snr: snr / (1 + snr)),
         (
+            ["loss.kind=sigmoid_snr", "loss.bias=-1"],
+            lambda snr: snr / (1 + math.e * snr),
+        ),
+        (
             [
                 *("loss.kind=p2", "loss.k=0.5", "loss.gamma=0.7"),
                 "schedule.zero_terminal_snr=True",
@@ -342,7 +347,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         (["loss.kind=p2", "loss.gamma=-0.5"], "loss.gamma=-0.5 is too small"),
         (
             ["times.kind=often"],
-            "'often' is not known; use antithetic, importance, stratified, uniform",
+            "'often' is not known; use antithetic, importance, logit_normal, logn",
         ),
         (
             ["variance=learned", "loss.kind=min_snr"],
@@ -386,6 +391,12 @@ def test_a_report_averages_each_quartile_over_the_steps_that_drew_it():
             "counts levels, and schedule LinearLogSNR.* is continuous",
         ),
         ({"schedule": schedules.Jsd()}, "pure noise, of which eps says nothing"),
+        (
+            {"schedule": schedules.Straight(), "prediction": "v"},
+            r"prediction='v' .* schedule Straight\(\) has others; use prediction flow",
+        ),
+        ({"schedule": schedules.Straight()}, "says nothing .* use prediction flow or"),
+        ({"prediction": "edm", "data_std": 0.0}, "data_std=0.0 must be positive"),
         (
             {"schedule": schedules.Jsd(), "prediction": "v", "loss": losses.Weighted()},
             "the weight of the eps-error is infinite",
@@ -453,6 +464,56 @@ def test_a_learned_variance_is_trained_by_the_bound_and_by_the_hybrid():
     np.testing.assert_allclose(
         found["Hybrid"], found["Simple"] + 0.5 * found["Bound"], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "flow", "edm"])
+def test_what_a_straight_path_is_trained_with(prediction):
+    schedule = schedules.Straight(50, alpha_min=0.01)
+    spec = Diffusion(schedule=schedule, prediction=prediction, data_std=0.4)
+    kind = spec.parameterization
+    assert kind.name == prediction
+    noised = losses.noise_data(jax.random.key(0), OUTPUT, schedule.build())
+    target = kind.target(noised.x0, noised.eps, noised.t)
+    loss = spec.build_loss(schedule.build())(target + 0.5, noised)
+    np.testing.assert_allclose(loss, 0.25, rtol=1e-5)
+    if prediction == "edm":  # a network whose output is 0 says c_skip y
+        x0 = kind.predict(jnp.zeros_like(OUTPUT), noised.x_t, noised.t).x0
+        alpha, sigma = (np.asarray(a)[:, None] for a in noised.t[1:])
+        y, r = noised.x_t / alpha, sigma / alpha
+        np.testing.assert_allclose(x0, 0.16 / (0.16 + r**2) * y, rtol=1e-4)
+
+
+def test_the_network_is_given_what_its_parameterization_says():
+    """The whole objective: a preconditioned network sees log(r) / 4 and unit variance,
+    any other t and x_t."""
+    for prediction in ("edm", "flow"):
+        spec = Diffusion(schedule=schedules.Straight(50), prediction=prediction)
+        schedule, seen = spec.schedule.build(), {}
+
+        def network(params, x_t, t, cond, dropout_key, seen=seen):
+            seen.update(x=x_t, t=t)
+            return jnp.zeros_like(x_t)
+
+        objective = make_objective(
+            network,
+            schedule,
+            spec.build_loss(schedule),
+            times=spec.build_times(),
+            network_input=spec.parameterization.network_input,
+        )
+        white = {"image": np.full((512, 2, 2, 1), 255, np.uint8)}
+        objective({}, jax.random.key(0), white, ())
+        t = np.asarray(seen["t"], np.float64)
+        if prediction == "flow":
+            assert -1 < t.min() < 1 and 48 < t.max() <= 49
+            continue
+        assert -5 < t.min() < -1 and 1 < t.max() < 5
+        r = np.exp(4 * t)  # x_t = (1 + r eps) alpha, over root (r^2 + 1/4) alpha
+        # From the schedule again: r = u / (1 - u) of even u, whose median is 1.
+        np.testing.assert_allclose(np.median(r), 1.0, rtol=0.2)
+        noisy = r > 20
+        assert noisy.sum() > 5
+        assert 0.8 < np.std(np.asarray(seen["x"])[noisy]) < 1.2
 
 
 def test_importance_counts_the_levels_of_the_schedule():

@@ -101,6 +101,12 @@ def test_a_process_that_diffusers_cannot_express(schedule, message):
         scheduler_config(to_json(Diffusion(schedule=schedule, prediction="v")), {})
 
 
+def test_a_prediction_that_diffusers_cannot_express():
+    for prediction in ("flow", "edm"):
+        with pytest.raises(UserError, match="which diffusers' DDPMScheduler cannot"):
+            scheduler_config(to_json(Diffusion(prediction=prediction)), {})
+
+
 @pytest.mark.parametrize(
     ("conditioners", "change", "message"),
     [
