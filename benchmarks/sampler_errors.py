@@ -181,6 +181,8 @@ What to read off it:
 - `dpmpp_3m` and `unipc_3` overshoot on `karras` at 10 to 20 steps, by as much as `ddim`
   falls short: the steps there are long in the log-SNR at the noisy end. Use `logsnr`
   with them, or the methods of one order less.
+- On the straight path of flow matching the samplers are the same as elsewhere, since
+  only sigma / alpha matters to them. Even times on it are a good grid of few steps.
 - "refused": a chain that ends in pure noise has no finite start in sigma / alpha, and
   the program says so and names the grids to use. `adaptive`, which is not listed since
   it chooses its own steps, refuses such chains too.
