@@ -186,6 +186,8 @@ What to read off it:
 - "refused": a chain that ends in pure noise has no finite start in sigma / alpha, and
   the program says so and names the grids to use. `adaptive`, which is not listed since
   it chooses its own steps, refuses such chains too.
+  `leading` starts short of the noisiest level, where on the straight path x is no
+  N(0, I), and is refused there.
 """
 
 

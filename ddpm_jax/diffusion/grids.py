@@ -134,7 +134,8 @@ def grid(
         Level with leaves [N + 1]; entry N is the clean end.
 
     Raises:
-        UserError: if N is not in 1..T.
+        UserError: if N is not in 1..T, or the spacing leaves out the noisiest level of
+            a schedule that does not preserve the variance.
     """
     T = schedule.num_levels
     if not 1 <= num_steps <= T:
@@ -142,7 +143,27 @@ def grid(
             f"num_steps={num_steps} for a schedule of T={T} levels; use 1 to {T}."
         )
     times = spacing(T, num_steps)
+    if times[-1] != T - 1:
+        _check_unit_start(schedule, int(times[-1]), num_steps)
     return schedule.at(jnp.asarray(np.concatenate([times[::-1], [-1]])))
+
+
+def _check_unit_start(schedule: Schedule, t: int, num_steps: int) -> None:
+    """Refuse to start from N(0, I) where x has another scale.
+
+    A path that preserves the variance has x near N(0, I) short of its end as well.
+
+    Raises:
+        UserError: alpha^2 + sigma^2 is not 1 at t.
+    """
+    with jax.ensure_compile_time_eval():
+        square_norm = float(schedule.at(jnp.asarray(t)).square_norm)
+    if square_norm != 1.0:
+        raise UserError(
+            f"this spacing of num_steps={num_steps} starts at t={t}, where "
+            f"alpha^2 + sigma^2 is {square_norm:.3g} and x is no N(0, I); use one that "
+            "starts from the noisiest level, such as trailing."
+        )
 
 
 def karras_grid(schedule: Schedule, num_steps: int, rho: float = 7.0) -> Level:

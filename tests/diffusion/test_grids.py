@@ -197,3 +197,14 @@ def test_continuous_schedules_lay_grids_too():
     assert level.t.tolist() == [99, 74, 49, 24, -1]
     np.testing.assert_allclose(level.logsnr[:-1], [-10, -5, 0, 5], atol=1e-5)
     assert (level.alpha[-1], level.sigma[-1]) == (1, 0)
+
+
+def test_a_start_short_of_the_noisiest_level_needs_unit_variance():
+    """On the straight path x at t = 800 of 1000 has 0.68 of the variance of N(0, I)."""
+    straight = schedules.straight(1000)
+    with pytest.raises(UserError, match=r"starts at t=800, .* is 0.681 .* trailing"):
+        grids.grid(straight, 5, grids.leading_steps)
+    assert float(grids.grid(straight, 5).sigma[0]) == 1
+    for schedule in (schedules.cosine_logsnr(), schedules.linear_logsnr()):
+        levels = grids.grid(schedule, 5, grids.leading_steps)
+        assert float(levels.t[0]) == 800
