@@ -17,7 +17,7 @@ def get_config(name: str = "ring"):
             network=Flow(num_steps=8, width=64, depth=1, num_frequencies=4),
         ),
         Fit(
-            num_steps=6000,
+            num_steps=4000,
             batch_size=256,
             learning_rate=2e-3,
             warmup_steps=300,

@@ -27,7 +27,7 @@ def get_config(name: str = "ring"):
             gamma=0.3,
         ),
         Fit(
-            num_steps=6000,
+            num_steps=4000,
             batch_size=256,
             optimizer=Adam(b1=0.0, b2=0.99),
             learning_rate=1e-3,
