@@ -10,6 +10,7 @@ are of the processor, all its cores added up, and without compilation.
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -106,16 +107,22 @@ class Trainer:
         return jax.jit(advance).lower(*shapes).compile()
 
 
-def measure(model: Any, source: Any, seed: int) -> dict[str, Any]:
+def measure(
+    model: Any, source: Any, seed: int, out: Path | None = None
+) -> dict[str, Any]:
     """Hold samples of a model against the mixture of its data.
 
     Args:
         model: a `LatentModel`.
         source: the data.
         seed: of the samples.
+        out: a file for them; None keeps none.
     """
     key = jax.random.key(1000 + seed)
     drawn = np.asarray(model.sample(key, _SAMPLES))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(out, drawn)
     mixture, found = source.mixture, {}
     if np.isfinite(drawn).all():
         found = count_modes(drawn, mixture.centers, mixture.std)._asdict()
@@ -131,7 +138,11 @@ def measure(model: Any, source: Any, seed: int) -> dict[str, Any]:
 
 
 def run(
-    rows: list[str], sets: list[str], seeds: int, options: tuple[str, ...] = ()
+    rows: list[str],
+    sets: list[str],
+    seeds: int,
+    options: tuple[str, ...] = (),
+    samples: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Train and measure every row, set and seed; each is printed when it is there.
 
@@ -140,6 +151,7 @@ def run(
         sets: ring, grid.
         seeds: how many, from 0.
         options: of all rows, NAME=VALUE.
+        samples: a folder for those of seed 0; None keeps none.
     """
     results = []
     for row in rows:
@@ -149,7 +161,9 @@ def run(
                 cfg = config_of(row, data, (*options, f"seed={seed}"))
                 spec = assembly.task_spec(cfg, LatentTask)
                 model, seconds = trainer.train(spec)
-                found = measure(model, spec.data.open(), seed)
+                name = f"{data}-{'-'.join(re.findall(r'[a-z0-9]+', row.lower()))}.npz"
+                kept = None if samples is None or seed else samples / name
+                found = measure(model, spec.data.open(), seed, kept)
                 found |= {"row": row, "data": data, "seed": seed}
                 results.append(found | {"cpu_seconds": round(seconds, 1)})
                 print(json.dumps(results[-1]), flush=True)
@@ -199,10 +213,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", default=";".join(ROWS), help="some, with semicolons")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--options", default="", help="of all rows: NAME=VALUE,...")
+    parser.add_argument("--samples", type=Path, help="a folder for those of seed 0")
     parser.add_argument("--out", type=Path, help="a file of JSON")
     given = parser.parse_args(argv)
     options = tuple(filter(None, given.options.split(",")))
-    results = run(given.rows.split(";"), given.data.split(","), given.seeds, options)
+    rows, sets = given.rows.split(";"), given.data.split(",")
+    results = run(rows, sets, given.seeds, options, given.samples)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(results, indent=1) + "\n")

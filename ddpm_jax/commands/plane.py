@@ -64,9 +64,7 @@ def portray_points(
     points, _ = data.in_memory(source)
     square = plane.square_around(points)
     _write_trajectories(folder, source, points, square, trajectory)
-    figures = _figures(cfg, source, points, drawn)
-    files.write_json(folder / "figures.json", figures)
-    print(_format(figures))
+    write_figures(cfg, source, folder, drawn)
     if all(one.droppable for one in trained.unet.conditioners.values()):
         _write_model(cfg, trained, workdir, source, points, square)
 
@@ -92,6 +90,23 @@ def _write_trajectories(
 
 
 # --- Figures --------------------------------------------------------------------------
+
+
+def write_figures(
+    cfg: ConfigDict, source: data.Dataset, folder: Path, drawn: np.ndarray
+) -> None:
+    """Compare samples with the data, whatever drew them: figures.json, and a line.
+
+    Args:
+        cfg: of the model.
+        source: its data, points in the plane.
+        folder: of the samples.
+        drawn: [N, 2].
+    """
+    points, _ = data.in_memory(source)
+    figures = _figures(cfg, source, points, drawn)
+    files.write_json(folder / "figures.json", figures)
+    print(_format(figures))
 
 
 def _figures(

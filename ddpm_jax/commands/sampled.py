@@ -5,6 +5,7 @@ their numbers, a batch at a time. Of the options of a drawing only those that me
 something to every model are looked at, and the others are refused.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from ddpm_jax.assembly.idle import refuse_idle
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import digest
+from ddpm_jax.commands.plane import write_figures
 from ddpm_jax.diffusion.variational_bound import standard_error
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences
@@ -244,6 +246,9 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         "versions": opened.about.get("versions", {}),
     }
     files.write_json(folder / "sample.json", record)
+    if cfg.data.source.startswith("points:"):
+        with contextlib.suppress(UserError):  # a file that is no longer there
+            write_figures(cfg, assembly.dataset(cfg), folder, items)
     write_items(folder, items, show.sheet(items, None))
     print(f"{seconds:.1f} s. Images: {folder}/grid.png, samples.npz")
     return folder

@@ -106,6 +106,9 @@ def test_it_resumes_bit_for_bit_and_samples_what_the_library_samples(
     assert any(jax.tree.leaves(changed))  # it had something to go on with
     assert main(["sample", str(folder), "--seed=3"]) == 0
     drawn = samples_of(folder)
+    if data == "points":
+        (figures,) = folder.glob("samples/*/figures.json")
+        assert json.loads(figures.read_text())["num_modes"] == 8
     key = jax.random.fold_in(jax.random.key(3), 2)  # the stream of samples
     expected = parts.store(parts.sample(key, 6))
     np.testing.assert_array_equal(drawn, expected)

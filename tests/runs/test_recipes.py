@@ -54,11 +54,14 @@ ENLARGING = {
     "emoji_large": ("emoji", 64, 642_723),
     "shapes_large": ("shapes", 32, 693_027),
 }
-# Latent models: parameters of what is sampled.
+# Latent models: parameters of what is sampled, of a GAN those of the generator.
 FAMILIES = {
     "points_vae": 10_631,
     "points_gan": 19_106,
     "points_flow": 6_272,
+    "digits_vae": 966_552,
+    "digits_gan": 599_601,
+    "digits_flow": 970_112,
 }
 # Autoencoders, and their discriminators.
 AUTOENCODERS = {
