@@ -1,9 +1,8 @@
 """Draw several models' samples of points side by side, each with its number under it.
 
-    python scripts/families_picture.py --data=points:ring --out=docs/families.png \\
-        diffusion=runs/ring/samples/0001/samples.npz flow=runs/ring-flow/...
+    python scripts/families_picture.py --out=docs/families.png NAME=FILE NAME=FILE
 
-Each is NAME=FILE: what the command `sample`, or benchmarks.families --samples, wrote.
+A FILE is what the command `sample`, or benchmarks.families --samples, wrote.
 The number is the share within 3 standard deviations of a mode, and the modes hit. The
 first panel is of the data.
 """
