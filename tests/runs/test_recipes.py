@@ -61,7 +61,7 @@ FAMILIES = {
     "points_flow": 6_272,
     "digits_vae": 966_552,
     "digits_gan": 599_601,
-    "digits_flow": 970_112,
+    "digits_glow": 970_112,
 }
 # Autoencoders, and their discriminators.
 AUTOENCODERS = {
