@@ -128,9 +128,9 @@ def train(parts: Parts, fit: Fit, params: Any, key: jax.Array) -> dict[str, floa
         key: [], of the run.
     """
     objective = assembly.objective(parts.cfg, parts.unet, parts.info)
-    memory = assembly.time_sampler(parts.cfg).init()
+    carry = assembly.time_sampler(parts.cfg).init()
     optimizer = fit.transformation()
-    state = init_state(jax.tree.map(np.asarray, params), optimizer, memory=memory)
+    state = init_state(jax.tree.map(np.asarray, params), optimizer, carry=carry)
     placed = shardings(parts.mesh, state)
     state = jax.device_put(state, placed)
     step = make_train_step(
@@ -149,7 +149,7 @@ def train(parts: Parts, fit: Fit, params: Any, key: jax.Array) -> dict[str, floa
 
     @jax.jit
     def loss(params: Any, i: int, batch: Any) -> jax.Array:
-        return objective(params, jax.random.fold_in(unseen, i), batch, memory)[0]
+        return objective(params, jax.random.fold_in(unseen, i), batch, carry)[0]
 
     def mean(params: Any) -> float:
         return float(np.mean([loss(params, i, batch) for i, batch in enumerate(held)]))

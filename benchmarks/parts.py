@@ -105,8 +105,8 @@ def _fresh(parts: Parts) -> TrainState:
     return init_state(
         assembly.init_params(cfg, parts.unet, parts.info),
         assembly.optimizer(cfg),
-        memory=assembly.time_sampler(cfg).init(),
-        num_tracks=len(cfg.training.ema_stds),
+        carry=assembly.time_sampler(cfg).init(),
+        num_profiles=len(cfg.training.ema_stds),
     )
 
 

@@ -274,8 +274,8 @@ def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
 
     step, key = parts.train_step(of), assembly.train_key(of.cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    memory = assembly.time_sampler(of.cfg).init()
-    state = init_state(params, assembly.optimizer(of.cfg), memory=memory)
+    carry = assembly.time_sampler(of.cfg).init()
+    state = init_state(params, assembly.optimizer(of.cfg), carry=carry)
     # Donated: the next turn goes on from where this one came to.
     kept = [jax.device_put(jax.tree.map(np.array, state), replicated(of.mesh))]
 

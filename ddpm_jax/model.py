@@ -24,7 +24,7 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.model import Trained
-from ddpm_jax.commands.sample import Told, cond_of, sample_batches
+from ddpm_jax.commands.sample import Conditions, conditions_of, sample_batches
 from ddpm_jax.conditioning.conditioned import encode
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
@@ -220,13 +220,13 @@ class DiffusionModel:
             assembly.check(cfg, self.info)
         return cfg, prompts
 
-    def _condition(self, cfg: ConfigDict, prompts: list[str] | None) -> Told:
-        told = cond_of(cfg, self.info, self.network, self.params)
+    def _condition(self, cfg: ConfigDict, prompts: list[str] | None) -> Conditions:
+        conditions = conditions_of(cfg, self.info, self.network, self.params)
         if prompts is None:
-            return told
+            return conditions
         texts = [prompts[i % len(prompts)] for i in range(cfg.sample.num_images)]
         text = assembly.text_cond(self.info, texts, cfg.sample.negative_prompt)
-        return told._replace(cond={**(told.cond or {}), **text})
+        return conditions._replace(cond={**(conditions.cond or {}), **text})
 
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""

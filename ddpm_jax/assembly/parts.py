@@ -127,7 +127,7 @@ def diffusion_task(
             ema_target=own.training.ema_decay,
             mesh=mesh,
             ema_stds=tuple(own.training.ema_stds),
-            memory=time_sampler(own).init(),
+            carry=time_sampler(own).init(),
             num_parts=own.training.accumulate,
             summarize=summarize,
         )
@@ -154,7 +154,7 @@ def num_views(config: ConfigDict) -> int:
 
 
 def time_sampler(config: ConfigDict) -> TimeSampler:
-    """Build what draws training levels; its memory is part of the training state."""
+    """Build what draws training levels; its carry is part of the training state."""
     return diffusion_spec(config).build_times()
 
 

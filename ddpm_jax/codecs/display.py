@@ -28,14 +28,14 @@ class Display(NamedTuple):
 
     Attributes:
         sheet: (items [N, ...], columns or None) -> uint8 [H, W, C], all in one image.
-        film: trajectory [K, N, ...] -> uint8 [H, W, C], time from left to right.
+        trajectory: [K, N, ...] -> uint8 [H, W, C], time from left to right.
         animation: (trajectory [K, N, ...], columns or None) -> uint8 [T, H, W, C].
         save: (folder, items [N, ...], names or None) -> None, a file for each item;
             none for plots.
     """
 
     sheet: Callable[[np.ndarray, int | None], np.ndarray]
-    film: Callable[[np.ndarray], np.ndarray]
+    trajectory: Callable[[np.ndarray], np.ndarray]
     animation: Callable[[np.ndarray, int | None], np.ndarray]
     save: Callable[[Path, np.ndarray, Sequence[str] | None], object]
 

@@ -21,7 +21,7 @@ def _film(frames: np.ndarray) -> np.ndarray:
     """Show a trajectory [K, N, 2] by some of its frames, the ends among them."""
     count = min(_FILM, len(frames))
     chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return PLOTS.film(np.asarray(frames)[chosen])
+    return PLOTS.trajectory(np.asarray(frames)[chosen])
 
 
 SCATTER = Display(PLOTS.sheet, _film, PLOTS.animation, PLOTS.save)

@@ -70,7 +70,7 @@ def sheet_of(
     Args:
         cfg: as of the drawing.
         info: of the model.
-        cond: what the network was told of each, leaves [N, ...].
+        cond: the condition of each, leaves [N, ...].
         drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
         show: how items are shown, of the codec.
 
@@ -190,20 +190,20 @@ def digest(plain: Any) -> str:
 def write_forward(cfg: ConfigDict, folder: Path, codec: Codec) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward_film(cfg, assembly.dataset(cfg), folder, codec)
+        save_forward(cfg, assembly.dataset(cfg), folder, codec)
     except UserError as error:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
 
-def save_forward_film(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) -> None:
+def save_forward(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) -> None:
     """Draw the first real images on their way into noise: forward.png."""
     count = min(cfg.sample.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
-    film = forward_trajectory(
+    trajectory = forward_trajectory(
         assembly.sample_key(cfg),
         real,
         assembly.schedule(cfg),
         max(2, cfg.sample.film_frames),
         codec,
     )
-    images.save_png(folder / "forward.png", codec.show.film(film))
+    images.save_png(folder / "forward.png", codec.show.trajectory(trajectory))

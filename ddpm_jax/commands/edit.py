@@ -68,7 +68,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         flush=True,
     )
     started = time.perf_counter()
-    shown, x, film = _run(mode, cfg, trained, given, noise)
+    shown, x, trajectory = _run(mode, cfg, trained, given, noise)
     seconds = time.perf_counter() - started
     record = {
         "mode": mode,
@@ -81,7 +81,9 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     }
     write_results(
         folder,
-        Results(x, _sheet(given, shown, x, columns), film, record, columns=columns),
+        Results(
+            x, _sheet(given, shown, x, columns), trajectory, record, columns=columns
+        ),
         arrays_file="images.npz",
         record_file="edit.json",
     )
@@ -183,20 +185,20 @@ def lay_out(
         known = (~unknown).astype(np.float32)[None, ..., None]
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
     repeat = len(given["image"]) // columns
-    told = _told(cfg, info, columns)
+    cond = _cond(cfg, info, columns)
     given |= jax.tree.map(
-        lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), told
+        lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), cond
     )
     return given, noise, columns
 
 
-def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
-    """Take the labels and prompts asked for in turn; none asked for means none told."""
-    asked, told = cfg.copy_and_resolve_references(), {}
+def _cond(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
+    """Take the labels and prompts asked for in turn; left out, there are none."""
+    asked, cond = cfg.copy_and_resolve_references(), {}
     asked.sample.num_images = columns
     if assembly.num_classes(cfg, info) is not None or cfg.sample.labels:
         asked.sample.labels = cfg.sample.labels or "none"
-        told["label"] = assembly.sample_labels(asked, info)
+        cond["label"] = assembly.sample_labels(asked, info)
     if cfg.sample.negative_prompt and not cfg.sample.prompt:
         raise UserError(
             f"config.sample.negative_prompt={cfg.sample.negative_prompt!r} stands "
@@ -204,8 +206,8 @@ def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
         )
     if cfg.sample.prompt:
         texts = assembly.prompts(asked, info) or []
-        told |= assembly.text_cond(info, texts, cfg.sample.negative_prompt)
-    return told
+        cond |= assembly.text_cond(info, texts, cfg.sample.negative_prompt)
+    return cond
 
 
 # --- The work -------------------------------------------------------------------------
@@ -214,7 +216,7 @@ def _told(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
 def _run(
     mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Trajectory]:
-    """Run the task in batches of one size; shown, result and film in uint8."""
+    """Run the task in batches of one size; shown, result and trajectory in uint8."""
     record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
     program = assembly.kept(
         f"edit {mode}",
@@ -246,11 +248,11 @@ def _run(
                 ),
             )
         )
-    shown, x, film = (
+    shown, x, parts = (
         [getattr(made, name) for (made,) in batches]
         for name in ("condition_preview", "items", "trajectory")
     )
-    frames = np.concatenate([part.x_t for part in film], axis=1)
+    frames = np.concatenate([part.x_t for part in parts], axis=1)
     return np.concatenate(shown), np.concatenate(x), Trajectory(frames, None)
 
 

@@ -53,7 +53,7 @@ def from_import(
     state = init_state(
         store.restore_params(workdir, step=step),
         optimizer,
-        memory=assembly.time_sampler(cfg).init(),
-        num_tracks=len(cfg.training.ema_stds),
+        carry=assembly.time_sampler(cfg).init(),
+        num_profiles=len(cfg.training.ema_stds),
     )
     return dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))

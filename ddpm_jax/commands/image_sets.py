@@ -24,7 +24,7 @@ from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import describe_model, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
-from ddpm_jax.commands.sample import cond_of, sample_batches, sampling_program
+from ddpm_jax.commands.sample import conditions_of, sample_batches, sampling_program
 from ddpm_jax.commands.sampled import draw, open_sampled, request_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
@@ -164,13 +164,13 @@ def _drawn(
     parts.check_settings(folder, model, (_DRAWN,))
     grown = parts.PartialResults(folder, _DRAWN, total)
     trained = open_model(cfg, workdir)
-    told = cond_of(cfg, info, trained.unet, trained.params.network)
+    conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
     program = sampling_program(
         cfg, trained.info, trained.unet, trained.mesh, trained.codec
     )
     with progress("drawing", total, grown.done) as bar:
         for made in sample_batches(
-            cfg, program, trained.params, told, first=grown.done, stop=interrupted
+            cfg, program, trained.params, conditions, first=grown.done, stop=interrupted
         ):
             bar.update(grown.add({"images": made.items}))
     if grown.done < total:

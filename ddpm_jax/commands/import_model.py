@@ -373,8 +373,8 @@ def _save(workdir: Path, found: Imported, source: str) -> None:
     state = init_state(
         jax.tree.map(jnp.asarray, found.params),
         assembly.optimizer(cfg),
-        memory=assembly.time_sampler(cfg).init(),
-        num_tracks=len(cfg.training.ema_stds),
+        carry=assembly.time_sampler(cfg).init(),
+        num_profiles=len(cfg.training.ema_stds),
     )
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
     described = about.metadata(cfg, found.info) | {about.IMPORTED: source}

@@ -37,12 +37,12 @@ def parameters_name(cfg: ConfigDict) -> str:
     return "ema" if std is None else f"ema-{std:g}"
 
 
-def check_tracks(std: float | None, stds: tuple[float, ...]) -> None:
+def check_profiles(std: float | None, stds: tuple[float, ...]) -> None:
     """Refuse an average of a chosen length from a run that keeps none to build it on.
 
     Args:
         std: the length that is asked for, if any.
-        stds: the lengths that the run tracks.
+        stds: sigma_rel of the averages that the run keeps.
 
     Raises:
         UserError: saying what to train with.
@@ -91,7 +91,7 @@ def _averaged_after_training(
     report: Callable[[str], None],
 ) -> Parameters:
     about = store.read_metadata(workdir, step)
-    check_tracks(cfg.sample.ema_std, _tracked(about))
+    check_profiles(cfg.sample.ema_std, _stored_stds(about))
     wanted = Profile(step, cfg.sample.ema_std)
     # What came after the step would have to be subtracted again.
     steps = [s for s in store.all_steps(workdir) if 1 <= s <= step]
@@ -119,7 +119,7 @@ def _build(
         (step, index, std)
         for step in steps
         for index, std in enumerate(
-            _tracked(_read(step, partial(store.read_metadata, workdir, step)))
+            _stored_stds(_read(step, partial(store.read_metadata, workdir, step)))
         )
     ]
     stored = [Profile(step, std) for step, _, std in places]
@@ -152,7 +152,7 @@ def _build(
 
 def _snapshots(workdir: Path, places: list[tuple[int, int, float]]) -> Iterator[Any]:
     for step, index, _ in places:
-        yield _read(step, partial(store.restore_track, workdir, index, step=step))
+        yield _read(step, partial(store.restore_profile, workdir, index, step=step))
 
 
 def _read(step: int, read: Callable[[], Any]) -> Any:
@@ -162,6 +162,6 @@ def _read(step: int, read: Callable[[], Any]) -> Any:
         raise _DamagedSnapshotError(step, str(error)) from error
 
 
-def _tracked(about: dict[str, Any]) -> tuple[float, ...]:
+def _stored_stds(about: dict[str, Any]) -> tuple[float, ...]:
     """Read which averages a checkpoint holds: none, if it is older than the option."""
     return tuple(about["config"]["training"].get("ema_stds", ()))

@@ -66,10 +66,10 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
     passes (`saved_bytes`), which compilers come near to but do not match.
     """
     unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
-    num_tracks = len(cfg.training.ema_stds)
+    num_profiles = len(cfg.training.ema_stds)
     state = jax.eval_shape(
         lambda: init_state(
-            assembly.init_params(cfg, unet, info), optimizer, num_tracks=num_tracks
+            assembly.init_params(cfg, unet, info), optimizer, num_profiles=num_profiles
         )
     )
     apply = assembly.network(unet)
@@ -89,7 +89,7 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
         forward_flops=flops,
         train_flops=flops * (4 if cfg.network.get("remat") else 3),
         param_bytes=num_bytes(state.params),
-        ema_bytes=num_bytes((state.ema_params, state.tracks)),
+        ema_bytes=num_bytes((state.ema_params, state.ema_profiles)),
         optimizer_bytes=num_bytes(state.opt_state),
         image_bytes=saved_bytes(training, state.params, x, t),
     )
@@ -283,8 +283,8 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
     state = init_state(
         assembly.init_params(cfg, unet, info),
         optimizer,
-        memory=assembly.time_sampler(cfg).init(),
-        num_tracks=len(cfg.training.ema_stds),
+        carry=assembly.time_sampler(cfg).init(),
+        num_profiles=len(cfg.training.ema_stds),
     )
     state = jax.device_put(state, replicated(mesh))
     step = make_train_step(

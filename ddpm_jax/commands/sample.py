@@ -1,4 +1,4 @@
-"""Drawing from a trained model, after its training and while it lasts."""
+"""Sampling from a trained model, after its training and while it lasts."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,10 +45,10 @@ PORTRAITS = {"plane": portray_points}
 def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     """Draw `config.sample.num_images` images from a checkpoint, and write them.
 
-    What was asked for before is found, and not drawn again.
+    What was asked for before is found, and not sampled again.
 
     Args:
-        cfg: its `sample` says what is drawn, and how.
+        cfg: its `sample` says what is sampled, and how.
         workdir: of the model.
         out: their folder; None: a numbered one of `samples/` in the workdir.
 
@@ -81,9 +81,9 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
     )
     with bar:
-        told = cond_of(cfg, info, trained.unet, trained.params.network)
-        drawn, film = _sample_all(
-            cfg, program, trained.params, told, on_batch=bar.update
+        conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
+        items, trajectory = _sample_all(
+            cfg, program, trained.params, conditions, on_batch=bar.update
         )
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
@@ -96,30 +96,32 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         "versions": trained.about.get("versions", {}),
     }
     if assembly.map_name(cfg):
-        assert told.cond is not None  # such a model is given pictures
-        _, given = assembly.shown(cfg, told.cond)
-        record["consistency_db"] = assembly.consistency(cfg, drawn, given)
+        assert conditions.cond is not None  # such a model is given pictures
+        _, given = assembly.shown(cfg, conditions.cond)
+        record["consistency_db"] = assembly.consistency(cfg, items, given)
     show = trained.codec.show
-    sheet = sheet_of(cfg, info, told.cond, drawn, show)
+    sheet = sheet_of(cfg, info, conditions.cond, items, show)
     write_forward(cfg, folder, trained.codec)
     if cfg.codec.kind in PORTRAITS:
-        PORTRAITS[cfg.codec.kind](cfg, trained, workdir, folder, drawn, film)
-    write_samples(cfg, info, folder, drawn, film, sheet, record, show)
+        PORTRAITS[cfg.codec.kind](cfg, trained, workdir, folder, items, trajectory)
+    write_samples(cfg, info, folder, items, trajectory, sheet, record, show)
     if record.get("consistency_db") is not None:
         print(format_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
 
 
-class Told(NamedTuple):
-    """What a network is told of each image to draw, and whose noise that takes."""
+class Conditions(NamedTuple):
+    """The condition of each sample, and whose noise it starts from."""
 
     cond: dict[str, Any] | None  # leaves [N, ...]
     noise: np.ndarray | None  # int32 [N]; None: each its own
 
 
-def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
-    """Make what the network is told of each image of a drawing.
+def conditions_of(
+    cfg: ConfigDict, info: DataInfo, unet: Any, params: Any
+) -> Conditions:
+    """Make the condition of each sample.
 
     Args:
         cfg: its `sample` says what is asked for.
@@ -131,9 +133,9 @@ def cond_of(cfg: ConfigDict, info: DataInfo, unet: Any, params: Any) -> Told:
         UserError: a label or a prompt cannot be used.
     """
     if not cfg.sample.prompt_to:
-        return Told(assembly.sample_cond(cfg, info), None)
+        return Conditions(assembly.sample_cond(cfg, info), None)
     cond = assembly.cond_between(cfg, info, unet, params)
-    return Told(cond, np.zeros(cfg.sample.num_images, np.int32))
+    return Conditions(cond, np.zeros(cfg.sample.num_images, np.int32))
 
 
 def sampling_program(
@@ -154,7 +156,11 @@ def sampling_program(
 
 
 def sample_batches(
-    cfg: ConfigDict, program: Program, params: Any, told: Told, **options: Any
+    cfg: ConfigDict,
+    program: Program,
+    params: Any,
+    conditions: Conditions,
+    **options: Any,
 ) -> Iterator[Made]:
     """Sample `config.sample.num_images` images, a batch at a time.
 
@@ -162,7 +168,7 @@ def sample_batches(
         cfg: its `sample` says how many, and of which seed.
         program: from `sampling_program`.
         params: `codecs.Params`.
-        told: what they are conditioned on.
+        conditions: what they are conditioned on.
         options: `first`, `stop` and `on_batch` of `plan.run_batches`.
 
     Yields:
@@ -175,10 +181,10 @@ def sample_batches(
         program,
         params,
         assembly.sample_key(cfg),
-        told.cond or {},
+        conditions.cond or {},
         num_rows=cfg.sample.num_images,
         batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
-        indices=told.noise,
+        indices=conditions.noise,
         not_finite=lambda what, first, last: (
             f"an image among {first} to {last} is not finite; draw in float32 and "
             "clipped, or from an earlier checkpoint (sample.step)."
@@ -212,13 +218,13 @@ def make_preview(
     quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
     quick.sample.prompt_to = ""
     program = sampling_program(quick, info, unet, mesh, codec)
-    told = Told(assembly.sample_cond(quick, info), None)
+    conditions = Conditions(assembly.sample_cond(quick, info), None)
     of_codec = spread_whole(codec.params, mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_codec)
-        drawn, film = _sample_all(quick, program, params, told)
-        sheet = sheet_of(quick, info, told.cond, drawn, codec.show)
-        return {"samples": sheet, "film": codec.show.film(film.x_t)}
+        items, trajectory = _sample_all(quick, program, params, conditions)
+        sheet = sheet_of(quick, info, conditions.cond, items, codec.show)
+        return {"samples": sheet, "film": codec.show.trajectory(trajectory.x_t)}
 
     return preview

@@ -11,7 +11,7 @@ from ddpm_jax import assembly, data
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import check_start, settle, start_params
-from ddpm_jax.commands.drawing import sample_request, save_forward_film
+from ddpm_jax.commands.drawing import sample_request, save_forward
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
 from ddpm_jax.commands.finetune import free_since_import
 from ddpm_jax.commands.fitting import (
@@ -31,7 +31,7 @@ from ddpm_jax.commands.look import (
     write_sheet,
 )
 from ddpm_jax.commands.model import find_model
-from ddpm_jax.commands.parameters import check_tracks
+from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
@@ -63,7 +63,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
     assembly.check_training_effects(cfg, info)
     assembly.check_batch(cfg)
     mesh = assembly.mesh(cfg)
-    check_tracks(cfg.sample.ema_std, cfg.training.ema_stds)
+    check_profiles(cfg.sample.ema_std, cfg.training.ema_stds)
     refuse_another_config(
         cfg,
         workdir,
@@ -98,7 +98,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             if source.listing is not None:
                 _say("\n".join([*looked, *short_plan(cfg, info)]))
                 write_sheet(source, workdir)
-            save_forward_film(cfg, source, workdir, model.codec)
+            save_forward(cfg, source, workdir, model.codec)
 
         run = Run(
             workdir=workdir,

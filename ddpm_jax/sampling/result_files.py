@@ -100,7 +100,7 @@ def write_trajectory(
     """
     for name, frames in zip(TRAJECTORY_FILES[:2], trajectory, strict=True):
         if frames is not None:
-            images.save_png(folder / name, show.film(frames[:, :rows]))
+            images.save_png(folder / name, show.trajectory(frames[:, :rows]))
     animation = show.animation(trajectory.x_t, columns)
     images.save_gif(folder / TRAJECTORY_FILES[2], animation, fps=8, hold_last=2.0)
 

@@ -69,12 +69,12 @@ def make_classify_objective(
     """
 
     def objective(
-        params: Any, key: jax.Array, batch: Batch, memory: Any
+        params: Any, key: jax.Array, batch: Batch, carry: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         images = shift_and_flip(key, batch["image"], max_shift=max_shift, flip=flip)
         _, logits = network(params, to_float(images))
         loss = smoothed_cross_entropy(logits, batch["label"], label_smoothing).mean()
         right = (logits.argmax(1) == batch["label"]).mean()
-        return loss, ({"loss": loss, "accuracy": right}, memory)
+        return loss, ({"loss": loss, "accuracy": right}, carry)
 
     return objective

@@ -83,7 +83,7 @@ def make_contrastive_objective(
     """
 
     def objective(
-        params: Any, key: jax.Array, batch: Batch, memory: Any
+        params: Any, key: jax.Array, batch: Batch, carry: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         shown = shift_and_flip(key, batch["image"], max_shift=max_shift, flip=flip)
         text: Any = batch["text"]
@@ -93,6 +93,6 @@ def make_contrastive_objective(
         loss = contrastive_loss(images, texts, scale, same)
         first = (images @ texts.T).argmax(axis=1)
         right = same[jnp.arange(len(first)), first].mean()
-        return loss, ({"loss": loss, "accuracy": right}, memory)
+        return loss, ({"loss": loss, "accuracy": right}, carry)
 
     return objective

@@ -53,7 +53,7 @@ def make_objective(
     """
 
     def objective(
-        params: Any, key: jax.Array, batch: Batch, memory: Any
+        params: Any, key: jax.Array, batch: Batch, carry: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         x = start(key, batch["image"])
         loss = -log_density(apply, params, x).mean() / x[0].size
@@ -61,7 +61,7 @@ def make_objective(
         if num_values:
             bits = loss / math.log(2.0) + math.log2((num_values - 1) / 2)
             metrics["bits_per_dim"] = bits
-        return loss, (metrics, memory)
+        return loss, (metrics, carry)
 
     return objective
 

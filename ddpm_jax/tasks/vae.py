@@ -150,7 +150,7 @@ def make_objective(
 ) -> Objective:
     """Compose the loss: minus (1) per dimension in nats, the KL weighted.
 
-    Its memory is how many steps it has seen, float32 [].
+    It carries how many steps it has seen, float32 [].
 
     Args:
         networks: the model.
@@ -160,12 +160,12 @@ def make_objective(
     """
 
     def objective(
-        params: Any, key: jax.Array, batch: Batch, memory: Any
+        params: Any, key: jax.Array, batch: Batch, carry: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         key_start, key_z = jax.random.split(key)
         x = start(key_start, batch["image"])
         log_p, kl = evidence_bound(networks, params, key_z, x)
-        weight = jnp.minimum(1.0, memory / kl_warmup) if kl_warmup else 1.0
+        weight = jnp.minimum(1.0, carry / kl_warmup) if kl_warmup else 1.0
         size = x[0].size
         metrics = {
             "loss": (kl - log_p).mean() / size,
@@ -175,7 +175,7 @@ def make_objective(
         if networks.num_values:
             metrics["bits_per_dim"] = metrics["loss"] / math.log(2.0)
         loss = (weight * kl - log_p).mean() / size
-        return loss, (metrics, memory + 1.0 / num_parts)
+        return loss, (metrics, carry + 1.0 / num_parts)
 
     return objective
 
@@ -278,7 +278,7 @@ class VAE(LikelihoodTask):
             fit.transformation(),
             ema_target=fit.ema_decay,
             mesh=mesh,
-            memory=jnp.zeros((), jnp.float32),
+            carry=jnp.zeros((), jnp.float32),
             num_parts=fit.accumulate,
             shown=("loss", "kl", "decoder_std"),
             preview=self.previewer(source, latent_shape, maps),

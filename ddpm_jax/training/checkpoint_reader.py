@@ -142,7 +142,7 @@ def restore_params(
     return _restore_tree(workdir, "ema_params" if ema else "params", step, placement)
 
 
-def restore_track(
+def restore_profile(
     workdir: str | Path,
     index: int,
     *,
@@ -153,7 +153,7 @@ def restore_track(
 
     Args:
         workdir: folder of the run.
-        index: position in `TrainState.tracks`.
+        index: position in `TrainState.ema_profiles`.
         step: which checkpoint; None means the newest.
         placement: where to put a leaf of a shape; None means the first device.
 

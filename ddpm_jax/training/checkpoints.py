@@ -44,7 +44,7 @@ from ddpm_jax.training.checkpoint_reader import (
     param_shapes,
     read_metadata,
     restore_params,
-    restore_track,
+    restore_profile,
 )
 from ddpm_jax.training.integrity import (
     FORMAT,
@@ -75,7 +75,7 @@ __all__ = [
     "read_metadata",
     "restore_latest",
     "restore_params",
-    "restore_track",
+    "restore_profile",
     "save",
 ]
 
@@ -313,10 +313,11 @@ def _items(state: TrainState) -> dict[str, Any]:
         "ema_params": state.ema_params,
         "optimizer": optimizer,
     }
-    # One item for each EMA: an average is built from one of them at a time.
-    items |= {f"track_{i}": track for i, track in enumerate(state.tracks)}
-    if jax.tree.leaves(state.memory):  # Orbax stores no tree without arrays
-        items["memory"] = {"memory": state.memory}
+    # One item for each EMA: an average is built from one of them at a time. These, and
+    # the carry, have older names on disk.
+    items |= {f"track_{i}": tree for i, tree in enumerate(state.ema_profiles)}
+    if jax.tree.leaves(state.carry):  # Orbax stores no tree without arrays
+        items["memory"] = {"memory": state.carry}
     return items
 
 
@@ -336,9 +337,11 @@ def _restore_state(
         abstract_state,
         params=items["params"],
         ema_params=items["ema_params"],
-        tracks=tuple(items[f"track_{i}"] for i in range(len(abstract_state.tracks))),
+        ema_profiles=tuple(
+            items[f"track_{i}"] for i in range(len(abstract_state.ema_profiles))
+        ),
+        carry=items.get("memory", {"memory": abstract_state.carry})["memory"],
         **items["optimizer"],
-        **items.get("memory", {}),
     )
     return state, record["metadata"]
 

@@ -18,5 +18,5 @@ class TrainState:
     params: Any  # float32, as trained
     ema_params: Any  # float32, their exponential moving average: what is sampled
     opt_state: Any  # optax's
-    tracks: Any = ()  # float32, a tuple of power-function EMAs: see training/ema.py
-    memory: Any = ()  # carry of the objective, arrays, if any
+    ema_profiles: Any = ()  # float32, power-function EMAs: see training/ema.py
+    carry: Any = ()  # of the objective, arrays, if any

@@ -31,16 +31,16 @@ def ema_decay(step: jax.Array, target: float) -> jax.Array:
 def init_state(
     params: Any,
     optimizer: optax.GradientTransformation,
-    memory: Any = (),
-    num_tracks: int = 0,
+    carry: Any = (),
+    num_profiles: int = 0,
 ) -> TrainState:
     """Start a run: the averages start as the parameters themselves.
 
     Args:
         params: the initial parameters.
         optimizer: optax's.
-        memory: what the objective remembers before the first step, a tree of arrays.
-        num_tracks: how many further averages to keep: as many as the `ema_stds` given
+        carry: what the objective carries into the first step, a tree of arrays.
+        num_profiles: how many further averages to keep: as many as the `ema_stds` given
             to `make_train_step`.
     """
 
@@ -53,8 +53,8 @@ def init_state(
         params=params,
         ema_params=copy(),
         opt_state=optimizer.init(params),
-        tracks=tuple(copy() for _ in range(num_tracks)),
-        memory=memory,
+        ema_profiles=tuple(copy() for _ in range(num_profiles)),
+        carry=carry,
     )
 
 
@@ -71,44 +71,44 @@ def gradient_in_parts(
     the same distribution.
 
     Args:
-        objective: (params, key, batch, memory) -> (loss, (metrics, memory)), a mean
-            over rows. Its memory passes from part to part.
+        objective: (params, key, batch, carry) -> (loss, (metrics, carry)), a mean
+            over rows. What it carries passes from part to part.
         num_parts: how many, a divisor of the batch; 1 for the plain gradient.
         keep: applied to the gradient of each part: where its sum is kept.
 
     Returns:
-        (params, key, batch, memory) -> (gradient, (metrics, memory)), gradient and
+        (params, key, batch, carry) -> (gradient, (metrics, carry)), gradient and
         metrics being means over the parts.
     """
     differentiate = jax.grad(objective, has_aux=True)
     if num_parts == 1:
         return differentiate
 
-    def in_parts(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
+    def in_parts(params: Any, key: jax.Array, batch: Batch, carry: Any) -> tuple:
         def split(array: jax.Array) -> jax.Array:
             pairs = array.reshape(-1, num_parts, *array.shape[1:])
             return pairs.swapaxes(0, 1)  # [num_parts, B / num_parts, ...]
 
-        def add(carry: tuple, part: tuple) -> tuple:
-            total, memory = carry
+        def add(so_far: tuple, part: tuple) -> tuple:
+            total, carry = so_far
             index, rows_of_part = part
-            gradient, (metrics, memory) = differentiate(
-                params, jax.random.fold_in(key, index), rows_of_part, memory
+            gradient, (metrics, carry) = differentiate(
+                params, jax.random.fold_in(key, index), rows_of_part, carry
             )
-            return (jax.tree.map(jnp.add, total, keep(gradient)), memory), metrics
+            return (jax.tree.map(jnp.add, total, keep(gradient)), carry), metrics
 
         zero = keep(jax.tree.map(jnp.zeros_like, params))
         metrics: dict[str, jax.Array]
-        (total, memory), metrics = jax.lax.scan(
+        (total, carry), metrics = jax.lax.scan(
             add,
-            (zero, memory),
+            (zero, carry),
             (jnp.arange(num_parts), jax.tree.map(split, batch)),
             # XLA's CPU backend runs the gradients of convolutions many times slower
             # inside a loop (jaxlib 0.10.2), so there the loop is written out.
             unroll=jax.default_backend() == "cpu",
         )
         gradient = jax.tree.map(lambda leaf: leaf / num_parts, total)
-        return gradient, (jax.tree.map(lambda m: m.mean(axis=0), metrics), memory)
+        return gradient, (jax.tree.map(lambda m: m.mean(axis=0), metrics), carry)
 
     return in_parts
 
@@ -125,11 +125,11 @@ def gradient_step(
     """Compose one step of a network with one loss and one optimiser.
 
     Args:
-        objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
+        objective: (params, key, batch, carry) -> (loss, (metrics, carry)).
         optimizer: optax's.
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
-        ema_stds: sigma_rel of each power-function EMA in `state.tracks`.
+        ema_stds: sigma_rel of each power-function EMA in `state.ema_profiles`.
         num_parts: the batch is worked through in so many parts, one after another, and
             the gradients averaged: less memory for the same batch.
 
@@ -143,21 +143,23 @@ def gradient_step(
         state: TrainState, key: jax.Array, batch: Batch
     ) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(key, state.step)
-        gradient, (metrics, memory) = gradient_in_parts(
+        gradient, (metrics, carry) = gradient_in_parts(
             objective, num_parts, keep=lambda tree: shard_like_params(mesh, tree)
-        )(gather_params(mesh, state.params), key, batch, state.memory)
+        )(gather_params(mesh, state.params), key, batch, state.carry)
         gradient = shard_like_params(mesh, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step, ema_target)
         ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
-        tracks = tuple(
-            update_average(track, params, state.step, gamma)
-            for track, gamma in zip(state.tracks, gammas, strict=True)
+        ema_profiles = tuple(
+            update_average(profile, params, state.step, gamma)
+            for profile, gamma in zip(state.ema_profiles, gammas, strict=True)
         )
         metrics = {**metrics, "grad_norm": optax.tree.norm(gradient)}
         return (
-            TrainState(state.step + 1, params, ema_params, opt_state, tracks, memory),
+            TrainState(
+                state.step + 1, params, ema_params, opt_state, ema_profiles, carry
+            ),
             metrics,
         )
 
@@ -215,7 +217,7 @@ def gradient_task(
     ema_target: float,
     mesh: Mesh,
     ema_stds: tuple[float, ...] = (),
-    memory: Any = (),
+    carry: Any = (),
     num_parts: int = 1,
     **others: Any,
 ) -> Task:
@@ -223,19 +225,19 @@ def gradient_task(
 
     Args:
         draw: () -> its initial parameters.
-        objective: (params, key, batch, memory) -> (loss, (metrics, memory)).
+        objective: (params, key, batch, carry) -> (loss, (metrics, carry)).
         optimizer: optax's.
         ema_target: decay of the moving average after its warm-up.
         mesh: from `devices.data_mesh`.
         ema_stds: sigma_rel of each further average.
-        memory: what the objective carries from step to step, before the first one.
+        carry: what the objective carries from step to step, before the first one.
         num_parts: see `gradient_step`.
         others: of the task's fields: summarize, shown, preview, finish.
     """
     return Task(
         draw=draw,
         start=lambda params: init_state(
-            params, optimizer, memory=memory, num_tracks=len(ema_stds)
+            params, optimizer, carry=carry, num_profiles=len(ema_stds)
         ),
         step=gradient_step(
             objective,

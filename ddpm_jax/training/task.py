@@ -22,7 +22,7 @@ Metrics = dict[str, jax.Array]
 Objective = Callable[
     [Any, jax.Array, Batch, Any], tuple[jax.Array, tuple[Metrics, Any]]
 ]
-"""(params, key, batch, memory) -> (loss [], (metrics, memory))."""
+"""(params, key, batch, carry) -> (loss [], (metrics, carry))."""
 
 Step = Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]
 """(state, key of the run, batch) -> (state, metrics). Pure: the step folds its own

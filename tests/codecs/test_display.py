@@ -63,7 +63,7 @@ def test_points_are_a_scatter_plot_on_common_axes():
     frames = show.animation(np.stack([points, 10 * points, points]), None)
     np.testing.assert_array_equal(frames[0], frames[2])
     assert (frames[0] != frames[1]).any()
-    film = show.film(np.stack([points, 10 * points]))
+    film = show.trajectory(np.stack([points, 10 * points]))
     assert film.shape[1] == 2 * frames.shape[2]
     assert is_ink(show.sheet(points, None)) > is_ink(show.sheet(points[:1], None))
 

@@ -14,7 +14,7 @@ from studio import make_studio
 
 from ddpm_jax import assembly
 from ddpm_jax.commands.edit import lay_out, read_pictures
-from ddpm_jax.commands.sample import Told, sample_batches, sampling_program
+from ddpm_jax.commands.sample import Conditions, sample_batches, sampling_program
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures, programs, work
@@ -43,7 +43,7 @@ def whole(studio, cfg):
         cfg,
         sampling_program(cfg, trained.info, trained.unet, trained.mesh, trained.codec),
         trained.params,
-        Told(assembly.sample_cond(cfg, trained.info), None),
+        Conditions(assembly.sample_cond(cfg, trained.info), None),
     )
     return made.items, made.trajectory
 

@@ -108,7 +108,7 @@ def test_what_was_tracked_needs_one_checkpoint_and_is_exact(model):
     cfg.sample.ema_std = 0.10
     got = load_parameters(cfg, model, 12)
     assert got.description == "averaged (EMA of std 0.1)"
-    want = store.restore_track(model, 1, step=12)
+    want = store.restore_profile(model, 1, step=12)
     jax.tree.map(np.testing.assert_array_equal, got.tree, want)
     # Two averages of one step are enough for a third, and the user hears how good.
     lines = []

@@ -126,9 +126,9 @@ class Center(TaskSpec):
     start: float = 0.0
 
     def build(self, source, fit, mesh):
-        def objective(params, key, batch, memory):
+        def objective(params, key, batch, carry):
             loss = jnp.mean((batch["image"] - params["center"]) ** 2)
-            return loss, ({"loss": loss}, memory)
+            return loss, ({"loss": loss}, carry)
 
         return gradient_task(
             lambda: {"center": jnp.full(source.shape, self.start)},

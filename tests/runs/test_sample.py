@@ -13,7 +13,7 @@ from program import ROOT, flags, start
 from settings import default
 
 from ddpm_jax.cli import main
-from ddpm_jax.commands.sample import Told, sample_batches
+from ddpm_jax.commands.sample import Conditions, sample_batches
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.batching import Checked
 from ddpm_jax.runtime.devices import data_mesh
@@ -178,7 +178,7 @@ def test_images_that_are_not_finite_are_refused_and_not_drawn_black():
         cfg = default()
         cfg.sample.num_images, cfg.sample.batch_size = num, 4
         program = Program(run, data_mesh())
-        return list(sample_batches(cfg, program, None, Told(None, None)))
+        return list(sample_batches(cfg, program, None, Conditions(None, None)))
 
     images(5)  # the batch is filled up, but not with image 5
     with pytest.raises(UserError, match="among 4 to 5 is not finite"):

@@ -178,8 +178,8 @@ def importance_and_hints():
     for image in images:
         placed = {"image": jax.device_put(image, rows(mesh))}
         state, metrics = step(state, jax.random.key(5), placed)
-    full = int(state.memory.count.min()) >= 10
-    numbers = jax.tree.map(np.asarray, (state.params, state.memory, metrics))
+    full = int(state.carry.count.min()) >= 10
+    numbers = jax.tree.map(np.asarray, (state.params, state.carry, metrics))
     flat = [float(x) for leaf in jax.tree.leaves(numbers) for x in np.ravel(leaf)]
     return {"devices": jax.device_count(), "full": full, "numbers": flat}
 

@@ -85,10 +85,10 @@ def test_a_state_comes_back_bit_for_bit(workdir):
 
 
 def with_tracks_and_memory(state):
-    """The same state with two further averages, and a memory that is no dictionary."""
-    tracks = tuple(jax.tree.map(lambda x, k=k: x * k, state.params) for k in (2, 3))
-    memory = (jnp.arange(6.0).reshape(2, 3) + state.step, {"count": jnp.int32(4)})
-    return state.replace(tracks=tracks, memory=memory)
+    """The same state with two further averages, and a carry that is no dictionary."""
+    profiles = tuple(jax.tree.map(lambda x, k=k: x * k, state.params) for k in (2, 3))
+    carry = (jnp.arange(6.0).reshape(2, 3) + state.step, {"count": jnp.int32(4)})
+    return state.replace(ema_profiles=profiles, carry=carry)
 
 
 def test_tracks_and_memory_come_back_bit_for_bit_and_one_by_one(tmp_path):
@@ -96,15 +96,15 @@ def test_tracks_and_memory_come_back_bit_for_bit_and_one_by_one(tmp_path):
     with ckpt.open_checkpoints(tmp_path) as checkpoints:
         ckpt.save(checkpoints, full, METADATA)
     assert_equal(restore(tmp_path, full)[0], full)
-    # What draws needs neither the memory nor another average than its own.
+    # What draws needs neither the carry nor another average than its own.
     for name in ("memory", "optimizer", "track_0"):
         shutil.rmtree(tmp_path / "checkpoints" / "2" / name)
     assert_equal(ckpt.restore_params(tmp_path), full.ema_params)
-    assert_equal(ckpt.restore_track(tmp_path, 1), full.tracks[1])
+    assert_equal(ckpt.restore_profile(tmp_path, 1), full.ema_profiles[1])
     with pytest.raises(UserError, match=r"damaged.*track_0"):
-        ckpt.restore_track(tmp_path, 0)
+        ckpt.restore_profile(tmp_path, 0)
     with pytest.raises(UserError, match=r"has no track_2; it has params, ema_params"):
-        ckpt.restore_track(tmp_path, 2)
+        ckpt.restore_profile(tmp_path, 2)
 
 
 def test_without_tracks_and_memory_a_checkpoint_is_what_it_was_before_them(workdir):

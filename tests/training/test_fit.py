@@ -36,11 +36,11 @@ def feed(start):
 def mean_task(**others) -> Task:
     """Learn the mean of the data, with noise of the step's key."""
 
-    def objective(params, key, batch, memory):
+    def objective(params, key, batch, carry):
         noise = 0.1 * jax.random.normal(key, batch["reading"].shape)
         error = jnp.square(batch["reading"] + noise - params["mean"]).sum(-1)
         loss = (error * batch["about"]["weight"]).mean()
-        return loss, ({"loss": loss}, memory + 1)
+        return loss, ({"loss": loss}, carry + 1)
 
     return gradient_task(
         lambda: {"mean": jnp.zeros(3)},
@@ -49,7 +49,7 @@ def mean_task(**others) -> Task:
         ema_target=0.9,
         mesh=data_mesh(),
         ema_stds=(0.1,),
-        memory=jnp.zeros(()),
+        carry=jnp.zeros(()),
         **others,
     )
 
@@ -113,7 +113,7 @@ def test_a_finished_run_leaves_checkpoints_numbers_and_its_result(whole):
     assert [record["step"] for record in records] == [3, 6, 9, 12]
     assert all(record["learning_rate"] == np.float32(RATE) for record in records)
     assert store.read_metadata(workdir) == {"kind": "mean"}
-    assert float(state.memory) == 12
+    assert float(state.carry) == 12
     # Adam's steps are no longer than the rate; after twelve the mean is on its way.
     assert 0 < np.abs(state.params["mean"]).max() <= 1.01 * 12 * RATE
     np.testing.assert_array_equal(

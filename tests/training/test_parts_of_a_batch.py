@@ -8,12 +8,12 @@ import pytest
 from ddpm_jax.training.step import gradient_in_parts
 
 
-def squares(params, key, batch, memory):
-    """Mean over rows of (w . row - label)^2 / 2, and a memory that counts its calls."""
+def squares(params, key, batch, carry):
+    """Mean over rows of (w . row - label)^2 / 2, and a carry that counts its calls."""
     del key
     error = batch["image"] @ params["w"] - batch["label"]
     loss = 0.5 * jnp.mean(error**2)
-    return loss, ({"loss": loss}, memory + 1)
+    return loss, ({"loss": loss}, carry + 1)
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 12])
@@ -21,20 +21,20 @@ def test_a_mean_over_rows_is_the_mean_over_parts(num_parts):
     rng = np.random.default_rng(0)
     rows, labels, w = rng.standard_normal((12, 5)), rng.standard_normal(12), np.ones(5)
     batch = {"image": jnp.asarray(rows), "label": jnp.asarray(labels)}
-    gradient, (metrics, memory) = gradient_in_parts(squares, num_parts)(
+    gradient, (metrics, carry) = gradient_in_parts(squares, num_parts)(
         {"w": jnp.asarray(w)}, jax.random.key(0), batch, jnp.asarray(0)
     )
     error = rows @ w - labels
     np.testing.assert_allclose(gradient["w"], rows.T @ error / 12, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean(error**2), rtol=1e-5)
-    assert memory == num_parts
+    assert carry == num_parts
 
 
-def noisy(params, key, batch, memory):
+def noisy(params, key, batch, carry):
     """A loss of rows times noise: its gradient shows which noise each row met."""
     noise = jax.random.normal(key, batch["image"].shape)
     loss = jnp.mean(params["w"] * noise * batch["image"])
-    return loss, ({"loss": loss}, memory)
+    return loss, ({"loss": loss}, carry)
 
 
 def test_part_i_is_every_third_row_with_a_key_of_its_own():

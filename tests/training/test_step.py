@@ -28,12 +28,12 @@ from ddpm_jax.training.step import (
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), dtype=np.uint8)
 
 
-def quadratic(params, key, batch, memory):
+def quadratic(params, key, batch, carry):
     """A loss whose gradient is known: |w - mean of the batch|^2 / 2."""
     del key
     error = params["w"] - jnp.mean(batch["image"].astype(jnp.float32))
     loss = 0.5 * jnp.sum(error**2)
-    return loss, ({"loss": loss}, memory)
+    return loss, ({"loss": loss}, carry)
 
 
 def test_a_rate_that_restarts_falls_to_zero_each_time():
@@ -82,11 +82,11 @@ def test_three_steps_follow_adam_with_clipping_and_ema_computed_by_hand():
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(2) * -at_start, rtol=1e-5)
 
 
-def remembering(params, key, batch, memory):
+def remembering(params, key, batch, carry):
     """`quadratic`, whose target drifts by what it remembers: its number of calls."""
     loss, (metrics, _) = quadratic(params, key, batch, ())
-    drift = memory["calls"] * jnp.sum(params["w"])
-    return loss + drift, (metrics, {"calls": memory["calls"] + 1.0})
+    drift = carry["calls"] * jnp.sum(params["w"])
+    return loss + drift, (metrics, {"calls": carry["calls"] + 1.0})
 
 
 def test_tracks_and_memory_follow_a_loop_in_numpy():
@@ -96,11 +96,11 @@ def test_tracks_and_memory_follow_a_loop_in_numpy():
         remembering, optimizer, ema_target=0.9, mesh=data_mesh(), ema_stds=stds
     )
     start = {"w": jnp.ones((2,))}
-    memory = {"calls": jnp.float32(0)}
-    state = init_state(start, optimizer, memory=memory, num_tracks=2)
+    carry = {"calls": jnp.float32(0)}
+    state = init_state(start, optimizer, carry=carry, num_profiles=2)
     batch = {"image": np.full((1, 1, 1, 1), 3, np.uint8)}
 
-    w, averages = 1.0, [np.nan, np.nan]  # of a track's start nothing is used
+    w, averages = 1.0, [np.nan, np.nan]  # of a profile's start nothing is used
     for t in range(1, 9):
         w -= 0.1 * (w - 3.0 + (t - 1))  # the gradient; t - 1 calls before this one
         for i, gamma in enumerate((16.97219860, 6.93720394)):  # of these two lengths
@@ -108,11 +108,13 @@ def test_tracks_and_memory_follow_a_loop_in_numpy():
             averages[i] = (1 - beta) * w + (beta * averages[i] if t > 1 else 0.0)
         before = state
         state, _ = step(state, jax.random.key(0), batch)
-        assert before.tracks[1]["w"].is_deleted()  # donated, like all of the state
+        assert before.ema_profiles[1][
+            "w"
+        ].is_deleted()  # donated, like all of the state
         np.testing.assert_allclose(state.params["w"], [w, w], rtol=1e-5)
-        got = [track["w"][0] for track in state.tracks]
+        got = [profile["w"][0] for profile in state.ema_profiles]
         np.testing.assert_allclose(got, averages, rtol=1e-5)
-        assert float(state.memory["calls"]) == t
+        assert float(state.carry["calls"]) == t
 
 
 def test_four_steps_are_two_and_two_with_a_checkpoint_between(tmp_path):
@@ -122,8 +124,8 @@ def test_four_steps_are_two_and_two_with_a_checkpoint_between(tmp_path):
     )
 
     def start():
-        memory = {"calls": jnp.float32(0)}
-        return init_state({"w": jnp.arange(3.0)}, optimizer, memory, num_tracks=2)
+        carry = {"calls": jnp.float32(0)}
+        return init_state({"w": jnp.arange(3.0)}, optimizer, carry, num_profiles=2)
 
     def advance(state, first):
         for i in (first, first + 1):
@@ -137,7 +139,7 @@ def test_four_steps_are_two_and_two_with_a_checkpoint_between(tmp_path):
         restored, _, _ = checkpoints.restore_latest(opened, jax.eval_shape(start))
     resumed = advance(restored, 2)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    assert float(resumed.memory["calls"]) == 4
+    assert float(resumed.carry["calls"]) == 4
 
 
 @pytest.mark.parametrize(
