@@ -27,11 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m ddpm_jax.playground",
-        description="Draw from a trained model on a web page of this machine.",
+        description="Sample from a trained model on a web page of this machine, or "
+        "train one there on points that you draw.",
         epilog="Options of the model can be set as --config.SECTION.NAME=VALUE.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", required=True, help="folder of a trained model")
+    parser.add_argument(
+        "--workdir", help="folder of a trained model; without it, the Points tab alone"
+    )
     parser.add_argument(
         "--port", type=int, default=7860, help="of 127.0.0.1; 0: any that is free"
     )
@@ -45,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     known, overrides = parser.parse_known_args(argv)
     try:
         hosts = check_hosts(known.allow_host)
-        _run(Path(known.workdir), known.port, hosts, overrides)
+        workdir = None if known.workdir is None else Path(known.workdir)
+        _run(workdir, known.port, hosts, overrides)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -54,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(workdir: Path, port: int, hosts: frozenset[str], overrides: list[str]) -> None:
+def _run(
+    workdir: Path | None, port: int, hosts: frozenset[str], overrides: list[str]
+) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UserError(
             "the page needs gradio; run `make playground`, or "
@@ -68,6 +74,15 @@ def _run(workdir: Path, port: int, hosts: frozenset[str], overrides: list[str]) 
     from ddpm_jax.playground.server import check_port, serve
 
     check_port(port)
+    if workdir is None:
+        if overrides:
+            raise UserError(
+                f"{overrides[0]} is of a model, and none is named; give --workdir=DIR "
+                "as well."
+            )
+        use_all_cores(1)
+        serve(None, port, hosts)
+        return
     cfg = trained_config(workdir)
     if cfg.kind != "diffusion":
         raise UserError(

@@ -33,7 +33,8 @@ MAX_UPLOADS = 4  # of them
 PATIENCE = 60.0  # seconds for a body to arrive
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
-UPLOAD, MASK, FIELD = "upload", "mask", "field"  # kinds of an event's inputs
+# Kinds of an event's inputs.
+UPLOAD, MASK, POINTS, FIELD = "upload", "mask", "points", "field"
 
 _API = "/gradio_api"
 _UPLOAD_TO = f"{_API}/upload"
@@ -263,6 +264,15 @@ def _is_text(value: Any) -> bool:
     return True
 
 
+def _are_points(value: Any) -> bool:
+    """Tell whether a value is a list of lists of numbers, or nothing."""
+    rows = [] if value is None else value
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and all(type(c) in (int, float) for c in row)
+        for row in rows
+    )
+
+
 def _checked_value(value: Any, kind: str, folder: Path) -> Any:
     if value is None:
         return None
@@ -274,6 +284,8 @@ def _checked_value(value: Any, kind: str, folder: Path) -> Any:
         return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
     if kind == MASK and isinstance(value, dict) and _is_text(value.get("mask", "")):
         return {"mask": value.get("mask", "")}
+    if kind == POINTS and isinstance(value, dict) and _are_points(value.get("points")):
+        return {"points": value.get("points")}
     plain = isinstance(value, int | float) or _is_text(value)
     if kind == FIELD and (
         plain or (isinstance(value, list) and all(map(_is_text, value)))

@@ -1,4 +1,4 @@
-"""The page: four tabs, with the request on the left and its output on the right."""
+"""The page: tabs, with the request on the left and its output on the right."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from ddpm_jax import assembly
 from ddpm_jax.playground import fields, gate, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
+from ddpm_jax.playground.points_tab import CANVAS, Desk, points_tab
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: auto; }
@@ -21,37 +22,45 @@ THEME = gr.themes.Default(  # fonts that are there: none is fetched
 )
 
 
-def make_page(studio: Studio, folder: Path) -> gr.Blocks:
-    """Lay out the page of a model.
+def make_page(studio: Studio | None, desk: Desk) -> gr.Blocks:
+    """Lay out the page.
 
     Args:
-        studio: the model.
-        folder: for uploads and results.
+        studio: the model; None for the Points tab alone, which trains its own.
+        desk: where jobs work; its folder holds uploads and results.
     """
+    title = "ddpm_jax" if studio is None else f"ddpm_jax: {studio.workdir}"
+    with gr.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(600, 3600)
+    ) as page:
+        if studio is None:
+            gr.Markdown("## A diffusion model of points that you draw")
+        else:
+            _model_tabs(studio, desk.folder)
+        with gr.Tab("Points", elem_id="tab-points"):
+            points_tab(desk)
+    return page
+
+
+def _model_tabs(studio: Studio, folder: Path) -> None:
     info = studio.trained.info
     shape = "x".join(map(str, info.image_shape))
     example = work.example_reader(studio)
-    with gr.Blocks(
-        title=f"ddpm_jax: {studio.workdir}",
-        analytics_enabled=False,
-        delete_cache=(600, 3600),
-    ) as page:
-        gr.Markdown(
-            f"## {studio.workdir}\nTrained on {info.name}, {shape}; drawing with "
-            f"{studio.trained.described}."
-        )
-        with gr.Tab("Draw", elem_id="tab-draw"):
-            _draw_tab(Place(studio, folder, "sample"))
-        edits = {
-            "image-to-image": ("Image to image", "tab-image", _image_tab),
-            "inpaint": ("Inpaint", "tab-inpaint", _inpaint_tab),
-            "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
-        }
-        for mode, (name, element, tab) in edits.items():
-            if assembly.edit_methods(studio.cfg, mode):  # not every model can
-                with gr.Tab(name, elem_id=element):
-                    tab(Place(studio, folder, mode), example)
-    return page
+    gr.Markdown(
+        f"## {studio.workdir}\nTrained on {info.name}, {shape}; drawing with "
+        f"{studio.trained.described}."
+    )
+    with gr.Tab("Draw", elem_id="tab-draw"):
+        _draw_tab(Place(studio, folder, "sample"))
+    edits = {
+        "image-to-image": ("Image to image", "tab-image", _image_tab),
+        "inpaint": ("Inpaint", "tab-inpaint", _inpaint_tab),
+        "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
+    }
+    for mode, (name, element, tab) in edits.items():
+        if assembly.edit_methods(studio.cfg, mode):  # not every model can
+            with gr.Tab(name, elem_id=element):
+                tab(Place(studio, folder, mode), example)
 
 
 def kinds_of_inputs(page: gr.Blocks) -> dict[int, tuple[str, ...]]:
@@ -60,7 +69,9 @@ def kinds_of_inputs(page: gr.Blocks) -> dict[int, tuple[str, ...]]:
     def kind(component: Any) -> str:
         if isinstance(component, gr.Image):
             return gate.UPLOAD
-        return gate.MASK if isinstance(component, gr.HTML) else gate.FIELD
+        if isinstance(component, gr.HTML):
+            return gate.POINTS if component.elem_id == CANVAS else gate.MASK
+        return gate.FIELD
 
     return {
         number: tuple(map(kind, event.inputs)) for number, event in page.fns.items()

@@ -16,9 +16,9 @@ from ddpm_jax.playground import pictures, work
 from ddpm_jax.playground.jobs import Studio
 
 # One job at a time, of whatever tab in whatever window.
-_ON_THE_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
+ON_THE_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
 _STOPPED = "**Stopped.** What was sampled so far stays in the trajectory."
-_REFUSED = "**Not made.** The message says why."
+REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
 """Option of the config, or name of an image -> its input component."""
@@ -120,11 +120,11 @@ def connect(
             ):
                 yield _changes(answer)
         except UserError as error:
-            yield _changes(work.Answer(status=_REFUSED))
-            raise _message(error) from error
+            yield _changes(work.Answer(status=REFUSED))
+            raise message(error) from error
         except Exception as error:
-            yield _changes(work.Answer(status=_REFUSED))
-            raise _defect(error) from error
+            yield _changes(work.Answer(status=REFUSED))
+            raise defect(error) from error
 
     running = go.click(
         run,
@@ -133,12 +133,12 @@ def connect(
         show_progress="minimal",
         show_progress_on=shown.status,
         api_visibility="private",
-        **_ON_THE_DEVICE,
+        **ON_THE_DEVICE,
     )
     stop.click(None, None, None, cancels=running)
     # After the job is gone, so that none of its steps is reported afterwards.
     running.failure(
-        _after_failure,
+        after_failure,
         as_sent(shown.status),
         shown.status,
         show_progress="hidden",
@@ -157,9 +157,9 @@ def connect(
         )
 
 
-def _after_failure(status: str) -> str:
+def after_failure(status: str) -> str:
     """Tell a stopped job from a refused one: both have failed."""
-    return status if status == _REFUSED else _STOPPED
+    return status if status == REFUSED else _STOPPED
 
 
 def _changes(answer: work.Answer) -> tuple:
@@ -185,9 +185,9 @@ def with_message(function: Callable) -> Callable:
         try:
             return function(*args, **kwargs)
         except UserError as error:
-            raise _message(error) from error
+            raise message(error) from error
         except Exception as error:
-            raise _defect(error) from error
+            raise defect(error) from error
 
     return shielded
 
@@ -207,7 +207,7 @@ def _unchanged(value: Any) -> Any:
     return value.path if hasattr(value, "path") else value
 
 
-def _defect(error: Exception) -> gr.Error:
+def defect(error: Exception) -> gr.Error:
     """Report a fault of the program in the page; the terminal has the traceback."""
     return gr.Error(
         f"This is a defect of the page ({type(error).__name__}); the terminal in which "
@@ -216,7 +216,8 @@ def _defect(error: Exception) -> gr.Error:
     )
 
 
-def _message(error: UserError) -> gr.Error:
+def message(error: UserError) -> gr.Error:
+    """Report in the page what the user can mend."""
     # The text may quote what the user typed, and the page reads it as HTML.
     text = html.escape(str(error), quote=False)
     return gr.Error(text, title="This cannot work", print_exception=False)

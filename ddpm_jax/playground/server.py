@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -40,11 +41,13 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> None:
-    """Serve the page of a model until Ctrl-C, SIGTERM or SIGHUP.
+def serve(
+    studio: Studio | None, port: int, hosts: frozenset[str] = frozenset()
+) -> None:
+    """Serve the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
-        studio: the model.
+        studio: the model; None for the Points tab alone.
         port: from `check_port`.
         hosts: from `gate.check_hosts`, names that the page may be reached by.
 
@@ -63,8 +66,12 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
             kinds_of_inputs,
             make_page,
         )
+        from ddpm_jax.playground.points_tab import Desk
 
-        page = make_page(studio, folder)
+        device, closing = threading.Lock(), threading.Event()
+        if studio is not None:
+            device, closing = studio.device, studio.closing
+        page = make_page(studio, Desk(folder, device, closing))
         page.queue(default_concurrency_limit=None, max_size=MAX_QUEUE, api_open=False)
         gate = Middleware(Gate, policy=Policy(folder, kinds_of_inputs(page), hosts))
         try:
@@ -97,7 +104,8 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
                 f"the page did not answer at http://{HOST} in time; start it again, "
                 "when the machine is less busy."
             ) from error
-        print(f"{page.local_url} shows {studio.workdir}; Ctrl-C ends.", flush=True)
+        shown = "points that you draw" if studio is None else str(studio.workdir)
+        print(f"{page.local_url} shows {shown}; Ctrl-C ends.", flush=True)
         try:
             while not interrupts.received():
                 time.sleep(_POLL)
@@ -105,7 +113,7 @@ def serve(studio: Studio, port: int, hosts: frozenset[str] = frozenset()) -> Non
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print()  # below the ^C
         finally:
-            studio.closing.set()
+            closing.set()
             page.close(verbose=False)
 
 

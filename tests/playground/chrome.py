@@ -39,10 +39,10 @@ def chromium(downloads):
         driver.quit()
 
 
-def open_page(browser, address):
+def open_page(browser, address, ready="#sample-go"):
     """Get a fresh page, ready to be clicked."""
     browser.get(address)
-    find(browser, "#sample-go")
+    find(browser, ready)
     return browser
 
 
@@ -103,10 +103,19 @@ def paint(page, row, columns):
     until(page, lambda: "Paint what" in text(page, "#inpaint-mask"))
     canvas = find(page, "#inpaint-mask canvas")
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    cell = canvas.size["width"] / 8
-    places = [(round((x - 4) * cell), round((row - 4) * cell)) for x in columns]
-    stroke = webdriver.ActionChains(page)
-    stroke.move_to_element_with_offset(canvas, *places[0]).click_and_hold()
-    for place in places[1:]:
-        stroke.move_to_element_with_offset(canvas, *place)
-    stroke.release().perform()
+    stroke(
+        page, "#inpaint-mask canvas", [((x - 4) / 4, (4 - row) / 4) for x in columns]
+    )
+
+
+def stroke(page, selector, places):
+    """Draw on a canvas from place to place; it reaches from -1 to 1, y upwards."""
+    canvas = find(page, selector)
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    half = [canvas.size[name] / 2 for name in ("width", "height")]
+    offsets = [(round(x * half[0]), round(-y * half[1])) for x, y in places]
+    pointer = webdriver.ActionChains(page, duration=20)
+    pointer.move_to_element_with_offset(canvas, *offsets[0]).click_and_hold()
+    for offset in offsets[1:]:
+        pointer.move_to_element_with_offset(canvas, *offset)
+    pointer.release().perform()

@@ -8,6 +8,7 @@ be taken at any time.
 import argparse
 import base64
 import io
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -44,7 +45,29 @@ def interpolate(page):
     run(page, "interpolate")
 
 
-SCENES = {"draw": draw, "inpaint": inpaint, "interpolate": interpolate}
+def points(page):
+    """Draw a smile, and train on it."""
+    click(page, "#tab-points-button")
+    canvas = "#points-canvas canvas"
+    chrome.stroke(page, canvas, arc(0.75, 0, 2 * math.pi))
+    chrome.stroke(page, canvas, arc(0.42, 1.15 * math.pi, 1.85 * math.pi))
+    for x in (-0.28, 0.28):
+        chrome.stroke(page, canvas, [(x, 0.18), (x, 0.34)])
+    run(page, "points")
+
+
+def arc(radius, begin, end):
+    """Places along an arc, in the canvas's square from -1 to 1."""
+    angles = [begin + (end - begin) * i / 24 for i in range(25)]
+    return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
+
+
+SCENES = {
+    "draw": draw,
+    "inpaint": inpaint,
+    "interpolate": interpolate,
+    "points": points,
+}
 
 
 def photograph(page):

@@ -14,9 +14,10 @@ ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
 
 
 @contextmanager
-def serving(workdir, **environment):
+def serving(workdir=None, **environment):
     """Start the playground at a free port; give its process and address."""
-    arguments = ["-m", "ddpm_jax.playground", f"--workdir={workdir}", "--port=0"]
+    named = [] if workdir is None else [f"--workdir={workdir}"]
+    arguments = ["-m", "ddpm_jax.playground", *named, "--port=0"]
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

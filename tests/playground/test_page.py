@@ -298,6 +298,49 @@ def test_a_walk_between_two_pictures_starts_and_ends_at_them(page):
     assert np.abs(made[-1] - last).mean() < np.abs(made[-1] - first).mean()
 
 
+# --- Drawn points ---------------------------------------------------------------------
+
+
+def test_points_are_drawn_and_trained_on_and_the_chain_is_seen(browser):
+    with serving() as (_, address):
+        page = chrome.open_page(browser, address, "#points-go")
+        assert not page.find_elements(By.CSS_SELECTOR, "#sample-go")
+        click(page, "#points-go")
+        assert "0 points are drawn; draw 20" in message(page)
+        canvas = "#points-canvas canvas"
+        chrome.stroke(page, canvas, [(x, 0.5) for x in np.linspace(-0.8, 0.8, 20)])
+        until(page, lambda: re.match(r"\d+ points", text(page, "#points-canvas .hint")))
+        run(page, "points")
+        click(page, "#points-1")
+        path = page.downloads / "points.csv"
+        until(page, path.exists)
+        head, *lines = path.read_text().splitlines()
+        points = np.array([line.split(",") for line in lines], float)
+        assert head == "x,y" and len(points) > 100
+        assert abs(points[:, 1].mean() - 0.5) < 0.02 and points[:, 1].std() < 0.08
+        assert points[:, 0].min() < -0.7 and points[:, 0].max() > 0.7
+        # Noise is all over the square, and the samples lie along the line.
+        ended = orange(picture(page, "points"))
+        fill(page, "#points-frame", 0)
+        until(page, lambda: orange(picture(page, "points"))[0] > 2 * ended[0])
+
+
+def orange(pixels):
+    """Return over how many rows, and columns, the points of a plot are spread."""
+    is_point = np.abs(pixels[..., :3].astype(int) - (213, 94, 0)).max(axis=-1) < 60
+    return is_point.any(axis=1).sum(), is_point.any(axis=0).sum()
+
+
+def test_a_known_set_is_laid_on_the_canvas_and_cleared(browser):
+    with serving() as (_, address):
+        page = chrome.open_page(browser, address, "#points-go")
+        find(page, "#points-preset input[value=moons]").click()
+        hint = "#points-canvas .hint"
+        until(page, lambda: "1500 points" in text(page, hint))
+        click(page, "#points-canvas .clear")
+        until(page, lambda: "Press and draw" in text(page, hint))
+
+
 def test_the_pictures_of_the_document_can_be_taken(page, server, tmp_path):
     screenshots.take(page, server[1], tmp_path)
     document = (ROOT / "docs" / "playground.md").read_text()

@@ -19,7 +19,9 @@ def started(monkeypatch):
         importlib.util, "find_spec", lambda name: name == "gradio" or find(name)
     )
     monkeypatch.setattr(model, "open_model", lambda cfg, workdir: None)
-    monkeypatch.setattr(server, "serve", lambda studio, *_: served.append(studio.cfg))
+    monkeypatch.setattr(
+        server, "serve", lambda studio, *_: served.append(studio and studio.cfg)
+    )
 
     def start(recipe, *words):
         monkeypatch.setattr(about, "trained_config", lambda workdir: recipe)
@@ -54,3 +56,11 @@ def test_what_cannot_be_shown_is_refused_in_one_line(
     said = capsys.readouterr().err
     assert (status, served) == (2, [])
     assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+
+
+def test_without_a_run_the_page_trains_on_drawn_points(started, capsys):
+    del started  # its patches are what is needed
+    assert main(["--port=0"]) == 0
+    assert main(["--port=0", "--config.sample.sampler=ddim"]) == 2
+    said = capsys.readouterr().err
+    assert "--config.sample.sampler=ddim is of a model, and none is named" in said

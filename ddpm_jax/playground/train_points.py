@@ -1,0 +1,159 @@
+"""A model of drawn points, trained and sampled in memory within seconds.
+
+    for now in train_points(points, seed):
+        now.step, now.loss          # while it trains
+        now.frames                  # now and then, and last: a chain [K, N, 2]
+
+The recipe is that of `configs/points.py`, with fewer steps. All drawings share one
+compiled program: their points are an argument, repeated up to one size.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax import assembly
+from ddpm_jax.assembly import DataInfo
+from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
+from ddpm_jax.playground.canvas import MOST
+from ddpm_jax.recipe import (
+    MLP,
+    Cosine,
+    Data,
+    Diffusion,
+    Fit,
+    Plane,
+    Stratified,
+    recipe,
+)
+
+NUM_STEPS = 2000
+_AT_ONCE = 100  # steps in one call of the program, between two looks at the clock
+_LOOKS = (300, 700, 1200)  # steps after which samples are shown
+NUM_SAMPLES = 400
+NUM_FRAMES = 41  # of a chain, its start among them
+
+
+class Now(NamedTuple):
+    """How far the training of a drawing has come.
+
+    Attributes:
+        step: optimizer steps done.
+        seconds: since it began.
+        loss: mean of the last steps; None before the first.
+        frames: a chain of samples, [K, N, 2], on the canvas; None where none is drawn.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None = None
+    frames: np.ndarray | None = None
+
+
+class _Programs(NamedTuple):
+    start: Callable[[Any], Any]
+    draw: Callable[[], Any]
+    advance: Callable[..., tuple[Any, jax.Array]]
+    sample: Callable[..., jax.Array]
+
+
+def train_points(points: np.ndarray, seed: int) -> Iterator[Now]:
+    """Train a model on points, and sample from it as it learns.
+
+    Args:
+        points: [N, 2], N at most `canvas.MOST`.
+        seed: of the training and of the samples.
+
+    Yields:
+        After every hundred steps, how far it is; the last has a chain.
+    """
+    programs, began = _programs(), time.perf_counter()
+    mean, scale = points.mean(axis=0), max(float(points.std()), 1e-3)
+    rows = jnp.asarray(np.resize((points - mean) / scale, (MOST, 2)))
+    count = jnp.asarray(len(points))
+    key = jax.random.fold_in(assembly.train_key(_config()), seed)
+    sample_key = jax.random.fold_in(assembly.sample_key(_config()), seed)
+    yield Now(0, 0.0)
+    state = programs.start(programs.draw())
+    for step in range(_AT_ONCE, NUM_STEPS + 1, _AT_ONCE):
+        state, loss = programs.advance(state, key, rows, count)
+        frames = None
+        if step in (*_LOOKS, NUM_STEPS):
+            chain = programs.sample(state.ema_params, sample_key)
+            frames = np.asarray(chain, np.float64) * scale + mean
+        yield Now(step, time.perf_counter() - began, float(loss), frames)
+
+
+@functools.cache
+def _config() -> Any:
+    return recipe(
+        Diffusion(
+            data=Data(source="", flip=False),
+            codec=Plane(),
+            network=MLP(),
+            schedule=Cosine(1000),
+            prediction="v",
+            variance="small",
+            times=Stratified(),
+        ),
+        Fit(
+            num_steps=NUM_STEPS,
+            batch_size=512,
+            learning_rate=2e-3,
+            warmup_steps=100,
+            decay="cosine",
+            ema_decay=0.995,
+        ),
+        sample={"sampler": "ddim", "num_steps": 40, "clip": False},
+    )
+
+
+@functools.cache
+def _programs() -> _Programs:
+    """Compose the programs that all drawings share."""
+    cfg = _config()
+    info = DataInfo("drawn points", (2,), None, "drawn", dtype="float32")
+    network = assembly.model(cfg, info)
+    task = assembly.diffusion_task(
+        cfg, network, info, assembly.optimizer(cfg), assembly.mesh(cfg)
+    )
+    sampler, levels = assembly.sampler(cfg), assembly.levels(cfg)
+
+    def advance(
+        state: Any, key: jax.Array, rows: jax.Array, count: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        def one(state: Any, _: None) -> tuple[Any, jax.Array]:
+            # Rows are drawn by a key of their own, as the feed of a run draws them.
+            drawn = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+            index = jax.random.randint(drawn, (cfg.training.batch_size,), 0, count)
+            state, metrics = task.step(state, key, {"image": rows[index]})
+            return state, metrics["loss"]
+
+        state, losses = jax.lax.scan(one, state, None, length=_AT_ONCE)
+        return state, losses.mean()
+
+    def sample(params: Any, key: jax.Array) -> jax.Array:
+        keys = image_keys(key, jnp.arange(NUM_SAMPLES))
+        noise = initial_noise(keys, (2,))
+        _, kept = generate(
+            keys,
+            sampler,
+            assembly.denoiser(cfg, network, params),
+            noise,
+            levels,
+            record=lambda info: info.x_s,
+            num_records=NUM_FRAMES - 1,
+        )
+        return jnp.concatenate([noise[None], kept])
+
+    return _Programs(
+        jax.jit(task.start),
+        task.draw,
+        jax.jit(advance, donate_argnums=0),
+        jax.jit(sample),
+    )
