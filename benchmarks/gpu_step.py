@@ -152,7 +152,7 @@ def compile_step(cfg: Any, steps: dict[str, "Step"], name: str) -> dict[str, flo
 
     of = parts.make_parts(cfg)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    state, key = parts.start_state(of), assembly.train_key(cfg)
+    state, key = parts.start_state(of), assembly.train_key(cfg.seed)
     started = time.perf_counter()
     lowered = parts.train_step(of).lower(state, key, batch)
     traced = time.perf_counter()

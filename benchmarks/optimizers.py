@@ -185,7 +185,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         for name in _names(args.optimizers):
             for rate in _PRODIGY_RATES if name == "prodigy" else rates:
                 fit = fit_with(name, rate, assembly.fit_spec(cfg), args.num_steps)
-                losses = train(parts, fit, params, assembly.train_key(cfg))
+                losses = train(parts, fit, params, assembly.train_key(cfg.seed))
                 rows.append({"name": name, "rate": rate, "seed": seed, **losses})
                 print(
                     f"{name}, rate {rate:g}, seed {seed}: {losses['loss']:.5f}",

@@ -272,7 +272,7 @@ def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
     from ddpm_jax.runtime.devices import replicated
     from ddpm_jax.training.step import init_state
 
-    step, key = parts.train_step(of), assembly.train_key(of.cfg)
+    step, key = parts.train_step(of), assembly.train_key(of.cfg.seed)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
     carry = assembly.time_sampler(of.cfg).init()
     state = init_state(params, assembly.optimizer(of.cfg), carry=carry)

@@ -91,7 +91,7 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
     state, step, key = (
         parts.start_state(of),
         parts.train_step(of),
-        assembly.train_key(cfg),
+        assembly.train_key(cfg.seed),
     )
     batches = parts.feed_of(of)(0)
     losses: list[Any] = []

@@ -60,7 +60,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     state, step, key = (
         parts.start_state(of),
         parts.train_step(of),
-        assembly.train_key(cfg),
+        assembly.train_key(cfg.seed),
     )
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
     compiled, compile_seconds = timing.compile_twice(
@@ -154,7 +154,7 @@ def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]
         state,
         step,
         noted(parts.feed_of(of)(int(state.step))),
-        assembly.train_key(of.cfg),
+        assembly.train_key(of.cfg.seed),
         num_steps=total,
         report_every=total,
         report=lambda report: (reports.append(report), ends.append(_now())),

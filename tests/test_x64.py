@@ -146,7 +146,7 @@ def test_a_step_of_training_keeps_float32(options):
         )
         batch = {"image": np.zeros((4, 8, 8, 1), np.uint8)}
         batch["label"] = np.zeros(4, np.int32)
-        program = jax.make_jaxpr(step)(state, assembly.train_key(config), batch)
+        program = jax.make_jaxpr(step)(state, assembly.train_key(config.seed), batch)
     assert dtypes_of(state) == {"float32", "int32"}
     assert {str(out.dtype) for out in program.out_avals} == {"float32", "int32"}
     assert wide(program) == []

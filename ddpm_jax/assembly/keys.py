@@ -8,14 +8,14 @@ from ddpm_jax.runtime.keys import root_key
 _INIT, _TRAIN, _SAMPLE = 0, 1, 2  # `likelihood` has 3
 
 
-def init_key(config: ConfigDict) -> jax.Array:
+def init_key(seed: int) -> jax.Array:
     """Return the key of the initial parameters."""
-    return jax.random.fold_in(root_key(config.seed), _INIT)
+    return jax.random.fold_in(root_key(seed), _INIT)
 
 
-def train_key(config: ConfigDict) -> jax.Array:
+def train_key(seed: int) -> jax.Array:
     """Return the key of training noise, levels, flips and dropout."""
-    return jax.random.fold_in(root_key(config.seed), _TRAIN)
+    return jax.random.fold_in(root_key(seed), _TRAIN)
 
 
 def sample_seed(config: ConfigDict) -> int:

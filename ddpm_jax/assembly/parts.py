@@ -71,7 +71,7 @@ def init_params(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Any:
     x = jnp.zeros((1, *info.shape), jnp.float32)
     t = jnp.zeros((1,), jnp.float32)
     init = kept("init", config, info, lambda own: jax.jit(unet.init))
-    return init(init_key(config), x, t)["params"]
+    return init(init_key(config.seed), x, t)["params"]
 
 
 def objective(config: ConfigDict, unet: Conditioned, info: DataInfo) -> Objective:

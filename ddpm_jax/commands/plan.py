@@ -308,7 +308,7 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
         zeros |= assembly.text_cond(info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
-    key, best = assembly.train_key(cfg), math.inf
+    key, best = assembly.train_key(cfg.seed), math.inf
     for turn in range(_NUM_MEASURED + 1):
         started = time.perf_counter()
         state, metrics = step(state, key, batch)

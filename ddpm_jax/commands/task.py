@@ -43,7 +43,7 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
         spec.build(source, fit, mesh),
         source=data.ready(source),
         fingerprint=source.fingerprint,
-        key=assembly.train_key(cfg),
+        key=assembly.train_key(cfg.seed),
     )
     if ended.signal_number:
         return 128 + ended.signal_number

@@ -115,7 +115,7 @@ def train(cfg: ConfigDict, workdir: Path) -> int:
             cfg,
             model.task(_previewer(model)),
             feed,
-            assembly.train_key(cfg),
+            assembly.train_key(cfg.seed),
             plan=assembly.fit_spec(cfg),
             run=run,
             mesh=mesh,

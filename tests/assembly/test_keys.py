@@ -24,8 +24,8 @@ SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 
 # Every key that is made of a seed, and the number of its purpose.
 PURPOSES = [
-    (keys.init_key, 0),
-    (assembly.train_key, 1),
+    (lambda cfg: keys.init_key(cfg.seed), 0),
+    (lambda cfg: assembly.train_key(cfg.seed), 1),
     (assembly.sample_key, 2),
     (assembly.likelihood_key, 3),
     (lambda cfg: features.classify_key(ClassifierTask(seed=cfg.seed)), 11),

@@ -41,13 +41,13 @@ def train(fsdp):
     state = jax.jit(fresh, out_shardings=placed)()
     step = make_train_step(assembly.objective(cfg, unet, info), optimizer,
         ema_target=0.9, mesh=mesh, placed=placed)
-    losses = []
+    losses, key = [], assembly.train_key(cfg.seed)
     for i in range(3):
         batch = {k: spread(v, rows(mesh)) for k, v in stream[i].items()}
-        program = step.lower(state, assembly.train_key(cfg), batch) if i == 0 else None
+        program = step.lower(state, key, batch) if i == 0 else None
         if program:
             text = program.compile().as_text()
-        state, metrics = step(state, assembly.train_key(cfg), batch)
+        state, metrics = step(state, key, batch)
         losses.append(float(metrics["loss"]))
     leaves = jax.tree.leaves(state)
     trained = jax.tree.leaves(state.params)
