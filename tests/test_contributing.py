@@ -12,7 +12,7 @@ import pytest
 from settings import changed, default
 
 from ddpm_jax import assembly, data, recipe, requests, specs
-from ddpm_jax.assembly import names
+from ddpm_jax.assembly import sampling
 from ddpm_jax.conditioning import conditioner
 from ddpm_jax.data import Arrays, Dataset, sources
 from ddpm_jax.data.spec import Data
@@ -45,7 +45,7 @@ def test_every_file_is_there():
 @pytest.mark.parametrize(
     ("module", "wanted"),
     [
-        (names, "SAMPLERS"),
+        (sampling, "SAMPLERS"),
         (recipe, "register"),
         (conditioner, "Conditioner Embedder"),
         (recipe.Conditioner, "for_data from_text droppable required"),

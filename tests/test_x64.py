@@ -14,7 +14,7 @@ from flax import linen as nn
 from settings import default
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import autoencode, features, names
+from ddpm_jax.assembly import autoencode, features, sampling
 from ddpm_jax.codecs import from_moments
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import drop
@@ -91,7 +91,7 @@ def dtypes_of(tree):
 # --- Types ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names.SAMPLERS)
+@pytest.mark.parametrize("name", sampling.SAMPLERS)
 def test_every_sampler_draws_float32(name):
     churn = ["sample.churn=4"] if name in ("euler", "heun") else []
     config = config_of(f"sample.sampler={name}", "sample.num_steps=6", *churn)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.guidance import check_guidance
 from ddpm_jax.assembly.idle import check_sampling_effects
@@ -15,7 +14,7 @@ from ddpm_jax.assembly.labels_prompts import check_labels, check_prompts
 from ddpm_jax.assembly.latents import check_latents
 from ddpm_jax.assembly.parts import network_spec
 from ddpm_jax.assembly.pictures import check_picture
-from ddpm_jax.assembly.sampling import levels
+from ddpm_jax.assembly.sampling import SAMPLERS, levels
 from ddpm_jax.assembly.sizes import check_ceilings, check_memory
 from ddpm_jax.assembly.source import DataInfo, latents_run
 from ddpm_jax.assembly.translation import diffusion_spec, fit_spec
@@ -84,7 +83,7 @@ def mesh(config: ConfigDict) -> Mesh:
 def _check_asked(config: ConfigDict) -> None:
     """Refuse what is asked for in names or numbers that cannot be."""
     options = config.sample
-    choices = {"sampler": names.SAMPLERS, "variance": (None, *VARIANCES)}
+    choices = {"sampler": SAMPLERS, "variance": (None, *VARIANCES)}
     for name, known in choices.items():
         if options[name] not in known:
             listed = ", ".join(str(k) for k in known if k is not None)

@@ -10,16 +10,3 @@ SPACINGS = {
     "quadratic": grids.quadratic_steps,
 }
 CONTINUOUS_GRIDS = {"karras": grids.karras_grid, "logsnr": grids.logsnr_grid}
-SAMPLERS = (
-    "ancestral",
-    "ddim",
-    "euler",
-    "heun",
-    "adaptive",
-    "dpmpp_2m",
-    "dpmpp_3m",
-    "dpmpp_2m_sde",
-    "unipc",
-    "unipc_3",
-    "pndm",
-)

@@ -1,6 +1,7 @@
 """From a config to the parts of sampling: denoiser, sampler, levels."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -30,25 +31,29 @@ def denoiser(config: ConfigDict, unet: Conditioned, params: Any) -> Denoiser:
     return guided(config, unet, built)
 
 
+SAMPLERS: Mapping[str, Callable[[ConfigDict], samplers.Sampler]] = {
+    "ancestral": lambda config: samplers.ancestral(
+        names.VARIANCES[config.sample.variance or config.variance]
+    ),
+    "ddim": lambda config: samplers.ddim(config.sample.eta),
+    "euler": lambda config: karras.euler(_churn(config)),
+    "heun": lambda config: karras.heun(_churn(config)),
+    "adaptive": lambda config: ode.adaptive(
+        schedule(config), rtol=config.sample.rtol, atol=config.sample.atol
+    ),
+    "dpmpp_2m": lambda config: multistep.dpmpp_2m(),
+    "dpmpp_3m": lambda config: multistep.dpmpp_3m(),
+    "dpmpp_2m_sde": lambda config: multistep.dpmpp_2m_sde(),
+    "unipc": lambda config: multistep.unipc(),
+    "unipc_3": lambda config: multistep.unipc(3),
+    "pndm": lambda config: multistep.pndm(),
+}
+"""By the names that `config.sample.sampler` may have: config -> sampler."""
+
+
 def sampler(config: ConfigDict) -> samplers.Sampler:
     """Build the sampler of `config.sample`."""
-    variance = names.VARIANCES[config.sample.variance or config.variance]
-    table = {
-        "ancestral": lambda: samplers.ancestral(variance),
-        "ddim": lambda: samplers.ddim(config.sample.eta),
-        "euler": lambda: karras.euler(_churn(config)),
-        "heun": lambda: karras.heun(_churn(config)),
-        "adaptive": lambda: ode.adaptive(
-            schedule(config), rtol=config.sample.rtol, atol=config.sample.atol
-        ),
-        "dpmpp_2m": multistep.dpmpp_2m,
-        "dpmpp_3m": multistep.dpmpp_3m,
-        "dpmpp_2m_sde": multistep.dpmpp_2m_sde,
-        "unipc": multistep.unipc,
-        "unipc_3": lambda: multistep.unipc(3),
-        "pndm": multistep.pndm,
-    }
-    built = table[config.sample.sampler]()
+    built = SAMPLERS[config.sample.sampler](config)
     is_self_conditioned = NAME in config.conditioners
     return self_conditioned(built) if is_self_conditioned else built
 

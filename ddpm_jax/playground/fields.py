@@ -6,6 +6,7 @@ import gradio as gr
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import names
+from ddpm_jax.assembly.sampling import SAMPLERS
 from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, as_sent, with_message
 
@@ -36,7 +37,7 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
         )
     with gr.Row():
         asked["sample.sampler"] = gr.Dropdown(
-            list(names.SAMPLERS),
+            list(SAMPLERS),
             value=cfg.sample.sampler,
             label="Sampler",
             elem_id=f"{place.mode}-sampler",
