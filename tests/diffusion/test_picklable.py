@@ -71,6 +71,7 @@ def test_a_sampler_from_pickle_draws_the_same(name):
         s.cosine_logsnr(num_levels=40),
         s.linear_logsnr(6.0, -6.0, 40),
         s.scale_time(s.scale_time(TABLE, 0.5), 0.25),
+        s.straight(40, shift=2.0, alpha_min=0.01),
     ],
 )
 def test_a_schedule_from_pickle_has_the_same_levels(schedule):
@@ -91,6 +92,16 @@ def test_ways_to_draw_times_are_remade():
     np.testing.assert_array_equal(
         stored.draw(key, 4, ())[0], time_sampling.STRATIFIED.draw(key, 4, ())[0]
     )
+    laws = (
+        time_sampling.logit_normal(TABLE, mean=0.5),
+        time_sampling.lognormal(TABLE, std=0.5),
+        time_sampling.shifted(TABLE, shift=2.0),
+    )
+    for law in laws:
+        stored, _ = again(law)
+        np.testing.assert_array_equal(
+            stored.draw(key, 4, ())[0], law.draw(key, 4, ())[0]
+        )
     stored, _ = again(time_sampling.importance(7, length=3))
     assert stored.init().losses.shape == (7, 3)
 
