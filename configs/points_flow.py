@@ -14,18 +14,18 @@ def get_config(name: str = "ring"):
     return recipe(
         FlowTask(
             data=Data(source=f"points:{name}", flip=False),
-            network=Flow(num_steps=8, width=64, depth=1, num_frequencies=4),
+            network=Flow(num_steps=8, width=64, depth=1, num_frequencies=3, bound=1.0),
         ),
         Fit(
-            num_steps=4000,
+            num_steps=6000,
             batch_size=256,
-            learning_rate=2e-3,
+            learning_rate=1e-3,
             warmup_steps=300,
             decay="cosine",
             ema_decay=0.998,
             report_every=500,
-            preview_every=2000,
-            checkpoint_every=2000,
+            preview_every=3000,
+            checkpoint_every=3000,
         ),
         sample={"num_images": 2000, "batch_size": 2000},
     )
