@@ -114,7 +114,11 @@ def _sampled_set(
     model = {
         "checkpoint_step": opened.step,
         "parameters": "ema",
-        "options": {"sampler": cfg.kind, "seed": seed},
+        # Of one call, unguided: as tables and plots of scores have it.
+        "options": {
+            **{"sampler": cfg.kind, "num_steps": 1, "guidance_scale": 1.0},
+            "seed": seed,
+        },
     }
     described = f"samples of a {cfg.kind}, step {opened.step:,} (seed {seed})"
     shape = opened.model.item_shape
