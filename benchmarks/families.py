@@ -39,7 +39,8 @@ ROWS = {
         "points_flow",
         (
             *("network.mixing=reverse", "network.bound=0"),
-            *("network.num_frequencies=0", *_NO_CARE),
+            *("network.num_frequencies=0", "training.num_steps=4000", *_NO_CARE),
+            "training.learning_rate=2e-3",
         ),
     ),
 }

@@ -3,7 +3,8 @@
 Command:   python main.py --config=configs/points_flow.py:ring --workdir=runs/ring-flow
            with ring, grid, moons, swiss_roll, checkerboard, tree, or file:points.csv;
            ring if none is named
-Model:     8 steps of normalization, invertible dense layer and affine coupling
+Model:     5,248 parameters; 8 steps of normalization, invertible dense layer and affine
+           coupling with Fourier features
 """
 
 from ddpm_jax.recipe import Data, Fit, Flow, FlowTask, recipe

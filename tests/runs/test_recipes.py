@@ -58,7 +58,7 @@ ENLARGING = {
 FAMILIES = {
     "points_vae": 10_631,
     "points_gan": 19_106,
-    "points_flow": 6_272,
+    "points_flow": 5_248,
     "digits_vae": 966_552,
     "digits_gan": 599_601,
     "digits_glow": 970_112,
