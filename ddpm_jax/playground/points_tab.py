@@ -46,78 +46,115 @@ class Desk(NamedTuple):
     closing: threading.Event
 
 
+class _Asked(NamedTuple):
+    drawing: gr.HTML
+    preset: gr.Radio
+    seed: gr.Number
+    go: gr.Button
+    stop: gr.Button
+
+
+class _Shown(NamedTuple):
+    status: gr.Markdown
+    sheet: gr.Image
+    slider: gr.Slider
+    frames: gr.State  # paths of the chain's pictures
+    downloads: list[gr.DownloadButton]
+
+
 def points_tab(desk: Desk) -> None:
     """Lay out the tab."""
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            drawing = gr.HTML(
-                {},
-                html_template=canvas.TEMPLATE,
-                css_template=canvas.CSS,
-                js_on_load=canvas.SCRIPT,
-                apply_default_css=False,
-                elem_id=CANVAS,
-            )
-            preset = gr.Radio(
-                list(NAMES), label="Or a set that is known", elem_id="points-preset"
-            )
-            seed = gr.Number(0, label="Seed", elem_id="points-seed")
-            with gr.Row():
-                go = gr.Button("Train", variant="primary", elem_id="points-go")
-                stop = gr.Button("Stop", variant="stop", elem_id="points-stop")
+            asked = _lay_out_request()
         with gr.Column(scale=3, min_width=420):
-            status = gr.Markdown(
-                _FIRST.format(steps=train_points.NUM_STEPS),
-                elem_id="points-status",
-                elem_classes="status",
-            )
-            sheet = gr.Image(
-                format="png",
-                interactive=False,
-                show_label=False,
-                height=440,
-                elem_id="points-sheet",
-                buttons=["download", "fullscreen"],
-            )
-            slider = gr.Slider(
-                0,
-                train_points.NUM_FRAMES - 1,
-                value=0,
-                step=1,
-                label="Trajectory: frame, from noise to points",
-                interactive=True,
-                elem_id="points-frame",
-                buttons=[],
-            )
-            with gr.Row():
-                downloads = [
-                    gr.DownloadButton(
-                        name, size="sm", interactive=False, elem_id=f"points-{i}"
-                    )
-                    for i, name in enumerate(FILES)
-                ]
-            with gr.Accordion("Train on points.csv from the command line", open=False):
-                gr.Code(
-                    f"{_COMMAND}points.csv",
-                    language="shell",
-                    lines=2,
-                    show_label=False,
-                    interactive=False,
-                    wrap_lines=True,
-                    elem_id="points-command",
-                )
-    frames = gr.State(())
-    preset.change(
+            shown = _lay_out_result()
+    asked.preset.change(
         panel.with_message(_preset),
-        panel.as_sent(preset),
-        drawing,
+        panel.as_sent(asked.preset),
+        asked.drawing,
         show_progress="hidden",
         api_visibility="private",
     )
+    _connect(desk, asked, shown)
+    shown.slider.input(
+        panel.with_message(_frame),
+        [shown.frames, *panel.as_sent(shown.slider)],
+        shown.sheet,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        queue=False,
+        api_visibility="private",
+    )
 
-    def run(*asked: Any) -> Iterator[tuple]:
+
+def _lay_out_request() -> _Asked:
+    drawing = gr.HTML(
+        {},
+        html_template=canvas.TEMPLATE,
+        css_template=canvas.CSS,
+        js_on_load=canvas.SCRIPT,
+        apply_default_css=False,
+        elem_id=CANVAS,
+    )
+    preset = gr.Radio(
+        list(NAMES), label="Or a set that is known", elem_id="points-preset"
+    )
+    seed = gr.Number(0, label="Seed", elem_id="points-seed")
+    with gr.Row():
+        go = gr.Button("Train", variant="primary", elem_id="points-go")
+        stop = gr.Button("Stop", variant="stop", elem_id="points-stop")
+    return _Asked(drawing, preset, seed, go, stop)
+
+
+def _lay_out_result() -> _Shown:
+    status = gr.Markdown(
+        _FIRST.format(steps=train_points.NUM_STEPS),
+        elem_id="points-status",
+        elem_classes="status",
+    )
+    sheet = gr.Image(
+        format="png",
+        interactive=False,
+        show_label=False,
+        height=440,
+        elem_id="points-sheet",
+        buttons=["download", "fullscreen"],
+    )
+    slider = gr.Slider(
+        0,
+        train_points.NUM_FRAMES - 1,
+        value=0,
+        step=1,
+        label="Trajectory: frame, from noise to points",
+        interactive=True,
+        elem_id="points-frame",
+        buttons=[],
+    )
+    with gr.Row():
+        downloads = [
+            gr.DownloadButton(name, size="sm", interactive=False, elem_id=f"points-{i}")
+            for i, name in enumerate(FILES)
+        ]
+    with gr.Accordion("Train on points.csv from the command line", open=False):
+        gr.Code(
+            f"{_COMMAND}points.csv",
+            language="shell",
+            lines=2,
+            show_label=False,
+            interactive=False,
+            wrap_lines=True,
+            elem_id="points-command",
+        )
+    return _Shown(status, sheet, slider, gr.State(()), downloads)
+
+
+def _connect(desk: Desk, asked: _Asked, shown: _Shown) -> None:
+    """Make the buttons start and stop a training."""
+
+    def run(*given: Any) -> Iterator[tuple]:
         try:
-            yield from _updates(desk, *asked)
+            yield from _updates(desk, *given)
         except UserError as error:
             yield (panel.REFUSED, *[gr.skip()] * 5)
             raise panel.message(error) from error
@@ -125,30 +162,21 @@ def points_tab(desk: Desk) -> None:
             yield (panel.REFUSED, *[gr.skip()] * 5)
             raise panel.defect(error) from error
 
-    running = go.click(
+    running = asked.go.click(
         run,
-        panel.as_sent(drawing, seed),
-        [status, sheet, slider, frames, *downloads],
+        panel.as_sent(asked.drawing, asked.seed),
+        [*shown[:4], *shown.downloads],
         show_progress="minimal",
-        show_progress_on=status,
+        show_progress_on=shown.status,
         api_visibility="private",
         **panel.ON_THE_DEVICE,
     )
-    stop.click(None, None, None, cancels=running)
+    asked.stop.click(None, None, None, cancels=running)
     running.failure(
         panel.after_failure,
-        panel.as_sent(status),
-        status,
+        panel.as_sent(shown.status),
+        shown.status,
         show_progress="hidden",
-        queue=False,
-        api_visibility="private",
-    )
-    slider.input(
-        panel.with_message(_frame),
-        [frames, *panel.as_sent(slider)],
-        sheet,
-        show_progress="hidden",
-        trigger_mode="always_last",
         queue=False,
         api_visibility="private",
     )

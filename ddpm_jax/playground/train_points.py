@@ -76,15 +76,14 @@ def train_points(points: np.ndarray, seed: int) -> Iterator[Now]:
     mean, scale = points.mean(axis=0), max(float(points.std()), 1e-3)
     rows = jnp.asarray(np.resize((points - mean) / scale, (MOST, 2)))
     count = jnp.asarray(len(points))
-    key = jax.random.fold_in(assembly.train_key(_config()), seed)
-    sample_key = jax.random.fold_in(assembly.sample_key(_config()), seed)
+    keys = jax.random.split(assembly.train_key(seed), 3)
     yield Now(0, 0.0)
     state = programs.start(programs.draw())
     for step in range(_AT_ONCE, NUM_STEPS + 1, _AT_ONCE):
-        state, loss = programs.advance(state, key, rows, count)
+        state, loss = programs.advance(state, keys[:2], rows, count)
         frames = None
         if step in (*_LOOKS, NUM_STEPS):
-            chain = programs.sample(state.ema_params, sample_key)
+            chain = programs.sample(state.ema_params, keys[2])
             frames = np.asarray(chain, np.float64) * scale + mean
         yield Now(step, time.perf_counter() - began, float(loss), frames)
 
@@ -125,13 +124,12 @@ def _programs() -> _Programs:
     sampler, levels = assembly.sampler(cfg), assembly.levels(cfg)
 
     def advance(
-        state: Any, key: jax.Array, rows: jax.Array, count: jax.Array
+        state: Any, keys: jax.Array, rows: jax.Array, count: jax.Array
     ) -> tuple[Any, jax.Array]:
         def one(state: Any, _: None) -> tuple[Any, jax.Array]:
-            # Rows are drawn by a key of their own, as the feed of a run draws them.
-            drawn = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-            index = jax.random.randint(drawn, (cfg.training.batch_size,), 0, count)
-            state, metrics = task.step(state, key, {"image": rows[index]})
+            of_step = jax.random.fold_in(keys[1], state.step)
+            index = jax.random.randint(of_step, (cfg.training.batch_size,), 0, count)
+            state, metrics = task.step(state, keys[0], {"image": rows[index]})
             return state, metrics["loss"]
 
         state, losses = jax.lax.scan(one, state, None, length=_AT_ONCE)
