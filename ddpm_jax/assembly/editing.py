@@ -90,12 +90,12 @@ def _image_condition(config: ConfigDict) -> ImageCondition | None:
     return of_image
 
 
-def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> None:
+def check_edit(config: ConfigDict, mode: str, item_shape: tuple[int, ...]) -> None:
     """Refuse what cannot work, before any compile.
 
     Raises:
         UserError: an option of `config.edit` is unknown, out of range, or does not fit
-            images of this shape (H, W, C).
+            items of this shape, (H, W, C) of images.
     """
     options, methods = config.edit, edit_methods(config, mode)
     if mode in OF_PIXELS:
@@ -118,7 +118,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
                 f"config.edit.{name}={options[name]} is too small; use {lowest} or "
                 "more."
             )
-    each = 4 * math.prod(image_shape)
+    each = 4 * math.prod(item_shape)
     for name in ("num_images", "num_points"):
         capacity.check(
             f"config.edit.{name}", options[name], each, capacity.machine_memory()
@@ -126,7 +126,7 @@ def check_edit(config: ConfigDict, mode: str, image_shape: tuple[int, ...]) -> N
     if edit.method == "repaint":
         edit.repaint_levels(levels(config))  # raises if the jumps do not fit the chain
     with located("config.edit"):
-        edit.check_shape(image_shape)
+        edit.check_shape(item_shape)
     made = image_map(config)
     trained = made.factor if isinstance(made, LowRes) else edit.factor
     if mode == "upscale" and edit.method == TRAINED and edit.factor != trained:

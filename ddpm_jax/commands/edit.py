@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly.auxiliary import DIFFUSION
+from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
 from ddpm_jax.commands.sampled import interpolate_any
@@ -49,7 +50,7 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         return interpolate_any(cfg, workdir, out)
     described = describe_model(cfg, workdir)
     info, results = described.info, workdir / "edits"
-    assembly.check_edit(cfg, mode, info.image_shape)
+    assembly.check_edit(cfg, mode, info.item_shape)
     method = cfg.edit.method or assembly.edit_methods(cfg, mode)[0]
     assembly.check_edit_effects(cfg, mode, method)
     pictures = read_pictures(mode, cfg, info)
@@ -76,26 +77,32 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         "checkpoint_step": trained.step,
         "edit": to_json(cfg)["edit"],
         "sample": to_json(cfg)["sample"],
-        "root_mean_square_change": _distance(x, given),
+        "root_mean_square_change": _distance(x, given, trained.codec),
         "device": describe(),
     }
     write_results(
         folder,
         Results(
-            x, _sheet(given, shown, x, columns), trajectory, record, columns=columns
+            x,
+            _sheet(given, shown, x, columns, trained.codec),
+            trajectory,
+            record,
+            columns=columns,
         ),
+        trained.codec.show,
         arrays_file="images.npz",
         record_file="edit.json",
     )
     if mode == "encode":
         error = record["root_mean_square_change"]
-        print(f"The decoded pictures are off by {error:.2f} of 255 grey levels (RMS).")
+        unit = "of 255 grey levels " if info.dtype == "uint8" else ""
+        print(f"The decoded pictures are off by {error:.2f} {unit}(RMS).")
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
     return folder
 
 
-def _distance(x: np.ndarray, given: Rows) -> float:
-    off = x.astype(np.float64) - np.asarray(images.to_uint8(given["image"]))
+def _distance(x: np.ndarray, given: Rows, codec: Codec) -> float:
+    off = x.astype(np.float64) - np.asarray(codec.store(given["image"]))
     return float(np.sqrt(np.mean(off**2)))
 
 
@@ -103,7 +110,7 @@ def _distance(x: np.ndarray, given: Rows) -> float:
 
 
 def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
-    """Read the pictures that `config.edit.image` names: uint8 [P, H, W, C].
+    """Read the items that `config.edit.image` names: [P, ...], as data store them.
 
     Raises:
         UserError: if they are too few for the mode, or one cannot be read.
@@ -126,6 +133,8 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
                     "data:7, or data:7-10 for several."
                 )
             found += [source.source[i]["image"] for i in indices]
+        elif len(info.item_shape) == 1:
+            found += list(data.read_vectors(word, *info.item_shape))
         else:
             padded = bool(cfg.data.pad_to)
             factor = assembly.upscale_factor(cfg) if mode == "upscale" else 1
@@ -149,7 +158,7 @@ def lay_out(
         mode: of the program.
         cfg: its `edit` and `sample.labels` are used.
         info: of the model's data.
-        pictures: from `read_pictures`, uint8 [N, H, W, C].
+        pictures: from `read_pictures`, [N, ...].
 
     Returns:
         The rows, the number of the noise of each, and how many stand side by side.
@@ -173,16 +182,10 @@ def lay_out(
         given = {"image": np.repeat(pictures, columns, axis=0)}
         noise = np.arange(len(given["image"]))
     for name in ("image", "other"):
-        if name in given:
+        if name in given and info.dtype == "uint8":
             given[name] = np.asarray(images.to_float(given[name]))
     if mode == "inpaint":
-        if not cfg.edit.mask:
-            raise UserError(
-                "edit inpaint needs a mask; give --config.edit.mask=FILE, a picture "
-                "that is white where the image is to be filled."
-            )
-        unknown = data.read_mask(cfg.edit.mask, info.image_shape[:2])
-        known = (~unknown).astype(np.float32)[None, ..., None]
+        known = (~_unknown(cfg, info)).astype(np.float32)
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
     repeat = len(given["image"]) // columns
     cond = _cond(cfg, info, columns)
@@ -190,6 +193,20 @@ def lay_out(
         lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), cond
     )
     return given, noise, columns
+
+
+def _unknown(cfg: ConfigDict, info: DataInfo) -> np.ndarray:
+    """Read what is to be filled: bool, of a shape that broadcasts to that of items."""
+    mask = cfg.edit.mask
+    if not mask:
+        raise UserError(
+            "edit inpaint needs a mask; give --config.edit.mask=FILE, a picture that "
+            "is white where the image is to be filled, or of points the coordinate, "
+            "such as y."
+        )
+    if len(info.item_shape) == 1:
+        return data.read_coordinates(mask, *info.item_shape)
+    return data.read_mask(mask, info.image_shape[:2])[..., None]
 
 
 def _cond(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
@@ -256,11 +273,18 @@ def _run(
     return np.concatenate(shown), np.concatenate(x), Trajectory(frames, None)
 
 
-def _sheet(given: Rows, shown: np.ndarray, x: np.ndarray, columns: int) -> np.ndarray:
-    """Lay a picture, what was given of it, and what was made of that side by side."""
-    original = np.asarray(images.to_uint8(given["image"]))
+def _sheet(
+    given: Rows, shown: np.ndarray, x: np.ndarray, columns: int, codec: Codec
+) -> np.ndarray:
+    """Lay a picture, what was given of it, and what was made of that side by side.
+
+    Items that are no images are in one plot, what was made alone.
+    """
+    if x.ndim != 4:
+        return codec.show.sheet(x, columns)
+    original = np.asarray(codec.store(given["image"]))
     # The far end of a walk stands on its right.
-    other = np.asarray(images.to_uint8(given["other"])) if "other" in given else None
+    other = np.asarray(codec.store(given["other"])) if "other" in given else None
     lines = []
     for start in range(0, len(x), columns):
         made = x[start : start + columns]
@@ -277,7 +301,10 @@ def _request(
     """Describe an edit by all that decides its images, as plain data."""
     stored = to_json(cfg)
     paths = {"image", "mask"}  # whose content counts
-    mask = Path(cfg.edit.mask).read_bytes() if cfg.edit.mask else b""
+    mask = b""
+    if cfg.edit.mask:
+        is_file = len(found.info.item_shape) > 1
+        mask = Path(cfg.edit.mask).read_bytes() if is_file else cfg.edit.mask.encode()
     model = model_request(cfg, found)
     free = {"batch_size", "num_images", "labels", "step", "ema", "ema_std", "seed"}
     request = {

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ddpm_jax import assembly, data
 from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.drawing import model_request
-from ddpm_jax.commands.model import Trained, open_model
+from ddpm_jax.commands.model import Trained, describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
@@ -75,6 +75,7 @@ def measure_likelihood(
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
     folders = []
+    _check_items(cfg, describe_model(cfg, workdir).info)
     assembly.check_likelihood(cfg)
     trained = open_model(cfg, workdir)
     source = _open_split(cfg, trained)
@@ -116,18 +117,36 @@ def measure_likelihood(
     return 0, folders
 
 
+_CODECS = ("as_stored", "plane")  # whose chains are made of the items themselves
+
+
+def _check_items(cfg: ConfigDict, info: assembly.DataInfo) -> None:
+    """Refuse items on which a method is not defined, before any compile."""
+    if cfg.codec.kind not in _CODECS:
+        raise UserError(
+            f"bits per dimension are of items, and codec {cfg.codec.kind} makes "
+            f"something else of them; use a model with codec {_CODECS[0]}."
+        )
+    if info.dtype != "uint8" and "bound" in assembly.likelihood_methods(cfg):
+        raise UserError(
+            f"config.likelihood.method={cfg.likelihood.method!r} measures bytes, and "
+            f"{info.name} holds {info.dtype}; use method ode, whose bits are those of "
+            "a density."
+        )
+
+
 def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
     """Open the split asked for, and hold it against what the model was trained on."""
     options, info = cfg.likelihood, trained.info
-    wanted = info.image_shape  # refuses a model of other items
     chosen = cfg.copy_and_resolve_references()
     chosen.data.split = options.split
     chosen.data.source = options.source or cfg.data.source
     source = assembly.dataset(chosen)
-    if source.image_shape != wanted:
+    if source.shape != info.item_shape or str(source.dtype) != info.dtype:
         raise UserError(
-            f"the images of split {options.split!r} are {source.image_shape}, the "
-            f"model's {info.image_shape}; give the data that it was trained on."
+            f"the items of split {options.split!r} are {source.dtype} {source.shape}, "
+            f"the model's {info.dtype} {info.item_shape}; give the data that it was "
+            "trained on."
         )
     if "label" in cfg.conditioners and source.label_names != info.label_names:
         raise UserError(
@@ -177,7 +196,7 @@ def _about(run: _Run) -> dict[str, Any]:
         "fingerprint": run.source.fingerprint,
         "split": run.cfg.likelihood.split,
         "num_images": run.num_images,
-        "dimensions": int(np.prod(run.source.image_shape)),
+        "dimensions": int(np.prod(run.source.shape)),
         "checkpoint_step": run.trained.step,
         "parameters": parameters_name(run.cfg),
         "seed": run.cfg.seed if options["seed"] is None else options["seed"],

@@ -33,6 +33,7 @@ from ddpm_jax.data.survey import (
     survey,
     write_broken,
 )
+from ddpm_jax.data.vector_input import read_coordinates, read_vectors
 
 __all__ = [
     "MAX_BYTES",
@@ -55,8 +56,10 @@ __all__ = [
     "load",
     "once",
     "order",
+    "read_coordinates",
     "read_image",
     "read_mask",
+    "read_vectors",
     "ready",
     "subset",
     "survey",

@@ -11,7 +11,7 @@ class Edit(Shown, Chain, WithResults):
 
     image: str = option(
         "",
-        "a file, or data:7 of the data set; several with commas",
+        "a file (of points a .csv), or data:7 of the data set; several with commas",
         of="edit.image",
     )
 
@@ -31,7 +31,9 @@ class Inpaint(_Several):
     """
 
     mask: str = option(
-        "", "a file, white where the image is to be filled", of="edit.mask"
+        "",
+        "a file, white where the image is to be filled; of points x or y",
+        of="edit.mask",
     )
     method: str | None = option(
         None, "repaint (unset), replace, project or guidance", of="edit.method"

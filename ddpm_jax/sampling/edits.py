@@ -101,13 +101,21 @@ class Edit:
         """
         return bool({"encode", "guidance"} & {self.mode, self.method})
 
-    def check_shape(self, image_shape: tuple[int, ...]) -> None:
-        """Refuse images (H, W, C) that this edit is not defined on.
+    def check_shape(self, item_shape: tuple[int, ...]) -> None:
+        """Refuse items, (H, W, C) of images, that this edit is not defined on.
 
         Raises:
             UserError: saying why.
         """
-        height, width, channels = image_shape
+        if self.mode not in OF_PIXELS:
+            return
+        if len(item_shape) != 3:
+            raise UserError(
+                f"{self.mode} is of images, and this model's items are "
+                f"{'x'.join(map(str, item_shape))}; use "
+                f"{', '.join(mode for mode in METHODS if mode not in OF_PIXELS)}."
+            )
+        height, width, channels = item_shape
         factor = self.factor
         if self.mode == "upscale" and (factor < 2 or height % factor or width % factor):
             raise UserError(

@@ -31,6 +31,8 @@ _NUM_STEPS = 48  # of Runge-Kutta
 _COARSE = 4  # pixels of a cell of the map, each way
 _EMPTY = 1e-3  # share of the largest density, below which a cell is not refined
 _MUCH = 1e-2  # and above which its neighbors are
+_SHARP = 0.0003  # of it, by which a pixel that is divided differs from those around it
+_PARTS = 3  # of such a pixel, each way
 _BANDWIDTH = 0.05  # of the kernel estimate; coordinates have unit variance
 
 
@@ -78,9 +80,10 @@ def density_map(
     """Evaluate a density over a square, finely where there is some.
 
     Cells of 4 x 4 pixels are evaluated at their middle, and refined to pixels where
-    they hold points or density or lie beside much of it, until no more are found. The
-    midpoint rule of pixels no wider than the deviation of the narrowest Gaussian errs
-    by less than 1e-8 of it (Poisson summation: 2 exp(-2 pi^2), relative).
+    they hold points or density or lie beside much of it, until no more are found; where
+    pixels differ much from those around them, they are means of 3 x 3 places. The
+    midpoint rule of places no further apart than the deviation of the narrowest
+    Gaussian errs by less than 1e-8 of it (Poisson summation: 2 exp(-2 pi^2), relative).
 
     Args:
         density: of the model.
@@ -107,7 +110,29 @@ def density_map(
         blocks = values.reshape(num_cells, _COARSE, num_cells, _COARSE)
         peak = np.where(fine, blocks.max(axis=(1, 3)), 0.0)
         asked = _with_neighbors(peak > _MUCH * peak.max()) & ~fine
+    sharp = _bend_of(values) > _SHARP * values.max()
+    if sharp.any():
+        values[sharp] = (
+            density(_parts_of(pixels[sharp], side / num_pixels))
+            .reshape(-1, _PARTS**2)
+            .mean(axis=1)
+        )
+        num_places += int(sharp.sum()) * _PARTS**2
     return DensityMap(values, float(values.mean() * side**2), num_places)
+
+
+def _bend_of(values: np.ndarray) -> np.ndarray:
+    """Return by how much each pixel differs from the mean of the four around it."""
+    padded = np.pad(values, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    return np.abs(values - around / 4)
+
+
+def _parts_of(centers: np.ndarray, width: float) -> np.ndarray:
+    """Divide pixels of a width about centers [N, 2]: places [N * 9, 2]."""
+    line = ((np.arange(_PARTS) + 0.5) / _PARTS - 0.5) * width
+    offsets = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+    return (centers[:, None] + offsets).reshape(-1, 2)
 
 
 def _with_neighbors(cells: np.ndarray) -> np.ndarray:

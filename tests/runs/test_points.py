@@ -1,0 +1,90 @@
+"""A model of points in the plane, by every command that is defined for it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax.cli import main
+
+SMALL = [
+    "--config=configs/points.py:ring",
+    "--config.network.width=8",
+    "--config.network.depth=1",
+    "--config.training.num_steps=4",
+    "--config.training.batch_size=8",
+    "--config.training.warmup_steps=1",
+    "--config.training.preview_every=0",
+    "--config.training.checkpoint_every=4",
+    "--config.sample.num_images=64",
+    "--config.sample.num_steps=4",
+    "--config.sample.film_frames=3",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of seconds, with its first samples."""
+    folder = tmp_path_factory.mktemp("points") / "run"
+    assert main([*SMALL, f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_leaves_plots_and_figures(run):
+    samples = run / "samples" / "0001"
+    for path in (run / "density.png", run / "field.png", samples / "grid.png"):
+        with Image.open(path) as picture:
+            assert picture.width > 200, "a plot, not two pixels"
+    with Image.open(samples / "trajectories.gif") as film:
+        assert film.n_frames == 3  # where the chain starts is the first
+    figures = json.loads((samples / "figures.json").read_text())
+    assert figures["num_modes"] == 8 and 0 <= figures["good"] <= 1
+    about = json.loads((run / "plane.json").read_text())
+    assert about["checkpoint_step"] == 4 and about["integral"] > 0
+    assert list(about["score_errors"]) == ["0.1", "0.3", "1", "3"]
+
+
+def test_what_is_of_the_model_alone_is_made_once(run):
+    before = (run / "density.png").stat().st_mtime_ns
+    assert main(["sample", str(run), "--seed=3", "--sampler=heun"]) == 0
+    assert (run / "density.png").stat().st_mtime_ns == before
+    assert (run / "samples" / "0002" / "figures.json").exists()
+
+
+def test_the_likelihood_is_a_density(run, capsys):
+    """A hardly trained model is about N(0, I): 2.05 bits each, and 0.72 for x^2."""
+    words = ["likelihood", str(run), "--num-images=32", "--ode-steps=8"]
+    assert main(words) == 0
+    capsys.readouterr()
+    (path,) = run.glob("likelihood/*/likelihood.json")
+    found = json.loads(path.read_text())
+    assert found["bits_per_dim"]["mean"] == pytest.approx(2.05, abs=0.7)
+    assert main(["likelihood", str(run), "--method=bound"]) == 2
+    error = capsys.readouterr().err
+    assert "measures bytes" in error and error.count("\n") == 1
+
+
+def test_a_known_coordinate_is_kept(run, tmp_path):
+    (tmp_path / "p.csv").write_text("x,y\n0.5,9\n-1.25,9\n")
+    words = ["edit", "inpaint", str(run), f"--image={tmp_path}/p.csv", "--mask=y"]
+    assert main([*words, "--num-images=3", "--num-steps=4"]) == 0
+    (path,) = run.glob("edits/*/images.npz")
+    made = np.load(path)["arr_0"]
+    np.testing.assert_array_equal(made[:, 0], np.float32([0.5] * 3 + [-1.25] * 3))
+    assert len(set(made[:, 1].tolist())) == 6 and abs(made[:, 1]).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["edit", "colorize", "RUN", "--image=data:1"], "colorize is of images"),
+        (["edit", "upscale", "RUN", "--image=data:1"], "upscale is of images"),
+        (["edit", "inpaint", "RUN", "--image=data:1", "--mask=z"], "use x, y"),
+        (["evaluate", "RUN"], "images"),
+    ],
+)
+def test_what_is_not_defined_on_points_is_one_line(run, capsys, words, message):
+    assert main([str(run) if word == "RUN" else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
