@@ -1,5 +1,6 @@
 """A model of points in the plane, by every command that is defined for it."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm_jax.cli import main
+from ddpm_jax.sampling import plane
 
 SMALL = [
     "--config=configs/points.py:ring",
@@ -27,7 +29,12 @@ SMALL = [
 def run(tmp_path_factory):
     """A finished run of seconds, with its first samples."""
     folder = tmp_path_factory.mktemp("points") / "run"
-    assert main([*SMALL, f"--workdir={folder}"]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # a rough map: tests/sampling has fine
+        quick = {"density_map": {"num_pixels": 32}, "model_density": {"num_steps": 4}}
+        for name, options in quick.items():
+            made = functools.partial(getattr(plane, name), **options)
+            patch.setattr(plane, name, made)
+        assert main([*SMALL, f"--workdir={folder}"]) == 0
     return folder
 
 
