@@ -56,5 +56,5 @@ def get_config(name: str = "ring"):
             "film_frames": 51,
             "film_images": 300,
         },
-        likelihood={"method": "ode", "num_probes": 0},
+        likelihood={"method": "ode"},  # the bound is of bytes
     )
