@@ -127,7 +127,9 @@ def _check_items(cfg: ConfigDict, info: assembly.DataInfo) -> None:
             f"bits per dimension are of items, and codec {cfg.codec.kind} makes "
             f"something else of them; use a model with codec {_CODECS[0]}."
         )
-    if info.dtype != "uint8" and "bound" in assembly.likelihood_methods(cfg):
+    if info.dtype != "uint8" and "bound" in assembly.likelihood_methods(
+        cfg.likelihood.method
+    ):
         raise UserError(
             f"config.likelihood.method={cfg.likelihood.method!r} measures bytes, and "
             f"{info.name} holds {info.dtype}; use method ode, whose bits are those of "
