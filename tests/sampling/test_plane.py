@@ -63,7 +63,7 @@ def test_the_map_of_an_exact_density_integrates_to_one(name):
     row, column = np.unravel_index(found.values.argmax(), found.values.shape)
     nearest = np.linalg.norm(places[row, column] - mixture.centers, axis=1).min()
     assert nearest < places[1, 0, 0] - places[0, 0, 0]  # within a pixel
-    assert found.num_places < 192**2 / 2  # most of the plane is empty
+    assert found.num_places < 0.6 * 192**2  # most of the plane is empty
 
 
 def test_the_density_of_a_model_is_that_of_its_data_and_integrates_to_one():
