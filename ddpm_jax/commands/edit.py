@@ -292,7 +292,7 @@ def _sheet(
             lines += [original[start], shown[start], *made]
         else:
             lines += [original[start], *made, other[start]]
-    return images.grid(np.stack(lines), columns=len(lines) * columns // len(x))
+    return codec.show.sheet(np.stack(lines), len(lines) * columns // len(x))
 
 
 def _request(

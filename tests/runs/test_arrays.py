@@ -98,9 +98,21 @@ def test_floating_point_trains_as_it_is_and_is_drawn_so(tmp_path, capsys):
     assert (folder / "grid.png").exists()
     about = json.dumps(store.read_metadata(workdir)["data"])
     assert '"item_shape": [8, 8, 2]' in about and '"dtype": "float32"' in about
-    for command in ("likelihood", "evaluate", "edit image-to-image"):
+    for command, said in [
+        ("evaluate", "this needs images, uint8"),
+        ("likelihood", "use method ode, whose bits are those of a density"),
+        ("edit inpaint --image=data:0 --mask=any.png", "this needs images, uint8"),
+    ]:
         assert main([*command.split(), f"{workdir}"]) == 2
-        assert "this needs images, uint8" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
+    edit = ["edit", "image-to-image", f"{workdir}", "--image=data:0", "--num-images=2"]
+    assert main(edit) == 0
+    with np.load(workdir / "edits" / "0001" / "images.npz") as stored:
+        made = stored["arr_0"]
+    assert (made.shape, made.dtype) == ((2, 8, 8, 2), np.float32)
+    # The picture, what was given of it, and both that were made of it, on one sheet.
+    _, sheet = pixels(workdir / "edits" / "0001" / "grid.png")
+    assert sheet.shape[1] > 4 * 2 * 8
     assert main(["sample", f"{workdir}", "--clip"]) == 2
     assert "--clip clamps" in capsys.readouterr().err
 
