@@ -75,8 +75,9 @@ def measure_likelihood(
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
     folders = []
-    _check_items(cfg, describe_model(cfg, workdir).info)
+    described = describe_model(cfg, workdir)
     assembly.check_likelihood(cfg)
+    _check_items(cfg, described.info)
     trained = open_model(cfg, workdir)
     source = _open_split(cfg, trained)
     # The parameters are what they are; rounding in between would be charged in bits.
@@ -259,7 +260,8 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
 def _compiled(cfg: ConfigDict, run: _Run) -> Callable[..., Any]:
     """Compile the measure of a batch: (params, key, rows, ...) -> by row."""
     mesh = run.trained.mesh
-    measure = assembly.measure(cfg, run.trained.unet, run.method)
+    network = assembly.model(cfg, run.trained.info)  # in float32, by this config
+    measure = assembly.measure(cfg, network, run.method)
     everywhere, by_row = replicated(mesh), rows(mesh)
     return jax.jit(
         lambda params, *rest: measure(gather_params(mesh, params), *rest),

@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from program import flags, start
+from program import TINY, flags, start
 
+from ddpm_jax import assembly
 from ddpm_jax.cli import main
 from ddpm_jax.runtime import plots
 from ddpm_jax.runtime.images import save_png
@@ -63,6 +64,26 @@ def measured(finished, tmp_path_factory):
     shutil.copytree(finished / "checkpoints", workdir / "checkpoints")
     assert main(arguments(workdir, *QUICK)) == 0
     return workdir
+
+
+def test_a_model_that_computes_in_bfloat16_is_measured_in_float32(
+    tmp_path, monkeypatch
+):
+    """Rounding between its layers would be charged in bits."""
+    options = ["training.num_steps=2", "training.preview_every=0"]
+    options += ["training.warmup_steps=1", "network.dtype=bfloat16"]
+    trained = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*trained, *(f"--config.{option}" for option in options)]) == 0
+    measure, dtypes = assembly.measure, []
+
+    def seen(cfg, network, method):
+        dtypes.append((network.network.dtype, method))
+        return measure(cfg, network, method)
+
+    monkeypatch.setattr(assembly, "measure", seen)
+    monkeypatch.setattr(assembly, "kept", lambda what, cfg, info, make, **_: make(cfg))
+    assert main(arguments(tmp_path / "run", *QUICK, "method=bound")) == 0
+    assert dtypes == [("float32", "bound")]
 
 
 def test_numbers_and_picture_belong_together(measured):
