@@ -1,6 +1,7 @@
 """Make the notebooks from their scripts: run the cells, keep what is worth seeing.
 
     python notebooks/build.py            lecture.py -> lecture.ipynb, with its pictures;
+                                         plane.py -> plane.ipynb, likewise;
                                          colab.py -> colab.ipynb, not run, without any
     python notebooks/build.py --check    say whether the .ipynb still hold those cells
 
@@ -23,7 +24,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
-RUN_WHEN_BUILT = {"lecture": True, "colab": False}
+RUN_WHEN_BUILT = {"lecture": True, "plane": True, "colab": False}
 
 
 def read_script(name: str) -> NotebookNode:
@@ -141,9 +142,9 @@ def check(name: str) -> None:
 
 
 def main() -> None:
-    """Build the notebooks named, or both."""
+    """Build the notebooks named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="lecture, colab; default: both")
+    parser.add_argument("names", nargs="*", help="lecture, plane, colab; default: all")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     arguments = parser.parse_args()
     for name in arguments.names or RUN_WHEN_BUILT:

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from ddpm_jax import data
 from ddpm_jax.assembly.conditions import is_droppable
-from ddpm_jax.assembly.source import DataInfo, data_spec, latents_run
+from ddpm_jax.assembly.source import DataInfo, codec_spec, data_spec, latents_run
+from ddpm_jax.codecs import CodecSpec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import null_condition
 from ddpm_jax.data.spec import Data
@@ -28,7 +29,6 @@ from ddpm_jax.diffusion.guidance import (
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
-from ddpm_jax.runtime.images import to_float
 
 CLASSIFIED = "label"
 """The name of the rows that the classifier's guidance is for, whatever the network."""
@@ -59,7 +59,9 @@ def guided(config: ConfigDict, unet: Conditioned, denoise: Denoiser) -> Denoiser
         if CLASSIFIED not in unet.conditioners:
             denoise = _for_classifier_alone(denoise)
         denoise = classifier_guidance(
-            denoise, _classifier(data_spec(config)), options.classifier_scale
+            denoise,
+            _classifier(data_spec(config), codec_spec(config)),
+            options.classifier_scale,
         )
     if not clips(config):
         return denoise
@@ -88,23 +90,24 @@ def _for_classifier_alone(denoise: Denoiser) -> Denoiser:
 
 
 @functools.lru_cache(maxsize=1)
-def _classifier(spec: Data) -> LogProb:
-    """Fit the closed-form classifier to the data."""
+def _classifier(spec: Data, codec: CodecSpec) -> LogProb:
+    """Fit the closed-form classifier to the data, as the chain has them."""
     source = spec.open()
-    dims = math.prod(source.image_shape)
+    dims = math.prod(source.shape)
     most = _MOST_IMAGES if dims <= _LARGE else _MOST_LARGE_IMAGES
-    images, labels = data.in_memory(source)
+    items, labels = data.in_memory(source)
     assert labels is not None  # check_guidance has refused data without
-    chosen = np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int)
-    images, labels = images[chosen], labels[chosen]
-    if spec.flip:
-        images = np.concatenate([images, images[:, :, ::-1]])
+    chosen = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    items, labels = items[chosen], labels[chosen]
+    if spec.flip and data.is_image(source.shape, str(source.dtype)):
+        items = np.concatenate([items, items[:, :, ::-1]])
         labels = np.concatenate([labels, labels])
+    built = codec.build(source.shape, str(source.dtype))
+    with jax.ensure_compile_time_eval():  # a program may be being traced
+        x = np.asarray(built.encode(built.params, built.load(items)))
     # Directions that a few images happen to differ in say nothing of their class.
     rank = max(1, min(1024, len(chosen) // 4))
-    return gaussian_classifier(
-        to_float(images), labels, len(source.label_names or ()), rank=rank
-    )
+    return gaussian_classifier(x, labels, len(source.label_names or ()), rank=rank)
 
 
 def check_guidance(config: ConfigDict, info: DataInfo) -> None:

@@ -83,8 +83,9 @@ def check_latents(config: ConfigDict, info: DataInfo) -> None:
     """
     options = config.sample
     if info.dtype != "uint8" and (options.clip or options.dynamic_percentile):
+        name = "clip" if options.clip else "dynamic_percentile"
         raise UserError(
-            f"config.sample.clip={options.clip} clamps to [-1, 1], the range of "
+            f"config.sample.{name}={options[name]} clamps to [-1, 1], the range of "
             f"pixels, and {info.name} holds {info.dtype}; use "
             "--config.sample.clip=False and "
             "dynamic_percentile=0."

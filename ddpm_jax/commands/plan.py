@@ -140,11 +140,12 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
     assembly.check_training_effects(cfg, info)
     assembly.check_batch(cfg)
     cost = cost_of(cfg, info)
-    shape = "x".join(map(str, info.image_shape))
+    shape = "x".join(map(str, info.item_shape))
+    kind = "images" if info.is_image else f"{info.dtype} arrays"
     if info.latents is not None:
         shape += f", in latents of {'x'.join(map(str, info.shape))}"
     lines = [
-        f"data      {info.name}, {len(source):,} images of {shape}. {source.note}",
+        f"data      {info.name}, {len(source):,} {kind} of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
         *_operations(cost),
         f"device    {describe()}, {assembly.dtype(cfg)}",

@@ -4,6 +4,7 @@
 with fewer training steps and shorter chains than a student's: the parameters below.
 """
 
+import ast
 import base64
 import importlib.util
 import io
@@ -28,9 +29,10 @@ spec = importlib.util.spec_from_file_location(
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 
-NAMES = ("lecture", "colab")
+NAMES = ("lecture", "plane", "colab")
 QUICK = {"NUM_STEPS": 20, "BATCH_SIZE": 16, "SAMPLES": 20, "LONG_CHAIN": 25}
-MAX_BYTES = 1.5e6  # of the lecture, pictures included
+QUICK_PLANE = {"NUM_STEPS": 5, "BRIEF_STEPS": 60, "SAMPLES": 400, "PIXELS": 16}
+MAX_BYTES = 1.5e6  # of one that is stored with its pictures
 
 
 def stored(name):
@@ -89,10 +91,11 @@ def test_nothing_is_stored_that_differs_from_run_to_run(name):
     assert not re.search(r"/(home|root|tmp|work|usr)/", printed(notebook))
 
 
-def test_the_lecture_keeps_its_pictures_at_a_modest_size():
-    assert (ROOT / "notebooks" / "lecture.ipynb").stat().st_size < MAX_BYTES
-    pictures = [o.data["image/png"] for o in outputs(stored("lecture")) if "data" in o]
-    assert len(pictures) >= 15
+@pytest.mark.parametrize(("name", "least"), [("lecture", 15), ("plane", 10)])
+def test_pictures_are_kept_at_a_modest_size(name, least):
+    assert (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size < MAX_BYTES
+    pictures = [o.data["image/png"] for o in outputs(stored(name)) if "data" in o]
+    assert len(pictures) >= least
     for picture in pictures:
         with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
             assert image.width < 1000
@@ -137,6 +140,30 @@ def test_all_cells_of_the_lecture_hold_and_draw_what_is_stored(lecture):
 
 def test_the_lecture_warns_of_nothing(lecture):
     assert build.complaints(lecture) == []
+
+
+@pytest.fixture(scope="module")
+def plane():
+    notebook = build.read_script("plane")
+    build.inject(notebook, QUICK_PLANE)
+    build.execute(notebook)
+    return notebook
+
+
+def test_all_cells_of_the_plane_hold_and_draw_what_is_stored(plane):
+    assert num_pictures(plane) == num_pictures(stored("plane"))
+    assert build.complaints(plane) == []
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_each_step_of_the_plane_ends_in_an_assertion(number):
+    """By its last cell of code: the last statement of it, or of its `if trained`."""
+    source = (ROOT / "notebooks" / "plane.py").read_text()
+    step = source.split(f"# ## {number}. ")[1].split("# ## ")[0]
+    cells = [cell for cell in step.split("# %%") if "[markdown]" not in cell]
+    last = ast.parse(cells[-1]).body[-1]
+    last = last.body[-1] if isinstance(last, ast.If | ast.For) else last
+    assert isinstance(last, ast.Assert)
 
 
 def test_a_warning_would_be_noticed():

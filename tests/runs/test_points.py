@@ -3,11 +3,21 @@
 import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_jax.assembly import guidance
 from ddpm_jax.cli import main
+from ddpm_jax.codecs import Plane
+from ddpm_jax.data.points import MIXTURES
+from ddpm_jax.data.spec import Data
+from ddpm_jax.diffusion.exact import mixture_denoiser
+from ddpm_jax.diffusion.guidance import classifier_guidance
+from ddpm_jax.diffusion.process import add_noise
+from ddpm_jax.diffusion.schedules import cosine_betas, from_betas
 from ddpm_jax.sampling import plane
 
 SMALL = [
@@ -72,14 +82,51 @@ def test_the_likelihood_is_a_density(run, capsys):
     assert "measures bytes" in error and error.count("\n") == 1
 
 
-def test_a_known_coordinate_is_kept(run, tmp_path):
+@pytest.mark.parametrize("method", ["repaint", "replace", "project"])
+def test_a_known_coordinate_is_kept(run, tmp_path, method):
     (tmp_path / "p.csv").write_text("x,y\n0.5,9\n-1.25,9\n")
     words = ["edit", "inpaint", str(run), f"--image={tmp_path}/p.csv", "--mask=y"]
+    words += [f"--method={method}", f"--out={tmp_path}/out"]
+    words += [] if method == "project" else ["--sampler=ancestral"]
     assert main([*words, "--num-images=3", "--num-steps=4"]) == 0
-    (path,) = run.glob("edits/*/images.npz")
-    made = np.load(path)["arr_0"]
-    np.testing.assert_array_equal(made[:, 0], np.float32([0.5] * 3 + [-1.25] * 3))
+    made = np.load(tmp_path / "out" / "images.npz")["arr_0"]
+    known = np.float32([0.5] * 3 + [-1.25] * 3)
+    np.testing.assert_allclose(made[:, 0], known, atol=1e-6)
     assert len(set(made[:, 1].tolist())) == 6 and abs(made[:, 1]).max() < 8
+
+
+def test_the_classifier_of_points_makes_the_model_conditional():
+    """Gaussians of one covariance are what it assumes, so that Bayes' rule is exact.
+
+    It knows the centers from 20,000 points, to about std / sqrt(2,500): 0.0006.
+    """
+    mixture = MIXTURES["ring"]
+    log_prob = guidance._classifier(Data(source="points:ring", flip=False), Plane())
+    whole = mixture_denoiser(mixture.centers, mixture.std)
+    guided = jax.jit(classifier_guidance(whole, log_prob, 1.0))
+    schedule = from_betas(cosine_betas(1000))
+    labels = jnp.arange(64) % 8
+    x0 = jnp.asarray(mixture.centers, jnp.float32)[labels]
+    for ratio in (0.1, 0.5, 2.0, 10.0):
+        level = schedule.at_logsnr(jnp.float32(-2 * np.log(ratio)))
+        x_t = add_noise(x0, jax.random.normal(jax.random.key(1), x0.shape), level)
+        found = guided(x_t, level, {"label": labels})
+        # E[x_0 | x_t] of the Gaussian of that center alone, by Bayes' rule.
+        a, s2 = float(level.alpha), mixture.std**2
+        shrink = a * s2 / (a**2 * s2 + float(level.sigma) ** 2)
+        wanted = np.asarray(x0) + shrink * np.asarray(x_t - a * x0)
+        np.testing.assert_allclose(found.x0, wanted, atol=0.02)
+
+
+def test_sampling_by_the_classifier_asks_for_a_class(run, tmp_path):
+    words = ["sample", str(run), "--classifier-scale=1", "--label=2", "--num-images=4"]
+    assert main([*words, f"--out={tmp_path}/out"]) == 0
+    assert json.loads((tmp_path / "out" / "figures.json").read_text())["num_modes"] == 8
+
+
+def test_the_plan_of_points(capsys):
+    assert main(["plan", *SMALL, "--config.training.num_steps=1"]) == 0
+    assert "20,000 float32 arrays of 2." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -88,7 +135,17 @@ def test_a_known_coordinate_is_kept(run, tmp_path):
         (["edit", "colorize", "RUN", "--image=data:1"], "colorize is of images"),
         (["edit", "upscale", "RUN", "--image=data:1"], "upscale is of images"),
         (["edit", "inpaint", "RUN", "--image=data:1", "--mask=z"], "use x, y"),
+        (
+            ["edit", "inpaint", "RUN", "--image=data:1", "--mask=x,y"],
+            "leave some known",
+        ),
+        (["edit", "inpaint", "RUN", "--image=data:1"], "of points the coordinate"),
         (["evaluate", "RUN"], "images"),
+        (["export", "RUN", "nowhere"], "images"),
+        (["sample", "RUN", "--clip"], "--clip clamps to [-1, 1]"),
+        (["sample", "RUN", "--dynamic-percentile=0.9"], "--dynamic-percentile=0.9 cl"),
+        (["sample", "RUN", "--prompt=a point"], "trained without text"),
+        (["sample", "RUN", "--picture=data:test"], "trained without pictures"),
     ],
 )
 def test_what_is_not_defined_on_points_is_one_line(run, capsys, words, message):
