@@ -10,8 +10,8 @@ first panel is of the data.
 import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from ddpm_jax import data
 from ddpm_jax.evaluation.modes import count_modes
@@ -28,16 +28,12 @@ def picture(source: str, named: list[tuple[str, Path]], out: Path) -> None:
         named: what each panel is called, and its file.
         out: a PNG.
     """
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     real = data.load(source)
     panels = [("data", np.asarray(data.in_memory(real)[0]))]
     panels += [(name, np.load(path)["arr_0"]) for name, path in named]
     rows = -(-len(panels) // _COLUMNS)
-    figure, axes = plt.subplots(
-        rows, _COLUMNS, figsize=(2.4 * _COLUMNS, 2.8 * rows), squeeze=False
-    )
+    figure = Figure(figsize=(2.4 * _COLUMNS, 2.8 * rows))
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False)
     mixture = real.mixture
     assert mixture is not None, f"{source} is no mixture"
     for place in axes.flat:

@@ -64,7 +64,8 @@ class DensityMap(NamedTuple):
     """A density over a square.
 
     Attributes:
-        values: at the centers of its pixels, [R, R], by x and then y.
+        values: at the centers of its pixels, or means over those in which it bends
+            sharply, [R, R], by x and then y.
         integral: over the square, by the midpoint rule.
         num_places: at which the density was evaluated.
     """
