@@ -465,6 +465,6 @@ def test_a_damaged_model_is_one_line(run, tmp_path):
 
 def test_a_model_of_a_kind_to_come_is_refused(run, tmp_path):
     params = store.restore_params(run, ema=True, step=12)
-    kind = auxiliary.Kind("gan", "", "a GAN", "", set())
+    kind = auxiliary.Kind("wizard", "", "a wizard", "", set())
     auxiliary.write(tmp_path, kind, params, {}, {})
-    assert "of kind 'gan', which this version" in refusal(tmp_path)
+    assert "of kind 'wizard', which this version" in refusal(tmp_path)
