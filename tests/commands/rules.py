@@ -46,7 +46,7 @@ RULES = (
     Rule(rf"{MAIN} import [a-z-]+/[a-z]", "parse", "downloads a model"),
     Rule(rf"{MAIN} import \S+\.pt( |$)", "parse", "needs a model of others"),
     Rule(
-        r"python3? -m ddpm_jax\.playground ",
+        r"python3? -m ddpm_jax\.playground( |$)",
         "help",
         "serves until it is stopped; make test-playground starts it",
     ),

@@ -205,7 +205,8 @@ def test_what_this_network_cannot_be_is_refused(
 def test_an_option_of_a_diffusion_model_is_refused(folder, tmp_path, capsys):
     option = "--config.schedule.kind=cosine"
     assert imported(folder, tmp_path / "run", option) == 2
-    assert "--config.schedule.kind is no option of an autoencoder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--config.schedule.kind is no option of an autoencoder" in error
 
 
 def test_a_workdir_that_is_taken_is_left_alone(folder, tmp_path, capsys):
