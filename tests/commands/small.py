@@ -147,6 +147,8 @@ def flags(words):
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:
         options = {k: v for k, v in options.items() if k not in OF_THE_FLOW}
+    if "--method=ode" in words:
+        options.pop("likelihood.num_steps", None)  # of the bound
     return [
         flag
         for name, value in options.items()
