@@ -133,10 +133,10 @@ def train_auxiliary(
         captions: of the images, tokenized, where the task wants them.
 
     Raises:
-        UserError: as `fit`, or previews are wanted of a task that has none.
+        UserError: as `fit`, or an option is set that the task does not look at.
     """
-    if task.preview is None:
-        refuse_unused(cfg, "preview_every")
+    without_preview = ("preview_every",) if task.preview is None else ()
+    refuse_unused(cfg, *task.unused, *without_preview)
     check_tracker(cfg.training.wandb)
     mesh = assembly.mesh(cfg)
 

@@ -12,12 +12,14 @@ Sources:
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from ddpm_jax.data.dataset import Dataset
@@ -120,10 +122,14 @@ class FlowTask(LikelihoodTask):
             keys = jax.random.split(key_bins, len(x))
             return dequantize(keys, x, self.num_values)
 
+        @functools.cache  # drawn for its shapes, and again for its values
+        def first() -> np.ndarray:
+            return examples(source, _FIRST_BATCH)
+
         def draw() -> Any:
             key_items, key_params = jax.random.split(self.init_key())
-            first = jnp.asarray(examples(source, _FIRST_BATCH))
-            return jax.jit(network.init)(key_params, start(key_items, first))["params"]
+            x = start(key_items, jnp.asarray(first()))
+            return jax.jit(network.init)(key_params, x)["params"]
 
         return gradient_task(
             draw,
@@ -135,6 +141,7 @@ class FlowTask(LikelihoodTask):
             shown=("loss", *(("bits_per_dim",) if is_bytes else ())),
             preview=self.previewer(source, network.latent_shape(source.shape), maps),
             finish=lambda state: self.facts(source),
+            unused=("ema_stds",),
         )
 
     def open(self, params: Any, facts: Mapping[str, Any]) -> LatentModel:

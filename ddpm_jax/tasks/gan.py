@@ -34,7 +34,6 @@ from jax.sharding import Mesh
 
 from ddpm_jax import limits
 from ddpm_jax.data.dataset import Dataset
-from ddpm_jax.errors import UserError
 from ddpm_jax.networks.adversarial import (
     ImageDiscriminator,
     ImageGenerator,
@@ -237,12 +236,6 @@ class GAN(LatentTask):
     def build(self, source: Dataset, fit: Fit, mesh: Mesh) -> Task:
         """Build the task; see `TaskSpec`."""
         del mesh
-        for name in ("accumulate", "ema_stds"):
-            if getattr(fit, name) != getattr(Fit(), name):
-                raise UserError(
-                    f"training.{name}={getattr(fit, name)} does nothing in a GAN; "
-                    "leave it out."
-                )
         network = self.network.for_items(source.shape)
         judge = self.discriminator.for_items(source.shape)
         latent_shape = network.latent_shape(source.shape)
@@ -282,6 +275,7 @@ class GAN(LatentTask):
             shown=("loss", "discriminator", "r1", "r2"),
             preview=self.previewer(source, latent_shape, self.maps(network)),
             finish=lambda state: self.facts(source),
+            unused=("accumulate", "ema_stds"),
         )
 
     def open(self, params: Any, facts: Mapping[str, Any]) -> LatentModel:

@@ -32,6 +32,8 @@ from jax.sharding import Mesh
 
 from ddpm_jax import limits
 from ddpm_jax.data.dataset import Dataset
+from ddpm_jax.diffusion.generate import fold_each
+from ddpm_jax.diffusion.process import noise_like
 from ddpm_jax.diffusion.variational_bound import discretized_log_likelihood
 from ddpm_jax.networks.feed_forward import VectorAutoencoder
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
@@ -127,12 +129,8 @@ def importance_bound(
     mean, log_variance = networks.encode(params, x)
 
     def log_weight(_: None, number: jax.Array) -> tuple[None, jax.Array]:
-        draw = jax.vmap(
-            lambda key: jax.random.normal(
-                jax.random.fold_in(key, number), mean.shape[1:], mean.dtype
-            )
-        )
-        z = mean + jnp.exp(0.5 * log_variance) * draw(keys)
+        noise = noise_like(fold_each(keys, number), mean)
+        z = mean + jnp.exp(0.5 * log_variance) * noise
         log_q = _sum(log_normal(z, mean, 0.5 * log_variance))
         log_prior = _sum(log_normal(z, 0.0, 0.0))
         return None, reconstruction(networks, params, x, z) + log_prior - log_q
@@ -238,8 +236,7 @@ class VAE(LikelihoodTask):
             mean = networks.decode(params, z)
             if self.samples == "mean":
                 return mean
-            draw = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))
-            return mean + jnp.exp(networks.log_std(params)) * draw(keys)
+            return mean + jnp.exp(networks.log_std(params)) * noise_like(keys, mean)
 
         def log_likelihood(
             params: Any, keys: jax.Array, x: jax.Array, num_samples: int
@@ -283,6 +280,7 @@ class VAE(LikelihoodTask):
             shown=("loss", "kl", "decoder_std"),
             preview=self.previewer(source, latent_shape, maps),
             finish=finish,
+            unused=("ema_stds",),
         )
 
     def open(self, params: Any, facts: Mapping[str, Any]) -> LatentModel:

@@ -232,7 +232,7 @@ def gradient_task(
         ema_stds: sigma_rel of each further average.
         carry: what the objective carries from step to step, before the first one.
         num_parts: see `gradient_step`.
-        others: of the task's fields: summarize, shown, preview, finish.
+        others: of the task's fields: summarize, shown, preview, finish, unused.
     """
     return Task(
         draw=draw,

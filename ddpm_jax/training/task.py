@@ -61,6 +61,8 @@ class Task(NamedTuple):
         shown: numbers of a summary that are printed while training, in this order.
         preview: state -> images by name, uint8 [H, W, C]; None for none.
         finish: last state -> plain data that are kept beside the last checkpoint.
+        unused: options of `fit.Fit` that the step does not look at; they are refused
+            where one is set.
     """
 
     draw: Callable[[], Any]
@@ -71,3 +73,4 @@ class Task(NamedTuple):
     shown: tuple[str, ...] = ("loss",)
     preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
     finish: Callable[[TrainState], Mapping[str, Any]] = lambda state: {}
+    unused: tuple[str, ...] = ()

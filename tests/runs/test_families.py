@@ -186,6 +186,41 @@ def test_what_it_cannot_do_is_said_in_one_line(run, capsys, flags, message):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("vae", "training.ema_stds=0.05,"),
+        ("flow", "training.ema_stds=0.05,"),
+        ("gan", "training.ema_stds=0.05,"),
+        ("gan", "training.accumulate=2"),
+    ],
+)
+def test_what_its_training_does_not_look_at_is_refused(tmp_path, capsys, kind, option):
+    line = [f"--config=configs/points_{kind}.py", f"--config.{option}"]
+    assert main([*line, f"--workdir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    name = option.partition("=")[0]
+    assert f"config.{name}=" in error and error.count("\n") == 1
+    assert f"does nothing in the training of kind {kind}; leave it out" in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_was_asked_before_is_found_without_its_parameters(
+    run, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(run("vae", "points"), tmp_path / "run")
+    lines = (
+        ["sample", str(folder), "--num-images=5"],
+        ["edit", "interpolate", str(folder), "--num-points=3"],
+    )
+    assert [main(line) for line in lines] == [0, 0]
+    monkeypatch.delattr(store, "restore_params")
+    capsys.readouterr()
+    for line in lines:
+        assert main(line) == 0
+        assert "is finished" in capsys.readouterr().out
+
+
 def test_a_number_of_values_that_the_data_do_not_have_is_refused():
     task = FlowTask(DIGITS, network=Flow(num_scales=1), num_values=16)
     with pytest.raises(UserError, match="bytes between them"):
