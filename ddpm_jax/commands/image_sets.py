@@ -109,7 +109,7 @@ def _sampled_set(
 ) -> ImageSet:
     """Describe samples of a model of any kind."""
     opened = open_sampled(cfg, workdir)
-    asked = request_of(cfg, opened)
+    asked = request_of(cfg, opened.about)
     seed = assembly.sample_seed(cfg)
     model = {
         "checkpoint_step": opened.step,

@@ -30,7 +30,7 @@ from ddpm_jax.recipe import differences
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.keys import check_seed
-from ddpm_jax.runtime.results import is_finished, result_folder
+from ddpm_jax.runtime.results import finished_result, result_folder
 from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
 from ddpm_jax.training import checkpoints as store
@@ -72,11 +72,16 @@ def open_task(workdir: Path, kind: str) -> Opened:
     Raises:
         UserError: there is none, it is not finished, or it is damaged.
     """
-    described = auxiliary.about(workdir, auxiliary.kind_named(kind))
+    described = _described(workdir, kind)
     spec, _ = specs.from_recipe(described["config"], TaskSpec)
     step = described["step"]
     params = store.restore_params(workdir, step=step)
     return Opened(spec.open(params, described), step, described)
+
+
+def _described(workdir: Path, kind: str) -> dict[str, Any]:
+    """Read metadata and result of a finished model, and none of its parameters."""
+    return auxiliary.about(workdir, auxiliary.kind_named(kind))
 
 
 def check_asked(cfg: ConfigDict) -> None:
@@ -110,14 +115,7 @@ def open_sampled(cfg: ConfigDict, workdir: Path) -> Opened:
         UserError: as `open_task`; or the options are not those of the run.
     """
     opened = open_task(workdir, cfg.kind)
-    free = (*about.FREE_OPTIONS, *about.SPELLING, "training.")
-    stored = about.trained_config(workdir)
-    changed = [line for line in differences(stored, cfg) if not line.startswith(free)]
-    if changed:
-        raise UserError(
-            f"the model in {workdir} was trained with other options "
-            f"({'; '.join(changed)}); they cannot be changed now."
-        )
+    _check_options(cfg, workdir)
     if not isinstance(opened.model, Sampled):
         raise UserError(
             f"the model of kind {cfg.kind} in {workdir} has no item_shape, sample and "
@@ -126,17 +124,29 @@ def open_sampled(cfg: ConfigDict, workdir: Path) -> Opened:
     return opened
 
 
-def request_of(cfg: ConfigDict, opened: Opened) -> dict[str, Any]:
+def _check_options(cfg: ConfigDict, workdir: Path) -> None:
+    """Refuse other options than those that the model of a run was trained with."""
+    free = (*about.FREE_OPTIONS, *about.SPELLING, "training.")
+    stored = about.trained_config(workdir)
+    changed = [line for line in differences(stored, cfg) if not line.startswith(free)]
+    if changed:
+        raise UserError(
+            f"the model in {workdir} was trained with other options "
+            f"({'; '.join(changed)}); they cannot be changed now."
+        )
+
+
+def request_of(cfg: ConfigDict, described: dict[str, Any]) -> dict[str, Any]:
     """Describe a drawing by all that decides its items, as plain data.
 
     Args:
         cfg: its `sample` says what is asked for.
-        opened: the model.
+        described: metadata and result of the model.
     """
     return {
         "command": "sample",
-        "checkpoint_step": opened.step,
-        "fingerprint": digest(opened.about.get("checksums")),
+        "checkpoint_step": described["step"],
+        "fingerprint": digest(described.get("checksums")),
         "seed": assembly.sample_seed(cfg),
         "num_images": cfg.sample.num_images,
     }
@@ -223,10 +233,13 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
     check_asked(cfg)
+    request = request_of(cfg, _described(workdir, cfg.kind))
+    _check_options(cfg, workdir)
+    done = finished_result(workdir / "samples", request, out)
+    if done is not None:
+        return done
     opened = open_sampled(cfg, workdir)
-    folder = result_folder(workdir / "samples", request_of(cfg, opened), out)
-    if is_finished(folder):
-        return folder
+    folder = result_folder(workdir / "samples", request, out)
     model, count = opened.model, cfg.sample.num_images
     print(f"Sampling {count} items of {model!r} on {describe()}.", flush=True)
     started = time.perf_counter()
@@ -270,29 +283,29 @@ def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         UserError: the workdir holds no such model, or the options do not fit it.
     """
     check_asked(cfg)
-    opened = open_sampled(cfg, workdir)
-    model, points = opened.model, cfg.edit.num_points
+    points = cfg.edit.num_points
     words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
+    request = {
+        **request_of(cfg, _described(workdir, cfg.kind)),
+        "command": "edit interpolate",
+        "image": digest(words) if words else None,
+        "num_points": points,
+    }
+    _check_options(cfg, workdir)
+    done = finished_result(workdir / "edits", request, out)
+    if done is not None:
+        return done
+    model = open_sampled(cfg, workdir).model
     if words:
-        ends, given = _items(cfg, words), digest(words)
-        latents = model.encode(ends)
+        latents = model.encode(_items(cfg, words))
     else:
-        given = None
         latents = model.latents(assembly.sample_key(cfg), cfg.sample.num_images)
     if len(latents) < 2:
         raise UserError(
             "edit interpolate needs two items or more; give --config.edit.image="
             "data:7,data:8, or a config.sample.num_images of 2 or more."
         )
-    request = {
-        **request_of(cfg, opened),
-        "command": "edit interpolate",
-        "image": given,
-        "num_points": points,
-    }
     folder = result_folder(workdir / "edits", request, out)
-    if is_finished(folder):
-        return folder
     walks = model.store(model.interpolate(latents[:-1], latents[1:], points))
     items = walks.reshape(-1, *model.item_shape)
     write_items(folder, items, display_of(model.item_shape).sheet(items, points))
