@@ -17,16 +17,15 @@ Source: Srivastava et al. 2017, "VEEGAN", section 4.1, for ring and grid, here d
     by the deviation of their coordinates.
 """
 
-import csv
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from ddpm_jax.data.dataset import Arrays, Dataset, NoSplitError, fingerprint_of
 from ddpm_jax.data.hold_out import check_split, split_indices
+from ddpm_jax.data.vector_input import csv_rows
 from ddpm_jax.errors import UserError
 
 SIZES = {"train": 20_000, "test": 10_000}
@@ -197,7 +196,7 @@ def _dataset(
 def _load_file(path: str, split: str, hold_out: int) -> Dataset:
     name = f"points:file:{path}"
     check_split(split, hold_out, name)
-    points, words = _read_csv(Path(path).expanduser(), name)
+    points, words = _read_csv(path, name)
     center, scale = points.mean(0), float(np.sqrt(points.var(0).mean()))
     if not scale > 0:
         raise UserError(f"{name} has one point alone; give points that differ.")
@@ -215,16 +214,9 @@ def _load_file(path: str, split: str, hold_out: int) -> Dataset:
     return _dataset(name, split, points, labels, count, identity, names)
 
 
-def _read_csv(path: Path, name: str) -> tuple[np.ndarray, list[str] | None]:
+def _read_csv(path: str, name: str) -> tuple[np.ndarray, list[str] | None]:
     """Read the columns x, y and perhaps label, with or without a line of names."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no table of text"
-        raise UserError(
-            f"cannot read {name} ({reason}); give a .csv with the columns x and y."
-        ) from error
+    rows = csv_rows(path, name, "give a .csv with the columns x and y")
     if rows and not _numbers(rows[0][:2]):
         rows = rows[1:]  # names of columns
     for number, row in enumerate(rows, 1):

@@ -11,6 +11,25 @@ from ddpm_jax.errors import UserError
 _LETTERS = "xyz"
 
 
+def csv_rows(path: str | Path, name: str, wanted: str) -> list[list[str]]:
+    """Read the rows of a .csv that are not blank.
+
+    Args:
+        path: of the file.
+        name: what the message calls it.
+        wanted: what to do if it cannot be read, for the message.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.reader(file) if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no table of text"
+        raise UserError(f"cannot read {name} ({reason}); {wanted}.") from error
+
+
 def read_vectors(path: str | Path, size: int) -> np.ndarray:
     """Read vectors from a .csv, one a line, without or with a line of names above.
 
@@ -27,13 +46,7 @@ def read_vectors(path: str | Path, size: int) -> np.ndarray:
         UserError: the file cannot be read, or holds no such vectors.
     """
     wanted = f"give a .csv with {size} numbers in each line"
-    try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no table of text"
-        raise UserError(f"cannot read {path} ({reason}); {wanted}.") from error
-    numbers = [_numbers(row) for row in rows]
+    numbers = [_numbers(row) for row in csv_rows(path, str(path), wanted)]
     if numbers and numbers[0] is None:
         numbers = numbers[1:]  # names of columns
     if not numbers or any(row is None or len(row) != size for row in numbers):
