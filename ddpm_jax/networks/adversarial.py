@@ -16,8 +16,12 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from ddpm_jax import limits
-from ddpm_jax.networks.feed_forward import FeedForward, check_layers, check_vector
+from ddpm_jax.networks.feed_forward import (
+    FeedForward,
+    LatentOfVectors,
+    check_layers,
+    check_vector,
+)
 from ddpm_jax.networks.kl_autoencoder import (
     Decoder,
     Encoder,
@@ -27,7 +31,7 @@ from ddpm_jax.networks.kl_autoencoder import (
 from ddpm_jax.networks.ports import from_data
 
 
-class VectorGenerator(nn.Module):
+class VectorGenerator(LatentOfVectors):
     """Noise to vectors.
 
     Attributes:
@@ -38,27 +42,7 @@ class VectorGenerator(nn.Module):
         num_frequencies: of the Fourier features of the noise; 0 for none.
     """
 
-    item_features: int = from_data(2)
-    latent_features: int = 2
-    width: int = 128
-    depth: int = 3
-    num_frequencies: int = 0
-
-    def for_items(self, shape: tuple[int, ...]) -> "VectorGenerator":
-        """Return it for items of a shape (D,).
-
-        Raises:
-            UserError: it cannot be built for them.
-        """
-        check_vector(shape, "a vector_generator")
-        check_layers(self)
-        limits.between(self, "latent_features", 1, 65_536)
-        return self.clone(item_features=shape[0])
-
-    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the noise of one item of a shape (D,)."""
-        del shape
-        return (self.latent_features,)
+    article_and_name = "a vector_generator"
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:

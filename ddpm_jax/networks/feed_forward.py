@@ -7,7 +7,7 @@ time: these networks are no denoisers. With depth 0 the map is affine.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,42 @@ def check_layers(spec: Any) -> None:
     limits.between(spec, "num_frequencies", 0, 32)
 
 
-class VectorAutoencoder(nn.Module):
+class LatentOfVectors(nn.Module):
+    """What networks between vectors and their latents have in common.
+
+    Attributes:
+        item_features: D.
+        latent_features: d.
+        width: of the hidden layers.
+        depth: hidden layers.
+        num_frequencies: of the Fourier features of the input; 0 for none.
+    """
+
+    article_and_name: ClassVar[str]
+    item_features: int = from_data(2)
+    latent_features: int = 2
+    width: int = 128
+    depth: int = 3
+    num_frequencies: int = 0
+
+    def for_items(self, shape: tuple[int, ...]) -> Self:
+        """Return it for items of a shape (D,).
+
+        Raises:
+            UserError: it cannot be built for them.
+        """
+        check_vector(shape, self.article_and_name)
+        check_layers(self)
+        limits.between(self, "latent_features", 1, 65_536)
+        return self.clone(item_features=shape[0])
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one latent of items of a shape (D,)."""
+        del shape
+        return (self.latent_features,)
+
+
+class VectorAutoencoder(LatentOfVectors):
     """Vectors to a Gaussian over latents, and latents to vectors, a perceptron each.
 
     Attributes:
@@ -94,27 +129,7 @@ class VectorAutoencoder(nn.Module):
         num_frequencies: of the Fourier features of items and latents; 0 for none.
     """
 
-    item_features: int = from_data(2)
-    latent_features: int = 2
-    width: int = 128
-    depth: int = 3
-    num_frequencies: int = 0
-
-    def for_items(self, shape: tuple[int, ...]) -> "VectorAutoencoder":
-        """Return it for items of a shape (D,).
-
-        Raises:
-            UserError: it cannot be built for them.
-        """
-        check_vector(shape, "a vector_autoencoder")
-        check_layers(self)
-        limits.between(self, "latent_features", 1, 65_536)
-        return self.clone(item_features=shape[0])
-
-    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one latent of items of a shape (D,)."""
-        del shape
-        return (self.latent_features,)
+    article_and_name = "a vector_autoencoder"
 
     def setup(self):
         """Make the halves; Flax calls it."""
