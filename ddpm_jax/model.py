@@ -8,7 +8,6 @@ Images are those of `python main.py sample` with the same options, bit for bit, 
 they become bytes.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -33,7 +32,6 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Sample, sections
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
-from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.sampling.plan import Program, compile_plan
 
 # Chosen when the model is loaded, and of films, which are not made here.
@@ -50,7 +48,6 @@ OF_DENOISER = tuple(
 )
 """The keyword arguments of `DiffusionModel.denoiser`."""
 
-_MOST_KEPT = 16  # compiled programs
 _OF_MANY = ("file:", "data:")  # how one prompt names several
 
 Labels = int | str | Sequence[int | str] | np.ndarray
@@ -84,7 +81,6 @@ class DiffusionModel:
         self.network = trained.unet
         self.codec: Codec = trained.codec
         self.metadata: Mapping[str, Any] = trained.about
-        self._programs: Recent[Program] = Recent(_MOST_KEPT)
         self._encode = jax.jit(trained.codec.encode)
         self._decode = jax.jit(trained.codec.decode)
 
@@ -230,14 +226,20 @@ class DiffusionModel:
 
     def _program(self, cfg: ConfigDict) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
-        own = assembly.compiled_options(cfg)
 
-        def make() -> Program:
+        def make(own: ConfigDict) -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))
-            plan = assembly.sampling_plan(cfg, self.network, codec)
+            plan = assembly.sampling_plan(own, self.network, codec)
             return compile_plan(plan, self._trained.mesh, None)
 
-        return self._programs.get(json.dumps(own, sort_keys=True), make)
+        return assembly.kept(
+            "model",
+            cfg,
+            self.info,
+            make,
+            mesh=self._trained.mesh,
+            request=assembly.compiled_options(cfg),
+        )
 
     # --- Items ------------------------------------------------------------------------
 

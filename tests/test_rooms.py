@@ -69,7 +69,7 @@ MAY_IMPORT = {
     # The front door of programs: `ddpm_jax.load`.
     "model": {
         *("assembly", "codecs", "commands", "conditioning", "recipe", "diffusion"),
-        *("requests", "runtime.recent", "sampling"),
+        *("requests", "sampling"),
     },
     "loading": {
         *("assembly", "codecs", "commands", "evaluation", "model", "requests"),
