@@ -17,7 +17,7 @@ from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
-from ddpm_jax.commands.sampled import interpolate_any
+from ddpm_jax.commands.sampled import interpolate_any, numbered_items
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import images
@@ -126,13 +126,7 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
     for word in words:
         if word.startswith("data:"):
             source = source or assembly.dataset(cfg)
-            indices = data.indices_of(word, source)
-            if indices is None:
-                raise UserError(
-                    f"config.edit.image={word} is no example of the data; write "
-                    "data:7, or data:7-10 for several."
-                )
-            found += [source.source[i]["image"] for i in indices]
+            found += numbered_items(source, word)
         elif len(info.item_shape) == 1:
             found += list(data.read_vectors(word, *info.item_shape))
         else:

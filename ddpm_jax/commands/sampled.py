@@ -297,7 +297,9 @@ def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         return done
     model = open_sampled(cfg, workdir).model
     if words:
-        latents = model.encode(_items(cfg, words))
+        source = assembly.dataset(cfg)
+        found = [item for word in words for item in numbered_items(source, word)]
+        latents = model.encode(np.stack(found))
     else:
         latents = model.latents(assembly.sample_key(cfg), cfg.sample.num_images)
     if len(latents) < 2:
@@ -313,17 +315,20 @@ def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     return folder
 
 
-def _items(cfg: ConfigDict, words: list[str]) -> np.ndarray:
-    """Read items of the data by their numbers, "data:7" or "data:7-10"."""
-    source = assembly.dataset(cfg)
-    found = []
-    for word in words:
-        known = word.startswith("data:")
-        indices = data.indices_of(word, source) if known else None
-        if indices is None:
-            raise UserError(
-                f"config.edit.image={word} is no example of the data; write data:7, or "
-                "data:7-10 for several."
-            )
-        found += [source.source[i]["image"] for i in indices]
-    return np.stack(found)
+def numbered_items(source: data.Dataset, word: str) -> list[np.ndarray]:
+    """Read items of the data by their numbers, "data:7" or "data:7-10".
+
+    Args:
+        source: the data.
+        word: of `config.edit.image`.
+
+    Raises:
+        UserError: there are no such items.
+    """
+    indices = data.indices_of(word, source)
+    if indices is None:
+        raise UserError(
+            f"config.edit.image={word} is no example of the data; write data:7, or "
+            "data:7-10 for several."
+        )
+    return [source.source[i]["image"] for i in indices]
