@@ -363,6 +363,8 @@ def _run(line: Line) -> int:
     try:
         request = sections.request_of(kind, cfg, {**line.values, "run": str(folder)})
         sections.write(request, cfg)
+        if kind not in _OF_RECIPES:
+            _leave_out_idle(line, cfg)
         # The same devices in every command, whose images are then the same bytes.
         use_all_cores(cfg.training.batch_size)
         interrupts.check()
@@ -370,6 +372,15 @@ def _run(line: Line) -> int:
     except UserError as error:
         error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
         raise
+
+
+def _leave_out_idle(line: Line, cfg: ConfigDict) -> None:
+    """Forget what only the recipe sets, and what is asked for does not look at."""
+    from ddpm_jax.assembly import leave_out_idle
+
+    command, _, mode = line.command.partition(" ")
+    given = sections.options_of(COMMANDS[line.command], line.values)
+    leave_out_idle(cfg, given, mode if command == "edit" else None)
 
 
 def _serves(command: str, kind: str) -> bool:

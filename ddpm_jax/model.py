@@ -213,6 +213,7 @@ class DiffusionModel:
         with _named_by_keywords():
             request = sections.request_of(Sample, cfg, {**values, "run": None})
             sections.write(request, cfg)
+            assembly.leave_out_idle(cfg, sections.options_of(Sample, values))
             assembly.check(cfg, self.info)
         return cfg, prompts
 

@@ -39,7 +39,11 @@ from ddpm_jax.assembly.evaluation import (
     variants,
 )
 from ddpm_jax.assembly.evaluation import features as evaluation_features
-from ddpm_jax.assembly.idle import check_edit_effects, check_training_effects
+from ddpm_jax.assembly.idle import (
+    check_edit_effects,
+    check_training_effects,
+    leave_out_idle,
+)
 from ddpm_jax.assembly.keys import sample_key, sample_seed, train_key
 from ddpm_jax.assembly.labels_prompts import label_word, prompts, sample_labels
 from ddpm_jax.assembly.latents import (
@@ -140,6 +144,7 @@ __all__ = [
     "label_word",
     "latents_run",
     "least_bytes",
+    "leave_out_idle",
     "levels",
     "likelihood_key",
     "likelihood_methods",

@@ -5,13 +5,14 @@ default are never refused.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.conditions import is_droppable
+from ddpm_jax.assembly.editing import edit_methods
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo, latents_run
 from ddpm_jax.assembly.translation import defaults_of
@@ -27,13 +28,46 @@ def refuse_idle(config: ConfigDict, rules: Iterable[Rule]) -> None:
     Raises:
         UserError: naming it, and what to do.
     """
+    for option, value, why in _idle(config, rules):
+        shown = repr(value) if isinstance(value, str) else value
+        raise UserError(f"config.{option}={shown} does nothing {why}.")
+
+
+def leave_out_idle(
+    config: ConfigDict, given: Collection[str], mode: str | None = None
+) -> None:
+    """Put back to its default, in place, what only a recipe sets and nothing looks at.
+
+    A recipe whose `sample.eta` is of its sampler serves requests of another sampler as
+    well: who asks for that one has not asked for the eta.
+
+    Args:
+        config: with what a request asks for.
+        given: options of that request, such as "sample.eta".
+        mode: of an edit, such as "inpaint".
+    """
+    rules = [*SAMPLING, *LIKELIHOOD, *EVALUATE]
+    if mode is not None:
+        methods = edit_methods(config, mode)  # none: refused later
+        method = config.edit.method or (methods[0] if methods else "")
+        rules += _edit_rules(mode, method)
+    left = [
+        rule
+        for rule in rules
+        if rule[0] not in given and rule[0].partition(".")[0] in config
+    ]
+    for option, _, _ in list(_idle(config, left)):
+        section, _, name = option.rpartition(".")
+        config[section][name] = defaults_of(config[section])[name]
+
+
+def _idle(config: ConfigDict, rules: Iterable[Rule]) -> Iterator[tuple[str, Any, str]]:
+    """Find the options that were changed and do nothing: option, value, why."""
     for option, is_idle, why in rules:
         section, _, name = option.rpartition(".")
         node = config[section] if section else config
-        value = node[name]
-        if value != defaults_of(node)[name] and is_idle(config):
-            shown = repr(value) if isinstance(value, str) else value
-            raise UserError(f"config.{option}={shown} does nothing {why}.")
+        if node[name] != defaults_of(node)[name] and is_idle(config):
+            yield option, node[name], why
 
 
 def _sampler_is_not(*samplers: str) -> Callable[[ConfigDict], bool]:
@@ -267,6 +301,10 @@ def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
     Raises:
         UserError: naming the first.
     """
+    refuse_idle(config, _edit_rules(mode, method))
+
+
+def _edit_rules(mode: str, method: str) -> list[Rule]:
     encodes = mode == "encode" or (mode, method) == ("interpolate", "encode")
     looked_at = {
         "mask": (mode == "inpaint", "mode inpaint"),
@@ -278,7 +316,7 @@ def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
         "num_resamples": (method == "repaint", "method repaint"),
         "iterations": (encodes, "mode encode, and interpolate by method encode"),
     }
-    idle: list[Rule] = [
+    return [
         (
             f"edit.{name}",
             lambda _: True,
@@ -287,4 +325,3 @@ def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
         for name, (is_used, whose) in looked_at.items()
         if not is_used
     ]
-    refuse_idle(config, idle)

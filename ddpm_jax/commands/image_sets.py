@@ -8,7 +8,7 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +124,12 @@ def _sampled_set(
     shape = opened.model.item_shape
 
     def load(folder: Path) -> data.Dataset | None:
-        total = cfg.sample.num_images
-        stored = _stored(folder / SAMPLES, (total, *shape))
-        if on_every_host(stored is not None):
-            assert stored is not None
-            return _in_memory(folder.name, *stored, None)
-        parts.check_settings(folder, model, (_DRAWN,))
-        grown = parts.PartialResults(folder, _DRAWN, total)
-        with progress("sampling", total, grown.done) as bar:
-            for made in draw(cfg, opened.model, first=grown.done, stop=interrupted):
-                bar.update(grown.add({"images": made}))
-        if grown.done < total:
-            return None
-        whole = grown.whole()["images"]
-        write_items(folder, whole, images.grid(whole[:100]))
-        grown.drop()
-        return _in_memory(folder.name, whole, None, None)
+        return _grown(
+            folder,
+            (cfg.sample.num_images, *shape),
+            model,
+            lambda first: draw(cfg, opened.model, first=first, stop=interrupted),
+        )
 
     return ImageSet(
         request={"images": "samples", **asked},
@@ -160,31 +150,58 @@ def _drawn(
 ) -> data.Dataset | None:
     info = describe_model(cfg, workdir).info
     labels, names = assembly.sample_labels(cfg, info), info.label_names
-    total = cfg.sample.num_images
-    stored = _stored(folder / SAMPLES, (total, *info.image_shape))
+    # Images drawn without a class cannot be held against one.
+    if labels is not None and (labels >= len(names or ())).any():
+        labels = None
+
+    def batches(first: int) -> Iterator[np.ndarray]:
+        trained = open_model(cfg, workdir)
+        conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
+        program = sampling_program(
+            cfg, trained.info, trained.unet, trained.mesh, trained.codec
+        )
+        for made in sample_batches(
+            cfg, program, trained.params, conditions, first=first, stop=interrupted
+        ):
+            yield made.items
+
+    shape = (cfg.sample.num_images, *info.image_shape)
+    return _grown(folder, shape, model, batches, labels, names)
+
+
+def _grown(
+    folder: Path,
+    shape: tuple[int, ...],
+    model: dict[str, Any],
+    batches: Callable[[int], Iterator[np.ndarray]],
+    labels: np.ndarray | None = None,
+    names: tuple[str, ...] | None = None,
+) -> data.Dataset | None:
+    """Return a set that is stored, or make it; None if that was interrupted.
+
+    Args:
+        folder: of its parts, and of what they become.
+        shape: (N, H, W, C).
+        model: how the images are made, as plain data.
+        batches: the first image that is missing -> the images from there on.
+        labels: [N], to be stored beside the images, or None.
+        names: of the classes.
+    """
+    stored = _stored(folder / SAMPLES, shape)
     if on_every_host(stored is not None):
         assert stored is not None
         return _in_memory(folder.name, *stored, names)
     parts.check_settings(folder, model, (_DRAWN,))
-    grown = parts.PartialResults(folder, _DRAWN, total)
-    trained = open_model(cfg, workdir)
-    conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
-    program = sampling_program(
-        cfg, trained.info, trained.unet, trained.mesh, trained.codec
-    )
-    with progress("drawing", total, grown.done) as bar:
-        for made in sample_batches(
-            cfg, program, trained.params, conditions, first=grown.done, stop=interrupted
-        ):
-            bar.update(grown.add({"images": made.items}))
-    if grown.done < total:
+    grown = parts.PartialResults(folder, _DRAWN, shape[0])
+    with progress("sampling", shape[0], grown.done) as bar:
+        for made in batches(grown.done):
+            bar.update(grown.add({"images": made}))
+    if grown.done < shape[0]:
         return None
     whole = grown.whole()["images"]
-    # Images drawn without a class cannot be held against one.
-    known = None if labels is None or (labels >= len(names or ())).any() else labels
-    write_items(folder, whole, images.grid(whole[:100]), known)
+    write_items(folder, whole, images.grid(whole[:100]), labels)
     grown.drop()
-    return _in_memory(folder.name, whole, known, names)
+    return _in_memory(folder.name, whole, labels, names)
 
 
 def _stored(

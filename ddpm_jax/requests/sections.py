@@ -5,6 +5,7 @@ this is the one place that knows so.
 """
 
 import re
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from ddpm_jax.errors import UserError
@@ -32,6 +33,11 @@ def write(request: Request, config: Any) -> None:
     """Set what a request asks for in its sections of a config, in place."""
     for (section, option), name in _split(type(request)).items():
         config[section][option] = getattr(request, name)
+
+
+def options_of(request: type[Request], fields: Collection[str]) -> set[str]:
+    """Return the options of recipes that fields of a request stand for."""
+    return {o for o, name in sections_of(request).items() if name in fields}
 
 
 def refuse_sections(command: str, request: type[Request], names: list[str]) -> None:

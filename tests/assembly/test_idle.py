@@ -217,6 +217,42 @@ def test_an_option_without_effect_is_refused(options, said, mended):
         check(config_of(*options, *mended))
 
 
+OF_REQUESTS = [
+    row[0]
+    for row in IDLE
+    if row[0][0].partition(".")[0] in ("sample", "likelihood", "evaluate")
+    and "does nothing" in row[1]
+]
+
+
+@pytest.mark.parametrize("options", OF_REQUESTS, ids=" ".join)
+def test_what_a_recipe_sets_for_another_request_is_left_out(options):
+    """Only what was asked for is refused: nobody can leave out a line of a recipe."""
+    config = config_of(*options)
+    given = {option.partition("=")[0] for option in options}
+    idle.leave_out_idle(config, given)
+    with pytest.raises(UserError, match="does nothing"):
+        check(config)
+    idle.leave_out_idle(config, ())
+    check(config)
+
+
+def test_what_has_an_effect_is_never_left_out():
+    config = config_of("sample.sampler=ddim", "sample.eta=0.5")
+    idle.leave_out_idle(config, ())
+    assert config.sample.eta == 0.5
+    config.sample.sampler = "heun"
+    idle.leave_out_idle(config, {"sample.sampler"})
+    assert config.sample.eta == 0
+
+
+def test_a_recipe_may_set_options_of_several_edits():
+    config = config_of("edit.num_resamples=20", "edit.strength=0.3")
+    idle.leave_out_idle(config, (), "inpaint")
+    assert (config.edit.num_resamples, config.edit.strength) == (20, 0.5)
+    idle.check_edit_effects(config, "inpaint", "repaint")
+
+
 def test_no_default_is_refused():
     """Though the warm-up of CIFAR-10 is longer than this run, and its attention at a
     size that no map of these has."""

@@ -82,7 +82,8 @@ def test_a_model_that_computes_in_bfloat16_is_measured_in_float32(
 
     monkeypatch.setattr(assembly, "measure", seen)
     monkeypatch.setattr(assembly, "kept", lambda what, cfg, info, make, **_: make(cfg))
-    assert main(arguments(tmp_path / "run", *QUICK, "method=bound")) == 0
+    quick = ("num_images=10", "batch_size=4", "method=bound")
+    assert main(arguments(tmp_path / "run", *quick)) == 0
     assert dtypes == [("float32", "bound")]
 
 
