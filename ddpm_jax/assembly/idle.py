@@ -47,7 +47,7 @@ def leave_out_idle(
         mode: of an edit, such as "inpaint".
     """
     rules = [*SAMPLING, *LIKELIHOOD, *EVALUATE]
-    if mode is not None:
+    if mode is not None and "conditioners" in config:  # the others know no methods
         methods = edit_methods(config, mode)  # none: refused later
         method = config.edit.method or (methods[0] if methods else "")
         rules += _edit_rules(mode, method)

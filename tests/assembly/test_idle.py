@@ -8,7 +8,14 @@ from settings import changed, default
 from ddpm_jax import assembly
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import AutoencoderTask, ClassifierTask, ContrastiveTask, recipe
+from ddpm_jax.recipe import (
+    VAE,
+    AutoencoderTask,
+    ClassifierTask,
+    ContrastiveTask,
+    FlowTask,
+    recipe,
+)
 
 INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 SMALL = (
@@ -251,6 +258,15 @@ def test_a_recipe_may_set_options_of_several_edits():
     idle.leave_out_idle(config, (), "inpaint")
     assert (config.edit.num_resamples, config.edit.strength) == (20, 0.5)
     idle.check_edit_effects(config, "inpaint", "repaint")
+
+
+@pytest.mark.parametrize(
+    "task", [ClassifierTask(), AutoencoderTask(), VAE(), FlowTask()], ids=repr
+)
+def test_other_kinds_of_models_have_fewer_options(task):
+    config = recipe(task)
+    idle.leave_out_idle(config, (), "interpolate")
+    assert config == recipe(task)
 
 
 def test_no_default_is_refused():
