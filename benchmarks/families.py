@@ -144,26 +144,30 @@ def run(
     seeds: int,
     options: tuple[str, ...] = (),
     samples: Path | None = None,
+    first_seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Train and measure every row, set and seed; each is printed when it is there.
 
     Args:
         rows: keys of `ROWS`.
         sets: ring, grid.
-        seeds: how many, from 0.
+        seeds: how many.
         options: of all rows, NAME=VALUE.
-        samples: a folder for those of seed 0; None keeps none.
+        samples: a folder for those of the first seed; None keeps none.
+        first_seed: from which on.
     """
     results = []
     for row in rows:
         trainer = Trainer(config_of(row, sets[0], options))
         for data in sets:
-            for seed in range(seeds):
+            for seed in range(first_seed, first_seed + seeds):
                 cfg = config_of(row, data, (*options, f"seed={seed}"))
                 spec = assembly.task_spec(cfg, LatentTask)
                 model, seconds = trainer.train(spec)
                 name = f"{data}-{'-'.join(re.findall(r'[a-z0-9]+', row.lower()))}.npz"
-                kept = None if samples is None or seed else samples / name
+                kept = None
+                if samples is not None and seed == first_seed:
+                    kept = samples / name
                 found = measure(model, spec.data.open(), seed, kept)
                 found |= {"row": row, "data": data, "seed": seed}
                 results.append(found | {"cpu_seconds": round(seconds, 1)})
@@ -213,13 +217,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", default="ring,grid", help="sets of points")
     parser.add_argument("--rows", default=";".join(ROWS), help="some, with semicolons")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="tune with others than are reported"
+    )
     parser.add_argument("--options", default="", help="of all rows: NAME=VALUE,...")
-    parser.add_argument("--samples", type=Path, help="a folder for those of seed 0")
+    parser.add_argument("--samples", type=Path, help="a folder for those of one seed")
     parser.add_argument("--out", type=Path, help="a file of JSON")
     given = parser.parse_args(argv)
     options = tuple(filter(None, given.options.split(",")))
     rows, sets = given.rows.split(";"), given.data.split(",")
-    results = run(rows, sets, given.seeds, options, given.samples)
+    results = run(rows, sets, given.seeds, options, given.samples, given.first_seed)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -38,6 +38,10 @@ def test_rows_are_trained_measured_and_pictured(tmp_path, capsys):
     assert set(files) == {"ring-vae", "ring-gan-textbook"}
     assert np.load(files["ring-vae"])["arr_0"].shape == (10_000, 2)
     picture = tmp_path / "picture.png"
-    line = [f"VAE={files['ring-vae']}", f"--out={picture}", "--data=points:ring"]
+    line = [
+        *("--textbook", f"GAN, textbook={files['ring-gan-textbook']}"),
+        *("--today", f"VAE={files['ring-vae']}", f"flow={files['ring-vae']}"),
+        *(f"--out={picture}", "--data=points:ring"),
+    ]
     assert script("families_picture").main(line) == 0
     assert Image.open(picture).size[0] > 500

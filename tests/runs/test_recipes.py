@@ -70,10 +70,18 @@ AUTOENCODERS = {
 }
 
 
-def load(path):
+MNIST16 = {  # parameters of all networks of a family
+    "diffusion": 0,
+    "vae": 0,
+    "gan": 0,
+    "flow": 0,
+}
+
+
+def load(path, *arguments):
     names = {}
     exec(compile(Path(path).read_text(), str(path), "exec"), names)
-    return names["get_config"]()
+    return names["get_config"](*arguments)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -200,10 +208,42 @@ def test_a_recipe_of_a_latent_model_has_its_parameters(name):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == FAMILIES[name]
 
 
+def size_of(network, *given):
+    """Count the parameters of a network, by the shapes of what it is called with."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *given)["params"]
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("family", MNIST16)
+def test_the_recipes_of_mnist_at_16x16_are_of_one_size(family):
+    cfg, shape = load("configs/mnist16.py", family), (16, 16, 1)
+    assert cfg.data.image_size == 16 and not cfg.data.pad_to
+    x = jnp.zeros((1, *shape))
+    if family == "diffusion":
+        info = assembly.DataInfo("mnist", shape, tuple("0123456789"), "")
+        assembly.check(cfg, info)
+        found = size_of(assembly.model(cfg, info), x, jnp.zeros(1))
+    else:
+        spec = assembly.task_spec(cfg, LatentTask)
+        network = spec.network.for_items(shape)
+        if family == "gan":
+            z = jnp.zeros((1, *network.latent_shape(shape)))
+            found = size_of(network, z)
+            found += size_of(spec.discriminator.for_items(shape), x)
+        else:
+            found = size_of(network, x)
+    assert found == MNIST16[family]
+    middle = sum(MNIST16.values()) / len(MNIST16)
+    assert abs(found / middle - 1) < 0.1
+
+
+def test_a_family_that_is_none_is_refused():
+    with pytest.raises(UserError, match="use diffusion, vae, gan, flow"):
+        load("configs/mnist16.py", "autoregressive")
+
+
 def recipe(*arguments):
-    names = {}
-    exec(compile(Path("configs/folder.py").read_text(), "folder.py", "exec"), names)
-    return names["get_config"](*arguments)
+    return load("configs/folder.py", *arguments)
 
 
 def halvings(size):
@@ -310,7 +350,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
-    others = {"folder", "shapes", "emoji", "emoji_retrieval", "points"}
+    others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
