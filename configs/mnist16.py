@@ -3,7 +3,8 @@
 Command:   python main.py --config=configs/mnist16.py:diffusion
            with diffusion, vae, gan or flow; diffusion if none is named; with
            $TFDS_DATA_DIR naming the folder that holds the prepared mnist
-Model:     PARAMETERS
+Model:     163,000 to 173,000 parameters, of a GAN both networks; three levels of 8, 16
+           and 32 channels, the flow two scales of 8 steps
 Features:  python main.py --config=configs/mnist_features.py
            --workdir=runs/mnist16_features --config.data.image_size=16
            --config.data.pad_to=0
@@ -64,7 +65,7 @@ TASKS = {
     ),
     "flow": FlowTask(
         data=DATA,
-        network=Flow(num_scales=2, num_steps=8, width=69),
+        network=Flow(num_scales=2, num_steps=8, width=68),
     ),
 }
 TRAINING = {
