@@ -36,7 +36,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from ddpm_jax.networks.convolution import conv3x3
     from ddpm_jax.runtime.devices import data_mesh
 
-    batch_size, rows = setup.cfg.training.batch_size, []
+    batch_size, rows = setup.recipe.training.batch_size, []
     for side, channels, features in SIZES:
         flops = 2 * batch_size * side**2 * 9 * channels * features
         ways: dict[str, Callable[[], float]] = {}

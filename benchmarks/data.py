@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Run the measurement; plain data, seconds."""
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(
         2,
         num_batches=args.num_batches,
@@ -54,13 +54,13 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         image_size=args.image_size,
     )
     start.at_least(0, step_ms=args.step_ms)
-    batch_size = cfg.training.batch_size
+    batch_size = recipe.training.batch_size
     sources: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name in (word.strip() for word in args.sources.split(",")):
         with _made(name, args) as (spec, image_size):
             try:
-                sources[name] = _measure_source(spec, image_size, cfg, args)
+                sources[name] = _measure_source(spec, image_size, recipe, args)
             except UserError as error:  # a data set that is not prepared here
                 left_out[name] = str(error)
                 print(f"note: {name} is left out: {error}")
@@ -96,19 +96,21 @@ def make_images(folder: Path, count: int, side: int) -> None:
 
 
 def _measure_source(
-    spec: str, image_size: int | None, cfg: Any, args: Any
+    spec: str, image_size: int | None, recipe: Any, args: Any
 ) -> dict[str, Any]:
     from ddpm_jax import data
 
-    dataset = data.load(spec, image_size=image_size, data_dir=cfg.data.data_dir)
+    dataset = data.load(spec, image_size=image_size, data_dir=recipe.task.data.data_dir)
     found: dict[str, Any] = {
         "num_images": len(dataset),
         "image_shape": "x".join(map(str, dataset.image_shape)),
     }
-    batch_size = cfg.training.batch_size
+    batch_size = recipe.training.batch_size
 
     def stream(dataset: Any, max_bytes: int) -> Any:
-        return data.batches(dataset, batch_size, seed=cfg.seed, max_bytes=max_bytes)
+        return data.batches(
+            dataset, batch_size, seed=recipe.task.seed, max_bytes=max_bytes
+        )
 
     # digits are in memory from the start, and have no files to be decoded.
     if not isinstance(dataset.source, data.Arrays):

@@ -32,7 +32,7 @@ def same_network(of: Any) -> tuple[Any, Any]:
     Raises:
         UserError: diffusers has no such network.
     """
-    classes = assembly.num_classes(of.cfg, of.info)
+    classes = assembly.num_classes(of.recipe.task, of.info)
     options = weights.options_of(of.unet.network, *of.info.image_shape, classes)
     module = diffusers.UNet2DModel(**options)
     drawn = weights.random_weights(module, np.random.default_rng(0))
@@ -54,7 +54,7 @@ def check_equal(of: Any, module: Any, params: Any) -> dict[str, float]:
     Raises:
         UserError: they are not the same network; nothing may then be timed.
     """
-    inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
+    inputs = parts.forward_inputs(of, min(2, of.recipe.training.batch_size))
     actual = _of_ddpm_jax(with_dtype(of.unet, "float32"), params, inputs)
     desired = _of_diffusers(module, inputs)
     difference = float(np.abs(actual - desired).max())
@@ -83,10 +83,10 @@ def in_bfloat16(of: Any, module: Any, params: Any) -> dict[str, float]:
         Distances ||a - b|| / ||b||: of each library in bfloat16 from diffusers in
         float32, and of the two in bfloat16 from each other.
     """
-    inputs = parts.forward_inputs(of, min(2, of.cfg.training.batch_size))
+    inputs = parts.forward_inputs(of, min(2, of.recipe.training.batch_size))
     exact = _of_diffusers(module, inputs)
     own = _of_ddpm_jax(with_dtype(of.unet, "bfloat16"), params, inputs)
-    theirs = _of_diffusers(module, inputs, autocast(of.cfg.network.dtype))
+    theirs = _of_diffusers(module, inputs, autocast(of.recipe.task.network.dtype))
     found = {
         "ddpm_jax_from_float32": distance(own, exact),
         "diffusers_from_float32": distance(theirs, exact),

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks import start
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Evaluate
 
 NETWORKS = ("inception", "classifier")
 SCORES = ("frechet", "kernel", "precision_recall", "density_coverage")
@@ -37,7 +38,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     # After the devices are set up.
     from benchmarks import machine, parts
 
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(
         1,
         num_batches=args.num_batches,
@@ -49,7 +50,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     for name in networks:
         if name not in NETWORKS:
             raise UserError(f"--networks has {name!r}; use some of {NETWORKS}.")
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     seen = {name: _time_features(name, of, args) for name in networks}
     return {
         "features": seen,
@@ -71,7 +72,7 @@ def _network(name: str, of: Any) -> Any:
     from ddpm_jax.tasks.classifier import ClassifierTask
 
     if name == "classifier":
-        spec = ClassifierTask(seed=of.cfg.seed)
+        spec = ClassifierTask(seed=of.recipe.task.seed)
         net = small.classifier(spec, of.info)
         about = {
             "name": "classifier",
@@ -107,7 +108,7 @@ def _time_features(name: str, of: Any, args: Any) -> dict[str, Any]:
     shape = of.info.image_shape
     if args.image_size and name == "inception":  # the other is made for one size
         shape = (args.image_size, args.image_size, shape[-1])
-    batch_size = round_up(of.cfg.evaluate.batch_size)
+    batch_size = round_up(of.recipe.request(Evaluate).feature_batch_size)
     if args.batch_size is not None:
         batch_size = round_up(args.batch_size)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import assembly
 from ddpm_jax.cli import load_recipe, override
 from ddpm_jax.evaluation.modes import count_modes
 from ddpm_jax.runtime.devices import data_mesh
@@ -51,8 +50,8 @@ _CHUNK = 500  # steps of one call, between which nothing is read
 _CHECKED = 2000  # items, for inverse and likelihood
 
 
-def config_of(row: str, data: str, options: tuple[str, ...] = ()) -> Any:
-    """Return the config of a row on a set of points.
+def recipe_of(row: str, data: str, options: tuple[str, ...] = ()) -> Any:
+    """Return the recipe of a row on a set of points.
 
     Args:
         row: a key of `ROWS`.
@@ -65,15 +64,14 @@ def config_of(row: str, data: str, options: tuple[str, ...] = ()) -> Any:
 
 
 class Trainer:
-    """The task of a config, compiled once for all seeds and sets of points.
+    """The task of a recipe, compiled once for all seeds and sets of points.
 
     Args:
-        cfg: of any set.
+        recipe: of any set.
     """
 
-    def __init__(self, cfg: Any) -> None:
-        self.spec = assembly.task_spec(cfg, LatentTask)
-        self.fit = assembly.fit_spec(cfg)
+    def __init__(self, recipe: Any) -> None:
+        self.spec, self.fit = recipe.task, recipe.training
         self._advance = None
 
     def train(self, spec: LatentTask) -> tuple[Any, float]:
@@ -158,11 +156,10 @@ def run(
     """
     results = []
     for row in rows:
-        trainer = Trainer(config_of(row, sets[0], options))
+        trainer = Trainer(recipe_of(row, sets[0], options))
         for data in sets:
             for seed in range(first_seed, first_seed + seeds):
-                cfg = config_of(row, data, (*options, f"seed={seed}"))
-                spec = assembly.task_spec(cfg, LatentTask)
+                spec = recipe_of(row, data, (*options, f"seed={seed}")).task
                 model, seconds = trainer.train(spec)
                 name = f"{data}-{'-'.join(re.findall(r'[a-z0-9]+', row.lower()))}.npz"
                 kept = None

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         turns.give(f"{args.name}.ready")
         turns.wait(f"{args.name}.go", _PATIENCE)
 
-    cfg = start.load(args.config, overrides, args.batch_size)
+    recipe = start.load(args.config, overrides, args.batch_size)
     from benchmarks import machine
 
     flags = {
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     words += gpu_jobs.repeatable(overrides)
     command = " ".join(["python -m benchmarks.peers", *words])
     before = machine.describe(command)
-    results = peers.measure(start.Setup(args, cfg, command, pause))
+    results = peers.measure(start.Setup(args, recipe, command, pause))
     record = {"benchmark": "peers"} | before | {"results": results}
     Path(args.out).write_text(json.dumps(record, indent=1))
     return 0

@@ -6,7 +6,6 @@ rest goes on; after each measurement the file of results is written anew.
 """
 
 import collections
-import copy
 import json
 import sys
 import tempfile
@@ -71,30 +70,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--matmul-side", type=int)
     args, overrides = parser.parse_known_args(argv)
     use_compilation_cache()
-    cfg = start.load(args.config, overrides, args.batch_size)
+    recipe = start.load(args.config, overrides, args.batch_size)
     found, turns = Found(Path(args.out)), gpu_jobs.Turns(args.turns)
-    fused = copy.deepcopy(cfg)
-    fused.network.attention = "cudnn"
-    drawing = copy.deepcopy(cfg)
-    drawing.sample.batch_size = drawing.sample.num_images = args.sample_batch
-    drawing.sample.num_steps = args.sample_steps
+    fused = start.changed(recipe, "network.attention=cudnn")
+    drawing = start.changed(
+        recipe,
+        f"sample.batch_size={args.sample_batch}",
+        f"sample.num_images={args.sample_batch}",
+        f"sample.num_steps={args.sample_steps}",
+    )
 
     found.attempt("environment", environment)
     steps: dict[str, Step] = {}
-    found.attempt("compile step", lambda: compile_step(cfg, steps, "plain"))
-    found.attempt("compile chain", lambda: compile_chain(cfg, args))
+    found.attempt("compile step", lambda: compile_step(recipe, steps, "plain"))
+    found.attempt("compile chain", lambda: compile_chain(recipe, args))
     found.attempt("compile sampler", lambda: compile_sampler(drawing))
     found.attempt("compile fused", lambda: compile_step(fused, steps, "fused"))
     turns.give("compiled")
     found.attempt("alone", lambda: turns.wait("step.go", _PATIENCE))
-    found.attempt("train", lambda: _train(args, cfg, overrides))
+    found.attempt("train", lambda: _train(args, recipe, overrides))
     found.attempt("sample", lambda: _sample(args, drawing, overrides))
     found.attempt("fused", lambda: time_step(steps["fused"], args.num_steps))
     found.attempt("plain", lambda: time_step(steps["plain"], args.num_steps))
     found.attempt("kernels", lambda: kernels(steps["plain"]))
     # Last, since they take longest: on an H200 all time was spent before a measurement.
-    found.attempt("outputs", lambda: outputs(cfg))
-    found.attempt("fused outputs", lambda: fused_outputs(cfg))
+    found.attempt("outputs", lambda: outputs(recipe))
+    found.attempt("fused outputs", lambda: fused_outputs(recipe))
     return 0
 
 
@@ -145,14 +146,14 @@ def _nvidia_smi() -> str:
 # --- Compiling ------------------------------------------------------------------------
 
 
-def compile_step(cfg: Any, steps: dict[str, "Step"], name: str) -> dict[str, float]:
+def compile_step(recipe: Any, steps: dict[str, "Step"], name: str) -> dict[str, float]:
     """Compile the step of training and keep it; return the seconds from nothing."""
     from benchmarks import parts
     from ddpm_jax import assembly
 
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    state, key = parts.start_state(of), assembly.train_key(cfg.seed)
+    state, key = parts.start_state(of), assembly.train_key(recipe.task.seed)
     started = time.perf_counter()
     lowered = parts.train_step(of).lower(state, key, batch)
     traced = time.perf_counter()
@@ -181,15 +182,15 @@ class Step:
         return time.perf_counter() - started
 
 
-def compile_chain(cfg: Any, args: Any) -> float:
+def compile_chain(recipe: Any, args: Any) -> float:
     """Compile the short chain that `peers` times, and sample with it once."""
     from benchmarks import parts
 
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     return peers.own_chain(of, parts.start_state(of).params, args)()
 
 
-def compile_sampler(cfg: Any) -> float:
+def compile_sampler(recipe: Any) -> float:
     """Compile the whole sampler and sample with it once; return the seconds of both."""
     import numpy as np
 
@@ -197,31 +198,31 @@ def compile_sampler(cfg: Any) -> float:
     from ddpm_jax import assembly
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program
+    from ddpm_jax.requests import Sample
 
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     params = Params(parts.start_state(of).params)
+    spec, asked = recipe.task, recipe.request(Sample)
     program = sampling_program(
-        cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
     )
-    indices = np.arange(cfg.sample.batch_size, dtype=np.int32)
-    rows, key = (
-        (indices, assembly.sample_cond(cfg, of.info) or {}),
-        assembly.sample_key(cfg),
-    )
+    indices = np.arange(asked.batch_size, dtype=np.int32)
+    rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
+    key = assembly.sample_key(assembly.seed_of(spec, asked))
     return timing.seconds(lambda: program.run(params, key, rows))
 
 
 # --- Measuring ------------------------------------------------------------------------
 
 
-def _record(name: str, argv: list[str], module: Any, cfg: Any) -> dict[str, Any]:
+def _record(name: str, argv: list[str], module: Any, recipe: Any) -> dict[str, Any]:
     """Run a benchmark in this process; return the record its own program writes."""
     from benchmarks import machine
 
     args, _ = module.make_parser().parse_known_args(argv)
     command = " ".join([f"python -m benchmarks.{name}", *argv])
     before = machine.describe(command)
-    results = module.measure(start.Setup(args, cfg, command))
+    results = module.measure(start.Setup(args, recipe, command))
     return {"benchmark": name} | before | {"results": results}
 
 
@@ -232,35 +233,37 @@ def _common(args: Any, overrides: list[str], batch_size: int) -> list[str]:
     return [*words, "--cached", *([f"--matmul-side={side}"] if side else [])]
 
 
-def _train(args: Any, cfg: Any, overrides: list[str]) -> dict[str, Any]:
-    words = _common(args, overrides, cfg.training.batch_size)
-    return _record("train", [*words, f"--num-steps={args.num_steps}"], train, cfg)
+def _train(args: Any, recipe: Any, overrides: list[str]) -> dict[str, Any]:
+    words = _common(args, overrides, recipe.training.batch_size)
+    return _record("train", [*words, f"--num-steps={args.num_steps}"], train, recipe)
 
 
-def _sample(args: Any, cfg: Any, overrides: list[str]) -> dict[str, Any]:
+def _sample(args: Any, recipe: Any, overrides: list[str]) -> dict[str, Any]:
     words = _common(args, overrides, args.sample_batch)
     more = [f"--num-steps={args.sample_steps}", "--num-turns=2", "--num-forward=100"]
     if args.sample_steps < 100:
         more[-1] = f"--num-forward={args.sample_steps}"
-    return _record("sample", [*words, *more], sample, cfg)
+    return _record("sample", [*words, *more], sample, recipe)
 
 
-def outputs(cfg: Any) -> dict[str, float]:
+def outputs(recipe: Any) -> dict[str, float]:
     """Return how far the output in the recipe's dtype is from that in float32."""
-    exact = _output(cfg, "float32", "plain")
-    return {"from_float32": _distance(_output(cfg, cfg.network.dtype, "plain"), exact)}
+    exact = _output(recipe, "float32", "plain")
+    found = _output(recipe, recipe.task.network.dtype, "plain")
+    return {"from_float32": _distance(found, exact)}
 
 
-def fused_outputs(cfg: Any) -> dict[str, float]:
+def fused_outputs(recipe: Any) -> dict[str, float]:
     """Return how far the output with cuDNN's attention is from those without."""
-    fused = _output(cfg, cfg.network.dtype, "cudnn")
+    dtype = recipe.task.network.dtype
+    fused = _output(recipe, dtype, "cudnn")
     return {
-        "from_plain": _distance(fused, _output(cfg, cfg.network.dtype, "plain")),
-        "from_float32": _distance(fused, _output(cfg, "float32", "plain")),
+        "from_plain": _distance(fused, _output(recipe, dtype, "plain")),
+        "from_float32": _distance(fused, _output(recipe, "float32", "plain")),
     }
 
 
-def _output(cfg: Any, dtype: str, attention: str) -> Any:
+def _output(recipe: Any, dtype: str, attention: str) -> Any:
     """Compute a batch with parameters that are no zeros anywhere; float32 [B, ...]."""
     import jax
     import numpy as np
@@ -268,9 +271,10 @@ def _output(cfg: Any, dtype: str, attention: str) -> Any:
     from benchmarks import parts
     from ddpm_jax import assembly
 
-    cfg = copy.deepcopy(cfg)
-    cfg.network.dtype, cfg.network.attention = dtype, attention
-    of = parts.make_parts(cfg)
+    recipe = start.changed(
+        recipe, f"network.dtype={dtype}", f"network.attention={attention}"
+    )
+    of = parts.make_parts(recipe)
     rng = np.random.default_rng(0)
 
     def drawn(leaf: Any) -> Any:
@@ -279,9 +283,9 @@ def _output(cfg: Any, dtype: str, attention: str) -> Any:
         return np.asarray(leaf) + change * (leaf.ndim == 1 or not np.any(leaf))
 
     params = jax.tree.map(
-        drawn, jax.device_get(assembly.init_params(cfg, of.unet, of.info))
+        drawn, jax.device_get(assembly.init_params(recipe.task, of.unet, of.info))
     )
-    inputs = parts.forward_inputs(of, min(64, cfg.training.batch_size))
+    inputs = parts.forward_inputs(of, min(64, recipe.training.batch_size))
     with jax.default_matmul_precision("highest"):
         found = jax.jit(parts.forward(of))(params, *inputs)
     return np.asarray(found, np.float32)

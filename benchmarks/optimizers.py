@@ -127,8 +127,8 @@ def train(parts: Parts, fit: Fit, params: Any, key: jax.Array) -> dict[str, floa
         params: the initial parameters.
         key: [], of the run.
     """
-    objective = assembly.objective(parts.cfg, parts.unet, parts.info)
-    carry = assembly.time_sampler(parts.cfg).init()
+    objective = assembly.objective(parts.recipe.task, parts.unet, parts.info)
+    carry = parts.recipe.task.build_times().init()
     optimizer = fit.transformation()
     state = init_state(jax.tree.map(np.asarray, params), optimizer, carry=carry)
     placed = shardings(parts.mesh, state)
@@ -174,18 +174,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Train with each optimizer, rate and seed; plain data."""
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(1, num_steps=args.num_steps)
     rates = _numbers("rates", args.rates, float)
     rows = []
     for seed in _numbers("seeds", args.seeds, int):
-        cfg.seed = seed
-        parts = make_parts(cfg)
-        params = assembly.init_params(cfg, parts.unet, parts.info)
+        parts = make_parts(start.changed(recipe, f"seed={seed}"))
+        params = assembly.init_params(parts.recipe.task, parts.unet, parts.info)
         for name in _names(args.optimizers):
             for rate in _PRODIGY_RATES if name == "prodigy" else rates:
-                fit = fit_with(name, rate, assembly.fit_spec(cfg), args.num_steps)
-                losses = train(parts, fit, params, assembly.train_key(cfg.seed))
+                fit = fit_with(name, rate, recipe.training, args.num_steps)
+                losses = train(parts, fit, params, assembly.train_key(seed))
                 rows.append({"name": name, "rate": rate, "seed": seed, **losses})
                 print(
                     f"{name}, rate {rate:g}, seed {seed}: {losses['loss']:.5f}",
@@ -193,7 +192,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
                 )
     return {
         "recipe": start.recipe_name(args),
-        "batch_size": cfg.training.batch_size,
+        "batch_size": recipe.training.batch_size,
         "num_steps": args.num_steps,
         "rows": rows,
     }

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.specs import kind_of
 
 
 class Peer(NamedTuple):
@@ -57,18 +58,18 @@ def device() -> str:
 # --- diffusers ------------------------------------------------------------------------
 
 
-def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
+def diffusers_peer(module: nn.Module, recipe: Any) -> Peer:
     """Describe diffusers' UNet2DModel with its DDPMScheduler."""
     from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    num_levels = cfg.schedule.num_levels
+    num_levels = recipe.task.schedule.num_levels
     schedules = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
     scheduler = DDPMScheduler(
         num_train_timesteps=num_levels,
         # Another schedule has other numbers in its table, and takes as long.
-        beta_schedule=schedules.get(cfg.schedule.kind, "linear"),
-        variance_type={"small": "fixed_small"}.get(cfg.variance, "fixed_large"),
+        beta_schedule=schedules.get(kind_of(recipe.task.schedule), "linear"),
+        variance_type={"small": "fixed_small"}.get(recipe.task.variance, "fixed_large"),
         clip_sample=True,
     )
 
@@ -93,7 +94,9 @@ def diffusers_peer(module: nn.Module, cfg: Any) -> Peer:
         return step
 
     def average(module: nn.Module) -> Callable[[], None]:
-        ema = EMAModel(module.parameters(), decay=cfg.training.ema_decay, foreach=True)
+        ema = EMAModel(
+            module.parameters(), decay=recipe.training.ema_decay, foreach=True
+        )
         return lambda: ema.step(module.parameters())
 
     return Peer("diffusers", module, True, loss, reverse, average)
@@ -124,7 +127,7 @@ def _stand_in_for_torchvision() -> Iterator[None]:
         del sys.modules["torchvision"]
 
 
-def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
+def ddp_peer(recipe: Any, image_shape: tuple[int, int, int]) -> Peer:
     """Describe denoising-diffusion-pytorch's Unet, of sizes as near as it can have.
 
     It is another network: two blocks per level both ways, a 7x7 convolution first,
@@ -143,7 +146,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
         )
 
     height, width, channels = image_shape
-    options = cfg.network
+    options = recipe.task.network
     levels = range(len(options.channel_multipliers))
     sides = [min(height, width) >> i for i in levels]
     module = Unet(
@@ -159,7 +162,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
         return GaussianDiffusion(
             module,
             image_size=(height, width),
-            timesteps=cfg.schedule.num_levels,
+            timesteps=recipe.task.schedule.num_levels,
             objective="pred_noise",
             beta_schedule="linear",
             auto_normalize=False,
@@ -178,7 +181,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
 
     def reverse(module: nn.Module, num_steps: int) -> Callable[..., torch.Tensor]:
         del num_steps
-        diffusion, last = diffusion_of(module), cfg.schedule.num_levels - 1
+        diffusion, last = diffusion_of(module), recipe.task.schedule.num_levels - 1
 
         def step(x_t: torch.Tensor, i: int, labels: Any) -> torch.Tensor:
             del labels
@@ -189,7 +192,7 @@ def ddp_peer(cfg: Any, image_shape: tuple[int, int, int]) -> Peer:
     def average(module: nn.Module) -> Callable[[], None]:
         ema = EMA(
             module,
-            beta=cfg.training.ema_decay,
+            beta=recipe.training.ema_decay,
             update_every=1,  # its trainer's 10 would leave out what the others do
             update_after_step=0,
             use_foreach=True,

@@ -62,19 +62,19 @@ def layout_of(variant: str) -> torch.memory_format:
 
 
 def make_train_step(
-    peer: Peer, variant: str, cfg: Any, batch: dict[str, Any]
+    peer: Peer, variant: str, recipe: Any, batch: dict[str, Any]
 ) -> Callable[[], None]:
     """Return one step of training: forward, backward, clip, Adam, average.
 
     Args:
         peer: the library.
         variant: of `VARIANTS`.
-        cfg: the recipe.
+        recipe: the recipe.
         batch: "image" uint8 [B, H, W, C], "label" int [B] or none; NumPy.
     """
     module = prepared(peer.module, variant).train()
     parameters = list(peer.module.parameters())
-    options = cfg.training
+    options = recipe.training
     adam = torch.optim.Adam(
         parameters,
         lr=options.learning_rate,
@@ -86,15 +86,15 @@ def make_train_step(
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).to(device())
     pixels = pixels.contiguous(memory_format=layout_of(variant))
     labels = None
-    if "label" in cfg.conditioners:
+    if "label" in recipe.task.conditioners:
         labels = torch.from_numpy(batch["label"]).long().to(device())
 
     def step() -> None:
         images = pixels.float() / 127.5 - 1
-        if cfg.data.flip:
+        if recipe.task.data.flip:
             mirrored = torch.rand(len(images), device=images.device) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        with autocast(cfg.network.dtype):
+        with autocast(recipe.task.network.dtype):
             loss = peer.loss(module, images, labels)
         loss.backward()
         if options.max_grad_norm:
@@ -107,14 +107,14 @@ def make_train_step(
 
 
 def make_chain(
-    peer: Peer, variant: str, cfg: Any, x_init: Any, labels: Any, num_steps: int
+    peer: Peer, variant: str, recipe: Any, x_init: Any, labels: Any, num_steps: int
 ) -> Callable[[], torch.Tensor]:
     """Return a reverse chain of so many steps from [B, H, W, C] noise.
 
     Args:
         peer: the library.
         variant: of `VARIANTS`.
-        cfg: the recipe.
+        recipe: the recipe.
         x_init: float32 [B, H, W, C], NumPy.
         labels: int [B] or None, NumPy.
         num_steps: N, each of one forward pass.
@@ -129,7 +129,7 @@ def make_chain(
 
     def chain() -> torch.Tensor:
         x_t = first
-        with torch.inference_mode(), autocast(cfg.network.dtype):
+        with torch.inference_mode(), autocast(recipe.task.network.dtype):
             for i in range(num_steps):
                 x_t = reverse(x_t, i, class_labels)
         return x_t

@@ -25,6 +25,8 @@ import numpy as np
 
 from benchmarks import start
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.specs import kind_of
 
 PEERS = ("diffusers", "denoising-diffusion-pytorch")
 TASKS = ("train", "sample")
@@ -78,17 +80,17 @@ def measure(setup: start.Setup) -> dict[str, Any]:
         ) from error
     from benchmarks import machine, parts
 
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(1, num_turns=args.num_turns, num_steps=args.num_steps)
     start.at_least(2, chain_steps=args.chain_steps)
     names = _listed("peers", args.peers, PEERS)
     tasks = _listed("tasks", args.tasks, TASKS)
     variants = _listed("variants", args.variants, tuple(peer_steps.VARIANTS))
-    _check_recipe(cfg)
-    if args.chain_steps > cfg.schedule.num_levels:
+    _check_recipe(recipe)
+    num_levels = recipe.task.schedule.num_levels
+    if args.chain_steps > num_levels:
         raise UserError(
-            f"--chain-steps={args.chain_steps} for {cfg.schedule.num_levels} levels; "
-            "use fewer."
+            f"--chain-steps={args.chain_steps} for {num_levels} levels; use fewer."
         )
     if peer_networks.device() == "cuda" and jax.device_count() > 1:
         raise UserError(
@@ -98,11 +100,11 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     # As JAX does by default on GPUs; it changes nothing on a CPU.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     found: dict[str, Any] = {
         "recipe": start.recipe_name(args),
-        "dtype": cfg.network.dtype,
-        "batch_size": cfg.training.batch_size,
+        "dtype": recipe.task.network.dtype,
+        "batch_size": recipe.training.batch_size,
         "chain_steps": args.chain_steps,
         "num_parameters": parts.num_parameters(parts.start_state(of).params),
         "torch": {
@@ -134,17 +136,18 @@ def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
     return chosen
 
 
-def _check_recipe(cfg: Any) -> None:
+def _check_recipe(recipe: Any) -> None:
     """Refuse what the peers do not have, which would not be the same task."""
     differs = {
-        "network.kind": cfg.network.kind != "unet",
-        "network.remat": cfg.network.get("remat", False),
-        "conditioners.self_conditioning": "self_conditioning" in cfg.conditioners,
-        "variance=learned": cfg.variance == "learned",
-        "prediction": cfg.prediction != "eps",
-        "loss.kind": cfg.loss.kind != "simple",
-        "training.optimizer.kind": cfg.training.optimizer.kind != "adam",
-        "training.ema_stds": bool(cfg.training.ema_stds),
+        "network.kind": kind_of(recipe.task.network) != "unet",
+        "network.remat": getattr(recipe.task.network, "remat", False),
+        "conditioners.self_conditioning": "self_conditioning"
+        in recipe.task.conditioners,
+        "variance=learned": recipe.task.variance == "learned",
+        "prediction": recipe.task.prediction != "eps",
+        "loss.kind": kind_of(recipe.task.loss) != "simple",
+        "training.optimizer.kind": kind_of(recipe.training.optimizer) != "adam",
+        "training.ema_stds": bool(recipe.training.ema_stds),
     }
     for option, is_set in differs.items():
         if is_set:
@@ -162,9 +165,9 @@ def _peer(name: str, of: Any) -> tuple[Any, Any]:
         from benchmarks import equality
 
         module, params = equality.same_network(of)
-        return peer_networks.diffusers_peer(module, of.cfg), params
+        return peer_networks.diffusers_peer(module, of.recipe), params
     try:
-        peer = peer_networks.ddp_peer(of.cfg, of.info.image_shape)
+        peer = peer_networks.ddp_peer(of.recipe, of.info.image_shape)
     except ImportError as error:
         raise UserError(
             f"{error}; install the peer: pip install --no-deps -r "
@@ -180,7 +183,7 @@ def _check(peer: Any, of: Any, params: Any, check: str) -> dict[str, Any]:
     from benchmarks import equality
 
     found: dict[str, Any] = equality.check_equal(of, peer.module, params)
-    if check == "all" and of.cfg.network.dtype == "bfloat16":
+    if check == "all" and of.recipe.task.network.dtype == "bfloat16":
         found["in_bfloat16"] = equality.in_bfloat16(of, peer.module, params)
     return found
 
@@ -272,10 +275,11 @@ def own_training(of: Any, params: Any, args: Any) -> Callable[[], float]:
     from ddpm_jax.runtime.devices import replicated
     from ddpm_jax.training.step import init_state
 
-    step, key = parts.train_step(of), assembly.train_key(of.cfg.seed)
+    step, key = parts.train_step(of), assembly.train_key(of.recipe.task.seed)
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
-    carry = assembly.time_sampler(of.cfg).init()
-    state = init_state(params, assembly.optimizer(of.cfg), carry=carry)
+    carry = of.recipe.task.build_times().init()
+    optimizer = of.recipe.training.transformation()
+    state = init_state(params, optimizer, carry=carry)
     # Donated: the next turn goes on from where this one came to.
     kept = [jax.device_put(jax.tree.map(np.array, state), replicated(of.mesh))]
 
@@ -295,7 +299,7 @@ def _peer_training(peer: Any, variant: str, of: Any, args: Any) -> Callable[[], 
     from benchmarks import parts, peer_steps
 
     batch = parts.stream_of(of)[0]
-    step = peer_steps.make_train_step(peer, variant, of.cfg, batch)
+    step = peer_steps.make_train_step(peer, variant, of.recipe, batch)
 
     def run() -> float:
         step()
@@ -318,18 +322,22 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.runtime.devices import replicated, round_up
 
-    cfg = of.cfg.copy_and_resolve_references()
-    cfg.sample.sampler = "ancestral"
-    cfg.sample.num_steps = args.chain_steps
-    cfg.sample.film_frames, cfg.sample.film_images = 2, 1
-    chain = sampling_program(
-        cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+    spec = of.recipe.task
+    indices = np.arange(round_up(of.recipe.training.batch_size), dtype=np.int32)
+    asked = of.recipe.request(
+        Sample,
+        sampler="ancestral",
+        num_steps=args.chain_steps,
+        film_frames=2,
+        film_images=1,
+        num_images=len(indices),
     )
-    indices = np.arange(round_up(cfg.training.batch_size), dtype=np.int32)
-    cfg.sample.num_images = len(indices)
-    rows = indices, assembly.sample_cond(cfg, of.info) or {}
+    chain = sampling_program(
+        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+    )
+    rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
     params = jax.device_put(Params(params), replicated(of.mesh))
-    key = assembly.sample_key(cfg)
+    key = assembly.sample_key(assembly.seed_of(spec, asked))
 
     def run() -> float:
         started = time.perf_counter()
@@ -342,9 +350,9 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
 def _peer_chain(peer: Any, variant: str, of: Any, args: Any) -> Callable[[], float]:
     from benchmarks import parts, peer_steps
 
-    x_init, _, label = parts.forward_inputs(of, of.cfg.training.batch_size)
+    x_init, _, label = parts.forward_inputs(of, of.recipe.training.batch_size)
     chain = peer_steps.make_chain(
-        peer, variant, of.cfg, x_init, label, args.chain_steps
+        peer, variant, of.recipe, x_init, label, args.chain_steps
     )
 
     def run() -> float:

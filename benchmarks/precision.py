@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(setup: start.Setup) -> dict[str, Any]:
     """Train and compare; plain data."""
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(1, num_steps=args.num_steps, window=args.window)
     if args.num_steps < args.window:
         raise UserError(
@@ -46,9 +46,8 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     losses = {}
     for name, (dtype, offset) in RUNS.items():
         print(f"{name}: {args.num_steps} steps ...", flush=True)
-        chosen = cfg.copy_and_resolve_references()
-        chosen.network.dtype = dtype
-        chosen.seed = cfg.seed + offset
+        seed = recipe.task.seed + offset
+        chosen = start.changed(recipe, f"network.dtype={dtype}", f"seed={seed}")
         losses[name] = train(chosen, args.num_steps)
     smooth = {name: smoothed(curve, args.window) for name, curve in losses.items()}
     distance = {
@@ -58,7 +57,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     }
     return {
         "recipe": start.recipe_name(args),
-        "batch_size": cfg.training.batch_size,
+        "batch_size": recipe.training.batch_size,
         "num_steps": args.num_steps,
         "window": args.window,
         "last_loss": {name: float(curve[-1]) for name, curve in smooth.items()},
@@ -71,7 +70,7 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     }
 
 
-def train(cfg: Any, num_steps: int) -> np.ndarray:
+def train(recipe: Any, num_steps: int) -> np.ndarray:
     """Train a recipe from its start and return the loss of every step, [num_steps].
 
     Raises:
@@ -82,16 +81,16 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
     from benchmarks import parts
     from ddpm_jax import assembly
 
-    of = parts.make_parts(cfg)
+    of = parts.make_parts(recipe)
     if not of.is_real:
         raise UserError(
-            f"there is nothing to learn from random pixels; prepare {cfg.data.source}, "
-            "or give another recipe."
+            "there is nothing to learn from random pixels; prepare "
+            f"{recipe.task.data.source}, or give another recipe."
         )
     state, step, key = (
         parts.start_state(of),
         parts.train_step(of),
-        assembly.train_key(cfg.seed),
+        assembly.train_key(recipe.task.seed),
     )
     batches = parts.feed_of(of)(0)
     losses: list[Any] = []
@@ -102,7 +101,9 @@ def train(cfg: Any, num_steps: int) -> np.ndarray:
             jax.block_until_ready(losses[i - 8])
     curve = np.asarray(jax.device_get(losses), np.float64)
     if not np.isfinite(curve).all():
-        raise UserError(f"a loss in {cfg.network.dtype} is not finite; lower the rate.")
+        raise UserError(
+            f"a loss in {recipe.task.network.dtype} is not finite; lower the rate."
+        )
     return curve
 
 

@@ -52,15 +52,18 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from benchmarks import machine, parts, rate, timing
     from ddpm_jax import assembly
     from ddpm_jax.networks.cost import count_flops
+    from ddpm_jax.requests import Sample
     from ddpm_jax.runtime.devices import round_up
 
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(1, num_turns=args.num_turns, num_forward=args.num_forward)
     if args.num_steps is not None:
-        cfg.sample.num_steps = args.num_steps
-    of = parts.make_parts(cfg)
+        recipe = start.changed(recipe, f"sample.num_steps={args.num_steps}")
+    of = parts.make_parts(recipe)
     # As the program does, to what the devices divide.
-    batch_size, num_steps = round_up(cfg.sample.batch_size), assembly.num_steps(cfg)
+    asked = recipe.request(Sample)
+    batch_size = round_up(asked.batch_size)
+    num_steps = assembly.num_steps(recipe.task, asked)
     params = parts.start_state(of).params
     draw, draw_flops = _draw(of, params, batch_size)
     forward, compile_seconds, memory = _forward(
@@ -83,14 +86,14 @@ def measure(setup: start.Setup) -> dict[str, Any]:
             draw()
     inputs = parts.forward_inputs(of, batch_size)
     forward_flops = count_flops(parts.forward(of), params, *inputs)
-    limit = rate.matmul_rate(of.mesh, cfg.network.dtype, side=args.matmul_side)
+    limit = rate.matmul_rate(of.mesh, recipe.task.network.dtype, side=args.matmul_side)
     drawn, passed = timing.spread(taken["draw"]), timing.spread(taken["forward"])
     return {
         "recipe": start.recipe_name(args),
-        "dtype": cfg.network.dtype,
+        "dtype": recipe.task.network.dtype,
         "batch_size": batch_size,
         "num_parameters": parts.num_parameters(params),
-        "sampler": cfg.sample.sampler,
+        "sampler": asked.sampler,
         "num_steps": num_steps,
         "forward_compile_seconds": compile_seconds,
         "first_draw_seconds": first_draw,  # compilation included
@@ -118,16 +121,16 @@ def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int
     from ddpm_jax.codecs import Params, pixels
     from ddpm_jax.commands.sample import sampling_program
     from ddpm_jax.networks.cost import count_flops
+    from ddpm_jax.requests import Sample
 
     params = Params(params)
+    spec, asked = of.recipe.task, of.recipe.request(Sample, num_images=batch_size)
     run = sampling_program(
-        of.cfg, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
+        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
     ).run
     indices = np.arange(batch_size, dtype=np.int32)
-    asked = of.cfg.copy_and_resolve_references()
-    asked.sample.num_images = len(indices)
-    rows = indices, assembly.sample_cond(asked, of.info) or {}
-    key = assembly.sample_key(of.cfg)
+    rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
+    key = assembly.sample_key(assembly.seed_of(spec, asked))
     counted = count_flops(lambda params: run(params, key, rows), params)
     return lambda: run(params, key, rows), counted
 

@@ -10,13 +10,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddpm_jax import cli
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, startup
+
+if TYPE_CHECKING:
+    from ddpm_jax.recipe import Recipe
 
 
 class Setup(NamedTuple):
@@ -24,14 +25,14 @@ class Setup(NamedTuple):
 
     Attributes:
         args: its flags.
-        cfg: the recipe with all overrides.
+        recipe: with all overrides.
         command: as it was given, for the record.
         pause: is called between the stages of a benchmark with the name of the next,
             "compile" or "time"; it may wait for others who use the same device.
     """
 
     args: argparse.Namespace
-    cfg: ConfigDict
+    recipe: "Recipe"
     command: str
     pause: Callable[[str], None] = lambda stage: None
 
@@ -74,10 +75,11 @@ def run(
         if word.startswith("--") and not word.startswith("--config."):
             parser.error(f"unknown flag {word}; see --help")
     try:
-        cfg = load(args.config, overrides, args.batch_size)
+        recipe = load(args.config, overrides, args.batch_size)
         if args.out:
             _check_writable(Path(args.out))
-        setup = Setup(args, cfg, shlex.join(["python", "-m", f"benchmarks.{name}"]))
+        command = shlex.join(["python", "-m", f"benchmarks.{name}"])
+        setup = Setup(args, recipe, command)
         setup = setup._replace(command=f"{setup.command} {shlex.join(argv)}".strip())
         from benchmarks import machine  # which imports jax
 
@@ -106,11 +108,11 @@ def _check_writable(path: Path) -> None:
         ) from error
 
 
-def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDict:
+def load(name: str, overrides: list[str], batch_size: int | None) -> "Recipe":
     """Load a recipe as the program does, and make as many devices as it would.
 
     Args:
-        recipe: path of a recipe.
+        name: path of a recipe.
         overrides: `--config.SECTION.NAME=VALUE` words.
         batch_size: of training and sampling alike; None keeps the recipe's.
 
@@ -119,42 +121,49 @@ def load(recipe: str, overrides: list[str], batch_size: int | None) -> ConfigDic
     """
     # The program's own functions, though not public: a benchmark that loaded recipes
     # or laid out devices in its own way would measure another program.
-    cfg, fixed = cli.load_recipe(recipe)
-    if cfg.kind != "diffusion":
+    recipe, fixed = cli.load_recipe(name)
+    if recipe.kind != "diffusion":
         raise UserError(
-            f"{recipe} has kind={cfg.kind}, and benchmarks measure diffusion models; "
+            f"{name} has kind={recipe.kind}, and benchmarks measure diffusion models; "
             "give a recipe of one, such as configs/digits.py."
         )
     if batch_size is not None:
         if batch_size < 1:
             raise UserError(f"--batch-size={batch_size} is too small; use 1 or more.")
-        cfg.training.batch_size = batch_size
-        cfg.sample.batch_size = batch_size
-        cfg.sample.num_images = batch_size
-    cfg = cli.override(cfg, overrides, fixed)
-    _check_measurable(recipe, cfg)
-    startup.use_all_cores(cfg.training.batch_size)
-    return cfg
+        sizes = ("training.batch_size", "sample.batch_size", "sample.num_images")
+        recipe = changed(recipe, *(f"{size}={batch_size}" for size in sizes))
+    recipe = cli.override(recipe, overrides, fixed)
+    _check_measurable(name, recipe.task)
+    startup.use_all_cores(recipe.training.batch_size)
+    return recipe
 
 
-def _check_measurable(recipe: str, cfg: ConfigDict) -> None:
+def changed(recipe: "Recipe", *options: str) -> "Recipe":
+    """Set options of a recipe, such as "network.dtype=bfloat16"."""
+    return cli.override(recipe, [f"--config.{option}" for option in options])
+
+
+def _check_measurable(recipe: str, spec: Any) -> None:
     """Refuse a model that is given more than pixels and labels."""
-    for name, conditioner in cfg.conditioners.items():
-        if conditioner.kind not in ("label", "self_conditioning"):
+    from ddpm_jax.specs import kind_of
+
+    for name, conditioner in spec.conditioners.items():
+        kind = kind_of(conditioner)
+        if kind not in ("label", "self_conditioning"):
             raise UserError(
-                f"{recipe} has conditioners.{name}.kind={conditioner.kind}, and "
-                "benchmarks measure networks with class labels at most; add "
+                f"{recipe} has conditioners.{name}.kind={kind}, and benchmarks measure "
+                "networks with class labels at most; add "
                 f"--config.conditioners.{name}=None."
             )
-    if cfg.codec.kind != "as_stored":
+    if kind_of(spec.codec) != "as_stored":
         raise UserError(
-            f"{recipe} has codec.kind={cfg.codec.kind}, and benchmarks measure "
+            f"{recipe} has codec.kind={kind_of(spec.codec)}, and benchmarks measure "
             "networks of pixels; add --config.codec.kind=as_stored."
         )
-    if "dtype" not in cfg.network:
+    if not hasattr(spec.network, "dtype"):
         raise UserError(
-            f"{recipe} has network.kind={cfg.network.kind}, which has no dtype, and "
-            "benchmarks compare with matrix products of the same; use network unet."
+            f"{recipe} has network.kind={kind_of(spec.network)}, which has no dtype, "
+            "and benchmarks compare with matrix products of the same; use network unet."
         )
 
 

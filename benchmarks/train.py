@@ -53,14 +53,14 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     from ddpm_jax import assembly
     from ddpm_jax.networks.cost import count_flops
 
-    args, cfg = setup.args, setup.cfg
+    args, recipe = setup.args, setup.recipe
     start.at_least(2, num_steps=args.num_steps)
-    of = parts.make_parts(cfg)
-    batch_size = cfg.training.batch_size
+    of = parts.make_parts(recipe)
+    batch_size = recipe.training.batch_size
     state, step, key = (
         parts.start_state(of),
         parts.train_step(of),
-        assembly.train_key(cfg.seed),
+        assembly.train_key(recipe.task.seed),
     )
     batch = parts.put(parts.stream_of(of)[0], of.mesh)
     compiled, compile_seconds = timing.compile_twice(
@@ -75,14 +75,14 @@ def measure(setup: start.Setup) -> dict[str, Any]:
     with timing.profiled(args.profile):
         if args.profile:
             state, _ = _run(compiled, state, key, batch, 5)
-    limit = rate.matmul_rate(of.mesh, cfg.network.dtype, side=args.matmul_side)
+    limit = rate.matmul_rate(of.mesh, recipe.task.network.dtype, side=args.matmul_side)
     loop = _time_loop(of, compiled, state, args.num_steps)
     step_seconds = timing.spread(step_times)
     achieved = counted / step_seconds["median"]
     return {
         "recipe": start.recipe_name(args),
         "data": of.info.name,
-        "dtype": cfg.network.dtype,
+        "dtype": recipe.task.network.dtype,
         "batch_size": batch_size,
         "num_parameters": num_parameters,
         "compile_seconds": compile_seconds,
@@ -154,7 +154,7 @@ def _time_loop(of: Any, step: Any, state: Any, num_steps: int) -> dict[str, Any]
         state,
         step,
         noted(parts.feed_of(of)(int(state.step))),
-        assembly.train_key(of.cfg.seed),
+        assembly.train_key(of.recipe.task.seed),
         num_steps=total,
         report_every=total,
         report=lambda report: (reports.append(report), ends.append(_now())),

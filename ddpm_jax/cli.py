@@ -16,17 +16,21 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from ddpm_jax import requests
 from ddpm_jax.errors import UserError
+from ddpm_jax.limits import check_ceilings
 from ddpm_jax.requests import COMMANDS, Request, sections
 from ddpm_jax.requests import flags as of_request
 from ddpm_jax.runtime import hosts, interrupts
 from ddpm_jax.runtime.files import printable
 from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
+
+if TYPE_CHECKING:  # which loads JAX, and --help need not wait
+    from ddpm_jax.recipe import Recipe, TaskSpec
 
 _EXAMPLES = """\
 examples:
@@ -322,10 +326,10 @@ def _train(line: Line) -> int:
         raise UserError(
             f"training needs a recipe; give --config=RECIPE with --workdir={workdir}."
         )
-    cfg = _config(recipe, folder, line.overrides)
-    use_all_cores(cfg.training.batch_size)
+    read = _recipe(recipe, folder, line.overrides)
+    use_all_cores(read.training.batch_size)
     interrupts.check()
-    return _command(_TRAINERS.get(cfg.kind, "task"))(cfg, folder)
+    return _command(_TRAINERS.get(read.kind, "task"))(read, folder)
 
 
 def _command(name: str) -> Callable[..., Any]:
@@ -333,63 +337,62 @@ def _command(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"ddpm_jax.commands.{name}"), name)
 
 
-def _config(recipe: str | None, folder: Path, overrides: list[str]) -> ConfigDict:
-    """Return the config of a recipe, or else of the model in a folder."""
-    if recipe is not None:
-        cfg, fixed = load_recipe(recipe)
+def _recipe(name: str | None, folder: Path, overrides: list[str]) -> "Recipe":
+    """Return a recipe, or else that of the model in a folder."""
+    if name is not None:
+        recipe, fixed = load_recipe(name)
     else:
-        from ddpm_jax.commands.about import trained_config
+        from ddpm_jax.commands.about import trained_recipe
 
-        cfg, fixed = trained_config(folder), {}
+        recipe, fixed = trained_recipe(folder), {}
     interrupts.check()
-    return override(cfg, overrides, fixed)
+    return override(recipe, overrides, fixed)
 
 
 def _run(line: Line) -> int:
     """Run a command on a run."""
-    kind, recipe = COMMANDS[line.command], line.known.config
+    kind, name = COMMANDS[line.command], line.known.config
     if kind is requests.Import:
         return _import(line)
     run = line.values.get("run") or line.values.get("workdir")
-    if run is None and recipe is None:
+    if run is None and name is None:
         raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
-    folder = Path(run) if run else Path("runs") / _stem(recipe)
-    cfg = _config(recipe, folder, line.overrides)
-    if kind not in _OF_RECIPES and not _serves(line.command, cfg.kind):
+    folder = Path(run) if run else Path("runs") / _stem(name)
+    recipe = _recipe(name, folder, line.overrides)
+    if kind not in _OF_RECIPES and not _serves(line.command, recipe.task):
         raise UserError(
             f"{line.command} is for a diffusion model, and {folder} holds another kind "
-            f"({cfg.kind}); name the run of a diffusion model."
+            f"({recipe.kind}); name the run of a diffusion model."
         )
     try:
-        request = sections.request_of(kind, cfg, {**line.values, "run": str(folder)})
-        sections.write(request, cfg)
-        if kind not in _OF_RECIPES:
-            _leave_out_idle(line, cfg)
+        request = recipe.request(kind, **{**line.values, "run": str(folder)})
+        request = _without_idle(recipe, request, line.values)
         # The same devices in every command, whose images are then the same bytes.
-        use_all_cores(cfg.training.batch_size)
+        use_all_cores(recipe.training.batch_size)
         interrupts.check()
-        return _call(request, line, cfg, folder)
+        return _call(line, recipe, request, folder)
     except UserError as error:
         error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
         raise
 
 
-def _leave_out_idle(line: Line, cfg: ConfigDict) -> None:
+def _without_idle(
+    recipe: "Recipe", request: Request, given: Mapping[str, Any]
+) -> Request:
     """Forget what only the recipe sets, and what is asked for does not look at."""
     from ddpm_jax.assembly import leave_out_idle
+    from ddpm_jax.recipe import Diffusion
 
-    command, _, mode = line.command.partition(" ")
-    given = sections.options_of(COMMANDS[line.command], line.values)
-    leave_out_idle(cfg, given, mode if command == "edit" else None)
+    if not isinstance(recipe.task, Diffusion):
+        return request
+    return leave_out_idle(recipe.task, request, given)
 
 
-def _serves(command: str, kind: str) -> bool:
-    """Say whether a command is for the models of a kind of task."""
-    from ddpm_jax.recipe import TaskSpec
-    from ddpm_jax.specs import kinds
+def _serves(command: str, task: "TaskSpec") -> bool:
+    """Say whether a command is for the models of a task."""
+    from ddpm_jax.recipe import Diffusion
 
-    spec: Any = kinds(TaskSpec)[kind]
-    return kind == "diffusion" or command in spec.commands
+    return isinstance(task, Diffusion) or command in task.commands
 
 
 def _import(line: Line) -> int:
@@ -404,25 +407,25 @@ def _import(line: Line) -> int:
     return 0
 
 
-def _call(request: Request, line: Line, cfg: ConfigDict, folder: Path) -> int:
-    out = getattr(request, "out", None)
-    results = None if out is None else Path(out)
+def _call(line: Line, recipe: "Recipe", request: Request, folder: Path) -> int:
     match request:
         case requests.Export():
             from ddpm_jax.commands.export_model import export_model
 
             _refuse_recipe(line)
-            export_model(cfg, folder, Path(request.to))
+            export_model(recipe, request, folder)
         case requests.Options():
-            return _command("options")(cfg)
+            return _command("options")(recipe)
+        case requests.Look():
+            return _command("look")(recipe.task.data, request.folder or folder)
         case requests.Plan():
-            return _command("plan")(cfg, folder)
+            return _command("plan")(recipe, folder)
         case requests.Edit():
-            _command("edit")(line.command.removeprefix("edit "), cfg, folder, results)
+            _command("edit")(recipe, request, folder)
         case requests.Sample() | requests.Cascade():
-            _command(line.command)(cfg, folder, results)
+            _command(line.command)(recipe, request, folder)
         case _:
-            return _command(line.command)(cfg, folder, results)
+            return _command(line.command)(recipe, request, folder)
     return 0
 
 
@@ -456,11 +459,11 @@ def _stem(recipe: str) -> str:
     return "-".join([path.stem, *arguments]).replace(",", "x")
 
 
-def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
+def load_recipe(recipe: str) -> tuple["Recipe", dict[str, str]]:
     """Import a recipe and check that its options are the known ones.
 
     Returns:
-        The config, and options that the recipe does not let be overridden, each with
+        The recipe, and options that the recipe does not let be overridden, each with
         what to do instead.
 
     Raises:
@@ -497,9 +500,9 @@ def load_recipe(recipe: str) -> tuple[ConfigDict, dict[str, str]]:
         ) from error
     finally:
         sys.path.pop(0)
-    from ddpm_jax.recipe import from_json, to_json  # loads JAX
+    from ddpm_jax.recipe import Recipe, from_json, to_json  # loads JAX
 
-    if not isinstance(loaded, ConfigDict):
+    if not isinstance(loaded, ConfigDict | Recipe):
         text = f"get_config() returned {type(loaded).__name__}"
         raise UserError(f"--config={recipe} cannot be read ({text}); {wanted}")
     fixed = getattr(module, "FIXED", {})
@@ -522,39 +525,38 @@ def _shipped_recipes() -> dict[str, Path]:
 
 
 def override(
-    cfg: ConfigDict,
+    recipe: "Recipe",
     arguments: list[str],
     fixed: Mapping[str, str] = MappingProxyType({}),
-) -> ConfigDict:
+) -> "Recipe":
     """Set options from `--config.SECTION.NAME=VALUE` arguments.
 
     Args:
-        cfg: the config to change.
+        recipe: to change.
         arguments: of the command line.
         fixed: options that may not be given, and what to do instead.
 
     Returns:
-        A new config.
+        A new recipe.
 
     Raises:
         UserError: for an argument that is no such thing, an unknown option, or a value
             of a wrong type.
     """
     from ddpm_jax import specs
-    from ddpm_jax.assembly import check_ceilings
-    from ddpm_jax.recipe import TaskSpec
+    from ddpm_jax.recipe import TaskSpec, from_json, to_json
 
     for name in _names(arguments):
         if name in fixed:
             raise UserError(f"--config.{name} would not fit the recipe; {fixed[name]}.")
-    changed = specs.override(cfg, arguments, slot=TaskSpec)
-    if changed.kind != cfg.kind:
+    changed = specs.override(to_json(recipe), arguments, slot=TaskSpec)
+    if changed.kind != recipe.kind:
         raise UserError(
-            f"config.kind={changed.kind!r}, but the recipe is of kind {cfg.kind!r}, "
+            f"config.kind={changed.kind!r}, but the recipe is of kind {recipe.kind!r}, "
             "whose options are others; give --config a recipe of that kind."
         )
-    check_ceilings(changed)
-    return changed
+    check_ceilings(to_json(changed))
+    return from_json(changed)
 
 
 def _names(arguments: list[str]) -> list[str]:

@@ -11,10 +11,29 @@ A field that is None is not looked at, and of a tuple every entry is.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddpm_jax.errors import UserError
+
+_SEEDS = 2**63
+# By the name of an option, in whatever section: more is a slip, and costs hours or all
+# memory before anything comes of it.
+_CEILINGS = {
+    "num_levels": 1_000_000,
+    "num_seeds": 10_000,
+    "num_points": 10_000,
+    "num_resamples": 10_000,
+    "iterations": 10_000,
+    "num_probes": 100_000,
+    "channels": 65_536,
+    "latent_channels": 65_536,
+    "num_layers": 30,
+    "num_features": 1_000_000,
+    "num_res_blocks": 1000,
+    "batch_size": 2**31 - 1,  # rows are counted in int32
+    "num_images": 2**31 - 1,
+}
 
 
 def brief(spec: Any) -> str:
@@ -96,3 +115,37 @@ def positive(spec: Any, *names: str, such_as: str = "") -> None:
         for number in _numbers(spec, name):
             if not 0 < number < math.inf:
                 raise UserError(f"{name}={number} must be positive and finite{ending}")
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Refuse a seed that has no root key.
+
+    Args:
+        name: what the message calls it, such as "config.seed".
+        seed: any number.
+
+    Raises:
+        UserError: it is not in 0 to 2^63 - 1.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"{name}={seed} is out of range; use 0 to 2^63-1.")
+
+
+def check_ceilings(options: Any, path: str = "config") -> None:
+    """Refuse numbers so large that they are a slip, or that no array can count.
+
+    Args:
+        options: plain data, by their names.
+        path: of them, for messages; the last name in it decides.
+
+    Raises:
+        UserError: naming the first.
+    """
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            check_ceilings(value, f"{path}.{name}")
+        return
+    most = _CEILINGS.get(path.rpartition(".")[2], 2**64 - 1)  # the largest seed
+    for number in options if isinstance(options, tuple | list) else (options,):
+        if isinstance(number, int) and not -(2**63) <= number <= most:
+            raise UserError(f"{path}={options} is out of range; use {most:,} or less.")

@@ -262,12 +262,11 @@ def _kind(folder: Path) -> str:
 
 
 def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
-    cfg = about.trained_config(folder)
-    for name, value in asked.items():
-        cfg.sample[name] = value
-    use_all_cores(cfg.training.batch_size)
+    recipe = about.trained_recipe(folder)
+    use_all_cores(recipe.training.batch_size)
     try:
-        return DiffusionModel(cfg, open_model(cfg, folder))
+        request = recipe.request(Sample, run=str(folder), **asked)
+        return DiffusionModel(recipe, open_model(recipe, request, folder))
     except UserError as error:
         error.args = (in_keywords(Sample, str(error)), *error.args[1:])
         raise
@@ -277,19 +276,20 @@ def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
     if diffusers_autoencoder.is_autoencoder(folder):
         return AutoencoderModel(read_autoencoder(folder, str(folder)))
     found = read_model(folder, str(folder))
-    use_all_cores(found.cfg.training.batch_size)
-    mesh = assembly.mesh(found.cfg)
+    recipe, info = found.recipe, found.info
+    use_all_cores(recipe.training.batch_size)
+    mesh = data_mesh(recipe.devices.fsdp)
     params = jax.tree.map(
         lambda leaf: spread(np.asarray(leaf), sharded(mesh)(leaf.shape)), found.params
     )
     trained = Trained(
         step=found.step,
-        about=about.metadata(found.cfg, found.info),
-        info=found.info,
-        unet=assembly.model(found.cfg, found.info),
+        about=about.metadata(recipe, info),
+        info=info,
+        unet=assembly.model(recipe.task, info),
         params=Params(params),
-        codec=assembly.codec(found.cfg, found.info, folder),
+        codec=assembly.codec(recipe.task, info, folder),
         described=f"the parameters of {folder}",
         mesh=mesh,
     )
-    return DiffusionModel(found.cfg, trained)
+    return DiffusionModel(recipe, trained)

@@ -8,6 +8,7 @@ Images are those of `python main.py sample` with the same options, bit for bit, 
 they become bytes.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ddpm_jax import assembly
@@ -29,7 +29,8 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
-from ddpm_jax.requests import Sample, sections
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Sample
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.sampling.plan import Program, compile_plan
@@ -57,6 +58,8 @@ class DiffusionModel:
     """A trained diffusion model; `ddpm_jax.load` makes it.
 
     Attributes:
+        spec: what was trained, a `Diffusion`.
+        recipe: with how it was trained, and the defaults of the options of `sample`.
         step: of its checkpoint.
         info: what it knows of its data: shape, classes, captions.
         schedule: of its noise.
@@ -66,17 +69,18 @@ class DiffusionModel:
         metadata: of its checkpoint.
     """
 
-    def __init__(self, cfg: ConfigDict, trained: Trained) -> None:
+    def __init__(self, recipe: Recipe[Diffusion], trained: Trained) -> None:
         """Put an opened model together.
 
         Args:
-            cfg: that it was trained with; its `sample` holds the defaults of options.
+            recipe: that it was trained by; it holds the defaults of options.
             trained: the opened model.
         """
-        self._cfg, self._trained = cfg, trained
+        self.recipe, self._trained = recipe, trained
+        self.spec: Diffusion = recipe.task
         self.step: int = trained.step
         self.info: DataInfo = trained.info
-        self.schedule: Schedule = assembly.schedule(cfg)
+        self.schedule: Schedule = self.spec.schedule.build()
         self.params: Any = trained.params.network
         self.network = trained.unet
         self.codec: Codec = trained.codec
@@ -91,11 +95,6 @@ class DiffusionModel:
             f"<DiffusionModel of {self.info.name}, items of {shape}, "
             f"{self._trained.described}>"
         )
-
-    @property
-    def config(self) -> ConfigDict:
-        """The config that it was trained with; a copy."""
-        return self._cfg.copy_and_resolve_references()
 
     # --- Sampling ---------------------------------------------------------------------
 
@@ -130,13 +129,14 @@ class DiffusionModel:
                 or an item is not finite.
         """
         given = {**options, **_present(num_images=num_images)}
-        cfg, prompts = self._ask("sample", OPTIONS, given, label, prompt)
+        asked, prompts = self._ask("sample", OPTIONS, given, label, prompt)
         with _named_by_keywords():
             made = sample_batches(
-                cfg,
-                self._program(cfg),
+                self.spec,
+                asked,
+                self._program(asked),
                 self._trained.params,
-                self._condition(cfg, prompts),
+                self._condition(asked, prompts),
             )
             return np.concatenate([batch.items for batch in made])
 
@@ -166,16 +166,15 @@ class DiffusionModel:
         Raises:
             UserError: an option is not known, or does not fit the model.
         """
-        cfg, prompts = self._ask("denoiser", OF_DENOISER, options, label, prompt)
+        asked, prompts = self._ask("denoiser", OF_DENOISER, options, label, prompt)
         network = self.params if params is None else params
         with _named_by_keywords():
-            built = assembly.denoiser(cfg, self.network, network)
+            built = assembly.denoiser(self.spec, asked, self.network, network)
         kept: dict[int, Cond] = {}
 
         def condition(num_rows: int) -> Cond:
             if num_rows not in kept:
-                of_rows = cfg.copy_and_resolve_references()
-                of_rows.sample.num_images = num_rows
+                of_rows = dataclasses.replace(asked, num_images=num_rows)
                 with jax.ensure_compile_time_eval(), _named_by_keywords():
                     cond = self._condition(of_rows, prompts).cond
                     if params is None:
@@ -196,8 +195,8 @@ class DiffusionModel:
         given: Mapping[str, Any],
         label: Labels | None,
         prompt: str | Sequence[str] | None,
-    ) -> tuple[ConfigDict, list[str] | None]:
-        """Make the config of a request, checked, and prompts if there are several."""
+    ) -> tuple[Sample, list[str] | None]:
+        """Make a request, checked, and list the prompts if there are several."""
         for name in _NOT_OF_SAMPLE[:3]:
             if name in given:
                 raise UserError(
@@ -209,37 +208,37 @@ class DiffusionModel:
         values = read(
             function, Sample, {**given, **_present(label=text, prompt=first)}, known
         )
-        cfg = self.config
         with _named_by_keywords():
-            request = sections.request_of(Sample, cfg, {**values, "run": None})
-            sections.write(request, cfg)
-            assembly.leave_out_idle(cfg, sections.options_of(Sample, values))
-            assembly.check(cfg, self.info)
-        return cfg, prompts
+            asked = self.recipe.request(Sample, run=None, **values)
+            asked = assembly.leave_out_idle(self.spec, asked, values)
+            assembly.check_sample(self.spec, self.info, asked)
+        return asked, prompts
 
-    def _condition(self, cfg: ConfigDict, prompts: list[str] | None) -> Conditions:
-        conditions = conditions_of(cfg, self.info, self.network, self.params)
+    def _condition(self, asked: Sample, prompts: list[str] | None) -> Conditions:
+        conditions = conditions_of(
+            self.spec, asked, self.info, self.network, self.params
+        )
         if prompts is None:
             return conditions
-        texts = [prompts[i % len(prompts)] for i in range(cfg.sample.num_images)]
-        text = assembly.text_cond(self.info, texts, cfg.sample.negative_prompt)
+        texts = [prompts[i % len(prompts)] for i in range(asked.num_images)]
+        text = assembly.text_cond(self.info, texts, asked.negative_prompt)
         return conditions._replace(cond={**(conditions.cond or {}), **text})
 
-    def _program(self, cfg: ConfigDict) -> Program:
+    def _program(self, asked: Sample) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
 
-        def make(own: ConfigDict) -> Program:
+        def make() -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))
-            plan = assembly.sampling_plan(own, self.network, codec)
+            plan = assembly.sampling_plan(self.spec, asked, self.network, codec)
             return compile_plan(plan, self._trained.mesh, None)
 
         return assembly.kept(
             "model",
-            cfg,
+            self.spec,
             self.info,
             make,
             mesh=self._trained.mesh,
-            request=assembly.compiled_options(cfg),
+            request=assembly.compiled_options(self.spec, asked),
         )
 
     # --- Items ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ commands are asked for, such as `sample`, and are no part of what is trained.
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -142,6 +142,7 @@ __all__ = [
     "PatchDiscriminator",
     "Plane",
     "Quadratic",
+    "Recipe",
     "SelfConditioning",
     "Shifted",
     "Sigmoid",
@@ -197,6 +198,43 @@ SECTIONS: Mapping[str, type] = {name: _section(name) for name in of_requests.SEC
 
 # --- Recipes --------------------------------------------------------------------------
 
+T = TypeVar("T", bound=TaskSpec, covariant=True)
+R = TypeVar("R", bound=requests.Request)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(Generic[T]):
+    """A recipe, read: what is trained, how, and defaults of what may be asked for.
+
+    Attributes:
+        task: what is trained.
+        training: how.
+        devices: how they share the work.
+        defaults: defaults of requests, by their section, of the classes in `SECTIONS`.
+    """
+
+    task: T
+    training: Fit
+    devices: Devices
+    defaults: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """The kind of what is trained."""
+        return specs.kind_of(self.task)
+
+    def request(self, request: type[R], **given: Any) -> R:
+        """Make a request of the defaults, and what is given.
+
+        Args:
+            request: its class.
+            given: values of its fields.
+
+        Raises:
+            UserError: a value cannot be.
+        """
+        return of_requests.request_of(request, self.defaults, given)
+
 
 def recipe(
     task: Any,
@@ -226,17 +264,24 @@ def recipe(
             f"a recipe is of a task, and {type(task).__name__} is none; derive it from "
             "ddpm_jax.recipe.TaskSpec."
         )
+    return specs.recipe(task, **others, **_defaults(task, sections))
+
+
+def _defaults(task: TaskSpec, sections: Mapping[str, Mapping[str, Any]]) -> dict:
+    """Read the sections of a task's recipe; those that are left out have defaults."""
     known = _sections_of(task)
     for name in sections:
         if name not in known:
             listed = ", ".join(known) or "none"
             raise UserError(f"a recipe has no section {name!r}; it has {listed}.")
-    for name, cls in known.items():
-        given = sections.get(name, {})
-        others[name] = specs.from_config(
-            {specs.KIND: specs.kind_of(cls), **given}, cls, f"config.{name}"
+    return {
+        name: specs.from_config(
+            {specs.KIND: specs.kind_of(cls), **sections.get(name, {})},
+            cls,
+            f"config.{name}",
         )
-    return specs.recipe(task, **others)
+        for name, cls in known.items()
+    }
 
 
 def _sections_of(task: TaskSpec) -> Mapping[str, type]:
@@ -252,20 +297,22 @@ def _sections_of(task: TaskSpec) -> Mapping[str, type]:
     return {name: cls for name, cls in SECTIONS.items() if name in names}
 
 
-def to_json(config: ConfigDict) -> dict[str, Any]:
-    """Return a recipe as plain JSON data."""
-    made: dict[str, Any] = specs.to_json(config)
-    return made
-
-
-def from_json(stored: Mapping[str, Any]) -> ConfigDict:
-    """Read back what `to_json` gave; options that are newer take their default.
+def from_json(stored: Mapping[str, Any] | ConfigDict) -> Recipe:
+    """Read what `recipe` composed, or `to_json` gave; what is newer has its default.
 
     Raises:
-        UserError: it holds an option that this version does not know.
+        UserError: it holds an option that this version does not know, or what cannot
+            be.
     """
     task, others = specs.from_recipe(stored, TaskSpec)
-    training = others.pop("training", None)
-    devices = others.pop("devices", None)
+    training, devices = others.pop("training", Fit()), others.pop("devices", Devices())
     named = {name: specs.to_json(other) for name, other in others.items()}
-    return recipe(task, training, devices=devices, **named)
+    return Recipe(task, training, devices, _defaults(task, named))
+
+
+def to_json(recipe: Recipe | ConfigDict) -> dict[str, Any]:
+    """Return a recipe as plain JSON data."""
+    if not isinstance(recipe, Recipe):
+        return dict(specs.to_json(recipe))
+    parts = {"training": recipe.training, "devices": recipe.devices}
+    return {**specs.to_json(recipe.task), **specs.to_json({**parts, **recipe.defaults})}

@@ -544,7 +544,7 @@ def _shown(value: Any) -> str:
 
 
 def override(
-    config: ConfigDict,
+    config: ConfigDict | Mapping[str, Any],
     arguments: Sequence[str],
     path: str = "config",
     slot: Any = Any,
@@ -557,7 +557,7 @@ def override(
     that derives from it.
 
     Args:
-        config: from `recipe`.
+        config: from `recipe`, or the JSON of one.
         arguments: of the command line; `--config.a.b value`, and `--config.a.b` alone
             for True, are understood as well.
         path: what all of them begin with.
@@ -578,7 +578,7 @@ def override(
 
 
 def given_values(
-    config: ConfigDict,
+    config: ConfigDict | Mapping[str, Any],
     arguments: Sequence[str],
     path: str = "config",
     slot: Any = Any,
@@ -609,7 +609,7 @@ def given_values(
 
 
 def _overridden(
-    config: ConfigDict,
+    config: ConfigDict | Mapping[str, Any],
     given: Mapping[tuple[str, ...], str | None],
     path: str,
     slot: Any,
@@ -805,7 +805,7 @@ class Option(NamedTuple):
     kinds: tuple[str, ...] = ()
 
 
-def options(config: ConfigDict) -> list[Option]:
+def options(config: ConfigDict | Mapping[str, Any]) -> list[Option]:
     """List every option of a recipe, in the order of its fields.
 
     Args:

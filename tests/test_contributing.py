@@ -82,7 +82,7 @@ def test_the_table_of_kinds_is_true_of_the_code():
 
 
 @pytest.fixture
-def cfg():
+def made():
     return default(
         "network.channels=4",
         "network.num_groups=4",
@@ -99,18 +99,19 @@ def forgotten(monkeypatch):
     monkeypatch.setattr(specs, "_known", dict(specs._known))
 
 
-def test_the_kind_that_is_shown_can_be_chosen(cfg):
+def test_the_kind_that_is_shown_can_be_chosen(made):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     known = {"register": recipe.register, "dataclasses": dataclasses, "np": np}
     exec(code, {**known, "Table": schedules.Table, "__name__": __name__})
-    cfg = changed(cfg, "schedule.kind=halving", "schedule.num_levels=10")
-    assembly.check(cfg, DIGITS)
-    alpha = assembly.schedule(cfg).at(jnp.arange(10)).alpha
+    made = changed(made, "schedule.kind=halving", "schedule.num_levels=10")
+    assembly.check(made.task, DIGITS)
+    alpha = made.task.schedule.build().at(jnp.arange(10)).alpha
     np.testing.assert_allclose(alpha**2, 0.5 ** np.arange(1, 11), rtol=1e-6)
-    assert recipe.to_json(recipe.from_json(recipe.to_json(cfg))) == recipe.to_json(cfg)
+    stored = recipe.to_json(made)
+    assert recipe.to_json(recipe.from_json(stored)) == stored
 
 
-def test_a_network_needs_no_more_than_its_file(cfg):
+def test_a_network_needs_no_more_than_its_file(made):
     """It is called with x_t, t and ports, and its fields are options."""
 
     @recipe.register
@@ -127,13 +128,13 @@ def test_a_network_needs_no_more_than_its_file(cfg):
             vector = ports.vector.sum(1)
             return self.factor * x_t + (t + vector)[:, None, None, None]
 
-    cfg = changed(
-        cfg,
+    spec = changed(
+        made,
         *("network.kind=times", "network.factor=2"),
         *("conditioners.label.kind=label", "preview_steps=10"),
-    )
-    assembly.check(cfg, DIGITS)
-    model = assembly.model(cfg, DIGITS)
+    ).task
+    assembly.check(spec, DIGITS)
+    model = assembly.model(spec, DIGITS)
     x, labels = jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3)
     params = model.init(jax.random.key(1), x, jnp.zeros(3))["params"]
     out = assembly.network(model)(params, x, jnp.arange(3.0), {"label": labels})
@@ -141,7 +142,7 @@ def test_a_network_needs_no_more_than_its_file(cfg):
     np.testing.assert_allclose(out, 2 * x + added[:, None, None, None], rtol=1e-5)
 
 
-def test_a_data_source_of_a_kind_of_its_own_is_opened(cfg):
+def test_a_data_source_of_a_kind_of_its_own_is_opened(made):
     @recipe.register
     @dataclasses.dataclass(frozen=True)
     class Even(Data):
@@ -152,6 +153,7 @@ def test_a_data_source_of_a_kind_of_its_own_is_opened(cfg):
             given = {"split": split or self.split, "fingerprint": str(self.level)}
             return Dataset("even", Arrays(images, None), (8, 8, 1), None, **given)
 
-    opened = assembly.dataset(changed(cfg, "data.kind=even", "data.level=7"), "test")
+    spec = changed(made, "data.kind=even", "data.level=7").task
+    opened = spec.data.open("test")
     assert opened.split == "test" and (opened.source.items == 7).all()
-    assert assembly.data_info(opened, cfg).item_shape == (8, 8, 1)
+    assert assembly.data_info(opened, spec).item_shape == (8, 8, 1)

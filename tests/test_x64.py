@@ -37,6 +37,8 @@ from ddpm_jax.recipe import (
     KLAutoencoder,
     PatchDiscriminator,
 )
+from ddpm_jax.requests import Sample
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks.augment import shift_and_flip
 from ddpm_jax.training.step import init_state, make_train_step
 
@@ -45,7 +47,7 @@ SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
 KEYS = image_keys(jax.random.key(3), jnp.arange(3))
 
 
-def config_of(*options):
+def recipe_of(*options):
     """A small network on 40 levels."""
     return default(
         *("network.channels=8", "network.num_groups=4", "network.num_res_blocks=1"),
@@ -93,17 +95,17 @@ def dtypes_of(tree):
 
 @pytest.mark.parametrize("name", sampling.SAMPLERS)
 def test_every_sampler_draws_float32(name):
-    churn = ["sample.churn=4"] if name in ("euler", "heun") else []
-    config = config_of(f"sample.sampler={name}", "sample.num_steps=6", *churn)
+    churn = {"churn": 4.0} if name in ("euler", "heun") else {}
+    spec, asked = recipe_of().task, Sample(sampler=name, num_steps=6, **churn)
     denoise = oracles.gaussian(np.zeros(4), np.ones(4))
 
     def draw(keys):
         x, _ = generate(
             keys,
-            assembly.sampler(config),
+            assembly.sampler(spec, asked),
             denoise,
             initial_noise(keys, (4,)),
-            assembly.levels(config),
+            assembly.levels(spec, asked),
             record=lambda info: info.prediction.x0,
             num_records=2,
         )
@@ -130,23 +132,24 @@ def test_every_sampler_draws_float32(name):
     ],
 )
 def test_a_step_of_training_keeps_float32(options):
-    config = config_of(*options)
+    recipe = recipe_of(*options)
+    spec, fit = recipe.task, recipe.training
     with jax.enable_x64(True):
-        net = assembly.model(config, INFO)
-        params = zeros_of(lambda: assembly.init_params(config, net, INFO))
+        net = assembly.model(spec, INFO)
+        params = zeros_of(lambda: assembly.init_params(spec, net, INFO))
         assert dtypes_of(params) == {"float32"}
-        sampler = assembly.time_sampler(config)
-        state = init_state(params, assembly.optimizer(config), sampler.init(), 1)
+        sampler = spec.build_times()
+        state = init_state(params, fit.transformation(), sampler.init(), 1)
         step = make_train_step(
-            assembly.objective(config, net, INFO),
-            assembly.optimizer(config),
+            assembly.objective(spec, net, INFO),
+            fit.transformation(),
             ema_target=0.99,
-            mesh=assembly.mesh(config),
+            mesh=data_mesh(),
             ema_stds=(0.1,),
         )
         batch = {"image": np.zeros((4, 8, 8, 1), np.uint8)}
         batch["label"] = np.zeros(4, np.int32)
-        program = jax.make_jaxpr(step)(state, assembly.train_key(config.seed), batch)
+        program = jax.make_jaxpr(step)(state, assembly.train_key(spec.seed), batch)
     assert dtypes_of(state) == {"float32", "int32"}
     assert {str(out.dtype) for out in program.out_avals} == {"float32", "int32"}
     assert wide(program) == []
@@ -171,7 +174,7 @@ def test_parameters_of_other_networks_are_float32():
             lambda: features.init_classifier(spec, classifier, INFO),
             lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
             lambda: Conditioned(
-                assembly.model(config_of(), INFO).network,
+                assembly.model(recipe_of().task, INFO).network,
                 {"text": Text(3, 5), "low_res": LowRes(2, 0.5)},
             ).init(KEYS[0], x, jnp.zeros((1,), jnp.float32)),
         ):

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from settings import changed
 
 from ddpm_jax import assembly
 from ddpm_jax.cli import load_recipe
@@ -18,19 +19,21 @@ def with_noise(params, seed=0):
     return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
-def write_run(folder, cfg, info):
-    """Write the run of a config, as if it had ended at step 0."""
-    params = with_noise(assembly.init_params(cfg, assembly.model(cfg, info), info))
-    state = init_state(params, assembly.optimizer(cfg))
+def write_run(folder, recipe, info):
+    """Write the run of a recipe, as if it had ended at step 0."""
+    spec = recipe.task
+    params = with_noise(assembly.init_params(spec, assembly.model(spec, info), info))
+    state = init_state(params, recipe.training.transformation())
     with store.open_checkpoints(folder) as checkpoints:
-        store.save(checkpoints, state, about.metadata(cfg, info), wait=True)
+        store.save(checkpoints, state, about.metadata(recipe, info), wait=True)
 
 
 def write_digits(folder):
     """Write a small run of the recipe configs/digits.py."""
-    cfg, _ = load_recipe("digits")
-    cfg.network.channels, cfg.network.num_groups = 8, 4
-    cfg.network.channel_multipliers, cfg.network.num_res_blocks = (1,), 1
-    cfg.network.attention_resolutions = ()
+    recipe = changed(
+        load_recipe("digits")[0],
+        *("network.channels=8", "network.num_groups=4", "network.num_res_blocks=1"),
+        *("network.channel_multipliers=1,", "network.attention_resolutions="),
+    )
     names = tuple(map(str, range(10)))
-    write_run(folder, cfg, assembly.DataInfo("digits", (8, 8, 1), names, "0" * 16))
+    write_run(folder, recipe, assembly.DataInfo("digits", (8, 8, 1), names, "0" * 16))

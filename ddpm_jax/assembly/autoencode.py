@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.features import classifier_maps
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.assembly.translation import fit_spec, task_spec
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
@@ -154,16 +152,15 @@ def autoencode_task(
     )
 
 
-def check_autoencode(config: ConfigDict, info: DataInfo) -> None:
+def check_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> None:
     """Refuse options that cannot work, before any compile.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "training", info)
-    spec, fit = task_spec(config, AutoencoderTask), fit_spec(config)
-    check_warmup(config)
-    refuse_unused(config, "accumulate", "ema_stds")
+    check_batch_memory("training", fit.batch_size, info)
+    check_warmup(fit)
+    refuse_unused(fit, "autoencoder", "accumulate", "ema_stds")
     with located("config.network"):
         spec.network.check(info.image_shape)
     if spec.adversary_start(fit.num_steps) is not None:

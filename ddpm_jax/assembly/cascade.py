@@ -1,21 +1,21 @@
-"""From configs to a cascade: the stages, their options and their conditions."""
+"""A cascade: its stages, what is asked of each, and their conditions."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.conditions import encode, sample_cond, text_cond
-from ddpm_jax.assembly.keys import sample_seed
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.latents import refuse_latents
-from ddpm_jax.assembly.pictures import aug_level_of, image_map, mode_of
+from ddpm_jax.assembly.pictures import aug_level_of, mode_of
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Cascade, Sample
 from ddpm_jax.sampling.plan import Plan
 from ddpm_jax.sampling.stages import (
     CascadeModel,
@@ -23,6 +23,7 @@ from ddpm_jax.sampling.stages import (
     cascade_plan,
     check_stages,
 )
+from ddpm_jax.tasks.diffusion import Diffusion
 
 OF_STAGES = {
     "samplers": ("sampler", str),
@@ -33,6 +34,22 @@ OF_STAGES = {
 }
 """Option of `config.cascade` -> that of a stage's `config.sample`, and its type."""
 _SHARED = ("num_images", "batch_size", "film_frames", "film_images")
+
+
+class Member(NamedTuple):
+    """A model of a cascade, and what is asked of it.
+
+    Attributes:
+        spec: of the model.
+        asked: of it.
+        info: of its data.
+        unet: the network.
+    """
+
+    spec: Diffusion
+    asked: Sample
+    info: DataInfo
+    unet: Conditioned
 
 
 def stage_folders(stages: str) -> list[str]:
@@ -51,35 +68,46 @@ def stage_folders(stages: str) -> list[str]:
     return folders
 
 
-def stage_configs(config: ConfigDict, stages: Sequence[ConfigDict]) -> list[ConfigDict]:
-    """Ask of each stage after the first what `config` says.
+def stage_options(asked: Cascade, seed: int, count: int) -> list[dict[str, Any]]:
+    """List what a cascade asks of each stage after the first, by fields of `Sample`.
 
     Args:
-        config: of the first; its `cascade` has what differs from the stages' own, its
-            `sample` how many images, and of what.
-        stages: of the other models, as they were trained.
+        asked: of the cascade.
+        seed: of it.
+        count: of these stages.
 
     Raises:
-        UserError: an option of `cascade` is no list of one value, or one for each.
+        UserError: an option is no list of one value, or one for each.
     """
-    asked = {
-        name: _values(config.cascade[name], name, kind, len(stages))
-        for name, (_, kind) in OF_STAGES.items()
+    own = {
+        option: _values(getattr(asked, f"stage_{name}"), name, kind, count)
+        for name, (option, kind) in OF_STAGES.items()
     }
-    changed = []
-    for number, stage in enumerate(stages):
-        own = stage.copy_and_resolve_references()
-        for name, (option, _) in OF_STAGES.items():
-            if asked[name]:
-                own.sample[option] = asked[name][number]
-        for option in _SHARED:
-            own.sample[option] = config.sample[option]
-        own.sample.seed = sample_seed(config)
-        if "text" in own.conditioners:
-            own.sample.prompt = config.sample.prompt
-            own.sample.negative_prompt = config.sample.negative_prompt
-        changed.append(own)
-    return changed
+    shared = {name: getattr(asked, name) for name in _SHARED} | {"seed": seed}
+    return [
+        shared | {option: given[i] for option, given in own.items() if given}
+        for i in range(count)
+    ]
+
+
+def ask_stage(
+    spec: Diffusion, own: Sample, options: Mapping[str, Any], first: Cascade
+) -> Sample:
+    """Ask a stage for what a cascade is asked for.
+
+    Args:
+        spec: of the model.
+        own: what its recipe asks it for.
+        options: of `stage_options`.
+        first: of the cascade, whose prompts it is given if it reads any.
+
+    Raises:
+        UserError: a value cannot be.
+    """
+    changes = dict(options)
+    if spec.text is not None:
+        changes |= {"prompt": first.prompt, "negative_prompt": first.negative_prompt}
+    return dataclasses.replace(own, **changes)
 
 
 def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
@@ -99,111 +127,85 @@ def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
     return values * count if len(values) == 1 else values
 
 
-def stage_of(
-    config: ConfigDict, info: DataInfo, unet: Conditioned, params: Any = None
-) -> CascadeStage:
+def stage_of(member: Member, params: Any = None) -> CascadeStage:
     """Make a stage of a model.
 
     Args:
-        config: of the model, with what is asked of it.
-        info: of the model.
-        unet: the network.
+        member: the model.
         params: its parameters; None if only shapes are looked at.
     """
+    spec, asked, info, unet = member
     height, width, channels = info.image_shape
     low_shape = None
-    conditioner = image_map(config)
+    conditioner = spec.image_map
     if isinstance(conditioner, LowRes):
         factor = conditioner.factor
         low_shape = (height // factor, width // factor, channels)
     return CascadeStage(
-        denoiser(config, unet, params),
-        sampler(config),
+        denoiser(spec, asked, unet, params),
+        sampler(spec, asked),
         info.image_shape,
         low_shape,
-        aug_level_of(config),
+        aug_level_of(spec, asked),
     )
 
 
-def plan_cascade(
-    configs: Sequence[ConfigDict],
-    infos: Sequence[DataInfo],
-    unets: Sequence[Conditioned],
-) -> Plan:
-    """Describe a cascade; its parameters are a tuple of `codecs.Params`.
+def plan_cascade(members: Sequence[Member]) -> Plan:
+    """Describe a cascade; its parameters are a tuple of `codecs.Params`."""
 
-    Args:
-        configs: of each model, with what is asked of it.
-        infos: of each.
-        unets: of each.
-    """
-
-    def model_of(config: ConfigDict, info: DataInfo, unet: Conditioned) -> CascadeModel:
+    def model_of(member: Member) -> CascadeModel:
         return CascadeModel(
-            levels(config),
-            lambda params: stage_of(config, info, unet, params.network),
-            lambda params, cond: encode(unet, params.network, cond),
+            levels(member.spec, member.asked),
+            lambda params: stage_of(member, params.network),
+            lambda params, cond: encode(member.unet, params.network, cond),
         )
 
-    return cascade_plan(list(map(model_of, configs, infos, unets)))
+    return cascade_plan(list(map(model_of, members)))
 
 
-def check_cascade(
-    folders: Sequence[str],
-    configs: Sequence[ConfigDict],
-    infos: Sequence[DataInfo],
-    stages: Sequence[CascadeStage],
-) -> None:
+def check_cascade(folders: Sequence[str], members: Sequence[Member]) -> None:
     """Refuse models that do not make a cascade, before any compile.
 
     Args:
         folders: of all of them, the first included.
-        configs: of each.
-        infos: of each.
-        stages: of each.
+        members: the models.
 
     Raises:
         UserError: naming the first that does not fit.
     """
-    if configs[0].sample.prompt_to:
-        raise UserError(
-            f"config.sample.prompt_to={configs[0].sample.prompt_to!r} is for "
-            "sample; leave it out."
-        )
-    for folder, config in zip(folders, configs, strict=True):
-        refuse_latents(config, f"cascade with {folder}")
-        if mode_of(config) not in (None, "upscale"):
+    for folder, (spec, *_) in zip(folders, members, strict=True):
+        refuse_latents(spec, f"cascade with {folder}")
+        if mode_of(spec) not in (None, "upscale"):
             raise UserError(
-                f"{folder} was trained for edit {mode_of(config)}; a cascade is made "
-                "of a model that draws from nothing and others that enlarge."
+                f"{folder} was trained for edit {mode_of(spec)}; a cascade is made of "
+                "a model that draws from nothing and others that enlarge."
             )
-    check_stages(stages, folders)
-    first = infos[0].label_names
-    for folder, config, info in zip(folders, configs, infos, strict=True):
-        both = "label" in config.conditioners and "label" in configs[0].conditioners
-        if both and info.label_names != first:
+    check_stages([stage_of(member) for member in members], folders)
+    first = members[0]
+    for folder, (spec, _, info, _) in zip(folders, members, strict=True):
+        both = "label" in spec.conditioners and "label" in first.spec.conditioners
+        if both and info.label_names != first.info.label_names:
             raise UserError(
                 f"{folder} knows other classes than {folders[0]}; use models of the "
                 "same, or without."
             )
 
 
-def cascade_conds(
-    configs: Sequence[ConfigDict], infos: Sequence[DataInfo]
-) -> list[dict[str, Any] | None]:
+def cascade_conds(members: Sequence[Member]) -> list[dict[str, Any] | None]:
     """Make the condition of each stage: the classes and prompts of the first.
 
     Raises:
         UserError: as `sample_cond`.
     """
-    labels, texts = sample_labels(configs[0], infos[0]), prompts(configs[0], infos[0])
-    conds = [sample_cond(configs[0], infos[0])]
-    for config, info in zip(configs[1:], infos[1:], strict=True):
+    spec, asked, info, _ = members[0]
+    labels, texts = sample_labels(spec, info, asked), prompts(spec, info, asked)
+    conds = [sample_cond(spec, info, asked)]
+    for stage, of_stage, known, _ in members[1:]:
         cond: dict[str, Any] = {}
-        if "label" in config.conditioners:
-            none = np.full(config.sample.num_images, info.num_classes, np.int32)
+        if "label" in stage.conditioners:
+            none = np.full(of_stage.num_images, known.num_classes, np.int32)
             cond["label"] = none if labels is None else labels
-        if "text" in config.conditioners and texts is not None:
-            cond |= text_cond(info, texts, config.sample.negative_prompt)
+        if "text" in stage.conditioners and texts is not None:
+            cond |= text_cond(known, texts, of_stage.negative_prompt)
         conds.append(cond or None)
     return conds

@@ -1,36 +1,35 @@
-"""From a config to the conditioners of a model, and to the conditions of samples."""
+"""The conditioners of a model, and the conditions of samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning, specs
 from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.pictures import source_rows
 from ddpm_jax.assembly.source import DataInfo, tokenizer_of
-from ddpm_jax.assembly.translation import read_node
 from ddpm_jax.conditioning import Encoded, Tokenizer, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
 from ddpm_jax.conditioning.conditioner import (
     NEGATIVE,
     Cond,
     Conditioner,
-    ConditionerSpec,
     from_batch,
 )
 from ddpm_jax.conditioning.encoded_text import interpolate
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.tasks.diffusion import Diffusion
 
 
-def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
+def conditioners(spec: Diffusion, info: DataInfo) -> dict[str, Conditioner]:
     """Build what the network is conditioned on, by name.
 
     Args:
-        config: all of it.
+        spec: of the model.
         info: of the data.
 
     Raises:
@@ -38,16 +37,15 @@ def conditioners(config: ConfigDict, info: DataInfo) -> dict[str, Conditioner]:
             range.
     """
     made: dict[str, Conditioner] = {}
-    for name in config.conditioners:
-        spec = read_node(config, f"conditioners.{name}", ConditionerSpec)
+    for name, one in spec.conditioners.items():
         with specs.located(f"config.conditioners.{name}"):
-            made[name] = spec.for_data(info)
+            made[name] = one.for_data(info)
     return made
 
 
-def is_droppable(config: ConfigDict, info: DataInfo) -> bool:
+def is_droppable(spec: Diffusion, info: DataInfo) -> bool:
     """Tell whether condition dropout and guidance have anything to act on."""
-    return any(one.droppable for one in conditioners(config, info).values())
+    return any(one.droppable for one in conditioners(spec, info).values())
 
 
 def example_condition(unet: Conditioned, info: DataInfo) -> Cond:
@@ -71,24 +69,25 @@ class Captions(NamedTuple):
 
 
 def example_cond(
-    config: ConfigDict, info: DataInfo, examples: Mapping[str, np.ndarray]
+    spec: Diffusion, info: DataInfo, examples: Mapping[str, np.ndarray]
 ) -> Cond | None:
     """Make the condition of real images, None for an unconditional model.
 
     Args:
-        config: all of it.
-        info: of the model.
+        spec: of the model.
+        info: of its data.
         examples: from `data.gather`, with their texts; arrays [N, ...].
 
     Returns:
         Rows [N, ...] of the droppable conditions.
     """
     batch: dict[str, Any] = dict(examples)
-    if "text" in config.conditioners:
+    if "text" in spec.conditioners:
         batch["text"] = _rows(tokenizer_of(info), list(examples["text"]))
-    made = conditioners(config, info)
+    made = conditioners(spec, info)
     droppable = {name: one for name, one in made.items() if one.droppable}
-    return from_batch(droppable, sample_key(config), batch, batch["image"]) or None
+    key = sample_key(spec.seed)
+    return from_batch(droppable, key, batch, batch["image"]) or None
 
 
 def captions(info: DataInfo, texts: Sequence[str]) -> Captions:
@@ -114,29 +113,29 @@ def _rows(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens | Encoded:
 # --- What is asked for ----------------------------------------------------------------
 
 
-def sample_cond(config: ConfigDict, info: DataInfo) -> Cond | None:
+def sample_cond(spec: Diffusion, info: DataInfo, asked: Sample) -> Cond | None:
     """Make the condition of each image to sample, rows [num_images, ...].
 
     Raises:
         UserError: a label or a prompt cannot be used, or the network knows none.
     """
-    labels, texts = sample_labels(config, info), prompts(config, info)
-    cond: Cond = source_rows(config, info)
+    labels, texts = sample_labels(spec, info, asked), prompts(spec, info, asked)
+    cond: Cond = source_rows(spec, info, asked)
     if labels is not None:
         cond["label"] = labels
     if texts is not None:
-        cond |= text_cond(info, texts, config.sample.negative_prompt)
-    return {**cond, **further_cond(config, info)} or None
+        cond |= text_cond(info, texts, asked.negative_prompt)
+    return {**cond, **further_cond(spec, info, asked)} or None
 
 
-def further_cond(config: ConfigDict, info: DataInfo) -> Cond:
+def further_cond(spec: Diffusion, info: DataInfo, asked: Sample) -> Cond:
     """Make the rows [num_images, ...] of conditions that are given by name.
 
     Raises:
         UserError: a condition is not known, or a value cannot be read.
     """
-    made, found = conditioners(config, info), {}
-    for part in filter(None, map(str.strip, config.sample.cond.split(";"))):
+    made, found = conditioners(spec, info), {}
+    for part in filter(None, map(str.strip, asked.cond.split(";"))):
         name, equals, listed = part.partition("=")
         if not equals or name not in made:
             raise UserError(
@@ -149,35 +148,35 @@ def further_cond(config: ConfigDict, info: DataInfo) -> Cond:
                 f"config.sample.{'labels' if name == 'label' else 'prompt'}."
             )
         values = [value.strip() for value in listed.split(",")]
-        count = config.sample.num_images
         with specs.located("config.sample.cond"):
             found[name] = made[name].from_text(
-                [values[i % len(values)] for i in range(count)]
+                [values[i % len(values)] for i in range(asked.num_images)]
             )
     return found
 
 
 def cond_between(
-    config: ConfigDict, info: DataInfo, network: Conditioned, params: Any
+    spec: Diffusion, info: DataInfo, asked: Sample, network: Conditioned, params: Any
 ) -> Cond | None:
     """Go from `prompt` to `prompt_to` in as many images as are to be drawn.
 
     Args:
-        config: all of it.
-        info: of the model.
+        spec: of the model.
+        info: of its data.
+        asked: what is asked for.
         network: which may have to read the two ends.
         params: its parameters.
 
     Raises:
         UserError: as `sample_cond`.
     """
-    cond = sample_cond(config, info)
-    assert cond is not None  # `check` has refused a model without text
-    ends = tokenizer_of(info).read([config.sample.prompt, config.sample.prompt_to])
+    cond = sample_cond(spec, info, asked)
+    assert cond is not None  # `check_sample` has refused a model without text
+    ends = tokenizer_of(info).read([asked.prompt, asked.prompt_to])
     read = jax.jit(lambda params, text: encode(network, params, {"text": text}))
     both = jax.device_get(read(params, ends))["text"]
     a, b = (jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], both) for i in (0, 1))
-    shares = np.linspace(0, 1, config.sample.num_images)
+    shares = np.linspace(0, 1, asked.num_images)
     return {**cond, "text": interpolate(a, b, list(shares))}
 
 

@@ -1,4 +1,4 @@
-"""The small classifier that serves as a features network: from a config, from a folder.
+"""The small classifier that serves as a features network: from a spec, from a folder.
 
 The folder is that of any run; see `auxiliary`.
 """
@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.assembly.translation import fit_spec, task_spec
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.residual_classifier import Classifier
@@ -212,20 +210,19 @@ def _described(
     return net if shapes == {n: leaf.shape for n, leaf in weights.items()} else None
 
 
-def check_features(config: ConfigDict, info: DataInfo) -> None:
+def check_features(spec: ClassifierTask, fit: Fit, info: DataInfo) -> None:
     """Refuse options that cannot work, before any compile.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "training", info)
+    check_batch_memory("training", fit.batch_size, info)
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "
             "apart; sort the images into one folder per class."
         )
-    spec, _ = task_spec(config, ClassifierTask), fit_spec(config)
     with located("config.network"):
         spec.network.check()
-    check_warmup(config)
-    refuse_unused(config, "ema_stds")
+    check_warmup(fit)
+    refuse_unused(fit, KIND.name, "ema_stds")

@@ -1,4 +1,4 @@
-"""From a config to guidance: what is laid around the network before sampling.
+"""Guidance: what is laid around the network before sampling.
 
 The order, from the inside: the network, classifier-free guidance, the classifier's
 gradient, thresholding.
@@ -9,11 +9,10 @@ import math
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import data
 from ddpm_jax.assembly.conditions import is_droppable
-from ddpm_jax.assembly.source import DataInfo, codec_spec, data_spec, latents_run
+from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.codecs import CodecSpec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import null_condition
@@ -29,50 +28,50 @@ from ddpm_jax.diffusion.guidance import (
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.tasks.diffusion import Diffusion
 
 CLASSIFIED = "label"
 """The name of the rows that the classifier's guidance is for, whatever the network."""
-
-MAX_SCALE = 1000.0
-"""Of guidance, far beyond any that is of use: more leaves no digit of the image."""
 
 # Enough to tell classes apart; more makes the eigenvectors slow to find.
 _MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
 
 
-def guided(config: ConfigDict, unet: Conditioned, denoise: Denoiser) -> Denoiser:
-    """Lay around a denoiser what `config.sample` asks for.
+def guided(
+    spec: Diffusion, asked: Sample, unet: Conditioned, denoise: Denoiser
+) -> Denoiser:
+    """Lay around a denoiser what is asked for.
 
     With `classifier_scale` the data set is read, at the first use in a process.
     """
-    options = config.sample
-    if options.guidance_scale != 1:
+    if asked.guidance_scale != 1:
         denoise = classifier_free(
             denoise,
-            options.guidance_scale,
+            asked.guidance_scale,
             functools.partial(null_condition, unet.conditioners),
-            low=options.guidance_low,
-            high=_end(options.guidance_high),
-            rescale=options.guidance_rescale,
+            low=asked.guidance_low,
+            high=_end(asked.guidance_high),
+            rescale=asked.guidance_rescale,
         )
-    if options.classifier_scale:
+    if asked.classifier_scale:
         if CLASSIFIED not in unet.conditioners:
             denoise = _for_classifier_alone(denoise)
         denoise = classifier_guidance(
             denoise,
-            _classifier(data_spec(config), codec_spec(config)),
-            options.classifier_scale,
+            _classifier(spec.data, spec.codec),
+            asked.classifier_scale,
         )
-    if not clips(config):
+    if not clips(spec, asked):
         return denoise
-    if options.dynamic_percentile:
-        return dynamic_threshold(denoise, options.dynamic_percentile)
+    if asked.dynamic_percentile:
+        return dynamic_threshold(denoise, asked.dynamic_percentile)
     return clip_x0(denoise)
 
 
-def clips(config: ConfigDict) -> bool:
+def clips(spec: Diffusion, asked: Sample) -> bool:
     """Say whether the predicted x0 is clamped: latents have no range to clamp to."""
-    return config.sample.clip and latents_run(config) is None
+    return asked.clip and spec.latents_run is None
 
 
 def _end(high: float | None) -> float:
@@ -110,56 +109,32 @@ def _classifier(spec: Data, codec: CodecSpec) -> LogProb:
     return gaussian_classifier(x, labels, len(source.label_names or ()), rank=rank)
 
 
-def check_guidance(config: ConfigDict, info: DataInfo) -> None:
+def check_guidance(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     """Refuse guidance that cannot work, before any compile.
 
     Raises:
-        UserError: an option is out of range, or asks for what the model lacks.
+        UserError: an option asks for what the model lacks.
     """
-    options = config.sample
-    for name in ("guidance_scale", "classifier_scale"):
-        if not abs(options[name]) <= MAX_SCALE:
-            raise UserError(
-                f"config.sample.{name}={options[name]} is out of range; use "
-                f"-{MAX_SCALE:g} to {MAX_SCALE:g}, such as 2."
-            )
-    if options.guidance_scale != 1 and not is_droppable(config, info):
+    if asked.guidance_scale != 1 and not is_droppable(spec, info):
         raise UserError(
-            f"config.sample.guidance_scale={options.guidance_scale}, but this model "
+            f"config.sample.guidance_scale={asked.guidance_scale}, but this model "
             "was trained without labels or text; use 1, or classifier_scale."
         )
-    if options.guidance_scale != 1 and config.condition_dropout == 0:
+    if asked.guidance_scale != 1 and spec.condition_dropout == 0:
         raise UserError(
-            f"config.sample.guidance_scale={options.guidance_scale} needs a model that "
+            f"config.sample.guidance_scale={asked.guidance_scale} needs a model that "
             "has also been trained without labels or text; use 1, or train with "
             "config.condition_dropout above 0, such as 0.1."
         )
-    if options.guidance_scale == 1 and options.negative_prompt:
+    if asked.guidance_scale == 1 and asked.negative_prompt:
         raise UserError(
-            f"config.sample.negative_prompt={options.negative_prompt!r} is what "
+            f"config.sample.negative_prompt={asked.negative_prompt!r} is what "
             "guidance goes away from, and there is none; use guidance_scale above 1, "
             "such as 3, or leave the prompt out."
         )
-    if options.classifier_scale and info.label_names is None:
+    if asked.classifier_scale and info.label_names is None:
         raise UserError(
-            f"config.sample.classifier_scale={options.classifier_scale}, but "
+            f"config.sample.classifier_scale={asked.classifier_scale}, but "
             f"{info.name} has no labels; sort the images into one folder per class, or "
             "use 0."
-        )
-    low, high = options.guidance_low, _end(options.guidance_high)
-    if not 0 <= low <= high:
-        raise UserError(
-            f"config.sample.guidance_low={low} and guidance_high={high} are no range "
-            "of sigma / alpha; use 0 <= low <= high."
-        )
-    for name in ("guidance_rescale", "dynamic_percentile"):
-        if not 0 <= options[name] <= 1:
-            raise UserError(
-                f"config.sample.{name}={options[name]} is not in [0, 1]; use 0 to "
-                "switch it off."
-            )
-    if options.dynamic_percentile and not options.clip:
-        raise UserError(
-            f"config.sample.dynamic_percentile={options.dynamic_percentile} says how "
-            "to clip, and config.sample.clip=False not to; leave one of them out."
         )

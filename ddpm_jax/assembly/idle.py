@@ -1,140 +1,194 @@
 """Options that would do nothing are refused, since whoever sets one expects an effect.
 
-A rule names an option, says when it has no effect, and what to do. Options at their
+A rule names a field, says whether it has no effect, and what to do. Fields at their
 default are never refused.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.conditions import is_droppable
-from ddpm_jax.assembly.editing import edit_methods
+from ddpm_jax.assembly.editing import method_of
 from ddpm_jax.assembly.sampling import levels
-from ddpm_jax.assembly.source import DataInfo, latents_run
-from ddpm_jax.assembly.translation import defaults_of
+from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.requests import Edit, Evaluate, Likelihood, Request, Sample
+from ddpm_jax.requests.evaluate import Compared
+from ddpm_jax.requests.options import Chain
+from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
 
-Rule = tuple[str, Callable[[ConfigDict], bool], str]
-"""Option, config -> whether it is without effect, "with ...; do ..." for the line."""
+R = TypeVar("R", bound=Request)
+
+Rule = tuple[str, bool, str]
+"""Field, whether it is without effect, "with ...; do ..." for the line."""
 
 
-def refuse_idle(config: ConfigDict, rules: Iterable[Rule]) -> None:
-    """Refuse the first option that was changed and does nothing.
+def refuse(value: Any, rules: Iterable[Rule], path: str = "") -> None:
+    """Refuse the first field that was changed and does nothing.
+
+    Args:
+        value: a request, or a spec.
+        rules: for its fields.
+        path: of a spec in a recipe, such as "network.".
+
+    Raises:
+        UserError: naming its option, and what to do.
+    """
+    for name, _, why in _idle(value, rules):
+        found = getattr(value, name)
+        shown = repr(found) if isinstance(found, str) else found
+        option = value.__dataclass_fields__[name].metadata.get("of", f"{path}{name}")
+        raise UserError(f"config.{option}={shown} does nothing {why}.")
+
+
+def _idle(value: Any, rules: Iterable[Rule]) -> Iterator[tuple[str, Any, str]]:
+    """Find the fields that were changed and do nothing: name, default, why."""
+    defaults = {field.name: field.default for field in dataclasses.fields(value)}
+    for name, is_idle, why in rules:
+        if is_idle and name in defaults and getattr(value, name) != defaults[name]:
+            yield name, defaults[name], why
+
+
+# --- Requests -------------------------------------------------------------------------
+
+
+def refuse_idle(spec: Diffusion, asked: Request) -> None:
+    """Refuse the first option of a request that does nothing with this model.
 
     Raises:
         UserError: naming it, and what to do.
     """
-    for option, value, why in _idle(config, rules):
-        shown = repr(value) if isinstance(value, str) else value
-        raise UserError(f"config.{option}={shown} does nothing {why}.")
+    refuse(asked, rules_of(spec, asked))
 
 
-def leave_out_idle(
-    config: ConfigDict, given: Collection[str], mode: str | None = None
-) -> None:
-    """Put back to its default, in place, what only a recipe sets and nothing looks at.
+def leave_out_idle(spec: Diffusion, asked: R, given: Collection[str] = ()) -> R:
+    """Put back to its default what only a recipe sets and nothing looks at.
 
     A recipe whose `sample.eta` is of its sampler serves requests of another sampler as
     well: who asks for that one has not asked for the eta.
 
     Args:
-        config: with what a request asks for.
-        given: options of that request, such as "sample.eta".
-        mode: of an edit, such as "inpaint".
+        spec: of the model.
+        asked: the request.
+        given: its fields that were asked for.
     """
-    rules = [*SAMPLING, *LIKELIHOOD, *EVALUATE]
-    if mode is not None and "conditioners" in config:  # the others know no methods
-        methods = edit_methods(config, mode)  # none: refused later
-        method = config.edit.method or (methods[0] if methods else "")
-        rules += _edit_rules(mode, method)
-    left = [
-        rule
-        for rule in rules
-        if rule[0] not in given and rule[0].partition(".")[0] in config
+    rules = [rule for rule in rules_of(spec, asked) if rule[0] not in given]
+    changes = {name: default for name, default, _ in _idle(asked, rules)}
+    return dataclasses.replace(asked, **changes)
+
+
+def rules_of(spec: Diffusion, asked: Request) -> list[Rule]:
+    """List the rules for the fields of a request."""
+    rules: list[Rule] = []
+    if isinstance(asked, Chain):
+        rules += _of_chain(spec, asked)
+    if isinstance(asked, Edit):
+        rules += _of_edit(asked.mode, method_of(spec, asked))
+    if isinstance(asked, Evaluate):
+        rules += _of_evaluate(asked)
+    if isinstance(asked, Likelihood):
+        rules += _of_likelihood(asked)
+    return rules
+
+
+def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
+    scales = asked.all_scales() if isinstance(asked, Compared) else []
+    unguided = {asked.guidance_scale, *scales} == {1}
+    at_one = "at guidance_scale 1; use another scale, such as 3, or leave it out"
+    churnless = "without churn; set sample.churn above 0, or leave it out"
+    tolerance = "but with sampler adaptive; leave it out, or use num_steps"
+    return [
+        ("eta", asked.sampler != "ddim", "but with sampler ddim; leave it out"),
+        *((n, asked.sampler != "adaptive", tolerance) for n in ("rtol", "atol")),
+        *((f"churn_{n}", not asked.churn, churnless) for n in ("low", "high", "noise")),
+        (
+            "variance",
+            asked.sampler != "ancestral",
+            "but with sampler ancestral; leave it out",
+        ),
+        *((f"guidance_{n}", unguided, at_one) for n in ("low", "high", "rescale")),
+        (
+            "dynamic_percentile",
+            spec.latents_run is not None,
+            "in latents, which are never clipped; leave it out",
+        ),
     ]
-    for option, _, _ in list(_idle(config, left)):
-        section, _, name = option.rpartition(".")
-        config[section][name] = defaults_of(config[section])[name]
 
 
-def _idle(config: ConfigDict, rules: Iterable[Rule]) -> Iterator[tuple[str, Any, str]]:
-    """Find the options that were changed and do nothing: option, value, why."""
-    for option, is_idle, why in rules:
-        section, _, name = option.rpartition(".")
-        node = config[section] if section else config
-        if node[name] != defaults_of(node)[name] and is_idle(config):
-            yield option, node[name], why
+def _of_edit(mode: str, method: str) -> list[Rule]:
+    looked_at = {
+        "weight": (method == "guidance", "method guidance"),
+        "jump_length": (method == "repaint", "method repaint"),
+        "num_resamples": (method == "repaint", "method repaint"),
+        "iterations": (method in ("ddim", "encode"), "method encode"),
+    }
+    return [
+        (
+            name,
+            not is_used,
+            f"in mode {mode} by method {method}: it is for {whose}; leave it out",
+        )
+        for name, (is_used, whose) in looked_at.items()
+    ]
 
 
-def _sampler_is_not(*samplers: str) -> Callable[[ConfigDict], bool]:
-    return lambda config: config.sample.sampler not in samplers
+def _of_evaluate(asked: Evaluate) -> list[Rule]:
+    return [
+        (
+            "resize",
+            asked.features != "inception",
+            "but with features inception; leave it out",
+        ),
+        (
+            "reference_split",
+            bool(asked.reference),
+            "beside evaluate.reference, which has its own images; leave one of them "
+            "out",
+        ),
+    ]
 
 
-def _is_not_churned(config: ConfigDict) -> bool:
-    return config.sample.churn == 0
+def _of_likelihood(asked: Likelihood) -> list[Rule]:
+    of_ode = "with method bound; leave it out, or use method ode"
+    of_bound = "with method ode; leave it out, or use method bound"
+    fixed = "beside likelihood.ode_steps; leave one of them out"
+    return [
+        *(
+            (name, asked.method == "bound", of_ode)
+            for name in ("ode_steps", "num_probes", "rtol", "atol")
+        ),
+        *(
+            (name, asked.method == "ode", of_bound)
+            for name in ("variance", "clip", "num_steps")
+        ),
+        *((name, asked.ode_steps is not None, fixed) for name in ("rtol", "atol")),
+    ]
 
 
-def _is_not_guided(config: ConfigDict) -> bool:
-    scales = config.evaluate.guidance_scales.replace(" ", "").split(",")
-    return config.sample.guidance_scale == 1 and set(scales) <= {"", "1", "1.0"}
-
-
-_WITHOUT_CHURN = "without churn; set sample.churn above 0, or leave it out"
-_UNGUIDED = "at guidance_scale 1; use another scale, such as 3, or leave it out"
-SAMPLING: tuple[Rule, ...] = (
-    ("sample.eta", _sampler_is_not("ddim"), "but with sampler ddim; leave it out"),
-    (
-        "sample.rtol",
-        _sampler_is_not("adaptive"),
-        "but with sampler adaptive; leave it out, or use num_steps",
-    ),
-    (
-        "sample.atol",
-        _sampler_is_not("adaptive"),
-        "but with sampler adaptive; leave it out, or use num_steps",
-    ),
-    ("sample.churn_low", _is_not_churned, _WITHOUT_CHURN),
-    ("sample.churn_high", _is_not_churned, _WITHOUT_CHURN),
-    ("sample.churn_noise", _is_not_churned, _WITHOUT_CHURN),
-    (
-        "sample.variance",
-        _sampler_is_not("ancestral"),
-        "but with sampler ancestral; leave it out",
-    ),
-    ("sample.guidance_low", _is_not_guided, _UNGUIDED),
-    ("sample.guidance_high", _is_not_guided, _UNGUIDED),
-    ("sample.guidance_rescale", _is_not_guided, _UNGUIDED),
-    (
-        "sample.dynamic_percentile",
-        lambda config: latents_run(config) is not None,
-        "in latents, which are never clipped; leave it out",
-    ),
-)
-
-
-def check_sampling_effects(config: ConfigDict) -> None:
-    """Refuse options of `config.sample` that would do nothing.
+def check_ranges(spec: Diffusion, asked: Sample) -> None:
+    """Refuse ranges of churn and guidance that no level of the chain falls into.
 
     Raises:
         UserError: naming the first.
     """
-    refuse_idle(config, SAMPLING)
-    options = config.sample
-    if options.churn:
-        _check_range(config, "churn", options.churn_low, options.churn_high)
-    if not _is_not_guided(config):
-        _check_range(config, "guidance", options.guidance_low, options.guidance_high)
+    if asked.churn:
+        _check_range(spec, asked, "churn", asked.churn_low, asked.churn_high)
+    if asked.guidance_scale != 1:
+        _check_range(spec, asked, "guidance", asked.guidance_low, asked.guidance_high)
 
 
-def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) -> None:
-    """Refuse a range of sigma / alpha that no level of the chain falls into."""
+def _check_range(
+    spec: Diffusion, asked: Sample, kind: str, low: float, high: float | None
+) -> None:
     if low == 0 and high is None:
         return
-    level = levels(config)
+    level = levels(spec, asked)
     with np.errstate(divide="ignore"):
         r = np.asarray(level.sigma[:-1], np.float64) / np.asarray(level.alpha[:-1])
     end = math.inf if high is None else high
@@ -149,46 +203,7 @@ def _check_range(config: ConfigDict, kind: str, low: float, high: float | None) 
 # --- Training -------------------------------------------------------------------------
 
 
-def _is_not_preconditioned(config: ConfigDict) -> bool:
-    return config.prediction != "edm"
-
-
-def _is_preconditioned(config: ConfigDict) -> bool:
-    return config.prediction == "edm"
-
-
-PREDICTION: tuple[Rule, ...] = (
-    ("data_std", _is_not_preconditioned, "but with prediction edm; leave it out"),
-    (
-        "schedule.t_range",
-        _is_preconditioned,
-        "with prediction edm, whose network is given log(sigma / alpha) / 4 in the "
-        "place of t; leave it out",
-    ),
-)
-UNET: tuple[Rule, ...] = (
-    (
-        "network.num_heads",
-        lambda config: config.network.head_channels is not None,
-        "beside network.head_channels, which decides it; leave one of them out",
-    ),
-    (
-        "network.resample_blocks",
-        lambda config: len(config.network.channel_multipliers) == 1,
-        "in a network of one level, which halves nothing; leave it out",
-    ),
-    (
-        "network.downsample_padding",
-        lambda config: (
-            config.network.resample_blocks
-            or len(config.network.channel_multipliers) == 1
-        ),
-        "where no convolution halves a map; leave it out",
-    ),
-)
-
-
-def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
+def check_training_effects(spec: Diffusion, fit: Fit, info: DataInfo) -> None:
     """Refuse options of a network and its training that would do nothing.
 
     Not asked of a model that is trained: what it was trained with cannot be changed.
@@ -196,24 +211,54 @@ def check_training_effects(config: ConfigDict, info: DataInfo) -> None:
     Raises:
         UserError: naming the first.
     """
-    unconditional: Rule = (
-        "condition_dropout",
-        lambda config: not is_droppable(config, info),
-        "in a model without labels or text; leave it out",
+    is_edm, droppable = spec.prediction == "edm", is_droppable(spec, info)
+    unconditional = "in a model without labels or text; leave it out"
+    plain = "but with prediction edm; leave it out"
+    refuse(
+        spec,
+        [
+            ("condition_dropout", not droppable, unconditional),
+            ("data_std", not is_edm, plain),
+        ],
     )
-    refuse_idle(config, [unconditional, *PREDICTION])
-    check_warmup(config)
-    if config.network.kind == "unet":
-        refuse_idle(config, UNET)
-        _check_attention(config, info)
+    times = (
+        "with prediction edm, whose network is given log(sigma / alpha) / 4 in the "
+        "place of t; leave it out"
+    )
+    refuse(spec.schedule, [("t_range", is_edm, times)], "schedule.")
+    check_warmup(fit)
+    if isinstance(spec.network, UNet):
+        _check_unet(spec.network, info)
 
 
-def _check_attention(config: ConfigDict, info: DataInfo) -> None:
-    asked = tuple(config.network.attention_resolutions)
-    if asked == defaults_of(config.network)["attention_resolutions"]:
+def _check_unet(network: UNet, info: DataInfo) -> None:
+    is_flat = len(network.channel_multipliers) == 1
+    refuse(
+        network,
+        [
+            (
+                "num_heads",
+                network.head_channels is not None,
+                "beside network.head_channels, which decides it; leave one of them out",
+            ),
+            (
+                "resample_blocks",
+                is_flat,
+                "in a network of one level, which halves nothing; leave it out",
+            ),
+            (
+                "downsample_padding",
+                network.resample_blocks or is_flat,
+                "where no convolution halves a map; leave it out",
+            ),
+        ],
+        "network.",
+    )
+    asked = network.attention_resolutions
+    if asked == UNet.attention_resolutions:
         return
     side = min(info.shape[:2])
-    sides = [side >> level for level in range(len(config.network.channel_multipliers))]
+    sides = [side >> level for level in range(len(network.channel_multipliers))]
     for resolution in asked:
         if resolution not in sides:
             raise UserError(
@@ -223,105 +268,25 @@ def _check_attention(config: ConfigDict, info: DataInfo) -> None:
             )
 
 
-def refuse_unused(config: ConfigDict, *names: str) -> None:
-    """Refuse options of `training` that the training of this kind does not look at.
+def refuse_unused(fit: Fit, kind: str, *names: str) -> None:
+    """Refuse options of `training` that the training of a kind does not look at.
 
     Raises:
         UserError: naming the first that was changed.
     """
-    why = f"in the training of kind {config.kind}; leave it out"
-    refuse_idle(config, [(f"training.{name}", lambda _: True, why) for name in names])
+    why = f"in the training of kind {kind}; leave it out"
+    refuse(fit, [(name, True, why) for name in names], "training.")
 
 
-def check_warmup(config: ConfigDict) -> None:
+def check_warmup(fit: Fit) -> None:
     """Refuse a warm-up that would not end before the run does.
 
     Raises:
         UserError: naming both.
     """
-    options: Any = config.training
-    too_long: Rule = (
-        "training.warmup_steps",
-        lambda _: options.warmup_steps > options.num_steps,
-        f"but slow down all {options.num_steps} steps: the learning rate never reaches "
-        f"config.training.learning_rate; use fewer, such as {options.num_steps // 10}",
+    why = (
+        f"but slow down all {fit.num_steps} steps: the learning rate never reaches "
+        f"config.training.learning_rate; use fewer, such as {fit.num_steps // 10}"
     )
-    refuse_idle(config, [too_long])
-
-
-# --- Other modes ----------------------------------------------------------------------
-
-
-def _method_is(method: str) -> Callable[[ConfigDict], bool]:
-    return lambda config: config.likelihood.method == method
-
-
-def _has_fixed_steps(config: ConfigDict) -> bool:
-    return config.likelihood.ode_steps is not None
-
-
-_OF_THE_ODE = "with method bound; leave it out, or use method ode"
-_OF_THE_BOUND = "with method ode; leave it out, or use method bound"
-_FIXED = "beside likelihood.ode_steps; leave one of them out"
-LIKELIHOOD: tuple[Rule, ...] = (
-    *(
-        (f"likelihood.{name}", _method_is("bound"), _OF_THE_ODE)
-        for name in ("ode_steps", "num_probes", "rtol", "atol")
-    ),
-    *(
-        (f"likelihood.{name}", _method_is("ode"), _OF_THE_BOUND)
-        for name in ("variance", "clip", "num_steps")
-    ),
-    ("likelihood.rtol", _has_fixed_steps, _FIXED),
-    ("likelihood.atol", _has_fixed_steps, _FIXED),
-)
-EVALUATE: tuple[Rule, ...] = (
-    (
-        "evaluate.resize",
-        lambda config: config.evaluate.features != "inception",
-        "but with features inception; leave it out",
-    ),
-    (
-        "evaluate.reference_split",
-        lambda config: bool(config.evaluate.reference),
-        "beside evaluate.reference, which has its own images; leave one of them out",
-    ),
-)
-_WALKED = ("image-to-image", "encode", "interpolate")  # from a picture, partly
-
-
-def check_edit_effects(config: ConfigDict, mode: str, method: str) -> None:
-    """Refuse options of `config.edit` that this mode and method do not look at.
-
-    Args:
-        config: all of it.
-        mode: such as "inpaint".
-        method: the one that is used.
-
-    Raises:
-        UserError: naming the first.
-    """
-    refuse_idle(config, _edit_rules(mode, method))
-
-
-def _edit_rules(mode: str, method: str) -> list[Rule]:
-    encodes = mode == "encode" or (mode, method) == ("interpolate", "encode")
-    looked_at = {
-        "mask": (mode == "inpaint", "mode inpaint"),
-        "strength": (mode in _WALKED, f"the modes {', '.join(_WALKED)}"),
-        "num_points": (mode == "interpolate", "mode interpolate"),
-        "factor": (mode == "upscale", "mode upscale"),
-        "weight": (method == "guidance", "method guidance"),
-        "jump_length": (method == "repaint", "method repaint"),
-        "num_resamples": (method == "repaint", "method repaint"),
-        "iterations": (encodes, "mode encode, and interpolate by method encode"),
-    }
-    return [
-        (
-            f"edit.{name}",
-            lambda _: True,
-            f"in mode {mode} by method {method}: it is for {whose}; leave it out",
-        )
-        for name, (is_used, whose) in looked_at.items()
-        if not is_used
-    ]
+    too_long = fit.warmup_steps > fit.num_steps
+    refuse(fit, [("warmup_steps", too_long, why)], "training.")

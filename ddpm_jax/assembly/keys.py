@@ -1,11 +1,13 @@
-"""Keys of a config: one per purpose, each from the root key of a seed, never stored."""
+"""Keys by purpose, each from the root key of a seed, never stored."""
 
 import jax
-from ml_collections import ConfigDict
 
+from ddpm_jax.requests import Likelihood
+from ddpm_jax.requests.options import Chain
 from ddpm_jax.runtime.keys import root_key
+from ddpm_jax.tasks.spec import TaskSpec
 
-_INIT, _TRAIN, _SAMPLE = 0, 1, 2  # `likelihood` has 3
+_INIT, _TRAIN, _SAMPLE, _LIKELIHOOD = 0, 1, 2, 3
 
 
 def init_key(seed: int) -> jax.Array:
@@ -18,11 +20,16 @@ def train_key(seed: int) -> jax.Array:
     return jax.random.fold_in(root_key(seed), _TRAIN)
 
 
-def sample_seed(config: ConfigDict) -> int:
-    """Return the seed of a drawing: its own, or that of the run."""
-    return config.seed if config.sample.seed is None else config.sample.seed
+def seed_of(spec: TaskSpec, asked: Chain | Likelihood) -> int:
+    """Return the seed of a request: its own, or that of the run."""
+    return spec.seed if asked.seed is None else asked.seed
 
 
-def sample_key(config: ConfigDict) -> jax.Array:
-    """Return the key that the images' keys are derived from."""
-    return jax.random.fold_in(root_key(sample_seed(config)), _SAMPLE)
+def sample_key(seed: int) -> jax.Array:
+    """Return the key that the keys of samples are derived from."""
+    return jax.random.fold_in(root_key(seed), _SAMPLE)
+
+
+def likelihood_key(seed: int) -> jax.Array:
+    """Return the key that the keys of measured images are derived from."""
+    return jax.random.fold_in(root_key(seed), _LIKELIHOOD)

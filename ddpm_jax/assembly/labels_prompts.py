@@ -1,22 +1,23 @@
-"""Labels and prompts of `config.sample`, taken in turn, and checked."""
+"""Labels and prompts of samples, taken in turn, and checked."""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import conditioning
-from ddpm_jax.assembly.pictures import examples, map_name
-from ddpm_jax.assembly.source import DataInfo, data_spec, num_classes, tokenizer_of
+from ddpm_jax.assembly.pictures import examples
+from ddpm_jax.assembly.source import DataInfo, num_classes, tokenizer_of
 from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.tasks.diffusion import Diffusion
 
 PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
 
 
-def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
+def sample_labels(spec: Diffusion, info: DataInfo, asked: Sample) -> np.ndarray | None:
     """Return the label of each image to draw, int32 [num_images].
 
     The classes asked for are taken in turn; none asked for means all of them, or, where
@@ -26,27 +27,26 @@ def sample_labels(config: ConfigDict, info: DataInfo) -> np.ndarray | None:
     Raises:
         UserError: if a label is not a class, or the network knows none.
     """
-    asked, count = config.sample.labels.strip(), config.sample.num_images
-    classes = num_classes(config, info)
-    if config.sample.classifier_scale and info.label_names is not None:
+    listed, classes = asked.label.strip(), num_classes(spec, info)
+    if asked.classifier_scale and info.label_names is not None:
         classes = len(info.label_names)  # for the classifier, if not the network
     if classes is None:
-        if asked:
+        if listed:
             raise UserError(
-                f"config.sample.labels={asked!r}, but this model was trained without "
+                f"config.sample.labels={listed!r}, but this model was trained without "
                 "labels; leave the option out."
             )
         return None
     known = list(info.label_names or ())
-    if not asked and map_name(config):
-        labels = examples(config, info).labels
+    if not listed and spec.map_name:
+        labels = examples(spec, info, asked).labels
         assert labels is not None  # the data are those of a conditional model
         return labels
-    if not asked:
+    if not listed:
         chosen = list(range(classes))
     else:
-        chosen = [_label(word.strip(), known) for word in asked.split(",")]
-    return np.resize(np.asarray(chosen, np.int32), count)
+        chosen = [_label(word.strip(), known) for word in listed.split(",")]
+    return np.resize(np.asarray(chosen, np.int32), asked.num_images)
 
 
 def _label(word: str, known: list[str]) -> int:
@@ -69,7 +69,7 @@ def label_word(index: int, known: Sequence[str]) -> str:
     return name if name and "," not in name and name == name.strip() else str(index)
 
 
-def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
+def prompts(spec: Diffusion, info: DataInfo, asked: Sample) -> list[str] | None:
     """Return the prompt of each image to draw; None for a model without text.
 
     Prompts of a file, or captions of the data (data:SPLIT, or data:SPLIT/K for each
@@ -80,29 +80,30 @@ def prompts(config: ConfigDict, info: DataInfo) -> list[str] | None:
     Raises:
         UserError: there are none in the file or the data, or the model knows no text.
     """
-    options = config.sample
     for name in ("prompt", "negative_prompt", "prompt_to"):
-        if options[name] and "text" not in config.conditioners:
+        if getattr(asked, name) and "text" not in spec.conditioners:
             raise UserError(
-                f"config.sample.{name}={options[name]!r}, but this model was trained "
-                "without text; leave the option out."
+                f"config.sample.{name}={getattr(asked, name)!r}, but this model was "
+                "trained without text; leave the option out."
             )
-    if "text" not in config.conditioners:
+    if "text" not in spec.conditioners:
         return None
-    asked = _asked(config) if options.prompt else _captions_of(config, info)
-    return [asked[i % len(asked)] for i in range(options.num_images)]
+    if asked.prompt:
+        listed = _listed(asked.prompt, spec.data)
+    elif spec.map_name:
+        listed = _captions_of_examples(spec, info, asked)
+    else:
+        listed = list(info.captions)
+    return [listed[i % len(listed)] for i in range(asked.num_images)]
 
 
-def _captions_of(config: ConfigDict, info: DataInfo) -> list[str]:
-    if not map_name(config):
-        return list(info.captions)
-    texts = examples(config, info).texts
+def _captions_of_examples(spec: Diffusion, info: DataInfo, asked: Sample) -> list[str]:
+    texts = examples(spec, info, asked).texts
     assert texts is not None  # the data are those of a model with text
     return list(texts)
 
 
-def _asked(config: ConfigDict) -> list[str]:
-    prompt = config.sample.prompt
+def _listed(prompt: str, data: Data) -> list[str]:
     if prompt.startswith(PROMPT_FILE):
         return prompt_lines(prompt)
     if prompt.startswith(_DATA):
@@ -112,7 +113,7 @@ def _asked(config: ConfigDict) -> list[str]:
                 f"config.sample.prompt={prompt!r} is no every so many of the captions; "
                 f"write it like {_DATA}{split or 'train'}/10, for each tenth."
             )
-        return list(_captions(data_spec(config), split or None))[:: int(every or 1)]
+        return list(_captions(data, split or None))[:: int(every or 1)]
     if not prompt.strip():
         raise UserError("config.sample.prompt is blank; say what the picture shows.")
     return [prompt]
@@ -148,40 +149,37 @@ def _captions(spec: Data, split: str | None) -> tuple[str, ...]:
     return source.texts
 
 
-def check_labels(config: ConfigDict, info: DataInfo) -> None:
+def check_labels(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     """Refuse labels that are no classes.
 
     Raises:
         UserError: naming the label.
     """
-    if config.sample.labels.strip():  # else they may be those of data not at hand
-        sample_labels(config, info)
+    if asked.label.strip():  # else they may be those of data not at hand
+        sample_labels(spec, info, asked)
 
 
-def check_prompts(config: ConfigDict, info: DataInfo) -> None:
+def check_prompts(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     """Refuse prompts that cannot be read, before any is.
 
     Raises:
         UserError: naming the prompt.
     """
-    options = config.sample
-    if map_name(config) and "text" in config.conditioners and not options.prompt:
+    if spec.map_name and "text" in spec.conditioners and not asked.prompt:
         return  # captions of the data, which need not be at hand for a user's picture
-    texts = prompts(config, info)
+    texts = prompts(spec, info, asked)
     if texts is None:
         return
     listed, _ = conditioning.distinct(texts)
-    more = [text for text in (options.negative_prompt, options.prompt_to) if text]
+    more = [text for text in (asked.negative_prompt, asked.prompt_to) if text]
     tokenizer_of(info).tokenize([*listed, *more])
-    if options.prompt_to and (
-        not options.prompt or options.prompt.startswith(_OF_MANY)
-    ):
+    if asked.prompt_to and (not asked.prompt or asked.prompt.startswith(_OF_MANY)):
         raise UserError(
-            f"config.sample.prompt_to={options.prompt_to!r} needs one prompt to come "
-            f"from, and config.sample.prompt is {options.prompt!r}; give it."
+            f"config.sample.prompt_to={asked.prompt_to!r} needs one prompt to come "
+            f"from, and config.sample.prompt is {asked.prompt!r}; give it."
         )
-    if options.prompt_to and options.num_images < 2:
+    if asked.prompt_to and asked.num_images < 2:
         raise UserError(
-            f"config.sample.num_images={options.num_images} with prompt_to; a walk has "
+            f"config.sample.num_images={asked.num_images} with prompt_to; a walk has "
             "two ends: use 2 or more."
         )

@@ -2,25 +2,26 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.assembly.source import DataInfo, codec_spec, latents_run
+from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.codecs import Autoencoder, Codec, latents
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.specs import kind_of
+from ddpm_jax.tasks.diffusion import Diffusion
 
 COPY = "autoencoder"  # the folder in a workdir
 
 
-def codec(config: ConfigDict, info: DataInfo, workdir: Path) -> Codec:
+def codec(spec: Diffusion, info: DataInfo, workdir: Path) -> Codec:
     """Open the codec of the model of a workdir.
 
     Raises:
         UserError: its autoencoder is not there, or is another.
     """
     if info.latents is None:
-        return codec_spec(config).build(info.item_shape, info.dtype)
+        return spec.codec.build(info.item_shape, info.dtype)
     check_copy(info, workdir)
     return latents(folder.load(workdir / COPY), info.image_shape)
 
@@ -75,56 +76,62 @@ def keep_copy(autoencoder: Autoencoder, workdir: Path) -> None:
 # --- What cannot work -----------------------------------------------------------------
 
 
-def check_latents(config: ConfigDict, info: DataInfo) -> None:
-    """Refuse what has no meaning in latents, and latents of a model of pixels.
+def check_latents(spec: Diffusion, info: DataInfo) -> None:
+    """Refuse another codec than that which a model was trained with.
+
+    Raises:
+        UserError: the one is of latents, and the other is not.
+    """
+    if info.latents is None and spec.latents_run is not None:
+        raise UserError(
+            f"config.codec.run={spec.latents_run!r}, but this model works in pixels; "
+            "leave it out."
+        )
+    if info.latents is not None and spec.latents_run is None:
+        raise UserError(
+            f"config.codec.kind={kind_of(spec.codec)!r}, but this model works in the "
+            f"latents of {info.latents.name}; leave the option out."
+        )
+
+
+def check_range(info: DataInfo, asked: Sample) -> None:
+    """Refuse what is done to pixels alone, where the chain is of something else.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    options = config.sample
-    if info.dtype != "uint8" and (options.clip or options.dynamic_percentile):
-        name = "clip" if options.clip else "dynamic_percentile"
+    if info.dtype != "uint8" and (asked.clip or asked.dynamic_percentile):
+        name = "clip" if asked.clip else "dynamic_percentile"
         raise UserError(
-            f"config.sample.{name}={options[name]} clamps to [-1, 1], the range of "
-            f"pixels, and {info.name} holds {info.dtype}; use "
-            "--config.sample.clip=False and "
-            "dynamic_percentile=0."
+            f"config.sample.{name}={getattr(asked, name)} clamps to [-1, 1], the range "
+            f"of pixels, and {info.name} holds {info.dtype}; use "
+            "--config.sample.clip=False and dynamic_percentile=0."
         )
     if info.latents is None:
-        if latents_run(config) is not None:
-            raise UserError(
-                f"config.codec.run={latents_run(config)!r}, but this model works in "
-                "pixels; leave it out."
-            )
         return
-    if latents_run(config) is None:
+    if asked.dynamic_percentile:
         raise UserError(
-            f"config.codec.kind={config.codec.kind!r}, but this model works in the "
-            f"latents of {info.latents.name}; leave the option out."
-        )
-    if options.dynamic_percentile:
-        raise UserError(
-            f"config.sample.dynamic_percentile={options.dynamic_percentile} is for "
+            f"config.sample.dynamic_percentile={asked.dynamic_percentile} is for "
             "pixels, which have a range; latents have none, so use 0."
         )
-    if options.classifier_scale:
+    if asked.classifier_scale:
         raise UserError(
-            f"config.sample.classifier_scale={options.classifier_scale} guides by the "
+            f"config.sample.classifier_scale={asked.classifier_scale} guides by the "
             "noised pixels, and this model works in latents; use guidance_scale."
         )
 
 
-def refuse_latents(config: ConfigDict, what: str) -> None:
+def refuse_latents(spec: Diffusion, what: str) -> None:
     """Refuse a mode that is defined on pixels alone.
 
     Args:
-        config: of the model.
+        spec: of the model.
         what: is asked for, such as "edit colorize".
 
     Raises:
         UserError: the model works in latents.
     """
-    if latents_run(config) is not None:
+    if spec.latents_run is not None:
         raise UserError(
             f"{what} is of pixels, and this model works in latents; use a model of "
             "pixels, trained without config.codec latents."

@@ -1,4 +1,4 @@
-"""From a config to the two likelihoods: what to compute of a batch, as one program."""
+"""The two likelihoods: what to compute of a batch, as one program."""
 
 import math
 from collections.abc import Callable
@@ -7,15 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import encode
-from ddpm_jax.assembly.idle import LIKELIHOOD, refuse_idle
+from ddpm_jax.assembly.idle import refuse_idle
 from ddpm_jax.assembly.latents import refuse_latents
-from ddpm_jax.assembly.parts import schedule
-from ddpm_jax.assembly.pictures import map_name
 from ddpm_jax.assembly.sampling import denoiser
+from ddpm_jax.assembly.sizes import check_batch_memory
+from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.diffusion import ode_likelihood as ode
 from ddpm_jax.diffusion.denoisers import Cond
@@ -23,50 +22,39 @@ from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.grids import grid, linear_steps
 from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Likelihood, Sample
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.runtime.keys import check_seed, root_key
-
-METHODS = ("bound", "ode")
+from ddpm_jax.tasks.diffusion import Diffusion
 
 Measure = Callable[[Any, jax.Array, Any, Any, Any], dict[str, jax.Array]]
 """(params, key, indices [B], bytes [B, H, W, C], cond) -> arrays [B, ...]."""
 
-_LIKELIHOOD = 3  # a purpose of the seed, besides those of `parts`
 _NOISE, _DEQUANTIZE, _PROBES = 0, 1, 2  # each image's key, by purpose
 
 
-def likelihood_key(config: ConfigDict) -> jax.Array:
-    """Return the key that the images' keys are derived from."""
-    seed = config.seed if config.likelihood.seed is None else config.likelihood.seed
-    return jax.random.fold_in(root_key(seed), _LIKELIHOOD)
-
-
-def likelihood_methods(method: str) -> tuple[str, ...]:
-    """List what `config.likelihood.method` asks for."""
-    return METHODS if method == "both" else (method,)
-
-
-def bound_times(config: ConfigDict) -> np.ndarray:
+def bound_times(spec: Diffusion, asked: Likelihood) -> np.ndarray:
     """List the t of the bound's terms, rising: int [N]; all T, or N evenly spaced."""
-    T = config.schedule.num_levels
-    return linear_steps(T, config.likelihood.num_steps or T)
+    T = spec.schedule.num_levels
+    return linear_steps(T, asked.num_steps or T)
 
 
-def measure(config: ConfigDict, unet: Conditioned, method: str) -> Measure:
-    """Build the evaluation of a batch.
+def measure(
+    spec: Diffusion, asked: Likelihood, unet: Conditioned, method: str
+) -> Measure:
+    """Build the evaluation of a batch by one of `requests.likelihood.METHODS`.
 
     Returns:
         For "bound" a function to prior [B] and steps, x0_mse, eps_mse [B, T]; for "ode"
         to bits [B] and num_calls [B].
     """
     table = {"bound": _bound, "ode": _ode}
-    return table[method](config, unet)
+    return table[method](spec, asked, unet)
 
 
-def _bound(config: ConfigDict, unet: Conditioned) -> Measure:
-    options = config.likelihood
-    variance = names.VARIANCES[options.variance or config.variance]
-    levels = grid(schedule(config), len(bound_times(config)), linear_steps)
+def _bound(spec: Diffusion, asked: Likelihood, unet: Conditioned) -> Measure:
+    variance = names.VARIANCES[asked.variance or spec.variance]
+    num_steps = len(bound_times(spec, asked))
+    levels = grid(spec.schedule.build(), num_steps, linear_steps)
 
     def evaluate(
         params: Any,
@@ -77,7 +65,7 @@ def _bound(config: ConfigDict, unet: Conditioned) -> Measure:
     ) -> dict[str, jax.Array]:
         bound = variational_bound(
             fold_each(image_keys(key, indices), _NOISE),
-            _denoiser(config, unet, params, clip=options.clip),
+            denoiser(spec, Sample(clip=asked.clip), unet, params),
             to_float(images),
             levels,
             variance=variance,
@@ -88,16 +76,15 @@ def _bound(config: ConfigDict, unet: Conditioned) -> Measure:
     return evaluate
 
 
-def _ode(config: ConfigDict, unet: Conditioned) -> Measure:
-    options, the_schedule = config.likelihood, schedule(config)
-    T = config.schedule.num_levels
+def _ode(spec: Diffusion, asked: Likelihood, unet: Conditioned) -> Measure:
+    the_schedule, T = spec.schedule.build(), spec.schedule.num_levels
     start, end = (the_schedule.at(jnp.asarray(t)) for t in (0, T - 1))
     if end.alpha == 0:  # pure noise lies infinitely far away; the level before is near
         end = the_schedule.at(jnp.asarray(T - 2))
-    if options.ode_steps is None:
-        solve = ode.adaptive(rtol=options.rtol, atol=options.atol)
+    if asked.ode_steps is None:
+        solve = ode.adaptive(rtol=asked.rtol, atol=asked.atol)
     else:
-        solve = ode.runge_kutta(options.ode_steps)
+        solve = ode.runge_kutta(asked.ode_steps)
 
     def evaluate(
         params: Any,
@@ -111,13 +98,13 @@ def _ode(config: ConfigDict, unet: Conditioned) -> Measure:
         data = images
         if is_bytes:
             data = ode.dequantize(fold_each(keys, _DEQUANTIZE), to_float(images))
-        if options.num_probes:
+        if asked.num_probes:
             keys = fold_each(keys, _PROBES)
-            probes = ode.sign_probes(keys, data, options.num_probes)
+            probes = ode.sign_probes(keys, data, asked.num_probes)
         else:
             probes = ode.exact_probes(data)
         flow = ode.follow_flow(
-            _denoiser(config, unet, params, clip=False),
+            denoiser(spec, Sample(clip=False), unet, params),
             data,
             start,
             end,
@@ -135,63 +122,33 @@ def _ode(config: ConfigDict, unet: Conditioned) -> Measure:
     return evaluate
 
 
-def _denoiser(config: ConfigDict, unet: Conditioned, params: Any, *, clip: bool) -> Any:
-    chosen = config.copy_and_resolve_references()
-    chosen.sample.clip = clip
-    # A guided model is no distribution whose likelihood could be measured.
-    chosen.sample.guidance_scale = 1.0
-    chosen.sample.classifier_scale = 0.0
-    chosen.sample.dynamic_percentile = 0.0
-    return denoiser(chosen, unet, params)
-
-
-def check_likelihood(config: ConfigDict) -> None:
-    """Refuse options that cannot work, before any compile.
+def check_likelihood(spec: Diffusion, info: DataInfo, asked: Likelihood) -> None:
+    """Refuse what cannot be measured of a model, before any compile.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    options = config.likelihood
-    refuse_latents(config, "bits per dimension")
-    if map_name(config):
+    refuse_latents(spec, "bits per dimension")
+    if spec.map_name:
         raise UserError(
-            f"the model draws from a picture ({map_name(config)}), and says how "
-            "likely an image is only beside one; give a model without."
+            f"the model draws from a picture ({spec.map_name}), and says how likely an "
+            "image is only beside one; give a model without."
         )
-    if options.method not in (*METHODS, "both"):
+    if asked.variance not in (None, *names.VARIANCES):
         raise UserError(
-            f"config.likelihood.method={options.method!r} is not known; use bound, ode "
-            "or both."
-        )
-    if options.variance not in (None, *names.VARIANCES):
-        raise UserError(
-            f"config.likelihood.variance={options.variance!r} is not known; use "
+            f"config.likelihood.variance={asked.variance!r} is not known; use "
             f"{', '.join(names.VARIANCES)}."
         )
-    if options.variance == "learned" and config.variance != "learned":
+    if asked.variance == "learned" and not spec.learns_variance:
         raise UserError(
             "config.likelihood.variance='learned', but the network predicts none; use "
             "small or large."
         )
-    lowest = {"num_images": 1, "batch_size": 1, "ode_steps": 1, "num_probes": 0}
-    for name, least in lowest.items():
-        if options[name] is not None and options[name] < least:
-            raise UserError(
-                f"config.likelihood.{name}={options[name]} is too small; use {least} "
-                "or more."
-            )
-    T = config.schedule.num_levels
-    if options.num_steps is not None and not 2 <= options.num_steps <= T:
+    T = spec.schedule.num_levels
+    if asked.num_steps is not None and asked.num_steps > T:
         raise UserError(
-            f"config.likelihood.num_steps={options.num_steps} is not in 2..T; use 2 to "
+            f"config.likelihood.num_steps={asked.num_steps} is not in 2..T; use 2 to "
             f"{T}."
         )
-    if options.seed is not None:
-        check_seed("config.likelihood.seed", options.seed)
-    refuse_idle(config, LIKELIHOOD)
-    for name in ("rtol", "atol"):
-        if not 1e-6 <= options[name] < math.inf:
-            raise UserError(
-                f"config.likelihood.{name}={options[name]} is out of reach in float32; "
-                "use 1e-6 or more, such as 1e-4."
-            )
+    refuse_idle(spec, asked)
+    check_batch_memory("likelihood", asked.batch_size, info)

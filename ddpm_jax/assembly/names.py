@@ -1,4 +1,4 @@
-"""The words a config may use, and what each stands for."""
+"""The words that a request may use, and what each stands for."""
 
 from ddpm_jax.diffusion import grids, process
 

@@ -1,4 +1,4 @@
-"""From a config to image maps as conditions: how they are made, and of which images."""
+"""Image maps as conditions of samples: how they are made, and of which images."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,21 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from ddpm_jax import specs
-from ddpm_jax.assembly.keys import sample_key
-from ddpm_jax.assembly.source import DataInfo, data_spec
-from ddpm_jax.assembly.translation import read_node
+from ddpm_jax.assembly.keys import sample_key, seed_of
+from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.grey import Grey
-from ddpm_jax.conditioning.image_maps import ImageMap, Source
+from ddpm_jax.conditioning.image_maps import Source
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.images import psnr, to_float
+from ddpm_jax.tasks.diffusion import Diffusion
 
 _DATA = "data:"
 
@@ -29,36 +28,9 @@ MODES = {LowRes: "upscale", Grey: "colorize", Masked: "inpaint"}
 """Kind of an image map -> the way of editing that a model is trained for by it."""
 
 
-def map_name(config: ConfigDict) -> str:
-    """Return the name of the image map that a network is conditioned on, "" for none.
-
-    Raises:
-        UserError: there are several, where the commands know one.
-    """
-    maps = specs.kinds(ImageMap)
-    found = [n for n, node in config.conditioners.items() if node.kind in maps]
-    if len(found) > 1:
-        raise UserError(
-            f"config.conditioners has the image maps {', '.join(found)}; use one."
-        )
-    return found[0] if found else ""
-
-
-def image_map(config: ConfigDict) -> ImageMap | None:
-    """Build the conditioner that makes maps of images, if there is one.
-
-    Raises:
-        UserError: an option is out of range.
-    """
-    name = map_name(config)
-    if not name:
-        return None
-    return read_node(config, f"conditioners.{name}", ImageMap)
-
-
-def mode_of(config: ConfigDict) -> str | None:
+def mode_of(spec: Diffusion) -> str | None:
     """Return the editing mode that a model was trained for, None if for none."""
-    made = image_map(config)
+    made = spec.image_map
     return None if made is None else MODES.get(type(made))
 
 
@@ -70,16 +42,14 @@ class Examples(NamedTuple):
     texts: tuple[str, ...] | None
 
 
-def examples(config: ConfigDict, info: DataInfo) -> Examples:
+def examples(spec: Diffusion, info: DataInfo, asked: Sample) -> Examples:
     """Read the images of which a drawing takes its pictures: the first, in turn.
 
     Raises:
         UserError: the data are not at hand, or are others than the model's.
     """
-    split = config.sample.picture.removeprefix(_DATA) or None
-    return _examples(
-        data_spec(config), split, config.sample.num_images, info.image_shape
-    )
+    split = asked.picture.removeprefix(_DATA) or None
+    return _examples(spec.data, split, asked.num_images, info.image_shape)
 
 
 @functools.lru_cache(maxsize=2)
@@ -101,52 +71,51 @@ def _examples(
     )
 
 
-def source_rows(config: ConfigDict, info: DataInfo) -> dict[str, Any]:
+def source_rows(spec: Diffusion, info: DataInfo, asked: Sample) -> dict[str, Any]:
     """Lay out what a drawing makes its pictures of; nothing for other models.
 
     Args:
-        config: its `sample` says of which images.
-        info: of the model.
+        spec: of the model.
+        info: of its data.
+        asked: of which images.
 
     Raises:
         UserError: as `examples`.
     """
-    conditioner = image_map(config)
+    conditioner = spec.image_map
     if conditioner is None:
         return {}
-    images = examples(config, info).images
-    keys = image_keys(sample_key(config), jnp.arange(len(images)))
-    rows = conditioner.from_request(keys, images, config.sample.picture_noise)
-    return {map_name(config): rows}
+    images = examples(spec, info, asked).images
+    keys = image_keys(sample_key(seed_of(spec, asked)), jnp.arange(len(images)))
+    rows = conditioner.from_request(keys, images, asked.picture_noise)
+    return {spec.map_name: rows}
 
 
-def shown(config: ConfigDict, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def shown(spec: Diffusion, cond: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Make what the network is shown into pictures for a person.
 
     Args:
-        config: of the model.
+        spec: of the model.
         cond: with what `source_rows` gave, leaves [N, ...].
 
     Returns:
         The pictures, float [N, H, W, C], and the images they are made of, uint8.
     """
-    rows: Source = cond[map_name(config)]
-    conditioner = image_map(config)
+    rows: Source = cond[spec.map_name]
+    conditioner = spec.image_map
     assert conditioner is not None  # an image-conditional model has one
     made = jax.jit(lambda rows: conditioner.show(conditioner.from_source(rows)))(rows)
     return np.asarray(made), rows.image
 
 
-def consistency(
-    config: ConfigDict, drawn: np.ndarray, given: np.ndarray
-) -> float | None:
+def consistency(spec: Diffusion, drawn: np.ndarray, given: np.ndarray) -> float | None:
     """Tell how far images agree with what they were drawn from.
 
     Enlarged pictures are averaged over the blocks of a pixel again, coloured ones made
     grey; what is known of a masked picture is kept exactly, and has no measure.
 
     Args:
-        config: of the model.
+        spec: of the model.
         drawn: uint8 [N, H, W, C].
         given: the images that the pictures were made of, of the same shape, or the
             small pictures themselves; uint8.
@@ -157,7 +126,7 @@ def consistency(
     Source: Saharia et al. 2021, "Image Super-Resolution via Iterative Refinement",
         table 2, "consistency".
     """
-    conditioner = image_map(config)
+    conditioner = spec.image_map
     if conditioner is None:
         return None
     a, b = to_float(jnp.asarray(drawn)), to_float(jnp.asarray(given))
@@ -170,27 +139,26 @@ def consistency(
     return psnr(errors.mean(axis=(1, 2, 3)))
 
 
-def aug_level_of(config: ConfigDict) -> float | None:
+def aug_level_of(spec: Diffusion, asked: Sample) -> float | None:
     """Return the augmentation level that is asked for; None of a model without."""
-    made = image_map(config)
-    level: float = config.sample.picture_noise
-    return level if isinstance(made, LowRes) and made.max_aug_level else None
+    made = spec.image_map
+    has_levels = isinstance(made, LowRes) and made.max_aug_level
+    return asked.picture_noise if has_levels else None
 
 
-def check_picture(config: ConfigDict) -> None:
+def check_picture(spec: Diffusion, asked: Sample) -> None:
     """Refuse what is asked of the images that a model generates from.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    made, asked = image_map(config), config.sample.picture_noise
+    made, noise, source = spec.image_map, asked.picture_noise, asked.picture
     most = made.max_aug_level if isinstance(made, LowRes) else 0.0
-    if not 0 <= asked <= most:
+    if not 0 <= noise <= most:
         raise UserError(
-            f"config.sample.picture_noise={asked} is not in [0, {most:g}], what the "
+            f"config.sample.picture_noise={noise} is not in [0, {most:g}], what the "
             "model was trained with; use 0 for none."
         )
-    source = config.sample.picture
     if source and made is None:
         raise UserError(
             f"config.sample.picture={source!r}, but this model was trained without "
@@ -199,5 +167,5 @@ def check_picture(config: ConfigDict) -> None:
     if source and not source.startswith(_DATA):
         raise UserError(
             f"config.sample.picture={source!r} is not known; use data:SPLIT, such as "
-            f"data:test, or edit {mode_of(config)} for a picture of your own."
+            f"data:test, or edit {mode_of(spec)} for a picture of your own."
         )

@@ -1,10 +1,8 @@
-"""From a config to sampling plans: the model that a plan's chains are made with."""
+"""Sampling plans: the model that the chains of a plan are made with."""
 
-from collections.abc import Mapping
+import dataclasses
 from functools import partial
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from ddpm_jax.assembly.conditions import encode
 from ddpm_jax.assembly.guidance import CLASSIFIED, clips
@@ -13,40 +11,36 @@ from ddpm_jax.codecs import Codec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond
+from ddpm_jax.requests import Request, Sample
 from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
 from ddpm_jax.specs import to_json
+from ddpm_jax.tasks.diffusion import Diffusion
 
-# Options that reach a compiled program through its arguments or the record of the plan,
-# or not at all.
-NOT_COMPILED: Mapping[str, frozenset[str]] = {
-    "sample": frozenset(
-        {
-            *("labels", "cond", "prompt", "negative_prompt", "prompt_to", "picture"),
-            *("seed", "num_images", "batch_size", "film_frames", "film_images"),
-            *("step", "ema", "ema_std"),
-        }
-    ),
-    "edit": frozenset({"image", "mask", "num_images", "num_points"}),
-    "likelihood": frozenset({"source", "split", "seed", "num_images", "batch_size"}),
-}
+NOT_COMPILED = frozenset(
+    {
+        *("run", "out", "step", "ema", "ema_std", "seed", "num_images", "batch_size"),
+        *("label", "cond", "prompt", "negative_prompt", "prompt_to", "picture"),
+        *("film_frames", "film_images", "image", "mask", "num_points"),
+        *("source", "split"),
+    }
+)
+"""Fields of requests that reach a compiled program through its arguments or the record
+of the plan, or not at all."""
 
 
-def compiled_options(config: ConfigDict, *sections: str) -> dict[str, Any]:
-    """Return the options of requests that are built into a compiled program.
+def compiled_options(spec: Diffusion, asked: Request) -> dict[str, Any]:
+    """Return what of a request is built into a compiled program, as plain data.
 
     The classifier's guidance is fitted to the data, which are named with it.
 
     Args:
-        config: all of it.
-        sections: those beside `sample`.
+        spec: of the model.
+        asked: the request.
     """
-    stored = to_json(config)
-    options = {
-        name: {k: v for k, v in stored[name].items() if k not in NOT_COMPILED[name]}
-        for name in ("sample", *sections)
-    }
-    if config.sample.classifier_scale:
-        options["data"] = stored["data"]
+    stored = dataclasses.asdict(asked)
+    options = {k: v for k, v in stored.items() if k not in NOT_COMPILED}
+    if options.get("classifier_scale"):
+        options["data"] = to_json(spec.data)
     return options
 
 
@@ -57,24 +51,29 @@ def condition(network: Conditioned, params: Any, given: Given) -> Cond:
     return encode(network, params, cond)
 
 
-def plan_model(config: ConfigDict, unet: Conditioned, codec: Codec) -> Model:
+def plan_model(
+    spec: Diffusion, asked: Sample, unet: Conditioned, codec: Codec
+) -> Model:
     """Describe what the chains of a plan are made with.
 
     Args:
-        config: its `sample` says how chains are run.
+        spec: of the model.
+        asked: how chains are run.
         unet: the network.
         codec: of the model.
     """
     return Model(
         codec,
-        levels(config),
-        partial(sampler, config),
-        partial(denoiser, config, unet),
+        levels(spec, asked),
+        partial(sampler, spec, asked),
+        partial(denoiser, spec, asked, unet),
         partial(condition, unet),
-        clip=clips(config),
+        clip=clips(spec, asked),
     )
 
 
-def sampling_plan(config: ConfigDict, unet: Conditioned, codec: Codec) -> Plan:
-    """Describe sampling from noise, as `config.sample` says; as of `plan_model`."""
-    return sample_plan(plan_model(config, unet, codec))
+def sampling_plan(
+    spec: Diffusion, asked: Sample, unet: Conditioned, codec: Codec
+) -> Plan:
+    """Describe sampling from noise; as of `plan_model`."""
+    return sample_plan(plan_model(spec, asked, unet, codec))

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import specs
 from ddpm_jax.data.info import DataInfo
 from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.specs import to_json
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.training.fit import Fit
 
 T = TypeVar("T")
 
@@ -40,43 +40,38 @@ _NOT_IN_DATA = frozenset({"name", "fingerprint", "captions"})
 
 def kept(
     what: str,
-    config: ConfigDict,
+    spec: Diffusion,
     info: DataInfo,
-    make: Callable[[ConfigDict], T],
+    make: Callable[[], T],
     *,
     mesh: Mesh | None = None,
-    training: bool = False,
+    fit: Fit | None = None,
     request: Mapping[str, Any] | None = None,
 ) -> T:
     """Return what `make` composes, or what it composed before of the same parts.
 
     Args:
         what: which of the things that are made of these parts.
-        config: all of it. What is trained is part of the name always.
+        spec: of the model.
         info: of the data.
-        make: copy of the config -> functions that close over these parts and no
-            others; a copy, since they may read it again for another size of batch.
+        make: () -> functions that close over these parts and no others.
         mesh: the devices, where it depends on them.
-        training: whether it depends on how it is trained.
+        fit: how it is trained, where it depends on that.
         request: what else it depends on, as plain data.
     """
-    stored = to_json(config)
-    names = {field.name for field in dataclasses.fields(Diffusion)} - _NOT_IN_MODEL
-    parts = {"kind": stored["kind"], **{name: stored[name] for name in names}}
-    parts["data"] = {"flip": stored["data"]["flip"]}  # the others act on `info` alone
-    if training:
-        options = stored["training"]
+    stored = to_json(spec)
+    parts = {name: stored[name] for name in stored if name not in _NOT_IN_MODEL}
+    parts["data"] = {"flip": spec.data.flip}  # the others act on `info` alone
+    if fit is not None:
         leave = set(_NOT_IN_TRAINING)
-        if options["decay"] == "constant":
+        if fit.decay == "constant":
             leave.add("num_steps")
+        options = to_json(fit)
         parts["training"] = {k: v for k, v in options.items() if k not in leave}
     of_data = dataclasses.asdict(info)
     of_data = {name: of_data[name] for name in of_data if name not in _NOT_IN_DATA}
     text = json.dumps([parts, request, of_data], sort_keys=True)
-    return _kept.get(
-        (what, text, _classes(parts), mesh),
-        lambda: make(config.copy_and_resolve_references()),
-    )
+    return _kept.get((what, text, _classes(parts), mesh), make)
 
 
 def _classes(parts: Any) -> tuple[type, ...]:

@@ -1,4 +1,4 @@
-"""The dual encoder that finds an image's caption: from a config, from a folder.
+"""The dual encoder that finds an image's caption: from a spec, from a folder.
 
 The folder is that of any run; see `auxiliary`.
 """
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
@@ -21,7 +20,6 @@ from ddpm_jax.assembly.features import small_task
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.assembly.translation import fit_spec, task_spec
 from ddpm_jax.conditioning import reopen
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
@@ -185,15 +183,14 @@ def retrieval(workdir: Path) -> Retrieval:
     return as_retrieval(net, auxiliary.as_params(weights), about)
 
 
-def check_retrieval(config: ConfigDict, info: DataInfo) -> None:
+def check_retrieval(spec: ContrastiveTask, fit: Fit, info: DataInfo) -> None:
     """Refuse options that cannot work, before any compile.
 
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory(config, "training", info)
-    spec, _ = task_spec(config, ContrastiveTask), fit_spec(config)
+    check_batch_memory("training", fit.batch_size, info)
     with located("config.network"):
         spec.network.check()
-    check_warmup(config)
-    refuse_unused(config, "ema_stds")
+    check_warmup(fit)
+    refuse_unused(fit, KIND.name, "ema_stds")

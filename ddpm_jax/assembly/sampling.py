@@ -1,15 +1,12 @@
-"""From a config to the parts of sampling: denoiser, sampler, levels."""
+"""The parts of sampling: denoiser, sampler, levels, of a model and a request."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ddpm_jax.assembly import names
 from ddpm_jax.assembly.guidance import guided
-from ddpm_jax.assembly.parts import network, schedule
-from ddpm_jax.assembly.translation import diffusion_spec
+from ddpm_jax.assembly.parts import network
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import karras, multistep, ode, samplers
@@ -18,65 +15,68 @@ from ddpm_jax.diffusion.grids import grid, section_steps
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
+from ddpm_jax.tasks.diffusion import Diffusion
 
 
-def denoiser(config: ConfigDict, unet: Conditioned, params: Any) -> Denoiser:
+def denoiser(
+    spec: Diffusion, asked: Sample, unet: Conditioned, params: Any
+) -> Denoiser:
     """Build the denoiser that samplers see, guidance and clipping included."""
     built = from_network(
         network(unet),
         params,
-        diffusion_spec(config).parameterization,
-        learns_variance=config.variance == "learned",
+        spec.parameterization,
+        learns_variance=spec.learns_variance,
     )
-    return guided(config, unet, built)
+    return guided(spec, asked, unet, built)
 
 
-SAMPLERS: Mapping[str, Callable[[ConfigDict], samplers.Sampler]] = {
-    "ancestral": lambda config: samplers.ancestral(
-        names.VARIANCES[config.sample.variance or config.variance]
+SAMPLERS: Mapping[str, Callable[[Diffusion, Sample], samplers.Sampler]] = {
+    "ancestral": lambda spec, asked: samplers.ancestral(
+        names.VARIANCES[asked.variance or spec.variance]
     ),
-    "ddim": lambda config: samplers.ddim(config.sample.eta),
-    "euler": lambda config: karras.euler(_churn(config)),
-    "heun": lambda config: karras.heun(_churn(config)),
-    "adaptive": lambda config: ode.adaptive(
-        schedule(config), rtol=config.sample.rtol, atol=config.sample.atol
+    "ddim": lambda spec, asked: samplers.ddim(asked.eta),
+    "euler": lambda spec, asked: karras.euler(_churn(spec, asked)),
+    "heun": lambda spec, asked: karras.heun(_churn(spec, asked)),
+    "adaptive": lambda spec, asked: ode.adaptive(
+        spec.schedule.build(), rtol=asked.rtol, atol=asked.atol
     ),
-    "dpmpp_2m": lambda config: multistep.dpmpp_2m(),
-    "dpmpp_3m": lambda config: multistep.dpmpp_3m(),
-    "dpmpp_2m_sde": lambda config: multistep.dpmpp_2m_sde(),
-    "unipc": lambda config: multistep.unipc(),
-    "unipc_3": lambda config: multistep.unipc(3),
-    "pndm": lambda config: multistep.pndm(),
+    "dpmpp_2m": lambda spec, asked: multistep.dpmpp_2m(),
+    "dpmpp_3m": lambda spec, asked: multistep.dpmpp_3m(),
+    "dpmpp_2m_sde": lambda spec, asked: multistep.dpmpp_2m_sde(),
+    "unipc": lambda spec, asked: multistep.unipc(),
+    "unipc_3": lambda spec, asked: multistep.unipc(3),
+    "pndm": lambda spec, asked: multistep.pndm(),
 }
-"""By the names that `config.sample.sampler` may have: config -> sampler."""
+"""By the names that a request may use: (model, request) -> sampler."""
 
 
-def sampler(config: ConfigDict) -> samplers.Sampler:
-    """Build the sampler of `config.sample`."""
-    built = SAMPLERS[config.sample.sampler](config)
-    is_self_conditioned = NAME in config.conditioners
-    return self_conditioned(built) if is_self_conditioned else built
+def sampler(spec: Diffusion, asked: Sample) -> samplers.Sampler:
+    """Build the sampler that is asked for."""
+    built = SAMPLERS[asked.sampler](spec, asked)
+    return self_conditioned(built) if NAME in spec.conditioners else built
 
 
-def levels(config: ConfigDict) -> Level:
-    """Lay out the levels that `config.sample` visits, [N + 1].
+def levels(spec: Diffusion, asked: Sample) -> Level:
+    """Lay out the levels that a chain visits, [N + 1].
 
     Raises:
         UserError: if the spacing is not known, or does not fit the steps or schedule.
     """
-    steps, spacing = num_steps(config), config.sample.spacing
-    if spacing in names.CONTINUOUS_GRIDS:
-        return names.CONTINUOUS_GRIDS[spacing](schedule(config), steps)
-    sections = _sections(spacing)
+    schedule, steps = spec.schedule.build(), num_steps(spec, asked)
+    if asked.spacing in names.CONTINUOUS_GRIDS:
+        return names.CONTINUOUS_GRIDS[asked.spacing](schedule, steps)
+    sections = _sections(asked.spacing)
     return grid(
-        schedule(config),
+        schedule,
         steps,
-        section_steps(sections) if sections else names.SPACINGS[spacing],
+        section_steps(sections) if sections else names.SPACINGS[asked.spacing],
     )
 
 
-def num_steps(config: ConfigDict) -> int:
-    """Count the steps of `config.sample`.
+def num_steps(spec: Diffusion, asked: Sample) -> int:
+    """Count the steps of a chain.
 
     Left unset it is all T, or what the sections add up to, or, for the adaptive method,
     whose grid decides nothing else, as many as the film has frames after the first.
@@ -84,14 +84,13 @@ def num_steps(config: ConfigDict) -> int:
     Raises:
         UserError: if the spacing is not known.
     """
-    options, T = config.sample, config.schedule.num_levels
-    sections = _sections(options.spacing)
-    if options.num_steps is not None:
-        return options.num_steps
+    T, sections = spec.schedule.num_levels, _sections(asked.spacing)
+    if asked.num_steps is not None:
+        return asked.num_steps
     if sections:
         return sum(sections)
-    if options.sampler == "adaptive":
-        return min(T, max(1, options.film_frames - 1))
+    if asked.sampler == "adaptive":
+        return min(T, max(1, asked.film_frames - 1))
     return T
 
 
@@ -110,15 +109,14 @@ def _sections(spacing: str) -> tuple[int, ...] | None:
     return tuple(int(count) for count in counts)
 
 
-def _churn(config: ConfigDict) -> karras.Churn | None:
-    options = config.sample
-    if options.churn == 0:
+def _churn(spec: Diffusion, asked: Sample) -> karras.Churn | None:
+    if asked.churn == 0:
         return None
     return karras.Churn(
-        schedule(config),
-        amount=options.churn,
-        num_steps=num_steps(config),
-        low=options.churn_low,
-        high=math.inf if options.churn_high is None else options.churn_high,
-        noise=options.churn_noise,
+        spec.schedule.build(),
+        amount=asked.churn,
+        num_steps=num_steps(spec, asked),
+        low=asked.churn_low,
+        high=math.inf if asked.churn_high is None else asked.churn_high,
+        noise=asked.churn_noise,
     )

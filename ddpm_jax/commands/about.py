@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import ddpm_jax
 from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import DataInfo, LatentInfo
+from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import differences, from_json, to_json
+from ddpm_jax.recipe import Diffusion, Recipe, differences, from_json, to_json
 from ddpm_jax.training import checkpoints as store
 
 # What is asked of a model, on which devices, and where its data lie, is no part of the
@@ -37,18 +37,19 @@ UNKNOWN_DATA = "unknown"
 IMPORTED = "imported"  # the key of metadata that says where a model came from
 
 
-def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
+def metadata(recipe: Recipe[Diffusion], info: DataInfo) -> dict[str, Any]:
     """Describe a run so that its parameters can be used with no other knowledge."""
+    schedule = recipe.task.schedule
     return {
-        "config": to_json(cfg),
+        "config": to_json(recipe),
         "data": dataclasses.asdict(info),
         "schedule": {
-            "name": cfg.schedule.kind,
-            "num_levels": cfg.schedule.num_levels,
-            "logsnr": _logsnr_probe(cfg),
+            "name": specs.kind_of(schedule),
+            "num_levels": schedule.num_levels,
+            "logsnr": _logsnr_probe(schedule),
         },
         "num_devices": jax.device_count(),
-        "devices": to_json(cfg)["devices"],
+        "devices": specs.to_json(recipe.devices),
         "versions": {
             "ddpm_jax": ddpm_jax.__version__,
             **{name: packages.version(name) for name in ("jax", "flax", "optax")},
@@ -56,25 +57,24 @@ def metadata(cfg: ConfigDict, info: DataInfo) -> dict[str, Any]:
     }
 
 
-def _logsnr_probe(cfg: ConfigDict) -> list[float]:
+def _logsnr_probe(schedule: ScheduleSpec) -> list[float]:
     """Sample the schedule's log-SNR at five times from the first to the last but one.
 
     The very last may be pure noise, whose log-SNR is infinite.
     """
-    T = cfg.schedule.num_levels
-    times = np.linspace(0, T - 2, 5).round().astype(np.int32)
-    return [float(v) for v in assembly.schedule(cfg).at(jnp.asarray(times)).logsnr]
+    times = np.linspace(0, schedule.num_levels - 2, 5).round().astype(np.int32)
+    return [float(v) for v in schedule.build().at(jnp.asarray(times)).logsnr]
 
 
-def check_schedule(cfg: ConfigDict, about: dict[str, Any]) -> None:
+def check_schedule(schedule: ScheduleSpec, about: dict[str, Any]) -> None:
     """Refuse a schedule that is not the one the parameters were trained with."""
     if "schedule" not in about:
         return  # written before it was noted
-    trained, now = about["schedule"]["logsnr"], _logsnr_probe(cfg)
+    trained, now = about["schedule"]["logsnr"], _logsnr_probe(schedule)
     if not np.allclose(trained, now, rtol=1e-4, atol=1e-4):
         raise UserError(
-            f"the schedule {cfg.schedule.kind!r} has log-SNR {now}, the model was "
-            f"trained with {trained}; use the version of ddpm_jax that trained it."
+            f"the schedule {specs.kind_of(schedule)!r} has log-SNR {now}, the model "
+            f"was trained with {trained}; use the version of ddpm_jax that trained it."
         )
 
 
@@ -166,8 +166,8 @@ def usable_step(
     )
 
 
-def trained_config(workdir: Path) -> ConfigDict:
-    """Read the config that a workdir's model was trained with, touching no device.
+def trained_recipe(workdir: Path) -> Recipe:
+    """Read the recipe that a workdir's model was trained with, touching no device.
 
     But not how devices shared it: they are others now.
 
@@ -175,11 +175,11 @@ def trained_config(workdir: Path) -> ConfigDict:
         UserError: if the workdir holds no model, or one of a newer version.
     """
     stored = any_metadata(workdir)
-    return read_config(without_devices(stored["config"]), workdir)
+    return read_recipe(without_devices(stored["config"]), workdir)
 
 
-def read_config(stored: Mapping[str, Any], workdir: Path) -> ConfigDict:
-    """Read the stored config of the run in a workdir.
+def read_recipe(stored: Mapping[str, Any], workdir: Path) -> Recipe:
+    """Read the stored recipe of the run in a workdir.
 
     Raises:
         UserError: it is of another version, which the message names.
@@ -211,32 +211,32 @@ def any_metadata(workdir: Path) -> dict[str, Any]:
     return store.read_metadata(workdir)  # says what is wrong
 
 
-def _is_same_data(cfg: ConfigDict, about: dict[str, Any]) -> bool:
-    """Say whether the data that a config names are those a model was trained on."""
+def _is_same_data(spec: Diffusion, about: dict[str, Any]) -> bool:
+    """Say whether the data that a spec names are those a model was trained on."""
     try:
-        found = assembly.data_fingerprint(assembly.dataset(cfg), cfg)
+        found = assembly.data_fingerprint(spec.data.open(), spec)
     except UserError:
         return False
     return found == about["data"]["fingerprint"]
 
 
-def check_same_model(cfg: ConfigDict, workdir: Path) -> None:
+def check_same_model(spec: Diffusion, workdir: Path) -> None:
     """Refuse to draw from a model with options other than it was trained with.
 
     Raises:
-        UserError: naming every option outside `sample` that differs.
+        UserError: naming every option that differs.
     """
     stored = any_metadata(workdir)
-    assembly.check_latents(cfg, info_of(stored))  # says more than which option differs
-    of_training = ("training.", "preview_steps", "condition_dropout", "init_from")
+    assembly.check_latents(spec, info_of(stored))  # says more than which option differs
+    of_training = ("preview_steps", "condition_dropout", "init_from")
     free = (*free_options(stored), *of_training)
     changed = [
         line
-        for line in differences(trained_config(workdir), cfg)
+        for line in differences(trained_recipe(workdir).task, spec)
         if not line.startswith(free)
     ]
     moved = bool(changed) and all(line.startswith(SPELLING) for line in changed)
-    if moved and _is_same_data(cfg, stored):
+    if moved and _is_same_data(spec, stored):
         return
     if changed:
         raise UserError(

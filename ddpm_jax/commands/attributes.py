@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.commands.about import usable_step
@@ -30,6 +29,9 @@ from ddpm_jax.commands.image_sets import drawn_set
 from ddpm_jax.commands.model import describe_model
 from ddpm_jax.data import shapes
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Attributes, Sample
+from ddpm_jax.requests.evaluate import images_kind
 from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
@@ -47,15 +49,15 @@ Row = dict[str, Any]
 """What was found in a set of pictures, as plain data."""
 
 
-def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
+def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> int:
     """Draw for prompts, read the pictures, and print how many are as asked for.
 
     Args:
-        cfg: `sample.prompt` or, left out, two splits of the data; `evaluate` says how
-            many images, which guidance scales, and how many seeds; or names a folder of
-            captioned pictures.
+        recipe: of the model.
+        asked: for which prompts, left out those of two splits of the data, or of which
+            folder of captioned pictures; its `out` may name the folder in which
+            `attributes/` is made, which else is the workdir.
         workdir: of the model.
-        out: where `attributes/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -63,9 +65,10 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: the options do not fit the model, or a prompt names no shapes.
     """
-    out = out or workdir
-    assembly.check_evaluate(cfg)
-    kind, where = assembly.images_kind(cfg)
+    out = asked.folder or workdir
+    assembly.refuse_idle(recipe.task, asked)
+    assembly.check_seeds(recipe.task, asked)
+    kind, where = images_kind(asked.images)
     if kind == "folder":
         print(_HEAD)
         print(_format(_given(out, where)))
@@ -73,14 +76,14 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
         return 0
     if kind != "samples":
         raise UserError(
-            f"config.evaluate.images={cfg.evaluate.images!r} has no captions; use "
+            f"config.evaluate.images={asked.images!r} has no captions; use "
             "folder:PATH, or leave it out for the model's samples."
         )
-    chosen = _chosen(cfg, workdir)
+    chosen = _chosen(recipe.task, asked, workdir)
     with catch_interrupts() as interrupted:
         print(_HEAD)
         for variant, scenes in chosen:
-            row = _drawn(variant, workdir, out, scenes, interrupted)
+            row = _drawn(recipe, variant, workdir, out, scenes, interrupted)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
@@ -91,49 +94,45 @@ def attributes(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 
 
 def _chosen(
-    cfg: ConfigDict, workdir: Path
-) -> list[tuple[ConfigDict, list[shapes.Scene]]]:
+    spec: Diffusion, asked: Attributes, workdir: Path
+) -> list[tuple[Sample, list[shapes.Scene]]]:
     """List the drawings, and what is asked for in each.
 
     Raises:
         UserError: the model knows no text, or a prompt names no shapes.
     """
-    if "text" not in cfg.conditioners:
+    if spec.text is None:
         raise UserError(
             "attributes asks for shapes by their names, and this model was "
             "trained without text; train one on shapes, as configs/shapes.py does."
         )
-    if cfg.sample.prompt_to:
-        raise UserError(
-            f"config.sample.prompt_to={cfg.sample.prompt_to!r} asks for what lies "
-            "between two captions, which has no attributes; leave it out."
-        )
-    step = cfg.sample.step
-    step = usable_step(workdir) if step is None else step
+    step = usable_step(workdir) if asked.step is None else asked.step
     chosen = []
-    for prompt in [cfg.sample.prompt] if cfg.sample.prompt else _SPLITS:
-        for variant in assembly.variants(cfg, [step]):
-            variant.sample.prompt = prompt
+    for prompt in [asked.prompt] if asked.prompt else _SPLITS:
+        for variant in assembly.variants(spec, asked, [step]):
+            one = dataclasses.replace(variant, prompt=prompt)
             # Refuses what is no caption, before all work.
-            chosen.append((variant, _scenes(variant, workdir)))
+            chosen.append((one, _scenes(spec, one, workdir)))
     return chosen
 
 
-def _scenes(cfg: ConfigDict, workdir: Path) -> list[shapes.Scene]:
-    texts = assembly.prompts(cfg, describe_model(cfg, workdir).info)
+def _scenes(spec: Diffusion, asked: Sample, workdir: Path) -> list[shapes.Scene]:
+    info = describe_model(spec, asked, workdir).info
+    texts = assembly.prompts(spec, info, asked)
     assert texts is not None  # a text-conditional model
     return [shapes.parse(text) for text in texts]
 
 
 def _drawn(
-    cfg: ConfigDict,
+    recipe: Recipe[Diffusion],
+    asked: Sample,
     workdir: Path,
     out: Path,
-    asked: Sequence[shapes.Scene],
+    scenes: Sequence[shapes.Scene],
     interrupted: Callable[[], int],
 ) -> Row | None:
     """Return the row of a drawing for these scenes, None if it was interrupted."""
-    one = drawn_set(cfg, workdir, interrupted)
+    one = drawn_set(recipe, asked, workdir, interrupted)
     folder = result_folder(out / "attributes", one.request)
     with files.alone_in(folder, stop=interrupted):
         row = parts.stored_result(folder / _ROW, _WANTED)
@@ -144,10 +143,10 @@ def _drawn(
             return None
         row = {
             "set": folder.name,
-            "prompts": cfg.sample.prompt,
-            "guidance_scale": cfg.sample.guidance_scale,
-            "seed": assembly.sample_seed(cfg),
-            **_read(source, asked),
+            "prompts": asked.prompt,
+            "guidance_scale": asked.guidance_scale,
+            "seed": assembly.seed_of(recipe.task, asked),
+            **_read(source, scenes),
             "model": one.model,
         }
         files.write_json(folder / _ROW, row)

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import autoencode as of
 from ddpm_jax.assembly import autoencoder as folder
@@ -18,12 +16,13 @@ from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.reconstructions import Latents, draw, latents, psnr
 from ddpm_jax.commands.splits import with_test_split
-from ddpm_jax.tasks.autoencoder import AutoencoderTask
+from ddpm_jax.recipe import AutoencoderTask, Recipe
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training.state import TrainState
 
 
-def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
-    """Train an autoencoder on `config.data` and write it, with what it measures.
+def autoencoder(recipe: Recipe[AutoencoderTask], workdir: Path) -> int:
+    """Train an autoencoder on the data of a recipe and write it, with what it measures.
 
     Returns:
         0 if it is done, else 128 plus the number of the signal that interrupted it.
@@ -31,14 +30,14 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg, workdir)
+    spec, fit = recipe.task, recipe.training
+    source, test, held_out = with_test_split(spec.data, workdir)
     info = assembly.data_info(source)
-    of.check_autoencode(cfg, info)
-    assembly.mesh(cfg)
-    assembly.check_batch(cfg)
-    spec, fit = assembly.task_spec(cfg, AutoencoderTask), assembly.fit_spec(cfg)
-    training = Training(folder.KIND, "the autoencoder", fit)
-    about = already_finished(cfg, workdir, training, source.fingerprint)
+    of.check_autoencode(spec, fit, info)
+    data_mesh(recipe.devices.fsdp)
+    assembly.check_batch(fit)
+    training = Training(folder.KIND, "the autoencoder")
+    about = already_finished(recipe, workdir, training, source.fingerprint)
     if about is not None:
         folder.load(workdir)  # refuses a damaged one
         print(f"{_report(about, workdir)} It is finished. Nothing to do.")
@@ -53,7 +52,7 @@ def autoencoder(cfg: ConfigDict, workdir: Path) -> int:
         return {**folder.describe(finished), **found, **auxiliary.origin(seconds)}
 
     ended = train_auxiliary(
-        cfg,
+        recipe,
         workdir,
         training,
         of.autoencode_task(spec, fit, info, finish),

@@ -5,19 +5,21 @@ its optimiser, averages and count of steps start anew. `config.training.restarts
 the steps at which a learning rate that has fallen to 0 rises again.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
+from ddpm_jax.commands.fitting import Settled
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import differences, from_json
+from ddpm_jax.recipe import Diffusion, Fit, Recipe, differences, from_json
+from ddpm_jax.specs import located
 from ddpm_jax.training import checkpoints as store
 
 # Options that change what a network computes, and not always its parameters.
@@ -50,22 +52,23 @@ def source_of(text: str) -> Source:
     return Source(Path(text), None)
 
 
-def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
+def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
     """Refuse to begin with parameters that are not those of this network.
 
-    The step that was found is written into the config, in place.
-
     Args:
-        cfg: of the run; `init_from` may be empty.
+        spec: of the run; `init_from` may be empty.
         info: its data.
         workdir: of the run.
+
+    Returns:
+        `init_from` with the step that was found.
 
     Raises:
         UserError: there is no such checkpoint; or naming the parameters that differ.
     """
-    text = cfg.init_from
+    text = spec.init_from
     if not text:
-        return
+        return text
     source = source_of(text)
     if source.workdir.expanduser().resolve() == workdir.expanduser().resolve():
         raise UserError(
@@ -77,7 +80,7 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
         source = source._replace(step=step)
     stored = store.read_metadata(source.workdir, source.step)
     there = store.param_shapes(source.workdir, source.step)
-    here = _shapes(cfg, info)
+    here = _shapes(spec, info)
     differing = [
         f"{name} is {_format(there.get(name))} there and {_format(here.get(name))} here"
         for name in sorted({*there, *here})
@@ -92,8 +95,8 @@ def check_start(cfg: ConfigDict, info: DataInfo, workdir: Path) -> None:
             "channels and number of classes that it was trained with."
         )
     _check_tokenizer(text, stored, info)
-    _tell_of_meaning(stored, cfg, source)
-    cfg.init_from = str(source)
+    _tell_of_meaning(stored, spec, source)
+    return str(source)
 
 
 def start_params(init_from: str) -> Any:
@@ -111,37 +114,44 @@ def start_params(init_from: str) -> Any:
     return store.restore_params(source.workdir, step=source.step)
 
 
-def settle(cfg: ConfigDict, stored: ConfigDict, newest: int | None) -> list[str]:
+def settle(
+    now: Recipe[Diffusion], stored: Recipe[Diffusion], newest: int | None
+) -> Settled:
     """Take over what a run that goes on has begun with, and restart a finished decay.
 
-    What is left out of a command is taken from the run, in place: the weights that it
-    began with, which need not be there any more, and the restarts of its learning rate.
-    A finished run of which more steps are asked gets a further restart.
+    What is left out of a command is taken from the run: the weights that it began with,
+    which need not be there any more, and the restarts of its learning rate. A finished
+    run of which more steps are asked gets a further restart.
 
     Args:
-        cfg: of the command.
+        now: of the command.
         stored: of the run.
         newest: its last step; None of an import, whose optimiser begins here.
-
-    Returns:
-        What cannot be changed, as `config.differences` says it.
 
     Raises:
         UserError: more steps are asked of a run whose decay is not finished.
     """
-    now, before = cfg.training, stored.training
+    given, begun = now.task.init_from, stored.task.init_from
     refused = []
-    if cfg.init_from and not _is_same(cfg.init_from, stored.init_from):
-        refused.append(f"init_from: {stored.init_from!r} -> {cfg.init_from!r}")
-    cfg.init_from = stored.init_from
-    now.restarts = now.restarts or before.restarts
-    cosine = now.decay == before.decay == "cosine"
-    if newest is not None and cosine and now.num_steps > before.num_steps:
-        _lengthen(now, before, newest)
-    return refused
+    if given and not _is_same(given, begun):
+        refused.append(f"init_from: {begun!r} -> {given!r}")
+    fit, before = now.training, stored.training
+    with located("config.training"):
+        if not fit.restarts:
+            fit = dataclasses.replace(fit, restarts=before.restarts)
+        cosine = fit.decay == before.decay == "cosine"
+        if newest is not None and cosine and fit.num_steps > before.num_steps:
+            fit, before = _lengthened(fit, before, newest)
+    task = dataclasses.replace(now.task, init_from=begun)
+    return Settled(
+        dataclasses.replace(now, task=task, training=fit),
+        dataclasses.replace(stored, training=before),
+        refused,
+    )
 
 
-def _lengthen(now: ConfigDict, before: ConfigDict, newest: int) -> None:
+def _lengthened(now: Fit, before: Fit, newest: int) -> tuple[Fit, Fit]:
+    """Restart a decay that has ended: how it goes on, and how it would have been."""
     if newest < before.num_steps:
         raise UserError(
             f"config.training.num_steps={now.num_steps}, but the learning rate of this "
@@ -150,14 +160,17 @@ def _lengthen(now: ConfigDict, before: ConfigDict, newest: int) -> None:
         )
     further = (*before.restarts, before.num_steps)
     if now.restarts == before.restarts:
-        now.restarts = further
+        now = dataclasses.replace(now, restarts=further)
         _tell(
             f"note: the learning rate has fallen to 0 at step {before.num_steps}; it "
             f"rises again, and falls to 0 at step {now.num_steps} "
             f"(config.training.restarts={further})."
         )
     if now.restarts == further:
-        before.num_steps, before.restarts = now.num_steps, further
+        before = dataclasses.replace(
+            before, num_steps=now.num_steps, restarts=now.restarts
+        )
+    return now, before
 
 
 def _is_same(given: str, begun: str) -> bool:
@@ -168,9 +181,9 @@ def _is_same(given: str, begun: str) -> bool:
     return same and one.step in (None, other.step)
 
 
-def _shapes(cfg: ConfigDict, info: DataInfo) -> dict[str, tuple[int, ...]]:
-    unet = assembly.model(cfg, info)
-    tree = jax.eval_shape(lambda: assembly.init_params(cfg, unet, info))
+def _shapes(spec: Diffusion, info: DataInfo) -> dict[str, tuple[int, ...]]:
+    unet = assembly.model(spec, info)
+    tree = jax.eval_shape(lambda: assembly.init_params(spec, unet, info))
     return {
         name: tuple(leaf.shape)
         for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
@@ -195,11 +208,11 @@ def _check_tokenizer(text: str, stored: dict[str, Any], info: DataInfo) -> None:
         )
 
 
-def _tell_of_meaning(stored: dict[str, Any], cfg: ConfigDict, source: Source) -> None:
-    before = from_json(about.without_devices(stored["config"]))
+def _tell_of_meaning(stored: dict[str, Any], spec: Diffusion, source: Source) -> None:
+    before = from_json(about.without_devices(stored["config"])).task
     changed = [
         line
-        for line in differences(before, cfg)
+        for line in differences(before, spec)
         if line.startswith(_MEANING) and not line.startswith(_WITHOUT_MEANING)
     ]
     if changed:

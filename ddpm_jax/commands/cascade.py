@@ -1,21 +1,23 @@
 """Sampling from a cascade: a base model, then super-resolution models."""
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly import Member
 from ddpm_jax.assembly.cascade import OF_STAGES
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.drawing import (
     columns_of,
     format_consistency,
+    sample_options,
     sample_request,
     write_forward,
     write_samples,
@@ -23,20 +25,32 @@ from ddpm_jax.commands.drawing import (
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Cascade, Sample
+from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 
 
-def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
-    """Draw `config.sample.num_images` images from a cascade, and write them.
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """A model of a cascade, and what is asked of it."""
+
+    folder: Path
+    recipe: Recipe[Diffusion]
+    asked: Sample
+
+
+def cascade(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> Path:
+    """Sample from a cascade, and write what is made.
 
     Args:
-        cfg: of the first model; its `cascade` names the others.
+        recipe: of the first model.
+        asked: names the others; its `out` may name the folder of the results, which
+            else is a numbered one of `cascades/` in the workdir.
         workdir: of the first model.
-        out: their folder; None: a numbered one of `cascades/` in that workdir.
 
     Returns:
         The folder that holds them.
@@ -44,62 +58,74 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: a workdir holds no model, or the models or options do not fit.
     """
-    folders = [workdir, *map(Path, assembly.stage_folders(cfg.cascade.stages))]
-    own = [trained_config(folder) for folder in folders[1:]]
-    cfgs = [cfg, *assembly.stage_configs(cfg, own)]
-    named = list(zip(folders, cfgs, strict=True))
-    described = [_of(folder, describe_model, stage) for folder, stage in named]
-    infos = [one.info for one in described]
-    _check(folders, cfgs, infos)
+    stages = _stages(recipe, asked, workdir)
+    described, members = [], []
+    for stage in stages:
+        with _named(stage):
+            found = describe_model(stage.recipe.task, stage.asked, stage.folder)
+            assembly.check_sample(stage.recipe.task, found.info, stage.asked)
+            described.append(found)
+            members.append(_member(stage, found))
+    assembly.check_cascade([str(stage.folder) for stage in stages], members)
     results = workdir / "cascades"
-    done = finished_result(results, _request(folders, cfgs, described), out)
+    out = asked.folder
+    done = finished_result(results, _request(stages, described), out)
     if done is not None:
         return done
-    opened = [_of(folder, open_model, stage) for folder, stage in named]
-    folder = result_folder(results, _request(folders, cfgs, opened), out)
+    opened: list[Trained] = []
+    for stage in stages:
+        with _named(stage):
+            opened.append(open_model(stage.recipe, stage.asked, stage.folder))
+    folder = result_folder(results, _request(stages, opened), out)
     if is_finished(folder):  # of an older checkpoint, a newest being damaged
         return folder
+    infos = [one.info for one in opened]
     shapes = [f"{info.image_shape[0]}x{info.image_shape[1]}" for info in infos]
     print(
-        f"Drawing {cfg.sample.num_images} images of {', then '.join(shapes)}, on "
+        f"Drawing {asked.num_images} images of {', then '.join(shapes)}, on "
         f"{describe()}:\n"
         + "\n".join(
-            f"  {where}: {trained.described}, {stage.sample.sampler}, "
-            f"{assembly.num_steps(stage)} steps"
-            for (where, stage), trained in zip(named, opened, strict=True)
+            f"  {stage.folder}: {trained.described}, {stage.asked.sampler}, "
+            f"{assembly.num_steps(stage.recipe.task, stage.asked)} steps"
+            for stage, trained in zip(stages, opened, strict=True)
         ),
         flush=True,
     )
     started = time.perf_counter()
-    made, trajectory = _sample(cfgs, opened)
+    made, trajectory = _sample(
+        [_member(*pair) for pair in zip(stages, opened, strict=True)], opened
+    )
     seconds = time.perf_counter() - started
+    spec, first, last = recipe.task, stages[0].asked, stages[-1]
     record: dict[str, Any] = {
         "seconds": round(seconds, 2),
         "stages": [
             {
-                "workdir": str(where),
+                "workdir": str(stage.folder),
                 "checkpoint_step": trained.step,
-                "parameters": parameters_name(stage),
-                "sample": to_json(stage)["sample"],
+                "parameters": parameters_name(stage.asked),
+                "sample": sample_options(stage.asked),
             }
-            for (where, stage), trained in zip(named, opened, strict=True)
+            for stage, trained in zip(stages, opened, strict=True)
         ],
-        "seed": assembly.sample_seed(cfg),
+        "seed": assembly.seed_of(spec, asked),
         "device": describe(),
     }
     agree = [
-        assembly.consistency(stage, large, small)
-        for stage, large, small in zip(cfgs[1:], made[1:], made, strict=False)
+        assembly.consistency(stage.recipe.task, large, small)
+        for stage, large, small in zip(stages[1:], made[1:], made, strict=False)
     ]
     for entry, decibels in zip(record["stages"][1:], agree, strict=True):
         entry["consistency_db"] = decibels
-    columns = columns_of(cfg, infos[0])
+    columns = columns_of(spec, infos[0], first)
     sheets = [images.grid(items, columns=columns) for items in made]
     for number, sheet in enumerate(sheets, 1):
         images.save_png(folder / f"stage-{number}.png", sheet)
-    images.save_png(folder / "stages.png", _beside(made, cfg.sample.film_images))
-    write_forward(cfgs[-1], folder, opened[-1].codec)
-    write_samples(cfg, infos[0], folder, made[-1], trajectory, sheets[-1], record)
+    images.save_png(folder / "stages.png", _beside(made, asked.film_images))
+    write_forward(last.recipe.task, last.asked, folder, opened[-1].codec)
+    write_samples(
+        spec, first, infos[0], folder, made[-1], trajectory, sheets[-1], record
+    )
     for decibels in agree:
         assert decibels is not None  # a super-resolution stage has it
         print(format_consistency(decibels))
@@ -107,49 +133,64 @@ def cascade(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     return folder
 
 
-def _of(folder: Path, find: Callable[[ConfigDict, Path], Any], cfg: ConfigDict) -> Any:
-    """Find or open a model, and say in which workdir what does not fit."""
+def _stages(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> list[_Stage]:
+    """Ask each model for its part."""
+    stages = [_Stage(workdir, recipe, sample_of(asked))]
+    folders = list(map(Path, assembly.stage_folders(asked.stages)))
+    seed = assembly.seed_of(recipe.task, asked)
+    options = assembly.stage_options(asked, seed, len(folders))
+    for folder, given in zip(folders, options, strict=True):
+        own = trained_recipe(folder)
+        if not isinstance(own.task, Diffusion):
+            raise UserError(
+                f"{folder} holds a model of kind {own.kind}; a cascade is "
+                "made of diffusion models."
+            )
+        stage = _Stage(folder, own, own.request(Sample, run=str(folder)))
+        with _named(stage):
+            mine = assembly.ask_stage(own.task, stage.asked, given, asked)
+        stages.append(dataclasses.replace(stage, asked=mine))
+    return stages
+
+
+def _member(stage: _Stage, found: Described) -> Member:
+    spec = stage.recipe.task
+    return Member(spec, stage.asked, found.info, assembly.model(spec, found.info))
+
+
+@contextlib.contextmanager
+def _named(stage: _Stage) -> Iterator[None]:
+    """Say of which workdir it is what does not fit."""
     try:
-        return find(cfg, folder)
+        yield
     except UserError as error:
         text = str(error)
-        if assembly.map_name(
-            cfg
-        ):  # of a stage after the first, whose options these are
+        if stage.recipe.task.map_name:  # after the first, whose options these are
             for name, (option, _) in OF_STAGES.items():
                 text = text.replace(f"config.sample.{option}", f"config.cascade.{name}")
-        raise UserError(f"{folder}: {text}") from error
-
-
-def _check(
-    folders: Sequence[Path], cfgs: Sequence[ConfigDict], infos: Sequence[DataInfo]
-) -> None:
-    stages = [
-        assembly.stage_of(cfg, info, assembly.model(cfg, info))
-        for cfg, info in zip(cfgs, infos, strict=True)
-    ]
-    assembly.check_cascade([str(folder) for folder in folders], cfgs, infos, stages)
+        raise UserError(f"{stage.folder}: {text}") from error
 
 
 def _sample(
-    cfgs: Sequence[ConfigDict], opened: Sequence[Trained]
+    members: Sequence[Member], opened: Sequence[Trained]
 ) -> tuple[list[np.ndarray], Trajectory]:
     """Sample in batches of one size; the images of each stage, the last trajectory."""
-    cfg, infos = cfgs[0], [trained.info for trained in opened]
-    plan = assembly.plan_cascade(cfgs, infos, [trained.unet for trained in opened])
-    record = Record(cfg.sample.film_frames, cfg.sample.film_images)
-    count = cfg.sample.num_images
-    bar = tqdm(total=count * len(cfgs), unit="image", disable=None, dynamic_ncols=True)
+    spec, asked, *_ = members[0]
+    record, count = Record(asked.film_frames, asked.film_images), asked.num_images
+    plan = assembly.plan_cascade(members)
+    bar = tqdm(
+        total=count * len(members), unit="image", disable=None, dynamic_ncols=True
+    )
     with bar:
         batches = list(
             run_batches(
                 compile_plan(plan, opened[0].mesh, record, by_stage=True),
                 tuple(trained.params for trained in opened),
-                assembly.sample_key(cfg),
-                {"stages": tuple(assembly.cascade_conds(cfgs, infos))},
+                assembly.sample_key(assembly.seed_of(spec, asked)),
+                {"stages": tuple(assembly.cascade_conds(members))},
                 num_rows=count,
-                batch_size=min(cfg.sample.batch_size, count),
-                on_batch=lambda done: bar.update(done * len(cfgs)),
+                batch_size=min(asked.batch_size, count),
+                on_batch=lambda done: bar.update(done * len(members)),
                 not_finite=_not_finite,
             )
         )
@@ -179,15 +220,15 @@ def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:
     return images.grid(np.concatenate(large), columns=len(large[0]))
 
 
-def _request(
-    folders: Sequence[Path], cfgs: Sequence[ConfigDict], found: Sequence[Described]
-) -> dict[str, Any]:
+def _request(stages: Sequence[_Stage], found: Sequence[Described]) -> dict[str, Any]:
     """Describe a drawing by all that decides its images, as plain data."""
-    stages = zip(folders, cfgs, found, strict=True)
     return {
         "command": "cascade",
         "stages": [
-            {"run": str(folder), **sample_request(cfg, one)}
-            for folder, cfg, one in stages
+            {
+                "run": str(stage.folder),
+                **sample_request(stage.recipe.task, stage.asked, one),
+            }
+            for stage, one in zip(stages, found, strict=True)
         ],
     }

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
@@ -17,7 +16,8 @@ from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.model import Described
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.recipe import Diffusion
+from ddpm_jax.requests import Parameters, Sample, sections
 from ddpm_jax.runtime import images
 from ddpm_jax.sampling.forward import forward_trajectory
 from ddpm_jax.sampling.plan import Trajectory
@@ -25,7 +25,8 @@ from ddpm_jax.sampling.result_files import Results, write_results
 
 
 def write_samples(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    asked: Sample,
     info: DataInfo,
     folder: Path,
     items: np.ndarray,
@@ -37,8 +38,9 @@ def write_samples(
     """Write samples with their names, labels and captions, by `write_results`.
 
     Args:
-        cfg: its `sample` names the items.
-        info: of the model.
+        spec: of the model.
+        asked: which names the items.
+        info: of the data.
         folder: where to.
         items: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
         trajectory: of the first of them.
@@ -51,15 +53,16 @@ def write_samples(
         sheet,
         trajectory,
         record,
-        labels=assembly.sample_labels(cfg, info),
-        names=image_names(cfg, info),
-        captions=None if cfg.sample.prompt_to else assembly.prompts(cfg, info),
+        labels=assembly.sample_labels(spec, info, asked),
+        names=image_names(spec, info, asked),
+        captions=None if asked.prompt_to else assembly.prompts(spec, info, asked),
     )
     write_results(folder, made, show)
 
 
 def sheet_of(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    asked: Sample,
     info: DataInfo,
     cond: dict[str, Any] | None,
     drawn: np.ndarray,
@@ -68,8 +71,9 @@ def sheet_of(
     """Lay out a drawing in one picture, with what it was drawn from if there is such.
 
     Args:
-        cfg: as of the drawing.
-        info: of the model.
+        spec: of the model.
+        asked: as of the drawing.
+        info: of the data.
         cond: the condition of each, leaves [N, ...].
         drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
         show: how items are shown, of the codec.
@@ -78,25 +82,26 @@ def sheet_of(
         uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
         what was drawn, and the image that the picture was made of, side by side.
     """
-    if not assembly.map_name(cfg):
-        return show.sheet(drawn, columns_of(cfg, info))
+    if not spec.map_name:
+        return show.sheet(drawn, columns_of(spec, info, asked))
     assert cond is not None  # a model that is shown a picture is given one
-    shown, real = assembly.shown(cfg, cond)
+    shown, real = assembly.shown(spec, cond)
     beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
     threes = max(1, round((len(drawn) / 3) ** 0.5))
     return images.grid(beside.reshape(-1, *drawn.shape[1:]), columns=3 * threes)
 
 
-def columns_of(cfg: ConfigDict, info: DataInfo) -> int | None:
+def columns_of(spec: Diffusion, info: DataInfo, asked: Sample) -> int | None:
     """Stand each class in a column of its own, if that makes a sheet; else None.
 
     A walk between two prompts is a row.
     """
-    if cfg.sample.prompt_to:
-        return cfg.sample.num_images
-    classes = assembly.num_classes(cfg, info)
-    whole = classes and not cfg.sample.labels and classes <= 16
-    return classes if whole and cfg.sample.num_images >= classes else None
+    if asked.prompt_to:
+        return asked.num_images
+    classes = assembly.num_classes(spec, info)
+    if classes is None or asked.label or classes > 16:
+        return None
+    return classes if asked.num_images >= classes else None
 
 
 def format_consistency(decibels: float) -> str:
@@ -111,13 +116,14 @@ def format_consistency(decibels: float) -> str:
 # --- Names ---------------------------------------------------------------------------
 
 
-def image_names(cfg: ConfigDict, info: DataInfo) -> list[str] | None:
+def image_names(spec: Diffusion, info: DataInfo, asked: Sample) -> list[str] | None:
     """Name each image to draw after its number, class and prompt; None for number."""
-    labels, texts = assembly.sample_labels(cfg, info), assembly.prompts(cfg, info)
+    labels = assembly.sample_labels(spec, info, asked)
+    texts = assembly.prompts(spec, info, asked)
     if labels is None and texts is None:
         return None
     classes = [name.replace("/", "-") for name in (*(info.label_names or ()), "none")]
-    names = [f"{i:06d}" for i in range(cfg.sample.num_images)]
+    names = [f"{i:06d}" for i in range(asked.num_images)]
     if labels is not None:
         names = [f"{name}-{classes[c]}" for name, c in zip(names, labels, strict=True)]
     if texts is not None:
@@ -138,43 +144,46 @@ def _cut(text: str, num_bytes: int) -> str:
 
 # --- Requests ------------------------------------------------------------------------
 
-# Options of `config.sample` that change no image, or are resolved into what is stored.
+# Options that change no image, or are resolved into what is stored.
 _RESOLVED = {"batch_size", "step", "ema", "ema_std", "seed", "num_steps"}
 SHOWN = ("film_frames", "film_images")
 """Options of how much of a chain is shown."""
 
 
-def sample_request(cfg: ConfigDict, found: Described) -> dict[str, Any]:
+def sample_options(asked: Sample) -> dict[str, Any]:
+    """Return what is asked for, by the names that results have been stored with."""
+    return {"kind": "sample_defaults", **sections.options_in(asked, "sample")}
+
+
+def sample_request(spec: Diffusion, asked: Sample, found: Described) -> dict[str, Any]:
     """Describe a sampling by all that decides its images, as plain data.
 
     Args:
-        cfg: its `sample` says what is asked for.
+        spec: of the model.
+        asked: what is asked for.
         found: the model.
     """
-    options = to_json(cfg)["sample"]
-    asked = {name: v for name, v in options.items() if name not in _RESOLVED}
     request = {
         "command": "sample",
-        **model_request(cfg, found),
-        "seed": assembly.sample_seed(cfg),
-        "num_steps": assembly.num_steps(cfg),
-        **asked,
+        **model_request(asked, found),
+        "seed": assembly.seed_of(spec, asked),
+        "num_steps": assembly.num_steps(spec, asked),
+        **{n: v for n, v in sample_options(asked).items() if n not in _RESOLVED},
     }
-    texts = assembly.prompts(cfg, found.info)
+    texts = assembly.prompts(spec, found.info, asked)
     if texts is not None:  # of a file or of data, which may be others tomorrow
         request["prompts"] = digest(texts)
-    if assembly.map_name(cfg):
-        split = cfg.sample.picture.removeprefix("data:") or None
-        source = assembly.dataset(cfg, split)
-        request["data"] = assembly.data_fingerprint(source, cfg)
+    if spec.map_name:
+        source = spec.data.open(asked.picture.removeprefix("data:") or None)
+        request["data"] = assembly.data_fingerprint(source, spec)
     return request
 
 
-def model_request(cfg: ConfigDict, found: Described) -> dict[str, Any]:
+def model_request(asked: Parameters, found: Described) -> dict[str, Any]:
     """Describe which parameters are used, as plain data; arguments as above."""
     return {
         "checkpoint_step": found.step,
-        "parameters": parameters_name(cfg),
+        "parameters": parameters_name(asked),
         "fingerprint": digest(found.about.get("checksums")),
     }
 
@@ -187,23 +196,25 @@ def digest(plain: Any) -> str:
 # --- Real images on their way into noise ---------------------------------------------
 
 
-def write_forward(cfg: ConfigDict, folder: Path, codec: Codec) -> None:
+def write_forward(spec: Diffusion, asked: Sample, folder: Path, codec: Codec) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward(cfg, assembly.dataset(cfg), folder, codec)
+        save_forward(spec, asked, spec.data.open(), folder, codec)
     except UserError as error:
         print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
 
 
-def save_forward(cfg: ConfigDict, source: Any, folder: Path, codec: Codec) -> None:
+def save_forward(
+    spec: Diffusion, asked: Sample, source: Any, folder: Path, codec: Codec
+) -> None:
     """Draw the first real images on their way into noise: forward.png."""
-    count = min(cfg.sample.film_images, len(source))
+    count = min(asked.film_images, len(source))
     real = np.stack([source.source[i]["image"] for i in range(count)])
     trajectory = forward_trajectory(
-        assembly.sample_key(cfg),
+        assembly.sample_key(assembly.seed_of(spec, asked)),
         real,
-        assembly.schedule(cfg),
-        max(2, cfg.sample.film_frames),
+        spec.schedule.build(),
+        asked.film_frames,
         codec,
     )
     images.save_png(folder / "forward.png", codec.show.trajectory(trajectory))

@@ -1,5 +1,6 @@
 """Editing pictures with a trained model: reading them, running a task, writing it."""
 
+import dataclasses
 import hashlib
 import time
 from functools import partial
@@ -8,18 +9,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
 from ddpm_jax.commands.sampled import interpolate_any, numbered_items
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Edit, Inpaint, Interpolate, Sample, sections
+from ddpm_jax.requests.edit import Several
+from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
@@ -30,14 +32,14 @@ Rows = dict[str, np.ndarray]
 """What is given for each image to make: arrays [R, ...]."""
 
 
-def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
-    """Run an editing mode on the pictures of `config.edit`, and write the results.
+def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
+    """Edit the pictures that a request names, and write the results.
 
     Args:
-        mode: a key of `sampling.edits.METHODS`.
-        cfg: the model's config, `edit` and `sample` being free.
+        recipe: of the model.
+        asked: what is done; its `out` may name the folder of the results, which else is
+            a numbered one of `edits/` in the workdir.
         workdir: folder of the run.
-        out: their folder; None: a numbered one of `edits/` in the workdir.
 
     Returns:
         The folder that holds the pictures.
@@ -46,20 +48,24 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         UserError: if the workdir holds no model, a picture or mask cannot be used, or
             the options do not fit.
     """
-    if cfg.kind != DIFFUSION:  # of which only interpolate is asked
-        return interpolate_any(cfg, workdir, out)
-    described = describe_model(cfg, workdir)
+    spec, mode = recipe.task, asked.mode
+    if not isinstance(spec, Diffusion):
+        assert isinstance(asked, Interpolate)  # other models serve no other edit
+        num_samples = recipe.request(Sample).num_images
+        return interpolate_any(spec, asked, num_samples, workdir)
+    described = describe_model(spec, asked, workdir)
     info, results = described.info, workdir / "edits"
-    assembly.check_edit(cfg, mode, info.item_shape)
-    method = cfg.edit.method or assembly.edit_methods(cfg, mode)[0]
-    assembly.check_edit_effects(cfg, mode, method)
-    pictures = read_pictures(mode, cfg, info)
-    given, noise, columns = lay_out(mode, cfg, info, pictures)
-    request = partial(_request, mode, cfg, pictures=pictures, columns=columns)
+    assembly.check_sample(spec, info, sample_of(asked))
+    assembly.check_edit(spec, asked, info.item_shape)
+    assembly.refuse_idle(spec, asked)
+    pictures = read_pictures(spec, asked, info)
+    given, noise, columns = lay_out(spec, asked, info, pictures)
+    out = asked.folder
+    request = partial(_request, spec, asked, pictures=pictures, columns=columns)
     done = finished_result(results, request(described), out)
     if done is not None:
         return done
-    trained = open_model(cfg, workdir)
+    trained = open_model(recipe, asked, workdir)
     folder = result_folder(results, request(trained), out)
     if is_finished(folder):  # of an older checkpoint, the newest being damaged
         return folder
@@ -69,14 +75,14 @@ def edit(mode: str, cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
         flush=True,
     )
     started = time.perf_counter()
-    shown, x, trajectory = _run(mode, cfg, trained, given, noise)
+    shown, x, trajectory = _run(spec, asked, trained, given, noise)
     seconds = time.perf_counter() - started
     record = {
         "mode": mode,
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
-        "edit": to_json(cfg)["edit"],
-        "sample": to_json(cfg)["sample"],
+        "edit": sections.options_in(asked, "edit"),
+        "sample": sections.options_in(asked, "sample"),
         "root_mean_square_change": _distance(x, given, trained.codec),
         "device": describe(),
     }
@@ -109,33 +115,33 @@ def _distance(x: np.ndarray, given: Rows, codec: Codec) -> float:
 # --- What is given --------------------------------------------------------------------
 
 
-def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
-    """Read the items that `config.edit.image` names: [P, ...], as data store them.
+def read_pictures(spec: Diffusion, asked: Edit, info: DataInfo) -> np.ndarray:
+    """Read the items that an edit names: [P, ...], as data store them.
 
     Raises:
         UserError: if they are too few for the mode, or one cannot be read.
     """
-    words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
+    words = [word.strip() for word in asked.image.split(",") if word.strip()]
     if not words:
         raise UserError(
-            f"edit {mode} needs a picture; give --config.edit.image=FILE, or data:7 "
-            "for an example of the model's data."
+            f"edit {asked.mode} needs a picture; give --config.edit.image=FILE, or "
+            "data:7 for an example of the model's data."
         )
     found: list[np.ndarray] = []
     source: data.Dataset | None = None
     for word in words:
         if word.startswith("data:"):
-            source = source or assembly.dataset(cfg)
+            source = source or spec.data.open()
             found += numbered_items(source, word)
         elif len(info.item_shape) == 1:
             found += list(data.read_vectors(word, *info.item_shape))
         else:
-            padded = bool(cfg.data.pad_to)
-            factor = assembly.upscale_factor(cfg) if mode == "upscale" else 1
+            padded = bool(spec.data.pad_to)
+            factor = assembly.upscale_factor(spec, asked)
             found.append(
                 data.read_image(word, info.image_shape, padded=padded, factor=factor)
             )
-    if mode == "interpolate" and len(found) < 2:
+    if isinstance(asked, Interpolate) and len(found) < 2:
         raise UserError(
             "edit interpolate needs two pictures or more; give "
             "--config.edit.image=A.png,B.png."
@@ -144,13 +150,13 @@ def read_pictures(mode: str, cfg: ConfigDict, info: DataInfo) -> np.ndarray:
 
 
 def lay_out(
-    mode: str, cfg: ConfigDict, info: DataInfo, pictures: np.ndarray
+    spec: Diffusion, asked: Edit, info: DataInfo, pictures: np.ndarray
 ) -> tuple[Rows, np.ndarray, int]:
     """Lay out what is given for each image to make.
 
     Args:
-        mode: of the program.
-        cfg: its `edit` and `sample.labels` are used.
+        spec: of the model.
+        asked: what is done.
         info: of the model's data.
         pictures: from `read_pictures`, [N, ...].
 
@@ -160,8 +166,8 @@ def lay_out(
     Raises:
         UserError: if there is no mask to inpaint, or a label is not a class.
     """
-    if mode == "interpolate":
-        columns = cfg.edit.num_points
+    if isinstance(asked, Interpolate):
+        columns = asked.num_points
         given = {
             "image": np.repeat(pictures[:-1], columns, axis=0),
             "other": np.repeat(pictures[1:], columns, axis=0),
@@ -172,26 +178,25 @@ def lay_out(
         }
         noise = np.repeat(np.arange(len(pictures) - 1), columns)
     else:
-        columns = 1 if mode == "encode" else cfg.edit.num_images
+        columns = asked.num_images if isinstance(asked, Several) else 1
         given = {"image": np.repeat(pictures, columns, axis=0)}
         noise = np.arange(len(given["image"]))
     for name in ("image", "other"):
         if name in given and info.dtype == "uint8":
             given[name] = np.asarray(images.to_float(given[name]))
-    if mode == "inpaint":
-        known = (~_unknown(cfg, info)).astype(np.float32)
+    if isinstance(asked, Inpaint):
+        known = (~_unknown(asked.mask, info)).astype(np.float32)
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
     repeat = len(given["image"]) // columns
-    cond = _cond(cfg, info, columns)
+    cond = _cond(spec, sample_of(asked, num_images=columns), info)
     given |= jax.tree.map(
         lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), cond
     )
     return given, noise, columns
 
 
-def _unknown(cfg: ConfigDict, info: DataInfo) -> np.ndarray:
+def _unknown(mask: str, info: DataInfo) -> np.ndarray:
     """Read what is to be filled: bool, of a shape that broadcasts to that of items."""
-    mask = cfg.edit.mask
     if not mask:
         raise UserError(
             "edit inpaint needs a mask; give --config.edit.mask=FILE, a picture that "
@@ -203,21 +208,20 @@ def _unknown(cfg: ConfigDict, info: DataInfo) -> np.ndarray:
     return data.read_mask(mask, info.image_shape[:2])[..., None]
 
 
-def _cond(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
+def _cond(spec: Diffusion, asked: Sample, info: DataInfo) -> dict[str, Any]:
     """Take the labels and prompts asked for in turn; left out, there are none."""
-    asked, cond = cfg.copy_and_resolve_references(), {}
-    asked.sample.num_images = columns
-    if assembly.num_classes(cfg, info) is not None or cfg.sample.labels:
-        asked.sample.labels = cfg.sample.labels or "none"
-        cond["label"] = assembly.sample_labels(asked, info)
-    if cfg.sample.negative_prompt and not cfg.sample.prompt:
+    cond: dict[str, Any] = {}
+    if assembly.num_classes(spec, info) is not None or asked.label:
+        labeled = dataclasses.replace(asked, label=asked.label or "none")
+        cond["label"] = assembly.sample_labels(spec, info, labeled)
+    if asked.negative_prompt and not asked.prompt:
         raise UserError(
-            f"config.sample.negative_prompt={cfg.sample.negative_prompt!r} stands "
-            "against a prompt, and there is none; give sample.prompt too."
+            f"config.sample.negative_prompt={asked.negative_prompt!r} stands against a "
+            "prompt, and there is none; give sample.prompt too."
         )
-    if cfg.sample.prompt:
-        texts = assembly.prompts(asked, info) or []
-        cond |= assembly.text_cond(info, texts, cfg.sample.negative_prompt)
+    if asked.prompt:
+        texts = assembly.prompts(spec, info, asked) or []
+        cond |= assembly.text_cond(info, texts, asked.negative_prompt)
     return cond
 
 
@@ -225,21 +229,21 @@ def _cond(cfg: ConfigDict, info: DataInfo, columns: int) -> dict[str, Any]:
 
 
 def _run(
-    mode: str, cfg: ConfigDict, trained: Trained, given: Rows, noise: np.ndarray
+    spec: Diffusion, asked: Edit, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     """Run the task in batches of one size; shown, result and trajectory in uint8."""
-    record = Record(cfg.sample.film_frames, with_start=False, with_x0=False)
+    record = Record(asked.film_frames, with_start=False, with_x0=False)
     program = assembly.kept(
-        f"edit {mode}",
-        cfg,
+        f"edit {asked.mode}",
+        spec,
         trained.info,
-        lambda own: compile_plan(
-            assembly.plan_edit(own, mode, trained.unet, trained.codec),
+        lambda: compile_plan(
+            assembly.plan_edit(spec, asked, trained.unet, trained.codec),
             trained.mesh,
             record,
         ),
         mesh=trained.mesh,
-        request={**assembly.compiled_options(cfg, "edit"), "record": record},
+        request={**assembly.compiled_options(spec, asked), "record": record},
     )
     count = len(noise)
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
@@ -247,10 +251,10 @@ def _run(
             run_batches(
                 program,
                 trained.params,
-                assembly.sample_key(cfg),
+                assembly.sample_key(assembly.seed_of(spec, asked)),
                 given,
                 num_rows=count,
-                batch_size=min(cfg.sample.batch_size, count),
+                batch_size=min(asked.batch_size, count),
                 indices=noise,
                 on_batch=bar.update,
                 not_finite=lambda what, first, last: (
@@ -290,30 +294,28 @@ def _sheet(
 
 
 def _request(
-    mode: str, cfg: ConfigDict, found: Described, pictures: np.ndarray, columns: int
+    spec: Diffusion, asked: Edit, found: Described, pictures: np.ndarray, columns: int
 ) -> dict[str, Any]:
     """Describe an edit by all that decides its images, as plain data."""
-    stored = to_json(cfg)
-    paths = {"image", "mask"}  # whose content counts
     mask = b""
-    if cfg.edit.mask:
+    if isinstance(asked, Inpaint) and asked.mask:
         is_file = len(found.info.item_shape) > 1
-        mask = Path(cfg.edit.mask).read_bytes() if is_file else cfg.edit.mask.encode()
-    model = model_request(cfg, found)
-    free = {"batch_size", "num_images", "labels", "step", "ema", "ema_std", "seed"}
+        mask = Path(asked.mask).read_bytes() if is_file else asked.mask.encode()
+    paths = {"image", "mask"}  # whose content counts
+    free = {"batch_size", "labels", "step", "ema", "ema_std", "seed"}
+    chain = sample_of(asked, num_images=columns)
+    in_edit, in_sample = (sections.options_in(asked, s) for s in ("edit", "sample"))
     request = {
-        "command": f"edit {mode}",
-        **model,
+        "command": f"edit {asked.mode}",
+        **model_request(asked, found),
         "image": hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
         "mask": hashlib.sha256(mask).hexdigest()[:16] if mask else None,
-        "seed": assembly.sample_seed(cfg),
-        "label": cfg.sample.labels,
-        "edit": {k: v for k, v in stored["edit"].items() if k not in paths},
-        "sample": {k: v for k, v in stored["sample"].items() if k not in free}
-        | {"num_steps": assembly.num_steps(cfg)},
+        "seed": assembly.seed_of(spec, asked),
+        "label": asked.label,
+        "edit": {k: v for k, v in in_edit.items() if k not in paths},
+        "sample": {k: v for k, v in in_sample.items() if k not in free}
+        | {"num_steps": assembly.num_steps(spec, chain)},
     }
-    if cfg.sample.prompt:  # of a file or of data, which may be others tomorrow
-        asked = cfg.copy_and_resolve_references()
-        asked.sample.num_images = columns
-        request["prompts"] = digest(assembly.prompts(asked, found.info))
+    if asked.prompt:  # of a file or of data, which may be others tomorrow
+        request["prompts"] = digest(assembly.prompts(spec, found.info, chain))
     return request

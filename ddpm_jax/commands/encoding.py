@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
@@ -18,15 +17,17 @@ from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.map_images import map_images
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion
 from ddpm_jax.runtime.devices import on_every_host
 
 # To be raised where the same weights give other moments than before.
 _VERSION = 1
 
 
-def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
-    """Open the autoencoder that a run of this config works with; None for pixels.
+def autoencoder_of(spec: Diffusion, workdir: Path) -> Autoencoder | None:
+    """Open the autoencoder that a run of this model works with; None for pixels.
 
     A run that has begun has its own copy, and needs `config.codec.run` no more; but
     if another autoencoder has taken that place, the user is told.
@@ -36,8 +37,8 @@ def autoencoder_of(cfg: ConfigDict, workdir: Path) -> Autoencoder | None:
     """
     known = _begun(workdir)
     if known is not None:
-        assembly.check_latents(cfg, known)
-    run = assembly.latents_run(cfg)
+        assembly.check_latents(spec, known)
+    run = spec.latents_run
     if run is None:
         return None
     given, copy = Path(run).expanduser(), workdir / assembly.COPY
@@ -81,7 +82,7 @@ def moments_shape(
 
 
 def encoded(
-    cfg: ConfigDict,
+    of: Data,
     source: data.Dataset,
     autoencoder: Autoencoder,
     report: Callable[[str], None],
@@ -92,7 +93,7 @@ def encoded(
     `config.data.flip` those of its mirror image after them.
 
     Args:
-        cfg: its `data` says whether images are flipped, and whether the disk is used.
+        of: whether images are flipped, and whether the disk is used.
         source: the images.
         autoencoder: which one.
         report: called with a line for the user.
@@ -100,7 +101,7 @@ def encoded(
     Raises:
         UserError: an image cannot be read, or the disk is full.
     """
-    views = assembly.num_views(cfg)
+    views = assembly.num_views(of)
 
     def moments(params: Any, x: jax.Array) -> jax.Array:
         parts = []
@@ -128,7 +129,7 @@ def encoded(
         map(str, identity),
         moments_shape(views, autoencoder.shape_of(source.image_shape)),
         encode,
-        cache=cfg.data.cache,
+        cache=of.cache,
         report=report,
         agree=on_every_host,
     )

@@ -12,6 +12,7 @@ workdir/results.md          all rows, as tables
 What is there already is not computed again.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -20,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 import ddpm_jax
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.commands import extraction, likelihood_files, report, sampled
 from ddpm_jax.commands.about import usable_step
 from ddpm_jax.commands.evaluator import (
@@ -38,7 +37,6 @@ from ddpm_jax.commands.image_sets import (
     ImageSet,
     drawn_set,
     given_set,
-    open_split,
     reconstructed_set,
 )
 from ddpm_jax.commands.likelihood import measure_likelihood
@@ -49,9 +47,17 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor
 from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.evaluation.scores import score
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Evaluate, Likelihood
+from ddpm_jax.requests.evaluate import BITS_PER_DIM, images_kind, numbers
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
-from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.devices import (
+    data_mesh,
+    describe,
+    on_every_host,
+    wait_for_all_hosts,
+)
 from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.loop import catch_interrupts
@@ -59,13 +65,25 @@ from ddpm_jax.training.loop import catch_interrupts
 _WANTED = (*report.WANTED, "asked")
 
 
-def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
-    """Score what `config.evaluate` names, and write the scores.
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """An evaluation: of which model, what is asked for, and where it goes."""
+
+    recipe: Recipe
+    asked: Evaluate
+    names: list[str]  # of the scores
+    workdir: Path
+    out: Path
+
+
+def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
+    """Score what a request names, and write the scores.
 
     Args:
-        cfg: its `evaluate` says what is scored, and how.
+        recipe: of the model, or of the data alone.
+        asked: what is scored, and how; its `out` may name the folder in which
+            `evaluation/` and `results.md` are made, which else is the workdir.
         workdir: of the model, if one is.
-        out: where `evaluation/` and `results.md` are made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -73,23 +91,27 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: options, images, weights or statistics do not fit.
     """
-    out = out or workdir
-    if cfg.kind != DIFFUSION:
-        sampled.check_asked(cfg)
-    assembly.check_evaluate(cfg)
-    names = assembly.score_names(cfg)
+    out, spec = asked.folder or workdir, recipe.task
+    if not isinstance(spec, Diffusion):
+        sampled.check_asked(spec, asked)
+    else:
+        assembly.refuse_idle(spec, asked)
+        if BITS_PER_DIM in assembly.score_names(asked):
+            assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
+    assembly.check_seeds(spec, asked)
+    job = _Job(recipe, asked, assembly.score_names(asked), workdir, out)
     with catch_interrupts() as interrupted:
         try:
-            sets = _sets(cfg, workdir, interrupted)
-            features = assembly.evaluation_features(cfg)
-            target = open_target(cfg, features)
-            few = cfg.evaluate.allow_few
+            sets = _sets(job, interrupted)
+            features = assembly.evaluation_features(asked)
+            target = open_target(spec.data, asked, features)
             for one in sets:
-                check_set(one, features, target, names, allow_few=few)
-            evaluator = make_evaluator(cfg, features, target, interrupted)
-            baseline = _baseline(evaluator, out, names)
+                check_set(one, features, target, job.names, allow_few=asked.allow_few)
+            mesh, size = data_mesh(recipe.devices.fsdp), asked.feature_batch_size
+            evaluator = make_evaluator(mesh, size, features, target, interrupted)
+            baseline = _baseline(evaluator, job)
             for one in sets:
-                row = _evaluate_set(evaluator, one, out, names, workdir)
+                row = _evaluate_set(evaluator, one, job)
                 print(report.format_row(row, baseline), flush=True)
         except Interrupted as stop:
             print("Interrupted; saved. The same command goes on from here.")
@@ -102,32 +124,29 @@ def evaluate(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
 # --- What is scored -------------------------------------------------------------------
 
 
-def _sets(
-    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
-) -> list[ImageSet]:
-    kind, where = assembly.images_kind(cfg)
-    if kind != "samples":
-        if kind == "reconstructions":
-            return [reconstructed_set(cfg, workdir, where)]
-        like = open_split(cfg, cfg.evaluate.reference_split)
-        return [given_set(cfg, kind, where, like)]
-    return [
-        drawn_set(variant, workdir, interrupted)
-        for variant in assembly.variants(cfg, _checkpoints(cfg, workdir))
-    ]
+def _sets(job: _Job, interrupted: Callable[[], int]) -> list[ImageSet]:
+    spec, asked, workdir = job.recipe.task, job.asked, job.workdir
+    kind, where = images_kind(asked.images)
+    if kind == "samples":
+        return [
+            drawn_set(job.recipe, variant, workdir, interrupted)
+            for variant in assembly.variants(spec, asked, _checkpoints(asked, workdir))
+        ]
+    if kind == "reconstructions":
+        return [reconstructed_set(spec, workdir, where, asked.num_images)]
+    like, seed = spec.data.open(asked.reference_split), assembly.seed_of(spec, asked)
+    return [given_set(spec.data, kind, where, like, asked.num_images, seed)]
 
 
-def _checkpoints(cfg: ConfigDict, workdir: Path) -> list[int]:
-    asked = cfg.evaluate.checkpoints
-    if not asked:
-        chosen = cfg.sample.step
-        return [usable_step(workdir, _tell) if chosen is None else chosen]
+def _checkpoints(asked: Evaluate, workdir: Path) -> list[int]:
+    if not asked.checkpoints:
+        return [usable_step(workdir, _tell) if asked.step is None else asked.step]
     there = store.all_steps(workdir)
     if not there:
         store.read_metadata(workdir)  # says where it looked
-    if asked == "all":
+    if asked.checkpoints == "all":
         return there
-    wanted = assembly.numbers(asked, "checkpoints", int)
+    wanted = numbers(asked.checkpoints, "checkpoints", int)
     missing = [step for step in wanted if step not in there]
     if missing:
         raise UserError(
@@ -144,24 +163,24 @@ def _tell(line: str) -> None:
 # --- One set --------------------------------------------------------------------------
 
 
-def _baseline(evaluator: Evaluator, out: Path, names: list[str]) -> report.Row | None:
+def _baseline(evaluator: Evaluator, job: _Job) -> report.Row | None:
     """Score real images that the reference does not hold: the real-vs-real baseline."""
-    split = evaluator.cfg.evaluate.floor_split
-    if not split or evaluator.target.real is None:
+    split, like = job.asked.baseline_split, evaluator.target.real
+    if not split or like is None:
         return None
     try:
-        real = given_set(evaluator.cfg, "data", split, evaluator.target.real)
+        of = job.recipe.task.data
+        real = given_set(of, "data", split, like, job.asked.num_images)
     except UserError as error:
         _tell(f"note: no baseline, since there are no other real images: {error}")
         return None
-    return _evaluate_set(evaluator, real, out, names, out)
+    return _evaluate_set(evaluator, real, job)
 
 
-def _evaluate_set(
-    evaluator: Evaluator, one: ImageSet, out: Path, names: list[str], workdir: Path
-) -> report.Row:
+def _evaluate_set(evaluator: Evaluator, one: ImageSet, job: _Job) -> report.Row:
     """Return the row of a set, computing what is not there yet."""
-    folder = result_folder(out / "evaluation", one.request)
+    names = job.names
+    folder = result_folder(job.out / "evaluation", one.request)
     seen = folder / extraction.folder_name(evaluator.features)
     path = seen / f"scores_{evaluator.target.name}.json"
     row = _stored_row(path, names)
@@ -173,7 +192,7 @@ def _evaluate_set(
             before = parts.stored_result(path, _WANTED, lambda line: None)
             others = [] if before is None else before["asked"]
             names = [*others, *(name for name in names if name not in others)]
-            row = _measured_row(evaluator, one, seen, names, workdir)
+            row = _measured_row(evaluator, one, seen, names, job)
             files.write_json(path, row)
     return row
 
@@ -188,7 +207,7 @@ def _stored_row(
 
 
 def _measured_row(
-    evaluator: Evaluator, one: ImageSet, seen: Path, names: list[str], workdir: Path
+    evaluator: Evaluator, one: ImageSet, seen: Path, names: list[str], job: _Job
 ) -> report.Row:
     """Sample or open a set, extract its features, and score it."""
     source = one.load(seen.parent)
@@ -197,13 +216,11 @@ def _measured_row(
     make_folder(seen)
     fake = evaluator.extract(source, seen)
     labels = _labels(source, evaluator.features)
-    of_features = [name for name in names if name != assembly.BITS_PER_DIM]
+    of_features = [name for name in names if name != BITS_PER_DIM]
     found = score(fake, evaluator.reference, labels=labels, names=of_features)
     scores = {name: estimate._asdict() for name, estimate in found.items()}
-    if assembly.BITS_PER_DIM in names and one.model is not None:
-        scores[assembly.BITS_PER_DIM] = _bits(
-            evaluator.cfg, workdir, seen.parents[2], one
-        )
+    if BITS_PER_DIM in names and one.model is not None:
+        scores[BITS_PER_DIM] = _bits(job, one.model["checkpoint_step"])
     if evaluator.target.real is not None and "nearest" in names:
         features = evaluator.reference.features
         assert features is not None  # as there are images
@@ -240,15 +257,27 @@ def _labels(source: data.Dataset, features: FeatureExtractor) -> np.ndarray | No
     return data.in_memory(source)[1]
 
 
-def _bits(cfg: ConfigDict, workdir: Path, out: Path, one: ImageSet) -> dict[str, Any]:
-    """Measure the variational bound of the model that drew a set."""
-    assert one.model is not None  # given images have no bound
-    if cfg.kind != DIFFUSION:
-        return sampled.bits_per_dim(cfg, workdir)
-    chosen = cfg.copy_and_resolve_references()
-    chosen.sample.step = one.model["checkpoint_step"]
-    chosen.likelihood.method = "bound"
-    status, (folder,) = measure_likelihood(chosen, workdir, out)
+def _bits(job: _Job, step: int) -> dict[str, Any]:
+    """Measure the variational bound of the model at a step."""
+    recipe, asked = job.recipe, job.asked
+    spec = recipe.task
+    if not isinstance(spec, Diffusion):
+        return sampled.bits_per_dim(spec, asked, job.workdir)
+    bound = recipe.request(
+        Likelihood,
+        run=str(job.workdir),
+        out=str(job.out),
+        method="bound",
+        split=asked.likelihood_split,
+        num_images=asked.likelihood_num_images,
+        num_steps=asked.likelihood_num_steps,
+        batch_size=asked.likelihood_batch_size,
+        step=step,
+        ema=asked.ema,
+        ema_std=asked.ema_std,
+    )
+    bound = assembly.leave_out_idle(spec, bound)
+    status, (folder,) = measure_likelihood(recipe, bound, job.workdir)
     if status:
         raise Interrupted(status)
     result = likelihood_files.read(folder)

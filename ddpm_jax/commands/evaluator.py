@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from jax.sharding import Mesh
 
-from ddpm_jax import assembly, data
+from ddpm_jax import data
 from ddpm_jax.commands import extraction
-from ddpm_jax.commands.image_sets import ImageSet, open_split
+from ddpm_jax.commands.image_sets import ImageSet
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import (
     Extract,
@@ -21,6 +22,7 @@ from ddpm_jax.evaluation.feature_extractor import (
 )
 from ddpm_jax.evaluation.reference_statistics import read_statistics
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
+from ddpm_jax.requests import Evaluate
 from ddpm_jax.runtime import files
 
 
@@ -54,11 +56,11 @@ class Target:
 class Evaluator:
     """A feature extractor, compiled once for all sets, and the reference's features."""
 
-    cfg: ConfigDict
     features: FeatureExtractor
     target: Target
     reference: Reference
     run: Extract
+    batch_size: int
     interrupted: Callable[[], int]
 
     def extract(self, source: data.Dataset, folder: Path) -> Outputs:
@@ -69,24 +71,30 @@ class Evaluator:
             UserError: the images are not such as the network takes.
         """
         return _extract(
-            self.cfg, self.features, self.run, source, folder, self.interrupted
+            self.features,
+            self.run,
+            source,
+            folder,
+            self.batch_size,
+            self.interrupted,
         )
 
 
-def open_target(cfg: ConfigDict, features: FeatureExtractor) -> Target:
-    """Open what `config.evaluate` names as the reference, computing nothing yet.
+def open_target(of: Data, asked: Evaluate, features: FeatureExtractor) -> Target:
+    """Open what a request names as the reference, computing nothing yet.
 
     Raises:
         UserError: it cannot be read, or is of other features.
     """
-    if cfg.evaluate.reference:
-        return _published(Path(cfg.evaluate.reference.removeprefix("npz:")), features)
-    real = open_split(cfg, cfg.evaluate.reference_split)
+    if asked.reference:
+        return _published(Path(asked.reference.removeprefix("npz:")), features)
+    real = of.open(asked.reference_split)
     return Target(extraction.provenance(real, features), real, None)
 
 
 def make_evaluator(
-    cfg: ConfigDict,
+    mesh: Mesh,
+    batch_size: int,
     features: FeatureExtractor,
     target: Target,
     interrupted: Callable[[], int],
@@ -97,16 +105,22 @@ def make_evaluator(
         Interrupted: by the user.
         UserError: its images cannot be read, or are not such as the network takes.
     """
-    run = make_extract(features, assembly.mesh(cfg))
+    run = make_extract(features, mesh)
     reference = target.published
     if reference is None:
         assert target.real is not None  # a target has the one or the other
         folder = _cache_folder(target.real, features)
         outputs = _extract(
-            cfg, features, run, target.real, folder, interrupted, optional=True
+            features,
+            run,
+            target.real,
+            folder,
+            batch_size,
+            interrupted,
+            optional=True,
         )
         reference = reference_of(outputs)
-    return Evaluator(cfg, features, target, reference, run, interrupted)
+    return Evaluator(features, target, reference, run, batch_size, interrupted)
 
 
 def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | None:
@@ -119,11 +133,11 @@ def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | No
 
 
 def _extract(
-    cfg: ConfigDict,
     features: FeatureExtractor,
     run: Extract,
     source: data.Dataset,
     folder: Path | None,
+    batch_size: int,
     interrupted: Callable[[], int],
     *,
     optional: bool = False,
@@ -133,7 +147,7 @@ def _extract(
         features,
         run,
         folder,
-        batch_size=cfg.evaluate.batch_size,
+        batch_size=batch_size,
         interrupted=interrupted,
         optional=optional,
     )

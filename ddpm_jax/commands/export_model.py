@@ -4,45 +4,45 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from ddpm_jax import assembly
 from ddpm_jax.commands.import_model import RECORD, settings_of
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.recipe import Diffusion, Recipe, to_json
+from ddpm_jax.requests import Export
 from ddpm_jax.runtime import files
 from ddpm_jax.weights import diffusers
 
 
-def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
+def export_model(recipe: Recipe[Diffusion], asked: Export, workdir: Path) -> None:
     """Write the model of a workdir as a DDPMPipeline that diffusers loads.
 
-    Which parameters, and of which step, `config.sample` says, as in drawing.
-
     Args:
-        cfg: its config, and what to write of it.
+        recipe: of the model.
+        asked: which parameters, and where to: a new or an empty folder.
         workdir: folder of the run.
-        folder: where to; new or empty.
 
     Raises:
         UserError: naming what diffusers cannot express; or the folder is taken.
     """
+    spec, folder = recipe.task, Path(asked.to)
     if (folder / diffusers.INDEX).exists() or diffusers.is_folder(folder):
         raise UserError(f"{folder} holds a model already; use another folder.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "holds files already" if folder.is_dir() else "is a file"
         raise UserError(f"{folder} {what}; use a new or an empty folder.")
-    assembly.refuse_latents(cfg, "a DDPMPipeline")
-    found = find_model(cfg, workdir)
+    assembly.refuse_latents(spec, "a DDPMPipeline")
+    found = find_model(spec, asked, workdir)
     step, info = found.step, found.info
-    network, scheduler = settings_of(cfg, info)
+    network, scheduler = settings_of(recipe, info)
+    assert isinstance(spec.network, UNet)  # as diffusers has no other
     params, which = load_parameters(
-        cfg, workdir, step, report=lambda line: print(line, file=sys.stderr)
+        asked, workdir, step, report=lambda line: print(line, file=sys.stderr)
     )
     record = {
-        "config": to_json(cfg),
+        "config": to_json(recipe),
         "data": dataclasses.asdict(info),
         "step": step,
         "parameters": which,
@@ -51,11 +51,11 @@ def export_model(cfg: ConfigDict, workdir: Path, folder: Path) -> None:
     diffusers.write(
         folder,
         params,
-        num_levels=len(cfg.network.channel_multipliers),
+        num_levels=len(spec.network.channel_multipliers),
         unet_config=network,
         scheduler_config=scheduler,
     )
-    classes = assembly.num_classes(cfg, info)
+    classes = assembly.num_classes(spec, info)
     if classes is not None:
         print(
             f"note: the network wants class_labels from 0 to {classes - 1}, or "

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import auxiliary
@@ -14,12 +13,13 @@ from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliar
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, extract
-from ddpm_jax.tasks.classifier import ClassifierTask
+from ddpm_jax.recipe import ClassifierTask, Recipe
+from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training.state import TrainState
 
 
-def features(cfg: ConfigDict, workdir: Path) -> int:
-    """Train a classifier on `config.data` and write it, with its accuracy.
+def features(recipe: Recipe[ClassifierTask], workdir: Path) -> int:
+    """Train a classifier on the data of a recipe and write it, with its accuracy.
 
     Returns:
         0 if it is done, else 128 plus the number of the signal that interrupted it.
@@ -27,14 +27,14 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg, workdir)
+    spec, fit = recipe.task, recipe.training
+    source, test, held_out = with_test_split(spec.data, workdir)
     info = assembly.data_info(source)
-    of.check_features(cfg, info)
-    mesh = assembly.mesh(cfg)
-    assembly.check_batch(cfg)
-    spec, fit = assembly.task_spec(cfg, ClassifierTask), assembly.fit_spec(cfg)
-    training = Training(of.KIND, "the features network", fit)
-    about = already_finished(cfg, workdir, training, source.fingerprint)
+    of.check_features(spec, fit, info)
+    mesh = data_mesh(recipe.devices.fsdp)
+    assembly.check_batch(fit)
+    training = Training(of.KIND, "the features network")
+    about = already_finished(recipe, workdir, training, source.fingerprint)
     if about is not None:
         of.classifier_features(workdir)  # refuses a damaged one
         print(f"{_report(about, workdir)} It is finished. Nothing to do.")
@@ -60,7 +60,7 @@ def features(cfg: ConfigDict, workdir: Path) -> int:
         }
 
     ended = train_auxiliary(
-        cfg,
+        recipe,
         workdir,
         training,
         of.classifier_task(spec, fit, net, info, mesh, finish),

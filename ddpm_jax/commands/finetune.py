@@ -4,13 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import jax.numpy as jnp
-import optax
-from ml_collections import ConfigDict
 
-from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import init_state
@@ -29,13 +27,8 @@ def free_since_import(workdir: Path) -> tuple[str, ...]:
     return (*_FREE_OPTIONS, *about.free_options(store.read_metadata(workdir)))
 
 
-def from_import(
-    cfg: ConfigDict,
-    info: DataInfo,
-    workdir: Path,
-    optimizer: optax.GradientTransformation,
-) -> TrainState:
-    """Begin at an imported model, whose optimiser starts anew with this config.
+def from_import(recipe: Recipe[Diffusion], info: DataInfo, workdir: Path) -> TrainState:
+    """Begin at an imported model, whose optimiser starts anew with this recipe.
 
     Raises:
         UserError: the data are not like those that it was trained on.
@@ -43,7 +36,7 @@ def from_import(
     step = store.latest_step(workdir)
     known = about.info_of(store.read_metadata(workdir))
     classes = [len(of.label_names or ()) for of in (known, info)]
-    other_classes = "label" in cfg.conditioners and classes[0] != classes[1]
+    other_classes = "label" in recipe.task.conditioners and classes[0] != classes[1]
     if known.image_shape != info.image_shape or other_classes:
         raise UserError(
             f"the model in {workdir} is made for images of {known.image_shape} and "
@@ -52,8 +45,8 @@ def from_import(
         )
     state = init_state(
         store.restore_params(workdir, step=step),
-        optimizer,
-        carry=assembly.time_sampler(cfg).init(),
-        num_profiles=len(cfg.training.ema_stds),
+        recipe.training.transformation(),
+        carry=recipe.task.build_times().init(),
+        num_profiles=len(recipe.training.ema_stds),
     )
     return dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))

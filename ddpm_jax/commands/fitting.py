@@ -1,4 +1,4 @@
-"""From a config to a call of `fit`: what every kind of training does around it."""
+"""From a recipe to a call of `fit`: what every kind of training does around it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
@@ -17,11 +16,11 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import differences, to_json
+from ddpm_jax.recipe import Recipe, differences, to_json
 from ddpm_jax.runtime import files, hosts, plots
-from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.devices import data_mesh, describe
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.fit import Ended, Feed, Fit, Run, fit
+from ddpm_jax.training.fit import Ended, Feed, Run, fit
 from ddpm_jax.training.log import read_metrics
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
@@ -37,27 +36,39 @@ FREE_OPTIONS = (
 """A run may be taken up again with other values of these, and stays the same run."""
 
 
+class Settled(NamedTuple):
+    """Two recipes, brought to what can be compared.
+
+    Attributes:
+        now: of the command, with what is taken over from the run.
+        stored: of the run, with what may be changed.
+        refused: what cannot be changed, as `differences` says it.
+    """
+
+    now: Recipe
+    stored: Recipe
+    refused: list[str]
+
+
 class Training(NamedTuple):
     """What differs between the auxiliary models.
 
     Attributes:
         kind: of the model.
         what: it is called, with its article.
-        fit: how it is trained.
     """
 
     kind: Kind
     what: str
-    fit: Fit
 
 
 def already_finished(
-    cfg: ConfigDict, workdir: Path, training: Training, fingerprint: str
+    recipe: Recipe, workdir: Path, training: Training, fingerprint: str
 ) -> dict[str, Any] | None:
-    """Read what describes a finished model of this config; None if there is none.
+    """Read what describes a finished model of this recipe; None if there is none.
 
     Args:
-        cfg: all of it.
+        recipe: of now.
         workdir: of the run.
         training: what is trained there.
         fingerprint: of the data of now.
@@ -67,7 +78,7 @@ def already_finished(
     """
     auxiliary.refuse_another_kind(workdir, training.kind.name, training.what)
     free = (*FREE_OPTIONS, *about.FREE_OPTIONS, *free_spelling(workdir, fingerprint))
-    refuse_another_config(cfg, workdir, lambda line: not line.startswith(free))
+    refuse_another_config(recipe, workdir, lambda line: not line.startswith(free))
     if not auxiliary.is_finished(workdir):
         return None
     found = auxiliary.about(workdir, training.kind)
@@ -110,7 +121,7 @@ def _check_data(was: str, now: str, workdir: Path) -> None:
 
 
 def train_auxiliary(
-    cfg: ConfigDict,
+    recipe: Recipe,
     workdir: Path,
     training: Training,
     task: Task,
@@ -123,7 +134,7 @@ def train_auxiliary(
     """Train an auxiliary model in its workdir, or go on where that stopped.
 
     Args:
-        cfg: all of it.
+        recipe: what is trained, and how.
         workdir: of the run.
         training: what differs between such models.
         task: what is trained.
@@ -136,9 +147,10 @@ def train_auxiliary(
         UserError: as `fit`, or an option is set that the task does not look at.
     """
     without_preview = ("preview_every",) if task.preview is None else ()
-    refuse_unused(cfg, *task.unused, *without_preview)
-    check_tracker(cfg.training.wandb)
-    mesh = assembly.mesh(cfg)
+    how, kind = recipe.training, recipe.kind
+    refuse_unused(how, kind, *task.unused, *without_preview)
+    check_tracker(how.wandb)
+    mesh = data_mesh(recipe.devices.fsdp)
 
     def announce(state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -152,13 +164,13 @@ def train_auxiliary(
 
     metadata = {
         "kind": training.kind.name,
-        "config": to_json(cfg),
+        "config": to_json(recipe),
         "data": source.name,
         "data_fingerprint": fingerprint,
         "versions": auxiliary.versions(),
     }
-    feed = feed_of(cfg, source, training.fit.batch_size, mesh, captions)
-    with beginning(cfg, workdir) as check_alone:
+    feed = feed_of(recipe, source, mesh, captions)
+    with beginning(recipe, workdir) as check_alone:
         run = Run(
             workdir=workdir,
             metadata=metadata,
@@ -169,24 +181,20 @@ def train_auxiliary(
             before_save=check_alone,
             advice="Lower config.training.learning_rate, in another --workdir.",
         )
-        return fit_in_workdir(
-            cfg, task, feed, key, plan=training.fit, run=run, mesh=mesh
-        )
+        return fit_in_workdir(recipe, task, feed, key, run=run, mesh=mesh)
 
 
 def feed_of(
-    cfg: ConfigDict,
+    recipe: Recipe,
     source: data.Dataset,
-    batch_size: int,
     mesh: Mesh,
     captions: assembly.Captions | None = None,
 ) -> Feed:
     """Prepare the batches of a run.
 
     Args:
-        cfg: all of it.
+        recipe: what is trained, and how.
         source: images, or what was made of them.
-        batch_size: over all devices.
         mesh: from `devices.data_mesh`.
         captions: of the images, tokenized.
 
@@ -195,41 +203,34 @@ def feed_of(
     """
     return make_feed(
         source,
-        batch_size,
-        seed=cfg.seed,
+        recipe.training.batch_size,
+        seed=recipe.task.seed,
         mesh=mesh,
-        max_mb_on_device=cfg.data.on_device_mb,
+        max_mb_on_device=recipe.task.data.on_device_mb,
         captions=captions,
     )
 
 
 def fit_in_workdir(
-    cfg: ConfigDict,
-    task: Task,
-    feed: Feed,
-    key: jax.Array,
-    *,
-    plan: Fit,
-    run: Run,
-    mesh: Mesh,
+    recipe: Recipe, task: Task, feed: Feed, key: jax.Array, *, run: Run, mesh: Mesh
 ) -> Ended:
-    """Call `fit` with the tracker of the config; plot the loss, and report the end.
+    """Call `fit` with the tracker of the recipe; plot the loss, and report the end.
 
     Args:
-        cfg: all of it.
+        recipe: how long it is trained, and how often what is done.
         task: what is trained.
         feed: its batches.
         key: [], of the run.
-        plan: how long, and how often to do what.
         run: where, and what is kept there.
         mesh: from `devices.data_mesh`.
 
     Raises:
         UserError: as `fit`.
     """
-    project = cfg.training.wandb if jax.process_index() == 0 else None
+    plan = recipe.training
+    project = plan.wandb if jax.process_index() == 0 else None
     with (
-        open_tracker(project, run.workdir, to_json(cfg)) as tracker,
+        open_tracker(project, run.workdir, to_json(recipe)) as tracker,
         hosts.as_one(),
     ):
         ended = fit(
@@ -262,20 +263,23 @@ def plot_loss(workdir: Path) -> None:
 
 
 def refuse_another_config(
-    cfg: ConfigDict,
+    recipe: Recipe,
     workdir: Path,
     belongs: Callable[[str], bool],
-    settle: Callable[[ConfigDict, int], list[str]] = lambda stored, newest: [],
-) -> None:
+    settle: Callable[[Recipe, int], Settled] | None = None,
+) -> Recipe:
     """Refuse a workdir that belongs to a run of another config.
 
     Args:
-        cfg: the options of now.
+        recipe: of now.
         workdir: of the run.
         belongs: what `differences` says of an option, such as "data.flip: True ->
             False" -> whether a run with another value of it is another run.
-        settle: (config of the run, its last step) -> what else differs; it may change
-            both configs, as where a run is lengthened.
+        settle: (recipe of the run, its last step) -> what is compared, as where a run
+            is lengthened; None: they are compared as they are.
+
+    Returns:
+        The recipe of now, settled.
 
     Raises:
         UserError: naming every option that differs.
@@ -284,22 +288,26 @@ def refuse_another_config(
     newest = store.latest_step(workdir)
     if newest is None:  # nothing has been trained that another config could spoil
         _refuse_foreign(path)
-        return
+        return recipe
     if not path.exists():
-        return
+        return recipe
     try:
-        stored = about.read_config(files.read_json(path), workdir)
+        stored = about.read_recipe(files.read_json(path), workdir)
     except (FileNotFoundError, files.DamagedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); restore it, or use another --workdir."
         ) from error
-    changed = settle(stored, newest)
-    changed += [line for line in differences(stored, cfg) if belongs(line)]
+    settled = Settled(recipe, stored, [])
+    if settle is not None:
+        settled = settle(stored, newest)
+    lines = differences(to_json(settled.stored), to_json(settled.now))
+    changed = [*settled.refused, *(line for line in lines if belongs(line))]
     if changed:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); use "
             "another --workdir, or the config of that run."
         )
+    return settled.now
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -316,11 +324,11 @@ def _refuse_foreign(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def beginning(cfg: ConfigDict, workdir: Path) -> Iterator[Callable[[], None]]:
+def beginning(recipe: Recipe, workdir: Path) -> Iterator[Callable[[], None]]:
     """Make a workdir, be the one that trains there, and write its config.
 
     Args:
-        cfg: all of it.
+        recipe: of the run.
         workdir: of the run.
 
     Yields:
@@ -331,5 +339,5 @@ def beginning(cfg: ConfigDict, workdir: Path) -> Iterator[Callable[[], None]]:
     """
     make_folder(workdir)
     with only_trainer(workdir) as check_alone:
-        files.write_json(workdir / CONFIG_FILE, to_json(cfg))
+        files.write_json(workdir / CONFIG_FILE, to_json(recipe))
         yield check_alone

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Autoencoder
-from ddpm_jax.commands.drawing import SHOWN, sample_request
+from ddpm_jax.commands.drawing import SHOWN, sample_options, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import describe_model, find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
@@ -28,12 +26,16 @@ from ddpm_jax.commands.sample import conditions_of, sample_batches, sampling_pro
 from ddpm_jax.commands.sampled import draw, open_sampled, request_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.sampling.result_files import SAMPLES, write_items
+from ddpm_jax.specs import kind_of
+from ddpm_jax.tasks.spec import TaskSpec
 
 _DRAWN = "drawn"  # the parts of a set that still grows
 
@@ -64,108 +66,124 @@ class ImageSet:
 
 
 def drawn_set(
-    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+    recipe: Recipe, asked: Sample, workdir: Path, interrupted: Callable[[], int]
 ) -> ImageSet:
     """Describe the draws of one checkpoint, with one set of options and one seed.
 
     Args:
-        cfg: `sample` says how, its `step` from where, its `num_images` how many.
+        recipe: of the model.
+        asked: how, from which step, and how many.
         workdir: of the model.
         interrupted: asked between batches.
 
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
-    if cfg.kind != DIFFUSION:
-        return _sampled_set(cfg, workdir, interrupted)
-    found = find_model(cfg, workdir)
-    asked = sample_request(cfg, found)
-    asked = {name: value for name, value in asked.items() if name not in SHOWN}
-    options = to_json(cfg)["sample"]
-    steps = assembly.num_steps(cfg)
-    said = f"{cfg.sample.sampler}, {steps} steps"
-    if cfg.sample.guidance_scale != 1:
-        said += f", guidance {cfg.sample.guidance_scale:g}"
+    spec = recipe.task
+    if not isinstance(spec, Diffusion):
+        return _sampled_set(spec, asked, workdir, interrupted)
+    found = find_model(spec, asked, workdir)
+    assembly.check_sample(spec, found.info, asked)
+    request = sample_request(spec, asked, found)
+    options = sample_options(asked)
+    steps = assembly.num_steps(spec, asked)
+    said = f"{asked.sampler}, {steps} steps"
+    if asked.guidance_scale != 1:
+        said += f", guidance {asked.guidance_scale:g}"
     kept = ("num_images", "batch_size", "film_frames", "film_images", "step", "ema_std")
     model = {
         "checkpoint_step": found.step,
-        "parameters": parameters_name(cfg),
+        "parameters": parameters_name(asked),
         "options": {k: v for k, v in options.items() if k not in (*kept, "ema")}
         | {"num_steps": steps},
     }
     return ImageSet(
-        request={"images": "samples", **asked},
-        described=f"samples of step {found.step:,} ({parameters_name(cfg)}; {said}, "
-        f"seed {cfg.sample.seed})",
+        request={
+            "images": "samples",
+            **{name: value for name, value in request.items() if name not in SHOWN},
+        },
+        described=f"samples of step {found.step:,} ({parameters_name(asked)}; {said}, "
+        f"seed {asked.seed})",
         model=model,
-        num_images=cfg.sample.num_images,
+        num_images=asked.num_images,
         image_shape=found.info.image_shape,
-        load=lambda folder: _drawn(cfg, workdir, model, folder, interrupted),
+        load=lambda folder: _drawn(recipe, asked, workdir, model, folder, interrupted),
     )
 
 
 def _sampled_set(
-    cfg: ConfigDict, workdir: Path, interrupted: Callable[[], int]
+    spec: TaskSpec, asked: Sample, workdir: Path, interrupted: Callable[[], int]
 ) -> ImageSet:
     """Describe samples of a model of any kind."""
-    opened = open_sampled(cfg, workdir)
-    asked = request_of(cfg, opened.about)
-    seed = assembly.sample_seed(cfg)
+    opened, kind = open_sampled(spec, workdir), kind_of(spec)
+    seed = assembly.seed_of(spec, asked)
     model = {
         "checkpoint_step": opened.step,
         "parameters": "ema",
         # Of one call, unguided: as tables and plots of scores have it.
         "options": {
-            **{"sampler": cfg.kind, "num_steps": 1, "guidance_scale": 1.0},
+            **{"sampler": kind, "num_steps": 1, "guidance_scale": 1.0},
             "seed": seed,
         },
     }
-    described = f"samples of a {cfg.kind}, step {opened.step:,} (seed {seed})"
+    described = f"samples of a {kind}, step {opened.step:,} (seed {seed})"
     shape = opened.model.item_shape
 
     def load(folder: Path) -> data.Dataset | None:
         return _grown(
             folder,
-            (cfg.sample.num_images, *shape),
+            (asked.num_images, *shape),
             model,
-            lambda first: draw(cfg, opened.model, first=first, stop=interrupted),
+            lambda first: draw(
+                spec, asked, opened.model, first=first, stop=interrupted
+            ),
         )
 
     return ImageSet(
-        request={"images": "samples", **asked},
+        request={"images": "samples", **request_of(spec, asked, opened.about)},
         described=described,
         model=model,
-        num_images=cfg.sample.num_images,
-        image_shape=data.image_shape_of(shape, opened.model.dtype, f"a {cfg.kind}"),
+        num_images=asked.num_images,
+        image_shape=data.image_shape_of(shape, opened.model.dtype, f"a {kind}"),
         load=load,
     )
 
 
 def _drawn(
-    cfg: ConfigDict,
+    recipe: Recipe[Diffusion],
+    asked: Sample,
     workdir: Path,
     model: dict[str, Any],
     folder: Path,
     interrupted: Callable[[], int],
 ) -> data.Dataset | None:
-    info = describe_model(cfg, workdir).info
-    labels, names = assembly.sample_labels(cfg, info), info.label_names
+    spec = recipe.task
+    info = describe_model(spec, asked, workdir).info
+    labels, names = assembly.sample_labels(spec, info, asked), info.label_names
     # Images drawn without a class cannot be held against one.
     if labels is not None and (labels >= len(names or ())).any():
         labels = None
 
     def batches(first: int) -> Iterator[np.ndarray]:
-        trained = open_model(cfg, workdir)
-        conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
+        trained = open_model(recipe, asked, workdir)
+        conditions = conditions_of(
+            spec, asked, info, trained.unet, trained.params.network
+        )
         program = sampling_program(
-            cfg, trained.info, trained.unet, trained.mesh, trained.codec
+            spec, asked, trained.info, trained.unet, trained.mesh, trained.codec
         )
         for made in sample_batches(
-            cfg, program, trained.params, conditions, first=first, stop=interrupted
+            spec,
+            asked,
+            program,
+            trained.params,
+            conditions,
+            first=first,
+            stop=interrupted,
         ):
             yield made.items
 
-    shape = (cfg.sample.num_images, *info.image_shape)
+    shape = (asked.num_images, *info.image_shape)
     return _grown(folder, shape, model, batches, labels, names)
 
 
@@ -236,28 +254,33 @@ def progress(what: str, total: int, done: int) -> tqdm:
 # --- Reconstructed --------------------------------------------------------------------
 
 
-def reconstructed_set(cfg: ConfigDict, workdir: Path, split: str) -> ImageSet:
+def reconstructed_set(
+    spec: TaskSpec, workdir: Path, split: str, num_images: int
+) -> ImageSet:
     """Describe a split of the data as its latents' means are decoded.
 
     What a model of these latents can at best be expected to reach.
 
     Args:
-        cfg: its `codec` names the autoencoder.
+        spec: its `codec` names the autoencoder.
         workdir: of a model, whose autoencoder comes first; or of none.
-        split: of `config.data`.
+        split: of the data.
+        num_images: N, at most; fewer if there are not so many.
 
     Raises:
         UserError: there is no autoencoder, or it takes other images.
     """
-    autoencoder = autoencoder_of(cfg, workdir)
+    autoencoder = None
+    if isinstance(spec, Diffusion):
+        autoencoder = autoencoder_of(spec, workdir)
     if autoencoder is None:
         raise UserError(
             f"config.evaluate.images=reconstructions:{split} are an autoencoder's; "
             "name its folder: config.codec.kind=latents and config.codec.run=DIR."
         )
-    source = open_split(cfg, split)
+    source = spec.data.open(split)
     autoencoder.shape_of(source.image_shape)  # refuses other images
-    count = min(cfg.evaluate.num_images, len(source))
+    count = min(num_images, len(source))
     return ImageSet(
         request={
             "images": "reconstructions",
@@ -289,20 +312,32 @@ def _reconstructed(
 # --- Given ----------------------------------------------------------------------------
 
 
-def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> ImageSet:
+def given_set(
+    of: Data,
+    kind: str,
+    where: str,
+    like: data.Dataset,
+    num_images: int,
+    seed: int | None = None,
+) -> ImageSet:
     """Describe a folder, a file, a split of the data, or noise.
 
     Args:
-        cfg: with the seed of the noise, and the number of images.
+        of: the data.
         kind: folder, npz, data or noise.
         where: the folder, the file or the split.
         like: the reference, whose size and channels the noise takes.
+        num_images: N, at most; fewer if there are not so many.
+        seed: of the noise.
 
     Raises:
         UserError: they cannot be opened.
     """
-    source = _given(cfg, kind, where, like)
-    count = min(cfg.evaluate.num_images, len(source))
+    if kind == "noise":
+        source = _noise(seed, num_images, like)
+    else:
+        source = _given(of, kind, where, like)
+    count = min(num_images, len(source))
     return ImageSet(
         request={
             "images": kind,
@@ -318,18 +353,15 @@ def given_set(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> Ima
     )
 
 
-def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.Dataset:
-    if kind == "noise":
-        seed = assembly.sample_seed(cfg)
-        shape = (cfg.evaluate.num_images, *like.image_shape)
-        capacity.check(
-            "config.evaluate.num_images",
-            cfg.evaluate.num_images,
-            math.prod(like.image_shape),
-            capacity.machine_memory(),
-        )
-        pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-        return _in_memory(f"uniform noise, seed {seed}", pixels, None, None)
+def _noise(seed: int | None, count: int, like: data.Dataset) -> data.Dataset:
+    each, memory = math.prod(like.image_shape), capacity.machine_memory()
+    capacity.check("config.evaluate.num_images", count, each, memory)
+    shape = (count, *like.image_shape)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    return _in_memory(f"uniform noise, seed {seed}", pixels, None, None)
+
+
+def _given(of: Data, kind: str, where: str, like: data.Dataset) -> data.Dataset:
     if kind == "npz":
         return _in_memory(
             f"images of {where}", *read_npz(Path(where)), like.label_names
@@ -342,7 +374,7 @@ def _given(cfg: ConfigDict, kind: str, where: str, like: data.Dataset) -> data.D
                 file=sys.stderr,
             )
         return found
-    source = open_split(cfg, where)
+    source = of.open(where)
     return dataclasses.replace(source, name=f"real {source.name} ({where})")
 
 
@@ -360,11 +392,6 @@ def _in_memory(
         fingerprint=fingerprint_of([pixels.tobytes()]),
         split="",
     )
-
-
-def open_split(cfg: ConfigDict, split: str) -> data.Dataset:
-    """Open another split of `config.data`."""
-    return assembly.dataset(cfg, split)
 
 
 def _some(source: data.Dataset, count: int) -> data.Dataset:

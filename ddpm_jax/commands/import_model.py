@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import import_autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Data, Diffusion, from_json, recipe, to_json
+from ddpm_jax.recipe import Data, Diffusion, Recipe, from_json, recipe, to_json
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.step import init_state
@@ -96,13 +96,13 @@ class Imported(NamedTuple):
     """A model of another program's files.
 
     Attributes:
-        cfg: all that sampling needs.
+        recipe: all that sampling needs.
         info: what the model knows of its data.
         params: a tree of arrays, in the layout of the network here.
         step: of its training.
     """
 
-    cfg: ConfigDict
+    recipe: Recipe[Diffusion]
     info: DataInfo
     params: Any
     step: int
@@ -123,20 +123,21 @@ def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported
     folder, pretrained = _read(place, source, asked.given)
     record = read_record(folder)
     if record is None:
-        cfg = _config(pretrained, asked)
-        null_row = cfg.condition_dropout > 0
-        info = _info(cfg, pretrained, null_row=null_row)
+        made = _recipe(pretrained, asked)
+        null_row = made.task.condition_dropout > 0
+        info = _info(made.task.data, pretrained, null_row=null_row)
         step = asked.step or 0
     else:
-        cfg, info, step = record
-        cfg = specs.override(cfg, asked.overrides, slot=Diffusion)
+        made, info, step = record
+        made = _overridden(to_json(made), asked)
         null_row, step = True, step if asked.step is None else asked.step
-        _check_record(folder, pretrained, cfg, info)
+        _check_record(folder, pretrained, made, info)
     if step < 0:
         raise UserError(f"--step={step} is negative; use 0 or more.")
-    assembly.check(cfg, info)
-    params = _params(pretrained, cfg, info, null_row=null_row)
-    return Imported(cfg, info, params, step)
+    assembly.check(made.task, info)
+    assembly.check_sample(made.task, info, made.request(Sample))
+    params = _params(pretrained, made.task, info, null_row=null_row)
+    return Imported(made, info, params, step)
 
 
 # --- Reading --------------------------------------------------------------------------
@@ -187,14 +188,14 @@ def _file_in(folder: Path) -> Path:
     return found[0]
 
 
-def read_record(folder: Path) -> tuple[ConfigDict, DataInfo, int] | None:
+def read_record(folder: Path) -> tuple[Recipe, DataInfo, int] | None:
     """Read the `RECORD` of an exported model.
 
     Args:
         folder: of the model; anyone may have changed what is in it.
 
     Returns:
-        Its config, its data and its step; None if the folder has no record.
+        Its recipe, its data and its step; None if the folder has no record.
 
     Raises:
         UserError: it is damaged, or says what cannot be.
@@ -204,9 +205,9 @@ def read_record(folder: Path) -> tuple[ConfigDict, DataInfo, int] | None:
         return None
     try:
         record = files.read_json(path)
-        cfg, info = from_json(record["config"]), about.info_of(record)
+        made, info = from_json(record["config"]), about.info_of(record)
         _check_described(info, record["step"])
-        return cfg, info, record["step"]
+        return made, info, record["step"]
     except files.DamagedError as error:
         reason = str(error)
     except KeyError as error:
@@ -237,10 +238,10 @@ def _check_described(info: DataInfo, step: object) -> None:
 
 
 def _check_record(
-    folder: Path, pretrained: Pretrained, cfg: ConfigDict, info: DataInfo
+    folder: Path, pretrained: Pretrained, made: Recipe[Diffusion], info: DataInfo
 ) -> None:
     """Refuse a record that is not of the model beside it."""
-    network, scheduler = settings_of(cfg, info)
+    network, scheduler = settings_of(made, info)
     again = {
         "network": diffusers_unet.unet_options("", network, None)[0],
         **diffusers_scheduler.scheduler_options("", scheduler)[0],
@@ -254,10 +255,10 @@ def _check_record(
         )
 
 
-# --- The config and the data ----------------------------------------------------------
+# --- The recipe and the data ----------------------------------------------------------
 
 
-def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
+def _recipe(pretrained: Pretrained, asked: Asked) -> Recipe[Diffusion]:
     facts, given = _flat(pretrained.facts), asked.values
     for option, value in given.items():
         is_fact = option.startswith("conditioners.") or option in facts
@@ -270,13 +271,18 @@ def _config(pretrained: Pretrained, asked: Asked) -> ConfigDict:
     plain = to_json(recipe(Diffusion(data=Data(source=""))))
     # At once: a loss that is a default may need a variance that is a fact.
     decided = _merged(_merged(plain, pretrained.defaults), pretrained.facts)
-    cfg = specs.override(from_json(decided), asked.overrides, slot=Diffusion)
-    fitted: dict[str, Any] = {}
-    if not cfg.data.source:
+    made = _overridden(decided, asked)
+    spec, fitted = made.task, dict[str, Any]()
+    if not spec.data.source:
         fitted["data"] = _later_data(pretrained.image_shape, given)
     if "preview_steps" not in given:  # at most all
-        fitted["preview_steps"] = min(cfg.preview_steps, cfg.schedule.num_levels)
-    return from_json(_merged(to_json(cfg), fitted))
+        fitted["preview_steps"] = min(spec.preview_steps, spec.schedule.num_levels)
+    return from_json(_merged(to_json(made), fitted))
+
+
+def _overridden(stored: Mapping[str, Any], asked: Asked) -> Recipe[Diffusion]:
+    """Set the options that the user gave."""
+    return from_json(specs.override(stored, asked.overrides, slot=Diffusion))
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -316,16 +322,16 @@ def _later_data(
     return {name: v for name, v in wanted.items() if f"data.{name}" not in given}
 
 
-def _info(cfg: ConfigDict, pretrained: Pretrained, *, null_row: bool) -> DataInfo:
-    """Describe the data: those of `config.data`, or what the checkpoint tells."""
+def _info(of: Data, pretrained: Pretrained, *, null_row: bool) -> DataInfo:
+    """Describe the data: those that are named, or what the checkpoint tells."""
     classes = pretrained.num_classes
     if classes is not None and null_row:
         classes -= 1
     shape = pretrained.image_shape
-    if not cfg.data.source:
+    if not of.source:
         names = None if classes is None else tuple(map(str, range(classes)))
         return DataInfo(pretrained.name, shape, names, about.UNKNOWN_DATA)
-    info = assembly.data_info(assembly.dataset(cfg))
+    info = assembly.data_info(of.open())
     has = len(info.label_names or ())
     if info.image_shape != shape or (classes is not None and has != classes):
         raise UserError(
@@ -336,19 +342,19 @@ def _info(cfg: ConfigDict, pretrained: Pretrained, *, null_row: bool) -> DataInf
     return info
 
 
-def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
+def settings_of(made: Recipe[Diffusion], info: DataInfo) -> tuple[dict, dict]:
     """Write what diffusers should know of a model: its network, its process.
 
     Raises:
         UserError: naming what it cannot express.
     """
-    classes = assembly.num_classes(cfg, info)
-    plain = to_json(cfg)
+    classes = assembly.num_classes(made.task, info)
+    plain = to_json(made)
     network = diffusers_unet.unet_config(
         plain["network"],
         plain["conditioners"],
         info.image_shape,
-        assembly.model(cfg, info).network.out_channels,
+        assembly.model(made.task, info).network.out_channels,
         None if classes is None else classes + 1,
     )
     return network, diffusers_scheduler.scheduler_config(plain, plain["sample"])
@@ -358,10 +364,10 @@ def settings_of(cfg: ConfigDict, info: DataInfo) -> tuple[dict, dict]:
 
 
 def _params(
-    pretrained: Pretrained, cfg: ConfigDict, info: DataInfo, *, null_row: bool
+    pretrained: Pretrained, spec: Diffusion, info: DataInfo, *, null_row: bool
 ) -> Any:
-    unet = assembly.model(cfg, info)
-    abstract = jax.eval_shape(lambda: assembly.init_params(cfg, unet, info))
+    unet = assembly.model(spec, info)
+    abstract = jax.eval_shape(lambda: assembly.init_params(spec, unet, info))
     shapes = {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
     }
@@ -369,30 +375,30 @@ def _params(
 
 
 def _save(workdir: Path, found: Imported, source: str) -> None:
-    cfg, step = found.cfg, found.step
+    made, step = found.recipe, found.step
     state = init_state(
         jax.tree.map(jnp.asarray, found.params),
-        assembly.optimizer(cfg),
-        carry=assembly.time_sampler(cfg).init(),
-        num_profiles=len(cfg.training.ema_stds),
+        made.training.transformation(),
+        carry=made.task.build_times().init(),
+        num_profiles=len(made.training.ema_stds),
     )
     state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
-    described = about.metadata(cfg, found.info) | {about.IMPORTED: source}
+    described = about.metadata(made, found.info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
-        files.write_json(workdir / "config.json", to_json(cfg))
+        files.write_json(workdir / "config.json", to_json(made))
         store.save(checkpoints, state, described, wait=True)
 
 
 def _announce(workdir: Path, found: Imported) -> None:
-    cfg, info, params, step = found
+    spec, info, params, step = found.recipe.task, *found[1:]
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    classes = assembly.num_classes(cfg, info)
+    classes = assembly.num_classes(spec, info)
     condition = f"{classes} classes" if classes else "unconditional"
     shape = "x".join(map(str, info.image_shape))
     lines = (
         f"model    {info.name}, {count:,} parameters, {condition}, images of {shape}",
-        f"process  {cfg.schedule.kind}, T={cfg.schedule.num_levels:,}, predicts "
-        f"{cfg.prediction}, variance {cfg.variance}",
+        f"process  {specs.kind_of(spec.schedule)}, T={spec.schedule.num_levels:,}, "
+        f"predicts {spec.prediction}, variance {spec.variance}",
         f"run      {workdir}, step {step:,}",
         f"Generate with it: python main.py sample {workdir}",
     )

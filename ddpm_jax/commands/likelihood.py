@@ -17,17 +17,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
+from ddpm_jax.codecs import AsStored
 from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.model import Trained, describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import to_json
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.recipe import Diffusion, Plane, Recipe
+from ddpm_jax.requests import Likelihood, sections
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.runtime.devices import (
@@ -40,6 +42,7 @@ from ddpm_jax.runtime.devices import (
 )
 from ddpm_jax.runtime.files import alone_in
 from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.specs import kind_of
 from ddpm_jax.training.loop import catch_interrupts
 
 _OPTIONS = {  # that decide the numbers of a method
@@ -48,13 +51,14 @@ _OPTIONS = {  # that decide the numbers of a method
 }
 
 
-def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
-    """Measure `config.likelihood.split` by one method or both, and write the numbers.
+def likelihood(recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path) -> int:
+    """Measure a split by one method or both, and write the numbers.
 
     Args:
-        cfg: its `likelihood` says what is measured, and how.
+        recipe: of the model.
+        asked: what is measured, and how; its `out` may name the folder in which
+            `likelihood/` is made, which else is the workdir.
         workdir: of the model.
-        out: where `likelihood/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -62,37 +66,31 @@ def likelihood(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
-    status, _ = measure_likelihood(cfg, workdir, out)
+    status, _ = measure_likelihood(recipe, asked, workdir)
     return status
 
 
 def measure_likelihood(
-    cfg: ConfigDict, workdir: Path, out: Path | None = None
+    recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path
 ) -> tuple[int, list[Path]]:
     """Measure as `likelihood` does; return its status and the folders of the numbers.
 
     Raises:
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
-    folders = []
-    described = describe_model(cfg, workdir)
-    assembly.check_likelihood(cfg)
-    _check_items(cfg, described.info)
-    trained = open_model(cfg, workdir)
-    source = _open_split(cfg, trained)
-    # The parameters are what they are; rounding in between would be charged in bits.
-    cfg = cfg.copy_and_resolve_references()
-    for node in (cfg.network, *cfg.conditioners.values()):
-        if "dtype" in node:
-            node.dtype = "float32"
-    if cfg.network.kind == "unet":
-        cfg.network.attention = "plain"
+    spec, folders = recipe.task, []
+    described = describe_model(spec, asked, workdir)
+    assembly.check_likelihood(spec, described.info, asked)
+    _check_items(spec, asked, described.info)
+    trained = open_model(recipe, asked, workdir)
+    source = _open_split(spec, asked, trained)
+    exact, out = _in_float32(spec), asked.folder or workdir
     with catch_interrupts() as interrupted:
-        for method in assembly.likelihood_methods(cfg.likelihood.method):
-            run = _Run(cfg, trained, source, Path(), method)
+        for method in asked.methods:
+            run = _Run(exact, asked, trained, source, Path(), method)
             request = {"command": "likelihood", **_about(run)}
-            request |= model_request(cfg, trained)
-            folder = result_folder((out or workdir) / "likelihood", request)
+            request |= model_request(asked, trained)
+            folder = result_folder(out / "likelihood", request)
             run = dataclasses.replace(run, folder=folder)
             folders.append(folder)
             with alone_in(folder, stop=interrupted):
@@ -104,9 +102,8 @@ def measure_likelihood(
                             "images; saved. The same command goes on from here."
                         )
                         return 128 + interrupted(), folders
-                    files.finish(
-                        folder, measured, _about(run), assembly.bound_times(cfg)
-                    )
+                    times = assembly.bound_times(spec, asked)
+                    files.finish(folder, measured, _about(run), times)
                     wait_for_all_hosts(f"the result in {folder}")
             found = files.read(folder)
             if found is None:
@@ -118,57 +115,74 @@ def measure_likelihood(
     return 0, folders
 
 
-_CODECS = ("as_stored", "plane")  # whose chains are made of the items themselves
+def _in_float32(spec: Diffusion) -> Diffusion:
+    """Compute in float32, whatever it was trained in.
+
+    The parameters are what they are; rounding in between would be charged in bits.
+    """
+
+    def has_dtype(part: Any) -> bool:
+        return any(field.name == "dtype" for field in dataclasses.fields(part))
+
+    network = spec.network
+    if has_dtype(network):
+        network = network.clone(dtype="float32")
+    if isinstance(network, UNet):
+        network = network.clone(attention="plain")
+    in_float32: Any = {"dtype": "float32"}
+    conditioners = {
+        name: dataclasses.replace(one, **in_float32) if has_dtype(one) else one
+        for name, one in spec.conditioners.items()
+    }
+    return dataclasses.replace(spec, network=network, conditioners=conditioners)
 
 
-def _check_items(cfg: ConfigDict, info: assembly.DataInfo) -> None:
+_CODECS = (AsStored, Plane)  # whose chains are made of the items themselves
+
+
+def _check_items(spec: Diffusion, asked: Likelihood, info: assembly.DataInfo) -> None:
     """Refuse items on which a method is not defined, before any compile."""
-    if cfg.codec.kind not in _CODECS:
+    if type(spec.codec) not in _CODECS:
         raise UserError(
-            f"bits per dimension are of items, and codec {cfg.codec.kind} makes "
-            f"something else of them; use a model with codec {_CODECS[0]}."
+            f"bits per dimension are of items, and codec {kind_of(spec.codec)} makes "
+            f"something else of them; use a model with codec {kind_of(AsStored)}."
         )
-    if info.dtype != "uint8" and "bound" in assembly.likelihood_methods(
-        cfg.likelihood.method
-    ):
+    if info.dtype != "uint8" and "bound" in asked.methods:
         raise UserError(
-            f"config.likelihood.method={cfg.likelihood.method!r} measures bytes, and "
+            f"config.likelihood.method={asked.method!r} measures bytes, and "
             f"{info.name} holds {info.dtype}; use method ode, whose bits are those of "
             "a density."
         )
 
 
-def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
+def _open_split(spec: Diffusion, asked: Likelihood, trained: Trained) -> data.Dataset:
     """Open the split asked for, and hold it against what the model was trained on."""
-    options, info = cfg.likelihood, trained.info
-    chosen = cfg.copy_and_resolve_references()
-    chosen.data.split = options.split
-    chosen.data.source = options.source or cfg.data.source
-    source = assembly.dataset(chosen)
+    info, of = trained.info, spec.data
+    source = dataclasses.replace(of, source=asked.source or of.source).open(asked.split)
     if source.shape != info.item_shape or str(source.dtype) != info.dtype:
         raise UserError(
-            f"the items of split {options.split!r} are {source.dtype} {source.shape}, "
+            f"the items of split {asked.split!r} are {source.dtype} {source.shape}, "
             f"the model's {info.dtype} {info.item_shape}; give the data that it was "
             "trained on."
         )
-    if "label" in cfg.conditioners and source.label_names != info.label_names:
+    if "label" in spec.conditioners and source.label_names != info.label_names:
         raise UserError(
-            f"the classes of split {options.split!r} are not those of the model; give "
+            f"the classes of split {asked.split!r} are not those of the model; give "
             "the data that it was trained on."
         )
-    if "text" in cfg.conditioners and source.texts is None:
+    if "text" in spec.conditioners and source.texts is None:
         raise UserError(
             f"the model is conditioned on captions, and {source.name} has none; "
             "give the data that it was trained on."
         )
-    if options.num_images is not None and options.num_images > len(source):
+    if asked.num_images is not None and asked.num_images > len(source):
         raise UserError(
-            f"config.likelihood.num_images={options.num_images}, but split "
-            f"{options.split!r} of {source.name} has {len(source)}; use that or fewer."
+            f"config.likelihood.num_images={asked.num_images}, but split "
+            f"{asked.split!r} of {source.name} has {len(source)}; use that or fewer."
         )
     if source.fingerprint == info.fingerprint:
         print(
-            f"note: {options.split!r} is what the model was trained on; "
+            f"note: {asked.split!r} is what the model was trained on; "
             "--split names another split.",
             file=sys.stderr,
         )
@@ -179,7 +193,8 @@ def _open_split(cfg: ConfigDict, trained: Trained) -> data.Dataset:
 class _Run:
     """One measurement, of which a part is stored after each batch."""
 
-    cfg: ConfigDict
+    spec: Diffusion
+    asked: Likelihood
     trained: Trained
     source: data.Dataset
     folder: Path
@@ -187,22 +202,22 @@ class _Run:
 
     @property
     def num_images(self) -> int:
-        return self.cfg.likelihood.num_images or len(self.source)
+        return self.asked.num_images or len(self.source)
 
 
 def _about(run: _Run) -> dict[str, Any]:
     """Describe a measurement by all that decides its numbers."""
-    options = to_json(run.cfg)["likelihood"]
+    options = sections.options_in(run.asked, "likelihood")
     return {
         "method": run.method,
         "data": run.source.name,
         "fingerprint": run.source.fingerprint,
-        "split": run.cfg.likelihood.split,
+        "split": run.asked.split,
         "num_images": run.num_images,
         "dimensions": int(np.prod(run.source.shape)),
         "checkpoint_step": run.trained.step,
-        "parameters": parameters_name(run.cfg),
-        "seed": run.cfg.seed if options["seed"] is None else options["seed"],
+        "parameters": parameters_name(run.asked),
+        "seed": assembly.seed_of(run.spec, run.asked),
         "options": {
             name: value
             for name, value in options.items()
@@ -217,19 +232,20 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
     started = f", going on after {measured.done}" if measured.done else ""
     print(
         f"{run.method}: {run.num_images} images of {run.source.name} "
-        f"({run.cfg.likelihood.split}), with {run.trained.described} on "
+        f"({run.asked.split}), with {run.trained.described} on "
         f"{describe()}{started}.",
         flush=True,
     )
     mesh = run.trained.mesh
-    params, key = run.trained.params.network, assembly.likelihood_key(run.cfg)
+    params = run.trained.params.network
+    key = assembly.likelihood_key(assembly.seed_of(run.spec, run.asked))
     evaluate = assembly.kept(
         f"likelihood {run.method}",
-        run.cfg,
+        run.spec,
         run.trained.info,
-        lambda own: _compiled(own, run),
+        lambda: _compiled(run.spec, run.asked, run.trained, run.method),
         mesh=mesh,
-        request=assembly.compiled_options(run.cfg, "likelihood"),
+        request=assembly.compiled_options(run.spec, run.asked),
     )
     bar = tqdm(
         total=run.num_images,
@@ -243,7 +259,7 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
             lambda given: _precisely(evaluate, params, key, *given),
             lambda places: _given(run, places),
             run.num_images,
-            min(run.cfg.likelihood.batch_size, run.num_images),
+            min(run.asked.batch_size, run.num_images),
             mesh=mesh,
             first=measured.done,
             stop=interrupted,
@@ -257,11 +273,13 @@ def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
     return measured
 
 
-def _compiled(cfg: ConfigDict, run: _Run) -> Callable[..., Any]:
+def _compiled(
+    spec: Diffusion, asked: Likelihood, trained: Trained, method: str
+) -> Callable[..., Any]:
     """Compile the measure of a batch: (params, key, rows, ...) -> by row."""
-    mesh = run.trained.mesh
-    network = assembly.model(cfg, run.trained.info)  # in float32, by this config
-    measure = assembly.measure(cfg, network, run.method)
+    mesh = trained.mesh
+    network = assembly.model(spec, trained.info)  # in float32, as this spec says
+    measure = assembly.measure(spec, asked, network, method)
     everywhere, by_row = replicated(mesh), rows(mesh)
     return jax.jit(
         lambda params, *rest: measure(gather_params(mesh, params), *rest),
@@ -277,6 +295,6 @@ def _precisely(function: Callable[..., Any], *given: Any) -> Any:
 
 def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """Read images by their numbers [B], and lay out what they are conditioned on."""
-    batch = gather(run.source, places, with_text=bool("text" in run.cfg.conditioners))
-    cond = assembly.example_cond(run.cfg, run.trained.info, batch)
+    batch = gather(run.source, places, with_text="text" in run.spec.conditioners)
+    cond = assembly.example_cond(run.spec, run.trained.info, batch)
     return places, batch["image"], cond

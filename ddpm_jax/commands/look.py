@@ -1,17 +1,18 @@
 """A first look at the data: what is there, what is broken, what a model will see."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from ddpm_jax import assembly, data
+from ddpm_jax import data
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
 from ddpm_jax.data.layout import WIDE_BITS
 from ddpm_jax.data.listing import Listing
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import files, images
 
@@ -36,43 +37,41 @@ _MODES = {
 }
 
 
-def look(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
-    """Print what `config.data` holds; write it, a contact sheet and a list of faults.
+def look(of: Data, folder: Path) -> int:
+    """Print what a data set holds; write it, a contact sheet and a list of faults.
 
     Args:
-        cfg: its `data` is looked at.
-        workdir: where what is found is written.
-        out: where to instead.
+        of: the data.
+        folder: where what is found is written.
 
     Raises:
         UserError: the data cannot be opened, for another reason than broken files.
     """
-    workdir = out or workdir
-    chosen = cfg.copy_and_resolve_references()
-    chosen.data.flip = False  # nothing is mirrored here
-    is_folder = cfg.data.source.startswith("folder:")
-    if is_folder:
-        chosen.data.skip_broken = True
-    source = assembly.dataset(chosen)
-    make_folder(workdir)
-    lines = _about_files(cfg.data.sample_bits, source, workdir) if is_folder else []
-    how = f", {cfg.data.resize}" if cfg.data.image_size else ""
+    is_folder = of.source.startswith("folder:")
+    # Nothing is mirrored here, and broken files are what is looked for.
+    chosen = dataclasses.replace(
+        of, flip=False, skip_broken=of.skip_broken or is_folder
+    )
+    source = chosen.open()
+    make_folder(folder)
+    lines = _about_files(of.sample_bits, source, folder) if is_folder else []
+    how = f", {of.resize}" if of.image_size else ""
     lines += _about_examples(source, how)
-    sheet = write_sheet(source, workdir)
+    sheet = write_sheet(source, folder)
     text = "\n".join([*lines, f"sheet     {sheet}"])
-    files.write_text(workdir / "look.txt", text + "\n")
+    files.write_text(folder / "look.txt", text + "\n")
     print(text)
     return 0
 
 
-def open_to_train(cfg: ConfigDict, workdir: Path) -> data.Dataset:
+def open_to_train(of: Data, workdir: Path) -> data.Dataset:
     """Open the data that are to be trained on.
 
     Raises:
         UserError: they cannot be opened; broken files are listed in broken.txt.
     """
     try:
-        return assembly.dataset(cfg)
+        return of.open()
     except data.BrokenFilesError as error:
         place = _list_broken(error.found, workdir)
         raise UserError(data.describe_broken(error.found, error.name, place)) from error
@@ -84,7 +83,7 @@ def _list_broken(found: data.Survey, workdir: Path) -> Path:
     return place
 
 
-def first_look(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str]:
+def first_look(of: Data, source: data.Dataset, workdir: Path) -> list[str]:
     """Look at a folder before training; return a few lines that say what is there.
 
     Raises:
@@ -93,10 +92,10 @@ def first_look(cfg: ConfigDict, source: data.Dataset, workdir: Path) -> list[str
     if source.listing is None:
         return []
     found = data.survey(source.listing)
-    if found.broken and not cfg.data.skip_broken:
+    if found.broken and not of.skip_broken:
         place = _list_broken(found, workdir)
         raise UserError(data.describe_broken(found, source.name, place))
-    return _about_files(cfg.data.sample_bits, source, workdir)
+    return _about_files(of.sample_bits, source, workdir)
 
 
 def _about_files(sample_bits: int, source: data.Dataset, workdir: Path) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
@@ -21,8 +20,10 @@ from ddpm_jax.commands.about import (
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Parameters
 from ddpm_jax.runtime import files
-from ddpm_jax.runtime.devices import sharded, spread_whole
+from ddpm_jax.runtime.devices import data_mesh, sharded, spread_whole
 from ddpm_jax.training import checkpoints as store
 
 
@@ -60,50 +61,55 @@ class Trained(Described):
     mesh: Mesh
 
 
-def describe_model(cfg: ConfigDict, workdir: Path) -> Described:
+def describe_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
     """Describe the model of a workdir by the metadata of its newest checkpoint.
 
-    Or by those of `sample.step`. Parameters are read only where metadata are damaged:
-    whether they can be used, `find_model` says.
+    Or by those of the step that is asked for. Parameters are read only where metadata
+    are damaged: whether they can be used, `find_model` says.
 
     Raises:
         UserError: as `find_model`.
     """
-    check_same_model(cfg, workdir)
-    step = cfg.sample.step
+    check_same_model(spec, workdir)
+    step = asked.step
     if step is None:
         step = store.all_steps(workdir)[-1]
     try:
         about = store.read_metadata(workdir, step)
     except UserError:  # damaged, or removed by a trainer
-        return find_model(cfg, workdir)
-    return _described(cfg, workdir, step, about)
+        return find_model(spec, asked, workdir)
+    return _described(spec, asked, workdir, step, about)
 
 
-def find_model(cfg: ConfigDict, workdir: Path) -> Described:
-    """Find the model of a workdir: the newest usable checkpoint, or `sample.step`.
+def find_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
+    """Find the model of a workdir: the newest usable checkpoint, or that of a step.
 
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
-    check_same_model(cfg, workdir)
-    step = cfg.sample.step
+    check_same_model(spec, workdir)
+    step = asked.step
     if step is None:
         step = usable_step(workdir, _tell)
-    return _described(cfg, workdir, step, store.read_metadata(workdir, step))
+    return _described(spec, asked, workdir, step, store.read_metadata(workdir, step))
 
 
 def _described(
-    cfg: ConfigDict, workdir: Path, step: int, about: dict[str, Any]
+    spec: Diffusion,
+    asked: Parameters,
+    workdir: Path,
+    step: int,
+    about: dict[str, Any],
 ) -> Described:
     info = info_of(about)
-    assembly.check(cfg, info)
-    check_schedule(cfg, about)
+    assembly.check(spec, info)
+    assembly.check_parameters(asked)
+    check_schedule(spec.schedule, about)
     assembly.check_copy(info, workdir)
     return Described(step, about, info)
 
 
-def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
+def open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
     """Find the model of a workdir, and put its parameters on the devices.
 
     Beside a trainer that removes older checkpoints, the newest is taken of the time.
@@ -111,27 +117,27 @@ def open_model(cfg: ConfigDict, workdir: Path) -> Trained:
     Raises:
         UserError: as `find_model`, or if the parameters are damaged.
     """
-    if cfg.sample.step is None:
+    if asked.step is None:
         for _ in range(store.TRIES - 1):
             try:
-                return _open_model(cfg, workdir)
+                return _open_model(recipe, asked, workdir)
             except store.GoneError as error:
                 _tell(f"note: {error}")
-    return _open_model(cfg, workdir)
+    return _open_model(recipe, asked, workdir)
 
 
-def _open_model(cfg: ConfigDict, workdir: Path) -> Trained:
-    found = find_model(cfg, workdir)
-    mesh = assembly.mesh(cfg)
+def _open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
+    spec, mesh = recipe.task, data_mesh(recipe.devices.fsdp)
+    found = find_model(spec, asked, workdir)
     params, which = load_parameters(
-        cfg, workdir, found.step, placement=sharded(mesh), report=_tell
+        asked, workdir, found.step, placement=sharded(mesh), report=_tell
     )
-    codec = assembly.codec(cfg, found.info, workdir)
+    codec = assembly.codec(spec, found.info, workdir)
     return Trained(
         step=found.step,
         about=found.about,
         info=found.info,
-        unet=assembly.model(cfg, found.info),
+        unet=assembly.model(spec, found.info),
         params=Params(params, spread_whole(codec.params, mesh)),
         codec=codec,
         described=f"the {which} parameters of step {found.step:,}",

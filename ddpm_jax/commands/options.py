@@ -2,27 +2,26 @@
 
 import textwrap
 
-from ml_collections import ConfigDict
-
 from ddpm_jax import specs
+from ddpm_jax.recipe import Recipe, to_json
 
 _WIDTH, _INDENT = 88, 8
 
 
-def options(cfg: ConfigDict) -> int:
-    """Print every option of a config, of a recipe or a run, as the command line has it.
+def options(recipe: Recipe) -> int:
+    """Print every option of a recipe, or of a run, as the command line has it.
 
     Returns:
         0.
     """
-    print("\n".join(listed(cfg)))
+    print("\n".join(listed(recipe)))
     return 0
 
 
-def listed(cfg: ConfigDict) -> list[str]:
+def listed(recipe: Recipe) -> list[str]:
     """Write every option as lines: the flag with its value, and below what it is."""
     lines = []
-    for option in specs.options(cfg):
+    for option in specs.options(to_json(recipe)):
         lines.append(f"--config.{option.name}={_shown(option.value)}")
         about = option.what
         if option.kinds:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
+from ddpm_jax import requests
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import Placement, spread
 from ddpm_jax.training import checkpoints as store
@@ -29,11 +29,11 @@ class _DamagedSnapshotError(Exception):
         self.step, self.reason = step, reason
 
 
-def parameters_name(cfg: ConfigDict) -> str:
-    """Name the choice of `config.sample` for a file: raw, ema or ema-0.08."""
-    if not cfg.sample.ema:
+def parameters_name(asked: requests.Parameters) -> str:
+    """Name the parameters that are asked for, for a file: raw, ema or ema-0.08."""
+    if not asked.ema:
         return "raw"
-    std = cfg.sample.ema_std
+    std = asked.ema_std
     return "ema" if std is None else f"ema-{std:g}"
 
 
@@ -56,17 +56,17 @@ def check_profiles(std: float | None, stds: tuple[float, ...]) -> None:
 
 
 def load_parameters(
-    cfg: ConfigDict,
+    asked: requests.Parameters,
     workdir: Path,
     step: int,
     *,
     placement: Placement | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Parameters:
-    """Read the parameters that `config.sample` asks for, compiling nothing.
+    """Read the parameters that are asked for, compiling nothing.
 
     Args:
-        cfg: `sample.ema` and `sample.ema_std` choose.
+        asked: which parameters.
         workdir: folder of the run.
         step: the checkpoint; an average built after training ends at this step.
         placement: where to put a leaf of a shape; None means the first device.
@@ -75,24 +75,22 @@ def load_parameters(
     Raises:
         UserError: if they are damaged, or the run did not keep what they are built on.
     """
-    if cfg.sample.ema and cfg.sample.ema_std is not None:
-        return _averaged_after_training(cfg, workdir, step, placement, report)
-    tree = store.restore_params(
-        workdir, ema=cfg.sample.ema, step=step, placement=placement
-    )
-    return Parameters(tree, "averaged (EMA)" if cfg.sample.ema else "raw")
+    if asked.ema and asked.ema_std is not None:
+        return _averaged_after_training(asked.ema_std, workdir, step, placement, report)
+    tree = store.restore_params(workdir, ema=asked.ema, step=step, placement=placement)
+    return Parameters(tree, "averaged (EMA)" if asked.ema else "raw")
 
 
 def _averaged_after_training(
-    cfg: ConfigDict,
+    std: float,
     workdir: Path,
     step: int,
     placement: Placement | None,
     report: Callable[[str], None],
 ) -> Parameters:
     about = store.read_metadata(workdir, step)
-    check_profiles(cfg.sample.ema_std, _stored_stds(about))
-    wanted = Profile(step, cfg.sample.ema_std)
+    check_profiles(std, _stored_stds(about))
+    wanted = Profile(step, std)
     # What came after the step would have to be subtracted again.
     steps = [s for s in store.all_steps(workdir) if 1 <= s <= step]
     while True:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
@@ -16,6 +15,9 @@ from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
+from ddpm_jax.networks.unet import UNet
+from ddpm_jax.recipe import Diffusion, Fit, Recipe
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity
 from ddpm_jax.runtime.capacity import format_bytes
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread
@@ -58,18 +60,19 @@ class Cost(NamedTuple):
         return 2 * self.param_bytes + self.ema_bytes + self.optimizer_bytes
 
 
-def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
+def cost_of(spec: Diffusion, fit: Fit, info: DataInfo) -> Cost:
     """Work out what a run costs, from shapes alone; nothing is compiled.
 
     The state is exact. The backward pass is taken as twice the forward pass, and with
     `remat` as three times. What it needs of an image is what JAX would keep between the
     passes (`saved_bytes`), which compilers come near to but do not match.
     """
-    unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
-    num_profiles = len(cfg.training.ema_stds)
+    unet = assembly.model(spec, info)
     state = jax.eval_shape(
         lambda: init_state(
-            assembly.init_params(cfg, unet, info), optimizer, num_profiles=num_profiles
+            assembly.init_params(spec, unet, info),
+            fit.transformation(),
+            num_profiles=len(fit.ema_stds),
         )
     )
     apply = assembly.network(unet)
@@ -87,7 +90,7 @@ def cost_of(cfg: ConfigDict, info: DataInfo) -> Cost:
     return Cost(
         num_params=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         forward_flops=flops,
-        train_flops=flops * (4 if cfg.network.get("remat") else 3),
+        train_flops=flops * (4 if getattr(spec.network, "remat", False) else 3),
         param_bytes=num_bytes(state.params),
         ema_bytes=num_bytes((state.ema_params, state.ema_profiles)),
         optimizer_bytes=num_bytes(state.opt_state),
@@ -132,14 +135,16 @@ def batch_that_fits(cost: Cost, memory: int, num_devices: int) -> int:
     return max(left // cost.image_bytes, 0) * num_devices
 
 
-def plan(cfg: ConfigDict, workdir: Path) -> int:
-    """Print what training by a config will take."""
-    source = assembly.dataset(cfg)
-    info = assembly.data_info(source, cfg, autoencoder_of(cfg, workdir))
-    assembly.check(cfg, info)
-    assembly.check_training_effects(cfg, info)
-    assembly.check_batch(cfg)
-    cost = cost_of(cfg, info)
+def plan(recipe: Recipe[Diffusion], workdir: Path) -> int:
+    """Print what training by a recipe will take."""
+    spec, fit = recipe.task, recipe.training
+    source = spec.data.open()
+    info = assembly.data_info(source, spec, autoencoder_of(spec, workdir))
+    assembly.check(spec, info)
+    assembly.check_sample(spec, info, recipe.request(Sample))
+    assembly.check_training_effects(spec, fit, info)
+    assembly.check_batch(fit)
+    cost = cost_of(spec, fit, info)
     shape = "x".join(map(str, info.item_shape))
     kind = "images" if info.is_image else f"{info.dtype} arrays"
     if info.latents is not None:
@@ -148,33 +153,41 @@ def plan(cfg: ConfigDict, workdir: Path) -> int:
         f"data      {info.name}, {len(source):,} {kind} of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
         *_operations(cost),
-        f"device    {describe()}, {assembly.dtype(cfg)}",
-        *_memory(cfg, cost),
+        f"device    {describe()}, {assembly.dtype(spec)}",
+        *_memory(fit, cost),
     ]
     print("\n".join(line.rstrip() for line in lines), flush=True)
-    seconds, how = _step_seconds(cfg, info, cost)
-    print("\n".join(_time(cfg, seconds, how, len(source))))
+    seconds, how = _step_seconds(spec, fit, info, cost)
+    print("\n".join(_time(fit, seconds, how, len(source))))
     return 0
 
 
-def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
+def refuse_beyond_memory(
+    spec: Diffusion, fit: Fit, num_shares: int, info: DataInfo
+) -> None:
     """Refuse training that needs twice the memory there is, by what is known of it.
 
     The estimate is of what JAX keeps, of which a compiler may save some.
+
+    Args:
+        spec: what is trained.
+        fit: how.
+        num_shares: devices that share the parameters out among them.
+        info: of the data.
 
     Raises:
         UserError: saying what is needed for what.
     """
     memory = device_memory()
-    share = _images_at_once(cfg)
-    if memory is None or not _may_be_large(cfg, info, memory):
+    share = _images_at_once(fit)
+    if memory is None or not _may_be_large(spec, fit, info, memory):
         return
-    cost = cost_of(cfg, info)
-    fixed, images = cost.fixed_bytes // cfg.devices.fsdp, share * cost.image_bytes
+    cost = cost_of(spec, fit, info)
+    fixed, images = cost.fixed_bytes // num_shares, share * cost.image_bytes
     if fixed + images <= _BEYOND * memory:
         return
     left = max(int(memory * _USABLE) - fixed, 0)
-    fits = left // cost.image_bytes * jax.device_count() * cfg.training.accumulate
+    fits = left // cost.image_bytes * jax.device_count() * fit.accumulate
     what = (
         f"use config.training.batch_size={fits} or less, or "
         "config.network.remat=True and config.training.accumulate"
@@ -191,35 +204,35 @@ def refuse_beyond_memory(cfg: ConfigDict, info: DataInfo) -> None:
     )
 
 
-def _may_be_large(cfg: ConfigDict, info: DataInfo, memory: int) -> bool:
+def _may_be_large(spec: Diffusion, fit: Fit, info: DataInfo, memory: int) -> bool:
     """Say whether it is worth the seconds that `cost_of` takes."""
-    if cfg.network.kind != "unet":
+    net = spec.network
+    if not isinstance(net, UNet):
         return True
-    widths = [cfg.network.channels * m for m in cfg.network.channel_multipliers]
-    kernels = sum(2 * 9 * width**2 for width in widths) * cfg.network.num_res_blocks
-    state = 4 * (5 + len(cfg.training.ema_stds)) * kernels
-    images = _images_at_once(cfg) * assembly.least_bytes(cfg, info)
+    widths = [net.channels * m for m in net.channel_multipliers]
+    kernels = sum(2 * 9 * width**2 for width in widths) * net.num_res_blocks
+    state = 4 * (5 + len(fit.ema_stds)) * kernels
+    images = _images_at_once(fit) * assembly.least_bytes(spec, info)
     return _OF_THE_LEAST * (state + images) > memory
 
 
-def short_plan(cfg: ConfigDict, info: DataInfo) -> list[str]:
+def short_plan(spec: Diffusion, fit: Fit, info: DataInfo) -> list[str]:
     """Say in two lines what training will take, as an estimate."""
-    cost = cost_of(cfg, info)
-    seconds, how = _estimate(cfg, cost)
-    needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
+    cost = cost_of(spec, fit, info)
+    seconds, how = _estimate(spec, fit, cost)
+    needed = cost.fixed_bytes + _images_at_once(fit) * cost.image_bytes
     memory = device_memory()
     of = f" of {format_bytes(memory)}" if memory else ""
-    hours = seconds * cfg.training.num_steps / 3600
+    hours = seconds * fit.num_steps / 3600
     return [
         f"memory   about {format_bytes(needed)} a device{of}",
-        f"time     about {_hours(hours)} for {cfg.training.num_steps:,} steps ({how})",
+        f"time     about {_hours(hours)} for {fit.num_steps:,} steps ({how})",
     ]
 
 
-def _images_at_once(cfg: ConfigDict) -> int:
+def _images_at_once(fit: Fit) -> int:
     """How many images a device works on at the same time."""
-    parts = jax.device_count() * cfg.training.accumulate
-    return -(-cfg.training.batch_size // parts)
+    return -(-fit.batch_size // (jax.device_count() * fit.accumulate))
 
 
 def _operations(cost: Cost) -> list[str]:
@@ -231,9 +244,9 @@ def _operations(cost: Cost) -> list[str]:
     ]
 
 
-def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
+def _memory(fit: Fit, cost: Cost) -> list[str]:
     num_devices = jax.device_count()
-    share = _images_at_once(cfg)
+    share = _images_at_once(fit)
     images = share * cost.image_bytes
     lines = [
         f"memory    {format_bytes(cost.fixed_bytes + images)} a device:",
@@ -246,7 +259,7 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
     ]
     memory = device_memory()
     if memory is not None:
-        fits = batch_that_fits(cost, memory, num_devices) * cfg.training.accumulate
+        fits = batch_that_fits(cost, memory, num_devices) * fit.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
             f"          {format_bytes(memory)} are there: {what}; config.network."
@@ -255,9 +268,9 @@ def _memory(cfg: ConfigDict, cost: Cost) -> list[str]:
     return lines
 
 
-def _estimate(cfg: ConfigDict, cost: Cost) -> tuple[float, str]:
-    rate = matmul_rate(assembly.dtype(cfg))
-    seconds = cost.train_flops * cfg.training.batch_size / (rate * ASSUMED_SHARE)
+def _estimate(spec: Diffusion, fit: Fit, cost: Cost) -> tuple[float, str]:
+    rate = matmul_rate(assembly.dtype(spec))
+    seconds = cost.train_flops * fit.batch_size / (rate * ASSUMED_SHARE)
     how = (
         f"an estimate: {ASSUMED_SHARE:.0%} of the {rate / 1e9:,.0f} GFLOP/s of matrix "
         "products here"
@@ -265,51 +278,49 @@ def _estimate(cfg: ConfigDict, cost: Cost) -> tuple[float, str]:
     return seconds, how
 
 
-def _step_seconds(cfg: ConfigDict, info: DataInfo, cost: Cost) -> tuple[float, str]:
+def _step_seconds(
+    spec: Diffusion, fit: Fit, info: DataInfo, cost: Cost
+) -> tuple[float, str]:
     """Return the seconds of a training step, and how they are known."""
-    estimate, how = _estimate(cfg, cost)
+    estimate, how = _estimate(spec, fit, cost)
     memory = device_memory()
-    needed = cost.fixed_bytes + _images_at_once(cfg) * cost.image_bytes
+    needed = cost.fixed_bytes + _images_at_once(fit) * cost.image_bytes
     if estimate > _MEASURE_BELOW or (memory and needed > _USABLE * memory):
         return estimate, how
-    return _measure(cfg, info), f"measured: the best of {_NUM_MEASURED} steps"
+    return _measure(spec, fit, info), f"measured: the best of {_NUM_MEASURED} steps"
 
 
-def _measure(cfg: ConfigDict, info: DataInfo) -> float:
-    unet, optimizer, mesh = (
-        assembly.model(cfg, info),
-        assembly.optimizer(cfg),
-        data_mesh(),
-    )
+def _measure(spec: Diffusion, fit: Fit, info: DataInfo) -> float:
+    unet, optimizer = assembly.model(spec, info), fit.transformation()
+    mesh, size = data_mesh(), fit.batch_size
     state = init_state(
-        assembly.init_params(cfg, unet, info),
+        assembly.init_params(spec, unet, info),
         optimizer,
-        carry=assembly.time_sampler(cfg).init(),
-        num_profiles=len(cfg.training.ema_stds),
+        carry=spec.build_times().init(),
+        num_profiles=len(fit.ema_stds),
     )
     state = jax.device_put(state, replicated(mesh))
     step = make_train_step(
-        assembly.objective(cfg, unet, info),
+        assembly.objective(spec, unet, info),
         optimizer,
-        ema_target=cfg.training.ema_decay,
+        ema_target=fit.ema_decay,
         mesh=mesh,
-        ema_stds=tuple(cfg.training.ema_stds),
-        num_parts=cfg.training.accumulate,
+        ema_stds=fit.ema_stds,
+        num_parts=fit.accumulate,
     )
-    size = cfg.training.batch_size
     zeros: dict[str, np.ndarray] = {}
     if info.latents is None:
         zeros["image"] = np.zeros((size, *info.item_shape), info.dtype)
     else:
-        moments = moments_shape(assembly.num_views(cfg), info.latents.shape)
+        moments = moments_shape(assembly.num_views(spec.data), info.latents.shape)
         zeros["image"] = np.zeros((size, *moments), np.float32)
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
-    if "text" in cfg.conditioners:
+    if "text" in spec.conditioners:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
         zeros |= assembly.text_cond(info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
-    key, best = assembly.train_key(cfg.seed), math.inf
+    key, best = assembly.train_key(spec.seed), math.inf
     for turn in range(_NUM_MEASURED + 1):
         started = time.perf_counter()
         state, metrics = step(state, key, batch)
@@ -319,8 +330,8 @@ def _measure(cfg: ConfigDict, info: DataInfo) -> float:
     return best
 
 
-def _time(cfg: ConfigDict, seconds: float, how: str, num_images: int) -> list[str]:
-    size, num_steps = cfg.training.batch_size, cfg.training.num_steps
+def _time(fit: Fit, seconds: float, how: str, num_images: int) -> list[str]:
+    size, num_steps = fit.batch_size, fit.num_steps
     epochs = size * num_steps / num_images
     return [
         f"speed     {1 / seconds:,.3g} steps a second of {size} images, "

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Denoiser
 from ddpm_jax.diffusion.exact import mixture_denoiser
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.modes import count_modes
 from ddpm_jax.evaluation.sliced_wasserstein import sliced_wasserstein
+from ddpm_jax.recipe import Diffusion
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import files, images, plots
 from ddpm_jax.sampling import plane
 from ddpm_jax.sampling.plan import Trajectory
@@ -39,7 +41,8 @@ _MOST_COMPARED = 10_000
 
 
 def portray_points(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    asked: Sample,
     trained: Trained,
     workdir: Path,
     folder: Path,
@@ -49,7 +52,8 @@ def portray_points(
     """Write what shows a model of points beside its samples, and print its figures.
 
     Args:
-        cfg: of the model and the sampling.
+        spec: of the model.
+        asked: which parameters.
         trained: the model.
         workdir: of the model.
         folder: of the samples.
@@ -57,16 +61,18 @@ def portray_points(
         trajectory: of the first of them.
     """
     try:
-        source = assembly.dataset(cfg)
+        source = spec.data.open()
     except UserError as error:
         files.note(f"no density, field and figures, for want of the data: {error}")
         return
     points, _ = data.in_memory(source)
     square = plane.square_around(points)
     _write_trajectories(folder, source, points, square, trajectory)
-    write_figures(cfg, source, folder, drawn)
+    write_figures(spec.data, source, folder, drawn)
     if all(one.droppable for one in trained.unet.conditioners.values()):
-        _write_model(cfg, trained, workdir, source, points, square)
+        _write_model(
+            spec, parameters_name(asked), trained, workdir, source, points, square
+        )
 
 
 def _write_trajectories(
@@ -93,24 +99,24 @@ def _write_trajectories(
 
 
 def write_figures(
-    cfg: ConfigDict, source: data.Dataset, folder: Path, drawn: np.ndarray
+    of: Data, source: data.Dataset, folder: Path, drawn: np.ndarray
 ) -> None:
     """Compare samples with the data, whatever drew them: figures.json, and a line.
 
     Args:
-        cfg: of the model.
-        source: its data, points in the plane.
+        of: the data of a model.
+        source: the same, opened: points in the plane.
         folder: of the samples.
         drawn: [N, 2].
     """
     points, _ = data.in_memory(source)
-    figures = _figures(cfg, source, points, drawn)
+    figures = _figures(of, source, points, drawn)
     files.write_json(folder / "figures.json", figures)
     print(_format(figures))
 
 
 def _figures(
-    cfg: ConfigDict, source: data.Dataset, points: np.ndarray, drawn: np.ndarray
+    of: Data, source: data.Dataset, points: np.ndarray, drawn: np.ndarray
 ) -> dict[str, Any]:
     """Compare samples with the modes of the data, and with real draws."""
     found: dict[str, Any] = {"num_samples": len(drawn)}
@@ -119,7 +125,7 @@ def _figures(
         found |= count_modes(drawn, centers, std)._asdict()
         found["num_modes"] = len(centers)
     try:
-        other, _ = data.in_memory(assembly.dataset(cfg, "test"))
+        other, _ = data.in_memory(of.open("test"))
     except UserError:  # a file of points without any held out
         return found
     count = min(len(drawn), len(points), len(other), _MOST_COMPARED)
@@ -149,7 +155,8 @@ def _format(found: dict[str, Any]) -> str:
 
 
 def _write_model(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    parameters: str,
     trained: Trained,
     workdir: Path,
     source: data.Dataset,
@@ -157,17 +164,13 @@ def _write_model(
     square: plane.Square,
 ) -> None:
     """Write density and field, unless those of these parameters are there."""
-    of = {"checkpoint_step": trained.step, "parameters": parameters_name(cfg)}
+    of = {"checkpoint_step": trained.step, "parameters": parameters}
     path = workdir / "plane.json"
     if path.exists() and of.items() <= files.read_json(path).items():
         return
-    chosen = cfg.copy_and_resolve_references()
-    chosen.sample.guidance_scale = 1.0
-    chosen.sample.classifier_scale = 0.0
-    chosen.sample.clip = False
-    chosen.sample.dynamic_percentile = 0.0
-    denoise = assembly.denoiser(chosen, trained.unet, trained.params.network)
-    schedule = assembly.schedule(cfg)
+    plain, network = Sample(clip=False), trained.params.network
+    denoise = assembly.denoiser(spec, plain, trained.unet, network)
+    schedule = spec.schedule.build()
     density = plane.model_density(denoise, schedule)
     found = plane.density_map(density, square, points[:2000])
     said = f"{found.integral:.4f} over the square"

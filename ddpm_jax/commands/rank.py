@@ -24,17 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import retrieval as dual_encoders
 from ddpm_jax.commands.about import usable_step
-from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, open_split
+from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set
 from ddpm_jax.commands.model import describe_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.precision_recall import nearest
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Rank, Sample
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
@@ -51,7 +53,7 @@ _USUAL = 5  # percent of real pictures that are nearer to the data than what is 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
+class _Set:
     """Images, and the text of each."""
 
     kind: str  # "real test", "drawn for data:test"
@@ -61,16 +63,16 @@ class _Asked:
     scale: float | None
 
 
-def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
+def rank(recipe: Recipe[Diffusion], asked: Rank, workdir: Path) -> int:
     """Draw for prompts, look for the prompts, and print how often they are found.
 
     Args:
-        cfg: `evaluate.retrieval` names the network; `sample.prompt` or, left out, the
-            captions of the held-out pictures and as many of the training set say what
-            is drawn, each once and at most `evaluate.num_images`;
-            `evaluate.guidance_scales` and `num_seeds` how often.
+        recipe: of the model.
+        asked: names the network, and what is drawn; left out, the captions of the
+            held-out pictures and as many of the training set, each once and at most
+            `num_images`. Its `out` may name the folder in which `ranks/` is made, which
+            else is the workdir.
         workdir: of the model.
-        out: where `ranks/` is made; None: in the workdir.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal that interrupted it.
@@ -78,24 +80,28 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
     Raises:
         UserError: the options or the network do not fit the model.
     """
-    assembly.check_evaluate(cfg)
-    _check(cfg)
-    dual_encoder = dual_encoders.retrieval(Path(cfg.evaluate.retrieval))
-    step = cfg.sample.step
-    step = usable_step(workdir) if step is None else step
-    train = open_split(cfg, cfg.data.split)
+    spec, out = recipe.task, asked.folder or workdir
+    _check(spec, asked)
+    dual_encoder = dual_encoders.retrieval(Path(asked.retrieval))
+    step = usable_step(workdir) if asked.step is None else asked.step
+    train = spec.data.open()
     known = functools.cache(lambda: _flat(data.in_memory(train)[0]))
     with catch_interrupts() as interrupted:
-        real = _real(cfg, train)
-        asked = [] if real is None else [real]
-        prompts = [cfg.sample.prompt] if cfg.sample.prompt else _by_default(train, real)
-        asked += _drawn(cfg, workdir, step, prompts, interrupted)
-        for one in asked:  # before any is drawn
+        real = _real(spec.data, asked.baseline_split, train)
+        sets = [] if real is None else [real]
+        prompts = [asked.prompt] if asked.prompt else _by_default(train, real)
+        variants = [
+            dataclasses.replace(variant, prompt=prompt)
+            for prompt in prompts
+            for variant in assembly.variants(spec, asked, [step])
+        ]
+        sets += [_drawn(recipe, one, workdir, interrupted) for one in variants]
+        for one in sets:  # before any is drawn
             _check_fits(one, dual_encoder)
         print(_HEAD)
         usual = None
-        for one in asked:
-            row = _row(out or workdir, one, dual_encoder, train, known, usual)
+        for one in sets:
+            row = _row(out, one, dual_encoder, train, known, usual)
             if row is None:
                 print("Interrupted; saved. The same command goes on from here.")
                 return 128 + interrupted()
@@ -103,53 +109,42 @@ def rank(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> int:
                 usual = row["distance"]["usual"]
             print(_format(row), flush=True)
     wait_for_all_hosts("the rows")
-    _summarise(out or workdir)
+    _summarise(out)
     return 0
 
 
-def _check(cfg: ConfigDict) -> None:
-    if "text" not in cfg.conditioners:
+def _check(spec: Diffusion, asked: Rank) -> None:
+    assembly.refuse_idle(spec, asked)
+    assembly.check_seeds(spec, asked)
+    if spec.text is None:
         raise UserError(
             "rank looks for prompts, and this model was trained without text; "
             "train one on captions, as configs/emoji.py does."
         )
-    if not cfg.evaluate.retrieval:
+    if not asked.retrieval:
         raise UserError(
             "rank needs a network that knows pictures and captions; train one by a "
             "recipe such as configs/emoji_retrieval.py, and give its run as "
             "config.evaluate.retrieval=DIR."
         )
-    if cfg.evaluate.images:
-        raise UserError(
-            f"config.evaluate.images={cfg.evaluate.images!r} is not drawn for prompts; "
-            "leave it out, as rank draws."
-        )
-    if cfg.sample.prompt_to:
-        raise UserError(
-            f"config.sample.prompt_to={cfg.sample.prompt_to!r} asks for what lies "
-            "between two prompts, and only one can be looked for; leave it out."
-        )
 
 
-def _real(cfg: ConfigDict, train: data.Dataset) -> _Asked | None:
+def _real(of: Data, split: str, train: data.Dataset) -> _Set | None:
     """Take pictures that nothing was trained on, if there are some with captions."""
-    split = cfg.evaluate.floor_split
     if not split:
         return None
     try:
-        held_out = open_split(cfg, split)
+        held_out = of.open(split)
         if held_out.texts is None:
             raise UserError(f"{held_out.name} has no captions.")
-        whole = cfg.copy_and_resolve_references()
-        whole.evaluate.num_images = len(held_out)
-        one = given_set(whole, "data", split, train)
+        one = given_set(of, "data", split, train, len(held_out))
     except UserError as error:
         print(f"note: no real pictures to compare with: {error}", file=sys.stderr)
         return None
-    return _Asked(f"{_REAL}{split}", one, held_out.texts, None, None)
+    return _Set(f"{_REAL}{split}", one, held_out.texts, None, None)
 
 
-def _by_default(train: data.Dataset, real: _Asked | None) -> list[str]:
+def _by_default(train: data.Dataset, real: _Set | None) -> list[str]:
     """Ask for all captions that were held out, and for as many from all over the rest.
 
     Without any held out, for all of the training set.
@@ -162,38 +157,27 @@ def _by_default(train: data.Dataset, real: _Asked | None) -> list[str]:
 
 
 def _drawn(
-    cfg: ConfigDict,
+    recipe: Recipe[Diffusion],
+    asked: Sample,
     workdir: Path,
-    step: int,
-    prompts: list[str],
     interrupted: Callable[[], int],
-) -> list[_Asked]:
-    asked = []
-    for prompt in prompts:
-        for variant in assembly.variants(cfg, [step]):
-            variant.sample.prompt = prompt
-            texts = _prompts(variant, workdir)
-            variant.sample.num_images = len(texts)
-            asked.append(
-                _Asked(
-                    f"drawn for {prompt}",
-                    drawn_set(variant, workdir, interrupted),
-                    texts,
-                    assembly.sample_seed(variant),
-                    variant.sample.guidance_scale,
-                )
-            )
-    return asked
+) -> _Set:
+    """Ask for each prompt once, up to the number of images that is asked for."""
+    info = describe_model(recipe.task, asked, workdir).info
+    listed = assembly.prompts(recipe.task, info, asked)
+    assert listed is not None  # `_check` has refused a model without
+    texts = tuple(dict.fromkeys(listed))
+    once = dataclasses.replace(asked, num_images=len(texts))
+    return _Set(
+        f"drawn for {asked.prompt}",
+        drawn_set(recipe, once, workdir, interrupted),
+        texts,
+        assembly.seed_of(recipe.task, asked),
+        asked.guidance_scale,
+    )
 
 
-def _prompts(cfg: ConfigDict, workdir: Path) -> tuple[str, ...]:
-    """Take each prompt once, up to the number of images that is asked for."""
-    texts = assembly.prompts(cfg, describe_model(cfg, workdir).info)
-    assert texts is not None  # `_check` has refused a model without
-    return tuple(dict.fromkeys(texts))
-
-
-def _check_fits(one: _Asked, dual_encoder: dual_encoders.Retrieval) -> None:
+def _check_fits(one: _Set, dual_encoder: dual_encoders.Retrieval) -> None:
     given, wanted = one.images.image_shape, dual_encoder.features.image_shape
     if given != wanted:
         raise UserError(
@@ -212,14 +196,14 @@ def _check_fits(one: _Asked, dual_encoder: dual_encoders.Retrieval) -> None:
 
 def _row(
     workdir: Path,
-    asked: _Asked,
+    given: _Set,
     dual_encoder: dual_encoders.Retrieval,
     train: data.Dataset,
     known: Callable[[], np.ndarray],
     usual: float | None,
 ) -> dict[str, Any] | None:
     """Return the row of a set, None if its drawing was interrupted."""
-    one = asked.images
+    one = given.images
     folder = result_folder(workdir / "ranks", one.request)
     seen = make_folder(folder / f"retrieval-{dual_encoder.features.fingerprint}")
     path = seen / _ROW
@@ -239,11 +223,11 @@ def _row(
     nearer = None if usual is None else float(np.mean(distances < usual))
     row = {
         "set": folder.name,
-        "images": asked.kind,
-        "guidance_scale": asked.scale,
-        "seed": asked.seed,
+        "images": given.kind,
+        "guidance_scale": given.scale,
+        "seed": given.seed,
         "num_images": len(pixels),
-        "found": found(dual_encoder, pixels, asked.texts),
+        "found": found(dual_encoder, pixels, given.texts),
         "distance": {
             "median": float(np.median(distances)),
             "usual": float(np.percentile(distances, _USUAL)),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, conditioning, data
 from ddpm_jax.assembly import auxiliary
@@ -18,14 +17,16 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.estimate import Estimate
 from ddpm_jax.evaluation.feature_extractor import extract
 from ddpm_jax.evaluation.recall_at_k import num_ranked_higher, recall_at_k
-from ddpm_jax.tasks.contrastive import ContrastiveTask
+from ddpm_jax.recipe import ContrastiveTask, Recipe
+from ddpm_jax.runtime.devices import data_mesh
+from ddpm_jax.specs import kind_of
 from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # R@5 of 100
 
 
-def retrieval(cfg: ConfigDict, workdir: Path) -> int:
-    """Train a dual encoder on the captions of `config.data`, and write it.
+def retrieval(recipe: Recipe[ContrastiveTask], workdir: Path) -> int:
+    """Train a dual encoder on the captions of the data of a recipe, and write it.
 
     Returns:
         0 if it is done, else 128 plus the number of the signal that interrupted it.
@@ -33,15 +34,15 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source, test, held_out = with_test_split(cfg, workdir)
-    info = assembly.data_info(source, cfg)
-    of.check_retrieval(cfg, info)
-    mesh = assembly.mesh(cfg)
-    assembly.check_batch(cfg)
-    _check_texts(cfg.text.kind, info, test)
-    spec, fit = assembly.task_spec(cfg, ContrastiveTask), assembly.fit_spec(cfg)
-    training = Training(of.KIND, "the retrieval network", fit)
-    about = already_finished(cfg, workdir, training, info.fingerprint)
+    spec, fit = recipe.task, recipe.training
+    source, test, held_out = with_test_split(spec.data, workdir)
+    info = assembly.data_info(source, spec)
+    of.check_retrieval(spec, fit, info)
+    mesh = data_mesh(recipe.devices.fsdp)
+    assembly.check_batch(fit)
+    _check_texts(kind_of(spec.text), info, test)
+    training = Training(of.KIND, "the retrieval network")
+    about = already_finished(recipe, workdir, training, info.fingerprint)
     if about is not None:
         of.retrieval(workdir)  # refuses a damaged one
         print(f"{_report(about, workdir)} It is finished. Nothing to do.")
@@ -70,7 +71,7 @@ def retrieval(cfg: ConfigDict, workdir: Path) -> int:
         }
 
     ended = train_auxiliary(
-        cfg,
+        recipe,
         workdir,
         training,
         of.contrastive_task(spec, fit, net, info, mesh, finish),

@@ -8,9 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
@@ -19,6 +17,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.finetune import from_import
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 
@@ -27,36 +26,35 @@ from ddpm_jax.training.task import Task
 class Model:
     """The parts of a run that do not change while it trains."""
 
-    cfg: ConfigDict
+    recipe: Recipe[Diffusion]
     info: DataInfo
     workdir: Path
     unet: Conditioned
     codec: Codec
-    optimizer: optax.GradientTransformation
     mesh: Mesh
 
     def task(
         self, preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None
     ) -> Task:
         """Compose its task, with previews while it trains."""
+        spec, fit = self.recipe.task, self.recipe.training
         return assembly.diffusion_task(
-            self.cfg, self.unet, self.info, self.optimizer, self.mesh, preview
+            spec, fit, self.unet, self.info, self.mesh, preview
         )
 
 
-def plan(cfg: ConfigDict, info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
+def plan(recipe: Recipe[Diffusion], info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
     """Build the parts of a run, computing nothing."""
-    unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
-    return Model(
-        cfg, info, workdir, unet, assembly.codec(cfg, info, workdir), optimizer, mesh
-    )
+    unet = assembly.model(recipe.task, info)
+    codec = assembly.codec(recipe.task, info, workdir)
+    return Model(recipe, info, workdir, unet, codec, mesh)
 
 
 def begin(model: Model) -> TrainState | None:
     """Return the state of an imported model that is trained here first, else None."""
     if not about.is_import(model.workdir):
         return None
-    return from_import(model.cfg, model.info, model.workdir, model.optimizer)
+    return from_import(model.recipe, model.info, model.workdir)
 
 
 def check_resumed(model: Model, stored: dict[str, Any], step: int) -> None:
@@ -81,7 +79,7 @@ def check_resumed(model: Model, stored: dict[str, Any], step: int) -> None:
             f"the autoencoder of the run in {model.workdir} has changed since step "
             f"{step}; restore it, or use another --workdir."
         )
-    _note_devices(stored, model.cfg.devices.fsdp)
+    _note_devices(stored, model.recipe.devices.fsdp)
 
 
 def _note_devices(stored: dict[str, Any], now_fsdp: int) -> None:

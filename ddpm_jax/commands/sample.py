@@ -1,5 +1,6 @@
 """Sampling from a trained model, after its training and while it lasts."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -7,15 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.drawing import (
     format_consistency,
+    sample_options,
     sample_request,
     sheet_of,
     write_forward,
@@ -25,7 +25,8 @@ from ddpm_jax.commands.model import describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.plane import portray_points
 from ddpm_jax.commands.sampled import sample_any
-from ddpm_jax.recipe import to_json
+from ddpm_jax.recipe import Diffusion, Plane, Recipe
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import (
@@ -38,19 +39,20 @@ from ddpm_jax.sampling.plan import (
 )
 from ddpm_jax.training.state import TrainState
 
-PORTRAITS = {"plane": portray_points}
-"""Kind of a codec -> what shows a model of such items, beside its samples."""
+PORTRAITS: Mapping[type, Callable[..., None]] = {Plane: portray_points}
+"""Class of a codec -> what shows a model of such items, beside its samples."""
 
 
-def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
-    """Draw `config.sample.num_images` images from a checkpoint, and write them.
+def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
+    """Sample from a checkpoint, and write what is made.
 
     What was asked for before is found, and not sampled again.
 
     Args:
-        cfg: its `sample` says what is sampled, and how.
+        recipe: of the model.
+        asked: what is sampled, and how; its `out` may name the folder, which else is a
+            numbered one of `samples/` in the workdir.
         workdir: of the model.
-        out: their folder; None: a numbered one of `samples/` in the workdir.
 
     Returns:
         The folder that holds them.
@@ -58,53 +60,56 @@ def sample(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
-    if cfg.kind != DIFFUSION:
-        return sample_any(cfg, workdir, out)
-    results = workdir / "samples"
-    asked = sample_request(cfg, describe_model(cfg, workdir))
-    done = finished_result(results, asked, out)
+    spec = recipe.task
+    if not isinstance(spec, Diffusion):
+        return sample_any(spec, asked, workdir)
+    results, out = workdir / "samples", asked.folder
+    described = describe_model(spec, asked, workdir)
+    assembly.check_sample(spec, described.info, asked)
+    done = finished_result(results, sample_request(spec, asked, described), out)
     if done is not None:
         return done
-    trained = open_model(cfg, workdir)
+    trained = open_model(recipe, asked, workdir)
     info, mesh = trained.info, trained.mesh
-    folder = result_folder(results, sample_request(cfg, trained), out)
+    folder = result_folder(results, sample_request(spec, asked, trained), out)
     if is_finished(folder):  # of an older checkpoint, the newest being damaged
         return folder
     print(
-        f"Drawing {cfg.sample.num_images} images with {trained.described}: "
-        f"{cfg.sample.sampler}, {assembly.num_steps(cfg)} steps, on {describe()}.",
+        f"Drawing {asked.num_images} images with {trained.described}: "
+        f"{asked.sampler}, {assembly.num_steps(spec, asked)} steps, on {describe()}.",
         flush=True,
     )
     started = time.perf_counter()
-    program = sampling_program(cfg, info, trained.unet, mesh, trained.codec)
-    bar = tqdm(
-        total=cfg.sample.num_images, unit="image", disable=None, dynamic_ncols=True
-    )
+    program = sampling_program(spec, asked, info, trained.unet, mesh, trained.codec)
+    bar = tqdm(total=asked.num_images, unit="image", disable=None, dynamic_ncols=True)
     with bar:
-        conditions = conditions_of(cfg, info, trained.unet, trained.params.network)
+        conditions = conditions_of(
+            spec, asked, info, trained.unet, trained.params.network
+        )
         items, trajectory = _sample_all(
-            cfg, program, trained.params, conditions, on_batch=bar.update
+            spec, asked, program, trained.params, conditions, on_batch=bar.update
         )
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
-        "parameters": parameters_name(cfg),
-        "sample": to_json(cfg)["sample"],
-        "seed": assembly.sample_seed(cfg),
+        "parameters": parameters_name(asked),
+        "sample": sample_options(asked),
+        "seed": assembly.seed_of(spec, asked),
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
-    if assembly.map_name(cfg):
+    if spec.map_name:
         assert conditions.cond is not None  # such a model is given pictures
-        _, given = assembly.shown(cfg, conditions.cond)
-        record["consistency_db"] = assembly.consistency(cfg, items, given)
+        _, given = assembly.shown(spec, conditions.cond)
+        record["consistency_db"] = assembly.consistency(spec, items, given)
     show = trained.codec.show
-    sheet = sheet_of(cfg, info, conditions.cond, items, show)
-    write_forward(cfg, folder, trained.codec)
-    if cfg.codec.kind in PORTRAITS:
-        PORTRAITS[cfg.codec.kind](cfg, trained, workdir, folder, items, trajectory)
-    write_samples(cfg, info, folder, items, trajectory, sheet, record, show)
+    sheet = sheet_of(spec, asked, info, conditions.cond, items, show)
+    write_forward(spec, asked, folder, trained.codec)
+    portray = PORTRAITS.get(type(spec.codec))
+    if portray is not None:
+        portray(spec, asked, trained, workdir, folder, items, trajectory)
+    write_samples(spec, asked, info, folder, items, trajectory, sheet, record, show)
     if record.get("consistency_db") is not None:
         print(format_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
@@ -119,53 +124,61 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(
-    cfg: ConfigDict, info: DataInfo, unet: Any, params: Any
+    spec: Diffusion, asked: Sample, info: DataInfo, unet: Any, params: Any
 ) -> Conditions:
     """Make the condition of each sample.
 
     Args:
-        cfg: its `sample` says what is asked for.
-        info: of the model.
+        spec: of the model.
+        asked: what is asked for.
+        info: of the data.
         unet: the network.
         params: its parameters, which read the two ends of a walk between prompts.
 
     Raises:
         UserError: a label or a prompt cannot be used.
     """
-    if not cfg.sample.prompt_to:
-        return Conditions(assembly.sample_cond(cfg, info), None)
-    cond = assembly.cond_between(cfg, info, unet, params)
-    return Conditions(cond, np.zeros(cfg.sample.num_images, np.int32))
+    if not asked.prompt_to:
+        return Conditions(assembly.sample_cond(spec, info, asked), None)
+    cond = assembly.cond_between(spec, info, asked, unet, params)
+    return Conditions(cond, np.zeros(asked.num_images, np.int32))
 
 
 def sampling_program(
-    cfg: ConfigDict, info: DataInfo, unet: Any, mesh: Mesh, codec: Codec
+    spec: Diffusion,
+    asked: Sample,
+    info: DataInfo,
+    unet: Any,
+    mesh: Mesh,
+    codec: Codec,
 ) -> Program:
-    """Make the program that `config.sample` describes; it is given `codecs.Params`."""
-    record = Record(cfg.sample.film_frames, cfg.sample.film_images)
+    """Make the program that samples as asked for; it is given `codecs.Params`."""
+    record = Record(asked.film_frames, asked.film_images)
     return assembly.kept(
         "sample",
-        cfg,
+        spec,
         info,
-        lambda own: compile_plan(
-            assembly.sampling_plan(own, unet, codec), mesh, record
+        lambda: compile_plan(
+            assembly.sampling_plan(spec, asked, unet, codec), mesh, record
         ),
         mesh=mesh,
-        request={**assembly.compiled_options(cfg), "record": record},
+        request={**assembly.compiled_options(spec, asked), "record": record},
     )
 
 
 def sample_batches(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    asked: Sample,
     program: Program,
     params: Any,
     conditions: Conditions,
     **options: Any,
 ) -> Iterator[Made]:
-    """Sample `config.sample.num_images` images, a batch at a time.
+    """Sample what is asked for, a batch at a time.
 
     Args:
-        cfg: its `sample` says how many, and of which seed.
+        spec: of the model.
+        asked: how many, and of which seed.
         program: from `sampling_program`.
         params: `codecs.Params`.
         conditions: what they are conditioned on.
@@ -180,10 +193,10 @@ def sample_batches(
     for (made,) in run_batches(
         program,
         params,
-        assembly.sample_key(cfg),
+        assembly.sample_key(assembly.seed_of(spec, asked)),
         conditions.cond or {},
-        num_rows=cfg.sample.num_images,
-        batch_size=min(cfg.sample.batch_size, cfg.sample.num_images),
+        num_rows=asked.num_images,
+        batch_size=min(asked.batch_size, asked.num_images),
         indices=conditions.noise,
         not_finite=lambda what, first, last: (
             f"an image among {first} to {last} is not finite; draw in float32 and "
@@ -202,29 +215,32 @@ def _sample_all(*given: Any, **options: Any) -> tuple[np.ndarray, Trajectory]:
 
 
 def make_preview(
-    cfg: ConfigDict,
+    spec: Diffusion,
+    asked: Sample,
     info: DataInfo,
     unet: Any,
     mesh: Mesh,
     codec: Codec,
 ) -> Callable[[TrainState], Mapping[str, np.ndarray]]:
     """Sample a few images with the averaged parameters, quickly, while training."""
-    quick = cfg.copy_and_resolve_references()
-    quick.sample.sampler = "ddim"
-    quick.sample.eta = 0.0
-    quick.sample.spacing = "trailing"
-    quick.sample.churn = 0.0
-    quick.sample.num_steps = cfg.preview_steps
-    quick.sample.num_images = min(cfg.sample.num_images, cfg.sample.batch_size)
-    quick.sample.prompt_to = ""
-    program = sampling_program(quick, info, unet, mesh, codec)
-    conditions = Conditions(assembly.sample_cond(quick, info), None)
+    quick = dataclasses.replace(
+        asked,
+        sampler="ddim",
+        eta=0.0,
+        spacing="trailing",
+        churn=0.0,
+        num_steps=spec.preview_steps,
+        num_images=min(asked.num_images, asked.batch_size),
+        prompt_to="",
+    )
+    program = sampling_program(spec, quick, info, unet, mesh, codec)
+    conditions = Conditions(assembly.sample_cond(spec, info, quick), None)
     of_codec = spread_whole(codec.params, mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_codec)
-        items, trajectory = _sample_all(quick, program, params, conditions)
-        sheet = sheet_of(quick, info, conditions.cond, items, codec.show)
+        items, trajectory = _sample_all(spec, quick, program, params, conditions)
+        sheet = sheet_of(spec, quick, info, conditions.cond, items, codec.show)
         return {"samples": sheet, "film": codec.show.trajectory(trajectory.x_t)}
 
     return preview

@@ -6,6 +6,7 @@ something to every model are looked at, and the others are refused.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.assembly.idle import refuse_idle
+from ddpm_jax.assembly.idle import refuse
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import digest
@@ -27,25 +27,23 @@ from ddpm_jax.commands.plane import write_figures
 from ddpm_jax.diffusion.variational_bound import standard_error
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences
+from ddpm_jax.requests import Evaluate, Interpolate, Request, Sample
+from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
-from ddpm_jax.runtime.keys import check_seed
 from ddpm_jax.runtime.results import finished_result, result_folder
 from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
 from ddpm_jax.training import checkpoints as store
 
 _LOOKED_AT = {
-    "sample": {"num_images", "batch_size", "seed"},
-    "evaluate": {
-        *("num_images", "num_seeds", "images", "scores", "features", "weights"),
-        *("resize", "batch_size", "reference", "reference_split", "floor_split"),
-        "allow_few",
-    },
-    "likelihood": {"split", "num_images", "batch_size"},
-    "edit": {"image", "num_points"},
+    *("run", "out", "num_images", "batch_size", "seed", "image", "num_points"),
+    *("num_seeds", "images", "scores", "features", "weights", "resize"),
+    *("feature_batch_size", "reference", "reference_split", "baseline_split"),
+    *("allow_few", "likelihood_split", "likelihood_num_images"),
+    "likelihood_batch_size",
 }
-"""Section -> its options that mean something to a model of any kind."""
+"""Fields of requests that mean something to a model of any kind."""
 
 
 class Opened(NamedTuple):
@@ -84,51 +82,43 @@ def _described(workdir: Path, kind: str) -> dict[str, Any]:
     return auxiliary.about(workdir, auxiliary.kind_named(kind))
 
 
-def check_asked(cfg: ConfigDict) -> None:
-    """Refuse options of a drawing that do nothing to a model of this kind.
+def check_asked(spec: TaskSpec, asked: Request) -> None:
+    """Refuse options of a request that do nothing to a model of this kind.
 
     Raises:
-        UserError: naming the first, or a number that is out of range.
+        UserError: naming the first.
     """
-    for section, known in _LOOKED_AT.items():
-        if section in cfg:
-            why = f"in a model of kind {cfg.kind}; leave it out"
-            others = [name for name in cfg[section] if name not in {*known, "kind"}]
-            refuse_idle(cfg, [(f"{section}.{n}", lambda _: True, why) for n in others])
-    for name in ("num_images", "batch_size"):
-        if cfg.sample[name] < 1:
-            raise UserError(
-                f"config.sample.{name}={cfg.sample[name]} is too small; use 1 or more."
-            )
-    if cfg.sample.seed is not None:
-        check_seed("config.sample.seed", cfg.sample.seed)
+    why = f"in a model of kind {specs.kind_of(spec)}; leave it out"
+    names = [field.name for field in dataclasses.fields(asked)]
+    refuse(asked, [(name, True, why) for name in names if name not in _LOOKED_AT])
 
 
-def open_sampled(cfg: ConfigDict, workdir: Path) -> Opened:
-    """Open a model that is to be sampled, by a config that may ask something of it.
+def open_sampled(spec: TaskSpec, workdir: Path) -> Opened:
+    """Open a model that is to be sampled.
 
     Args:
-        cfg: that of the run, its sections of requests being free.
+        spec: of the model.
         workdir: of the run.
 
     Raises:
         UserError: as `open_task`; or the options are not those of the run.
     """
-    opened = open_task(workdir, cfg.kind)
-    _check_options(cfg, workdir)
+    kind = specs.kind_of(spec)
+    opened = open_task(workdir, kind)
+    _check_options(spec, workdir)
     if not isinstance(opened.model, Sampled):
         raise UserError(
-            f"the model of kind {cfg.kind} in {workdir} has no item_shape, sample and "
+            f"the model of kind {kind} in {workdir} has no item_shape, sample and "
             "store; give them to what its TaskSpec.open returns."
         )
     return opened
 
 
-def _check_options(cfg: ConfigDict, workdir: Path) -> None:
+def _check_options(spec: TaskSpec, workdir: Path) -> None:
     """Refuse other options than those that the model of a run was trained with."""
-    free = (*about.FREE_OPTIONS, *about.SPELLING, "training.")
-    stored = about.trained_config(workdir)
-    changed = [line for line in differences(stored, cfg) if not line.startswith(free)]
+    free, stored = (*about.FREE_OPTIONS, *about.SPELLING), about.trained_recipe(workdir)
+    lines = differences(stored.task, spec)
+    changed = [line for line in lines if not line.startswith(free)]
     if changed:
         raise UserError(
             f"the model in {workdir} was trained with other options "
@@ -136,33 +126,38 @@ def _check_options(cfg: ConfigDict, workdir: Path) -> None:
         )
 
 
-def request_of(cfg: ConfigDict, described: dict[str, Any]) -> dict[str, Any]:
+def request_of(
+    spec: TaskSpec, asked: Sample, described: dict[str, Any]
+) -> dict[str, Any]:
     """Describe a drawing by all that decides its items, as plain data.
 
     Args:
-        cfg: its `sample` says what is asked for.
+        spec: of the model.
+        asked: what is asked for.
         described: metadata and result of the model.
     """
     return {
         "command": "sample",
         "checkpoint_step": described["step"],
         "fingerprint": digest(described.get("checksums")),
-        "seed": assembly.sample_seed(cfg),
-        "num_images": cfg.sample.num_images,
+        "seed": assembly.seed_of(spec, asked),
+        "num_images": asked.num_images,
     }
 
 
 def draw(
-    cfg: ConfigDict,
+    spec: TaskSpec,
+    asked: Sample,
     model: Sampled,
     *,
     first: int = 0,
     stop: Callable[[], Any] = lambda: False,
 ) -> Iterator[np.ndarray]:
-    """Sample `config.sample.num_images` items, a batch at a time.
+    """Sample the items that are asked for, a batch at a time.
 
     Args:
-        cfg: its `sample` says how many, and of which seed.
+        spec: of the model.
+        asked: how many, and of which seed.
         model: any that can be sampled.
         first: the item to begin with, where those before it are finished.
         stop: asked before each batch.
@@ -173,8 +168,8 @@ def draw(
     Raises:
         UserError: an item is not finite.
     """
-    total, key = cfg.sample.num_images, assembly.sample_key(cfg)
-    size = min(cfg.sample.batch_size, total)
+    total, key = asked.num_images, assembly.sample_key(assembly.seed_of(spec, asked))
+    size = min(asked.batch_size, total)
     for start in range(first, total, size):
         if stop():
             return
@@ -188,25 +183,26 @@ def draw(
         yield model.store(made)
 
 
-def bits_per_dim(cfg: ConfigDict, workdir: Path) -> dict[str, float]:
+def bits_per_dim(spec: TaskSpec, asked: Evaluate, workdir: Path) -> dict[str, float]:
     """Measure bits/dim of a split of the data: their mean, and its standard error.
 
     Args:
-        cfg: its `likelihood` names the split, how many of it, and how many at a time.
+        spec: of the model.
+        asked: of which split, of how many of it, and how many at a time.
         workdir: of the model.
 
     Raises:
         UserError: the model has no likelihood, or the split cannot be opened.
     """
-    model, options = open_sampled(cfg, workdir).model, cfg.likelihood
+    model = open_sampled(spec, workdir).model
     if not getattr(model, "has_likelihood", False):
         raise UserError(
-            f"config.evaluate.scores=bits_per_dim, and a model of kind {cfg.kind} has "
-            "no likelihood; leave this score out."
+            "config.evaluate.scores=bits_per_dim, and a model of kind "
+            f"{specs.kind_of(spec)} has no likelihood; leave this score out."
         )
-    items, _ = data.in_memory(assembly.dataset(cfg, options.split))
-    items, size = items[: options.num_images], options.batch_size
-    key = assembly.sample_key(cfg)
+    items, _ = data.in_memory(spec.data.open(asked.likelihood_split))
+    items, size = items[: asked.likelihood_num_images], asked.likelihood_batch_size
+    key = assembly.sample_key(assembly.seed_of(spec, asked))
     found = np.concatenate(
         [
             # Each batch has a key of its own, and each item one within its batch.
@@ -218,13 +214,14 @@ def bits_per_dim(cfg: ConfigDict, workdir: Path) -> dict[str, float]:
     return {"value": float(found.mean()), "standard_error": error}
 
 
-def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
+def sample_any(spec: TaskSpec, asked: Sample, workdir: Path) -> Path:
     """Sample a model of any kind, and write what it made.
 
     Args:
-        cfg: its `sample` says how many, and of which seed.
+        spec: of the model.
+        asked: how many, of which seed, and perhaps the folder, which else is a numbered
+            one of `samples/` in the workdir.
         workdir: of the model.
-        out: their folder; None: a numbered one of `samples/` in the workdir.
 
     Returns:
         The folder that holds images/ (of images), samples.npz, sample.json, grid.png.
@@ -232,20 +229,21 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
-    check_asked(cfg)
-    request = request_of(cfg, _described(workdir, cfg.kind))
-    _check_options(cfg, workdir)
+    check_asked(spec, asked)
+    out = asked.folder
+    request = request_of(spec, asked, _described(workdir, specs.kind_of(spec)))
+    _check_options(spec, workdir)
     done = finished_result(workdir / "samples", request, out)
     if done is not None:
         return done
-    opened = open_sampled(cfg, workdir)
+    opened = open_sampled(spec, workdir)
     folder = result_folder(workdir / "samples", request, out)
-    model, count = opened.model, cfg.sample.num_images
+    model, count = opened.model, asked.num_images
     print(f"Sampling {count} items of {model!r} on {describe()}.", flush=True)
     started = time.perf_counter()
     with tqdm(total=count, unit="item", disable=None, dynamic_ncols=True) as bar:
         parts = []
-        for part in draw(cfg, model):
+        for part in draw(spec, asked, model):
             parts.append(part)
             bar.update(len(part))
     items, seconds = np.concatenate(parts), time.perf_counter() - started
@@ -254,27 +252,29 @@ def sample_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
     record = {
         "seconds": round(seconds, 2),
         "checkpoint_step": opened.step,
-        "seed": assembly.sample_seed(cfg),
+        "seed": assembly.seed_of(spec, asked),
         "device": describe(),
         "versions": opened.about.get("versions", {}),
     }
     files.write_json(folder / "sample.json", record)
-    if cfg.data.source.startswith("points:"):
+    if spec.data.source.startswith("points:"):
         with contextlib.suppress(UserError):  # a file that is no longer there
-            write_figures(cfg, assembly.dataset(cfg), folder, items)
+            write_figures(spec.data, spec.data.open(), folder, items)
     write_items(folder, items, show.sheet(items, None))
     print(f"{seconds:.1f} s. Images: {folder}/grid.png, samples.npz")
     return folder
 
 
-def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> Path:
+def interpolate_any(
+    spec: TaskSpec, asked: Interpolate, num_samples: int, workdir: Path
+) -> Path:
     """Walk between latents of a model of any kind, and write what it made of them.
 
     Args:
-        cfg: its `edit` names the items to walk between, for a model with an encoder;
-            with none named, it walks between samples, `sample.num_images` of them.
+        spec: of the model.
+        asked: names the items to walk between, for a model with an encoder.
+        num_samples: with none named, it walks between so many samples.
         workdir: of the model.
-        out: their folder; None: a numbered one of `edits/` in the workdir.
 
     Returns:
         The folder that holds samples.npz [N - 1, P, ...] and grid.png.
@@ -282,26 +282,28 @@ def interpolate_any(cfg: ConfigDict, workdir: Path, out: Path | None = None) -> 
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
-    check_asked(cfg)
-    points = cfg.edit.num_points
-    words = [word.strip() for word in cfg.edit.image.split(",") if word.strip()]
+    check_asked(spec, asked)
+    out, points = asked.folder, asked.num_points
+    words = [word.strip() for word in asked.image.split(",") if word.strip()]
+    drawn = sample_of(asked, num_images=num_samples)
     request = {
-        **request_of(cfg, _described(workdir, cfg.kind)),
+        **request_of(spec, drawn, _described(workdir, specs.kind_of(spec))),
         "command": "edit interpolate",
         "image": digest(words) if words else None,
         "num_points": points,
     }
-    _check_options(cfg, workdir)
+    _check_options(spec, workdir)
     done = finished_result(workdir / "edits", request, out)
     if done is not None:
         return done
-    model = open_sampled(cfg, workdir).model
+    model = open_sampled(spec, workdir).model
     if words:
-        source = assembly.dataset(cfg)
+        source = spec.data.open()
         found = [item for word in words for item in numbered_items(source, word)]
         latents = model.encode(np.stack(found))
     else:
-        latents = model.latents(assembly.sample_key(cfg), cfg.sample.num_images)
+        key = assembly.sample_key(assembly.seed_of(spec, asked))
+        latents = model.latents(key, num_samples)
     if len(latents) < 2:
         raise UserError(
             "edit interpolate needs two items or more; give --config.edit.image="

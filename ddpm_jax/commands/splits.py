@@ -3,38 +3,35 @@
 import re
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from ddpm_jax import assembly, data
+from ddpm_jax import data
 from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.data.hold_out import split_indices
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 
 _HELD_OUT = 10  # every so many images of data without a test split
 
 
-def with_test_split(
-    cfg: ConfigDict, workdir: Path
-) -> tuple[data.Dataset, data.Dataset, str]:
+def with_test_split(of: Data, workdir: Path) -> tuple[data.Dataset, data.Dataset, str]:
     """Open the images to learn from, others to be tested on, and name the others.
 
     Args:
-        cfg: all options; `data` is used.
+        of: the data.
         workdir: where lists of broken files, and of those left out, are written.
 
     Raises:
         UserError: the data cannot be opened, or no images are left to be tested on.
     """
-    source = open_to_train(cfg, workdir)
-    for line in first_look(cfg, source, workdir):
+    source = open_to_train(of, workdir)
+    for line in first_look(of, source, workdir):
         print(line, flush=True)
     try:
-        test = assembly.dataset(cfg, "test")
+        test = of.open("test")
     except data.NoSplitError:
         return _held_out(source)
-    if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", cfg.data.split)):
+    if {"all", "test"} & set(re.findall(r"[A-Za-z_]+", of.split)):
         raise UserError(
-            f"config.data.split={cfg.data.split!r} holds the test images, which are to "
+            f"config.data.split={of.split!r} holds the test images, which are to "
             "tell how well the network does on others; use train."
         )
     return source, test, "test"

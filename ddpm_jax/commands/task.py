@@ -3,20 +3,19 @@
 import json
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
 from ddpm_jax.commands.look import first_look, open_to_train
-from ddpm_jax.tasks.spec import TaskSpec
+from ddpm_jax.recipe import Recipe
+from ddpm_jax.runtime.devices import data_mesh
 
 
-def task(cfg: ConfigDict, workdir: Path) -> int:
-    """Train a task to the end of its config, or go on where it stopped.
+def task(recipe: Recipe, workdir: Path) -> int:
+    """Train a task to the end of its recipe, or go on where it stopped.
 
     Args:
-        cfg: its `kind` is that of a registered `TaskSpec`.
+        recipe: of any registered task.
         workdir: of the run.
 
     Returns:
@@ -25,25 +24,25 @@ def task(cfg: ConfigDict, workdir: Path) -> int:
     Raises:
         UserError: data, options or workdir do not fit.
     """
-    source = open_to_train(cfg, workdir)
-    for line in first_look(cfg, source, workdir):
+    spec, fit = recipe.task, recipe.training
+    source = open_to_train(spec.data, workdir)
+    for line in first_look(spec.data, source, workdir):
         print(line, flush=True)
-    assembly.check_batch(cfg)
-    spec, fit = assembly.task_spec(cfg, TaskSpec), assembly.fit_spec(cfg)
-    mesh = assembly.mesh(cfg)
-    training = Training(auxiliary.kind_named(cfg.kind), "the model", fit)
-    found = already_finished(cfg, workdir, training, source.fingerprint)
+    assembly.check_batch(fit)
+    mesh = data_mesh(recipe.devices.fsdp)
+    training = Training(auxiliary.kind_named(recipe.kind), "the model")
+    found = already_finished(recipe, workdir, training, source.fingerprint)
     if found is not None:
         print(f"{workdir} is finished: {found['step']} steps. Nothing to do.")
         return 0
     ended = train_auxiliary(
-        cfg,
+        recipe,
         workdir,
         training,
         spec.build(source, fit, mesh),
         source=data.ready(source),
         fingerprint=source.fingerprint,
-        key=assembly.train_key(cfg.seed),
+        key=assembly.train_key(spec.seed),
     )
     if ended.signal_number:
         return 128 + ended.signal_number

@@ -1,11 +1,11 @@
-"""Training: from a config to a finished run, however often it is interrupted."""
+"""Training: from a recipe to a finished run, however often it is interrupted."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
@@ -35,108 +35,126 @@ from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
-from ddpm_jax.runtime.devices import describe, on_every_host, wait_for_all_hosts
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Sample
+from ddpm_jax.runtime.devices import (
+    data_mesh,
+    describe,
+    on_every_host,
+    wait_for_all_hosts,
+)
 from ddpm_jax.runtime.results import LAST_FILE, find_result
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.fit import Run
+from ddpm_jax.training.fit import Fit, Run
 from ddpm_jax.training.state import TrainState
 
 # A run may be taken up again with other values of these, and stays the same run.
 _FREE_OPTIONS = (*about.FREE_OPTIONS, *FREE_OPTIONS, "preview_steps")
 
 
-def train(cfg: ConfigDict, workdir: Path) -> int:
-    """Train to the end of the config, or go on from where a run stopped.
+def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
+    """Train to the end of the recipe, or go on from where a run stopped.
 
     Returns:
         0 if the run is finished, else 128 plus the number of the signal that
         interrupted it, its state saved.
 
     Raises:
-        UserError: if config, data or workdir do not fit; before any compile.
+        UserError: if recipe, data or workdir do not fit; before any compile.
     """
     refuse_another_kind(workdir, DIFFUSION, "the diffusion model")
-    source = open_to_train(cfg, workdir)
-    autoencoder = autoencoder_of(cfg, workdir)
-    info = assembly.data_info(source, cfg, autoencoder)
-    assembly.check(cfg, info)
-    assembly.check_training_effects(cfg, info)
-    assembly.check_batch(cfg)
-    mesh = assembly.mesh(cfg)
-    check_profiles(cfg.sample.ema_std, cfg.training.ema_stds)
-    refuse_another_config(
-        cfg,
+    spec, asked = recipe.task, recipe.request(Sample, run=str(workdir))
+    source = open_to_train(spec.data, workdir)
+    autoencoder = autoencoder_of(spec, workdir)
+    info = assembly.data_info(source, spec, autoencoder)
+    assembly.check(spec, info)
+    assembly.check_sample(spec, info, asked)
+    assembly.check_training_effects(spec, recipe.training, info)
+    assembly.check_batch(recipe.training)
+    mesh = data_mesh(recipe.devices.fsdp)
+    check_profiles(asked.ema_std, recipe.training.ema_stds)
+    now = recipe
+    recipe = refuse_another_config(
+        now,
         workdir,
-        _belongs(workdir, cfg, info.fingerprint),
+        _belongs(workdir, now.training, info.fingerprint),
         lambda stored, newest: settle(
-            cfg, stored, None if about.is_import(workdir) else newest
+            now, stored, None if about.is_import(workdir) else newest
         ),
     )
     newest = store.latest_step(workdir)
-    done = newest is not None and newest >= cfg.training.num_steps
+    done = newest is not None and newest >= recipe.training.num_steps
     if newest is not None and done and about.is_whole(workdir, newest):
-        return _already_trained(cfg, workdir, newest)
+        return _already_trained(recipe, asked, workdir, newest)
     if newest is None:
-        check_start(cfg, info, workdir)
-    refuse_beyond_memory(cfg, info)
-    check_tracker(cfg.training.wandb)
-    looked = first_look(cfg, source, workdir)
+        begun = check_start(recipe.task, info, workdir)
+        task = dataclasses.replace(recipe.task, init_from=begun)
+        recipe = dataclasses.replace(recipe, task=task)
+    spec, fit = recipe.task, recipe.training
+    refuse_beyond_memory(spec, fit, recipe.devices.fsdp, info)
+    check_tracker(fit.wandb)
+    looked = first_look(spec.data, source, workdir)
     if autoencoder is None:
         # Decodes what fits in memory, and so finds a broken image before any compile.
         fed = source = data.ready(source, report=_say)
     else:
-        fed = encoded(cfg, source, autoencoder, _say)
-    captions = _read_captions(cfg, info, source)
-    feed = feed_of(cfg, fed, cfg.training.batch_size, mesh, captions)
-    with beginning(cfg, workdir) as check_alone:
+        fed = encoded(spec.data, source, autoencoder, _say)
+    captions = _read_captions(spec, info, source)
+    feed = feed_of(recipe, fed, mesh, captions)
+    with beginning(recipe, workdir) as check_alone:
         keep_autoencoder(autoencoder, workdir)
         wait_for_all_hosts("the autoencoder in the workdir")
-        model = plan(cfg, info, workdir, mesh)
+        model = plan(recipe, info, workdir, mesh)
 
         def announce(state: TrainState) -> None:
             _announce(model, source, state)
             if source.listing is not None:
-                _say("\n".join([*looked, *short_plan(cfg, info)]))
+                _say("\n".join([*looked, *short_plan(spec, fit, info)]))
                 write_sheet(source, workdir)
-            save_forward(cfg, source, workdir, model.codec)
+            save_forward(spec, asked, source, workdir, model.codec)
 
         run = Run(
             workdir=workdir,
-            metadata=about.metadata(cfg, info),
+            metadata=about.metadata(recipe, info),
             check=lambda stored, step: check_resumed(model, stored, step),
             begin=lambda: begin(model),
-            draw=(lambda: start_params(cfg.init_from)) if cfg.init_from else None,
+            draw=(lambda: start_params(spec.init_from)) if spec.init_from else None,
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or raise warmup_steps, in "
             "another --workdir.",
         )
         ended = fit_in_workdir(
-            cfg,
-            model.task(_previewer(model)),
+            recipe,
+            model.task(_previewer(model, asked)),
             feed,
-            assembly.train_key(cfg.seed),
-            plan=assembly.fit_spec(cfg),
+            assembly.train_key(spec.seed),
             run=run,
             mesh=mesh,
         )
     if ended.signal_number:
         return 128 + ended.signal_number
-    sample(cfg, workdir)
+    sample(recipe, asked, workdir)
     return 0
 
 
-def _previewer(model: Model) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
-    if not model.cfg.training.preview_every:
+def _previewer(
+    model: Model, asked: Sample
+) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
+    if not model.recipe.training.preview_every:
         return None
-    return make_preview(model.cfg, model.info, model.unet, model.mesh, model.codec)
+    return make_preview(
+        model.recipe.task, asked, model.info, model.unet, model.mesh, model.codec
+    )
 
 
-def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
+def _already_trained(
+    recipe: Recipe[Diffusion], asked: Sample, workdir: Path, steps: int
+) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
         plot_loss(workdir)
-    found = find_model(cfg, workdir)
-    request = sample_request(cfg, found)
+    found = find_model(recipe.task, asked, workdir)
+    request = sample_request(recipe.task, asked, found)
     folder = find_result(workdir / "samples", request)
     drawn = folder is not None and (folder / LAST_FILE).exists()
     if on_every_host(drawn):
@@ -146,11 +164,11 @@ def _already_trained(cfg: ConfigDict, workdir: Path, steps: int) -> int:
         )
         return 0
     print(f"{workdir} is trained: {steps} steps. Drawing from it.")
-    sample(cfg, workdir)
+    sample(recipe, asked, workdir)
     return 0
 
 
-def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str], bool]:
+def _belongs(workdir: Path, fit: Fit, fingerprint: str) -> Callable[[str], bool]:
     """Say which options make a run in this workdir another run.
 
     Where the data of now have the fingerprint of the run's, their folder may have been
@@ -158,7 +176,7 @@ def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str]
     """
     free = (*_FREE_OPTIONS, *free_since_import(workdir))
     free = (*free, *free_spelling(workdir, fingerprint))
-    if cfg.training.decay == "constant":  # else the length is part of the rate
+    if fit.decay == "constant":  # else the length is part of the rate
         free = (*free, "training.num_steps")
     return lambda line: not line.startswith(free)
 
@@ -167,10 +185,10 @@ def _belongs(workdir: Path, cfg: ConfigDict, fingerprint: str) -> Callable[[str]
 
 
 def _read_captions(
-    cfg: ConfigDict, info: assembly.DataInfo, source: data.Dataset
+    spec: Diffusion, info: assembly.DataInfo, source: data.Dataset
 ) -> assembly.Captions | None:
     """Read the captions of the data, for a text-conditional model."""
-    if "text" not in cfg.conditioners:
+    if "text" not in spec.conditioners:
         return None
     return assembly.captions(info, source.texts or ())
 
@@ -180,25 +198,25 @@ def _say(line: str) -> None:
 
 
 def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
-    cfg, info, step = model.cfg, model.info, int(state.step)
-    num_steps = cfg.training.num_steps
+    spec, info, step = model.recipe.task, model.info, int(state.step)
+    num_steps = model.recipe.training.num_steps
     shape = "x".join(map(str, info.item_shape))
     if info.latents is not None:
         inner = "x".join(map(str, info.shape))
         shape += f", in latents of {inner} of {info.latents.name}"
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    classes = assembly.num_classes(cfg, info)
+    classes = assembly.num_classes(spec, info)
     conditions = [f"{classes} classes"] if classes else []
     if info.tokenizer is not None:
         kind, length = info.tokenizer["kind"], info.tokenizer["max_length"]
         conditions.append(f"captions of up to {length} tokens ({kind})")
-    conditions += [name for name in cfg.conditioners if name not in ("label", "text")]
+    conditions += [name for name in spec.conditioners if name not in ("label", "text")]
     what = describe_items(source)
     resumed = ", resumed" if step else ""
     lines = (
         f"data     {info.name}, {len(source):,} {what} of {shape}. {source.note}",
         f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
-        f"device   {describe()}, {assembly.dtype(cfg)}",
+        f"device   {describe()}, {assembly.dtype(spec)}",
         f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",
     )
     print("\n".join(line.rstrip() for line in lines), flush=True)

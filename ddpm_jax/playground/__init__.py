@@ -1,6 +1,6 @@
 """A local web page on a trained model: `python -m ddpm_jax.playground --workdir=DIR`.
 
-    choices     fields of the page -> a config, and the equivalent command line
+    choices     fields of the page -> a request, and the equivalent command line
     programs    the chain in parts: compiled, and kept
     jobs        one sampling run or edit, step by step, one at a time
     pictures    trajectories as sheets and files, uploads and masks

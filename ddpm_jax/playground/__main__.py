@@ -68,10 +68,13 @@ def _run(
         )
     use_compilation_cache()
     # What imports jax is imported here, so that --help and errors come at once.
-    from ddpm_jax.commands.about import trained_config
+    from ddpm_jax import assembly
+    from ddpm_jax.commands.about import trained_recipe
     from ddpm_jax.commands.model import open_model
     from ddpm_jax.playground.jobs import open_studio
     from ddpm_jax.playground.server import check_port, serve
+    from ddpm_jax.recipe import Diffusion
+    from ddpm_jax.requests import Sample
 
     check_port(port)
     if workdir is None:
@@ -83,16 +86,19 @@ def _run(
         use_all_cores(1)
         serve(None, port, hosts)
         return
-    cfg = trained_config(workdir)
-    if cfg.kind != "diffusion":
+    recipe = trained_recipe(workdir)
+    if not isinstance(recipe.task, Diffusion):
         raise UserError(
             f"the page draws from a diffusion model, and {workdir} holds another kind "
-            f"({cfg.kind}); name the run of a diffusion model."
+            f"({recipe.kind}); name the run of a diffusion model."
         )
-    cfg = override(cfg, overrides)
+    recipe = override(recipe, overrides)
     # The devices of the command line, whose images are then the same bytes.
-    use_all_cores(cfg.training.batch_size)
-    studio = open_studio(cfg, workdir, open_model(cfg, workdir))
+    use_all_cores(recipe.training.batch_size)
+    asked = recipe.request(Sample, run=str(workdir))
+    trained = open_model(recipe, asked, workdir)
+    assembly.check_sample(recipe.task, trained.info, asked)
+    studio = open_studio(recipe, workdir, trained)
     interrupts.check()
     serve(studio, port, hosts)
 

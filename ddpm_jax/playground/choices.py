@@ -1,21 +1,23 @@
-"""Conversion of the page's fields to a config and to the equivalent command line.
+"""Conversion of the page's fields to a request and to the equivalent command line.
 
 Fields arrive as JSON that anyone can have written, so their types are checked as well.
 """
 
 import math
 import shlex
+import typing
 from collections.abc import Mapping
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import Any, TypeVar
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import from_json, to_json
-from ddpm_jax.requests import COMMANDS
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import COMMANDS, Edit, Sample
 from ddpm_jax.requests.flags import sections_of, spelled
+from ddpm_jax.requests.sample import sample_of
+
+R = TypeVar("R", Sample, Edit)
 
 # Fields that the user can leave empty, and the value that this means.
 _MAY_BE_EMPTY = {"sample.seed", "sample.num_steps", "sample.labels"} | {
@@ -83,49 +85,50 @@ def _shown(value: object) -> str:
 
 
 def chosen(
-    cfg: ConfigDict,
+    recipe: Recipe[Diffusion],
     info: DataInfo,
+    request: type[R],
     options: Mapping[str, Any],
     *,
     most_images: int | None = None,
-) -> ConfigDict:
-    """Set options such as "sample.seed", and refuse what cannot work.
+) -> R:
+    """Make a request of options such as "sample.seed", and refuse what cannot work.
 
     Args:
-        cfg: of the model; it is left as it is.
+        recipe: of the model, with the defaults of what is not given.
         info: of the model's data.
-        options: by their names in the config, as the page gives them: a number may be
-            a float without a fraction, or None where its field was left empty.
+        request: its class.
+        options: by their names in a recipe, as the page gives them: a number may be a
+            float without a fraction, or None where its field was left empty.
         most_images: refuse more than this many images, or points of an interpolation.
-
-    Returns:
-        A config of its own.
 
     Raises:
         UserError: naming the first option that cannot be.
     """
-    # Not a copy: that forgets what type an option has that is unset.
-    changed = from_json(to_json(cfg))
+    fields, types_of = sections_of(request), typing.get_type_hints(request)
+    values: dict[str, Any] = {}
     for name, value in options.items():
+        if name not in fields:
+            raise UserError(f"{name} is no option of this tab; reload the page.")
         if value is None and name not in _MAY_BE_EMPTY:
             raise UserError(f"{name} is empty; give a number.")
-        section, option = name.split(".")
+        wanted = types_of[fields[name]]
+        kind = next((c for c in typing.get_args(wanted) if c is not type(None)), wanted)
         if value is not None:
-            value = _typed(name, value, cfg[section].get_type(option))
-        try:
-            changed[section][option] = value
-        except (TypeError, ValueError):
-            raise UserError(f"{name}={value!r:.80} is of a wrong type.") from None
+            values[fields[name]] = _typed(name, value, kind)
+        elif kind is not str:
+            values[fields[name]] = None
     for name in _COUNTS:
-        section, option = name.split(".")
-        count = changed[section][option]
-        if name in options and most_images is not None and count > most_images:
+        count = values.get(fields.get(name, ""))
+        if most_images is not None and count is not None and count > most_images:
             raise UserError(
                 f"{name}={count} is more than the page draws at a time; use 1 to "
                 f"{most_images}."
             )
-    assembly.check(changed, info)
-    return changed
+    asked = recipe.request(request, **values)
+    asked = assembly.leave_out_idle(recipe.task, asked, values)
+    assembly.check_sample(recipe.task, info, sample_of(asked))
+    return asked
 
 
 def _typed(name: str, value: object, wanted: type) -> object:
@@ -163,20 +166,20 @@ def labels_text(chosen_names: object, info: DataInfo) -> str:
     )
 
 
-def command_line(cfg: ConfigDict, changed: ConfigDict, mode: str, workdir: str) -> str:
+def command_line(recipe: Recipe, asked: Sample | Edit, workdir: str) -> str:
     """Write the command that makes the same images.
 
     Args:
-        cfg: of the model, as the checkpoint has it.
-        changed: the options of the request.
-        mode: a command, or a way to edit.
+        recipe: of the model, as the checkpoint has it.
+        asked: the request.
         workdir: of the model.
     """
-    command = mode if mode in COMMANDS else f"edit {mode}"
+    request = type(asked)
+    (command,) = (name for name, one in COMMANDS.items() if one is request)
     words = ["python", "main.py", *command.split(), workdir]
-    for option, name in sections_of(COMMANDS[command]).items():
-        section, _, rest = option.partition(".")
-        value = changed[section][rest]
-        if value != cfg[section][rest]:
+    defaults = recipe.request(request)
+    for name in sections_of(request).values():
+        value = getattr(asked, name)
+        if value != getattr(defaults, name):
             words.append(spelled(name, value))
     return " ".join(map(shlex.quote, words))

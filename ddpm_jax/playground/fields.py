@@ -9,6 +9,7 @@ from ddpm_jax.assembly import names
 from ddpm_jax.assembly.sampling import SAMPLERS
 from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, as_sent, with_message
+from ddpm_jax.requests import Sample
 
 _PROMPTS = {
     "prompt": "Prompt (empty: {captions})",
@@ -18,9 +19,10 @@ _PROMPTS = {
 
 def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
     """Make the inputs of a chain: labels, prompts, sampler, steps, seed, guidance."""
-    cfg, info = place.studio.cfg, place.studio.trained.info
+    recipe, info = place.studio.recipe, place.studio.trained.info
+    spec, defaults = recipe.task, recipe.request(Sample)
     asked: Asked = {}
-    knows_classes = assembly.num_classes(cfg, info) is not None
+    knows_classes = assembly.num_classes(spec, info) is not None
     if info.tokenizer is not None:
         for name, label in _PROMPTS.items():
             asked[f"sample.{name}"] = gr.Textbox(
@@ -38,27 +40,27 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
     with gr.Row():
         asked["sample.sampler"] = gr.Dropdown(
             list(SAMPLERS),
-            value=cfg.sample.sampler,
+            value=defaults.sampler,
             label="Sampler",
             elem_id=f"{place.mode}-sampler",
             min_width=120,
         )
         asked["sample.num_steps"] = gr.Number(
-            assembly.num_steps(cfg),
-            label=f"Steps, 1 to {cfg.schedule.num_levels}",
+            assembly.num_steps(spec, defaults),
+            label=f"Steps, 1 to {spec.schedule.num_levels}",
             elem_id=f"{place.mode}-steps",
             min_width=120,
         )
     with gr.Row():
         asked["sample.seed"] = gr.Number(
-            assembly.sample_seed(cfg),
+            assembly.seed_of(spec, defaults),
             label="Seed",
             elem_id=f"{place.mode}-seed",
             min_width=120,
         )
         if knows_classes or info.tokenizer is not None:
             asked["sample.guidance_scale"] = gr.Number(
-                cfg.sample.guidance_scale,
+                defaults.guidance_scale,
                 label="Guidance scale",
                 step=0.5,
                 elem_id=f"{place.mode}-guidance",
@@ -69,21 +71,21 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
 
 def more_options(place: Place) -> Asked:
     """Lay out rarely used options: eta, spacing, frames of the trajectory."""
-    cfg = place.studio.cfg
+    defaults = place.studio.recipe.request(Sample)
     with gr.Accordion("More", open=False), gr.Row():
         return {
             "sample.eta": gr.Number(
-                cfg.sample.eta, label="Eta of ddim", step=0.1, min_width=90
+                defaults.eta, label="Eta of ddim", step=0.1, min_width=90
             ),
             "sample.spacing": gr.Dropdown(
                 [*names.SPACINGS, *names.CONTINUOUS_GRIDS],
-                value=cfg.sample.spacing,
+                value=defaults.spacing,
                 label="Spacing",
                 allow_custom_value=True,
                 min_width=120,
             ),
             "sample.film_frames": gr.Number(
-                cfg.sample.film_frames, label="Trajectory frames", min_width=90
+                defaults.film_frames, label="Trajectory frames", min_width=90
             ),
         }
 
@@ -97,7 +99,7 @@ def count(place: Place, value: int, label: str) -> gr.Number:
 
 def method(place: Place) -> gr.Dropdown:
     """Make the input of an edit's method."""
-    methods = assembly.edit_methods(place.studio.cfg, place.mode)
+    methods = assembly.edit_methods(place.studio.recipe.task, place.mode)
     return gr.Dropdown(
         list(methods),
         value=methods[0],

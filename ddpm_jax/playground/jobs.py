@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddpm_jax import assembly
 from ddpm_jax.commands.drawing import columns_of
@@ -20,6 +19,8 @@ from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.programs import Programs, keeper
+from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Edit, Interpolate, Sample
 from ddpm_jax.runtime.batching import filled_up
 from ddpm_jax.sampling.parts import Point, run_in_parts
 from ddpm_jax.sampling.plan import Plan
@@ -29,7 +30,7 @@ class Studio(NamedTuple):
     """A model at work: what all jobs share.
 
     Attributes:
-        cfg: of the model, with what the command line changed.
+        recipe: of the model, with what the command line changed.
         workdir: of the model.
         trained: the model.
         programs: keeps what is compiled.
@@ -37,7 +38,7 @@ class Studio(NamedTuple):
         closing: set when the server ends; jobs then stop.
     """
 
-    cfg: ConfigDict
+    recipe: Recipe[Diffusion]
     workdir: Path
     trained: Trained
     programs: Programs
@@ -45,9 +46,10 @@ class Studio(NamedTuple):
     closing: threading.Event
 
 
-def open_studio(cfg: ConfigDict, workdir: Path, trained: Trained) -> Studio:
+def open_studio(recipe: Recipe[Diffusion], workdir: Path, trained: Trained) -> Studio:
     """Make the studio of a model."""
-    return Studio(cfg, workdir, trained, keeper(), threading.Lock(), threading.Event())
+    lock, closing = threading.Lock(), threading.Event()
+    return Studio(recipe, workdir, trained, keeper(), lock, closing)
 
 
 class Progress(NamedTuple):
@@ -64,46 +66,47 @@ class Progress(NamedTuple):
     seconds: float = 0.0
 
 
-def most_images(cfg: ConfigDict) -> int:
+def most_images(recipe: Recipe[Diffusion]) -> int:
     """Return how many images the page samples at a time: one batch of the program's."""
-    return cfg.sample.batch_size
+    return recipe.request(Sample).batch_size
 
 
-def draw(studio: Studio, cfg: ConfigDict) -> Generator[Progress, None, None]:
-    """Sample `cfg.sample.num_images`, as `sample` would, in one batch."""
-    info = studio.trained.info
-    cond = assembly.sample_cond(cfg, info)
-    count = cfg.sample.num_images
+def draw(studio: Studio, asked: Sample) -> Generator[Progress, None, None]:
+    """Sample what is asked for, as `sample` would, in one batch."""
+    spec, info = studio.recipe.task, studio.trained.info
+    cond = assembly.sample_cond(spec, info, asked)
+    count = asked.num_images
     indices, given = filled_up((np.arange(count, dtype=np.int32), cond or {}), count)
-    plan = assembly.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
-    task = _Task("sample", plan, indices, given, count, columns_of(cfg, info))
-    return _one_at_a_time(studio, cfg, task)
+    unet, codec = studio.trained.unet, studio.trained.codec
+    plan = assembly.sampling_plan(spec, asked, unet, codec)
+    task = _Task(plan, indices, given, count, columns_of(spec, info, asked))
+    return _one_at_a_time(studio, asked, task)
 
 
-def edit(studio: Studio, mode: str, cfg: ConfigDict) -> Generator[Progress, None, None]:
-    """Run an editing mode on the images of `cfg.edit`, in one batch.
+def edit(studio: Studio, asked: Edit) -> Generator[Progress, None, None]:
+    """Edit the images that a request names, in one batch.
 
     Raises:
         UserError: if an image or mask cannot be used, or the options do not fit.
     """
-    info = studio.trained.info
-    assembly.check_edit(cfg, mode, info.image_shape)
-    pictures = read_pictures(mode, cfg, info)
+    spec, info = studio.recipe.task, studio.trained.info
+    assembly.check_edit(spec, asked, info.image_shape)
+    pictures = read_pictures(spec, asked, info)
     columns: int | None
-    given, noise, columns = lay_out(mode, cfg, info, pictures)
+    given, noise, columns = lay_out(spec, asked, info, pictures)
     count = len(noise)
-    if count > (most := most_images(cfg)):
+    if count > (most := most_images(studio.recipe)):
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     noise, given = filled_up((noise, given), count)
-    plan = assembly.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
-    if mode != "interpolate" and len(pictures) == 1:
+    unet, codec = studio.trained.unet, studio.trained.codec
+    plan = assembly.plan_edit(spec, asked, unet, codec)
+    if not isinstance(asked, Interpolate) and len(pictures) == 1:
         columns = None  # a row would be long and low
-    task = _Task(mode, plan, noise, given, count, columns)
-    return _one_at_a_time(studio, cfg, task)
+    task = _Task(plan, noise, given, count, columns)
+    return _one_at_a_time(studio, asked, task)
 
 
 class _Task(NamedTuple):
-    mode: str
     plan: Plan
     indices: np.ndarray  # of the noise, [B]
     given: dict[str, Any]
@@ -112,27 +115,27 @@ class _Task(NamedTuple):
 
 
 def _one_at_a_time(
-    studio: Studio, cfg: ConfigDict, task: _Task
+    studio: Studio, asked: Sample | Edit, task: _Task
 ) -> Generator[Progress, None, None]:
     with studio.device:
-        yield from _run(studio, cfg, task)
+        yield from _run(studio, asked, task)
 
 
 def _run(
-    studio: Studio, cfg: ConfigDict, task: _Task
+    studio: Studio, asked: Sample | Edit, task: _Task
 ) -> Generator[Progress, None, None]:
     trained, began = studio.trained, time.perf_counter()
-    batch = len(task.indices)
+    spec, batch = studio.recipe.task, len(task.indices)
     for point in run_in_parts(
         task.plan,
-        studio.programs(task.mode, task.plan, cfg, batch, trained.mesh),
+        studio.programs(task.plan, spec, asked, batch, trained.mesh),
         trained.params,
-        assembly.sample_key(cfg),
+        assembly.sample_key(assembly.seed_of(spec, asked)),
         task.indices,
         task.given,
         num_rows=task.num_wanted,
-        num_frames=cfg.sample.film_frames,
-        num_levels=cfg.schedule.num_levels,
+        num_frames=asked.film_frames,
+        num_levels=spec.schedule.num_levels,
     ):
         if studio.closing.is_set():
             return

@@ -10,6 +10,7 @@ from ddpm_jax.playground import fields, gate, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
 from ddpm_jax.playground.points_tab import CANVAS, Desk, points_tab
+from ddpm_jax.requests import ImageToImage, Inpaint, Interpolate, Sample
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: auto; }
@@ -58,7 +59,7 @@ def _model_tabs(studio: Studio, folder: Path) -> None:
         "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
     }
     for mode, (name, element, tab) in edits.items():
-        if assembly.edit_methods(studio.cfg, mode):  # not every model can
+        if assembly.edit_methods(studio.recipe.task, mode):  # not every model can
             with gr.Tab(name, elem_id=element):
                 tab(Place(studio, folder, mode), example)
 
@@ -79,15 +80,15 @@ def kinds_of_inputs(page: gr.Blocks) -> dict[int, tuple[str, ...]]:
 
 
 def _draw_tab(place: Place) -> None:
-    cfg = place.studio.cfg
-    most = most_images(cfg)
+    recipe = place.studio.recipe
+    most = most_images(recipe)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             asked = fields.chain_options(
                 place, "empty: all", "some captions of the data"
             )
             asked["sample.num_images"] = gr.Number(
-                min(20, most, cfg.sample.num_images),
+                min(20, most, recipe.request(Sample).num_images),
                 label=f"Images, 1 to {most}",
                 elem_id="sample-images",
             )
@@ -99,15 +100,16 @@ def _draw_tab(place: Place) -> None:
 
 
 def _image_tab(place: Place, example: Any) -> None:
-    cfg = place.studio.cfg
+    spec = place.studio.recipe.task
+    defaults = place.studio.recipe.request(ImageToImage)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             asked: Asked = {"picture": fields.picture(place, "picture", example, 0)}
-            T = cfg.schedule.num_levels
+            T = spec.schedule.num_levels
             level = gr.Slider(
                 1,
                 T,
-                value=round(cfg.edit.strength * T),
+                value=round(defaults.strength * T),
                 step=1,
                 label=f"Noise to level t of {T}, and back",
                 elem_id=f"{place.mode}-level",
@@ -118,7 +120,7 @@ def _image_tab(place: Place, example: Any) -> None:
                 place, "empty: unconditional", "unconditional"
             )
             asked["edit.num_images"] = fields.count(
-                place, cfg.edit.num_images, "Images"
+                place, defaults.num_images, "Images"
             )
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Noise and back")
@@ -128,7 +130,8 @@ def _image_tab(place: Place, example: Any) -> None:
 
 
 def _inpaint_tab(place: Place, example: Any) -> None:
-    cfg = place.studio.cfg
+    spec = place.studio.recipe.task
+    defaults = place.studio.recipe.request(Inpaint)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             picture = fields.picture(place, "picture", example, 0)
@@ -144,7 +147,7 @@ def _inpaint_tab(place: Place, example: Any) -> None:
             with gr.Row():
                 asked["edit.method"] = fields.method(place)
                 asked["edit.num_images"] = fields.count(
-                    place, cfg.edit.num_images, "Images"
+                    place, defaults.num_images, "Images"
                 )
             asked |= fields.chain_options(
                 place, "empty: unconditional", "unconditional"
@@ -159,7 +162,7 @@ def _inpaint_tab(place: Place, example: Any) -> None:
         if path is None:
             return {}
         kept = pictures.keep_upload(place.folder, path, "the picture")
-        return pictures.canvas(kept, shape, padded=bool(cfg.data.pad_to))
+        return pictures.canvas(kept, shape, padded=bool(spec.data.pad_to))
 
     picture.change(
         panel.with_message(to_canvas),
@@ -172,7 +175,7 @@ def _inpaint_tab(place: Place, example: Any) -> None:
 
 
 def _interpolate_tab(place: Place, example: Any) -> None:
-    cfg = place.studio.cfg
+    defaults = place.studio.recipe.request(Interpolate)
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             with gr.Row():
@@ -183,12 +186,12 @@ def _interpolate_tab(place: Place, example: Any) -> None:
             with gr.Row():
                 asked["edit.method"] = fields.method(place)
                 asked["edit.num_points"] = fields.count(
-                    place, cfg.edit.num_points, "Points"
+                    place, defaults.num_points, "Points"
                 )
             asked["edit.strength"] = gr.Slider(
                 0.01,
                 1,
-                value=cfg.edit.strength,
+                value=defaults.strength,
                 step=0.01,
                 label="Share of the chain walked",
                 elem_id=f"{place.mode}-strength",

@@ -21,7 +21,7 @@ _STOPPED = "**Stopped.** What was sampled so far stays in the trajectory."
 REFUSED = "**Not made.** The message says why."
 
 Asked = dict[str, gr.components.Component]
-"""Option of the config, or name of an image -> its input component."""
+"""Option of a recipe, or name of an image -> its input component."""
 
 
 class Place(NamedTuple):

@@ -29,8 +29,9 @@ from ddpm_jax.recipe import (
     Fit,
     Plane,
     Stratified,
-    recipe,
 )
+from ddpm_jax.requests import Sample
+from ddpm_jax.runtime.devices import data_mesh
 
 NUM_STEPS = 2000
 _AT_ONCE = 100  # steps in one call of the program, between two looks at the clock
@@ -89,8 +90,9 @@ def train_points(points: np.ndarray, seed: int) -> Iterator[Now]:
 
 
 @functools.cache
-def _config() -> Any:
-    return recipe(
+def _recipe() -> tuple[Diffusion, Fit, Sample]:
+    """Return what is trained, how, and how it is sampled."""
+    return (
         Diffusion(
             data=Data(source="", flip=False),
             codec=Plane(),
@@ -108,27 +110,26 @@ def _config() -> Any:
             decay="cosine",
             ema_decay=0.995,
         ),
-        sample={"sampler": "ddim", "num_steps": 40, "clip": False},
+        Sample(sampler="ddim", num_steps=40, clip=False),
     )
 
 
 @functools.cache
 def _programs() -> _Programs:
     """Compose the programs that all drawings share."""
-    cfg = _config()
+    spec, fit, asked = _recipe()
     info = DataInfo("drawn points", (2,), None, "drawn", dtype="float32")
-    network = assembly.model(cfg, info)
-    task = assembly.diffusion_task(
-        cfg, network, info, assembly.optimizer(cfg), assembly.mesh(cfg)
-    )
-    sampler, levels = assembly.sampler(cfg), assembly.levels(cfg)
+    network = assembly.model(spec, info)
+    task = assembly.diffusion_task(spec, fit, network, info, data_mesh())
+    sampler = assembly.sampler(spec, asked)
+    levels = assembly.levels(spec, asked)
 
     def advance(
         state: Any, keys: jax.Array, rows: jax.Array, count: jax.Array
     ) -> tuple[Any, jax.Array]:
         def one(state: Any, _: None) -> tuple[Any, jax.Array]:
             of_step = jax.random.fold_in(keys[1], state.step)
-            index = jax.random.randint(of_step, (cfg.training.batch_size,), 0, count)
+            index = jax.random.randint(of_step, (fit.batch_size,), 0, count)
             state, metrics = task.step(state, keys[0], {"image": rows[index]})
             return state, metrics["loss"]
 
@@ -141,7 +142,7 @@ def _programs() -> _Programs:
         _, kept = generate(
             keys,
             sampler,
-            assembly.denoiser(cfg, network, params),
+            assembly.denoiser(spec, asked, network, params),
             noise,
             levels,
             record=lambda info: info.x_s,

@@ -5,18 +5,17 @@ Nothing here depends on gradio. A field that is not to change is KEEP.
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from ddpm_jax import assembly
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures
 from ddpm_jax.playground.choices import chosen, command_line, labels_text, number
 from ddpm_jax.playground.jobs import Progress, Studio
 from ddpm_jax.playground.scratch import make_room
+from ddpm_jax.requests import COMMANDS, Edit, Sample
 from ddpm_jax.sampling.plan import Trajectory
 
 KEEP = object()  # "leave what is there", in an Answer
@@ -56,7 +55,7 @@ def answers(
         studio: the model.
         folder: for uploads and results.
         mode: of main.py.
-        asked: options by their names in the config; beside them "picture" and "other",
+        asked: options by their names in a recipe; beside them "picture" and "other",
             uploaded files, "mask", from the painter, and "level", from 1 to T, to which
             an image is noised.
         view: of the trajectory, while it grows.
@@ -69,17 +68,17 @@ def answers(
     """
     _check_view(view)
     make_room(folder)
-    cfg, job = _begun(studio, folder, mode, asked)
+    request, job = _begun(studio, folder, mode, asked)
     yield Answer(
         status="Starting. What was not asked for before is compiled first.",
         files=[None] * len(pictures.FILES),
-        command=command_line(studio.cfg, cfg, mode, str(studio.workdir)),
+        command=command_line(studio.recipe, request, str(studio.workdir)),
     )
     frames = 0
     try:
         for now in job:
             if now.point.items is not None:
-                yield _last(folder, cfg, now)
+                yield _last(folder, request.film_images, now)
             elif now.point.trajectory.x_t and len(now.point.trajectory.x_t) != frames:
                 frames = len(now.point.trajectory.x_t)
                 yield _next(folder, now, view)
@@ -96,17 +95,18 @@ def answers(
 
 def _begun(
     studio: Studio, folder: Path, mode: str, asked: Mapping[str, Any]
-) -> tuple[ConfigDict, Generator[Progress, None, None]]:
-    cfg, info, most = studio.cfg, studio.trained.info, jobs.most_images(studio.cfg)
+) -> tuple[Sample | Edit, Generator[Progress, None, None]]:
+    recipe, info = studio.recipe, studio.trained.info
+    most = jobs.most_images(recipe)
     options = {name: value for name, value in asked.items() if "." in name}
     if "sample.labels" in options:
         options["sample.labels"] = labels_text(options["sample.labels"] or (), info)
     if (level := asked.get("level")) is not None:
-        share = number("the level", level) / cfg.schedule.num_levels
+        share = number("the level", level) / recipe.task.schedule.num_levels
         options["edit.strength"] = share
     if mode == "sample":
-        cfg = chosen(cfg, info, options, most_images=most)
-        return cfg, jobs.draw(studio, cfg)
+        drawn = chosen(recipe, info, Sample, options, most_images=most)
+        return drawn, jobs.draw(studio, drawn)
     kept = [
         pictures.keep_upload(folder, asked[name], NAMED[name])
         for name in PICTURES[mode]
@@ -115,8 +115,9 @@ def _begun(
     if mode == "inpaint":
         size = info.image_shape[:2]
         options["edit.mask"] = pictures.keep_mask(folder, asked["mask"], size)
-    cfg = chosen(cfg, info, options, most_images=most)
-    return cfg, jobs.edit(studio, mode, cfg)
+    kind = cast(type[Edit], COMMANDS[f"edit {mode}"])
+    edited = chosen(recipe, info, kind, options, most_images=most)
+    return edited, jobs.edit(studio, edited)
 
 
 def _next(folder: Path, now: Progress, view: str) -> Answer:
@@ -130,13 +131,13 @@ def _next(folder: Path, now: Progress, view: str) -> Answer:
     )
 
 
-def _last(folder: Path, cfg: ConfigDict, now: Progress) -> Answer:
+def _last(folder: Path, film_images: int, now: Progress) -> Answer:
     assert now.point.items is not None  # the last of a job has them
     place = _results_folder(folder)
     return Answer(
         sheet=pictures.keep_sheet(folder, pictures.sheet(now.point.items, now.columns)),
         status=_status(now),
-        files=pictures.write_results(place, now, cfg.sample.film_images),
+        files=pictures.write_results(place, now, film_images),
     )
 
 
@@ -199,7 +200,7 @@ def example_reader(studio: Studio) -> Callable[[object], np.ndarray]:
     def read(which: object) -> np.ndarray:
         index = -1 if which is None else number("the example", which, whole=True)
         if not opened:
-            opened.append(assembly.dataset(studio.cfg))
+            opened.append(studio.recipe.task.data.open())
         source: Sequence = opened[0].source
         if not 0 <= index < len(source):
             raise UserError(

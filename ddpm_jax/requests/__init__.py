@@ -19,7 +19,7 @@ from ddpm_jax.requests.edit import (
 from ddpm_jax.requests.evaluate import Evaluate
 from ddpm_jax.requests.exchange import Export, Import
 from ddpm_jax.requests.likelihood import Likelihood
-from ddpm_jax.requests.options import Request
+from ddpm_jax.requests.options import Parameters, Request
 from ddpm_jax.requests.rank import Rank
 from ddpm_jax.requests.sample import Sample
 from ddpm_jax.requests.training import Look, Options, Plan
@@ -61,6 +61,7 @@ __all__ = [
     "Likelihood",
     "Look",
     "Options",
+    "Parameters",
     "Plan",
     "Rank",
     "Request",

@@ -1,14 +1,20 @@
 """The requests of `edit`, one for each way to edit."""
 
 import dataclasses
+from typing import ClassVar
 
 from ddpm_jax.requests.options import Chain, Shown, WithResults, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit(Shown, Chain, WithResults):
-    """Edit images with a trained model."""
+    """Edit images with a trained model.
 
+    Attributes:
+        mode: a way to edit; a class attribute.
+    """
+
+    mode: ClassVar[str] = ""
     image: str = option(
         "",
         "a file (of points a .csv), or data:7 of the data set; several with commas",
@@ -17,19 +23,26 @@ class Edit(Shown, Chain, WithResults):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Several(Edit):
+class Several(Edit):
+    """Edit images, with several results for each."""
+
     num_images: int = option(
         4, "results for each image given, with different noise", of="edit.num_images"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(1, "num_images")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inpaint(_Several):
+class Inpaint(Several):
     """Fill the masked part of an image.
 
     python main.py edit inpaint runs/mnist --image=data:7 --mask=mask.png
     """
 
+    mode: ClassVar[str] = "inpaint"
     mask: str = option(
         "",
         "a file, white where the image is to be filled; of points x or y",
@@ -48,12 +61,13 @@ class Inpaint(_Several):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageToImage(_Several):
+class ImageToImage(Several):
     """Add noise to an image up to some level, and denoise it (SDEdit).
 
     python main.py edit image-to-image runs/mnist --image=data:7 --strength=0.5
     """
 
+    mode: ClassVar[str] = "image-to-image"
     strength: float = option(
         0.5, "share of the chain that is walked", of="edit.strength"
     )
@@ -66,6 +80,7 @@ class Interpolate(Edit):
     python main.py edit interpolate runs/mnist --image=data:7,data:8
     """
 
+    mode: ClassVar[str] = "interpolate"
     method: str | None = option(None, "encode (unset) or noise", of="edit.method")
     num_points: int = option(6, "images of a walk", of="edit.num_points")
     strength: float = option(
@@ -75,6 +90,10 @@ class Interpolate(Edit):
         3, "of the equation behind each step of an encoding", of="edit.iterations"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(2, "num_points")  # both ends
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encode(Edit):
@@ -83,6 +102,7 @@ class Encode(Edit):
     python main.py edit encode runs/mnist --image=data:7 --strength=0.8
     """
 
+    mode: ClassVar[str] = "encode"
     strength: float = option(
         0.5, "share of the chain that is walked", of="edit.strength"
     )
@@ -92,23 +112,25 @@ class Encode(Edit):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Colorize(_Several):
+class Colorize(Several):
     """Colorize a grey image.
 
     python main.py edit colorize runs/cifar --image=data:1
     """
 
+    mode: ClassVar[str] = "colorize"
     method: str | None = option(None, "project (unset) or guidance", of="edit.method")
     weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Upscale(_Several):
+class Upscale(Several):
     """Upsample a small image.
 
     python main.py edit upscale runs/mnist --image=data:7 --factor=4
     """
 
+    mode: ClassVar[str] = "upscale"
     factor: int | None = option(
         None, "times larger; unset: 2, or as it was trained", of="edit.factor"
     )

@@ -2,7 +2,11 @@
 
 import dataclasses
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.requests.options import Chain, WithResults, option
+
+BITS_PER_DIM = "bits_per_dim"
+"""A score that no features enter: the `likelihood` command measures it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,67 @@ class Compared(Chain, WithResults):
         "",
         "several values of --guidance-scale, such as 1,2,4",
         of="evaluate.guidance_scales",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(2, "num_images")
+        self.check_at_least(1, "num_seeds")
+        self.all_steps()
+        self.all_scales()
+
+    def all_steps(self) -> list[int | None]:
+        """List the numbers of steps that are asked for.
+
+        Raises:
+            UserError: it is no such list.
+        """
+        return numbers(self.sample_steps, "sample_steps", int) or [self.num_steps]
+
+    def all_scales(self) -> list[float]:
+        """List the guidance scales that are asked for.
+
+        Raises:
+            UserError: it is no such list.
+        """
+        found = numbers(self.guidance_scales, "guidance_scales", float)
+        return found or [self.guidance_scale]
+
+
+def numbers(text: str, option: str, kind: type) -> list:
+    """Read "10,20,50" as numbers of a kind.
+
+    Raises:
+        UserError: it is no such list.
+    """
+    try:
+        return [kind(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise UserError(
+            f"config.evaluate.{option}={text!r} is no list of numbers; write it like "
+            "10,20,50."
+        ) from None
+
+
+def images_kind(text: str) -> tuple[str, str]:
+    """Read `config.evaluate.images` as (kind, the rest after a colon).
+
+    The kinds are samples, folder, npz, data, reconstructions and noise.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    kind, colon, rest = text.partition(":")
+    if not text:
+        return "samples", ""
+    if text == "noise":
+        return text, ""
+    if kind in ("folder", "npz", "data", "reconstructions") and colon and rest:
+        return kind, rest
+    raise UserError(
+        f"config.evaluate.images={text!r} is not known; use folder:PATH, npz:FILE, "
+        "data:SPLIT, reconstructions:SPLIT or noise, or leave it out to score the "
+        "model's samples."
     )
 
 
@@ -103,3 +168,28 @@ class Evaluate(Compared):
     likelihood_batch_size: int = option(
         64, "of score bits_per_dim", of="likelihood.batch_size"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(1, "feature_batch_size")
+        if self.reference and not self.reference.startswith("npz:"):
+            raise UserError(
+                f"config.evaluate.reference={self.reference!r} is not known; use "
+                "npz:FILE, or leave it out to compare with config.data."
+            )
+        if self.weights is not None and self.features != "inception":
+            raise UserError(
+                f"config.evaluate.weights={self.weights} are of inception, and "
+                f"config.evaluate.features={self.features!r} is another network; leave "
+                "one out."
+            )
+        if self.checkpoints != "all":
+            numbers(self.checkpoints, "checkpoints", int)
+        of_a_model = ("checkpoints", "sample_steps", "guidance_scales")
+        given = [name for name in of_a_model if getattr(self, name)]
+        given += ["num_seeds"] if self.num_seeds > 1 else []
+        if given and images_kind(self.images)[0] != "samples":
+            raise UserError(
+                f"config.evaluate.{given[0]} is of a model's samples, and "
+                f"config.evaluate.images={self.images!r} is not drawn; leave one out."
+            )

@@ -2,7 +2,11 @@
 
 import dataclasses
 
-from ddpm_jax.requests.options import Parameters, WithResults, option
+from ddpm_jax import limits
+from ddpm_jax.errors import UserError
+from ddpm_jax.requests.options import Parameters, WithResults, check_tolerance, option
+
+METHODS = ("bound", "ode")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,3 +51,23 @@ class Likelihood(Parameters, WithResults):
         "ODE: sign vectors of the trace; 0: exact, at D times the cost",
         of="likelihood.num_probes",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in (*METHODS, "both"):
+            raise UserError(
+                f"config.likelihood.method={self.method!r} is not known; use bound, "
+                "ode or both."
+            )
+        self.check_at_least(1, "num_images", "batch_size", "ode_steps")
+        self.check_at_least(0, "num_probes")
+        self.check_at_least(2, "num_steps")
+        if self.seed is not None:
+            limits.check_seed("config.likelihood.seed", self.seed)
+        for name in ("rtol", "atol"):
+            check_tolerance(f"config.likelihood.{name}", getattr(self, name))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What the method names: one, or both."""
+        return METHODS if self.method == "both" else (self.method,)

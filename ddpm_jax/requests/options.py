@@ -1,7 +1,15 @@
 """Options that several requests share, and how a field of a request is declared."""
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import Any
+
+from ddpm_jax import limits
+from ddpm_jax.errors import UserError
+
+MAX_SCALE = 1000.0
+"""Of guidance, far beyond any that is of use: more leaves no digit of the image."""
 
 
 def option(default: Any, text: str, *, of: str = "") -> Any:
@@ -31,9 +39,35 @@ def place(default: str | None, text: str, *, positional: bool = True) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for of a run."""
+    """What is asked for of a run.
+
+    Numbers that cannot be are refused when it is made, whatever the model.
+    """
 
     run: str | None = place("", "folder of the run")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if "of" not in field.metadata:
+                continue
+            option, value = f"config.{field.metadata['of']}", getattr(self, field.name)
+            limits.check_ceilings(value, option)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{option}={value} is not finite; use a number.")
+
+    def check_at_least(self, lowest: int, *names: str) -> None:
+        """Refuse numbers below the lowest; those that are None are not looked at.
+
+        Raises:
+            UserError: naming the first.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in names and value is not None and not value >= lowest:
+                raise UserError(
+                    f"config.{field.metadata['of']}={value} is too small; use {lowest} "
+                    "or more."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +80,14 @@ class WithResults(Request):
         positional=False,
     )
 
+    @property
+    def folder(self) -> Path | None:
+        """Where they go, if that was said."""
+        return None if self.out is None else Path(self.out)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parameters:
+class Parameters(Request):
     """Which parameters of a run are used."""
 
     step: int | None = option(
@@ -60,6 +99,14 @@ class Parameters:
         "length of an average built from training.ema_stds, as a share of the run",
         of="sample.ema_std",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema_std is not None and not self.ema:
+            raise UserError(
+                f"config.sample.ema_std={self.ema_std} asks for averaged parameters "
+                "and config.sample.ema=False for raw ones; leave one of them out."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,12 +203,94 @@ class Chain(Parameters):
         64, "images at a time, over all devices", of="sample.batch_size"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(1, "batch_size")
+        if self.seed is not None:
+            limits.check_seed("config.sample.seed", self.seed)
+        if not 0 <= self.eta <= 1:
+            raise UserError(
+                f"config.sample.eta={self.eta} is not in [0, 1]; 0 is deterministic "
+                "DDIM, 1 the ancestral sampler."
+            )
+        self._check_churn()
+        for name in ("rtol", "atol"):
+            check_tolerance(f"config.sample.{name}", getattr(self, name))
+        self._check_guidance()
+
+    def _check_churn(self) -> None:
+        if not 0 <= self.churn < math.inf:
+            raise UserError(
+                f"config.sample.churn={self.churn} is not 0 or more; 0 is the "
+                "deterministic sampler."
+            )
+        if self.churn and self.sampler not in ("euler", "heun"):
+            raise UserError(
+                f"config.sample.churn={self.churn} does nothing with sampler "
+                f"{self.sampler!r}; use euler or heun, or churn 0."
+            )
+        _check_range("churn", self.churn_low, self.churn_high)
+        if not 0 < self.churn_noise < math.inf:
+            raise UserError(
+                f"config.sample.churn_noise={self.churn_noise} is not positive; 1 is "
+                "as much noise as the level asks for."
+            )
+
+    def _check_guidance(self) -> None:
+        for name in ("guidance_scale", "classifier_scale"):
+            scale = getattr(self, name)
+            if not abs(scale) <= MAX_SCALE:
+                raise UserError(
+                    f"config.sample.{name}={scale} is out of range; use "
+                    f"-{MAX_SCALE:g} to {MAX_SCALE:g}, such as 2."
+                )
+        _check_range("guidance", self.guidance_low, self.guidance_high)
+        for name in ("guidance_rescale", "dynamic_percentile"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise UserError(
+                    f"config.sample.{name}={share} is not in [0, 1]; use 0 to switch "
+                    "it off."
+                )
+        if self.dynamic_percentile and not self.clip:
+            raise UserError(
+                f"config.sample.dynamic_percentile={self.dynamic_percentile} says how "
+                "to clip, and config.sample.clip=False not to; leave one of them out."
+            )
+
+
+def check_tolerance(option: str, value: float) -> None:
+    """Refuse a tolerance that float32 cannot reach.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not 1e-6 <= value < math.inf:
+        raise UserError(
+            f"{option}={value} is out of reach in float32; use 1e-6 or more, such as "
+            "1e-4."
+        )
+
+
+def _check_range(kind: str, low: float, high: float | None) -> None:
+    end = math.inf if high is None else high
+    if not 0 <= low <= end:
+        raise UserError(
+            f"config.sample.{kind}_low={low} and {kind}_high={end} are no range of "
+            "sigma / alpha; use 0 <= low <= high."
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shown:
+class Shown(Request):
     """How much of the chain is shown."""
 
     film_frames: int = option(
         16, "frames of the film strip and the GIF", of="sample.film_frames"
     )
     film_images: int = option(8, "images in them", of="sample.film_images")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(2, "film_frames")
+        self.check_at_least(1, "film_images")

@@ -1,6 +1,7 @@
 """The request of `sample`."""
 
 import dataclasses
+from typing import Any
 
 from ddpm_jax.requests.options import Chain, Shown, WithResults, option
 
@@ -24,3 +25,23 @@ class Sample(Shown, Chain, WithResults):
         "the one that it was trained on",
         of="sample.picture",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(1, "num_images")
+
+
+def sample_of(chain: Chain, **changes: Any) -> Sample:
+    """Ask for samples by the chain of another request.
+
+    Args:
+        chain: such as of an edit, or of an evaluation.
+        changes: what else is asked for, by the names of fields.
+    """
+    own = {field.name for field in dataclasses.fields(chain)}
+    shared = {
+        field.name: getattr(chain, field.name)
+        for field in dataclasses.fields(Sample)
+        if field.name in own
+    }
+    return Sample(**{**shared, **changes})

@@ -1,11 +1,11 @@
 """Requests and the sections of a recipe that hold their defaults, there and back.
 
-Commands still read what is asked for from those sections, and name them in messages:
-this is the one place that knows so.
+Messages name the options of a recipe, since a recipe may hold what is refused; on a
+command line they name the flags.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ddpm_jax.errors import UserError
@@ -20,24 +20,33 @@ SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate")
 R = TypeVar("R", bound=Request)
 
 
-def request_of(request: type[R], config: Any, given: dict[str, Any]) -> R:
-    """Make a request of the defaults of a recipe, and what was given."""
-    defaults = {
-        name: config[section][option]
+def request_of(
+    request: type[R], defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> R:
+    """Make a request of the defaults of a recipe, and what was given.
+
+    Args:
+        request: its class.
+        defaults: section -> what has its options as attributes.
+        given: fields, and their values.
+
+    Raises:
+        UserError: a value cannot be.
+    """
+    values = {
+        name: getattr(defaults[section], option)
         for (section, option), name in _split(request).items()
     }
-    return request(**{**defaults, **given})
+    return request(**{**values, **given})
 
 
-def write(request: Request, config: Any) -> None:
-    """Set what a request asks for in its sections of a config, in place."""
-    for (section, option), name in _split(type(request)).items():
-        config[section][option] = getattr(request, name)
-
-
-def options_of(request: type[Request], fields: Collection[str]) -> set[str]:
-    """Return the options of recipes that fields of a request stand for."""
-    return {o for o, name in sections_of(request).items() if name in fields}
+def options_in(request: Request, section: str) -> dict[str, Any]:
+    """Return option -> value of what a request asks for of a section of a recipe."""
+    return {
+        option: getattr(request, name)
+        for (where, option), name in _split(type(request)).items()
+        if where == section
+    }
 
 
 def refuse_sections(command: str, request: type[Request], names: list[str]) -> None:

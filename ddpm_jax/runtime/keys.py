@@ -6,10 +6,7 @@ No other module makes a key of a seed.
 import jax
 import numpy as np
 
-from ddpm_jax.errors import UserError
-
-_SEEDS = 2**63
-"""How many seeds there are, from 0."""
+from ddpm_jax.limits import check_seed
 
 
 def root_key(seed: int) -> jax.Array:
@@ -33,17 +30,3 @@ def root_key(seed: int) -> jax.Array:
     # The data are [high, low], or two copies of that: [4].
     data = jax.random.key_data(key).at[::2].set(np.uint32(high))
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-
-
-def check_seed(name: str, seed: int) -> None:
-    """Refuse a seed that has no root key.
-
-    Args:
-        name: what the message calls it, such as "config.seed".
-        seed: any number.
-
-    Raises:
-        UserError: it is not in 0 to 2^63 - 1.
-    """
-    if not 0 <= seed < _SEEDS:
-        raise UserError(f"{name}={seed} is out of range; use 0 to 2^63-1.")

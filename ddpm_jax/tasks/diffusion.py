@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import limits
-from ddpm_jax.codecs import AsStored, CodecSpec, Start, from_bytes
+from ddpm_jax.codecs import AsStored, CodecSpec, Latents, Start, from_bytes
 from ddpm_jax.conditioning.conditioner import ConditionerSpec
+from ddpm_jax.conditioning.image_maps import ImageMap
+from ddpm_jax.conditioning.text import TextSpec
 from ddpm_jax.diffusion.losses import (
     Loss,
     LossContext,
@@ -124,6 +126,12 @@ class Diffusion(TaskSpec):
                     f"the name {spec.named}: call it so."
                 )
 
+        maps = [n for n, s in self.conditioners.items() if isinstance(s, ImageMap)]
+        if len(maps) > 1:
+            raise UserError(
+                f"conditioners.{maps[1]} is an image map beside {maps[0]}; use one."
+            )
+
     def _check_pure_noise(self) -> None:
         ends = f"schedule={brief(self.schedule)} ends in pure noise,"
         if self.prediction == "eps":
@@ -136,6 +144,29 @@ class Diffusion(TaskSpec):
                 f"{ends} where the weight of the eps-error is infinite; use loss "
                 "simple or mean."
             )
+
+    @property
+    def text(self) -> TextSpec | None:
+        """How captions are read; None for a model without text."""
+        found = self.conditioners.get("text")
+        return found if isinstance(found, TextSpec) else None
+
+    @property
+    def map_name(self) -> str:
+        """The name of the image map that the network is conditioned on, "" for none."""
+        maps = (n for n, s in self.conditioners.items() if isinstance(s, ImageMap))
+        return next(maps, "")
+
+    @property
+    def image_map(self) -> ImageMap | None:
+        """The conditioner that makes maps of images, if there is one."""
+        found = self.conditioners.get(self.map_name)
+        return found if isinstance(found, ImageMap) else None
+
+    @property
+    def latents_run(self) -> str | None:
+        """The folder of the autoencoder in whose latents it works; None for others."""
+        return self.codec.run if isinstance(self.codec, Latents) else None
 
     @property
     def learns_variance(self) -> bool:

@@ -14,22 +14,20 @@ from ddpm_jax.assembly import check_edit, plan_edit, plans
 from ddpm_jax.codecs import Params, pixels
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Colorize, Encode, Inpaint, Interpolate, Upscale
 from ddpm_jax.sampling.plan import Record, run_plan
 
 SHAPE = (4, 4, 3)
+CHAIN = {"film_frames": 3, "clip": False}
 
 
 @pytest.fixture
-def config(monkeypatch):
-    """A recipe whose model is that of Gaussian data, small enough never to be cut."""
+def spec(monkeypatch):
+    """A model whose network is that of Gaussian data, small enough never to be cut."""
     variances = np.linspace(0.001, 0.02, 48)
     exact = oracles.gaussian(np.zeros(48), variances)
-    monkeypatch.setattr(plans, "denoiser", lambda config, unet, params: exact)
-    config = default()
-    config.schedule.num_levels = 50
-    config.sample.film_frames = 3
-    config.sample.clip = False
-    return config
+    monkeypatch.setattr(plans, "denoiser", lambda spec, asked, unet, params: exact)
+    return default("schedule.num_levels=50", "preview_steps=10").task
 
 
 def given(seed=0):
@@ -37,18 +35,18 @@ def given(seed=0):
     return {"image": 0.1 * values}
 
 
-def run(config, mode, rows):
+def run(spec, asked, rows):
     unconditional = SimpleNamespace(conditioners={})
-    plan = plan_edit(config, mode, unconditional, pixels(SHAPE))
-    record = Record(config.sample.film_frames, with_start=False)
+    plan = plan_edit(spec, asked, unconditional, pixels(SHAPE))
+    record = Record(asked.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
     return jax.tree.map(np.asarray, task(Params(None), keys, rows))
 
 
-def test_colours_agree_with_the_grey_picture(config):
+def test_colours_agree_with_the_grey_picture(spec):
     image = np.asarray(given()["image"])
-    edited = run(config, "colorize", given())
+    edited = run(spec, Colorize(**CHAIN), given())
     grey = image.mean(-1, keepdims=True)
     np.testing.assert_allclose(
         edited.condition_preview, np.repeat(grey, 3, -1), atol=1e-6
@@ -58,19 +56,19 @@ def test_colours_agree_with_the_grey_picture(config):
     np.testing.assert_allclose(edited.trajectory.x_t[-1], edited.items, atol=1e-6)
 
 
-def test_means_over_blocks_agree_with_the_small_picture(config):
+def test_means_over_blocks_agree_with_the_small_picture(spec):
     def pooled(x):
         return x.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
 
-    edited = run(config, "upscale", given())
+    edited = run(spec, Upscale(**CHAIN), given())
     image = np.asarray(given()["image"])
     np.testing.assert_allclose(pooled(edited.items), pooled(image), atol=1e-5)
 
 
-def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(config):
+def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(spec):
     def miss(weight):
-        config.edit.method, config.edit.weight = "guidance", weight
-        edited = run(config, "colorize", given())
+        asked = Colorize(method="guidance", weight=weight, **CHAIN)
+        edited = run(spec, asked, given())
         return np.mean(
             (edited.items.mean(-1) - np.asarray(given()["image"]).mean(-1)) ** 2
         )
@@ -78,27 +76,27 @@ def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(confi
     assert miss(1.0) < 0.8 * miss(0.1)
 
 
-def test_decoding_an_encoding_gives_the_picture_back(config):
-    config.edit.iterations = 30
-    edited = run(config, "encode", given())
+def test_decoding_an_encoding_gives_the_picture_back(spec):
+    edited = run(spec, Encode(iterations=30, **CHAIN), given())
     np.testing.assert_allclose(edited.items, given()["image"], atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "wanted"),
+    ("request_of", "option", "value", "wanted"),
     [
-        ("num_points", 1, "use 2 or more"),  # a walk has two ends
-        ("iterations", 0, "use 1 or more"),
-        ("weight", 1e30, "up to 1000"),
+        (Interpolate, "num_points", 1, "use 2 or more"),  # a walk has two ends
+        (Interpolate, "iterations", 0, "use 1 or more"),
+        (Inpaint, "num_images", 0, "use 1 or more"),
+        (Inpaint, "weight", 1e30, "up to 1000"),
+        (Inpaint, "method", "magic", "use repaint, replace, project, guidance"),
     ],
 )
-def test_an_option_out_of_range_is_refused(config, option, value, wanted):
-    config.edit[option] = value
-    with pytest.raises(UserError, match=f"{option}.*{wanted}"):
-        check_edit(config, "interpolate", SHAPE)
+def test_an_option_out_of_range_is_refused(spec, request_of, option, value, wanted):
+    with pytest.raises(UserError, match=rf"config\.edit\.{option}=.*{wanted}"):
+        check_edit(spec, request_of(**{option: value}), SHAPE)
 
 
-def test_repaint_that_does_not_fit_the_chain_is_refused(config):
-    config.sample.num_steps, config.edit.jump_length = 10, 10
+def test_repaint_that_does_not_fit_the_chain_is_refused(spec):
+    asked = Inpaint(num_steps=10, jump_length=10)
     with pytest.raises(UserError, match=r"jump_length=10 does not fit .* 10 steps"):
-        check_edit(config, "inpaint", SHAPE)
+        check_edit(spec, asked, SHAPE)

@@ -1,4 +1,4 @@
-"""From `config.sample` to a guided denoiser, and the guidance that is refused."""
+"""From a request to a guided denoiser, and the guidance that is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from ddpm_jax.conditioning.label import Label
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import images
 
 INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
@@ -18,18 +19,28 @@ X = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
 LABELS = jnp.array([3, 0, 10, 7])  # the third is the null class
 
 
-def config_of(class_conditional=True, **options):
-    """A tiny model of the digits; options of `sample`, clipping off by default."""
+SMALL = (
+    *("schedule.num_levels=20", "preview_steps=10", "data.source=digits"),
+    *("data.flip=False", "network.channels=8", "network.num_groups=4"),
+    *("network.channel_multipliers=1,", "network.attention_resolutions="),
+    "network.num_res_blocks=1",
+)
+
+
+def spec_of(class_conditional=True, *options):
+    """A tiny model of the digits."""
     of_label = ["conditioners.label.kind=label"] if class_conditional else []
-    config = default("schedule.num_levels=20", "preview_steps=10", *of_label)
-    config.data.source, config.data.flip = "digits", False
-    config.network.channels, config.network.num_groups = 8, 4
-    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
-    config.network.num_res_blocks = 1
-    config.sample.clip = False
-    for name, value in options.items():
-        config.sample[name] = value
-    return config
+    return default(*SMALL, *of_label, *options).task
+
+
+def ask(**options):
+    """A request, clipping off by default."""
+    return Sample(**{"clip": False, **options})
+
+
+def check(spec, asked, info=INFO):
+    assembly.check(spec, info)
+    assembly.check_sample(spec, info, asked)
 
 
 class Formula:
@@ -45,18 +56,17 @@ class Formula:
 
 
 class Model:
-    """The denoisers of configs, around the formula."""
+    """The denoisers of requests, around the formula."""
 
     def __init__(self, class_conditional):
         self.unet = Formula({"label": Label(10)} if class_conditional else {})
-        config = config_of(class_conditional)
-        self.level = assembly.schedule(config).at(jnp.array(12))
-        self.class_conditional = class_conditional
+        self.spec = spec_of(class_conditional)
+        self.level = self.spec.schedule.build().at(jnp.array(12))
 
     def predict(self, label=LABELS, **options):
-        config = config_of(self.class_conditional, **options)
-        assembly.check(config, INFO)
-        denoise = assembly.denoiser(config, self.unet, None)
+        asked = ask(**options)
+        check(self.spec, asked)
+        denoise = assembly.denoiser(self.spec, asked, self.unet, None)
         cond = None if label is None else {"label": label}
         return jax.jit(denoise)(X, self.level, cond)
 
@@ -143,9 +153,10 @@ def test_thresholding_comes_last(told):
 
 
 def test_labels_may_be_asked_of_a_model_that_only_its_classifier_knows():
-    config = config_of(False, classifier_scale=1.0, num_images=3, labels="7,none")
-    assert assembly.sample_labels(config, INFO).tolist() == [7, 10, 7]
-    assert assembly.sample_labels(config_of(False), INFO) is None
+    spec = spec_of(False)
+    asked = ask(classifier_scale=1.0, num_images=3, label="7,none")
+    assert assembly.sample_labels(spec, INFO, asked).tolist() == [7, 10, 7]
+    assert assembly.sample_labels(spec, INFO, ask()) is None
 
 
 @pytest.mark.parametrize(
@@ -169,20 +180,18 @@ def test_labels_may_be_asked_of_a_model_that_only_its_classifier_knows():
 )
 def test_guidance_that_cannot_work_is_refused(conditional, options, message):
     with pytest.raises(UserError, match=message) as refusal:
-        assembly.check(config_of(conditional, **options), INFO)
+        check(spec_of(conditional), ask(**options))
     assert "\n" not in str(refusal.value)
 
 
 def test_a_model_that_always_saw_its_label_cannot_be_guided_away_from_none():
-    config = config_of(guidance_scale=2.0)
-    config.condition_dropout = 0.0
+    spec = spec_of(True, "condition_dropout=0")
     with pytest.raises(UserError, match=r"config\.condition_dropout above 0"):
-        assembly.check(config, INFO)
-    config.sample.guidance_scale = 1.0
-    assembly.check(config, INFO)
+        check(spec, ask(guidance_scale=2.0))
+    check(spec, ask(guidance_scale=1.0))
 
 
 def test_a_classifier_needs_labels():
     info = assembly.DataInfo("folder:pictures", (8, 8, 1), None, "")
     with pytest.raises(UserError, match="folder:pictures has no labels"):
-        assembly.check(config_of(False, classifier_scale=1.0), info)
+        check(spec_of(False), ask(classifier_scale=1.0), info)

@@ -1,11 +1,12 @@
 """Options that would do nothing are refused in a line; at their default none is."""
 
+import dataclasses
 import re
 
 import pytest
 from settings import changed, default
 
-from ddpm_jax import assembly
+from ddpm_jax import assembly, cli
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
@@ -13,29 +14,48 @@ from ddpm_jax.recipe import (
     AutoencoderTask,
     ClassifierTask,
     ContrastiveTask,
+    Fit,
     FlowTask,
+    from_json,
     recipe,
 )
+from ddpm_jax.requests import (
+    Colorize,
+    Edit,
+    Evaluate,
+    ImageToImage,
+    Inpaint,
+    Interpolate,
+    Likelihood,
+    Sample,
+)
+from ddpm_jax.requests.flags import sections_of
 
 INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 SMALL = (
     *("network.channels=8", "network.num_groups=4", "network.channel_multipliers=1,2"),
     *("schedule.num_levels=40", "preview_steps=10"),
 )
+REQUESTS = (Sample, Likelihood, Evaluate)
 
 
-def config_of(*options):
+def recipe_of(*options):
     """A small network on 40 levels."""
     return default(*SMALL, *options)
 
 
-def check(config):
-    """All that a training by this config, and its requests, would check."""
-    assembly.check(config, INFO)
-    assembly.check_training_effects(config, INFO)
-    if not assembly.map_name(config):  # else there is no likelihood
-        assembly.check_likelihood(config)
-    assembly.check_evaluate(config)
+def check(made, requests=None):
+    """All that a training by this recipe, and its requests, would check."""
+    spec = made.task
+    assembly.check(spec, INFO)
+    assembly.check_training_effects(spec, made.training, INFO)
+    if requests is None:
+        requests = [made.request(kind) for kind in REQUESTS]
+    sample, likelihood, evaluate = requests
+    assembly.check_sample(spec, INFO, sample)
+    if not spec.map_name:  # else there is no likelihood
+        assembly.check_likelihood(spec, INFO, likelihood)
+    assembly.refuse_idle(spec, evaluate)
 
 
 LABELED = "conditioners.label.kind=label"
@@ -75,11 +95,6 @@ IDLE = [
             GUIDED,
         )
         for name, value in (("low", 0.1), ("high", 1.5), ("rescale", 0.7))
-    ),
-    (
-        ["sample.guidance_rescale=0.7", LABELED],
-        "guidance_rescale=0.7 does nothing",
-        ["evaluate.guidance_scales=1,2"],
     ),
     (
         ["condition_dropout=0.2"],
@@ -217,11 +232,11 @@ IDLE = [
 )
 def test_an_option_without_effect_is_refused(options, said, mended):
     with pytest.raises(UserError) as refusal:
-        check(config_of(*options))
+        check(recipe_of(*options))
     assert re.search(said, str(refusal.value)), refusal.value
     assert "\n" not in str(refusal.value)
     if mended is not None:
-        check(config_of(*options, *mended))
+        check(recipe_of(*options, *mended))
 
 
 OF_REQUESTS = [
@@ -235,59 +250,73 @@ OF_REQUESTS = [
 @pytest.mark.parametrize("options", OF_REQUESTS, ids=" ".join)
 def test_what_a_recipe_sets_for_another_request_is_left_out(options):
     """Only what was asked for is refused: nobody can leave out a line of a recipe."""
-    config = config_of(*options)
-    given = {option.partition("=")[0] for option in options}
-    idle.leave_out_idle(config, given)
+    made = recipe_of(*options)
+
+    def left(given):
+        requests = [made.request(kind) for kind in REQUESTS]
+        return [idle.leave_out_idle(made.task, one, given(one)) for one in requests]
+
     with pytest.raises(UserError, match="does nothing"):
-        check(config)
-    idle.leave_out_idle(config, ())
-    check(config)
+        check(made, left(lambda request: set(vars(request))))
+    check(made, left(lambda request: ()))
+
+
+def test_guidance_is_looked_at_where_one_of_several_scales_guides():
+    spec = recipe_of(LABELED).task
+    asked = Evaluate(guidance_rescale=0.7, guidance_scales="1,2")
+    idle.refuse_idle(spec, asked)
+    plain, guided = assembly.variants(spec, asked, [1])
+    found = [(one.guidance_scale, one.guidance_rescale) for one in (plain, guided)]
+    assert found == [(1.0, 0.0), (2.0, 0.7)]
+    with pytest.raises(UserError, match=r"guidance_rescale=0\.7 does nothing"):
+        idle.refuse_idle(spec, dataclasses.replace(asked, guidance_scales="1,1.0"))
 
 
 def test_what_has_an_effect_is_never_left_out():
-    config = config_of("sample.sampler=ddim", "sample.eta=0.5")
-    idle.leave_out_idle(config, ())
-    assert config.sample.eta == 0.5
-    config.sample.sampler = "heun"
-    idle.leave_out_idle(config, {"sample.sampler"})
-    assert config.sample.eta == 0
+    spec = recipe_of().task
+    asked = idle.leave_out_idle(spec, Sample(sampler="ddim", eta=0.5))
+    assert asked.eta == 0.5
+    asked = dataclasses.replace(asked, sampler="heun")
+    assert idle.leave_out_idle(spec, asked, {"sampler"}).eta == 0
 
 
 def test_a_recipe_may_set_options_of_several_edits():
-    config = config_of("edit.num_resamples=20", "edit.strength=0.3")
-    idle.leave_out_idle(config, (), "inpaint")
-    assert (config.edit.num_resamples, config.edit.strength) == (20, 0.5)
-    idle.check_edit_effects(config, "inpaint", "repaint")
+    made = recipe_of("edit.num_resamples=20", "edit.strength=0.3", "edit.weight=2")
+    asked = idle.leave_out_idle(made.task, made.request(Inpaint))
+    assert (asked.num_resamples, asked.weight) == (20, 1.0)
+    idle.refuse_idle(made.task, asked)
+    assert made.request(ImageToImage).strength == 0.3
 
 
-@pytest.mark.parametrize(
-    "task", [ClassifierTask(), AutoencoderTask(), VAE(), FlowTask()], ids=repr
-)
-def test_other_kinds_of_models_have_fewer_options(task):
-    config = recipe(task)
-    idle.leave_out_idle(config, (), "interpolate")
-    assert config == recipe(task)
+@pytest.mark.parametrize("task", [VAE(), FlowTask()], ids=repr)
+def test_of_other_kinds_of_models_nothing_is_left_out(task):
+    made = from_json(recipe(task, sample={"num_images": 3, "eta": 0.5}))
+    for kind in (Sample, Interpolate, Evaluate):
+        request = made.request(kind)
+        assert cli._without_idle(made, request, {}) == request
 
 
 def test_no_default_is_refused():
     """Though the warm-up of CIFAR-10 is longer than this run, and its attention at a
     size that no map of these has."""
-    check(config_of("training.num_steps=100"))
+    check(recipe_of("training.num_steps=100"))
 
 
-def test_every_rule_is_tested():
-    rules = (*idle.SAMPLING, *idle.UNET, *idle.LIKELIHOOD, *idle.EVALUATE)
-    named = {option for option, _, _ in rules}
+def test_every_rule_of_a_request_is_tested():
+    spec = recipe_of().task
     tested = {option.partition("=")[0] for row in IDLE for option in row[0]}
-    assert named - tested == {"sample.dynamic_percentile"}  # below
+    for kind in REQUESTS:
+        options = {name: option for option, name in sections_of(kind).items()}
+        named = {options[name] for name, _, _ in idle.rules_of(spec, kind())}
+        assert named - tested <= {"sample.dynamic_percentile"}  # below
 
 
 def test_nothing_is_clipped_in_latents():
-    config = config_of("sample.dynamic_percentile=0.9")
-    idle.check_sampling_effects(config)
-    config = changed(config, "codec.kind=latents", "codec.run=runs/autoencoder")
+    asked = Sample(dynamic_percentile=0.9)
+    assembly.refuse_idle(recipe_of().task, asked)
+    spec = recipe_of("codec.kind=latents", "codec.run=runs/autoencoder").task
     with pytest.raises(UserError, match="does nothing in latents"):
-        idle.check_sampling_effects(config)
+        assembly.refuse_idle(spec, asked)
 
 
 @pytest.mark.parametrize(
@@ -299,44 +328,37 @@ def test_nothing_is_clipped_in_latents():
     ],
 )
 def test_the_warm_up_of_an_auxiliary_model(task, check):
-    config = recipe(task)
-    config.training.num_steps = 100
-    check(config, INFO)  # the default is longer than this, and no request
-    config.training.warmup_steps = 200
+    check(task, Fit(num_steps=100), INFO)  # the default is longer, and no request
     with pytest.raises(UserError, match=r"training.warmup_steps=200 does nothing but"):
-        check(config, INFO)
-    config.training.num_steps = 200
-    check(config, INFO)
+        check(task, Fit(num_steps=100, warmup_steps=200), INFO)
+    check(task, Fit(num_steps=200, warmup_steps=200), INFO)
 
 
 def test_the_weight_of_a_distance_that_is_not_there():
     said = r"config\.perceptual_weight=2.0 does nothing without perceptual; name"
+    plain = from_json(recipe(AutoencoderTask()))
     with pytest.raises(UserError, match=said):
-        changed(recipe(AutoencoderTask()), "perceptual_weight=2")
-    found = changed(recipe(AutoencoderTask()), "perceptual_weight=2", "perceptual=runs")
-    assert found.perceptual_weight == 2
+        changed(plain, "perceptual_weight=2")
+    found = changed(plain, "perceptual_weight=2", "perceptual=runs")
+    assert found.task.perceptual_weight == 2
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "mode", "method", "used_in"),
+    ("asked", "method", "used_by"),
     [
-        ("mask", "m.png", "encode", "ddim", ("inpaint", "replace")),
-        ("strength", 0.3, "inpaint", "repaint", ("image-to-image", "sdedit")),
-        ("num_points", 9, "encode", "ddim", ("interpolate", "noise")),
-        ("factor", 4, "colorize", "project", ("upscale", "project")),
-        ("weight", 0.5, "inpaint", "project", ("inpaint", "guidance")),
-        ("jump_length", 5, "inpaint", "replace", ("inpaint", "repaint")),
-        ("num_resamples", 20, "upscale", "project", ("inpaint", "repaint")),
-        ("iterations", 1, "interpolate", "noise", ("interpolate", "encode")),
+        (Inpaint(weight=0.5, method="project"), "project", "guidance"),
+        (Inpaint(jump_length=5, method="replace"), "replace", "repaint"),
+        (Inpaint(num_resamples=20, method="project"), "project", "repaint"),
+        (Colorize(weight=0.5), "project", "guidance"),
+        (Interpolate(iterations=1, method="noise"), "noise", "encode"),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Edit) else value,
 )
-def test_an_option_that_an_edit_does_not_look_at_is_refused(
-    option, value, mode, method, used_in
-):
-    config = config_of(f"edit.{option}={value}")
-    said = rf"edit.{option}=.* does nothing in mode {mode} by method {method}: .*"
+def test_an_option_that_an_edit_does_not_look_at_is_refused(asked, method, used_by):
+    spec = recipe_of().task
+    said = rf"config\.edit\.\w+=.* does nothing in mode {asked.mode} by method {method}"
     with pytest.raises(UserError, match=said) as refusal:
-        idle.check_edit_effects(config, mode, method)
+        idle.refuse_idle(spec, asked)
     assert "\n" not in str(refusal.value)
-    idle.check_edit_effects(config, *used_in)
-    idle.check_edit_effects(config_of(), mode, method)  # the default is no request
+    idle.refuse_idle(spec, dataclasses.replace(asked, method=used_by))
+    idle.refuse_idle(spec, type(asked)(method=method))  # the default is no request

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from settings import default
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import autoencode, features, keys, retrieval
@@ -16,32 +15,28 @@ from ddpm_jax.recipe import (
     ClassifierTask,
     ContrastiveTask,
     Diffusion,
+    from_json,
     recipe,
 )
+from ddpm_jax.requests import Evaluate, Sample
 from ddpm_jax.runtime.keys import root_key
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 
 # Every key that is made of a seed, and the number of its purpose.
 PURPOSES = [
-    (lambda cfg: keys.init_key(cfg.seed), 0),
-    (lambda cfg: assembly.train_key(cfg.seed), 1),
+    (keys.init_key, 0),
+    (assembly.train_key, 1),
     (assembly.sample_key, 2),
     (assembly.likelihood_key, 3),
-    (lambda cfg: features.classify_key(ClassifierTask(seed=cfg.seed)), 11),
-    (lambda cfg: autoencode.autoencode_key(AutoencoderTask(seed=cfg.seed)), 21),
-    (lambda cfg: retrieval.match_key(ContrastiveTask(seed=cfg.seed)), 31),
+    (lambda seed: features.classify_key(ClassifierTask(seed=seed)), 11),
+    (lambda seed: autoencode.autoencode_key(AutoencoderTask(seed=seed)), 21),
+    (lambda seed: retrieval.match_key(ContrastiveTask(seed=seed)), 31),
 ]
 
 
 def words(key):
     return np.asarray(jax.random.key_data(key)).tolist()
-
-
-def config_of(seed):
-    config = default()
-    config.seed = seed
-    return config
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -69,14 +64,14 @@ def test_every_key_of_a_run(key_of, purpose):
     """Those of 32-bit seeds are what they were before wider seeds had their own."""
     for seed in (0, 1, 2**32 - 1):
         expected = jax.random.fold_in(jax.random.key(np.uint32(seed)), purpose)
-        assert words(key_of(config_of(seed))) == words(expected)
-    found = {tuple(words(key_of(config_of(seed)))) for seed in SEEDS}
+        assert words(key_of(seed)) == words(expected)
+    found = {tuple(words(key_of(seed))) for seed in SEEDS}
     assert len(found) == len(SEEDS)
 
 
 def test_a_stream_is_pinned():
     """Threefry-2x32 words as JAX 0.10 gives them, of seed 1 folded with 2."""
-    assert words(assembly.sample_key(config_of(1))) == [2441914641, 3819641963]
+    assert words(assembly.sample_key(1)) == [2441914641, 3819641963]
 
 
 def test_orders_of_batches_take_the_whole_seed():
@@ -88,26 +83,28 @@ def test_orders_of_batches_take_the_whole_seed():
 def test_a_seed_without_a_stream_is_refused(seed):
     with pytest.raises(UserError, match=r"seed=.* is out of range; use 0 to 2\^63-1"):
         root_key(seed)
-    info = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
     said = r"^config\.seed(=-1 is too small; use 0|.* is out of range; use .* or less)"
-    for task, check in (
-        (Diffusion(), assembly.check),
-        (ClassifierTask(), features.check_features),
-        (AutoencoderTask(), autoencode.check_autoencode),
-    ):
-        config = recipe(task)
-        config.seed = seed
+    for task in (Diffusion(), ClassifierTask(), AutoencoderTask()):
+        made = recipe(task)
+        made.seed = seed
         with pytest.raises(UserError, match=said):
-            check(config, info)
+            from_json(made)
+    said = r"config\.sample\.seed=.* is out of range; use "
+    with pytest.raises(UserError, match=said):
+        Sample(seed=seed)
+
+
+def test_the_seed_of_a_request_is_its_own_or_that_of_the_run():
+    spec = Diffusion(seed=3)
+    assert assembly.seed_of(spec, Sample()) == 3
+    assert assembly.seed_of(spec, Sample(seed=0)) == 0
 
 
 def test_seeds_beyond_the_last_are_refused_before_the_first_is_drawn():
-    config = default()
-    config.sample.seed, config.evaluate.num_seeds = 2**63 - 2, 2
-    assembly.check_evaluate(config)
-    config.evaluate.num_seeds = 3
+    spec = Diffusion()
+    assembly.check_seeds(spec, Evaluate(seed=2**63 - 2, num_seeds=2))
     with pytest.raises(UserError, match="num_seeds=3, seed=9223372036854775808 is out"):
-        assembly.check_evaluate(config)
+        assembly.check_seeds(spec, Evaluate(seed=2**63 - 2, num_seeds=3))
 
 
 def test_subsets_of_a_negative_seed_are_refused():

@@ -1,10 +1,11 @@
-"""Labels as the config spells them."""
+"""Labels as a request spells them."""
 
 import numpy as np
 import pytest
 from settings import default
 
 from ddpm_jax import assembly
+from ddpm_jax.requests import Sample
 
 
 @pytest.mark.parametrize(
@@ -13,8 +14,8 @@ from ddpm_jax import assembly
 )
 def test_a_class_is_read_as_it_is_written(names):
     info = assembly.DataInfo("d", (8, 8, 1), names, "")
-    cfg = default("conditioners.label.kind=label")
-    cfg.sample.num_images = 1
+    spec = default("conditioners.label.kind=label").task
     for index in range(len(names)):
-        cfg.sample.labels = assembly.label_word(index, names)
-        np.testing.assert_array_equal(assembly.sample_labels(cfg, info), [index])
+        asked = Sample(num_images=1, label=assembly.label_word(index, names))
+        found = assembly.sample_labels(spec, info, asked)
+        np.testing.assert_array_equal(found, [index])

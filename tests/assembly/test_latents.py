@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,13 +15,24 @@ from settings import changed, default
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import plans
+from ddpm_jax.assembly.editing import method_of
 from ddpm_jax.assembly.source import LatentInfo
 from ddpm_jax.codecs import Params, latents, pixels
+from ddpm_jax.commands.evaluate import evaluate
 from ddpm_jax.diffusion import karras
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.schedules import cosine_logsnr
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import (
+    COMMANDS,
+    Colorize,
+    Evaluate,
+    Inpaint,
+    Likelihood,
+    Sample,
+    Upscale,
+)
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.runtime.images import to_uint8
 from ddpm_jax.sampling.plan import Model, Record, compile_plan, run_plan, sample_plan
@@ -128,11 +140,11 @@ def test_latents_that_are_the_images_are_trained_on_alike():
         (IN_PIXELS, info, images),
         (IN_LATENTS, dataclasses.replace(info, latents=same), of_moments(x, 0.0)),
     ):
-        config = with_options(*place, "data.flip=False")
-        config.network.channels, config.network.num_groups = 8, 4
-        unet = assembly.model(config, about)
-        objective = assembly.objective(config, unet, about)
-        params = assembly.init_params(config, unet, about)
+        small = ("network.channels=8", "network.num_groups=4")
+        spec = with_options(*place, "data.flip=False", *small)
+        unet = assembly.model(spec, about)
+        objective = assembly.objective(spec, unet, about)
+        params = assembly.init_params(spec, unet, about)
         descend = jax.jit(jax.value_and_grad(objective, has_aux=True))
         (loss, _), gradient = descend(params, jax.random.key(2), {"image": image}, ())
         found.append((loss, gradient))
@@ -152,13 +164,11 @@ def of_moments(mean, std):
 
 
 @pytest.fixture
-def config(monkeypatch):
-    """A recipe whose model is that of Gaussian latents."""
+def spec(monkeypatch):
+    """A model whose network is that of Gaussian latents."""
     denoise = oracles.gaussian(*of_latents(*gaussian_images()))
     monkeypatch.setattr(plans, "denoiser", lambda *_: denoise)
-    config = default("schedule.num_levels=40", "preview_steps=10", *IN_LATENTS)
-    config.sample.film_frames = 3
-    return config
+    return default("schedule.num_levels=40", "preview_steps=10", *IN_LATENTS).task
 
 
 def given(mode, seed=0):
@@ -174,16 +184,17 @@ def given(mode, seed=0):
     return rows
 
 
-def edit(config, mode, rows, codec):
-    assembly.check_edit(config, mode, SHAPE)
+def edit(spec, asked, rows, codec):
+    assembly.check_edit(spec, asked, SHAPE)
     unconditional = SimpleNamespace(conditioners={})
-    plan = assembly.plan_edit(config, mode, unconditional, codec)
-    record = Record(config.sample.film_frames, with_start=False)
+    plan = assembly.plan_edit(spec, asked, unconditional, codec)
+    record = Record(asked.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))
     return jax.tree.map(np.asarray, task(Params(None, codec.params), keys, rows))
 
 
+ONE_WAY = ("image-to-image", "encode")
 MODES = [
     ("image-to-image", "sdedit"),
     ("encode", "ddim"),
@@ -195,17 +206,17 @@ MODES = [
 
 
 @pytest.mark.parametrize(("mode", "method"), MODES)
-def test_an_edit_of_latents_is_that_of_the_images_they_are(
-    config, monkeypatch, mode, method
-):
+def test_an_edit_of_latents_is_that_of_the_images_they_are(spec, mode, method):
     """In another basis of each square, with the same noise in that basis."""
-    config.edit.method = method
+    given_method = {} if mode in ONE_WAY else {"method": method}
+    asked = COMMANDS[f"edit {mode}"](film_frames=3, **given_method)
+    assert method_of(spec, asked) == method
     rows = given(mode)
     if mode == "inpaint":  # whole squares, so that the mask loses nothing
         known = np.ones((2, *SHAPE), np.float32)
         known[:, 2:, :2] = 0
         rows["mask"] = jnp.asarray(known)
-    in_latents = edit(config, mode, rows, latents(TURNED, SHAPE))
+    in_latents = edit(spec, asked, rows, latents(TURNED, SHAPE))
     # The same by hand: images are handed over as latents, and taken back.
     codec = latents(TURNED, SHAPE)
     brought = {
@@ -216,7 +227,7 @@ def test_an_edit_of_latents_is_that_of_the_images_they_are(
         brought["mask"] = codec.reduce(rows["mask"])
         hidden = rows["mask"] * rows["image"]
         brought["image"] = codec.encode(codec.params, hidden)
-    by_hand = edit(config, mode, brought, pixels((2, 2, 4)))
+    by_hand = edit(spec, asked, brought, pixels((2, 2, 4)))
     for found, made in (
         (in_latents.items, by_hand.items),
         (in_latents.trajectory.x_t, by_hand.trajectory.x_t),
@@ -229,16 +240,16 @@ def test_an_edit_of_latents_is_that_of_the_images_they_are(
 
 @pytest.mark.parametrize("method", ["replace", "project"])
 def test_what_is_known_of_a_picture_is_kept_and_the_hole_is_not_looked_into(
-    config, method
+    spec, method
 ):
-    config.edit.method = method
+    asked = Inpaint(method=method, film_frames=3)
     rows, codec = given("inpaint"), latents(TURNED, SHAPE)
     known = np.asarray(rows["mask"]) > 0
-    edited = edit(config, "inpaint", rows, codec)
+    edited = edit(spec, asked, rows, codec)
     np.testing.assert_array_equal(edited.items[known], np.asarray(rows["image"])[known])
     np.testing.assert_array_equal(edited.condition_preview[~known], 0)
     painted_over = {**rows, "image": jnp.where(known, rows["image"], 0.9)}
-    other = edit(config, "inpaint", painted_over, codec)
+    other = edit(spec, asked, painted_over, codec)
     np.testing.assert_array_equal(other.items, edited.items)
 
 
@@ -256,12 +267,17 @@ def test_a_latent_is_known_where_all_its_pixels_are():
     assert np.asarray(of_colours(jnp.asarray(colours)))[0, 0, 0].max() == 0
 
 
-# --- What a config says ---------------------------------------------------------------
+# --- What a recipe says ---------------------------------------------------------------
 
 
 def with_options(*options):
     network = ("network.channel_multipliers=1", "network.attention_resolutions=")
-    return changed(default(*network, *IN_LATENTS), *options)
+    return changed(default(*network, *IN_LATENTS), *options).task
+
+
+def check(spec, info=INFO, **asked):
+    assembly.check(spec, info)
+    assembly.check_sample(spec, info, Sample(**asked))
 
 
 def test_latents_are_not_clamped():
@@ -272,19 +288,19 @@ def test_latents_are_not_clamped():
             return 3 + 0 * x_t
 
     for place, said in ((IN_LATENTS, 3.0), (IN_PIXELS, 1.0)):
-        config = with_options(*place, "prediction=x0")
-        denoise = assembly.denoiser(config, SaysThree(), None)
-        level = assembly.schedule(config).at(jnp.asarray(5))
+        spec = with_options(*place, "prediction=x0")
+        denoise = assembly.denoiser(spec, Sample(), SaysThree(), None)
+        level = spec.schedule.build().at(jnp.asarray(5))
         assert denoise(jnp.ones((1, 2, 2, 4)), level).x0.max() == said
 
 
 def test_the_network_has_the_size_of_the_latents():
-    config = with_options(
+    spec = with_options(
         "network.channel_multipliers=1,1", "network.attention_resolutions=2"
     )
-    assembly.check(config, INFO)
-    unet = assembly.model(config, INFO)
-    params = jax.eval_shape(lambda: assembly.init_params(config, unet, INFO))
+    check(spec)
+    unet = assembly.model(spec, INFO)
+    params = jax.eval_shape(lambda: assembly.init_params(spec, unet, INFO))
     assert params["conv_in"]["kernel"].shape[2] == 4
     assert params["conv_out"]["kernel"].shape[3] == 4
     with_attention = {name for name in params if "attention" in name}
@@ -292,21 +308,22 @@ def test_the_network_has_the_size_of_the_latents():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "asked", "said"),
     [
         (
             IN_PIXELS,
+            {},
             "codec.kind='as_stored', but this model works in the latents of sq",
         ),
-        (["sample.dynamic_percentile=0.99"], "is for pixels, which have a range"),
-        (["sample.classifier_scale=1"], "use guidance_scale"),
-        (["network.channel_multipliers=1,1,1"], "2x2 do not halve 2 times"),
-        (["schedule.kind=cosine"], "ends in a signal of 5e-05.*prediction v"),
+        ([], {"dynamic_percentile": 0.99}, "is for pixels, which have a range"),
+        ([], {"classifier_scale": 1.0}, "use guidance_scale"),
+        (["network.channel_multipliers=1,1,1"], {}, "2x2 do not halve 2 times"),
+        (["schedule.kind=cosine"], {}, "ends in a signal of 5e-05.*prediction v"),
     ],
 )
-def test_what_cannot_work_in_latents_is_refused(options, said):
+def test_what_cannot_work_in_latents_is_refused(options, asked, said):
     with pytest.raises(UserError, match=said):
-        assembly.check(with_options(*options), INFO)
+        check(with_options(*options), **asked)
 
 
 @pytest.mark.parametrize(
@@ -318,27 +335,27 @@ def test_what_cannot_work_in_latents_is_refused(options, said):
     ],
 )
 def test_what_can_work_in_latents_is_not(options):
-    assembly.check(with_options(*options), INFO)
+    check(with_options(*options))
 
 
 def test_latents_of_a_model_of_pixels_are_refused():
     with pytest.raises(UserError, match="this model works in pixels; leave it out"):
-        assembly.check(with_options(), dataclasses.replace(INFO, latents=None))
+        check(with_options(), dataclasses.replace(INFO, latents=None))
 
 
-@pytest.mark.parametrize("mode", ["colorize", "upscale"])
-def test_what_is_measured_in_pixels_is_refused(mode):
-    with pytest.raises(UserError, match=f"edit {mode} is of pixels"):
-        assembly.check_edit(with_options(), mode, (4, 4, 3))
+@pytest.mark.parametrize("asked", [Colorize(), Upscale()])
+def test_what_is_measured_in_pixels_is_refused(asked):
+    with pytest.raises(UserError, match=f"edit {asked.mode} is of pixels"):
+        assembly.check_edit(with_options(), asked, (4, 4, 3))
 
 
 def test_bits_per_dimension_are_refused():
-    config = with_options()
     with pytest.raises(UserError, match="bits per dimension is of pixels"):
-        assembly.check_likelihood(config)
-    config.evaluate.scores = "frechet,bits_per_dim"
+        assembly.check_likelihood(with_options(), INFO, Likelihood())
+    made = default(*IN_LATENTS)
+    asked = Evaluate(scores="frechet,bits_per_dim")
     with pytest.raises(UserError, match="scores=bits_per_dim is of pixels"):
-        assembly.check_evaluate(config)
+        evaluate(made, asked, Path("none"))
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
-"""A config's picture: what training shows the network, and what is refused."""
+"""The picture of a condition: what training shows the network, and what is refused."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from settings import changed, default
+from settings import default
 
 from ddpm_jax import assembly
 from ddpm_jax.conditioning.conditioner import null_condition, training_condition
 from ddpm_jax.conditioning.low_res import resize
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 
 INFO = assembly.DataInfo("made up", (8, 8, 3), ("a", "b"), "0")
 KEY = jax.random.key(0)
@@ -23,7 +24,7 @@ def recipe_of(*options):
     """A tiny network, with options."""
     small = ("channels=8", "num_groups=4", "channel_multipliers=1", "num_res_blocks=1")
     small += ("attention_resolutions=",)
-    return default(*(f"network.{option}" for option in small), *options)
+    return default(*(f"network.{option}" for option in small), *options).task
 
 
 def shown(kind, *options):
@@ -32,9 +33,9 @@ def shown(kind, *options):
     return recipe_of(f"{node}.kind={kind}", *(f"{node}.{option}" for option in options))
 
 
-def condition_of(cfg):
+def condition_of(spec):
     """The function that conditions a training batch."""
-    return training_condition(assembly.conditioners(cfg, INFO), cfg.condition_dropout)
+    return training_condition(assembly.conditioners(spec, INFO), spec.condition_dropout)
 
 
 def batch(size=4):
@@ -46,8 +47,7 @@ def batch(size=4):
 def test_training_shows_the_image_that_is_to_be_drawn():
     """What reaches the network is made of the flipped image: seen through a network
     that says nothing but is asked, with every image flipped or not."""
-    cfg = shown("low_res")
-    cfg.data.flip = True
+    spec = recipe_of("conditioners.low_res.kind=low_res", "data.flip=True")
     seen = []
 
     class Spy:
@@ -55,7 +55,7 @@ def test_training_shows_the_image_that_is_to_be_drawn():
             seen.append((x_t, cond))
             return jnp.zeros_like(x_t)
 
-    objective = assembly.objective(cfg, Spy(), INFO)
+    objective = assembly.objective(spec, Spy(), INFO)
     given = batch(64)
     objective(None, KEY, given, ())
     ((x_t, cond),) = seen
@@ -75,17 +75,16 @@ def test_training_shows_the_image_that_is_to_be_drawn():
 
 def test_labels_are_hidden_and_pictures_never():
     low_res = "conditioners.low_res.kind=low_res"
-    cfg = recipe_of(low_res, LABELED, "condition_dropout=0.5")
+    spec = recipe_of(low_res, LABELED, "condition_dropout=0.5")
     given = batch(100)
     x0 = given["image"] / 127.5 - 1.0
-    given_to = condition_of(cfg)(KEY, given, x0)
+    given_to = condition_of(spec)(KEY, given, x0)
     hidden = np.asarray(given_to["label"]) == 2
     assert 20 < hidden.sum() < 80
     low = resize(average_pool(2).apply(x0), 8, 8)
     np.testing.assert_allclose(given_to["low_res"].map, low, atol=1e-6)
     # Neither are they dropped by guidance.
-    cfg.sample.guidance_scale = 3.0
-    unet = assembly.model(cfg, INFO)
+    unet = assembly.model(spec, INFO)
     nothing = null_condition(unet.conditioners, given_to)
     np.testing.assert_array_equal(nothing["low_res"].map, given_to["low_res"].map)
     assert (np.asarray(nothing["label"]) == 2).all()
@@ -96,7 +95,7 @@ def test_labels_are_those_of_the_same_model_without_a_picture():
     plain = recipe_of(LABELED)
     masked = recipe_of(LABELED, "conditioners.masked.kind=masked")
     given, x0 = batch(50), jnp.zeros((50, 8, 8, 3))
-    labels = [condition_of(cfg)(KEY, given, x0)["label"] for cfg in (plain, masked)]
+    labels = [condition_of(one)(KEY, given, x0)["label"] for one in (plain, masked)]
     np.testing.assert_array_equal(*labels)
 
 
@@ -118,21 +117,20 @@ def test_labels_are_those_of_the_same_model_without_a_picture():
 )
 @pytest.mark.parametrize("self_conditioning", [False, True])
 def test_the_network_has_a_place_for_the_picture(options, channels, self_conditioning):
-    cfg = recipe_of(*options)
-    if self_conditioning:
-        cfg = changed(cfg, "conditioners.self_conditioning.kind=self_conditioning")
-    unet = assembly.model(cfg, INFO)
-    params = jax.eval_shape(lambda: assembly.init_params(cfg, unet, INFO))
+    further = ["conditioners.self_conditioning.kind=self_conditioning"]
+    spec = recipe_of(*options, *further[: int(self_conditioning)])
+    unet = assembly.model(spec, INFO)
+    params = jax.eval_shape(lambda: assembly.init_params(spec, unet, INFO))
     kernel = params["conv_in"]["kernel"]
     assert kernel.shape[2] == channels + 3 * self_conditioning
     assert ("low_res" in params) == any("max_aug_level" in one for one in options)
 
 
 def test_a_network_that_is_shown_a_picture_wants_one():
-    cfg = shown("grey")
-    unet = assembly.model(cfg, INFO)
+    spec = shown("grey")
+    unet = assembly.model(spec, INFO)
     apply = assembly.network(unet)
-    params = jax.eval_shape(lambda: assembly.init_params(cfg, unet, INFO))
+    params = jax.eval_shape(lambda: assembly.init_params(spec, unet, INFO))
     x, t = jnp.zeros((2, 8, 8, 3)), jnp.zeros(2)
     with pytest.raises(UserError, match="give it as cond"):
         jax.eval_shape(lambda params: apply(params, x, t, None), params)
@@ -174,14 +172,27 @@ def test_a_network_that_is_shown_a_picture_wants_one():
         ),
         (
             ["conditioners.grey.kind=grey", "conditioners.masked.kind=masked"],
-            r"config\.conditioners has the image maps grey, masked; use one",
+            r"config\.conditioners\.masked is an image map beside grey; use one",
         ),
-        (["sample.picture=data:test"], "without pictures"),
     ],
 )
 def test_what_cannot_work_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         assembly.check(recipe_of(*options), INFO)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "message"),
+    [
+        ([], {"picture": "data:test"}, "without pictures"),
+        (["low_res"], {"picture": "a.png"}, r"use data:SPLIT, .* edit upscale for"),
+        (["low_res"], {"picture_noise": 0.1}, r"picture_noise=0.1 is not in \[0, 0\]"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(options, asked, message):
+    spec = recipe_of(*(f"conditioners.{one}.kind={one}" for one in options))
+    with pytest.raises(UserError, match=message):
+        assembly.check_sample(spec, INFO, Sample(**asked))
 
 
 def test_grey_wants_colours():
@@ -192,28 +203,28 @@ def test_grey_wants_colours():
 
 def test_consistency_is_that_of_the_small_pictures():
     """Whatever the pixels of a block are, their mean counts: off by 3 of 255."""
-    cfg = shown("low_res")
+    spec = shown("low_res")
     rng = np.random.default_rng(0)
     real = rng.integers(60, 190, (3, 8, 8, 3)).astype(np.uint8)
     signs = np.where(np.indices((8, 8)).sum(0) % 2, 1, -1)[..., None]
     drawn = (real + 3 + 20 * signs).astype(np.uint8)
-    found = assembly.consistency(cfg, drawn, real)
+    found = assembly.consistency(spec, drawn, real)
     assert found == pytest.approx(20 * np.log10(255 / 3), rel=1e-5)
     # Given the small pictures themselves, whose bytes are exact means here.
     small = rng.integers(60, 190, (3, 4, 4, 3)).astype(np.uint8)
     large = small.repeat(2, axis=1).repeat(2, axis=2)
     moved = (large + 3 + 20 * signs).astype(np.uint8)
-    found = assembly.consistency(cfg, moved, small)
+    found = assembly.consistency(spec, moved, small)
     assert found == pytest.approx(20 * np.log10(255 / 3), rel=1e-5)
-    assert assembly.consistency(cfg, large, small) == pytest.approx(120.0)
+    assert assembly.consistency(spec, large, small) == pytest.approx(120.0)
 
 
 def test_consistency_of_colouring_is_that_of_the_luma():
-    cfg = shown("grey")
+    spec = shown("grey")
     rng = np.random.default_rng(0)
     real = rng.integers(60, 190, (2, 8, 8, 3)).astype(np.uint8)
     drawn = real + np.array([0, 10, 0], np.uint8)  # more green
-    found = assembly.consistency(cfg, drawn, real)
+    found = assembly.consistency(spec, drawn, real)
     assert found == pytest.approx(20 * np.log10(255 / 5.87), rel=1e-4)
 
 

@@ -21,22 +21,21 @@ SMALL = (
 )
 
 
-def task(config, info=INFO):
-    network = assembly.model(config, info)
-    optimizer = assembly.optimizer(config)
-    return assembly.diffusion_task(config, network, info, optimizer, data_mesh())
+def task(made, info=INFO):
+    spec, network = made.task, assembly.model(made.task, info)
+    return assembly.diffusion_task(spec, made.training, network, info, data_mesh())
 
 
 def test_runs_of_one_spec_share_their_step():
-    config = default(*SMALL)
+    made = default(*SMALL)
     same = (
         *("seed=3", "training.report_every=7", "training.checkpoint_every=2"),
         *("data.source=cifar10", "sample.num_images=3", "training.num_steps=11"),
     )
-    first, second = task(config), task(changed(config, *same))
+    first, second = task(made), task(changed(made, *same))
     assert first.step is second.step and first.start is second.start
     moved = dataclasses.replace(INFO, name="elsewhere", fingerprint="two")
-    assert task(config, moved).step is first.step
+    assert task(made, moved).step is first.step
 
 
 @pytest.mark.parametrize(
@@ -55,36 +54,29 @@ def test_runs_of_one_spec_share_their_step():
     ],
 )
 def test_another_option_is_another_step(option):
-    config = default(*SMALL)
-    assert task(config).step is not task(changed(config, option)).step
+    made = default(*SMALL)
+    assert task(made).step is not task(changed(made, option)).step
 
 
 def test_a_cosine_decay_ends_with_its_run():
-    config = default(*SMALL, "training.decay=cosine")
-    longer = changed(config, "training.num_steps=20")
-    assert task(config).step is not task(longer).step
+    made = default(*SMALL, "training.decay=cosine")
+    longer = changed(made, "training.num_steps=20")
+    assert task(made).step is not task(longer).step
 
 
 def test_other_data_are_another_step():
-    config = default(*SMALL)
+    made = default(*SMALL)
     floats = dataclasses.replace(INFO, dtype="float32")
-    assert task(config).step is not task(config, floats).step
+    assert task(made).step is not task(made, floats).step
 
 
 def test_parameters_are_those_of_the_seed():
-    config = default(*SMALL)
+    made = default(*SMALL)
     first, again, other = (
-        task(c).draw() for c in (config, config, changed(config, "seed=1"))
+        task(c).draw() for c in (made, made, changed(made, "seed=1"))
     )
     assert jax.tree.all(jax.tree.map(jnp.array_equal, first, again))
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, first, other))
-
-
-def test_what_is_kept_does_not_see_a_config_that_changes():
-    config = default(*SMALL)
-    read = kept("reader", config, INFO, lambda own: lambda: own.sample.num_steps)
-    config.sample.num_steps = 7
-    assert read() is None
 
 
 def test_another_class_of_the_same_kind_is_another_program():
@@ -97,14 +89,14 @@ def test_another_class_of_the_same_kind_is_another_program():
     made = []
     for _ in range(2):
         register()
-        config = default(*SMALL, "schedule.kind=twice")
-        made.append(kept("thing", config, INFO, lambda own: object()))
+        spec = default(*SMALL, "schedule.kind=twice").task
+        made.append(kept("thing", spec, INFO, object))
     assert made[0] is not made[1]
 
 
 def test_the_least_recently_used_is_let_go():
-    config = default(*SMALL)
-    first = kept("0", config, INFO, lambda own: object())
+    spec = default(*SMALL).task
+    first = kept("0", spec, INFO, object)
     for i in range(1, 40):
-        kept(str(i), config, INFO, lambda own: object())
-    assert kept("0", config, INFO, lambda own: object()) is not first
+        kept(str(i), spec, INFO, object)
+    assert kept("0", spec, INFO, object) is not first

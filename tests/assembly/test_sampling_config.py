@@ -1,4 +1,4 @@
-"""From `config.sample` to levels and sampler, and what is refused on the way."""
+"""From a request to levels and sampler, and what is refused on the way."""
 
 import math
 import re
@@ -8,22 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from settings import changed, default
+from settings import default
 
 from ddpm_jax import assembly
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 
 INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 
 
-def config_of(**options):
-    """Forty levels; options of the section `sample`."""
-    config = default("schedule.num_levels=40", "preview_steps=10")
-    config.network.channels, config.network.num_groups = 8, 4
-    config.network.channel_multipliers, config.network.attention_resolutions = (1,), ()
-    config.sample.update(options)
-    return config
+SMALL = (
+    *("schedule.num_levels=40", "preview_steps=10", "network.channels=8"),
+    *("network.num_groups=4", "network.channel_multipliers=1,"),
+    "network.attention_resolutions=",
+)
+SPEC = default(*SMALL).task
+
+
+def check(asked, spec=SPEC):
+    assembly.check(spec, INFO)
+    assembly.check_sample(spec, INFO, asked)
 
 
 # --- Levels ---------------------------------------------------------------------------
@@ -40,18 +45,17 @@ def config_of(**options):
         ({"spacing": "sections:40"}, range(40)[::-1]),
     ],
 )
-def test_levels_of_a_config(options, times):
+def test_levels_of_a_request(options, times):
     """By hand; sections 0-13, 14-26 and 27-39."""
-    config = config_of(**options)
-    assert assembly.levels(config).t.tolist() == [*times, -1]
-    assert assembly.num_steps(config) == len(times)
-    assembly.check(config, INFO)
+    asked = Sample(**options)
+    assert assembly.levels(SPEC, asked).t.tolist() == [*times, -1]
+    assert assembly.num_steps(SPEC, asked) == len(times)
+    check(asked)
 
 
 @pytest.mark.parametrize("spacing", ["karras", "logsnr"])
-def test_continuous_levels_of_a_config(spacing):
-    config = config_of(spacing=spacing, num_steps=7)
-    level = assembly.levels(config)
+def test_continuous_levels_of_a_request(spacing):
+    level = assembly.levels(SPEC, Sample(spacing=spacing, num_steps=7))
     r = np.asarray(level.sigma / level.alpha, np.float64)[:-1]
     warped = r ** (1 / 7) if spacing == "karras" else np.log(r)
     steps = np.diff(warped)
@@ -61,9 +65,13 @@ def test_continuous_levels_of_a_config(spacing):
 
 def test_the_adaptive_method_needs_no_number_of_steps():
     """Its grid only says where the film is looked at."""
-    assert assembly.num_steps(config_of(sampler="adaptive", film_frames=16)) == 15
-    assert assembly.num_steps(config_of(sampler="adaptive", film_frames=100)) == 40
-    assert assembly.num_steps(config_of(sampler="adaptive", num_steps=3)) == 3
+    for options, steps in (
+        ({"film_frames": 16}, 15),
+        ({"film_frames": 100}, 40),
+        ({"num_steps": 3}, 3),
+    ):
+        asked = Sample(sampler="adaptive", **options)
+        assert assembly.num_steps(SPEC, asked) == steps
 
 
 # --- Samplers -------------------------------------------------------------------------
@@ -78,13 +86,13 @@ def test_the_adaptive_method_needs_no_number_of_steps():
     ],
     ids=lambda options: options["sampler"],
 )
-def test_samplers_of_a_config_draw_the_data(options):
-    config = config_of(spacing="karras", num_steps=20, **options)
-    assembly.check(config, INFO)
+def test_samplers_of_a_request_draw_the_data(options):
+    asked = Sample(spacing="karras", num_steps=20, **options)
+    check(asked)
     denoise = oracles.finite(np.array([[0.7, -0.2]]))
     keys = image_keys(jax.random.key(0), jnp.arange(3))
     x_init = initial_noise(keys, (2,))
-    sampler, levels = assembly.sampler(config), assembly.levels(config)
+    sampler, levels = assembly.sampler(SPEC, asked), assembly.levels(SPEC, asked)
     run = jax.jit(lambda x: generate(keys, sampler, denoise, x, levels)[0])
     np.testing.assert_allclose(run(x_init), [[0.7, -0.2]] * 3, atol=1e-3)
 
@@ -102,8 +110,8 @@ def test_churn_reaches_the_sampler():
         {"churn": 4.0, "churn_high": 0.3},
         {"churn": 4.0, "churn_noise": 1.1},
     ):
-        config = config_of(sampler="euler", num_steps=8, **options)
-        sampler, levels = assembly.sampler(config), assembly.levels(config)
+        asked = Sample(sampler="euler", num_steps=8, **options)
+        sampler, levels = assembly.sampler(SPEC, asked), assembly.levels(SPEC, asked)
         drawn.append(generate(keys, sampler, denoise, x_init, levels)[0])
     for i, one in enumerate(drawn):
         assert not any(np.allclose(one, other) for other in drawn[:i])
@@ -140,7 +148,7 @@ def test_churn_reaches_the_sampler():
 )
 def test_what_cannot_be_sampled_is_refused_in_one_line(options, said):
     with pytest.raises(UserError) as refusal:
-        assembly.check(config_of(**options), INFO)
+        check(Sample(**options))
     assert re.search(said, str(refusal.value)), refusal.value
     assert "\n" not in str(refusal.value)
 
@@ -153,8 +161,7 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(options, said):
     ],
 )
 def test_pure_noise_has_no_finite_sigma_over_alpha(options, said):
-    config = changed(config_of(), "schedule.kind=jsd", "prediction=v")
-    assembly.check(config, INFO)
-    config.sample.update(options)
+    spec = default(*SMALL, "schedule.kind=jsd", "prediction=v").task
+    check(Sample(), spec)
     with pytest.raises(UserError, match=said):
-        assembly.check(config, INFO)
+        check(Sample(**options), spec)

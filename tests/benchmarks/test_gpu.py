@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import gpu, gpu_jobs, gpu_runs, gpu_step
 from ddpm_jax import cli
+from ddpm_jax.recipe import to_json
 
 
 @pytest.fixture
@@ -251,13 +252,15 @@ def test_the_trainings_are_given_options_that_there_are():
     }.items():
         for is_small in (False, True):
             what = recipe.removeprefix("configs/").removesuffix(".py").split("_")[-1]
-            cfg, fixed = cli.load_recipe(recipe)
+            made, fixed = cli.load_recipe(recipe)
             words = gpu_runs.flags(*options, gpu_runs.small(what, is_small))
-            cfg = cli.override(cfg, words, fixed)
+            stored = to_json(cli.override(made, words, fixed))
             for word in words:
                 name, value = word.removeprefix("--config.").split("=", 1)
                 section, option = name.split(".")
-                assert str(cfg[section][option]) == value
+                found = stored[section][option]
+                found = tuple(found) if isinstance(found, list) else found
+                assert str(found) == value
     for more in ({}, gpu_runs.small("drawing", True)):
         words = gpu_runs.asked("evaluate", gpu_runs._DRAWING, more)
         read = cli.read_line(["evaluate", "runs/a", *words])

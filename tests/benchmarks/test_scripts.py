@@ -143,8 +143,9 @@ def test_precision(tmp_path, capsys, monkeypatch):
 def test_each_run_of_precision_is_what_its_name_says(monkeypatch, capsys, tmp_path):
     """With losses that are made up: bfloat16 is off by 1%, another seed by 2."""
 
-    def made_up(cfg, num_steps):
-        off = {"float32": 0, "bfloat16": 0.01}[cfg.network.dtype] + 0.02 * cfg.seed
+    def made_up(recipe, num_steps):
+        spec = recipe.task
+        off = {"float32": 0, "bfloat16": 0.01}[spec.network.dtype] + 0.02 * spec.seed
         return (1 + off) / np.arange(1.0, num_steps + 1)
 
     monkeypatch.setattr(precision, "train", made_up)

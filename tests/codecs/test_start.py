@@ -32,13 +32,13 @@ def test_latents_without_spread_are_their_means_and_images_are_themselves():
 
 
 def test_only_images_are_mirrored_and_floating_point_is_left_alone():
-    cfg, key = default(), jax.random.key(0)
+    spec, key = default().task, jax.random.key(0)
     rows = np.random.default_rng(0).integers(0, 256, (64, 2, 3, 5), np.uint8)
 
     def x0(items):
         shape, dtype = items.shape[1:], str(items.dtype)
         info = assembly.DataInfo("d", shape, None, "", dtype=dtype)
-        return np.asarray(start(cfg, info)(key, items))
+        return np.asarray(start(spec, info)(key, items))
 
     scaled = (rows - 127.5) / 127.5
     images = x0(rows)

@@ -7,6 +7,7 @@ from ddpm_jax.cli import load_recipe
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import flag_of, sections_of
 from ddpm_jax.requests.sections import SECTIONS
+from ddpm_jax.specs import kind_of
 
 # Whatever the command says of these, it gets them: later flags win. Those the command
 # says nothing of are set as well, so that all commands agree on the model.
@@ -129,20 +130,21 @@ def flags(words):
     said = {names.get(head, head.removeprefix("--config.")) for head in heads}
     options = {**OF_REQUESTS, **{n: v for n, v in WHERE_SET.items() if n in said}}
     recipe = next((w.partition("=")[2] for w in words if w.startswith("--config=")), "")
-    cfg = load_recipe(recipe)[0] if recipe else None
-    kind = cfg.kind if cfg else _kind_of_run(words)
+    made = load_recipe(recipe)[0] if recipe else None
+    kind = made.kind if made else _kind_of_run(words)
+    network = kind_of(made.task.network) if made else None
     if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
     if kind in LATENT_MODELS:
         options = {n: v for n, v in options.items() if n in OF_LATENT_MODELS}
-        if cfg:
-            options |= {**OF_KINDS[kind], **OF_NETWORKS.get(cfg.network.kind, {})}
-            if cfg.network.kind == "kl_autoencoder":
+        if made:
+            options |= {**OF_KINDS[kind], **OF_NETWORKS.get(network, {})}
+            if network == "kl_autoencoder":
                 options |= _AUTOENCODER
     elif kind != "diffusion":
         options = {**OF_KINDS[kind]}
-    elif cfg:  # a run carries the options of its network
-        options = {**OF_NETWORKS[cfg.network.kind], **options}
+    elif made:  # a run carries the options of its network
+        options = {**OF_NETWORKS[network], **options}
     options |= OF_RECIPES.get(recipe, {})
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:

@@ -22,7 +22,7 @@ import small
 from once import Once
 
 from ddpm_jax import cli
-from ddpm_jax.recipe import Diffusion, recipe
+from ddpm_jax.recipe import Diffusion, from_json, recipe
 
 # Workdirs that documents find trained, with the commands that make them.
 PREPARED = {
@@ -163,8 +163,9 @@ def parse(arguments):
     def read():
         line = cli.read_line(arguments)
         given = line.known.config
-        cfg, fixed = cli.load_recipe(given) if given else (recipe(Diffusion()), {})
-        cli.override(cfg, line.overrides, fixed)
+        plain = from_json(recipe(Diffusion())), {}
+        made, fixed = cli.load_recipe(given) if given else plain
+        cli.override(made, line.overrides, fixed)
 
     return captured(read)
 

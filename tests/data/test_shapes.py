@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from settings import default
 
-from ddpm_jax import assembly
 from ddpm_jax.data import NoSplitError, batches, load, shapes, subset
+from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "shapes.md").read_text()
@@ -238,12 +237,9 @@ def test_no_split_of_another_name():
 
 
 def test_captions_that_say_left_and_right_are_not_mirrored():
-    config = default()
-    config.data.source = "shapes:20"
     with pytest.raises(UserError, match=r"config\.data\.flip=True mirrors images"):
-        assembly.dataset(config)
-    config.data.flip = False
-    dataset = assembly.dataset(config)
+        Data(source="shapes:20").open()
+    dataset = Data(source="shapes:20", flip=False).open()
     assert len(dataset) == 20
     assert subset(dataset, np.array([1])).sided
     # What a mirror does: the caption of the picture is another one.

@@ -1,6 +1,7 @@
 """The comparison of `benchmarks.peers`: equal outputs first, times afterwards."""
 
 import copy
+import dataclasses
 import json
 
 import jax
@@ -100,17 +101,17 @@ def test_outputs_can_be_compared_after_pytorch_has_compiled_and_trained():
          "--num-steps=2"]
     )  # fmt: skip
     args.check_late, args.config = True, TINY
-    cfg = start.load(TINY, ["--config.training.learning_rate=0.1"], None)
-    it = peers.measure(start.Setup(args, cfg, "", stages.append))
+    recipe = start.load(TINY, ["--config.training.learning_rate=0.1"], None)
+    it = peers.measure(start.Setup(args, recipe, "", stages.append))
     assert it["peers"]["diffusers"]["largest_difference"] < 1e-5
     assert stages == ["compile", "time"]
 
 
 def test_rounding_is_reported_of_both_and_in_bfloat16_alone(tiny):
     of, module, params = tiny
-    of.cfg.network.dtype = "bfloat16"
+    recipe = start.changed(of.recipe, "network.dtype=bfloat16")
+    of = dataclasses.replace(of, recipe=recipe)
     found = equality.in_bfloat16(of, module, params)
-    of.cfg.network.dtype = "float32"
     # A unit in the last place of bfloat16 is 2^-8; a few layers add some of them up.
     assert all(2**-11 < value < 2**-4 for value in found.values())
     assert not module.training

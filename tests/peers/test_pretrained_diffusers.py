@@ -8,9 +8,10 @@ import pytest
 
 from ddpm_jax import assembly
 from ddpm_jax.cli import main
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import generate, image_keys
+from ddpm_jax.requests import Sample
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -94,11 +95,11 @@ def pipeline(network, scheduler):
 
 def imported(source, workdir, *options):
     assert main(["import", f"{source}", f"{workdir}", *options]) == 0
-    cfg = trained_config(workdir)
-    return cfg, open_model(cfg, workdir)
+    recipe = trained_recipe(workdir)
+    return recipe, open_model(recipe, recipe.request(Sample), workdir)
 
 
-def our_eps(cfg, trained, x, t, label=None):
+def our_eps(trained, x, t, label=None):
     apply = jax.jit(assembly.network(trained.unet))
     cond = None if label is None else {"label": label}
     return np.asarray(apply(trained.params.network, x, t, cond))
@@ -120,24 +121,24 @@ def inputs(info, count=3):
     return x.astype(np.float32), times, label
 
 
-def assert_same_eps(cfg, trained, unet):
+def assert_same_eps(trained, unet):
     given = inputs(trained.info)
     theirs = their_eps(unet, *given)
     assert 0.2 < theirs.std() < 5
-    np.testing.assert_allclose(our_eps(cfg, trained, *given), theirs, atol=1e-4)
+    np.testing.assert_allclose(our_eps(trained, *given), theirs, atol=1e-4)
 
 
-def assert_same_ddim(cfg, trained, pipe):
+def assert_same_ddim(recipe, trained, pipe):
     """Fifty steps from one noise; both make eps agree with the clipped x0."""
     x, _, label = inputs(trained.info, count=2)
-    cfg.sample.sampler, cfg.sample.num_steps = "ddim", 50
+    spec, asked = recipe.task, recipe.request(Sample, sampler="ddim", num_steps=50)
     ours, _ = jax.jit(
         lambda params, noise: generate(
             image_keys(jax.random.key(0), np.arange(2)),
-            assembly.sampler(cfg),
-            assembly.denoiser(cfg, trained.unet, params),
+            assembly.sampler(spec, asked),
+            assembly.denoiser(spec, asked, trained.unet, params),
             noise,
-            assembly.levels(cfg),
+            assembly.levels(spec, asked),
             cond=None if label is None else {"label": label},
         )
     )(trained.params.network, x)
@@ -178,11 +179,11 @@ def test_diffusers_and_the_program_agree_there_and_back(kind, tmp_path):
     pipe = pipeline(SMALL | network, scheduler)
     pipe.save_pretrained(tmp_path / "theirs")
     run, ours = tmp_path / "run", tmp_path / "ours"
-    cfg, trained = imported(tmp_path / "theirs", run)
+    recipe, trained = imported(tmp_path / "theirs", run)
     assert main(["export", f"{run}", f"{ours}"]) == 0
     assert_loads_as(pipe, trained, ours)
-    assert_same_eps(cfg, trained, pipe.unet)
-    assert_same_ddim(cfg, trained, pipe)
+    assert_same_eps(trained, pipe.unet)
+    assert_same_ddim(recipe, trained, pipe)
 
 
 def test_the_published_cifar10_network_as_it_is_stored(tmp_path):
@@ -211,11 +212,12 @@ def test_the_published_cifar10_network_as_it_is_stored(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "scheduler_config.json").write_text(json.dumps(scheduler))
-    cfg, trained = imported(tmp_path, tmp_path / "run")
+    recipe, trained = imported(tmp_path, tmp_path / "run")
     assert (
         sum(leaf.size for leaf in jax.tree.leaves(trained.params.network)) == 35_746_307
     )
-    assert (cfg.variance, cfg.schedule.num_levels) == ("large", 1000)
+    spec = recipe.task
+    assert (spec.variance, spec.schedule.num_levels) == ("large", 1000)
     x, times, _ = inputs(trained.info, count=2)
-    ours, theirs = our_eps(cfg, trained, x, times), their_eps(pipe.unet, x, times)
+    ours, theirs = our_eps(trained, x, times), their_eps(pipe.unet, x, times)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -10,8 +10,9 @@ import pytest
 
 from ddpm_jax import assembly
 from ddpm_jax.cli import main
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.model import open_model
+from ddpm_jax.requests import Sample
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -239,16 +240,16 @@ def test_imports_a_state_dict(name, tmp_path):
     given += [f"--qkv-order={kind['order']}", "--step=50000"]
     arguments = ["import", f"{path}", f"{workdir}", *given]
     assert main(arguments) == 0
-    cfg = trained_config(workdir)
-    trained = open_model(cfg, workdir)
+    recipe = trained_recipe(workdir)
+    spec, trained = recipe.task, open_model(recipe, recipe.request(Sample), workdir)
     assert trained.step == 50_000
-    assert (cfg.variance == "learned") == kind["learned"]
+    assert (spec.variance == "learned") == kind["learned"]
 
     x = np.random.default_rng(1).standard_normal((3, 8, 8, kind["images"]))
     x = x.astype(np.float32)
     levels = np.array([0, 123, 399])
     label = np.array([0, 3, 5], np.int32) if kind["classes"] else None
-    told = assembly.schedule(cfg).at(levels).t  # their rescaled times: t * 1000 / T
+    told = spec.schedule.build().at(levels).t  # their rescaled times: t * 1000 / T
     np.testing.assert_allclose(told, levels * 2.5)
     with torch.no_grad():
         theirs = peer(

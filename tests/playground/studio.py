@@ -17,14 +17,15 @@ def make_studio(*options, autoencoder=None):
     """Make the studio of a model of the digits, or of their latents."""
     if autoencoder:
         options += ("codec.kind=latents", f"codec.run={autoencoder.name}")
-    cfg = changed(tiny.get_config(), *options)
-    info = assembly.data_info(assembly.dataset(cfg), cfg, autoencoder)
+    recipe = changed(tiny.get_config(), *options)
+    spec = recipe.task
+    info = assembly.data_info(spec.data.open(), spec, autoencoder)
     codec = pixels(info.image_shape)
     if autoencoder:
         codec = latents(autoencoder, info.image_shape)
-    unet = assembly.model(cfg, info)
+    unet = assembly.model(spec, info)
     # The last convolution starts at zero, and a network that answers zero hides errors.
-    leaves, tree = jax.tree.flatten(assembly.init_params(cfg, unet, info))
+    leaves, tree = jax.tree.flatten(assembly.init_params(spec, unet, info))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     params = jax.tree.unflatten(
         tree,
@@ -43,4 +44,4 @@ def make_studio(*options, autoencoder=None):
         described="random parameters",
         mesh=data_mesh(),
     )
-    return open_studio(cfg, Path("runs/none"), trained)
+    return open_studio(recipe, Path("runs/none"), trained)

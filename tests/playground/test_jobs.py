@@ -13,12 +13,14 @@ from PIL import Image
 from studio import make_studio
 
 from ddpm_jax import assembly
+from ddpm_jax.assembly.editing import method_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.sample import Conditions, sample_batches, sampling_program
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures, programs, work
 from ddpm_jax.playground.choices import chosen
+from ddpm_jax.requests import COMMANDS, Sample
 from ddpm_jax.runtime import images
 from ddpm_jax.sampling.parts import frame_steps
 from ddpm_jax.sampling.plan import run_plan
@@ -29,28 +31,29 @@ def studio():
     return make_studio()
 
 
-def config_of(studio, **options):
-    named = {name.replace("__", "."): value for name, value in options.items()}
-    return chosen(studio.cfg, studio.trained.info, named)
+def ask(studio, request=Sample, **options):
+    return studio.recipe.request(request, **options)
 
 
-def whole(studio, cfg):
+def whole(studio, asked):
     """Draw as `sample` does: the whole chain in one compiled scan."""
-    cfg = cfg.copy_and_resolve_references()
-    cfg.sample.film_images = cfg.sample.batch_size = cfg.sample.num_images
-    trained = studio.trained
+    count, trained = asked.num_images, studio.trained
+    asked = dataclasses.replace(asked, film_images=count, batch_size=count)
+    spec = studio.recipe.task
+    parts = trained.info, trained.unet, trained.mesh, trained.codec
     (made,) = sample_batches(
-        cfg,
-        sampling_program(cfg, trained.info, trained.unet, trained.mesh, trained.codec),
+        spec,
+        asked,
+        sampling_program(spec, asked, *parts),
         trained.params,
-        Conditions(assembly.sample_cond(cfg, trained.info), None),
+        Conditions(assembly.sample_cond(spec, trained.info, asked), None),
     )
     return made.items, made.trajectory
 
 
-def check_as_whole(studio, cfg):
-    *_, last = jobs.draw(studio, cfg)
-    drawn, trajectory = whole(studio, cfg)
+def check_as_whole(studio, asked):
+    *_, last = jobs.draw(studio, asked)
+    drawn, trajectory = whole(studio, asked)
     np.testing.assert_array_equal(last.point.items, drawn)
     np.testing.assert_array_equal(np.stack(last.point.trajectory.x_t), trajectory.x_t)
     np.testing.assert_array_equal(np.stack(last.point.trajectory.x0), trajectory.x0)
@@ -64,7 +67,8 @@ def check_as_whole(studio, cfg):
 def test_the_parts_of_a_chain_are_the_whole_to_the_byte(studio, sampler, steps):
     options = {"sample.sampler": sampler, "sample.num_steps": steps, "sample.seed": 5}
     options |= {"sample.num_images": 3, "sample.labels": "7,none"}
-    drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
+    asked = chosen(studio.recipe, studio.trained.info, Sample, options)
+    drawn = check_as_whole(studio, asked)
     assert len({image.tobytes() for image in drawn}) == 3
 
 
@@ -72,8 +76,8 @@ def test_latents_are_drawn_to_the_byte_as_well():
     matrix = patchwork.orthogonal(4)
     autoencoder = patchwork.autoencoder((8, 8, 1), matrix=matrix)
     studio = make_studio(autoencoder=autoencoder)
-    options = {"sample.sampler": "ddim", "sample.num_steps": 7, "sample.num_images": 3}
-    drawn = check_as_whole(studio, chosen(studio.cfg, studio.trained.info, options))
+    asked = ask(studio, sampler="ddim", num_steps=7, num_images=3)
+    drawn = check_as_whole(studio, asked)
     assert drawn.shape == (3, 8, 8, 1)
 
 
@@ -81,48 +85,48 @@ def test_a_model_that_draws_from_a_picture_is_shown_the_same_ones():
     studio = make_studio(
         "conditioners.low_res.kind=low_res", "conditioners.low_res.max_aug_level=0.5"
     )
-    options = {"sample.num_images": 3, "sample.num_steps": 4}
     for noise in (0.0, 0.3):
-        asked = {**options, "sample.picture_noise": noise}
-        check_as_whole(studio, chosen(studio.cfg, studio.trained.info, asked))
+        asked = ask(studio, num_images=3, num_steps=4, picture_noise=noise)
+        check_as_whole(studio, asked)
 
 
 def test_a_kept_program_serves_other_steps_seeds_and_labels(studio):
     for options in (
-        {"sample__num_steps": 4, "sample__seed": 0},
-        {"sample__num_steps": 11, "sample__seed": 3, "sample__labels": "1"},
-        {"sample__num_steps": 11, "sample__guidance_scale": 2.0},
+        {"num_steps": 4, "seed": 0},
+        {"num_steps": 11, "seed": 3, "label": "1"},
+        {"num_steps": 11, "guidance_scale": 2.0},
     ):
-        check_as_whole(
-            studio,
-            config_of(studio, sample__sampler="ddim", sample__num_images=2, **options),
-        )
+        check_as_whole(studio, ask(studio, sampler="ddim", num_images=2, **options))
 
 
 def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
     made = []
     keep = programs.keeper(most=2)
 
-    def ask(**options):
-        cfg = config_of(studio, **options)
-        plan = assembly.sampling_plan(cfg, studio.trained.unet, studio.trained.codec)
-        made.append(keep("sample", plan, cfg, 4, studio.trained.mesh))
+    def programs_of(**options):
+        asked, spec, trained = (
+            ask(studio, **options),
+            studio.recipe.task,
+            studio.trained,
+        )
+        plan = assembly.sampling_plan(spec, asked, trained.unet, trained.codec)
+        made.append(keep(plan, spec, asked, 4, trained.mesh))
         return made[-1]
 
-    first = ask(sample__num_steps=5)
-    assert ask(sample__num_steps=20, sample__seed=9, sample__labels="3") is first
-    other = ask(sample__guidance_scale=2.0)
+    first = programs_of(num_steps=5)
+    assert programs_of(num_steps=20, seed=9, label="3") is first
+    other = programs_of(guidance_scale=2.0)
     assert other is not first
-    assert ask() is first, "used again, it is not the oldest"
-    ask(sample__sampler="ddim")
-    assert ask() is first
-    assert ask(sample__guidance_scale=2.0) is not other, "was dropped for the third"
+    assert programs_of() is first, "used again, it is not the oldest"
+    programs_of(sampler="ddim")
+    assert programs_of() is first
+    assert programs_of(guidance_scale=2.0) is not other, "was dropped for the third"
 
 
 @pytest.fixture
 def files(studio, tmp_path):
     """Two digits and a mask, as files."""
-    source = assembly.dataset(studio.cfg).source
+    source = studio.recipe.task.data.open().source
     for number, name in enumerate(("a", "b")):
         images.save_png(tmp_path / f"{name}.png", source[number]["image"])
     white = np.zeros((8, 8), np.uint8)
@@ -163,21 +167,24 @@ def test_the_stages_of_an_edit_in_parts_are_the_plan_to_the_byte(
     studio, files, mode, method
 ):
     image = f"{files}/a.png" + (f",{files}/b.png" if mode == "interpolate" else "")
-    cfg = config_of(
-        studio,
-        edit__image=image,
-        edit__mask=str(files / "mask.png"),
-        edit__method=method,
-        edit__num_images=2,
-        edit__num_points=3,
-        sample__sampler="ddim",
-        sample__num_steps=10,
-    )
-    *_, last = jobs.edit(studio, mode, cfg)
-    pictures = read_pictures(mode, cfg, studio.trained.info)
-    given, noise, columns = lay_out(mode, cfg, studio.trained.info, pictures)
-    plan = assembly.plan_edit(cfg, mode, studio.trained.unet, studio.trained.codec)
-    keys = image_keys(assembly.sample_key(cfg), noise)
+    options = {
+        "image-to-image": {"num_images": 2},
+        "inpaint": {
+            **{"num_images": 2, "method": method},
+            "mask": str(files / "mask.png"),
+        },
+        "interpolate": {"num_points": 3, "method": method},
+    }
+    spec, kind = studio.recipe.task, COMMANDS[f"edit {mode}"]
+    chain = {"sampler": "ddim", "num_steps": 10}
+    asked = ask(studio, kind, image=image, **chain, **options[mode])
+    assert method_of(spec, asked) == method
+    *_, last = jobs.edit(studio, asked)
+    pictures = read_pictures(spec, asked, studio.trained.info)
+    given, noise, columns = lay_out(spec, asked, studio.trained.info, pictures)
+    unet, codec = studio.trained.unet, studio.trained.codec
+    plan = assembly.plan_edit(spec, asked, unet, codec)
+    keys = image_keys(assembly.sample_key(assembly.seed_of(spec, asked)), noise)
     edited = jax.jit(partial(run_plan, plan))(studio.trained.params, keys, given)
     np.testing.assert_array_equal(last.point.items, images.to_uint8(edited.items))
     np.testing.assert_array_equal(
@@ -199,26 +206,26 @@ def test_frames_are_kept_where_the_command_line_keeps_them():
 
 
 def test_a_closed_job_stops_and_leaves_the_device(studio):
-    cfg = config_of(studio, sample__sampler="ddim", sample__num_images=2)
-    job = jobs.draw(studio, cfg)
+    asked = ask(studio, sampler="ddim", num_images=2)
+    job = jobs.draw(studio, asked)
     steps = [next(job).point.step for _ in range(3)]
     assert steps[0] == 0 and 0 < steps[-1] < 20
     assert studio.device.locked()
     job.close()
     assert not studio.device.locked()
-    *_, last = jobs.draw(studio, cfg)
-    np.testing.assert_array_equal(last.point.items, whole(studio, cfg)[0])
+    *_, last = jobs.draw(studio, asked)
+    np.testing.assert_array_equal(last.point.items, whole(studio, asked)[0])
 
 
 def test_the_second_job_waits_for_the_first(studio):
-    cfg = config_of(studio, sample__sampler="ddim", sample__num_images=2)
+    asked = ask(studio, sampler="ddim", num_images=2)
     order = []
 
     def run(name):
-        for now in jobs.draw(studio, cfg):
+        for now in jobs.draw(studio, asked):
             order.append((name, now.point.step))
 
-    first = jobs.draw(studio, cfg)
+    first = jobs.draw(studio, asked)
     next(first)
     second = threading.Thread(target=run, args=("second",))
     second.start()
@@ -232,8 +239,8 @@ def test_the_second_job_waits_for_the_first(studio):
 
 
 def test_a_job_ends_when_the_server_does(studio):
-    cfg = config_of(studio, sample__sampler="ddim", sample__num_images=2)
-    job = jobs.draw(studio, cfg)
+    asked = ask(studio, sampler="ddim", num_images=2)
+    job = jobs.draw(studio, asked)
     next(job)
     studio.closing.set()
     try:
@@ -247,8 +254,7 @@ def test_an_image_that_is_not_finite_is_refused_and_the_device_left():
     whole = make_studio()
     params = jax.tree.map(lambda leaf: leaf * np.nan, whole.trained.params)
     broken = whole._replace(trained=dataclasses.replace(whole.trained, params=params))
-    cfg = config_of(broken, sample__sampler="ddim", sample__num_steps=2)
-    cfg.sample.clip = False
+    asked = ask(broken, sampler="ddim", num_steps=2, clip=False, num_images=2)
     with pytest.raises(UserError, match="not finite"):
-        list(jobs.draw(broken, cfg))
+        list(jobs.draw(broken, asked))
     assert not broken.device.locked()

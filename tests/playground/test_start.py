@@ -1,14 +1,19 @@
 """What the playground is started with: options, and models that it can draw from."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import tiny
-from settings import classifier
 
 from ddpm_jax.commands import about, model
+from ddpm_jax.data.info import DataInfo
 from ddpm_jax.playground import server
 from ddpm_jax.playground.__main__ import main
+from ddpm_jax.recipe import ClassifierTask, from_json, recipe
+from ddpm_jax.requests import Sample
+
+INFO = DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 
 
 @pytest.fixture
@@ -18,13 +23,13 @@ def started(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: name == "gradio" or find(name)
     )
-    monkeypatch.setattr(model, "open_model", lambda cfg, workdir: None)
+    monkeypatch.setattr(model, "open_model", lambda *_: SimpleNamespace(info=INFO))
     monkeypatch.setattr(
-        server, "serve", lambda studio, *_: served.append(studio and studio.cfg)
+        server, "serve", lambda studio, *_: served.append(studio and studio.recipe)
     )
 
     def start(recipe, *words):
-        monkeypatch.setattr(about, "trained_config", lambda workdir: recipe)
+        monkeypatch.setattr(about, "trained_recipe", lambda workdir: from_json(recipe))
         return main(["--workdir=runs/any", "--port=0", *words]), served
 
     return start
@@ -32,16 +37,21 @@ def started(monkeypatch):
 
 def test_options_of_the_command_line_are_those_of_the_page(started):
     words = ["--config.sample.sampler=ddim", "--config.sample.num_images=3"]
-    status, (cfg,) = started(tiny.get_config(), *words)
+    status, (recipe,) = started(tiny.get_config(), *words)
     assert status == 0
-    assert (cfg.sample.sampler, cfg.sample.num_images) == ("ddim", 3)
-    assert cfg.sample.film_frames == 4, "the others are those of the run"
+    asked = recipe.request(Sample)
+    assert (asked.sampler, asked.num_images) == ("ddim", 3)
+    assert asked.film_frames == 4, "the others are those of the run"
 
 
 @pytest.mark.parametrize(
     ("recipe", "words", "message"),
     [
-        (classifier(), [], "runs/any holds another kind (classifier); name the run"),
+        (
+            recipe(ClassifierTask()),
+            [],
+            "runs/any holds another kind (classifier); name the run",
+        ),
         (
             tiny.get_config(),
             ["--config.sample.samplr=ddim"],

@@ -13,40 +13,39 @@ from settings import default
 from ddpm_jax.cli import read_line
 from ddpm_jax.requests import COMMANDS, Inpaint, Likelihood, Sample
 from ddpm_jax.requests.flags import flag_of, sections_of
-from ddpm_jax.requests.sections import SECTIONS, in_flags, request_of, write
+from ddpm_jax.requests.sections import SECTIONS, in_flags, options_in
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_defaults_are_those_of_a_recipe_and_of_their_type(command):
-    request, plain = COMMANDS[command], default()
+    request, plain = COMMANDS[command], default().defaults
     types_of = typing.get_type_hints(request)
     for field in dataclasses.fields(request):
         assert isinstance(field.default, types_of[field.name]), field.name
         if "of" in field.metadata:
             section, name = field.metadata["of"].split(".")
-            assert plain[section][name] == field.default, field.name
+            assert getattr(plain[section], name) == field.default, field.name
 
 
 def test_every_default_of_a_recipe_is_a_flag_somewhere():
-    plain = default()
-    there = {f"{s}.{name}" for s in SECTIONS for name in plain[s] if name != "kind"}
+    plain = default().defaults
+    there = {f"{s}.{name}" for s in SECTIONS for name in vars(plain[s])}
     assert there == {o for request in COMMANDS.values() for o in sections_of(request)}
 
 
 def test_a_recipe_sets_defaults_and_flags_go_before_them():
-    cfg = default()
-    cfg.sample.num_steps, cfg.sample.eta = 250, 0.5
+    made = default("sample.num_steps=250", "sample.eta=0.5")
     line = ["sample", "--num-steps=50", "runs/a", "--label", "7,3", "--no-clip"]
     read = read_line(line)
     assert (read.command, read.values["run"]) == ("sample", "runs/a")
-    request = request_of(Sample, cfg, read.values)
+    request = made.request(Sample, **read.values)
     chosen = (request.num_steps, request.eta, request.label, request.clip)
     assert chosen == (50, 0.5, "7,3", False)
-    write(request, cfg)
-    found = cfg.sample
-    assert (found.num_steps, found.labels, found.clip) == (50, "7,3", False)
+    found = options_in(request, "sample")
+    assert (found["num_steps"], found["labels"], found["clip"]) == (50, "7,3", False)
+    assert options_in(request, "edit") == {}
     with pytest.raises(dataclasses.FrozenInstanceError):
         request.num_steps = 3
 

@@ -17,9 +17,9 @@ from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 
 
-def projection(cfg):
+def projection(asked):
     """Features that cost nothing: fixed linear maps of the pixels."""
-    del cfg
+    del asked
     mix = jax.random.normal(jax.random.key(0), (64, 12)) / 64
 
     def apply(params, pixels):

@@ -66,10 +66,10 @@ def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, caps
     """Twenty prompts a split: four of another color, four in another quarter."""
     drawn_set = mode.drawn_set
 
-    def of_the_painter(cfg, workdir, interrupted):
-        scenes = mode._scenes(cfg, workdir)
+    def of_the_painter(recipe, asked, workdir, interrupted):
+        scenes = mode._scenes(recipe.task, asked, workdir)
         pixels = np.stack([painted(scene, i) for i, scene in enumerate(scenes)])
-        drawn = drawn_set(cfg, workdir, interrupted)
+        drawn = drawn_set(recipe, asked, workdir, interrupted)
         info = dataclasses.replace(
             data.load("shapes:20", image_size=16), source=data.Arrays(pixels, None)
         )

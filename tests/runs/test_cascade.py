@@ -9,10 +9,12 @@ from PIL import Image
 from program import TINY, flags
 
 from ddpm_jax import assembly
+from ddpm_jax.assembly.cascade import stage_of
 from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.recipe import from_json
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import images
 from ddpm_jax.sampling.plan import run_plan
 from ddpm_jax.sampling.stages import CascadeModel, cascade_plan
@@ -103,22 +105,22 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         (small, {"seed": 5}),
         (large, {"seed": 5, "picture_noise": 0.3, "sampler": "ddim", "num_steps": 4}),
     ):
-        cfg = from_json(json.loads((folder / "config.json").read_text()))
-        cfg.sample.update(chosen)
-        model = open_model(cfg, folder)
-        opened.append((cfg, model))
-        network = model.params.network
-        stage = assembly.stage_of(cfg, model.info, model.unet, network)
+        recipe = from_json(json.loads((folder / "config.json").read_text()))
+        spec, asked = recipe.task, recipe.request(Sample, **chosen)
+        model = open_model(recipe, asked, folder)
+        opened.append((spec, model.info, asked))
+        member = assembly.Member(spec, asked, model.info, model.unet)
+        stage = stage_of(member, model.params.network)
         models.append(
             CascadeModel(
-                assembly.levels(cfg),
+                assembly.levels(spec, asked),
                 lambda params, stage=stage: stage,
                 lambda params, cond: cond,
             )
         )
-    keys = image_keys(assembly.sample_key(opened[0][0]), jnp.arange(6))
+    keys = image_keys(assembly.sample_key(5), jnp.arange(6))
     # The second network is not class-conditional.
-    conds = (assembly.sample_cond(opened[0][0], opened[0][1].info), None)
+    conds = (assembly.sample_cond(*opened[0]), None)
     x = run_plan(cascade_plan(models), (None, None), keys, {"stages": conds}).x
     off = np.asarray(images.to_uint8(x)).astype(int) - made
     assert np.abs(off).max() <= 1

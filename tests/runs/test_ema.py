@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from program import TINY, cut_short, flags
-from settings import default
 
 from ddpm_jax.cli import main
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.integrity import with_digest
 from ddpm_jax.training.state import TrainState
@@ -104,19 +104,15 @@ def test_an_average_of_a_length_that_was_not_tracked(model, capsys):
 def test_what_was_tracked_needs_one_checkpoint_and_is_exact(model):
     for step in (3, 6, 9):
         shutil.rmtree(model / "checkpoints" / str(step))
-    cfg = default()
-    cfg.sample.ema_std = 0.10
-    got = load_parameters(cfg, model, 12)
+    got = load_parameters(Sample(ema_std=0.10), model, 12)
     assert got.description == "averaged (EMA of std 0.1)"
     want = store.restore_profile(model, 1, step=12)
     jax.tree.map(np.testing.assert_array_equal, got.tree, want)
     # Two averages of one step are enough for a third, and the user hears how good.
     lines = []
-    cfg.sample.ema_std = 0.2
-    assert (
-        "from 2 stored"
-        in load_parameters(cfg, model, 12, report=lines.append).description
-    )
+    asked = Sample(ema_std=0.2)
+    found = load_parameters(asked, model, 12, report=lines.append)
+    assert "from 2 stored" in found.description
     assert len(lines) == 1 and "ask for a std between those tracked" in lines[0]
 
 
@@ -149,10 +145,8 @@ def test_one_stored_average_is_not_enough_for_another(tmp_path, capsys):
     with store.open_checkpoints(tmp_path) as checkpoints:
         about = {"config": {"training": {"ema_stds": [0.1]}}}
         store.save(checkpoints, state, about)
-    cfg = default()
-    cfg.sample.ema_std = 0.07
     with pytest.raises(UserError, match=r"2 stored averages.* has 1 up to step 7"):
-        load_parameters(cfg, tmp_path, 7)
+        load_parameters(Sample(ema_std=0.07), tmp_path, 7)
 
 
 @pytest.mark.parametrize(

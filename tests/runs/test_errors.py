@@ -10,7 +10,7 @@ from settings import changed, default
 
 from ddpm_jax.cli import main, override
 from ddpm_jax.commands import train
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.fitting import refuse_another_config
 from ddpm_jax.errors import UserError
 from ddpm_jax.training import checkpoints as store
@@ -146,9 +146,9 @@ def test_an_option_without_a_value_does_not_take_the_next_flag(capsys, monkeypat
 
 
 def test_an_option_of_yes_or_no_may_stand_alone():
-    cfg = default("network.remat=False")
-    cfg = override(cfg, ["--config.network.remat", "--config.seed", "3"])
-    assert (cfg.network.remat, cfg.seed) == (True, 3)
+    made = default("network.remat=False")
+    spec = override(made, ["--config.network.remat", "--config.seed", "3"]).task
+    assert (spec.network.remat, spec.seed) == (True, 3)
 
 
 def test_a_recipe_that_is_not_there(capsys, monkeypatch):
@@ -232,10 +232,10 @@ def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
 
 def test_how_attention_is_computed_makes_no_other_run(finished):
     """Though the name of the option begins that of one which does."""
-    cfg = trained_config(finished)
-    belongs = train._belongs(finished, cfg, "unknown")
-    refuse_another_config(changed(cfg, "network.attention=cudnn"), finished, belongs)
-    other = changed(cfg, "network.attention_resolutions=4,")
+    made = trained_recipe(finished)
+    belongs = train._belongs(finished, made.training, "unknown")
+    refuse_another_config(changed(made, "network.attention=cudnn"), finished, belongs)
+    other = changed(made, "network.attention_resolutions=4,")
     with pytest.raises(UserError, match=r"attention_resolutions: \(\) -> \(4,\)"):
         refuse_another_config(other, finished, belongs)
 

@@ -41,7 +41,7 @@ def projection(name="projection", fingerprint="0123456789abcdef", seed=0):
 def eyes(monkeypatch, tmp_path):
     """Look through the projection, and keep references in a cache of the test."""
     monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(assembly, "evaluation_features", lambda cfg: projection())
+    monkeypatch.setattr(assembly, "evaluation_features", lambda asked: projection())
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_statistics_of_other_features_are_refused(
     said = refused(workdir, capsys, reference)
     assert "was made with features 'another'" in said
     # The same network, other pictures.
-    monkeypatch.setattr(assembly, "evaluation_features", lambda cfg: other)
+    monkeypatch.setattr(assembly, "evaluation_features", lambda asked: other)
     stored = dict(np.load(folder / "statistics.npz"))
     about = json.loads(str(stored["provenance"]))
     stored["provenance"] = json.dumps(about | {"resolution": [16, 16, 1]})

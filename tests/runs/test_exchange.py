@@ -10,12 +10,14 @@ import program
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from settings import changed
 
 from ddpm_jax import data
 from ddpm_jax.cli import main
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests import Sample
 from ddpm_jax.training.checkpoints import latest_step, restore_params
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -83,7 +85,7 @@ def test_export_then_import_is_the_same_run_bit_for_bit(finished, pipeline, tmp_
         np.testing.assert_array_equal, after, restore_params(workdir, ema=False)
     )
     assert latest_step(workdir) == latest_step(finished) == 12
-    assert trained_config(workdir) == trained_config(finished)
+    assert trained_recipe(workdir) == trained_recipe(finished)
     drawn = tmp_path / "drawn"
     shutil.copytree(finished / "checkpoints", drawn / "checkpoints")
     for ours, theirs in zip(samples(workdir), samples(drawn), strict=True):
@@ -170,20 +172,19 @@ def test_a_picture_is_completed_by_an_imported_model(foreign, tmp_path):
 def test_the_data_to_measure_by_are_named_afterwards(foreign, tmp_path):
     workdir = tmp_path / "run"
     assert import_from(foreign, workdir) == 0
-    cfg = trained_config(workdir)
-    cfg.data.source, cfg.data.split = "digits", "test"
-    assert find_model(cfg, workdir).info.fingerprint == "unknown"
-    cfg.data.image_size = None
-    cfg.network.channels = 16
+    made = changed(trained_recipe(workdir), "data.source=digits", "data.split=test")
+    known = find_model(made.task, Sample(), workdir).info
+    assert known.fingerprint == "unknown"
+    other = changed(made, "data.image_size=None", "network.channels=16")
     with pytest.raises(UserError, match=r"\(network.channels: 8 -> 16\)"):
-        find_model(cfg, workdir)
+        find_model(other.task, Sample(), workdir)
 
 
 def test_data_given_at_import_are_those_of_the_model(foreign, tmp_path, capsys):
     workdir = tmp_path / "run"
     given = ("condition_dropout=0.1", "data.source=digits", "data.split=test")
     assert import_from(foreign, workdir, *given) == 0
-    known = find_model(trained_config(workdir), workdir).info
+    known = find_model(trained_recipe(workdir).task, Sample(), workdir).info
     digits = data.load("digits", split="test", image_size=8, channels=1)
     assert (known.name, known.fingerprint) == ("digits", digits.fingerprint)
     capsys.readouterr()

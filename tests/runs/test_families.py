@@ -232,4 +232,5 @@ def test_a_number_of_values_that_the_data_do_not_have_is_refused():
 def test_its_recipe_has_the_sections_of_its_commands():
     made = recipe(TASKS["gan", "points"], Fit(), sample={"num_images": 3})
     assert {"sample", "evaluate", "edit"} <= set(made) and "cascade" not in made
-    assert from_json(to_json(made)) == made
+    stored = to_json(made)
+    assert to_json(from_json(stored)) == stored

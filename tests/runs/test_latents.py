@@ -14,7 +14,7 @@ from ddpm_jax import data
 from ddpm_jax.assembly import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import encoding, image_sets
-from ddpm_jax.commands.about import trained_config
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.images import save_png, to_float, to_uint8
 
@@ -157,9 +157,8 @@ def test_the_network_works_at_the_size_of_the_latents(trained):
 
 
 def test_reconstructions_are_a_set_of_images_as_others_are(copy, tmp_path):
-    cfg = trained_config(copy)
-    cfg.evaluate.num_images = 50
-    known = image_sets.reconstructed_set(cfg, copy, "test")
+    spec = trained_recipe(copy).task
+    known = image_sets.reconstructed_set(spec, copy, "test", 50)
     assert (known.num_images, known.image_shape) == (50, (8, 8, 1))
     assert known.described == "reconstructions of digits (test)"
     found = data.in_memory(known.load(tmp_path))

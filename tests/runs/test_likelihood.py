@@ -76,12 +76,12 @@ def test_a_model_that_computes_in_bfloat16_is_measured_in_float32(
     assert main([*trained, *(f"--config.{option}" for option in options)]) == 0
     measure, dtypes = assembly.measure, []
 
-    def seen(cfg, network, method):
+    def seen(spec, asked, network, method):
         dtypes.append((network.network.dtype, method))
-        return measure(cfg, network, method)
+        return measure(spec, asked, network, method)
 
     monkeypatch.setattr(assembly, "measure", seen)
-    monkeypatch.setattr(assembly, "kept", lambda what, cfg, info, make, **_: make(cfg))
+    monkeypatch.setattr(assembly, "kept", lambda what, spec, info, make, **_: make())
     quick = ("num_images=10", "batch_size=4", "method=bound")
     assert main(arguments(tmp_path / "run", *quick)) == 0
     assert dtypes == [("float32", "bound")]

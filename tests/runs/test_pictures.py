@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from program import TINY
-from settings import classifier
+from settings import changed, classifier
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.features import KIND
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
-from ddpm_jax.commands.about import check_same_model, trained_config
+from ddpm_jax.commands.about import check_same_model, trained_recipe
 from ddpm_jax.commands.fitting import Training, already_finished
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.cost import count_flops
 from ddpm_jax.recipe import to_json
 from ddpm_jax.runtime import files
-from ddpm_jax.training.fit import Fit
 
 
 @pytest.fixture
@@ -152,21 +151,20 @@ def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
     for spelled in (f"{moved}", f"{moved}/", f"{tmp_path}/./moved"):
         assert main([*line, f"--config.data.source=folder:{spelled}"]) == 0
         assert "is finished: 1 steps" in capsys.readouterr().out
-        cfg = trained_config(tmp_path / "run")
-        cfg.data.source = f"folder:{spelled}"
-        check_same_model(cfg, tmp_path / "run")
+        made = trained_recipe(tmp_path / "run")
+        spec = changed(made, f"data.source=folder:{spelled}").task
+        check_same_model(spec, tmp_path / "run")
     (moved / "cat" / "0.png").unlink()
     assert main([*line, f"--config.data.source=folder:{moved}"]) == 2
     assert "holds a run of another config (data.source: " in capsys.readouterr().err
     with pytest.raises(UserError, match="trained with other options"):
-        check_same_model(cfg, tmp_path / "run")
+        check_same_model(spec, tmp_path / "run")
 
 
 def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
-    before, now = classifier(), classifier()
-    before.data.source, now.data.source = "folder:photos", "folder:moved/photos/"
-    before.data.image_size, now.data.image_size = 8, (8, 8)
-    training = Training(KIND, "the features network", Fit())
+    before = classifier("data.source=folder:photos", "data.image_size=8")
+    now = classifier("data.source=folder:moved/photos/", "data.image_size=8,8")
+    training = Training(KIND, "the features network")
     known = {"config": to_json(before), "data_fingerprint": "same"}
     auxiliary.write(tmp_path, KIND, {"bias": np.zeros(3)}, known, {})
     (tmp_path / "result.json").unlink()  # it is not finished
@@ -174,7 +172,7 @@ def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
     assert already_finished(now, tmp_path, training, "same") is None
     with pytest.raises(UserError, match=r"another config .*data\.source: "):
         already_finished(now, tmp_path, training, "other")
-    now.data.flip = False
+    now = changed(now, "data.flip=False")
     with pytest.raises(UserError, match=r"another config \(data.flip: True -> False\)"):
         already_finished(now, tmp_path, training, "same")
 
@@ -221,10 +219,10 @@ def test_a_plan_prints_its_numbers(tmp_path, capsys):
 def cost(*changes):
     from ddpm_jax.cli import load_recipe, override
 
-    cfg, _ = load_recipe(TINY)
-    cfg = override(cfg, [f"--config.{change}" for change in changes])
+    made, _ = load_recipe(TINY)
+    made = override(made, [f"--config.{change}" for change in changes])
     info = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
-    return plans.cost_of(cfg, info)
+    return plans.cost_of(made.task, made.training, info)
 
 
 def test_the_cost_of_a_tiny_network_by_hand():

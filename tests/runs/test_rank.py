@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from program import ROOT, TINY, flags
 
-from ddpm_jax import data
+from ddpm_jax import assembly, data
 from ddpm_jax.assembly.retrieval import retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.commands import rank as mode
 from ddpm_jax.commands import retrieval as training
 from ddpm_jax.commands.image_sets import drawn_set
+from ddpm_jax.commands.model import describe_model
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import images
 
@@ -113,9 +114,12 @@ def test_a_painter_who_copies_is_found_out(model, towers, folder, monkeypatch, c
     whole = data.load(path, split="all", image_size=16)
     pixels = dict(zip(whole.texts, data.in_memory(whole)[0], strict=True))
 
-    def of_the_copyist(cfg, workdir, interrupted):
-        drawn = drawn_set(cfg, workdir, interrupted)
-        texts = mode._prompts(cfg, workdir)
+    def of_the_copyist(recipe, asked, workdir, interrupted):
+        drawn = drawn_set(recipe, asked, workdir, interrupted)
+        # As many are asked for as there are prompts that differ.
+        info = describe_model(recipe.task, asked, workdir).info
+        texts = assembly.prompts(recipe.task, info, asked)
+        assert len(set(texts)) == len(texts)
         copies = np.stack([pixels[text] for text in texts])
         source = dataclasses.replace(whole, source=data.Arrays(copies, None))
         return dataclasses.replace(drawn, load=lambda folder: source)
@@ -150,8 +154,8 @@ def test_the_distance_to_the_data_is_in_grey_levels(model, towers, folder, monke
     moved = data.in_memory(train)[0].astype(int)
     moved = np.where(moved > 127, moved - 3, moved + 3).astype(np.uint8)
 
-    def of_the_forger(cfg, workdir, interrupted):
-        drawn = drawn_set(cfg, workdir, interrupted)
+    def of_the_forger(recipe, asked, workdir, interrupted):
+        drawn = drawn_set(recipe, asked, workdir, interrupted)
         source = dataclasses.replace(train, source=data.Arrays(moved, None))
         return dataclasses.replace(drawn, load=lambda folder: source)
 

@@ -16,15 +16,11 @@ from ddpm_jax.cli import main
 from ddpm_jax.conditioning.text import MiniLMText, Text
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
-    AutoencoderTask,
-    ClassifierTask,
-    ContrastiveTask,
-    differences,
     from_json,
     to_json,
 )
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import data_mesh
-from ddpm_jax.tasks.latent_model import LatentTask
 from ddpm_jax.training.log import read_metrics
 
 CIFAR = assembly.DataInfo("cifar10", (32, 32, 3), tuple("0123456789"), "")
@@ -81,15 +77,21 @@ MNIST16 = {  # parameters of all networks of a family
 def load(path, *arguments):
     names = {}
     exec(compile(Path(path).read_text(), str(path), "exec"), names)
-    return names["get_config"](*arguments)
+    return from_json(names["get_config"](*arguments))
+
+
+def check(made, info):
+    """Check a recipe, and what it has its model sample."""
+    assembly.check(made.task, info)
+    assembly.check_sample(made.task, info, made.request(Sample))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = RECIPES[name]
-    cfg = load(f"configs/{name}.py")
-    assembly.check(cfg, info)
-    unet = assembly.model(cfg, info)
+    made = load(f"configs/{name}.py")
+    check(made, info)
+    unet = assembly.model(made.task, info)
     x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
@@ -97,13 +99,13 @@ def test_a_recipe_passes_its_checks_and_has_its_parameters(name):
 
 
 def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs():
-    cfg = load("configs/shapes.py")
-    info = assembly.data_info(assembly.dataset(cfg), cfg)
-    assembly.check(cfg, info)
+    made = load("configs/shapes.py")
+    info = assembly.data_info(made.task.data.open(), made.task)
+    check(made, info)
     assert info.tokenizer is not None
     # 7 colours, 4 shapes, 2 sizes, 4 words for places, and "a", "and".
     assert len(info.tokenizer["words"]) == 7 + 4 + 2 + 4 + 2
-    unet = assembly.model(cfg, info)
+    unet = assembly.model(made.task, info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
     leaves = jax.tree.leaves(shapes["params"])
@@ -111,12 +113,12 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
 
 
 def test_the_recipe_of_points_has_the_parameters_of_its_layers():
-    cfg = load("configs/points.py")
-    info = assembly.data_info(assembly.dataset(cfg), cfg)
-    assembly.check(cfg, info)
+    made = load("configs/points.py")
+    info = assembly.data_info(made.task.data.open(), made.task)
+    check(made, info)
     assert info.shape == (2,) and info.num_classes == 8  # Gaussians on a ring
     x = jnp.zeros((1, *info.shape))
-    mlp = assembly.model(cfg, info)
+    mlp = assembly.model(made.task, info)
     shapes = jax.eval_shape(mlp.init, jax.random.key(0), x, jnp.zeros(1))["params"]
     width, depth, inputs = 64, 4, 2 + 2 * 3 * 2  # with 3 frequencies of x and of y
     dense, norm = width * width + width, 2 * width
@@ -129,10 +131,10 @@ def test_the_recipe_of_points_has_the_parameters_of_its_layers():
 @pytest.mark.parametrize("name", ENLARGING)
 def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     before, side, count = ENLARGING[name]
-    cfg = load(f"configs/{name}.py")
+    made = load(f"configs/{name}.py")
     info = assembly.DataInfo("", (side, side, 3), None, "")
-    assembly.check(cfg, info)
-    unet = assembly.model(cfg, info)
+    check(made, info)
+    unet = assembly.model(made.task, info)
     cond = assembly.example_condition(unet, info)
     assert set(cond) == {"low_res"}
     x, t = jnp.zeros((1, *info.shape)), jnp.zeros(1)
@@ -140,10 +142,10 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
     # What the recipe before it draws is what this one enlarges.
-    first = load(f"configs/{before}.py")
-    assert first.data.image_size * cfg.conditioners.low_res.factor == side
-    assert first.data.source == cfg.data.source
-    assert first.data.hold_out == cfg.data.hold_out
+    first, second = load(f"configs/{before}.py").task.data, made.task.data
+    assert first.image_size * made.task.conditioners["low_res"].factor == side
+    assert first.source == second.source
+    assert first.hold_out == second.hold_out
 
 
 def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
@@ -152,19 +154,20 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: frozen)
     tokenizer = conditioning.Words.learn(captions, None).to_json()
     info = assembly.DataInfo("", (32, 32, 3), None, "", tokenizer, captions)
-    cfg = load("configs/emoji.py")
-    assembly.check(cfg, info)
+    made = load("configs/emoji.py")
+    check(made, info)
     x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(
-        assembly.model(cfg, info).init, jax.random.key(0), x, jnp.zeros(1)
+        assembly.model(made.task, info).init, jax.random.key(0), x, jnp.zeros(1)
     )
     leaves = jax.tree.leaves(shapes["params"])
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 2_248_003
     judge = load("configs/emoji_retrieval.py")
     for option in ("source", "image_size", "hold_out"):
-        assert judge.data[option] == cfg.data[option]
-    retrieval.check_retrieval(judge, info)
-    net = retrieval.match_network(assembly.task_spec(judge, ContrastiveTask), info)
+        ours, theirs = judge.task.data, made.task.data
+        assert getattr(ours, option) == getattr(theirs, option)
+    retrieval.check_retrieval(judge.task, judge.training, info)
+    net = retrieval.match_network(judge.task, info)
     text = (jnp.zeros((1, 32, 384)), jnp.ones((1, 32), bool), jnp.zeros((1, 384)))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, text)
     leaves = jax.tree.leaves(shapes["params"])
@@ -174,9 +177,9 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
-    cfg = load(f"configs/{name}.py")
-    features.check_features(cfg, info)
-    net = features.classifier(assembly.task_spec(cfg, ClassifierTask), info)
+    made = load(f"configs/{name}.py")
+    features.check_features(made.task, made.training, info)
+    net = features.classifier(made.task, info)
     x = jnp.zeros((1, *info.image_shape))
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
@@ -185,9 +188,9 @@ def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count, judge = AUTOENCODERS[name]
-    cfg = load(f"configs/{name}.py")
-    autoencode.check_autoencode(cfg, info)
-    spec, fit = assembly.task_spec(cfg, AutoencoderTask), assembly.fit_spec(cfg)
+    made = load(f"configs/{name}.py")
+    spec, fit = made.task, made.training
+    autoencode.check_autoencode(spec, fit, info)
     drawn = jax.eval_shape(lambda: autoencode.init_autoencode(spec, fit, info))
     found = {
         part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -200,8 +203,8 @@ def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_of_a_latent_model_has_its_parameters(name):
-    cfg = load(f"configs/{name}.py")
-    spec, fit = assembly.task_spec(cfg, LatentTask), assembly.fit_spec(cfg)
+    made = load(f"configs/{name}.py")
+    spec, fit = made.task, made.training
     task = spec.build(spec.data.open(), fit, data_mesh())
     state = jax.eval_shape(lambda: task.start(task.draw()))
     leaves = jax.tree.leaves(state.ema_params)
@@ -216,15 +219,15 @@ def size_of(network, *given):
 
 @pytest.mark.parametrize("family", MNIST16)
 def test_the_recipes_of_mnist_at_16x16_are_of_one_size(family):
-    cfg, shape = load("configs/mnist16.py", family), (16, 16, 1)
-    assert cfg.data.image_size == 16 and not cfg.data.pad_to
+    made, shape = load("configs/mnist16.py", family), (16, 16, 1)
+    spec = made.task
+    assert spec.data.image_size == 16 and not spec.data.pad_to
     x = jnp.zeros((1, *shape))
     if family == "diffusion":
         info = assembly.DataInfo("mnist", shape, tuple("0123456789"), "")
-        assembly.check(cfg, info)
-        found = size_of(assembly.model(cfg, info), x, jnp.zeros(1))
+        check(made, info)
+        found = size_of(assembly.model(spec, info), x, jnp.zeros(1))
     else:
-        spec = assembly.task_spec(cfg, LatentTask)
         network = spec.network.for_items(shape)
         if family == "gan":
             z = jnp.zeros((1, *network.latent_shape(shape)))
@@ -260,10 +263,10 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
         with pytest.raises(UserError, match=f"use {size // step * step} or"):
             recipe(str(size))
         return
-    cfg = recipe(str(size))
-    assembly.check(cfg, assembly.DataInfo("folder:x", (size, size, 3), None, ""))
-    assert cfg.data.image_size == size
-    (attention,) = cfg.network.attention_resolutions
+    made = recipe(str(size))
+    check(made, assembly.DataInfo("folder:x", (size, size, 3), None, ""))
+    assert made.task.data.image_size == size
+    (attention,) = made.task.network.attention_resolutions
     assert 8 <= attention <= 16
     assert 4 <= size >> needed <= 16  # the coarsest map
 
@@ -282,13 +285,14 @@ def test_the_recipe_for_pictures_serves_every_size_or_says_which(size):
 def test_the_recipe_for_pictures_that_are_not_square(
     argument, size, num_levels, attention
 ):
-    cfg = recipe(argument)
-    assert cfg.data.image_size == size
-    assert len(cfg.network.channel_multipliers) == num_levels
-    assert cfg.network.attention_resolutions == (attention,)
+    made = recipe(argument)
+    spec = made.task
+    assert spec.data.image_size == size
+    assert len(spec.network.channel_multipliers) == num_levels
+    assert spec.network.attention_resolutions == (attention,)
     height, width = size if isinstance(size, tuple) else (size, size)
-    assembly.check(cfg, assembly.DataInfo("folder:x", (height, width, 3), None, ""))
-    assert differences(from_json(to_json(cfg)), cfg) == []
+    check(made, assembly.DataInfo("folder:x", (height, width, 3), None, ""))
+    assert from_json(to_json(made)) == made
 
 
 @pytest.mark.parametrize(
@@ -306,8 +310,8 @@ TABLE = ((24, 2), (32, 3), (64, 3), (128, 4), (256, 5))
 def test_the_recipe_for_pictures_at_two_sizes_that_are_published():
     # Ho et al. 2020: 35.7 million parameters for CIFAR-10, 114 million at 256 pixels.
     for size, count in [(32, 35_746_307), (256, 113_673_219)]:
-        cfg = recipe(str(size))
-        unet = assembly.model(cfg, assembly.DataInfo("", (size, size, 3), None, ""))
+        info = assembly.DataInfo("", (size, size, 3), None, "")
+        unet = assembly.model(recipe(str(size)).task, info)
         x = jnp.zeros((1, size, size, 3))
         shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))
         leaves = jax.tree.leaves(shapes["params"])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from program import ROOT, flags, start
-from settings import default
 
 from ddpm_jax.cli import main
 from ddpm_jax.commands.sample import Conditions, sample_batches
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.batching import Checked
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.sampling.plan import Made, Program
@@ -141,8 +142,8 @@ def test_the_devices_of_a_cpu_are_set_up_before_the_first_is_touched(model):
     """Reading the config of a model must not: afterwards it is too late."""
     code = (
         "import sys, jax; from pathlib import Path;"
-        "from ddpm_jax.commands.about import trained_config;"
-        "trained_config(Path(sys.argv[1]));"
+        "from ddpm_jax.commands.about import trained_recipe;"
+        "trained_recipe(Path(sys.argv[1]));"
         "jax.config.update('jax_num_cpu_devices', 3); print(jax.device_count())"
     )
     done = subprocess.run(
@@ -175,10 +176,9 @@ def test_images_that_are_not_finite_are_refused_and_not_drawn_black():
         return Checked((Made(images, None, None),), indices != 5)
 
     def images(num):
-        cfg = default()
-        cfg.sample.num_images, cfg.sample.batch_size = num, 4
-        program = Program(run, data_mesh())
-        return list(sample_batches(cfg, program, None, Conditions(None, None)))
+        asked, spec = Sample(num_images=num, batch_size=4), Diffusion()
+        program, nothing = Program(run, data_mesh()), Conditions(None, None)
+        return list(sample_batches(spec, asked, program, None, nothing))
 
     images(5)  # the batch is filled up, but not with image 5
     with pytest.raises(UserError, match="among 4 to 5 is not finite"):

@@ -14,9 +14,11 @@ from settings import default
 
 from ddpm_jax import assembly, data
 from ddpm_jax.cli import main
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.feed import make_feed
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.conditioning import Encoded
+from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.training import checkpoints as store
 
@@ -78,9 +80,9 @@ def sample(workdir, *options):
 
 @pytest.mark.parametrize("max_mb", [0, 1])
 def test_each_picture_comes_with_its_own_caption(pictures, max_mb):
-    config = text_config()
+    spec = text_spec()
     source = data.load(f"folder:{pictures}")
-    info = assembly.data_info(source, config)
+    info = assembly.data_info(source, spec)
     words = ["", "", *info.tokenizer["words"]]
     feed = make_feed(
         source,
@@ -126,14 +128,14 @@ def test_other_captions_are_other_data(pictures, tmp_path):
             content = content.replace(b"wall", b"room")
         (changed / path.name).write_bytes(content)
     same, other = (
-        assembly.data_info(data.load(f"folder:{folder}"), config).fingerprint
-        for folder, config in [(pictures, text_config()), (changed, text_config())]
+        assembly.data_info(data.load(f"folder:{folder}"), text_spec()).fingerprint
+        for folder in (pictures, changed)
     )
     assert same != other
 
 
-def text_config():
-    return default("conditioners.text.kind=words")
+def text_spec():
+    return default("conditioners.text.kind=words").task
 
 
 # --- Asking ---------------------------------------------------------------------------
@@ -170,8 +172,8 @@ def test_scale_0_draws_what_a_prompt_of_nothing_draws(model, monkeypatch):
     _, blue = sample(model, "prompt=a bright blue wall", "guidance_scale=0")
     np.testing.assert_array_equal(red, blue)
 
-    def of_nothing(config, info):
-        cond = asked_for(config, info)
+    def of_nothing(spec, info, asked):
+        cond = asked_for(spec, info, asked)
         return {"text": jax.tree.map(np.zeros_like, cond["text"])}
 
     asked_for = assembly.sample_cond
@@ -213,9 +215,10 @@ def test_a_walk_between_prompts_has_them_at_its_ends_and_one_noise(model):
 
 
 def test_a_prompt_read_before_the_chain_is_the_prompt_read_in_it(model):
-    cfg = text_of(model)
-    trained = open_model(cfg, model)
-    cond = assembly.sample_cond(cfg, trained.info)
+    recipe = trained_recipe(model)
+    asked = recipe.request(Sample)
+    trained = open_model(recipe, asked, model)
+    cond = assembly.sample_cond(recipe.task, trained.info, asked)
     encoded = assembly.encode(trained.unet, trained.params.network, cond)
     assert isinstance(encoded["text"], Encoded)
     network = assembly.network(trained.unet)
@@ -223,12 +226,6 @@ def test_a_prompt_read_before_the_chain_is_the_prompt_read_in_it(model):
     t = np.arange(6.0)
     outputs = [network(trained.params.network, x_t, t, one) for one in (cond, encoded)]
     np.testing.assert_array_equal(*outputs)
-
-
-def text_of(workdir):
-    from ddpm_jax.commands.about import trained_config
-
-    return trained_config(workdir)
 
 
 def test_the_likelihood_of_a_picture_is_that_under_its_caption(model, capsys):

@@ -22,26 +22,27 @@ import jax, numpy as np
 sys.path.insert(0, "tests/runs")
 import tiny
 from ddpm_jax import assembly, data
+from ddpm_jax.recipe import from_json
 from ddpm_jax.runtime.devices import *
 from ddpm_jax.training.integrity import checksums, sums_on_devices
 from ddpm_jax.training.step import init_state, make_train_step
 from ddpm_jax.errors import UserError
 
-cfg = tiny.get_config()
-source = assembly.dataset(cfg)
+recipe = from_json(tiny.get_config())
+spec, source = recipe.task, recipe.task.data.open()
 info = assembly.data_info(source)
-unet, optimizer = assembly.model(cfg, info), assembly.optimizer(cfg)
-params = jax.device_get(assembly.init_params(cfg, unet, info))
-stream = data.batches(source, cfg.training.batch_size, seed=0)
+unet, optimizer = assembly.model(spec, info), recipe.training.transformation()
+params = jax.device_get(assembly.init_params(spec, unet, info))
+stream = data.batches(source, recipe.training.batch_size, seed=0)
 
 def train(fsdp):
     mesh = data_mesh(fsdp)
     fresh = lambda: init_state(jax.tree.map(jax.numpy.asarray, params), optimizer)
     placed = shardings(mesh, jax.eval_shape(fresh))
     state = jax.jit(fresh, out_shardings=placed)()
-    step = make_train_step(assembly.objective(cfg, unet, info), optimizer,
+    step = make_train_step(assembly.objective(spec, unet, info), optimizer,
         ema_target=0.9, mesh=mesh, placed=placed)
-    losses, key = [], assembly.train_key(cfg.seed)
+    losses, key = [], assembly.train_key(spec.seed)
     for i in range(3):
         batch = {k: spread(v, rows(mesh)) for k, v in stream[i].items()}
         program = step.lower(state, key, batch) if i == 0 else None

@@ -204,7 +204,7 @@ def test_eight_devices_share_one_history():
     np.testing.assert_allclose(eight["numbers"], one["numbers"], rtol=2e-5, atol=1e-6)
 
 
-# --- Options of a config --------------------------------------------------------------
+# --- Options of a recipe --------------------------------------------------------------
 
 INFO = DataInfo("white", (32, 32, 1), None, "")
 SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
@@ -212,7 +212,7 @@ SELF_CONDITIONED = "conditioners.self_conditioning.kind=self_conditioning"
 
 def with_options(*options):
     small = ("data.flip=False", "schedule.num_levels=20", "preview_steps=5")
-    return default(*small, *options)
+    return default(*small, *options).task
 
 
 @pytest.mark.parametrize(
@@ -243,13 +243,13 @@ def test_the_loss_of_a_config_is_the_one_it_names(monkeypatch, options, on_x0):
     """White images, x0 = 1 everywhere, of which a network says 0: the loss is the
     weight of the x0-error. Twenty evenly spread times are the twenty levels."""
     monkeypatch.setattr(assembly.parts, "network", lambda unet, **_: zero_network)
-    config = with_options(*options, "prediction=x0", "times.kind=stratified")
-    assembly.check(config, INFO)
+    spec = with_options(*options, "prediction=x0", "times.kind=stratified")
+    assembly.check(spec, INFO)
     white = {"image": np.full((20, 32, 32, 1), 255, np.uint8)}
-    run = assembly.objective(config, None, INFO)
+    run = assembly.objective(spec, None, INFO)
     loss, (metrics, memory) = run(None, jax.random.key(0), white, ())
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 20))
-    if config.schedule.zero_terminal_snr:
+    if getattr(spec.schedule, "zero_terminal_snr", False):
         root = np.sqrt(alpha_bar)
         alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     expected = on_x0(alpha_bar / (1 - alpha_bar)).mean()
@@ -280,9 +280,9 @@ def test_a_self_conditioned_network_sees_its_hint_as_further_channels():
         seen = network(params, x, None, cond)
         np.testing.assert_array_equal(seen, np.concatenate([x, 0 * x], axis=-1))
 
-    config = with_options(SELF_CONDITIONED)
-    unet = assembly.model(config, INFO)
-    params = jax.eval_shape(lambda: assembly.init_params(config, unet, INFO))
+    spec = with_options(SELF_CONDITIONED)
+    unet = assembly.model(spec, INFO)
+    params = jax.eval_shape(lambda: assembly.init_params(spec, unet, INFO))
     assert params["conv_in"]["kernel"].shape == (3, 3, 2, 128)
 
 
@@ -297,20 +297,20 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         return jnp.concatenate([output, 0 * x_t], -1) if learned else output
 
     monkeypatch.setattr(assembly.parts, "network", lambda unet, **_: network)
-    config = with_options(
+    spec = with_options(
         SELF_CONDITIONED,
         "prediction=x0",
         f"variance={'learned' if learned else 'small'}",
         f"loss.kind={'hybrid' if learned else 'simple'}",
         "times.kind=antithetic",
     )
-    assembly.check(config, INFO)
+    assembly.check(spec, INFO)
     white = {"image": np.full((4, 32, 32, 1), 255, np.uint8)}
-    run = assembly.objective(config, None, INFO)
+    run = assembly.objective(spec, None, INFO)
 
     @jax.jit
     def hint_of(key):
-        run(None, key, white, assembly.time_sampler(config).init())
+        run(None, key, white, spec.build_times().init())
         (first, without), (second, hint) = calls
         assert (first, without, second) == (2, None, 4)
         return hint

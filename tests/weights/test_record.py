@@ -38,8 +38,8 @@ CHANGES = [
 def test_a_record_is_read(tmp_path):
     assert read_record(tmp_path) is None
     (tmp_path / RECORD).write_text(json.dumps(STORED))
-    cfg, info, step = read_record(tmp_path)
-    assert cfg.to_dict() == default().to_dict() and step == 7
+    recipe, info, step = read_record(tmp_path)
+    assert recipe == default() and step == 7
     assert info.image_shape == (8, 8, 1) and info.label_names == ("0", "1")
 
 
