@@ -30,6 +30,7 @@ from benchmarks import timing
 from ddpm_jax import data
 from ddpm_jax.cli import load_recipe, main, override
 from ddpm_jax.commands import report
+from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.ode_likelihood import (
@@ -359,11 +360,13 @@ def measure(family: str, images: Images, run: Path) -> dict[str, float]:
     found["images_per_second"] = _SPEED_BATCH / best
     if family == "GAN":
         return found
-    cfg = override(
+    recipe = override(
         load_recipe(_line(images.recipes[family], run, ())[0].partition("=")[2])[0],
         _line(images.recipes[family], run, ())[2:],
     )
-    splits = [_first(cfg, split, images.num_bits) for split in ("train", "test")]
+    splits = [
+        _first(recipe.task.data, split, images.num_bits) for split in ("train", "test")
+    ]
     if family == "diffusion":
         bits = _bits_of_diffusion(model, *splits, images.num_values)
     else:
@@ -373,12 +376,12 @@ def measure(family: str, images: Images, run: Path) -> dict[str, float]:
     return found
 
 
-def _first(cfg: Any, split: str, count: int) -> np.ndarray:
+def _first(of: Data, split: str, count: int) -> np.ndarray:
     source = data.load(
-        cfg.data.source,
+        of.source,
         split=split,
-        image_size=cfg.data.image_size or None,
-        data_dir=cfg.data.data_dir,
+        image_size=of.image_size or None,
+        data_dir=of.data_dir,
     )
     count = min(count, len(source))
     return np.stack([source.source[i]["image"] for i in range(count)])
