@@ -174,7 +174,7 @@ def test_bits_of_digits_are_those_of_17_values(run, kind):
         (["sample", "--num-images=0"], "too small"),
         (["likelihood"], "is for a diffusion model"),
         (["edit inpaint"], "is for a diffusion model"),
-        (["edit interpolate", "--num-points=1"], "no two ends"),
+        (["edit interpolate", "--num-points=1"], "--num-points=1 is too small; use 2"),
     ],
 )
 def test_what_it_cannot_do_is_said_in_one_line(run, capsys, flags, message):
