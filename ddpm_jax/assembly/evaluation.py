@@ -23,12 +23,6 @@ from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.weights import inception_file
 
-RESIZES = {
-    "tensorflow": resize.tensorflow,
-    "pytorch": resize.pytorch,
-    "clean": resize.clean,
-}
-
 
 def check_seeds(spec: TaskSpec, asked: Compared) -> None:
     """Refuse more sets than there are seeds after the first.
@@ -94,11 +88,6 @@ def features(asked: Evaluate) -> FeatureExtractor:
     Raises:
         UserError: it is not there, or damaged.
     """
-    if asked.resize not in RESIZES:
-        raise UserError(
-            f"config.evaluate.resize={asked.resize!r} is not known; use "
-            f"{', '.join(RESIZES)}."
-        )
     if asked.features == "inception":
         return _inception(asked.weights, asked.resize)
     return classifier_features(Path(asked.features))
@@ -114,7 +103,7 @@ def _inception(weights: str | None, way: str) -> FeatureExtractor:
         resize=f"{way} to {SIDE}x{SIDE}",
         image_shape=None,
         params=params,
-        apply=partial(_see, RESIZES[way]),
+        apply=partial(_see, getattr(resize, way)),
     )
 
 

@@ -7,6 +7,8 @@ from ddpm_jax.requests.options import Chain, WithResults, option
 
 BITS_PER_DIM = "bits_per_dim"
 """A score that no features enter: the `likelihood` command measures it."""
+RESIZES = ("tensorflow", "pytorch", "clean")
+"""Ways to bring images to the size of inception, functions of `evaluation.resize`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +174,11 @@ class Evaluate(Compared):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_at_least(1, "feature_batch_size")
+        if self.resize not in RESIZES:
+            raise UserError(
+                f"config.evaluate.resize={self.resize!r} is not known; use "
+                f"{', '.join(RESIZES)}."
+            )
         if self.reference and not self.reference.startswith("npz:"):
             raise UserError(
                 f"config.evaluate.reference={self.reference!r} is not known; use "
