@@ -118,6 +118,7 @@ def _chosen(
 
 def _scenes(spec: Diffusion, asked: Sample, workdir: Path) -> list[shapes.Scene]:
     info = describe_model(spec, asked, workdir).info
+    assembly.check_sample(spec, info, asked)
     texts = assembly.prompts(spec, info, asked)
     assert texts is not None  # a text-conditional model
     return [shapes.parse(text) for text in texts]

@@ -164,6 +164,7 @@ def _drawn(
 ) -> _Set:
     """Ask for each prompt once, up to the number of images that is asked for."""
     info = describe_model(recipe.task, asked, workdir).info
+    assembly.check_sample(recipe.task, info, asked)
     listed = assembly.prompts(recipe.task, info, asked)
     assert listed is not None  # `_check` has refused a model without
     texts = tuple(dict.fromkeys(listed))
