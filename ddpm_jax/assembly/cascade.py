@@ -205,7 +205,7 @@ def cascade_conds(members: Sequence[Member]) -> list[dict[str, Any] | None]:
         if "label" in stage.conditioners:
             none = np.full(of_stage.num_images, known.num_classes, np.int32)
             cond["label"] = none if labels is None else labels
-        if "text" in stage.conditioners and texts is not None:
+        if stage.text is not None and texts is not None:
             cond |= text_cond(known, texts, of_stage.negative_prompt)
         conds.append(cond or None)
     return conds

@@ -82,7 +82,7 @@ def example_cond(
         Rows [N, ...] of the droppable conditions.
     """
     batch: dict[str, Any] = dict(examples)
-    if "text" in spec.conditioners:
+    if spec.text is not None:
         batch["text"] = _rows(tokenizer_of(info), list(examples["text"]))
     made = conditioners(spec, info)
     droppable = {name: one for name, one in made.items() if one.droppable}

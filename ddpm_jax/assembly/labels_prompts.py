@@ -81,12 +81,12 @@ def prompts(spec: Diffusion, info: DataInfo, asked: Sample) -> list[str] | None:
         UserError: there are none in the file or the data, or the model knows no text.
     """
     for name in ("prompt", "negative_prompt", "prompt_to"):
-        if getattr(asked, name) and "text" not in spec.conditioners:
+        if getattr(asked, name) and spec.text is None:
             raise UserError(
                 f"config.sample.{name}={getattr(asked, name)!r}, but this model was "
                 "trained without text; leave the option out."
             )
-    if "text" not in spec.conditioners:
+    if spec.text is None:
         return None
     if asked.prompt:
         listed = _listed(asked.prompt, spec.data)
@@ -165,7 +165,7 @@ def check_prompts(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     Raises:
         UserError: naming the prompt.
     """
-    if spec.map_name and "text" in spec.conditioners and not asked.prompt:
+    if spec.map_name and spec.text is not None and not asked.prompt:
         return  # captions of the data, which need not be at hand for a user's picture
     texts = prompts(spec, info, asked)
     if texts is None:

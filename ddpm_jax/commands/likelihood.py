@@ -170,7 +170,7 @@ def _open_split(spec: Diffusion, asked: Likelihood, trained: Trained) -> data.Da
             f"the classes of split {asked.split!r} are not those of the model; give "
             "the data that it was trained on."
         )
-    if "text" in spec.conditioners and source.texts is None:
+    if spec.text is not None and source.texts is None:
         raise UserError(
             f"the model is conditioned on captions, and {source.name} has none; "
             "give the data that it was trained on."
@@ -295,6 +295,6 @@ def _precisely(function: Callable[..., Any], *given: Any) -> Any:
 
 def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """Read images by their numbers [B], and lay out what they are conditioned on."""
-    batch = gather(run.source, places, with_text="text" in run.spec.conditioners)
+    batch = gather(run.source, places, with_text=run.spec.text is not None)
     cond = assembly.example_cond(run.spec, run.trained.info, batch)
     return places, batch["image"], cond

@@ -316,7 +316,7 @@ def _measure(spec: Diffusion, fit: Fit, info: DataInfo) -> float:
         zeros["image"] = np.zeros((size, *moments), np.float32)
     if info.label_names is not None:
         zeros["label"] = np.zeros(size, np.int32)
-    if "text" in spec.conditioners:
+    if spec.text is not None:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
         zeros |= assembly.text_cond(info, some)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)

@@ -188,7 +188,7 @@ def _read_captions(
     spec: Diffusion, info: assembly.DataInfo, source: data.Dataset
 ) -> assembly.Captions | None:
     """Read the captions of the data, for a text-conditional model."""
-    if "text" not in spec.conditioners:
+    if spec.text is None:
         return None
     return assembly.captions(info, source.texts or ())
 
