@@ -69,7 +69,7 @@ from ddpm_jax.assembly.pictures import consistency, shown
 from ddpm_jax.assembly.plans import compiled_options, sampling_plan
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import denoiser, levels, num_steps, sampler
-from ddpm_jax.assembly.sizes import least_bytes
+from ddpm_jax.assembly.sizes import check_batch_memory, least_bytes
 from ddpm_jax.assembly.source import (
     DataInfo,
     LatentInfo,
@@ -90,6 +90,7 @@ __all__ = [
     "cascade_conds",
     "check",
     "check_batch",
+    "check_batch_memory",
     "check_cascade",
     "check_copy",
     "check_edit",

@@ -158,7 +158,7 @@ def check_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info)
+    check_batch_memory("training", fit.batch_size, info.item_shape)
     check_warmup(fit)
     refuse_unused(fit, "autoencoder", "accumulate", "ema_stds")
     with located("config.network"):

@@ -216,7 +216,7 @@ def check_features(spec: ClassifierTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info)
+    check_batch_memory("training", fit.batch_size, info.item_shape)
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "

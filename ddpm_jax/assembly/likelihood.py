@@ -145,10 +145,10 @@ def check_likelihood(spec: Diffusion, info: DataInfo, asked: Likelihood) -> None
             "small or large."
         )
     T = spec.schedule.num_levels
-    if asked.num_steps is not None and asked.num_steps > T:
+    if asked.num_steps is not None and not 2 <= asked.num_steps <= T:
         raise UserError(
             f"config.likelihood.num_steps={asked.num_steps} is not in 2..T; use 2 to "
             f"{T}."
         )
     refuse_idle(spec, asked)
-    check_batch_memory("likelihood", asked.batch_size, info)
+    check_batch_memory("likelihood", asked.batch_size, info.item_shape)

@@ -189,7 +189,7 @@ def check_retrieval(spec: ContrastiveTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info)
+    check_batch_memory("training", fit.batch_size, info.item_shape)
     with located("config.network"):
         spec.network.check()
     check_warmup(fit)

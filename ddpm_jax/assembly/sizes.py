@@ -30,18 +30,20 @@ def least_bytes(spec: Diffusion, info: DataInfo) -> int:
     return spec.network.least_numbers(info.shape) * bytes_each
 
 
-def check_batch_memory(section: str, batch_size: int, info: DataInfo) -> None:
+def check_batch_memory(
+    section: str, batch_size: int, item_shape: tuple[int, ...]
+) -> None:
     """Refuse a batch that memory cannot hold, of its items alone.
 
     Args:
         section: that names its size, such as "training".
         batch_size: the size.
-        info: of the data.
+        item_shape: of one item.
 
     Raises:
         UserError: naming the largest that fits.
     """
-    each = _FLOAT * math.prod(info.item_shape)
+    each = _FLOAT * math.prod(item_shape)
     capacity.check(f"config.{section}.batch_size", batch_size, each, memory_here())
 
 

@@ -105,9 +105,11 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
             sets = _sets(job, interrupted)
             features = assembly.evaluation_features(asked)
             target = open_target(spec.data, asked, features)
+            size = asked.feature_batch_size
             for one in sets:
                 check_set(one, features, target, job.names, allow_few=asked.allow_few)
-            mesh, size = data_mesh(recipe.devices.fsdp), asked.feature_batch_size
+                assembly.check_batch_memory("evaluate", size, one.image_shape)
+            mesh = data_mesh(recipe.devices.fsdp)
             evaluator = make_evaluator(mesh, size, features, target, interrupted)
             baseline = _baseline(evaluator, job)
             for one in sets:

@@ -12,12 +12,12 @@ import numpy as np
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
+from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.recipe import Diffusion, Fit, Recipe
-from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity
 from ddpm_jax.runtime.capacity import format_bytes
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread
@@ -141,7 +141,7 @@ def plan(recipe: Recipe[Diffusion], workdir: Path) -> int:
     source = spec.data.open()
     info = assembly.data_info(source, spec, autoencoder_of(spec, workdir))
     assembly.check(spec, info)
-    assembly.check_sample(spec, info, recipe.request(Sample))
+    check_defaults(recipe, info)
     assembly.check_training_effects(spec, fit, info)
     assembly.check_batch(fit)
     cost = cost_of(spec, fit, info)

@@ -18,6 +18,7 @@ from ddpm_jax.commands.finetune import from_import
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.requests import Evaluate, Likelihood, Sample
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 
@@ -41,6 +42,29 @@ class Model:
         return assembly.diffusion_task(
             spec, fit, self.unet, self.info, self.mesh, preview
         )
+
+
+def check_defaults(recipe: Recipe[Diffusion], info: DataInfo) -> Sample:
+    """Refuse defaults of requests that cannot be, before any compile.
+
+    Args:
+        recipe: of the run.
+        info: its data.
+
+    Returns:
+        What the run samples at its end.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    asked = recipe.request(Sample)
+    assembly.check_sample(recipe.task, info, asked)
+    for section, batch_size in {
+        "evaluate": recipe.request(Evaluate).feature_batch_size,
+        "likelihood": recipe.request(Likelihood).batch_size,
+    }.items():
+        assembly.check_batch_memory(section, batch_size, info.item_shape)
+    return asked
 
 
 def plan(recipe: Recipe[Diffusion], info: DataInfo, workdir: Path, mesh: Mesh) -> Model:

@@ -33,7 +33,7 @@ from ddpm_jax.commands.look import (
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
-from ddpm_jax.commands.run import Model, begin, check_resumed, plan
+from ddpm_jax.commands.run import Model, begin, check_defaults, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Sample
@@ -63,12 +63,12 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
         UserError: if recipe, data or workdir do not fit; before any compile.
     """
     refuse_another_kind(workdir, DIFFUSION, "the diffusion model")
-    spec, asked = recipe.task, recipe.request(Sample, run=str(workdir))
+    spec = recipe.task
     source = open_to_train(spec.data, workdir)
     autoencoder = autoencoder_of(spec, workdir)
     info = assembly.data_info(source, spec, autoencoder)
     assembly.check(spec, info)
-    assembly.check_sample(spec, info, asked)
+    asked = check_defaults(recipe, info)
     assembly.check_training_effects(spec, recipe.training, info)
     assembly.check_batch(recipe.training)
     mesh = data_mesh(recipe.devices.fsdp)

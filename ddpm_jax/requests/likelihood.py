@@ -61,7 +61,6 @@ class Likelihood(Parameters, WithResults):
             )
         self.check_at_least(1, "num_images", "batch_size", "ode_steps")
         self.check_at_least(0, "num_probes")
-        self.check_at_least(2, "num_steps")
         if self.seed is not None:
             limits.check_seed("config.likelihood.seed", self.seed)
         for name in ("rtol", "atol"):

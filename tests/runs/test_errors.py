@@ -169,8 +169,9 @@ def test_a_misspelt_flag_is_named_before_what_is_missing_for_it(capsys, monkeypa
         ("def get_config():\n    pass", "returned NoneType"),
         ("def get_config():\n    return nothing", "'nothing' is not defined"),
         (
-            "from settings import default\n"
-            "def get_config():\n    c = default()\n    c.network.chanels = 3\n",
+            "from ddpm_jax.recipe import Diffusion, recipe\n"
+            "def get_config():\n    c = recipe(Diffusion())\n"
+            "    c.network.chanels = 3\n",
             "chanels",
         ),
     ],
