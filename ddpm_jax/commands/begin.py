@@ -19,7 +19,6 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.fitting import Settled
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Fit, Recipe, differences, from_json
-from ddpm_jax.specs import located
 from ddpm_jax.training import checkpoints as store
 
 # Options that change what a network computes, and not always its parameters.
@@ -136,12 +135,12 @@ def settle(
     if given and not _is_same(given, begun):
         refused.append(f"init_from: {begun!r} -> {given!r}")
     fit, before = now.training, stored.training
-    with located("config.training"):
-        if not fit.restarts:
-            fit = dataclasses.replace(fit, restarts=before.restarts)
-        cosine = fit.decay == before.decay == "cosine"
-        if newest is not None and cosine and fit.num_steps > before.num_steps:
-            fit, before = _lengthened(fit, before, newest)
+    cosine = fit.decay == before.decay == "cosine"
+    fits = all(step < fit.num_steps for step in before.restarts)
+    if cosine and fits and not fit.restarts:
+        fit = dataclasses.replace(fit, restarts=before.restarts)
+    if newest is not None and cosine and fit.num_steps > before.num_steps:
+        fit, before = _lengthened(fit, before, newest)
     task = dataclasses.replace(now.task, init_from=begun)
     return Settled(
         dataclasses.replace(now, task=task, training=fit),
