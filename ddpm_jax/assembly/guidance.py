@@ -138,3 +138,8 @@ def check_guidance(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
             f"{info.name} has no labels; sort the images into one folder per class, or "
             "use 0."
         )
+    if asked.dynamic_percentile and not asked.clip:
+        raise UserError(
+            f"config.sample.dynamic_percentile={asked.dynamic_percentile} says how to "
+            "clip, and config.sample.clip=False not to; leave one of them out."
+        )

@@ -252,11 +252,6 @@ class Chain(Parameters):
                     f"config.sample.{name}={share} is not in [0, 1]; use 0 to switch "
                     "it off."
                 )
-        if self.dynamic_percentile and not self.clip:
-            raise UserError(
-                f"config.sample.dynamic_percentile={self.dynamic_percentile} says how "
-                "to clip, and config.sample.clip=False not to; leave one of them out."
-            )
 
 
 def check_tolerance(option: str, value: float) -> None:
