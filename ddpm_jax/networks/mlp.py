@@ -1,11 +1,12 @@
-"""A multilayer perceptron for points: a network that trains in seconds on a CPU.
+"""A multilayer perceptron, for points and small images: it trains in seconds on a CPU.
 
     x_t, its Fourier features, maps -> dense -> blocks -> norm, dense -> output
     t -> timestep embedding -> added in each block, with the vector port
 
 The Fourier features are sines and cosines of pi 2^k x for k < num_frequencies: a plain
 perceptron is slow to learn what varies over short distances, such as Gaussians that are
-a hundredth of the plane wide.
+a hundredth of the plane wide. An image is the vector of all its numbers: every pixel
+sees every other, and nothing says which of them are neighbors.
 
 Sources:
     Tancik et al. 2020, "Fourier Features Let Networks Learn High Frequency Functions in
@@ -32,11 +33,16 @@ def fourier_features(x: jax.Array, num_frequencies: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+_MOST_NUMBERS = 4096
+"""Of an item: the first and the last layer have a weight for each, and unit."""
+
+
 class MLP(Network):
-    """A residual perceptron on items [B, D].
+    """A residual perceptron on items [B, D], or [B, ..., C] of D numbers each.
 
     Attributes:
-        out_channels: of the output; twice D if it also predicts a variance.
+        out_channels: of the output, in the place of D or C; twice as many if it also
+            predicts a variance.
         width: of the hidden layers, and of the timestep embedding.
         depth: residual blocks.
         num_frequencies: K, of the Fourier features of x_t; 0 for none.
@@ -53,7 +59,7 @@ class MLP(Network):
         return self.width
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Refuse numbers out of range, and items that are no vectors (D,).
+        """Refuse numbers out of range, and items that are too large.
 
         Raises:
             UserError: for the first rule that does not hold.
@@ -61,10 +67,10 @@ class MLP(Network):
         limits.between(self, "width", 4, 65_536)
         limits.between(self, "depth", 1, 1000)
         limits.between(self, "num_frequencies", 0, 32)
-        if len(shape) != 1:
+        if math.prod(shape) > _MOST_NUMBERS:
             raise UserError(
-                f"an MLP takes items that are vectors, and these are "
-                f"{'x'.join(map(str, shape))}; use points, or network unet for images."
+                f"an MLP takes items of at most {_MOST_NUMBERS:,} numbers, and these "
+                f"are {'x'.join(map(str, shape))}; use smaller ones, or network unet."
             )
 
     def least_numbers(self, shape: tuple[int, ...]) -> int:
@@ -81,16 +87,16 @@ class MLP(Network):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """Predict from noisy points.
+        """Predict from noisy items.
 
         Args:
-            x_t: [B, D].
+            x_t: [B, D], or [B, ..., C].
             t: times, [B].
-            ports: what it is conditioned on: a vector, or maps [B, K] beside x_t.
+            ports: what it is conditioned on: a vector, or maps [B, ..., K] beside x_t.
             train: changes nothing; there is no dropout.
 
         Returns:
-            float32 [B, out_channels].
+            float32 [B, out_channels], or [B, ..., out_channels].
 
         Raises:
             UserError: it is given tokens, for which it has no attention.
@@ -102,11 +108,13 @@ class MLP(Network):
                 "an MLP has no attention for tokens; condition it on a label or a "
                 "vector, or use network unet."
             )
-        inputs = [x_t]
+        rows, *places, _ = x_t.shape
+        flat = x_t.reshape(rows, -1)
+        inputs = [flat]
         if self.num_frequencies:
-            inputs.append(fourier_features(x_t, self.num_frequencies))
+            inputs.append(fourier_features(flat, self.num_frequencies))
         if ports.maps is not None:
-            inputs.append(ports.maps)
+            inputs.append(ports.maps.reshape(rows, -1))
 
         def dense(name: str, features: int = self.width) -> nn.Dense:
             return nn.Dense(features, kernel_init=default_init, name=name)
@@ -123,4 +131,6 @@ class MLP(Network):
             inner = inner + dense(f"block_{block}_time")(embedding)
             h = h + dense(f"block_{block}_dense_1")(nn.swish(inner))
         h = nn.swish(nn.LayerNorm(name="norm_out")(h))
-        return nn.Dense(self.out_channels, kernel_init=zero_init, name="out")(h)
+        numbers = math.prod(places) * self.out_channels
+        out = nn.Dense(numbers, kernel_init=zero_init, name="out")(h)
+        return out.reshape(rows, *places, self.out_channels)

@@ -1,4 +1,4 @@
-"""The perceptron for points: its features, its ports, and what it learns."""
+"""The perceptron for points and small images: its features, its ports, and what it learns."""
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,28 @@ def test_it_begins_at_zero_and_sees_all_it_is_given():
     )
 
 
+def test_an_image_is_the_vector_of_its_numbers():
+    """One network on [B, 12] and, its numbers in their order, on [B, 2, 3, 2]."""
+    rng = np.random.default_rng(2)
+    x, maps = (jnp.asarray(rng.normal(size=(3, n)), jnp.float32) for n in (12, 6))
+    t = jnp.arange(3.0)
+    flat = MLP(out_channels=12, width=8, depth=1)
+    params = made(flat, x, t, Ports(maps=maps))
+    expected = flat.apply({"params": params}, x, t, Ports(maps=maps))
+    image = flat.clone(out_channels=2).apply(
+        {"params": params},
+        x.reshape(3, 2, 3, 2),
+        t,
+        Ports(maps=maps.reshape(3, 2, 3, 1)),
+    )
+    np.testing.assert_array_equal(image, expected.reshape(3, 2, 3, 2))
+    # Every number of the output depends on every number of the input.
+    ports = Ports(maps=maps)
+    jacobian = jax.jacobian(lambda x: flat.apply({"params": params}, x, t, ports))(x)
+    each = jacobian[jnp.arange(3), :, jnp.arange(3)]
+    assert jnp.abs(each).min() > 1e-7
+
+
 def test_fourier_features_learn_what_varies_quickly():
     """Least squares on the sign of a wave of 8 periods: with and without features."""
     x = jnp.linspace(-1, 1, 512)[:, None]
@@ -79,8 +101,9 @@ def test_fourier_features_learn_what_varies_quickly():
 
 def test_what_it_is_not_for():
     net = MLP()
-    with pytest.raises(UserError, match="use points, or network unet"):
-        net.check((8, 8, 1))
+    net.check((64, 64, 1))
+    with pytest.raises(UserError, match="at most 4,096 numbers, .* 64x64x3; use small"):
+        net.check((64, 64, 3))
     with pytest.raises(UserError, match="width=2 is too small"):
         MLP(width=2).check((2,))
     x, t = jnp.zeros((1, 2)), jnp.zeros(1)
