@@ -20,6 +20,7 @@ import pytest
 import rules
 import small
 from once import Once
+from rough_plane import rough_map
 
 from ddpm_jax import cli
 from ddpm_jax.recipe import Diffusion, from_json, recipe
@@ -43,7 +44,7 @@ def quick(tmp_path_factory):
     """Share what is remembered of data, and keep it out of the user's cache."""
     base = tmp_path_factory.getbasetemp()
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, rough_map():
         patch.setenv("DDPM_JAX_CACHE", str(common / "cache"))
         yield common / "made"
 

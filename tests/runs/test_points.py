@@ -1,6 +1,5 @@
 """A model of points in the plane, by every command that is defined for it."""
 
-import functools
 import json
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from rough_plane import rough_map
 
 from ddpm_jax.assembly import guidance
 from ddpm_jax.cli import main
@@ -18,7 +18,6 @@ from ddpm_jax.diffusion.exact import mixture_denoiser
 from ddpm_jax.diffusion.guidance import classifier_guidance
 from ddpm_jax.diffusion.process import add_noise
 from ddpm_jax.diffusion.schedules import cosine_betas, from_betas
-from ddpm_jax.sampling import plane
 
 SMALL = [
     "--config=configs/points.py:ring",
@@ -39,11 +38,7 @@ SMALL = [
 def run(tmp_path_factory):
     """A finished run of seconds, with its first samples."""
     folder = tmp_path_factory.mktemp("points") / "run"
-    with pytest.MonkeyPatch.context() as patch:  # a rough map: tests/sampling has fine
-        quick = {"density_map": {"num_pixels": 32}, "model_density": {"num_steps": 4}}
-        for name, options in quick.items():
-            made = functools.partial(getattr(plane, name), **options)
-            patch.setattr(plane, name, made)
+    with rough_map():
         assert main([*SMALL, f"--workdir={folder}"]) == 0
     return folder
 
