@@ -1,4 +1,4 @@
-"""A rough map of the density of points: tests/sampling/test_plane.py has the fine one."""
+"""A rough map of the density of points; sampling/test_plane.py has the fine one."""
 
 import contextlib
 import functools
