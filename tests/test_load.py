@@ -36,7 +36,7 @@ from ddpm_jax.runtime.images import to_float, to_uint8
 from ddpm_jax.training import checkpoints as store
 
 ROOT = Path(__file__).parents[1]
-TINY = ROOT / "tests" / "runs" / "tiny.py"
+TINY = ROOT / "tests" / "runs" / "tiny_unet.py"
 SHAPE = (8, 8, 1)
 SMALL = Classifier(channels=4, num_groups=4, num_features=6, channel_multipliers=(1,))
 TEXTS = ("a red cat", "a blue dog", "a green bird")

@@ -115,15 +115,16 @@ CLIPS = Display(_clip_sheet, _clip_trajectory, _clip_animation, _save_clips)
 # --- Plots ----------------------------------------------------------------------------
 
 
-def _plot(items: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Plot items [N, D] on axes that hold all of `like` [..., D]."""
+def _plots(frames: np.ndarray) -> np.ndarray:
+    """Plot frames [K, N, D] of items, each a picture, on axes that hold all of them."""
+    like = frames.reshape(-1, frames.shape[-1])
     low, high = like.min(axis=0), like.max(axis=0)
-    if items.shape[-1] != 2:  # one axis for all numbers
+    if frames.shape[-1] != 2:  # one axis for all numbers
         low, high = low.min(), high.max()
     room = np.maximum(_MARGIN * (high - low), 1e-3)
-    if items.shape[-1] == 2:
-        return plots.draw_points(items, low - room, high + room)
-    return plots.draw_curves(items, float(low - room), float(high + room))
+    if frames.shape[-1] == 2:
+        return plots.draw_points(frames, low - room, high + room)
+    return plots.draw_curves(frames, float(low - room), float(high + room))
 
 
 def _flat(items: np.ndarray, axes: int) -> np.ndarray:
@@ -133,16 +134,12 @@ def _flat(items: np.ndarray, axes: int) -> np.ndarray:
 
 def _plot_sheet(items: np.ndarray, columns: int | None = None) -> np.ndarray:
     del columns
-    rows = _flat(items, 1)
-    return _plot(rows, rows)
+    return _plots(_flat(items, 1)[None])[0]
 
 
 def _plot_animation(frames: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Plot frames [K, N, ...] on the same axes."""
     del columns
-    rows = _flat(frames, 2)
-    like = rows.reshape(-1, rows.shape[-1])
-    return np.stack([_plot(frame, like) for frame in rows])
+    return _plots(_flat(frames, 2))
 
 
 def _plot_trajectory(frames: np.ndarray) -> np.ndarray:

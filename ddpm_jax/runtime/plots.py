@@ -6,7 +6,7 @@ kept between calls and any thread may draw.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ddpm_jax.runtime.images import save_png
 
 # Loaded where something is drawn: it takes a second, and most commands draw nothing.
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -207,22 +208,26 @@ def _name(axes: "Axes", title: str, unit: str) -> None:
     axes.tick_params(colors=_INK, labelsize=8)
 
 
-def draw_points(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Draw a scatter plot.
+def draw_points(frames: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Draw scatter plots on the same axes.
 
     Args:
-        points: [N, 2].
+        frames: [K, N, 2], points of each plot.
         low: [2], where the axes begin.
         high: [2], where they end.
 
     Returns:
-        uint8 [H, W, 3].
+        uint8 [K, H, W, 3].
     """
     figure = _figure(2.5, 2.5)
     axes = figure.subplots()
-    axes.scatter(points[:, 0], points[:, 1], s=4, color=_LINE_COLORS[0], linewidths=0)
+    spots = axes.scatter([], [], s=4, color=_LINE_COLORS[0], linewidths=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-    return _pixels(figure)
+
+    def show(k: int) -> None:
+        spots.set_offsets(frames[k])
+
+    return _animate(figure, [spots], show, len(frames))
 
 
 def draw_density(
@@ -283,14 +288,12 @@ def draw_trajectories(
     axes.add_collection(paths)
     spots = axes.scatter([], [], s=5, color=_LINE_COLORS[1], linewidths=0, zorder=3)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    _pixels(figure)
-    figure.set_layout_engine("none")  # the axes stay where the first drawing put them
-    pictures = []
-    for last in range(1, len(frames) + 1):
-        spots.set_offsets(frames[last - 1])
-        paths.set_segments(list(frames[max(0, last - 12) : last].swapaxes(0, 1)))
-        pictures.append(_pixels(figure))
-    return np.stack(pictures)
+
+    def show(k: int) -> None:
+        spots.set_offsets(frames[k])
+        paths.set_segments(list(frames[max(0, k - 11) : k + 1].swapaxes(0, 1)))
+
+    return _animate(figure, [paths, spots], show, len(frames))
 
 
 class Field(NamedTuple):
@@ -352,26 +355,64 @@ def draw_fields(
     return _pixels(figure)
 
 
-def draw_curves(rows: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Draw each row of numbers as a curve, as many as can be distinguished.
+def draw_curves(frames: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Draw rows of numbers as curves, as many as can be distinguished.
 
     Args:
-        rows: [N, D].
+        frames: [K, N, D], rows of each plot, all on the same axes.
         low: where the axis of values begins.
         high: where it ends.
 
     Returns:
-        uint8 [H, W, 3].
+        uint8 [K, H, W, 3].
     """
+    frames = frames[:, :_MOST_CURVES]
     figure = _figure(2.5, 2.5)
     axes = figure.subplots()
-    marker = "o" if rows.shape[1] == 1 else None
-    for row, color in zip(
-        rows[:_MOST_CURVES], itertools.cycle(_LINE_COLORS), strict=False
-    ):
-        axes.plot(row, color=color, linewidth=1, marker=marker, markersize=2)
+    marker = "o" if frames.shape[2] == 1 else None
+    curves = [
+        axes.plot(row, color=color, linewidth=1, marker=marker, markersize=2)[0]
+        for row, color in zip(frames[0], itertools.cycle(_LINE_COLORS), strict=False)
+    ]
     axes.set(ylim=(low, high))
-    return _pixels(figure)
+
+    def show(k: int) -> None:
+        for curve, row in zip(curves, frames[k], strict=True):
+            curve.set_ydata(row)
+
+    return _animate(figure, curves, show, len(frames))
+
+
+def _animate(
+    figure: "Figure",
+    artists: Sequence["Artist"],
+    show: Callable[[int], object],
+    num_frames: int,
+) -> np.ndarray:
+    """Draw a figure once, and what changes in it on top for each frame.
+
+    Args:
+        figure: all of it.
+        artists: what changes.
+        show: sets these to what they are in a frame, given its number.
+        num_frames: K.
+
+    Returns:
+        uint8 [K, H, W, 3].
+    """
+    for artist in artists:
+        artist.set_animated(True)  # left out when the figure is drawn
+    _pixels(figure)
+    canvas: Any = figure.canvas
+    rest = canvas.copy_from_bbox(figure.bbox)
+    frames = []
+    for number in range(num_frames):
+        canvas.restore_region(rest)
+        show(number)
+        for artist in artists:
+            figure.draw_artist(artist)
+        frames.append(np.array(canvas.buffer_rgba())[..., :3])
+    return np.stack(frames)
 
 
 def _pixels(figure: "Figure") -> np.ndarray:

@@ -7,7 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from program import TINY
+from program import TINY_UNET
 
 from benchmarks import parts, peers, start, table
 from ddpm_jax.errors import UserError
@@ -22,7 +22,7 @@ def has_ddp():
     try:
         from benchmarks.peer_networks import ddp_peer
 
-        ddp_peer(start.load(TINY, [], None), (8, 8, 1))
+        ddp_peer(start.load(TINY_UNET, [], None), (8, 8, 1))
     except ImportError:
         return False
     return True
@@ -30,11 +30,11 @@ def has_ddp():
 
 @pytest.fixture(scope="module")
 def tiny():
-    of = parts.make_parts(start.load(TINY, [], None))
+    of = parts.make_parts(start.load(TINY_UNET, [], None))
     return of, *equality.same_network(of)
 
 
-@pytest.mark.parametrize("recipe", [TINY, "configs/digits.py"])
+@pytest.mark.parametrize("recipe", [TINY_UNET, "configs/digits.py"])
 def test_the_networks_are_the_same_with_labels(recipe):
     of = parts.make_parts(start.load(recipe, [], None))
     found = equality.check_equal(of, *equality.same_network(of))
@@ -100,8 +100,8 @@ def test_outputs_can_be_compared_after_pytorch_has_compiled_and_trained():
         ["--peers=diffusers", "--tasks=train", "--variants=eager", "--num-turns=1",
          "--num-steps=2"]
     )  # fmt: skip
-    args.check_late, args.config = True, TINY
-    recipe = start.load(TINY, ["--config.training.learning_rate=0.1"], None)
+    args.check_late, args.config = True, TINY_UNET
+    recipe = start.load(TINY_UNET, ["--config.training.learning_rate=0.1"], None)
     it = peers.measure(start.Setup(args, recipe, "", stages.append))
     assert it["peers"]["diffusers"]["largest_difference"] < 1e-5
     assert stages == ["compile", "time"]
@@ -130,7 +130,7 @@ def test_a_variant_that_does_not_run_is_left_out_and_named(tmp_path, monkeypatch
     monkeypatch.setattr(peer_steps, "prepared", prepared)
     path = tmp_path / "peers.json"
     flags = ["--peers=diffusers", "--tasks=sample", "--num-turns=1", "--chain-steps=2"]
-    flags += [f"--config={TINY}", f"--out={path}"]
+    flags += [f"--config={TINY_UNET}", f"--out={path}"]
     assert peers.main([*flags, "--variants=compiled,eager"]) == 0
     about = json.loads(path.read_text())["results"]["peers"]["diffusers"]["sample"]
     assert about["fastest"] == "eager" and list(about["variants"]) == ["eager"]
@@ -157,7 +157,7 @@ def test_the_script_takes_turns_and_reports_ratios(name, tmp_path, capsys):
         pytest.skip(f"{name} is not installed")
     path = tmp_path / "peers.json"
     flags = [f"--peers={name}", "--variants=eager", "--num-turns=1", "--chain-steps=2"]
-    assert peers.main([f"--config={TINY}", f"--out={path}", *flags]) == 0
+    assert peers.main([f"--config={TINY_UNET}", f"--out={path}", *flags]) == 0
     assert table.main([str(path)]) == 0
     shown = capsys.readouterr().out
     it = json.loads(path.read_text())["results"]
@@ -185,5 +185,5 @@ def test_the_script_takes_turns_and_reports_ratios(name, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_compared_is_refused(flag, message, capsys):
-    assert peers.main([f"--config={TINY}", flag]) == 2
+    assert peers.main([f"--config={TINY_UNET}", flag]) == 2
     assert message in capsys.readouterr().err

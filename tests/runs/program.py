@@ -9,7 +9,8 @@ from pathlib import Path
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import flag_of, sections_of
 
-TINY = str(Path(__file__).with_name("tiny.py"))
+TINY = str(Path(__file__).with_name("tiny.py"))  # a perceptron
+TINY_UNET = str(Path(__file__).with_name("tiny_unet.py"))
 ROOT = Path(__file__).parents[2]
 # XLA ends a process of which one device waits 40 s for the others. Four of them on two
 # cores that have other work may.

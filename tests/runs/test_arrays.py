@@ -1,22 +1,21 @@
 """Arrays of a file, train to sample: RGBA, five channels, floating point."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from program import TINY, TINY_UNET
 
 from ddpm_jax.cli import main
 from ddpm_jax.training import checkpoints as store
 
-TINY = Path(__file__).with_name("tiny.py")
 RNG = np.random.default_rng(0)
 RGBA = RNG.integers(0, 256, (40, 8, 8, 4), np.uint8)
 FIVE = RNG.integers(0, 256, (40, 8, 8, 5), np.uint8)
 FLOAT = RNG.standard_normal((40, 8, 8, 2)).astype(np.float32)
 
 
-def run(workdir, items, *options, command="", labels=None):
+def run(workdir, items, *options, command="", labels=None, recipe=TINY):
     path = workdir.parent / "data.npz"
     np.savez(path, x=items, **({} if labels is None else {"label": labels}))
     flags = [f"--config.{option}" for option in options]
@@ -27,7 +26,7 @@ def run(workdir, items, *options, command="", labels=None):
     return main(
         [
             *command.split(),
-            f"--config={TINY}",
+            f"--config={recipe}",
             f"--workdir={workdir}",
             f"--config.data.source=npz:{path}",
             "--config.training.num_steps=6",
@@ -118,7 +117,7 @@ def test_floating_point_trains_as_it_is_and_is_drawn_so(tmp_path, capsys):
 
 
 def test_the_unet_refuses_items_that_are_no_images(tmp_path, capsys):
-    assert run(tmp_path / "run", FLOAT[:, 0, 0]) == 2
+    assert run(tmp_path / "run", FLOAT[:, 0, 0], recipe=TINY_UNET) == 2
     error = capsys.readouterr().err
     assert "the U-Net takes" in error and "are 2;" in error
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, flags
+from program import TINY_UNET, flags
 
 from ddpm_jax import data
 from ddpm_jax.cli import main
@@ -35,7 +35,7 @@ OPTIONS = [
 def model(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "shapes"
     flags = [f"--config.{option}" for option in OPTIONS]
-    assert main([f"--config={TINY}", f"--workdir={workdir}", *flags]) == 0
+    assert main([f"--config={TINY_UNET}", f"--workdir={workdir}", *flags]) == 0
     return workdir
 
 

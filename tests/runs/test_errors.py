@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from program import ROOT, TINY
+from program import ROOT, TINY, TINY_UNET
 from settings import changed, default
 
 from ddpm_jax.cli import main, override
@@ -98,7 +98,7 @@ def test_a_bad_setting(tmp_path, capsys, monkeypatch, setting, message):
     monkeypatch.setattr("ddpm_jax.runtime.capacity.machine_memory", lambda: 8 * 10**9)
     workdir = tmp_path / "run"
     line = refused(
-        capsys, monkeypatch, [f"--config={TINY}", f"--workdir={workdir}", setting]
+        capsys, monkeypatch, [f"--config={TINY_UNET}", f"--workdir={workdir}", setting]
     )
     assert re.search(message, line), line
     assert not workdir.exists()
@@ -121,7 +121,11 @@ def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
     tmp_path, capsys, monkeypatch, setting, remedy
 ):
     monkeypatch.setattr("ddpm_jax.runtime.capacity.machine_memory", lambda: 8 * 10**9)
-    given = [f"--config={TINY}", f"--workdir={tmp_path}/run", f"--config.{setting}"]
+    given = [
+        f"--config={TINY_UNET}",
+        f"--workdir={tmp_path}/run",
+        f"--config.{setting}",
+    ]
     assert main(given) == 2  # traced, and never compiled
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(
@@ -134,14 +138,14 @@ def test_training_beyond_memory_is_refused_by_what_the_plan_knows(
 def test_a_flag_of_a_variable_that_is_not_set(capsys, monkeypatch, tmp_path, flag):
     """Before, `--workdir=` wrote to runs/RECIPE, which may be another run."""
     monkeypatch.chdir(tmp_path)
-    given = [f"--config={TINY}", flag]
+    given = [f"--config={TINY_UNET}", flag]
     assert f"{flag} is empty" in refused(capsys, monkeypatch, given)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_option_without_a_value_does_not_take_the_next_flag(capsys, monkeypatch):
     alone = ["--config.data.source", "--config.data.flip"]  # the second may stand so
-    line = refused(capsys, monkeypatch, [f"--config={TINY}", *alone])
+    line = refused(capsys, monkeypatch, [f"--config={TINY_UNET}", *alone])
     assert "config.data.source has no value; write --config.data.source=VALUE" in line
 
 
@@ -225,26 +229,27 @@ def test_a_workdir_of_another_config(finished, capsys, monkeypatch):
     line = refused(
         capsys,
         monkeypatch,
-        [f"--config={TINY}", f"--workdir={finished}", "--config.network.dropout=0.2"],
+        [f"--config={TINY}", f"--workdir={finished}", "--config.network.depth=2"],
     )
-    assert "network.dropout: 0.1 -> 0.2" in line
+    assert "network.depth: 1 -> 2" in line
     assert (finished / "config.json").read_text() == before
 
 
-def test_how_attention_is_computed_makes_no_other_run(finished):
+def test_how_attention_is_computed_makes_no_other_run(finished_unet):
     """Though the name of the option begins that of one which does."""
-    made = trained_recipe(finished)
-    belongs = train._belongs(finished, made.training, "unknown")
-    refuse_another_config(changed(made, "network.attention=cudnn"), finished, belongs)
+    run = finished_unet
+    made = trained_recipe(run)
+    belongs = train._belongs(run, made.training, "unknown")
+    refuse_another_config(changed(made, "network.attention=cudnn"), run, belongs)
     other = changed(made, "network.attention_resolutions=4,")
     with pytest.raises(UserError, match=r"attention_resolutions: \(\) -> \(4,\)"):
-        refuse_another_config(other, finished, belongs)
+        refuse_another_config(other, run, belongs)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     line = refused(
-        capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/file/run"]
+        capsys, monkeypatch, [f"--config={TINY_UNET}", f"--workdir={tmp_path}/file/run"]
     )
     assert f"cannot write {tmp_path}/file/run (Not a directory)" in line
 
@@ -253,7 +258,7 @@ def test_a_second_trainer_of_one_run(tmp_path, capsys, monkeypatch):
     """Refused before anything is written, also with options of its own."""
     with workdir_lock.hold(tmp_path):
         line = refused(
-            capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}"]
+            capsys, monkeypatch, [f"--config={TINY_UNET}", f"--workdir={tmp_path}"]
         )
         assert [path.name for path in tmp_path.iterdir()] == [workdir_lock.FILE]
     assert f"another process trains in {tmp_path} since" in line
@@ -278,7 +283,7 @@ def test_sampling_an_empty_workdir(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("--config.network.channels=16", "network.channels: 8 -> 16"),
+        ("--config.network.width=16", "network.width: 8 -> 16"),
         ("--num-steps=0", r"--num-steps=0 is not in 1\.\.T; use 1 to 20"),
         ("--num-images=0", "--num-images=0 is too small; use 1 or more"),
         ("--sampler=eulers", "--sampler=eulers is not known; use ancestral, ddim"),
@@ -298,7 +303,9 @@ def test_sampling_with_options_the_model_cannot_serve(
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jax.device_count", lambda: 3)
-    line = refused(capsys, monkeypatch, [f"--config={TINY}", f"--workdir={tmp_path}/r"])
+    line = refused(
+        capsys, monkeypatch, [f"--config={TINY_UNET}", f"--workdir={tmp_path}/r"]
+    )
     assert "batch_size=8 cannot be spread evenly over 3" in line
 
 
@@ -307,7 +314,7 @@ def test_control_c_while_compiling_is_quiet(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ddpm_jax.assembly.parts.init_params", interrupted)
-    assert main([f"--config={TINY}", f"--workdir={tmp_path}/r"]) == 130
+    assert main([f"--config={TINY_UNET}", f"--workdir={tmp_path}/r"]) == 130
     assert capsys.readouterr().err == "interrupted.\n"
 
 
@@ -318,7 +325,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_good_checkpoint(
     assert (
         main(
             [
-                f"--config={TINY}",
+                f"--config={TINY_UNET}",
                 f"--workdir={tmp_path}/other",
                 "--config.training.learning_rate=1e30",
                 "--config.training.num_steps=9",
@@ -360,7 +367,7 @@ SHAPES = [
     ("recipe", "options"),
     [
         (ROOT / "configs" / "digits_features.py", []),
-        (Path(TINY).with_name("tiny_autoencoder.py"), []),
+        (Path(TINY_UNET).with_name("tiny_autoencoder.py"), []),
         (ROOT / "configs" / "emoji_retrieval.py", SHAPES),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "",

@@ -25,10 +25,10 @@ UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 
 
 @pytest.fixture(scope="session")
-def pipeline(finished, tmp_path_factory):
+def pipeline(finished_unet, tmp_path_factory):
     """The tiny run in the layout of diffusers, with what else it says of itself."""
     folder = tmp_path_factory.mktemp("exchange") / "pipeline"
-    assert main(["export", f"{finished}", f"{folder}"]) == 0
+    assert main(["export", f"{finished_unet}", f"{folder}"]) == 0
     return folder
 
 
@@ -75,31 +75,35 @@ def refusal(capsys, *arguments):
 # --- There and back -------------------------------------------------------------------
 
 
-def test_export_then_import_is_the_same_run_bit_for_bit(finished, pipeline, tmp_path):
+def test_export_then_import_is_the_same_run_bit_for_bit(
+    finished_unet, pipeline, tmp_path
+):
     workdir = tmp_path / "again"
     assert import_from(pipeline, workdir) == 0
-    before, after = restore_params(finished), restore_params(workdir)
+    before, after = restore_params(finished_unet), restore_params(workdir)
     assert jax.tree.structure(before) == jax.tree.structure(after)
     jax.tree.map(np.testing.assert_array_equal, before, after)
     jax.tree.map(
         np.testing.assert_array_equal, after, restore_params(workdir, ema=False)
     )
-    assert latest_step(workdir) == latest_step(finished) == 12
-    assert trained_recipe(workdir) == trained_recipe(finished)
+    assert latest_step(workdir) == latest_step(finished_unet) == 12
+    assert trained_recipe(workdir) == trained_recipe(finished_unet)
     drawn = tmp_path / "drawn"
-    shutil.copytree(finished / "checkpoints", drawn / "checkpoints")
+    shutil.copytree(finished_unet / "checkpoints", drawn / "checkpoints")
     for ours, theirs in zip(samples(workdir), samples(drawn), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_without_its_record_the_network_is_the_same_and_classes_are_numbered(
-    finished, foreign, tmp_path, capsys
+    finished_unet, foreign, tmp_path, capsys
 ):
     """Sampled without data; an unconditional guess is what only the record tells."""
     workdir = tmp_path / "run"
     assert import_from(foreign, workdir, "condition_dropout=0.1") == 0
     jax.tree.map(
-        np.testing.assert_array_equal, restore_params(finished), restore_params(workdir)
+        np.testing.assert_array_equal,
+        restore_params(finished_unet),
+        restore_params(workdir),
     )
     capsys.readouterr()
     options = ("num_images=4", "label=3,none", "guidance_scale=2", "num_steps=3")
@@ -328,19 +332,19 @@ def test_a_wrong_command(arguments, message, capsys):
 
 
 def test_an_option_against_the_checkpoint_and_a_workdir_that_is_taken(
-    finished, foreign, tmp_path, capsys
+    finished_unet, foreign, tmp_path, capsys
 ):
     flags = ("import", f"{foreign}")
     contrary = (f"{tmp_path / 'run'}", "--config.network.channels=16")
     line = refusal(capsys, *flags, *contrary)
     assert "config.network.channels=16 is not what" in line and "which is 8" in line
-    line = refusal(capsys, *flags, f"{finished}")
+    line = refusal(capsys, *flags, f"{finished_unet}")
     assert "holds a model already; use another folder" in line
-    line = refusal(capsys, "export", f"{finished}", f"{foreign}")
+    line = refusal(capsys, "export", f"{finished_unet}", f"{foreign}")
     assert "holds a model already; use another folder" in line
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     for place, said in (("mine", "holds files already"), ("mine/thesis.txt", "a file")):
-        line = refusal(capsys, "export", f"{finished}", f"{tmp_path / place}")
+        line = refusal(capsys, "export", f"{finished_unet}", f"{tmp_path / place}")
         assert said in line and "use a new or an empty folder" in line
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY_UNET
 
 from ddpm_jax.cli import main
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import read_metrics
 
-QUICK = [f"--config={TINY}", "--config.training.preview_every=0"]
+QUICK = [f"--config={TINY_UNET}", "--config.training.preview_every=0"]
 QUICK += ["--config.sample.num_images=2", "--config.sample.num_steps=2"]
 
 
@@ -46,24 +46,26 @@ def farthest(one, other):
     return max(jax.tree.leaves(apart))
 
 
-def test_a_run_begins_with_the_averaged_weights_of_another(finished, tmp_path, capsys):
+def test_a_run_begins_with_the_averaged_weights_of_another(
+    finished_unet, tmp_path, capsys
+):
     options = ["--config.training.num_steps=1", "--config.training.warmup_steps=0"]
     options += ["--config.training.learning_rate=1e-9"]  # Adam's first step is the rate
     # Other images and another output, and the same parameters.
     options += ["--config.prediction=v", "--config.data.pad_to=16"]
-    assert run(tmp_path, f"--config.init_from={finished}", *options) == 0
+    assert run(tmp_path, f"--config.init_from={finished_unet}", *options) == 0
     begun = store.restore_params(tmp_path, ema=False)
-    assert farthest(begun, store.restore_params(finished, ema=True)) < 1e-7
-    assert farthest(begun, store.restore_params(finished, ema=False)) > 1e-4
+    assert farthest(begun, store.restore_params(finished_unet, ema=True)) < 1e-7
+    assert farthest(begun, store.restore_params(finished_unet, ema=False)) > 1e-4
     assert (
         "start    the averaged (EMA) parameters of step 12" in capsys.readouterr().out
     )
-    assert stored_config(tmp_path)["init_from"] == f"{finished}@12"
+    assert stored_config(tmp_path)["init_from"] == f"{finished_unet}@12"
 
 
-def test_it_goes_on_without_the_run_that_it_began_with(finished, tmp_path, capsys):
+def test_it_goes_on_without_the_run_that_it_began_with(finished_unet, tmp_path, capsys):
     source, whole, parts = (tmp_path / name for name in ("source", "whole", "parts"))
-    shutil.copytree(finished, source)
+    shutil.copytree(finished_unet, source)
     given = f"--config.init_from={source}@6"
     assert run(whole, given, "--config.training.num_steps=5") == 0
     assert run(parts, given, "--config.training.num_steps=3") == 0
@@ -73,12 +75,12 @@ def test_it_goes_on_without_the_run_that_it_began_with(finished, tmp_path, capsy
     assert sums(parts, 5) == sums(whole, 5)
     assert stored_config(parts)["init_from"] == f"{source}@6"
     assert run(parts, five, f"--config.init_from={tmp_path}/./source") == 0
-    line = refusal(capsys, parts, five, f"--config.init_from={finished}")
+    line = refusal(capsys, parts, five, f"--config.init_from={finished_unet}")
     assert "holds a run of another config (init_from: " in line
 
 
-def test_weights_that_do_not_fit_are_named(finished, tmp_path, capsys):
-    given = f"--config.init_from={finished}"
+def test_weights_that_do_not_fit_are_named(finished_unet, tmp_path, capsys):
+    given = f"--config.init_from={finished_unet}"
     line = refusal(capsys, tmp_path / "wide", given, "--config.network.channels=12")
     shapes = "conv_in/bias is 8 there and 12 here; conv_in/kernel is 3x3x1x8 there and"
     assert shapes in line and re.search(r"and \d+ more", line)
@@ -92,14 +94,16 @@ def test_weights_that_do_not_fit_are_named(finished, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_data_of_other_classes_are_refused_by_the_embedding(finished, tmp_path, capsys):
+def test_data_of_other_classes_are_refused_by_the_embedding(
+    finished_unet, tmp_path, capsys
+):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16), np.uint8)
     for number, image in enumerate(pixels):
         path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     data = f"--config.data.source=folder:{tmp_path}/data"
-    given = [data, f"--config.init_from={finished}"]
+    given = [data, f"--config.init_from={finished_unet}"]
     line = refusal(capsys, tmp_path / "run", *given)
     # 10 classes and "none", and 2 and "none".
     assert re.search(r"embedding is 11x\d+ there and 3x\d+ here; give", line), line

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program import ROOT, TINY
+from program import ROOT, TINY, TINY_UNET
 
 from ddpm_jax import data
 from ddpm_jax.assembly import autoencoder
@@ -71,7 +71,7 @@ def encoder(tmp_path_factory):
 def train(workdir, encoder, **options):
     known = OF_RUN | {name.replace("__", "."): v for name, v in options.items()}
     known |= of_latents(encoder) if encoder else {}
-    return main([f"--config={TINY}", f"--workdir={workdir}", *flags(known)])
+    return main([f"--config={TINY_UNET}", f"--workdir={workdir}", *flags(known)])
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_workdir_is_enough_to_draw_from_and_to_go_on_wherever_it_lies(
     np.testing.assert_array_equal(drawn(copy), drawn(trained))
     assert drawn(copy).shape == (4, 8, 8, 1)
     options = flags(OF_RUN | of_latents("nowhere"))
-    assert main([f"--config={TINY}", "--workdir=copy", *options]) == 0
+    assert main([f"--config={TINY_UNET}", "--workdir=copy", *options]) == 0
     assert "is finished" in capsys.readouterr().out
 
 
@@ -208,7 +208,7 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
     mine = copy / "autoencoder"
     other = shutil.copytree(encoder, tmp_path / "other")
     retold(other, fingerprint="0" * 16)
-    line = [f"--config={TINY}", f"--workdir={copy}"]
+    line = [f"--config={TINY_UNET}", f"--workdir={copy}"]
     said = refusal(capsys, [*line, *flags(OF_RUN | of_latents(other))])
     assert "holds another autoencoder, weights 0000000000000000, than the run" in said
     retold(mine, fingerprint="1" * 16)
@@ -225,7 +225,7 @@ def test_another_autoencoder_is_refused(copy, encoder, tmp_path, capsys):
 def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
     encoder, tmp_path, capsys
 ):
-    line = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}"]
+    line = [f"--config={TINY_UNET}", f"--workdir={tmp_path / 'run'}"]
     said = refusal(capsys, [*line, *flags(of_latents("nowhere"))])
     assert "nowhere holds no autoencoder; train one with python main.py" in said
     said = refusal(capsys, [*line, "--config.codec.kind=latents"])
@@ -277,7 +277,7 @@ def test_a_model_of_pixels_does_not_become_one_of_latents(
 
 
 def test_the_plan_of_a_run_is_of_latents(encoder, capsys):
-    line = ["plan", f"--config={TINY}", *flags(of_latents(encoder))]
+    line = ["plan", f"--config={TINY_UNET}", *flags(of_latents(encoder))]
     assert main(line) == 0
     assert "images of 8x8x1, in latents of 4x4x4" in capsys.readouterr().out
 

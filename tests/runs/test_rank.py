@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT, TINY, flags
+from program import ROOT, TINY_UNET, flags
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly.retrieval import retrieval
@@ -72,7 +72,7 @@ def model(folder, tmp_path_factory):
     quick = ["training.num_steps=2", "training.preview_every=0", "sample.sampler=ddim"]
     quick += ["sample.num_steps=2", "sample.batch_size=30"]
     asked = recipe_flags([folder, *DATA, *TOLD, *quick])
-    assert main([f"--config={TINY}", f"--workdir={workdir}", *asked]) == 0
+    assert main([f"--config={TINY_UNET}", f"--workdir={workdir}", *asked]) == 0
     return workdir
 
 

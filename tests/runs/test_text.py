@@ -9,7 +9,7 @@ import numpy as np
 import program
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY_UNET
 from settings import default
 
 from ddpm_jax import assembly, data
@@ -56,7 +56,7 @@ def pictures(tmp_path_factory):
 
 def flags(pictures, *options):
     chosen = [f"data.source=folder:{pictures}", *OPTIONS, *options]
-    return [f"--config={TINY}", *(f"--config.{option}" for option in chosen)]
+    return [f"--config={TINY_UNET}", *(f"--config.{option}" for option in chosen)]
 
 
 @pytest.fixture(scope="module")
