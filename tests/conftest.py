@@ -1,9 +1,12 @@
 """What holds for every test."""
 
+import gc
 import os
 import shutil
 import tempfile
 from importlib.metadata import version
+
+import pytest
 
 # One device, whatever the machine: sums over a batch then have one order, and results
 # of this process and of those it starts can be compared bit for bit.
@@ -34,3 +37,15 @@ def pytest_unconfigure():
 def pytest_collection_modifyitems(items):
     """Begin with whole runs, which take longest, so that no process waits for one."""
     items.sort(key=lambda item: "runs" not in item.path.parts)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """Search what a module has left behind for garbage once, and then no more.
+
+    Traced and compiled programs are millions of objects, which live to the end: of a
+    whole run, a search of all of them takes seconds.
+    """
+    yield
+    gc.collect(1)
+    gc.freeze()

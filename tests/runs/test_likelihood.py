@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, flags, start
+from program import TINY_UNET, flags, start
 
 from ddpm_jax import assembly
 from ddpm_jax.cli import main
@@ -72,7 +72,7 @@ def test_a_model_that_computes_in_bfloat16_is_measured_in_float32(
     """Rounding between its layers would be charged in bits."""
     options = ["training.num_steps=2", "training.preview_every=0"]
     options += ["training.warmup_steps=1", "network.dtype=bfloat16"]
-    trained = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}"]
+    trained = [f"--config={TINY_UNET}", f"--workdir={tmp_path / 'run'}"]
     assert main([*trained, *(f"--config.{option}" for option in options)]) == 0
     measure, dtypes = assembly.measure, []
 
