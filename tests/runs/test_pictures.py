@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY_UNET
+from program import TINY, TINY_UNET
 from settings import changed, classifier
 
 from ddpm_jax import assembly, data
@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "pictures"
 
 
-def arguments(folder, tmp_path, *more, recipe=TINY_UNET):
+def arguments(folder, tmp_path, *more, recipe=TINY):
     return [
         f"--config={recipe}",
         f"--workdir={tmp_path}/run",
@@ -43,7 +43,7 @@ def arguments(folder, tmp_path, *more, recipe=TINY_UNET):
         "--config.data.image_size=8",
         "--config.training.num_steps=2",
         "--config.training.preview_every=0",
-        *(["--config.sample.num_steps=4"] if recipe == TINY_UNET else []),
+        *(["--config.sample.num_steps=4"] if recipe == TINY else []),
         *more,
     ]
 
@@ -73,7 +73,7 @@ def test_a_look_at_captions_and_at_other_data(folder, tmp_path, capsys):
     assert main(["look", *arguments(folder, tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "captions  1, the first: 'a grey cat'" in said
-    assert main(["look", f"--config={TINY_UNET}", f"{tmp_path}/d"]) == 0
+    assert main(["look", f"--config={TINY}", f"{tmp_path}/d"]) == 0
     said = capsys.readouterr().out
     assert "1,498 images of 8x8x1" in said and "10: 0 " in said
     assert (tmp_path / "d" / "look.png").exists()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program import TINY_UNET
+from program import TINY, TINY_UNET
 
 from ddpm_jax import assembly, conditioning
 from ddpm_jax.assembly import autoencode, features, retrieval
@@ -345,7 +345,7 @@ def test_the_size_of_pictures_is_part_of_the_recipe(capsys):
 def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
     """Its sections, and its data, would not be those of the other."""
     line = [
-        f"--config={TINY_UNET}",
+        f"--config={TINY}",
         f"--config.kind={kind}",
         f"--workdir={tmp_path}/run",
     ]
@@ -400,7 +400,8 @@ def test_all_recipes_are_tested():
 def test_options_train_and_sample(tmp_path, options):
     flags = [f"--config.{option}" for option in options.split()]
     short = ["--config.training.num_steps=2", "--config.training.preview_every=0"]
-    line = [f"--config={TINY_UNET}", f"--workdir={tmp_path}", *short, *flags]
+    tiny = TINY_UNET if "network." in options else TINY
+    line = [f"--config={tiny}", f"--workdir={tmp_path}", *short, *flags]
     assert main(line) == 0
     (folder,) = (tmp_path / "samples").iterdir()
     with np.load(folder / "samples.npz") as stored:
