@@ -184,7 +184,7 @@ class LowResEmbedder(MapEmbedder):
     """The map as it is, and a vector for its augmentation level.
 
     Attributes:
-        features: E; the level is coded in a quarter of it, as times are.
+        features: E; the level is coded in a quarter of it, or in 4, as times are.
     """
 
     features: int = 0
@@ -196,7 +196,7 @@ class LowResEmbedder(MapEmbedder):
         if level is None:
             return Ports(maps=image)
         shift = cast(LowRes, self.conditioner).frequency_shift
-        h = time_embedding(_T * level, self.features // 4, shift)
+        h = time_embedding(_T * level, max(4, self.features // 4), shift)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_1")(
             nn.swish(h)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.networks.convolution import conv3x3, conv3x3_of_upsampled
 from ddpm_jax.networks.masked_attention import masked_attend
 
@@ -41,10 +42,15 @@ def time_embedding(
         [B, d] float32: sin(w_i t) for i < d/2, then cos(w_i t), with
         w_i = 10000^(-i / (d/2 - frequency_shift)).
 
+    Raises:
+        UserError: the width is less than 4, which has no geometric spacing.
+
     Source: Ho et al. 2020, appendix B, after Vaswani et al. 2017, section 3.5; the
         order and the d/2 - 1 are those of the published code; a shift of 0 is that of
         the code of Nichol & Dhariwal 2021.
     """
+    if num_features < 4:
+        raise UserError(f"a time embedding of width {num_features}; use 4 or more.")
     half = num_features // 2
     frequencies = 10000.0 ** (
         -jnp.arange(half, dtype=jnp.float32) / (half - frequency_shift)

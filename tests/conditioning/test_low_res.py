@@ -50,6 +50,18 @@ def test_other_parameters_are_what_they_are_without():
     jax.tree.map(np.testing.assert_array_equal, kept, plain)
 
 
+@pytest.mark.parametrize("width", [4, 8, 12])
+def test_a_narrow_network_is_told_its_level_too(width):
+    """A quarter of its width would hold no two frequencies, and be NaN."""
+    embedder = LowRes(max_aug_level=0.5).embedder(width)
+    given = AugmentedMap(MAP, jnp.asarray([0.0, 0.2, 0.4]))
+    params = embedder.init(jax.random.key(0), given)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # begins at 0
+    vector = np.asarray(embedder.apply(params, given).vector)
+    assert np.isfinite(vector).all() and vector.shape == (3, width)
+    assert np.abs(np.diff(vector, axis=0)).max(axis=1).min() > 1e-3
+
+
 def test_each_row_has_its_own_level(run):
     given = np.asarray(run(T, jnp.asarray([0.0, 250.0, 0.0])))
     none = np.asarray(run(T, jnp.zeros(3)))

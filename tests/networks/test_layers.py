@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.networks.convolution import upsample_nearest
 from ddpm_jax.networks.layers import (
     Attention,
@@ -74,6 +75,11 @@ def test_time_embedding_without_the_shift_of_frequencies():
     code = time_embedding(jnp.asarray([2.0]), 4, 0)
     by_hand = [[0.9092974268, 0.0199986667, -0.4161468365, 0.9998000067]]
     np.testing.assert_allclose(code, by_hand, atol=1e-7)
+
+
+def test_time_embedding_has_no_frequencies_between_one():
+    with pytest.raises(UserError, match="of width 3; use 4 or more"):
+        time_embedding(jnp.zeros(1), 3)
 
 
 def test_time_embedding_against_float64():
