@@ -22,11 +22,16 @@ _ALWAYS_RUN = ("export",)  # writes beside the workdir, in no time
 
 
 class Once:
-    """Runs commands, in the current folder, that were not run anywhere yet."""
+    """Runs commands, in the current folder, that were not run anywhere yet.
+
+    Attributes:
+        perceptron: whether the U-Nets of the document are perceptrons in small.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self.perceptron = False
         self.made = {}  # workdir of this document -> the key of what made it
 
     def run(self, arguments, environment, run):

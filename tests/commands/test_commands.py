@@ -86,6 +86,7 @@ def number_of_words(document):
 def test_every_command_runs(document, checkout, once):
     scripts = documents.scripts(document)
     commands = [c for s in scripts for c in documents.commands(s, checkout)]
+    once.perceptron = not any(small.says_network(c.words) for c in commands)
     for name in models_in("\n".join(" ".join(c.words) for c in commands)):
         prepare(name, once)
     faults, seen = [], set()
@@ -149,7 +150,7 @@ def run_small(words, once, environment=()):
     arguments = [*words[1:]]
     if {"--help", "-h"} & set(arguments):
         return run(arguments)
-    arguments += small.flags(arguments)
+    arguments += small.flags(arguments, once.perceptron)
     return parse(arguments) or once.run(arguments, environment, run)
 
 
