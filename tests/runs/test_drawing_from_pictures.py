@@ -209,7 +209,7 @@ def test_the_scores_of_a_network_that_enlarges_are_over_pictures_of_a_split(low_
         ("low_res", "inpaint", {"edit.image": "data:0"}, "use edit upscale"),
         ("masked", "upscale", {"edit.image": "data:0"}, "use edit inpaint"),
         ("low_res", "likelihood", {}, "only beside one"),
-        ("low_res", "export", {}, "not written for diffusers"),
+        ("low_res", "export", {}, "diffusers does not have; it has unet"),
         (
             "low_res",
             "upscale",
