@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from program import TINY
+from program import TINY_UNET
 
 from benchmarks import data, evaluate, optimizers, precision, sample, table, train
 from ddpm_jax.training.state import TrainState
@@ -18,7 +18,7 @@ def run(script, tmp_path, capsys, *flags):
     """Run a script; return its record, and the table that is made of the file."""
     path = tmp_path / "deep" / "record.json"
     capsys.readouterr()
-    assert script.main([f"--config={TINY}", f"--out={path}", *flags]) == 0
+    assert script.main([f"--config={TINY_UNET}", f"--out={path}", *flags]) == 0
     printed = capsys.readouterr().out
     assert table.main([str(path)]) == 0
     shown = capsys.readouterr().out
@@ -29,7 +29,7 @@ def run(script, tmp_path, capsys, *flags):
         "threads": record["hardware"]["cores"],
     }  # fmt: skip
     assert record["versions"]["jax"] and record["hardware"]["cpu"]
-    assert f"benchmarks.{record['benchmark']} --config={TINY}" in record["command"]
+    assert f"benchmarks.{record['benchmark']} --config={TINY_UNET}" in record["command"]
     assert record["command"] in shown
     return record["results"], shown
 
@@ -218,11 +218,11 @@ def test_a_schedule_free_optimizer_is_evaluated_at_its_average():
         (precision, ["--num-steps=3"], "less than --window=250"),
         (optimizers, ["--optimizers=adam,sgdd"], "--optimizers has 'sgdd'"),
         (optimizers, ["--rates=fast"], "--rates=fast is not a list of numbers"),
-        (train, [f"--out={TINY}/record.json"], "cannot be written"),
+        (train, [f"--out={TINY_UNET}/record.json"], "cannot be written"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(script, flags, message, capsys):
-    assert script.main([f"--config={TINY}", *flags]) == 2
+    assert script.main([f"--config={TINY_UNET}", *flags]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.startswith("error: ") and said.count("\n") == 1
