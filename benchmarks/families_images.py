@@ -9,8 +9,8 @@ each is trained for. Everything is done by the commands of the program: training
 sampling, `evaluate` by the features of a classifier of the data. What is finished is
 not done again. For figures that compare, let nothing else run on the cores that it has.
 
-Bits/dim are of the values that the data have: a bound of the VAE by importance weights,
-of the flow by uniform noise on the bins, of diffusion see `diffusion_bits`.
+Bits/dim are of the values that the data have, and bounds: the VAE's by importance
+weights, the flow's by uniform noise on the bins, diffusion's by `diffusion_bits`.
 """
 
 import argparse
@@ -33,15 +33,13 @@ from ddpm_jax.commands import report
 from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each, image_keys
-from ddpm_jax.diffusion.ode_likelihood import (
-    exact_probes,
-    follow_flow,
-    runge_kutta,
-    sign_probes,
-)
 from ddpm_jax.diffusion.process import add_noise, noise_like
-from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.variational_bound import discretized_log_likelihood
+from ddpm_jax.diffusion.schedules import Level, Schedule
+from ddpm_jax.diffusion.variational_bound import (
+    bits_per_dim,
+    discretized_log_likelihood,
+    variational_bound,
+)
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.training import checkpoints as store
@@ -114,7 +112,13 @@ SETS = {
     ),
     "mnist16": Images(
         {name: Recipe(f"mnist16:{name.lower()}") for name in FAMILIES},
-        Recipe("mnist_features", ("data.image_size=16", "data.pad_to=0")),
+        Recipe(
+            "mnist_features",
+            (
+                *("data.image_size=16", "data.pad_to=0"),
+                "training.num_steps=1000",
+            ),
+        ),
         batch_size=64,
         num_values=256,
         num_images=1000,
@@ -126,7 +130,7 @@ _SCORES = ("frechet", "precision_recall", "density_coverage")
 _TIMED, _WINDOW = 40, 10  # steps of a measurement, and of a report in it
 _SAMPLING = ("--sampler=ancestral", "--num-steps=50")  # of diffusion
 _SPEED_BATCH = 100
-_ODE_STEPS = 25
+_BOUND_STEPS = 250
 _BITS_BATCH = 100
 _DRAWS = 50  # of the importance-weighted bound of a VAE
 _COLLAPSED = 0.1  # coverage below which a model counts as failed
@@ -227,102 +231,93 @@ def on_grid(x: jax.Array, num_values: int) -> jax.Array:
     return jnp.round((x + 1.0) * (steps / 2)) * (2.0 / steps) - 1.0
 
 
+def chain_levels(schedule: Schedule, noise: float, num_steps: int) -> Level:
+    """Lay out a chain that ends before noise is finer than this: leaves [N + 1].
+
+    Args:
+        schedule: of T levels.
+        noise: sigma / alpha of the last level before the clean end, at the least.
+        num_steps: N.
+    """
+    levels = schedule.at(jnp.arange(schedule.num_levels))
+    first = int(np.argmax(np.asarray(levels.sigma / levels.alpha) >= noise))
+    times = np.linspace(schedule.num_levels - 1, first, num_steps).round()
+    return schedule.at(jnp.asarray([*times.astype(int), -1]))
+
+
 def diffusion_bits(
     denoise: Denoiser,
-    schedule: Schedule,
-    key: jax.Array,
+    levels: Level,
+    keys: jax.Array,
     x: jax.Array,
     *,
     num_values: int,
-    noise: float,
-    width: float,
-    num_steps: int = 25,
-    num_probes: int = 1,
+    width: float | jax.Array,
 ) -> jax.Array:
-    """Bound -log2 P(x) per dimension by the density of x with a little noise.
+    """Bound -log2 P(x) per dimension by a chain that stops at the values' own width.
 
-    With y = x + noise eps,
-
-        -log P(x) <= E[-log p(y) + log q(y|x) - log P(x|y)],
-
-    p(y) by the probability-flow ODE from that level on, P(x|y) a Gaussian about the
-    denoiser's prediction, in the bins of the values. Uniform noise over the bins, which
-    flows are trained with, is none that a denoiser has seen.
+    It is the bound of the chain, but for its last step, P(x|x_1): a Gaussian about the
+    denoiser's prediction, in the bins of the values. In finer noise there is nothing to
+    be learned of data that have few values, but their spikes.
 
     Args:
-        denoise: the model, not clipped.
-        schedule: of its noise.
-        key: [].
+        denoise: the model.
+        levels: of the chain, leaves [N + 1], from `chain_levels`.
+        keys: typed keys [B].
         x: on the grid of the values, [B, ...].
         num_values: of that grid.
-        noise: standard deviation, at least that of the schedule's cleanest level.
-        width: standard deviation of P(x|y).
-        num_steps: of the ODE's solver, Runge-Kutta of order 4.
-        num_probes: vectors that estimate the trace; 0: it is exact.
+        width: standard deviation of P(x|x_1).
 
     Returns:
-        [B], with one draw of eps each.
+        [B], with one draw of x_t for each step.
 
-    Source: Kingma, Salimans, Poole, Ho 2021, "Variational Diffusion Models", eq. (12)
-        and appendix D, for the bound; Song et al. 2021, "Score-Based Generative
-        Modeling through SDEs", appendix D.2, for p(y).
+    Source: Ho, Jain, Abbeel 2020, eq. (5), (8) and (13).
     """
-    keys = image_keys(key, jnp.arange(len(x)))
-    eps = noise_like(fold_each(keys, 0), x)
-    y = x + noise * eps
-    level = schedule.at_logsnr(jnp.float32(-2.0 * math.log(noise)))
-    flow = follow_flow(
-        denoise,
-        y,
-        level,
-        schedule.at(jnp.asarray(schedule.num_levels - 1)),
-        schedule=schedule,
-        probes=sign_probes(fold_each(keys, 1), y, num_probes)
-        if num_probes
-        else exact_probes(y),
-        solve=runge_kutta(num_steps, bend=noise),
-    )
+    bound = variational_bound(fold_each(keys, 0), denoise, x, levels)
+    level = jax.tree.map(lambda leaf: leaf[-2], levels)
+    eps = noise_like(fold_each(keys, 1), x)
     x0 = predict(denoise, add_noise(x, eps, level), level, None).x0
-    log_q = -0.5 * eps**2 - math.log(noise) - 0.5 * math.log(2.0 * math.pi)
-    log_p = discretized_log_likelihood(x, x0, jnp.float32(width), num_values)
-    extra = (log_q - log_p).reshape(len(x), -1).mean(1)
-    return (extra - flow.log_density) / math.log(2.0)
+    log_p = discretized_log_likelihood(x, x0, jnp.asarray(width), num_values)
+    return bound.prior + bound.steps[1:].sum(0) + bits_per_dim(-log_p)
 
 
 def _bits_of_diffusion(
     model: Any, seen: np.ndarray, items: np.ndarray, num_values: int
 ) -> np.ndarray:
     """Bound bits/dim of items [N, ...]; the width is that of errors on seen ones."""
-    denoise, schedule = model.denoiser(clip=False), model.schedule
-    cleanest = schedule.at(jnp.asarray(0))
-    least = float(cleanest.sigma / cleanest.alpha)
-    noise = max(least, 0.5 / (num_values - 1))  # a quarter of what lies between values
-    level = schedule.at_logsnr(jnp.float32(-2.0 * math.log(noise)))
-    x = on_grid(to_float(jnp.asarray(seen)), num_values)
-    eps = jax.random.normal(jax.random.key(1), x.shape)
-    off = predict(denoise, add_noise(x, eps, level), level, None).x0 - x
-    width = max(float(jnp.sqrt(jnp.mean(off**2))), 0.1 / num_values)
-    measured = jax.jit(
-        lambda key, x: diffusion_bits(
-            denoise,
-            schedule,
-            key,
+    noise = 0.5 / (num_values - 1)  # a quarter of what lies between values
+    levels = chain_levels(model.schedule, noise, _BOUND_STEPS)
+    level = jax.tree.map(lambda leaf: leaf[-2], levels)
+
+    # Parameters and width are arguments, so that all seeds share a program.
+    @jax.jit
+    def squared_error(params: Any, x: jax.Array) -> jax.Array:
+        eps = jax.random.normal(jax.random.key(1), x.shape)
+        denoise = model.denoiser(params=params)
+        off = predict(denoise, add_noise(x, eps, level), level, None).x0 - x
+        return jnp.mean(off**2)
+
+    @jax.jit
+    def measured(params: Any, width: float, keys: jax.Array, x: jax.Array) -> jax.Array:
+        return diffusion_bits(
+            model.denoiser(params=params),
+            levels,
+            keys,
             x,
             num_values=num_values,
-            noise=noise,
             width=width,
-            num_steps=_ODE_STEPS,
         )
-    )
-    return np.concatenate(
-        [
-            measured(
-                jax.random.fold_in(jax.random.key(0), start),
-                on_grid(to_float(jnp.asarray(items[start:][:_BITS_BATCH])), num_values),
-            )
-            for start in range(0, len(items), _BITS_BATCH)
-        ]
-    )
+
+    known = on_grid(to_float(jnp.asarray(seen)), num_values)
+    width = max(float(squared_error(model.params, known)) ** 0.5, 0.1 / num_values)
+    found = []
+    for start in range(0, len(items), _BITS_BATCH):
+        places = np.arange(start, start + _BITS_BATCH)
+        batch = items[np.minimum(places, len(items) - 1)]
+        keys = image_keys(jax.random.key(0), jnp.asarray(places))
+        x = on_grid(to_float(jnp.asarray(batch)), num_values)
+        found.append(measured(model.params, width, keys, x))
+    return np.concatenate(found)[: len(items)]
 
 
 # --- Measuring ------------------------------------------------------------------------
