@@ -28,16 +28,31 @@ _NO_CARE = (
     *("training.max_grad_norm=0", "training.warmup_steps=0", "training.ema_decay=0"),
     "training.decay=constant",
 )
+# The naive rows are as small as such first attempts are.
+_SMALL_VAE = ("network.width=64", "network.depth=2", "training.num_steps=8000")
+_SMALL_GAN = (
+    *("network.width=96", "network.num_frequencies=0", "discriminator.width=96"),
+    *("discriminator.depth=2", "discriminator.num_frequencies=3"),
+)
 ROWS = {
     "VAE": ("points_vae", ()),
-    "VAE, plain": ("points_vae", ("kl_warmup=0", "initial_std=1", *_NO_CARE)),
+    "VAE, plain": (
+        "points_vae",
+        (
+            *("kl_warmup=0", "initial_std=1", "training.learning_rate=3e-3"),
+            *(*_SMALL_VAE, *_NO_CARE),
+        ),
+    ),
     "GAN, relativistic, R1 + R2": ("points_gan", ()),
-    "GAN, textbook": ("points_gan", ("loss=non_saturating", "gamma=0", *_NO_CARE)),
+    "GAN, textbook": (
+        "points_gan",
+        ("loss=non_saturating", "gamma=0", *_SMALL_GAN, *_NO_CARE),
+    ),
     "flow": ("points_flow", ()),
     "flow, plain RealNVP": (
         "points_flow",
         (
-            *("network.mixing=reverse", "network.bound=0"),
+            *("network.mixing=reverse", "network.bound=0", "network.depth=1"),
             *("network.num_frequencies=0", "training.num_steps=4000", *_NO_CARE),
             "training.learning_rate=2e-3",
         ),

@@ -3,8 +3,8 @@
 Command:   python main.py --config=configs/points_flow.py:ring --workdir=runs/ring-flow
            with ring, grid, moons, swiss_roll, checkerboard, tree, or file:points.csv;
            ring if none is named
-Model:     5,248 parameters; 8 steps of normalization, invertible dense layer and affine
-           coupling with Fourier features
+Model:     38,528 parameters; 8 steps of normalization, invertible dense layer and
+           affine coupling with Fourier features
 """
 
 from ddpm_jax.recipe import Data, Fit, Flow, FlowTask, recipe
@@ -15,12 +15,12 @@ def get_config(name: str = "ring"):
     return recipe(
         FlowTask(
             data=Data(source=f"points:{name}", flip=False),
-            network=Flow(num_steps=8, width=64, depth=1, num_frequencies=3, bound=1.0),
+            network=Flow(num_steps=8, width=64, depth=2, num_frequencies=3, bound=1.0),
         ),
         Fit(
             num_steps=6000,
             batch_size=256,
-            learning_rate=1e-3,
+            learning_rate=3e-3,
             warmup_steps=300,
             decay="cosine",
             ema_decay=0.998,

@@ -3,7 +3,8 @@
 Command:   python main.py --config=configs/points_gan.py:ring --workdir=runs/ring-gan
            with ring, grid, moons, swiss_roll, checkerboard, tree, or file:points.csv;
            ring if none is named
-Model:     a generator of 19,106 parameters; relativistic loss with R1 and R2
+Model:     a generator of 34,690 parameters, Fourier features in both networks;
+           relativistic loss with R1 and R2
 """
 
 from ddpm_jax.recipe import (
@@ -22,9 +23,9 @@ def get_config(name: str = "ring"):
     return recipe(
         GAN(
             data=Data(source=f"points:{name}", flip=False),
-            network=VectorGenerator(width=96, depth=3),
-            discriminator=VectorDiscriminator(width=96, depth=2, num_frequencies=3),
-            gamma=0.3,
+            network=VectorGenerator(width=128, depth=3, num_frequencies=2),
+            discriminator=VectorDiscriminator(width=128, depth=3, num_frequencies=5),
+            gamma=0.02,
         ),
         Fit(
             num_steps=4000,

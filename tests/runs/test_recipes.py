@@ -52,9 +52,9 @@ ENLARGING = {
 }
 # Latent models: parameters of what is sampled, of a GAN those of the generator.
 FAMILIES = {
-    "points_vae": 10_631,
-    "points_gan": 19_106,
-    "points_flow": 5_248,
+    "points_vae": 54_663,
+    "points_gan": 34_690,
+    "points_flow": 38_528,
     "digits_vae": 966_552,
     "digits_gan": 599_601,
     "digits_glow": 970_112,
