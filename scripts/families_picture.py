@@ -1,6 +1,6 @@
 """Draw samples of four families side by side, each with its number under it.
 
-    python scripts/families_picture.py --out=docs/families.png \
+    python -m scripts.families_picture --out=docs/families.png \
         --textbook GAN=FILE VAE=FILE flow=FILE \
         --today GAN=FILE VAE=FILE flow=FILE diffusion=FILE --images=runs/families/digits
 
@@ -24,6 +24,7 @@ from ddpm_jax.evaluation.modes import count_modes
 FAMILIES = ("GAN", "VAE", "flow", "diffusion")
 _SHOWN = 2000
 _SIDE = 6  # images along an edge
+_ENLARGED, _GAP = 6, 6  # pixels for each of theirs, and between images
 _SIZE = 2.1  # inches of a panel
 
 
@@ -43,14 +44,12 @@ def _below(axes: Any, text: str) -> None:
 
 
 def _sheet(items: np.ndarray) -> np.ndarray:
-    """Lay images [N, H, W, 1] on a square, a light line between them."""
-    count, height, width, _ = items.shape
-    side = min(_SIDE, int(count**0.5))
-    sheet = np.full((side * (height + 1) - 1, side * (width + 1) - 1), 255, np.uint8)
-    for place, item in enumerate(items[: side * side]):
-        top, left = (height + 1) * (place // side), (width + 1) * (place % side)
-        sheet[top : top + height, left : left + width] = item[..., 0]
-    return sheet
+    """Lay images [N, H, W, 1] on a square, enlarged, with gaps."""
+    large = np.kron(items[..., 0], np.ones((1, _ENLARGED, _ENLARGED), np.uint8))
+    framed = np.pad(large, ((0, 0), (0, _GAP), (0, _GAP)), constant_values=255)
+    side = min(_SIDE, int(len(items) ** 0.5))
+    lines = [np.concatenate(framed[i * side :][:side], axis=1) for i in range(side)]
+    return np.concatenate(lines)[:-_GAP, :-_GAP]
 
 
 def _images_of(folder: Path, family: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -94,7 +93,7 @@ def picture(
     columns = 1 + len(FAMILIES)
     figure = Figure(figsize=(_SIZE * columns, 1.22 * _SIZE * count))
     grid = figure.add_gridspec(count, columns, wspace=0.08, hspace=0.28)
-    first = figure.add_subplot(grid[0, 0])
+    first = figure.add_subplot(grid[: len(rows), 0])
     _scatter(first, np.asarray(data.in_memory(real)[0]), mixture, "data")
     first.axis("off")
     for row, named in enumerate(rows):
@@ -115,7 +114,9 @@ def picture(
 
 
 def _show(axes: Any, items: np.ndarray, name: str, text: str) -> None:
-    axes.imshow(_sheet(items), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(
+        _sheet(items), cmap="gray", vmin=0, vmax=255, interpolation="antialiased"
+    )
     axes.set_title(name, fontsize=9)
     axes.axis("off")
     _below(axes, text)

@@ -1,6 +1,6 @@
 """Draw walks between latents of four families, a row each.
 
-    python scripts/families_walks.py runs/families/digits --image=data:7,data:8
+    python -m scripts.families_walks runs/families/digits --image=data:7,data:8
 
 The folder is that of benchmarks.families_images. VAE, flow and diffusion walk between
 encodings of the same two items of the data, diffusion's by the deterministic chain
@@ -18,21 +18,23 @@ from ddpm_jax.cli import main as program
 
 FAMILIES = ("GAN", "VAE", "flow", "diffusion")
 _POINTS = 11
+_STRENGTH = 0.9
 
 
-def walks(folder: Path, image: str, steps: int, out: Path) -> None:
+def walks(folder: Path, image: str, seed: int, steps: int, out: Path) -> None:
     """Walk with the first seed of each family, and draw what came of it.
 
     Args:
         folder: of the runs.
         image: the items to walk between, as `edit interpolate` has them.
+        seed: of a GAN's samples.
         steps: of diffusion's chain.
         out: a PNG.
     """
     figure = Figure(figsize=(8.0, 0.8 * len(FAMILIES)))
     axes = figure.subplots(len(FAMILIES), 1, squeeze=False)[:, 0]
     for place, family in zip(axes, FAMILIES, strict=True):
-        items = _walk(folder / f"{family.lower()}-0", family, image, steps)
+        items = _walk(folder / f"{family.lower()}-0", family, image, seed, steps)
         line = np.concatenate([_framed(one) for one in items[:_POINTS]], axis=1)
         place.imshow(line, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         place.axis("off")
@@ -41,7 +43,7 @@ def walks(folder: Path, image: str, steps: int, out: Path) -> None:
     figure.savefig(out, dpi=110)
 
 
-def _walk(run: Path, family: str, image: str, steps: int) -> np.ndarray:
+def _walk(run: Path, family: str, image: str, seed: int, steps: int) -> np.ndarray:
     target = run / "walk"
     words = [
         "edit",
@@ -50,10 +52,10 @@ def _walk(run: Path, family: str, image: str, steps: int) -> np.ndarray:
         f"--out={target}",
         f"--num-points={_POINTS}",
     ]
-    if family != "GAN":
-        words.append(f"--image={image}")
+    words.append(f"--seed={seed}" if family == "GAN" else f"--image={image}")
     if family == "diffusion":
-        words += ["--strength=1", f"--num-steps={steps}", "--sampler=ddim"]
+        # Where hardly any signal is left, a short training has not learned the chain.
+        words += [f"--strength={_STRENGTH}", f"--num-steps={steps}", "--sampler=ddim"]
     if program(words):
         raise SystemExit(f"{family} could not walk; see above")
     name = "images.npz" if family == "diffusion" else "samples.npz"
@@ -77,10 +79,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the runs")
     parser.add_argument("--image", default="data:7,data:8", help="two items")
+    parser.add_argument("--seed", type=int, default=0, help="of a GAN's samples")
     parser.add_argument("--num-steps", type=int, default=100, help="of diffusion")
     parser.add_argument("--out", type=Path, default=Path("docs/families-walks.png"))
     given = parser.parse_args(argv)
-    walks(given.folder, given.image, given.num_steps, given.out)
+    walks(given.folder, given.image, given.seed, given.num_steps, given.out)
     return 0
 
 
