@@ -9,7 +9,7 @@ they become bytes.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,10 +30,11 @@ from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
-from ddpm_jax.requests import Sample
+from ddpm_jax.requests import Interpolate, Request, Sample
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
-from ddpm_jax.sampling.plan import Program, compile_plan
+from ddpm_jax.requests.sample import sample_of
+from ddpm_jax.sampling.plan import Plan, Program, compile_plan, run_batches
 
 # Chosen when the model is loaded, and of films, which are not made here.
 _NOT_OF_SAMPLE = ("step", "ema", "ema_std", "film_frames", "film_images")
@@ -48,6 +49,13 @@ OF_DENOISER = tuple(
     or name in ("clip", "dynamic_percentile", "seed")
 )
 """The keyword arguments of `DiffusionModel.denoiser`."""
+
+OF_WALKS = tuple(
+    name
+    for name in sections_of(Interpolate).values()
+    if name not in (*_NOT_OF_SAMPLE, "image")
+)
+"""The keyword arguments of `DiffusionModel.interpolate`."""
 
 _OF_MANY = ("file:", "data:")  # how one prompt names several
 
@@ -134,7 +142,12 @@ class DiffusionModel:
             made = sample_batches(
                 self.spec,
                 asked,
-                self._program(asked),
+                self._program(
+                    asked,
+                    lambda codec: assembly.sampling_plan(
+                        self.spec, asked, self.network, codec
+                    ),
+                ),
                 self._trained.params,
                 self._condition(asked, prompts),
             )
@@ -188,6 +201,87 @@ class DiffusionModel:
 
         return denoise
 
+    def interpolate(
+        self,
+        start: Any,
+        end: Any,
+        num_points: int,
+        *,
+        label: Labels | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Walk between items: encode both, blend on a great circle, decode.
+
+        The encoding is the deterministic chain turned round, as far as `strength`; with
+        1 it ends in pure noise. Images are those of the command `edit interpolate`,
+        before they become bytes.
+
+        Args:
+            start: items [N, ...], as of `encode`.
+            end: as many.
+            num_points: P, with both ends.
+            label: of a class-conditional model, one for each point of a walk in turn;
+                None for no class.
+            prompt: of a text-conditional model.
+            options: as of `python main.py edit interpolate --help`, by the same names,
+                such as strength=0.9, num_steps=50.
+
+        Returns:
+            float32 [N, P, ...]; images in [-1, 1].
+
+        Raises:
+            UserError: an option is not known, or does not fit the model; or these are
+                no such items.
+        """
+        if label is None and assembly.num_classes(self.spec, self.info) is not None:
+            label = "none"
+        text = None if label is None else _label_text(label, self.info)
+        given = {**options, **_present(label=text, prompt=prompt)}
+        given["num_points"] = num_points
+        values = read("interpolate", Interpolate, given, OF_WALKS)
+        with _named_by_keywords(Interpolate):
+            asked = self.recipe.request(Interpolate, run=None, **values)
+            asked = assembly.leave_out_idle(self.spec, asked, values)
+            of_points = sample_of(asked, num_images=num_points)
+            assembly.check_sample(self.spec, self.info, of_points)
+            assembly.check_edit(self.spec, asked, self.info.item_shape)
+            assembly.refuse_idle(self.spec, asked)
+            cond = self._condition(of_points, None).cond or {}
+        rank = len(self.info.item_shape)
+        a, b = (np.asarray(as_float(self.codec, x, rank=rank)) for x in (start, end))
+        if a.shape != b.shape or a.shape[1:] != self.info.item_shape:
+            raise UserError(
+                f"items of shapes {list(a.shape)} and {list(b.shape)}; want as many of "
+                f"{list(self.info.item_shape)} of each."
+            )
+        count = len(a) * num_points
+        rows = {
+            "image": np.repeat(a, num_points, axis=0),
+            "other": np.repeat(b, num_points, axis=0),
+            "share": np.tile(np.linspace(0, 1, num_points, dtype=np.float32), len(a)),
+        }
+        rows |= jax.tree.map(
+            lambda leaf: np.tile(leaf, (len(a), *[1] * (leaf.ndim - 1))), cond
+        )
+        made = run_batches(
+            self._program(
+                asked,
+                lambda codec: assembly.plan_edit(self.spec, asked, self.network, codec),
+            ),
+            self._trained.params,
+            assembly.sample_key(assembly.seed_of(self.spec, asked)),
+            rows,
+            num_rows=count,
+            batch_size=min(asked.batch_size, count),
+            indices=np.repeat(np.arange(len(a)), num_points),
+            not_finite=lambda what, first, last: (
+                f"an item among {first} to {last} is not finite; use less strength."
+            ),
+        )
+        found = np.concatenate([batch.items for (batch,) in made])
+        return found.reshape(len(a), num_points, *self.info.item_shape)
+
     def _ask(
         self,
         function: str,
@@ -224,16 +318,15 @@ class DiffusionModel:
         text = assembly.text_cond(self.info, texts, asked.negative_prompt)
         return conditions._replace(cond={**(conditions.cond or {}), **text})
 
-    def _program(self, asked: Sample) -> Program:
+    def _program(self, asked: Request, plan: Callable[[Codec], Plan]) -> Program:
         """Make the program of a request, or find it among those of earlier ones."""
 
         def make() -> Program:
             codec = self.codec._replace(store=partial(_in_range, self.info))
-            plan = assembly.sampling_plan(self.spec, asked, self.network, codec)
-            return compile_plan(plan, self._trained.mesh, None)
+            return compile_plan(plan(codec), self._trained.mesh, None)
 
         return assembly.kept(
-            "model",
+            f"model {type(asked).__name__}",
             self.spec,
             self.info,
             make,
@@ -312,12 +405,12 @@ def _in_range(info: DataInfo, items: jax.Array) -> jax.Array:
 
 
 @contextmanager
-def _named_by_keywords() -> Iterator[None]:
+def _named_by_keywords(request: type[Request] = Sample) -> Iterator[None]:
     """Name keyword arguments in messages that name the options of a recipe."""
     try:
         yield
     except UserError as error:
-        error.args = (in_keywords(Sample, str(error)), *error.args[1:])
+        error.args = (in_keywords(request, str(error)), *error.args[1:])
         raise
 
 

@@ -240,6 +240,50 @@ def test_pixels_are_encoded_and_decoded_exactly(model):
         model.encode(np.zeros((1, 8, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ({"strength": 1, "num_steps": 4}, ("--strength=1", "--num-steps=4")),
+        ({"label": 3, "method": "noise"}, ("--label=3", "--method=noise")),
+    ],
+)
+def test_walks_are_those_of_the_command_to_the_bit(
+    run, model, tmp_path, options, flags
+):
+    source = model.spec.data.open()
+    items = np.stack([source.source[i]["image"] for i in (7, 8, 9)])
+    walks = model.interpolate(items[:2], items[1:], 3, **options)
+    assert walks.shape == (2, 3, *SHAPE) and walks.dtype == np.float32
+    line = [f"--image={','.join(f'data:{i}' for i in (7, 8, 9))}", "--num-points=3"]
+    out = tmp_path / "out"
+    assert main(["edit", "interpolate", f"{run}", f"--out={out}", *line, *flags]) == 0
+    with np.load(out / "images.npz") as stored:
+        wanted = stored["arr_0"]
+    np.testing.assert_array_equal(to_uint8(walks).reshape(wanted.shape), wanted)
+    as_floats = model.interpolate(
+        to_float(items[:2]), to_float(items[1:]), 3, **options
+    )
+    np.testing.assert_allclose(as_floats, walks, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_points": 1}, "num_points=1 is too small"),
+        ({"strength": 2}, "strength=2.0 is not in"),
+        ({"method": "straight"}, "method='straight' is not a way"),
+        ({"num_images": 4}, "interpolate has no option 'num_images'"),
+    ],
+)
+def test_walks_that_cannot_be_are_one_line(model, given, said):
+    items = np.zeros((2, *SHAPE), np.uint8)
+    with pytest.raises(UserError, match=said) as caught:
+        model.interpolate(items, items, **{"num_points": 3, **given})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="want as many of"):
+        model.interpolate(items, items[:1], 3)
+
+
 def test_images_are_shown_as_the_codec_shows_them(model):
     images = np.full((3, *SHAPE), -1, np.float32)
     images[1] = 1
