@@ -41,6 +41,7 @@ from ddpm_jax.assembly.evaluation import check_seeds, score_names, variants
 from ddpm_jax.assembly.evaluation import features as evaluation_features
 from ddpm_jax.assembly.idle import (
     check_training_effects,
+    idle_fields,
     leave_out_idle,
     refuse_idle,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "example_cond",
     "example_condition",
     "fingerprint_in",
+    "idle_fields",
     "init_params",
     "keep_copy",
     "kept",

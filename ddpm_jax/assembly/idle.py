@@ -83,6 +83,11 @@ def leave_out_idle(spec: Diffusion, asked: R, given: Collection[str] = ()) -> R:
     return dataclasses.replace(asked, **changes)
 
 
+def idle_fields(spec: Diffusion, asked: Request) -> set[str]:
+    """Name the fields that would do nothing in a request, whatever their values."""
+    return {name for name, is_idle, _ in rules_of(spec, asked) if is_idle}
+
+
 def rules_of(spec: Diffusion, asked: Request) -> list[Rule]:
     """List the rules for the fields of a request."""
     rules: list[Rule] = []

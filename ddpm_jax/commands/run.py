@@ -57,10 +57,16 @@ def check_defaults(recipe: Recipe[Diffusion], info: DataInfo) -> Sample:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    asked = recipe.request(Sample)
+    compared = recipe.request(Evaluate)
+    # What samples do not look at, sets that are compared may: guidance at other scales.
+    asked = assembly.leave_out_idle(
+        recipe.task,
+        recipe.request(Sample),
+        given=assembly.idle_fields(recipe.task, compared),
+    )
     assembly.check_sample(recipe.task, info, asked)
     for section, batch_size in {
-        "evaluate": recipe.request(Evaluate).feature_batch_size,
+        "evaluate": compared.feature_batch_size,
         "likelihood": recipe.request(Likelihood).batch_size,
     }.items():
         assembly.check_batch_memory(section, batch_size, info.item_shape)

@@ -8,6 +8,7 @@ from settings import changed, default
 
 from ddpm_jax import assembly, cli
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
+from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
     VAE,
@@ -270,6 +271,14 @@ def test_guidance_is_looked_at_where_one_of_several_scales_guides():
     assert found == [(1.0, 0.0), (2.0, 0.7)]
     with pytest.raises(UserError, match=r"guidance_rescale=0\.7 does nothing"):
         idle.refuse_idle(spec, dataclasses.replace(asked, guidance_scales="1,1.0"))
+
+
+def test_a_recipe_may_set_what_only_its_evaluation_looks_at():
+    options = (LABELED, "sample.guidance_rescale=0.7")
+    asked = check_defaults(recipe_of(*options, "evaluate.guidance_scales=1,2"), INFO)
+    assert asked.guidance_rescale == 0.0  # of samples at scale 1
+    with pytest.raises(UserError, match=r"guidance_rescale=0\.7 does nothing"):
+        check_defaults(recipe_of(*options), INFO)
 
 
 def test_what_has_an_effect_is_never_left_out():
