@@ -49,7 +49,7 @@ Any option of a recipe can be set as --config.NAME=VALUE; the command
 _LONGEST = 2000  # characters of an error
 _MOST_DIGITS = 1000  # of a number; Python itself reads up to 4,300
 _TRAIN = "train"  # the command of a line that names none
-_OF_RECIPES = (requests.Options, requests.Look, requests.Plan)  # of any kind
+_OF_RECIPES = (requests.Options, requests.Look)  # of any kind
 _TRAINERS = {  # kind of a recipe -> its command
     "diffusion": "train",
     "classifier": "features",
@@ -361,8 +361,8 @@ def _run(line: Line) -> int:
     recipe = _recipe(name, folder, line.overrides)
     if kind not in _OF_RECIPES and not _serves(line.command, recipe.task):
         raise UserError(
-            f"{line.command} is for a diffusion model, and {folder} holds another kind "
-            f"({recipe.kind}); name the run of a diffusion model."
+            f"{line.command} is for a diffusion model, and {name or folder} is of "
+            f"another kind ({recipe.kind}); name a diffusion model."
         )
     try:
         request = recipe.request(kind, **{**line.values, "run": str(folder)})
@@ -381,10 +381,13 @@ def _without_idle(
 ) -> Request:
     """Forget what only the recipe sets, and what is asked for does not look at."""
     from ddpm_jax.assembly import leave_out_idle
+    from ddpm_jax.commands import sampled
     from ddpm_jax.recipe import Diffusion
 
-    if not isinstance(recipe.task, Diffusion):
+    if isinstance(request, _OF_RECIPES):
         return request
+    if not isinstance(recipe.task, Diffusion):
+        return sampled.leave_out_idle(recipe.task, request, given)
     return leave_out_idle(recipe.task, request, given)
 
 

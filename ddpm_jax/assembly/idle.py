@@ -78,7 +78,12 @@ def leave_out_idle(spec: Diffusion, asked: R, given: Collection[str] = ()) -> R:
         asked: the request.
         given: its fields that were asked for.
     """
-    rules = [rule for rule in rules_of(spec, asked) if rule[0] not in given]
+    return leave_out(asked, rules_of(spec, asked), given)
+
+
+def leave_out(asked: R, rules: Iterable[Rule], given: Collection[str]) -> R:
+    """Put fields that do nothing back to their defaults, but for those in `given`."""
+    rules = [rule for rule in rules if rule[0] not in given]
     changes = {name: default for name, default, _ in _idle(asked, rules)}
     return dataclasses.replace(asked, **changes)
 
@@ -96,7 +101,7 @@ def rules_of(spec: Diffusion, asked: Request) -> list[Rule]:
     if isinstance(asked, Edit):
         rules += _of_edit(asked.mode, method_of(spec, asked))
     if isinstance(asked, Evaluate):
-        rules += _of_evaluate(asked)
+        rules += of_evaluation(asked)
     if isinstance(asked, Likelihood):
         rules += _of_likelihood(asked)
     return rules
@@ -143,7 +148,8 @@ def _of_edit(mode: str, method: str) -> list[Rule]:
     ]
 
 
-def _of_evaluate(asked: Evaluate) -> list[Rule]:
+def of_evaluation(asked: Evaluate) -> list[Rule]:
+    """List the rules of evaluations, whatever kind of model they are of."""
     return [
         (
             "resize",

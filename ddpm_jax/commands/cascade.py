@@ -149,6 +149,7 @@ def _stages(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> list[_S
         stage = _Stage(folder, own, own.request(Sample, run=str(folder)))
         with _named(stage):
             mine = assembly.ask_stage(own.task, stage.asked, given, asked)
+            mine = assembly.leave_out_idle(own.task, mine, given)
         stages.append(dataclasses.replace(stage, asked=mine))
     return stages
 

@@ -98,6 +98,7 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
         assembly.refuse_idle(spec, asked)
         if BITS_PER_DIM in assembly.score_names(asked):
             assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
+    _check_bits(asked)
     assembly.check_seeds(spec, asked)
     job = _Job(recipe, asked, assembly.score_names(asked), workdir, out)
     with catch_interrupts() as interrupted:
@@ -121,6 +122,15 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
     wait_for_all_hosts("the rows")
     summarise(out)
     return 0
+
+
+def _check_bits(asked: Evaluate) -> None:
+    """Refuse bits per dimension where no model is scored."""
+    if BITS_PER_DIM in assembly.score_names(asked) and asked.images != "samples":
+        raise UserError(
+            f"config.evaluate.scores has {BITS_PER_DIM}, which is of a model, and "
+            f"config.evaluate.images={asked.images!r} are given; leave one of them out."
+        )
 
 
 # --- What is scored -------------------------------------------------------------------
@@ -185,11 +195,11 @@ def _evaluate_set(evaluator: Evaluator, one: ImageSet, job: _Job) -> report.Row:
     folder = result_folder(job.out / "evaluation", one.request)
     seen = folder / extraction.folder_name(evaluator.features)
     path = seen / f"scores_{evaluator.target.name}.json"
-    row = _stored_row(path, names)
+    row = _stored_row(path, job)
     if row is not None:
         return row
     with files.alone_in(folder, stop=evaluator.interrupted):
-        row = _stored_row(path, names, files.note)  # of another that was at work
+        row = _stored_row(path, job, files.note)  # of another that was at work
         if row is None:
             before = parts.stored_result(path, _WANTED, lambda line: None)
             others = [] if before is None else before["asked"]
@@ -200,11 +210,13 @@ def _evaluate_set(evaluator: Evaluator, one: ImageSet, job: _Job) -> report.Row:
 
 
 def _stored_row(
-    path: Path, names: list[str], tell: Callable[[str], None] = lambda line: None
+    path: Path, job: _Job, tell: Callable[[str], None] = lambda line: None
 ) -> report.Row | None:
     """Read the row of a set, if all hosts find one with these scores in it."""
     row = parts.stored_result(path, _WANTED, tell)
-    usable = row is not None and set(names) <= set(row["asked"])
+    usable = row is not None and set(job.names) <= set(row["asked"])
+    if row is not None and BITS_PER_DIM in job.names:
+        usable = usable and row.get("likelihood") == _of_likelihood(job.asked)
     return row if on_every_host(usable) else None
 
 
@@ -242,6 +254,7 @@ def _measured_row(
             "resize": evaluator.features.resize,
         },
         "asked": names,
+        "likelihood": _of_likelihood(job.asked) if BITS_PER_DIM in names else None,
         "scores": scores,
         "device": describe(),
         "versions": {
@@ -249,6 +262,15 @@ def _measured_row(
             "jax": packages.version("jax"),
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+
+
+def _of_likelihood(asked: Evaluate) -> dict[str, Any]:
+    """Return what decides the bits per dimension, besides the model."""
+    return {
+        "split": asked.likelihood_split,
+        "num_images": asked.likelihood_num_images,
+        "num_steps": asked.likelihood_num_steps,
     }
 
 

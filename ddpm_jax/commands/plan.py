@@ -11,6 +11,7 @@ import numpy as np
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
 from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
@@ -137,6 +138,7 @@ def batch_that_fits(cost: Cost, memory: int, num_devices: int) -> int:
 
 def plan(recipe: Recipe[Diffusion], workdir: Path) -> int:
     """Print what training by a recipe will take."""
+    refuse_another_kind(workdir, DIFFUSION, "the plan")
     spec, fit = recipe.task, recipe.training
     source = spec.data.open()
     info = assembly.data_info(source, spec, autoencoder_of(spec, workdir))

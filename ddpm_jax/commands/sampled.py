@@ -8,9 +8,9 @@ something to every model are looked at, and the others are refused.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.assembly.idle import refuse
+from ddpm_jax.assembly.idle import Rule, leave_out, of_evaluation, refuse
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import digest
@@ -35,6 +35,8 @@ from ddpm_jax.runtime.results import finished_result, result_folder
 from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
 from ddpm_jax.training import checkpoints as store
+
+R = TypeVar("R", bound=Request)
 
 _LOOKED_AT = {
     *("run", "out", "num_images", "batch_size", "seed", "image", "num_points"),
@@ -88,9 +90,25 @@ def check_asked(spec: TaskSpec, asked: Request) -> None:
     Raises:
         UserError: naming the first.
     """
+    refuse(asked, _rules(spec, asked))
+
+
+def leave_out_idle(spec: TaskSpec, asked: R, given: Collection[str]) -> R:
+    """Put back to its default what only a recipe sets, and this kind does not look at.
+
+    Args:
+        spec: of the model.
+        asked: the request.
+        given: its fields that were asked for.
+    """
+    return leave_out(asked, _rules(spec, asked), given)
+
+
+def _rules(spec: TaskSpec, asked: Request) -> list[Rule]:
     why = f"in a model of kind {specs.kind_of(spec)}; leave it out"
     names = [field.name for field in dataclasses.fields(asked)]
-    refuse(asked, [(name, True, why) for name in names if name not in _LOOKED_AT])
+    others = [(name, True, why) for name in names if name not in _LOOKED_AT]
+    return others + (of_evaluation(asked) if isinstance(asked, Evaluate) else [])
 
 
 def open_sampled(spec: TaskSpec, workdir: Path) -> Opened:

@@ -238,6 +238,11 @@ def test_bits_per_dim_come_from_the_likelihood_mode(workdir):
     (result,) = workdir.glob("likelihood/*/likelihood.json")
     expected = json.loads(result.read_text())["bits_per_dim"]["mean"]
     assert scores(workdir, "samples") == {"bits_per_dim": expected}
+    # Another number of steps is another bound, though the score has the same name.
+    assert run(workdir, *options, "--likelihood-num-steps=2") == 0
+    assert scores(workdir, "samples")["bits_per_dim"] > expected
+    assert run(workdir, *options) == 0
+    assert scores(workdir, "samples") == {"bits_per_dim": expected}
 
 
 # --- Bad input ------------------------------------------------------------------------
@@ -269,6 +274,11 @@ def refused(workdir, capsys, *arguments):
 )
 def test_wrong_options_are_one_line(workdir, capsys, option, said):
     assert said in refused(workdir, capsys, *flags("evaluate", option))
+
+
+def test_given_images_have_no_bits_per_dim(workdir, capsys):
+    line = refused(workdir, capsys, "--scores=frechet,bits_per_dim", "--images=noise")
+    assert "bits_per_dim, which is of a model, and --images=noise are given" in line
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,18 @@ def run(tmp_path_factory):
 
 
 def _train(base, folder, task):
+    assert main([f"--config={_write(base, task)}", f"--workdir={folder}"]) == 0
+
+
+def _write(base, task, **sample):
     fit = Fit(num_steps=4, batch_size=8, warmup_steps=0, checkpoint_every=2)
-    made = recipe(task, fit, sample={"num_images": 6, "batch_size": 4})
+    made = recipe(task, fit, sample={"num_images": 6, "batch_size": 4, **sample})
     file = base / "recipe.py"
     file.write_text(
         "import json\nfrom ddpm_jax.recipe import from_json\n\n\ndef get_config():\n"
         f"    return from_json(json.loads({json.dumps(to_json(made))!r}))\n"
     )
-    assert main([f"--config={file}", f"--workdir={folder}"]) == 0
+    return file
 
 
 def samples_of(folder):
@@ -172,6 +176,8 @@ def test_bits_of_digits_are_those_of_17_values(run, kind):
         (["sample", "--guidance-scale=2"], "--guidance-scale=2.0 does nothing"),
         (["sample", "--config.gamma=1"], "trained with other options"),
         (["sample", "--num-images=0"], "too small"),
+        (["evaluate", "--features=x", "--resize=clean"], "--resize=clean does nothing"),
+        (["plan"], "is for a diffusion model"),
         (["likelihood"], "is for a diffusion model"),
         (["edit inpaint"], "is for a diffusion model"),
         (["edit interpolate", "--num-points=1"], "--num-points=1 is too small; use 2"),
@@ -184,6 +190,16 @@ def test_what_it_cannot_do_is_said_in_one_line(run, capsys, flags, message):
     assert main([*command.split(), str(folder), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_what_only_its_recipe_sets_is_left_out(run, tmp_path, capsys):
+    task = TASKS["gan", "points"]
+    recipe = f"--config={_write(tmp_path, task, eta=0.5, guidance_low=0.1)}"
+    line = ["sample", str(run("gan", "points")), recipe, "--num-images=3"]
+    assert main(line) == 0
+    capsys.readouterr()
+    assert main([*line, "--eta=0.5"]) == 2
+    assert "--eta=0.5 does nothing in a model of kind gan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
