@@ -126,7 +126,8 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
 
 def _check_bits(asked: Evaluate) -> None:
     """Refuse bits per dimension where no model is scored."""
-    if BITS_PER_DIM in assembly.score_names(asked) and asked.images != "samples":
+    kind, _ = images_kind(asked.images)
+    if BITS_PER_DIM in assembly.score_names(asked) and kind != "samples":
         raise UserError(
             f"config.evaluate.scores has {BITS_PER_DIM}, which is of a model, and "
             f"config.evaluate.images={asked.images!r} are given; leave one of them out."

@@ -8,6 +8,7 @@ from settings import changed, default
 
 from ddpm_jax import assembly, cli
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
+from ddpm_jax.commands import sampled
 from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
@@ -298,11 +299,17 @@ def test_a_recipe_may_set_options_of_several_edits():
 
 
 @pytest.mark.parametrize("task", [VAE(), FlowTask()], ids=repr)
-def test_of_other_kinds_of_models_nothing_is_left_out(task):
+def test_of_other_kinds_of_models_too_only_what_was_asked_for_is_refused(task):
     made = from_json(recipe(task, sample={"num_images": 3, "eta": 0.5}))
-    for kind in (Sample, Interpolate, Evaluate):
-        request = made.request(kind)
-        assert cli._without_idle(made, request, {}) == request
+    for kind in (Sample, Evaluate):
+        asked = cli._without_idle(made, made.request(kind), {})
+        assert asked == made.request(kind, eta=0.0)
+        sampled.check_asked(task, asked)
+        given = cli._without_idle(made, made.request(kind), {"eta": 0.5})
+        with pytest.raises(UserError, match=r"eta=0\.5 does nothing"):
+            sampled.check_asked(task, given)
+    walk = made.request(Interpolate)
+    assert cli._without_idle(made, walk, {}).num_points == walk.num_points
 
 
 def test_no_default_is_refused():
