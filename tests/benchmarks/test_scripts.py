@@ -60,7 +60,7 @@ def test_train(tmp_path, capsys):
     assert it["compiled_memory"]["argument"] > 4 * 4 * it["num_parameters"]
     assert it["peak_memory"]["process_peak"] > 10e6
     assert list(profile.rglob("*.xplane.pb"))
-    assert "| tiny, float32 | 8 |" in shown
+    assert "| tiny_unet, float32 | 8 |" in shown
     it, shown = run(train, tmp_path, capsys, "--num-steps=2", SMALL_MATMUL, "--cached")
     # From the cache alone: no time from nothing to speak of.
     assert list(it["compile_seconds"]) == ["second_start"]

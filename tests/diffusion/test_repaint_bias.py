@@ -12,6 +12,7 @@ from benchmarks import repaint_bias
 from ddpm_jax.diffusion.editing import repaint_grid
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.schedules import from_betas, linear_betas
+from ddpm_jax.requests import Inpaint
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "editing.md").read_text()
 
@@ -59,4 +60,4 @@ def test_visits_decide_and_short_jumps_do_not():
     one, other, long = (shares(250, 20, jump)[0].mean() for jump in (1, 10, 50))
     assert one < other < 1.25 * one and long > 4 * other
     # The default leaves a tenth, as the document says.
-    assert default().edit.num_resamples == 10
+    assert default().request(Inpaint).num_resamples == 10
