@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from hosts import projection
-from program import TINY, start
+from program import TINY_UNET, start
 from together import finished_hosts, start_hosts, sums
 
 from ddpm_jax import assembly, data
@@ -25,7 +25,7 @@ from ddpm_jax.training.log import read_metrics
 
 LAST = 24
 TRAIN = [
-    f"--config={TINY}",
+    f"--config={TINY_UNET}",
     f"--config.training.num_steps={LAST}",
     "--config.training.preview_every=0",
 ]
@@ -52,12 +52,12 @@ def in_(workdir, line):
 def more(workdir, num_steps, *options):
     """Go on with the run of another mesh for two steps."""
     last = f"--config.training.num_steps={num_steps}"
-    return [f"--config={TINY}", last, f"--workdir={workdir}", *options]
+    return [f"--config={TINY_UNET}", last, f"--workdir={workdir}", *options]
 
 
-def on_four_devices(finished, folder):
+def on_four_devices(finished_unet, folder):
     """Go on with a run on four devices; return its folder and what was said."""
-    crossed = shutil.copytree(finished, folder / "crossed")
+    crossed = shutil.copytree(finished_unet, folder / "crossed")
     four = start(*more(crossed, 14, "--config.devices.fsdp=4"), num_devices=4)
     try:
         out, err = four.communicate(timeout=500)
@@ -69,10 +69,10 @@ def on_four_devices(finished, folder):
 
 
 @pytest.fixture(scope="module")
-def made(finished, tmp_path_factory):
+def made(finished_unet, tmp_path_factory):
     """What four devices made of one device's run, and two processes of all."""
     folder = tmp_path_factory.mktemp("hosts")
-    crossed, out, err = on_four_devices(finished, folder)
+    crossed, out, err = on_four_devices(finished_unet, folder)
     assert "4 x cpu" in out
     assert "note: 1 device(s) so far, 4 device(s) (fsdp=4) now" in err
     lines = [
@@ -107,6 +107,10 @@ def differs_by_rounding(workdir, other, step, start=0):
 def test_two_processes_shard_the_state_and_train_the_same_bits(made):
     folder, _ = made
     assert sums(folder / "fsdp", LAST) == sums(folder / "whole", LAST)
+    import jax
+
+    leaves = jax.tree.leaves(store.restore_params(folder / "fsdp", ema=False))
+    assert max(leaf.size for leaf in leaves) >= 1024  # what is smaller is not cut
     for name in ("samples.npz", "grid.png", "film.png"):
         (one,), (two,) = (
             [p.read_bytes() for p in (folder / w).glob(f"samples/*/{name}")]
@@ -122,24 +126,24 @@ def test_two_devices_of_one_process_train_the_same_bits(made, tmp_path):
     assert sums(tmp_path / "run", LAST) == sums(made[0] / "whole", LAST)
 
 
-def test_one_device_trains_the_same_up_to_rounding(made, finished):
+def test_one_device_trains_the_same_up_to_rounding(made, finished_unet):
     one, two = (
         {r["step"]: r["loss"] for r in read_metrics(workdir)}
-        for workdir in (finished, made[0] / "whole")
+        for workdir in (finished_unet, made[0] / "whole")
     )
     for step in (2, 4, 6, 8, 10, 12):
         assert two[step] == pytest.approx(one[step], rel=1e-4)
-    differs_by_rounding(made[0] / "whole", finished, step=12, start=3)
+    differs_by_rounding(made[0] / "whole", finished_unet, step=12, start=3)
 
 
 def test_a_checkpoint_goes_from_one_device_to_four_to_two_processes_and_back(
-    made, finished, tmp_path
+    made, finished_unet, tmp_path
 ):
     folder, _ = made
     workdir = shutil.copytree(folder / "crossed", tmp_path / "run")
     assert {12, 14, 16} <= set(store.all_steps(workdir))
     assert main(more(workdir, 18)) == 0  # as one device again
-    alone = shutil.copytree(finished, tmp_path / "alone")
+    alone = shutil.copytree(finished_unet, tmp_path / "alone")
     assert main(more(alone, 18)) == 0
     differs_by_rounding(workdir, alone, step=18, start=12)
 

@@ -20,7 +20,7 @@ TRAIN = """
 import json, sys
 import jax, numpy as np
 sys.path.insert(0, "tests/runs")
-import tiny
+import tiny_unet
 from ddpm_jax import assembly, data
 from ddpm_jax.recipe import from_json
 from ddpm_jax.runtime.devices import *
@@ -28,7 +28,7 @@ from ddpm_jax.training.integrity import checksums, sums_on_devices
 from ddpm_jax.training.step import init_state, make_train_step
 from ddpm_jax.errors import UserError
 
-recipe = from_json(tiny.get_config())
+recipe = from_json(tiny_unet.get_config())
 spec, source = recipe.task, recipe.task.data.open()
 info = assembly.data_info(source)
 unet, optimizer = assembly.model(spec, info), recipe.training.transformation()
