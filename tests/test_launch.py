@@ -11,6 +11,8 @@ import pytest
 import yaml
 from settings import default
 
+from ddpm_jax.recipe import to_json
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "launch").iterdir())
 DOCUMENT = (ROOT / "docs" / "clusters.md").read_text()
@@ -40,7 +42,7 @@ def test_flags_and_options_of_a_launch_file_are_the_program_s(path, flags):
     options = re.findall(r"--config\.([a-z_.]+)=", command)
     assert "devices.fsdp" in options
     for option in options:
-        node = default()
+        node = to_json(default())
         for name in option.split("."):
             node = node[name]
     used = set(re.findall(r"(?<!\S)(--[a-z-]+)(?![a-z.-])", command))
