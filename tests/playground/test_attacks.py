@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY
+from program import TINY_UNET
 from served import ENV, PATIENCE, ROOT, serving
 
 from ddpm_jax.playground import gate, scratch
@@ -134,7 +134,13 @@ def server(tmp_path_factory):
     runs, temporary = (tmp_path_factory.mktemp(n) for n in ("runs", "temporary"))
     options = [f"--config.{option}" for option in RECIPE]
     subprocess.run(
-        [sys.executable, "main.py", f"--config={TINY}", f"--workdir={runs}", *options],
+        [
+            sys.executable,
+            "main.py",
+            f"--config={TINY_UNET}",
+            f"--workdir={runs}",
+            *options,
+        ],
         cwd=ROOT,
         env=ENV,
         check=True,

@@ -16,7 +16,7 @@ import urllib.request
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT, TINY
+from program import ROOT, TINY_UNET
 
 from ddpm_jax.data import load
 from ddpm_jax.playground.pictures import FILES
@@ -55,7 +55,7 @@ def program(*arguments):
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     options = [f"--config.{option}" for option in RECIPE]
-    program("main.py", f"--config={TINY}", f"--workdir={folder}", *options)
+    program("main.py", f"--config={TINY_UNET}", f"--workdir={folder}", *options)
     return folder
 
 
