@@ -27,9 +27,9 @@ import numpy as np
 
 import ddpm_jax
 from benchmarks import timing
-from ddpm_jax import data
-from ddpm_jax.cli import load_recipe, main, override
+from ddpm_jax.cli import main
 from ddpm_jax.commands import report
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Denoiser, predict
 from ddpm_jax.diffusion.generate import fold_each, image_keys
@@ -355,13 +355,8 @@ def measure(family: str, images: Images, run: Path) -> dict[str, float]:
     found["images_per_second"] = _SPEED_BATCH / best
     if family == "GAN":
         return found
-    recipe = override(
-        load_recipe(_line(images.recipes[family], run, ())[0].partition("=")[2])[0],
-        _line(images.recipes[family], run, ())[2:],
-    )
-    splits = [
-        _first(recipe.task.data, split, images.num_bits) for split in ("train", "test")
-    ]
+    of = trained_recipe(run).task.data
+    splits = [_first(of, split, images.num_bits) for split in ("train", "test")]
     if family == "diffusion":
         bits = _bits_of_diffusion(model, *splits, images.num_values)
     else:
@@ -372,12 +367,7 @@ def measure(family: str, images: Images, run: Path) -> dict[str, float]:
 
 
 def _first(of: Data, split: str, count: int) -> np.ndarray:
-    source = data.load(
-        of.source,
-        split=split,
-        image_size=of.image_size or None,
-        data_dir=of.data_dir,
-    )
+    source = of.open(split)
     count = min(count, len(source))
     return np.stack([source.source[i]["image"] for i in range(count)])
 

@@ -364,9 +364,11 @@ def _run(line: Line) -> int:
             f"{line.command} is for a diffusion model, and {name or folder} is of "
             f"another kind ({recipe.kind}); name a diffusion model."
         )
+    from ddpm_jax.assembly import leave_out_idle  # loads JAX, as the recipe has done
+
     try:
         request = recipe.request(kind, **{**line.values, "run": str(folder)})
-        request = _without_idle(recipe, request, line.values)
+        request = leave_out_idle(recipe.task, request, line.values)
         # The same devices in every command, whose images are then the same bytes.
         use_all_cores(recipe.training.batch_size)
         interrupts.check()
@@ -374,21 +376,6 @@ def _run(line: Line) -> int:
     except UserError as error:
         error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
         raise
-
-
-def _without_idle(
-    recipe: "Recipe", request: Request, given: Mapping[str, Any]
-) -> Request:
-    """Forget what only the recipe sets, and what is asked for does not look at."""
-    from ddpm_jax.assembly import leave_out_idle
-    from ddpm_jax.commands import sampled
-    from ddpm_jax.recipe import Diffusion
-
-    if isinstance(request, _OF_RECIPES):
-        return request
-    if not isinstance(recipe.task, Diffusion):
-        return sampled.leave_out_idle(recipe.task, request, given)
-    return leave_out_idle(recipe.task, request, given)
 
 
 def _serves(command: str, task: "TaskSpec") -> bool:
@@ -423,10 +410,8 @@ def _call(line: Line, recipe: "Recipe", request: Request, folder: Path) -> int:
             return _command("look")(recipe.task.data, request.folder or folder)
         case requests.Plan():
             return _command("plan")(recipe, folder)
-        case requests.Edit():
-            _command("edit")(recipe, request, folder)
-        case requests.Sample() | requests.Cascade():
-            _command(line.command)(recipe, request, folder)
+        case requests.Edit() | requests.Sample() | requests.Cascade():
+            _command(line.command.partition(" ")[0])(recipe, request, folder)
         case _:
             return _command(line.command)(recipe, request, folder)
     return 0

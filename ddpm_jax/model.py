@@ -34,6 +34,7 @@ from ddpm_jax.requests import Interpolate, Request, Sample
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.requests.sample import sample_of
+from ddpm_jax.sampling.edits import in_turn, walks
 from ddpm_jax.sampling.plan import Plan, Program, compile_plan, run_batches
 
 # Chosen when the model is loaded, and of films, which are not made here.
@@ -255,15 +256,8 @@ class DiffusionModel:
                 f"items of shapes {list(a.shape)} and {list(b.shape)}; want as many of "
                 f"{list(self.info.item_shape)} of each."
             )
-        count = len(a) * num_points
-        rows = {
-            "image": np.repeat(a, num_points, axis=0),
-            "other": np.repeat(b, num_points, axis=0),
-            "share": np.tile(np.linspace(0, 1, num_points, dtype=np.float32), len(a)),
-        }
-        rows |= jax.tree.map(
-            lambda leaf: np.tile(leaf, (len(a), *[1] * (leaf.ndim - 1))), cond
-        )
+        rows, noise = walks(a, b, num_points)
+        count = len(noise)
         made = run_batches(
             self._program(
                 asked,
@@ -271,10 +265,10 @@ class DiffusionModel:
             ),
             self._trained.params,
             assembly.sample_key(assembly.seed_of(self.spec, asked)),
-            rows,
+            rows | in_turn(cond, len(a)),
             num_rows=count,
             batch_size=min(asked.batch_size, count),
-            indices=np.repeat(np.arange(len(a)), num_points),
+            indices=noise,
             not_finite=lambda what, first, last: (
                 f"an item among {first} to {last} is not finite; use less strength."
             ),

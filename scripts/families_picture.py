@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ddpm_jax import data
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.evaluation.modes import count_modes
 
 FAMILIES = ("GAN", "VAE", "flow", "diffusion")
@@ -65,10 +66,7 @@ def _images_of(folder: Path, family: str) -> tuple[np.ndarray, dict[str, Any]]:
 
 def _real_images(folder: Path) -> np.ndarray:
     """Read images of the data that the runs of a folder are of."""
-    config = json.loads((folder / "features" / "config.json").read_text())
-    source = data.load(
-        config["data"]["source"], image_size=config["data"]["image_size"] or None
-    )
+    source = trained_recipe(folder / "features").task.data.open()
     return np.stack([source.source[i]["image"] for i in range(_SIDE**2)])
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ddpm_jax.cli import main as program
+from scripts.families_picture import FAMILIES
 
-FAMILIES = ("GAN", "VAE", "flow", "diffusion")
 _POINTS = 11
 _STRENGTH = 0.9
 

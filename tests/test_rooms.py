@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.measure_rooms import takes_config
+
 PACKAGE = Path(__file__).parents[1] / "ddpm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -191,24 +193,13 @@ def test_module_keeps_the_rules(path):
     assert faults(room_of(path), path.read_text(), makes_keys=makes_keys) == []
 
 
-def takes_a_config(node):
-    """A parameter that is annotated with it, or has none and is named so."""
-    arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-    return any(
-        "ConfigDict" in ast.unparse(argument.annotation)
-        if argument.annotation
-        else argument.arg in ("cfg", "config")
-        for argument in arguments
-    )
-
-
 def test_functions_take_values():
     """A whole config is read in one place; this number may only fall."""
     found = [
         f"{path.relative_to(PACKAGE)}: {node.name}"
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef) and takes_a_config(node)
+        if isinstance(node, ast.FunctionDef) and takes_config(node)
     ]
     assert {one.partition(":")[0] for one in found} <= {"specs.py", "recipe.py"}, found
     assert len(found) <= MOST_WITH_A_CONFIG, found

@@ -178,7 +178,7 @@ def check_cascade(folders: Sequence[str], members: Sequence[Member]) -> None:
         if mode_of(spec) not in (None, "upscale"):
             raise UserError(
                 f"{folder} was trained for edit {mode_of(spec)}; a cascade is made of "
-                "a model that draws from nothing and others that enlarge."
+                "a base model and super-resolution models."
             )
     check_stages([stage_of(member) for member in members], folders)
     first = members[0]

@@ -9,10 +9,9 @@ from ddpm_jax.assembly.idle import check_ranges, refuse_idle
 from ddpm_jax.assembly.labels_prompts import check_labels, check_prompts
 from ddpm_jax.assembly.latents import check_latents, check_range
 from ddpm_jax.assembly.pictures import check_picture
-from ddpm_jax.assembly.sampling import SAMPLERS, levels
+from ddpm_jax.assembly.sampling import SAMPLERS, check_variance, levels
 from ddpm_jax.assembly.sizes import check_memory
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.options import Parameters
@@ -93,19 +92,12 @@ def check_batch(fit: Fit) -> None:
 
 
 def _check_choices(spec: Diffusion, asked: Sample) -> None:
-    choices = {"sampler": SAMPLERS, "variance": (None, *VARIANCES)}
-    for name, known in choices.items():
-        if getattr(asked, name) not in known:
-            listed = ", ".join(str(k) for k in known if k is not None)
-            raise UserError(
-                f"config.sample.{name}={getattr(asked, name)!r} is not known; use "
-                f"{listed}."
-            )
-    if asked.variance == "learned" and not spec.learns_variance:
+    if asked.sampler not in SAMPLERS:
         raise UserError(
-            "config.sample.variance='learned', but the network predicts none; use "
-            "small or large."
+            f"config.sample.sampler={asked.sampler!r} is not known; use "
+            f"{', '.join(SAMPLERS)}."
         )
+    check_variance(spec, "sample.variance", asked.variance)
     if spec.schedule.ends_in_noise and asked.sampler == "adaptive":
         raise UserError(
             "config.sample.sampler='adaptive' cannot start from pure noise, in which "

@@ -19,7 +19,6 @@ from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
 from ddpm_jax.requests import Evaluate, Sample
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared
 from ddpm_jax.requests.sample import sample_of
-from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.weights import inception_file
 
@@ -77,8 +76,6 @@ def variants(spec: TaskSpec, asked: Compared, steps: Sequence[int]) -> list[Samp
         for scale in asked.all_scales()
         for seed in range(first, first + asked.num_seeds)
     ]
-    if not isinstance(spec, Diffusion):
-        return found
     return [leave_out_idle(spec, one) for one in found]
 
 

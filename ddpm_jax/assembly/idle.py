@@ -20,7 +20,9 @@ from ddpm_jax.networks.unet import UNet
 from ddpm_jax.requests import Edit, Evaluate, Likelihood, Request, Sample
 from ddpm_jax.requests.evaluate import Compared
 from ddpm_jax.requests.options import Chain
+from ddpm_jax.specs import kind_of
 from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.fit import Fit
 
 R = TypeVar("R", bound=Request)
@@ -58,7 +60,19 @@ def _idle(value: Any, rules: Iterable[Rule]) -> Iterator[tuple[str, Any, str]]:
 # --- Requests -------------------------------------------------------------------------
 
 
-def refuse_idle(spec: Diffusion, asked: Request) -> None:
+# What means something to a model of any kind; a diffusion model has rules of its own.
+_OF_ANY_KIND = frozenset(
+    {
+        *("run", "out", "num_images", "batch_size", "seed", "image", "num_points"),
+        *("num_seeds", "images", "scores", "features", "weights", "resize"),
+        *("feature_batch_size", "reference", "reference_split", "baseline_split"),
+        *("allow_few", "likelihood_split", "likelihood_num_images"),
+        "likelihood_batch_size",
+    }
+)
+
+
+def refuse_idle(spec: TaskSpec, asked: Request) -> None:
     """Refuse the first option of a request that does nothing with this model.
 
     Raises:
@@ -67,7 +81,7 @@ def refuse_idle(spec: Diffusion, asked: Request) -> None:
     refuse(asked, rules_of(spec, asked))
 
 
-def leave_out_idle(spec: Diffusion, asked: R, given: Collection[str] = ()) -> R:
+def leave_out_idle(spec: TaskSpec, asked: R, given: Collection[str] = ()) -> R:
     """Put back to its default what only a recipe sets and nothing looks at.
 
     A recipe whose `sample.eta` is of its sampler serves requests of another sampler as
@@ -78,32 +92,32 @@ def leave_out_idle(spec: Diffusion, asked: R, given: Collection[str] = ()) -> R:
         asked: the request.
         given: its fields that were asked for.
     """
-    return leave_out(asked, rules_of(spec, asked), given)
-
-
-def leave_out(asked: R, rules: Iterable[Rule], given: Collection[str]) -> R:
-    """Put fields that do nothing back to their defaults, but for those in `given`."""
-    rules = [rule for rule in rules if rule[0] not in given]
+    rules = [rule for rule in rules_of(spec, asked) if rule[0] not in given]
     changes = {name: default for name, default, _ in _idle(asked, rules)}
     return dataclasses.replace(asked, **changes)
 
 
-def idle_fields(spec: Diffusion, asked: Request) -> set[str]:
+def idle_fields(spec: TaskSpec, asked: Request) -> set[str]:
     """Name the fields that would do nothing in a request, whatever their values."""
     return {name for name, is_idle, _ in rules_of(spec, asked) if is_idle}
 
 
-def rules_of(spec: Diffusion, asked: Request) -> list[Rule]:
+def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
     """List the rules for the fields of a request."""
     rules: list[Rule] = []
-    if isinstance(asked, Chain):
-        rules += _of_chain(spec, asked)
-    if isinstance(asked, Edit):
-        rules += _of_edit(asked.mode, method_of(spec, asked))
+    if not isinstance(spec, Diffusion):
+        why = f"in a model of kind {kind_of(spec)}; leave it out"
+        names = [field.name for field in dataclasses.fields(asked)]
+        rules += [(name, True, why) for name in names if name not in _OF_ANY_KIND]
+    else:
+        if isinstance(asked, Chain):
+            rules += _of_chain(spec, asked)
+        if isinstance(asked, Edit):
+            rules += _of_edit(asked.mode, method_of(spec, asked))
+        if isinstance(asked, Likelihood):
+            rules += _of_likelihood(asked)
     if isinstance(asked, Evaluate):
-        rules += of_evaluation(asked)
-    if isinstance(asked, Likelihood):
-        rules += _of_likelihood(asked)
+        rules += _of_evaluation(asked)
     return rules
 
 
@@ -148,8 +162,7 @@ def _of_edit(mode: str, method: str) -> list[Rule]:
     ]
 
 
-def of_evaluation(asked: Evaluate) -> list[Rule]:
-    """List the rules of evaluations, whatever kind of model they are of."""
+def _of_evaluation(asked: Evaluate) -> list[Rule]:
     return [
         (
             "resize",

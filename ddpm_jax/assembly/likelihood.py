@@ -12,7 +12,7 @@ from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import encode
 from ddpm_jax.assembly.idle import refuse_idle
 from ddpm_jax.assembly.latents import refuse_latents
-from ddpm_jax.assembly.sampling import denoiser
+from ddpm_jax.assembly.sampling import check_variance, denoiser
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
@@ -134,16 +134,7 @@ def check_likelihood(spec: Diffusion, info: DataInfo, asked: Likelihood) -> None
             f"the model draws from a picture ({spec.map_name}), and says how likely an "
             "image is only beside one; give a model without."
         )
-    if asked.variance not in (None, *names.VARIANCES):
-        raise UserError(
-            f"config.likelihood.variance={asked.variance!r} is not known; use "
-            f"{', '.join(names.VARIANCES)}."
-        )
-    if asked.variance == "learned" and not spec.learns_variance:
-        raise UserError(
-            "config.likelihood.variance='learned', but the network predicts none; use "
-            "small or large."
-        )
+    check_variance(spec, "likelihood.variance", asked.variance)
     T = spec.schedule.num_levels
     if asked.num_steps is not None and not 2 <= asked.num_steps <= T:
         raise UserError(

@@ -58,6 +58,29 @@ def sampler(spec: Diffusion, asked: Sample) -> samplers.Sampler:
     return self_conditioned(built) if NAME in spec.conditioners else built
 
 
+def check_variance(spec: Diffusion, option: str, variance: str | None) -> None:
+    """Refuse a variance that is not known, or that the network does not predict.
+
+    Args:
+        spec: of the model.
+        option: that asks for it, such as "sample.variance".
+        variance: None for that of the model.
+
+    Raises:
+        UserError: naming those there are.
+    """
+    if variance not in (None, *names.VARIANCES):
+        raise UserError(
+            f"config.{option}={variance!r} is not known; use "
+            f"{', '.join(names.VARIANCES)}."
+        )
+    if variance == "learned" and not spec.learns_variance:
+        raise UserError(
+            f"config.{option}='learned', but the network predicts none; use small or "
+            "large."
+        )
+
+
 def levels(spec: Diffusion, asked: Sample) -> Level:
     """Lay out the levels that a chain visits, [N + 1].
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
+from ddpm_jax.sampling.edits import in_turn, walks
 from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 from ddpm_jax.sampling.result_files import Results, write_results
 
@@ -168,15 +168,7 @@ def lay_out(
     """
     if isinstance(asked, Interpolate):
         columns = asked.num_points
-        given = {
-            "image": np.repeat(pictures[:-1], columns, axis=0),
-            "other": np.repeat(pictures[1:], columns, axis=0),
-            # Both ends are walked to, so that what the model makes of them is seen.
-            "share": np.tile(
-                np.linspace(0, 1, columns, dtype=np.float32), len(pictures) - 1
-            ),
-        }
-        noise = np.repeat(np.arange(len(pictures) - 1), columns)
+        given, noise = walks(pictures[:-1], pictures[1:], columns)
     else:
         columns = asked.num_images if isinstance(asked, Several) else 1
         given = {"image": np.repeat(pictures, columns, axis=0)}
@@ -187,11 +179,8 @@ def lay_out(
     if isinstance(asked, Inpaint):
         known = (~_unknown(asked.mask, info)).astype(np.float32)
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
-    repeat = len(given["image"]) // columns
     cond = _cond(spec, sample_of(asked, num_images=columns), info)
-    given |= jax.tree.map(
-        lambda leaf: np.tile(leaf, (repeat, *[1] * (leaf.ndim - 1))), cond
-    )
+    given |= in_turn(cond, len(given["image"]) // columns)
     return given, noise, columns
 
 

@@ -92,15 +92,12 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
         UserError: options, images, weights or statistics do not fit.
     """
     out, spec = asked.folder or workdir, recipe.task
-    if not isinstance(spec, Diffusion):
-        sampled.check_asked(spec, asked)
-    else:
-        assembly.refuse_idle(spec, asked)
-        if BITS_PER_DIM in assembly.score_names(asked):
-            assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
-    _check_bits(asked)
+    assembly.refuse_idle(spec, asked)
+    names = assembly.score_names(asked)
+    if isinstance(spec, Diffusion) and BITS_PER_DIM in names:
+        assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
     assembly.check_seeds(spec, asked)
-    job = _Job(recipe, asked, assembly.score_names(asked), workdir, out)
+    job = _Job(recipe, asked, names, workdir, out)
     with catch_interrupts() as interrupted:
         try:
             sets = _sets(job, interrupted)
@@ -122,16 +119,6 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
     wait_for_all_hosts("the rows")
     summarise(out)
     return 0
-
-
-def _check_bits(asked: Evaluate) -> None:
-    """Refuse bits per dimension where no model is scored."""
-    kind, _ = images_kind(asked.images)
-    if BITS_PER_DIM in assembly.score_names(asked) and kind != "samples":
-        raise UserError(
-            f"config.evaluate.scores has {BITS_PER_DIM}, which is of a model, and "
-            f"config.evaluate.images={asked.images!r} are given; leave one of them out."
-        )
 
 
 # --- What is scored -------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_options, sample_request
 from ddpm_jax.commands.encoding import autoencoder_of
-from ddpm_jax.commands.model import describe_model, find_model, open_model
+from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import conditions_of, sample_batches, sampling_program
@@ -107,7 +107,9 @@ def drawn_set(
         model=model,
         num_images=asked.num_images,
         image_shape=found.info.image_shape,
-        load=lambda folder: _drawn(recipe, asked, workdir, model, folder, interrupted),
+        load=lambda folder: _drawn(
+            recipe, asked, found.info, workdir, model, folder, interrupted
+        ),
     )
 
 
@@ -152,13 +154,13 @@ def _sampled_set(
 def _drawn(
     recipe: Recipe[Diffusion],
     asked: Sample,
+    info: assembly.DataInfo,
     workdir: Path,
     model: dict[str, Any],
     folder: Path,
     interrupted: Callable[[], int],
 ) -> data.Dataset | None:
     spec = recipe.task
-    info = describe_model(spec, asked, workdir).info
     labels, names = assembly.sample_labels(spec, info, asked), info.label_names
     # Images drawn without a class cannot be held against one.
     if labels is not None and (labels >= len(names or ())).any():

@@ -6,11 +6,10 @@ something to every model are looked at, and the others are refused.
 """
 
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from tqdm import tqdm
 
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.assembly.idle import Rule, leave_out, of_evaluation, refuse
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import digest
@@ -27,7 +25,7 @@ from ddpm_jax.commands.plane import write_figures
 from ddpm_jax.diffusion.variational_bound import standard_error
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences
-from ddpm_jax.requests import Evaluate, Interpolate, Request, Sample
+from ddpm_jax.requests import Evaluate, Interpolate, Sample
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
@@ -35,17 +33,6 @@ from ddpm_jax.runtime.results import finished_result, result_folder
 from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
 from ddpm_jax.training import checkpoints as store
-
-R = TypeVar("R", bound=Request)
-
-_LOOKED_AT = {
-    *("run", "out", "num_images", "batch_size", "seed", "image", "num_points"),
-    *("num_seeds", "images", "scores", "features", "weights", "resize"),
-    *("feature_batch_size", "reference", "reference_split", "baseline_split"),
-    *("allow_few", "likelihood_split", "likelihood_num_images"),
-    "likelihood_batch_size",
-}
-"""Fields of requests that mean something to a model of any kind."""
 
 
 class Opened(NamedTuple):
@@ -82,33 +69,6 @@ def open_task(workdir: Path, kind: str) -> Opened:
 def _described(workdir: Path, kind: str) -> dict[str, Any]:
     """Read metadata and result of a finished model, and none of its parameters."""
     return auxiliary.about(workdir, auxiliary.kind_named(kind))
-
-
-def check_asked(spec: TaskSpec, asked: Request) -> None:
-    """Refuse options of a request that do nothing to a model of this kind.
-
-    Raises:
-        UserError: naming the first.
-    """
-    refuse(asked, _rules(spec, asked))
-
-
-def leave_out_idle(spec: TaskSpec, asked: R, given: Collection[str]) -> R:
-    """Put back to its default what only a recipe sets, and this kind does not look at.
-
-    Args:
-        spec: of the model.
-        asked: the request.
-        given: its fields that were asked for.
-    """
-    return leave_out(asked, _rules(spec, asked), given)
-
-
-def _rules(spec: TaskSpec, asked: Request) -> list[Rule]:
-    why = f"in a model of kind {specs.kind_of(spec)}; leave it out"
-    names = [field.name for field in dataclasses.fields(asked)]
-    others = [(name, True, why) for name in names if name not in _LOOKED_AT]
-    return others + (of_evaluation(asked) if isinstance(asked, Evaluate) else [])
 
 
 def open_sampled(spec: TaskSpec, workdir: Path) -> Opened:
@@ -247,7 +207,7 @@ def sample_any(spec: TaskSpec, asked: Sample, workdir: Path) -> Path:
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
-    check_asked(spec, asked)
+    assembly.refuse_idle(spec, asked)
     out = asked.folder
     request = request_of(spec, asked, _described(workdir, specs.kind_of(spec)))
     _check_options(spec, workdir)
@@ -300,7 +260,7 @@ def interpolate_any(
     Raises:
         UserError: the workdir holds no such model, or the options do not fit it.
     """
-    check_asked(spec, asked)
+    assembly.refuse_idle(spec, asked)
     out, points = asked.folder, asked.num_points
     words = [word.strip() for word in asked.image.split(",") if word.strip()]
     drawn = sample_of(asked, num_images=num_samples)

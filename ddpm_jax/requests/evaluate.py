@@ -195,8 +195,16 @@ class Evaluate(Compared):
         of_a_model = ("checkpoints", "sample_steps", "guidance_scales")
         given = [name for name in of_a_model if getattr(self, name)]
         given += ["num_seeds"] if self.num_seeds > 1 else []
-        if given and images_kind(self.images)[0] != "samples":
+        if images_kind(self.images)[0] == "samples":
+            return
+        if given:
             raise UserError(
                 f"config.evaluate.{given[0]} is of a model's samples, and "
                 f"config.evaluate.images={self.images!r} is not drawn; leave one out."
+            )
+        if BITS_PER_DIM in self.scores.replace(" ", "").split(","):
+            raise UserError(
+                f"config.evaluate.scores has {BITS_PER_DIM}, which is of a model, and "
+                f"config.evaluate.images={self.images!r} are given; leave one of them "
+                "out."
             )

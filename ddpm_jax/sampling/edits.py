@@ -15,10 +15,11 @@ model is conditioned on.
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm_jax import limits
 from ddpm_jax.codecs import Params
@@ -386,3 +387,37 @@ _STAGES: Mapping[str, Callable[[Edit], tuple[_Part, ...]]] = {
     "colorize": lambda edit: (_Part("x", _whole, _colorize),),
     "upscale": lambda edit: (_Part("x", _whole, _upscale),),
 }
+
+
+# --- Rows -----------------------------------------------------------------------------
+
+
+def walks(
+    starts: np.ndarray, ends: np.ndarray, num_points: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Lay out the rows of interpolations, one after another.
+
+    Args:
+        starts: [N, ...].
+        ends: [N, ...].
+        num_points: P of each, with both ends, so that what the model makes of these is
+            seen as well.
+
+    Returns:
+        "image", "other" [N P, ...] and "share" [N P], and the number of the noise of
+        each row, int [N P]: a walk has one.
+    """
+    share = np.linspace(0, 1, num_points, dtype=np.float32)
+    rows = {
+        "image": np.repeat(starts, num_points, axis=0),
+        "other": np.repeat(ends, num_points, axis=0),
+        "share": np.tile(share, len(starts)),
+    }
+    return rows, np.repeat(np.arange(len(starts)), num_points)
+
+
+def in_turn(rows: Mapping[str, Any], times: int) -> dict[str, Any]:
+    """Repeat rows as a whole: leaves [P, ...] -> [times P, ...]."""
+    return jax.tree.map(
+        lambda leaf: np.tile(leaf, (times, *[1] * (leaf.ndim - 1))), dict(rows)
+    )

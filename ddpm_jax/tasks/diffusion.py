@@ -126,7 +126,7 @@ class Diffusion(TaskSpec):
                     f"the name {spec.named}: call it so."
                 )
 
-        maps = [n for n, s in self.conditioners.items() if isinstance(s, ImageMap)]
+        maps = self._maps
         if len(maps) > 1:
             raise UserError(
                 f"conditioners.{maps[1]} is an image map beside {maps[0]}; use one."
@@ -146,6 +146,10 @@ class Diffusion(TaskSpec):
             )
 
     @property
+    def _maps(self) -> list[str]:
+        return [n for n, s in self.conditioners.items() if isinstance(s, ImageMap)]
+
+    @property
     def text(self) -> TextSpec | None:
         """How captions are read; None for a model without text."""
         found = self.conditioners.get("text")
@@ -154,8 +158,7 @@ class Diffusion(TaskSpec):
     @property
     def map_name(self) -> str:
         """The name of the image map that the network is conditioned on, "" for none."""
-        maps = (n for n, s in self.conditioners.items() if isinstance(s, ImageMap))
-        return next(maps, "")
+        return next(iter(self._maps), "")
 
     @property
     def image_map(self) -> ImageMap | None:

@@ -6,9 +6,8 @@ import re
 import pytest
 from settings import changed, default
 
-from ddpm_jax import assembly, cli
+from ddpm_jax import assembly
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
-from ddpm_jax.commands import sampled
 from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
@@ -302,14 +301,14 @@ def test_a_recipe_may_set_options_of_several_edits():
 def test_of_other_kinds_of_models_too_only_what_was_asked_for_is_refused(task):
     made = from_json(recipe(task, sample={"num_images": 3, "eta": 0.5}))
     for kind in (Sample, Evaluate):
-        asked = cli._without_idle(made, made.request(kind), {})
+        asked = idle.leave_out_idle(task, made.request(kind))
         assert asked == made.request(kind, eta=0.0)
-        sampled.check_asked(task, asked)
-        given = cli._without_idle(made, made.request(kind), {"eta": 0.5})
+        idle.refuse_idle(task, asked)
+        given = idle.leave_out_idle(task, made.request(kind), {"eta"})
         with pytest.raises(UserError, match=r"eta=0\.5 does nothing"):
-            sampled.check_asked(task, given)
+            idle.refuse_idle(task, given)
     walk = made.request(Interpolate)
-    assert cli._without_idle(made, walk, {}).num_points == walk.num_points
+    assert idle.leave_out_idle(task, walk).num_points == walk.num_points
 
 
 def test_no_default_is_refused():

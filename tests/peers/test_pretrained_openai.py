@@ -30,8 +30,8 @@ class Block(nn.Module):
         self.in_layers = nn.Sequential(
             norm(width_in), nn.SiLU(), nn.Conv2d(width_in, width, 3, padding=1)
         )
-        told = nn.Linear(embedding, 2 * width if scales else width)
-        self.emb_layers = nn.Sequential(nn.SiLU(), told)
+        shift_scale = nn.Linear(embedding, 2 * width if scales else width)
+        self.emb_layers = nn.Sequential(nn.SiLU(), shift_scale)
         self.out_layers = nn.Sequential(
             norm(width), nn.SiLU(), nn.Dropout(0.5), nn.Conv2d(width, width, 3, 1, 1)
         )
@@ -39,16 +39,16 @@ class Block(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv2d(width_in, width, 1)
 
     def forward(self, x, embedding):
-        told = self.emb_layers(embedding)[:, :, None, None]
+        shift_scale = self.emb_layers(embedding)[:, :, None, None]
         h = self.in_layers[:2](x)
         if self.resample:
             h, x = self.resample(h), self.resample(x)
         h = self.in_layers[2](h)
         if self.scales:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = shift_scale.chunk(2, dim=1)
             h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
         else:
-            h = self.out_layers(h + told)
+            h = self.out_layers(h + shift_scale)
         return self.skip_connection(x) + h
 
 
@@ -249,8 +249,8 @@ def test_imports_a_state_dict(name, tmp_path):
     x = x.astype(np.float32)
     levels = np.array([0, 123, 399])
     label = np.array([0, 3, 5], np.int32) if kind["classes"] else None
-    told = spec.schedule.build().at(levels).t  # their rescaled times: t * 1000 / T
-    np.testing.assert_allclose(told, levels * 2.5)
+    times = spec.schedule.build().at(levels).t  # their rescaled times: t * 1000 / T
+    np.testing.assert_allclose(times, levels * 2.5)
     with torch.no_grad():
         theirs = peer(
             torch.from_numpy(x).movedim(-1, 1),
@@ -261,5 +261,5 @@ def test_imports_a_state_dict(name, tmp_path):
     apply = jax.jit(assembly.network(trained.unet))
     cond = None if label is None else {"label": label}
     assert 0.2 < theirs.std() < 5
-    ours = apply(trained.params.network, x, told, cond)
+    ours = apply(trained.params.network, x, times, cond)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

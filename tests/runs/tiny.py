@@ -9,10 +9,15 @@ from ddpm_jax.recipe import MLP, Data, Diffusion, Fit, Label, Linear, recipe
 
 def get_config():
     """Return the recipe."""
+    return recipe_of(MLP(width=8, depth=1, num_frequencies=0))
+
+
+def recipe_of(network):
+    """Return the recipe with this network."""
     return recipe(
         Diffusion(
             data=Data(source="digits"),
-            network=MLP(width=8, depth=1, num_frequencies=0),
+            network=network,
             conditioners={"label": Label()},
             schedule=Linear(20),
             preview_steps=5,
