@@ -35,41 +35,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ddpm_jax.codecs.points import Plane
-from ddpm_jax.codecs.spec import AsStored, Latents
-from ddpm_jax.conditioning.grey import Grey
-from ddpm_jax.conditioning.label import Label
-from ddpm_jax.conditioning.low_res import LowRes
-from ddpm_jax.conditioning.masked import Masked
-from ddpm_jax.conditioning.self_conditioning import SelfConditioning
-from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
-from ddpm_jax.data.spec import Data
-from ddpm_jax.diffusion import loss_weights, losses, schedules, time_sampling
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.adversarial import (
-    ImageDiscriminator,
-    ImageGenerator,
-    VectorDiscriminator,
-    VectorGenerator,
-)
-from ddpm_jax.networks.discriminator import PatchDiscriminator
-from ddpm_jax.networks.feed_forward import VectorAutoencoder
-from ddpm_jax.networks.flow import Flow
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
-from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import FROM_DATA
-from ddpm_jax.networks.residual_classifier import Classifier
-from ddpm_jax.networks.unet import UNet
-from ddpm_jax.runtime.devices import Devices
-from ddpm_jax.tasks.autoencoder import AutoencoderTask
-from ddpm_jax.tasks.classifier import ClassifierTask
-from ddpm_jax.tasks.contrastive import ContrastiveTask
-from ddpm_jax.tasks.diffusion import Diffusion
-from ddpm_jax.tasks.flow import FlowTask
-from ddpm_jax.tasks.gan import GAN
-from ddpm_jax.tasks.vae import VAE
-from ddpm_jax.training.fit import Fit
-from ddpm_jax.training.optimizers import Adam, AdamW
 
 KIND = "kind"
 
@@ -891,40 +858,3 @@ def _brief(value: Any) -> str:
     if _are_nodes(value):
         return f"({', '.join(map(_brief, value))})"
     return _shown(tuple(value) if isinstance(value, list) else value)
-
-
-# --- The kinds of the package ---------------------------------------------------------
-
-for _spec in (
-    *(schedules.Linear, schedules.Quadratic, schedules.Warmup, schedules.Constant),
-    *(schedules.Jsd, schedules.Cosine, schedules.Sigmoid, schedules.Straight),
-    *(losses.Simple, losses.Weighted, losses.Mean, losses.Bound, losses.Hybrid),
-    *(loss_weights.TruncatedSNR, loss_weights.MinSNR, loss_weights.P2),
-    loss_weights.SigmoidSNR,
-    *(time_sampling.Uniform, time_sampling.Stratified, time_sampling.Antithetic),
-    *(time_sampling.Importance, time_sampling.LogitNormal, time_sampling.Shifted),
-    *(Label, LowRes, Grey, Masked, SelfConditioning),
-    *(AsStored, Latents, Plane, Data, Devices, PatchDiscriminator),
-    *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
-    *(ImageGenerator, ImageDiscriminator),
-    *(Diffusion, Fit, Adam),
-):
-    register(_spec)
-register(UNet, "unet")
-register(MLP, "mlp")
-register(KLAutoencoder, "kl_autoencoder")
-register(Classifier, "residual_classifier")
-register(WordsText, "words")
-register(BytesText, "bytes")
-register(MiniLMText, "minilm")
-register(schedules.LinearLogSNR, "linear_logsnr")
-register(schedules.CosineLogSNR, "cosine_logsnr")
-register(time_sampling.LogNormal, "lognormal")
-register(AdamW, "adamw")
-register(AutoencoderTask, "autoencoder")
-register(ClassifierTask, "classifier")
-register(ContrastiveTask, "contrastive")
-register(Flow, "coupling_flow")
-register(VAE, "vae")
-register(GAN, "gan")
-register(FlowTask, "flow")

@@ -15,11 +15,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from ddpm_jax import limits, specs
-from ddpm_jax.codecs.spec import Latents
-from ddpm_jax.conditioning.grey import Grey
-from ddpm_jax.conditioning.low_res import LowRes
-from ddpm_jax.diffusion.schedules import Cosine, Jsd, Linear, ScheduleSpec
+from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import (
+    AutoencoderTask,
+    Cosine,
+    Diffusion,
+    Fit,
+    Grey,
+    Jsd,
+    Latents,
+    Linear,
+    LowRes,
+)
 from ddpm_jax.specs import (
     differences,
     from_config,
@@ -29,9 +37,6 @@ from ddpm_jax.specs import (
     register,
     to_json,
 )
-from ddpm_jax.tasks.autoencoder import AutoencoderTask
-from ddpm_jax.tasks.diffusion import Diffusion
-from ddpm_jax.training.fit import Fit
 
 LINEAR, COSINE = Linear(), Cosine(8)
 

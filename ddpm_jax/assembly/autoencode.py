@@ -15,17 +15,12 @@ from ddpm_jax.assembly.idle import check_warmup, refuse_unused
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
+from ddpm_jax.networks.kl_autoencoder import sample_posterior
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
+from ddpm_jax.recipe import AutoencoderTask, Fit, KLAutoencoder
 from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
-from ddpm_jax.tasks.autoencoder import (
-    AutoencoderTask,
-    Maps,
-    Networks,
-    autoencoder_task,
-)
-from ddpm_jax.training.fit import Fit
+from ddpm_jax.tasks.autoencoder import Maps, Networks, autoencoder_task
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 from ddpm_jax.weights.lpips_file import Lpips, read_lpips

@@ -14,7 +14,7 @@ import numpy as np
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.recipe import KLAutoencoder
 
 KIND = auxiliary.Kind(
     name="autoencoder",

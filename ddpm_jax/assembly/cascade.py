@@ -13,8 +13,8 @@ from ddpm_jax.assembly.pictures import aug_level_of, mode_of
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.conditioned import Conditioned
-from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, LowRes
 from ddpm_jax.requests import Cascade, Sample
 from ddpm_jax.sampling.plan import Plan
 from ddpm_jax.sampling.stages import (
@@ -23,7 +23,6 @@ from ddpm_jax.sampling.stages import (
     cascade_plan,
     check_stages,
 )
-from ddpm_jax.tasks.diffusion import Diffusion
 
 OF_STAGES = {
     "samplers": ("sampler", str),

@@ -13,13 +13,12 @@ from ddpm_jax.assembly.sampling import SAMPLERS, check_variance, levels
 from ddpm_jax.assembly.sizes import check_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, Fit
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.options import Parameters
 from ddpm_jax.runtime.devices import check_batch_size
 from ddpm_jax.specs import kind_of, located
-from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.training.ema import MAX_STD
-from ddpm_jax.training.fit import Fit
 
 # Below this alpha the x0 of a predicted eps is mostly error, unless it is clamped.
 _LEAST_SIGNAL = 1e-3

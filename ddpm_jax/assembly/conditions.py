@@ -13,16 +13,11 @@ from ddpm_jax.assembly.pictures import source_rows
 from ddpm_jax.assembly.source import DataInfo, tokenizer_of
 from ddpm_jax.conditioning import Encoded, Tokenizer, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
-from ddpm_jax.conditioning.conditioner import (
-    NEGATIVE,
-    Cond,
-    Conditioner,
-    from_batch,
-)
+from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, from_batch
 from ddpm_jax.conditioning.encoded_text import interpolate
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Conditioner, Diffusion
 from ddpm_jax.requests import Sample
-from ddpm_jax.tasks.diffusion import Diffusion
 
 
 def conditioners(spec: Diffusion, info: DataInfo) -> dict[str, Conditioner]:

@@ -12,15 +12,14 @@ from ddpm_jax.assembly.plans import plan_model
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.codecs import Codec
 from ddpm_jax.conditioning.conditioned import Conditioned
-from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion, LowRes
 from ddpm_jax.requests import Edit, Sample, Upscale
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import capacity
 from ddpm_jax.sampling import edits
 from ddpm_jax.sampling.plan import Given, ImageCondition, Plan
 from ddpm_jax.specs import located
-from ddpm_jax.tasks.diffusion import Diffusion
 
 _OPTIONS = ("strength", "weight", "jump_length", "num_resamples", "iterations")
 

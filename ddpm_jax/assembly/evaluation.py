@@ -16,10 +16,10 @@ from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.evaluation.scores import SCORES
 from ddpm_jax.limits import check_seed
 from ddpm_jax.networks.inception import SIDE, InceptionV3, parameter_shapes
+from ddpm_jax.recipe import TaskSpec
 from ddpm_jax.requests import Evaluate, Sample
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared
 from ddpm_jax.requests.sample import sample_of
-from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.weights import inception_file
 
 

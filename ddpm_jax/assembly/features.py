@@ -19,12 +19,11 @@ from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
-from ddpm_jax.networks.residual_classifier import Classifier
+from ddpm_jax.recipe import Classifier, ClassifierTask, Fit
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
-from ddpm_jax.tasks.classifier import ClassifierTask, make_classify_objective
-from ddpm_jax.training.fit import Fit
+from ddpm_jax.tasks.classifier import make_classify_objective
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Objective, Task

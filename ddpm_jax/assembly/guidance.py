@@ -13,10 +13,8 @@ import numpy as np
 from ddpm_jax import data
 from ddpm_jax.assembly.conditions import is_droppable
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.codecs import CodecSpec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import null_condition
-from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.guidance import (
@@ -28,8 +26,8 @@ from ddpm_jax.diffusion.guidance import (
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import CodecSpec, Data, Diffusion
 from ddpm_jax.requests import Sample
-from ddpm_jax.tasks.diffusion import Diffusion
 
 CLASSIFIED = "label"
 """The name of the rows that the classifier's guidance is for, whatever the network."""

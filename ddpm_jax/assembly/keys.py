@@ -2,10 +2,10 @@
 
 import jax
 
+from ddpm_jax.recipe import TaskSpec
 from ddpm_jax.requests import Likelihood
 from ddpm_jax.requests.options import Chain
 from ddpm_jax.runtime.keys import root_key
-from ddpm_jax.tasks.spec import TaskSpec
 
 _INIT, _TRAIN, _SAMPLE, _LIKELIHOOD = 0, 1, 2, 3
 

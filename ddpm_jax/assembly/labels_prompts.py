@@ -9,10 +9,9 @@ import numpy as np
 from ddpm_jax import conditioning
 from ddpm_jax.assembly.pictures import examples
 from ddpm_jax.assembly.source import DataInfo, num_classes, tokenizer_of
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data, Diffusion
 from ddpm_jax.requests import Sample
-from ddpm_jax.tasks.diffusion import Diffusion
 
 PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
 

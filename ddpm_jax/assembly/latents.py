@@ -7,9 +7,9 @@ from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.codecs import Autoencoder, Codec, latents
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Sample
 from ddpm_jax.specs import kind_of
-from ddpm_jax.tasks.diffusion import Diffusion
 
 COPY = "autoencoder"  # the folder in a workdir
 

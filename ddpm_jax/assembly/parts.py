@@ -12,22 +12,14 @@ from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.keys import init_key
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.codecs import (
-    AsStored,
-    Start,
-    as_they_are,
-    encoded_start,
-    from_bytes,
-    from_moments,
-)
+from ddpm_jax.codecs import Start, as_they_are, encoded_start, from_bytes, from_moments
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.conditioner import training_condition
 from ddpm_jax.conditioning.self_conditioning import NAME
-from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.self_conditioning import self_condition_half
-from ddpm_jax.tasks.diffusion import Diffusion, make_objective, summarize
-from ddpm_jax.training.fit import Fit
+from ddpm_jax.recipe import AsStored, Data, Diffusion, Fit
+from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Objective, Task

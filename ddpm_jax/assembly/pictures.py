@@ -9,17 +9,13 @@ import numpy as np
 
 from ddpm_jax.assembly.keys import sample_key, seed_of
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.image_maps import Source
-from ddpm_jax.conditioning.low_res import LowRes
-from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.data.spec import Data
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data, Diffusion, Grey, LowRes, Masked
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.images import psnr, to_float
-from ddpm_jax.tasks.diffusion import Diffusion
 
 _DATA = "data:"
 

@@ -11,10 +11,10 @@ from ddpm_jax.codecs import Codec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond
+from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Request, Sample
 from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
 from ddpm_jax.specs import to_json
-from ddpm_jax.tasks.diffusion import Diffusion
 
 NOT_COMPILED = frozenset(
     {

@@ -17,10 +17,9 @@ from jax.sharding import Mesh
 
 from ddpm_jax import specs
 from ddpm_jax.data.info import DataInfo
+from ddpm_jax.recipe import Diffusion, Fit
 from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.specs import to_json
-from ddpm_jax.tasks.diffusion import Diffusion
-from ddpm_jax.training.fit import Fit
 
 T = TypeVar("T")
 

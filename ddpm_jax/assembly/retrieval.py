@@ -24,12 +24,12 @@ from ddpm_jax.conditioning import reopen
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
+from ddpm_jax.recipe import ContrastiveTask, Fit
 from ddpm_jax.runtime.batching import join, map_batches
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
-from ddpm_jax.tasks.contrastive import ContrastiveTask, make_contrastive_objective
-from ddpm_jax.training.fit import Fit
+from ddpm_jax.tasks.contrastive import make_contrastive_objective
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Objective, Task
 

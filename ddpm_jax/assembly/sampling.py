@@ -15,8 +15,8 @@ from ddpm_jax.diffusion.grids import grid, section_steps
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Sample
-from ddpm_jax.tasks.diffusion import Diffusion
 
 
 def denoiser(

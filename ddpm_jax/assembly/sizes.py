@@ -7,9 +7,9 @@ import jax
 from ddpm_jax.assembly.parts import dtype
 from ddpm_jax.assembly.sampling import num_steps
 from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity
-from ddpm_jax.tasks.diffusion import Diffusion
 
 _FLOAT = 4  # bytes
 

@@ -8,8 +8,7 @@ from ddpm_jax.conditioning import Tokenizer, reopen
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.info import DataInfo, LatentInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.tasks.contrastive import ContrastiveTask
-from ddpm_jax.tasks.diffusion import Diffusion
+from ddpm_jax.recipe import ContrastiveTask, Diffusion
 
 _SHOWN = 64  # captions that a checkpoint remembers, evenly from all
 

@@ -17,9 +17,8 @@ from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.map_images import map_images
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Diffusion
+from ddpm_jax.recipe import Data, Diffusion
 from ddpm_jax.runtime.devices import on_every_host
 
 # To be raised where the same weights give other moments than before.

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from ddpm_jax import data
 from ddpm_jax.commands import extraction
 from ddpm_jax.commands.image_sets import ImageSet
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import (
     Extract,
@@ -22,6 +21,7 @@ from ddpm_jax.evaluation.feature_extractor import (
 )
 from ddpm_jax.evaluation.reference_statistics import read_statistics
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
+from ddpm_jax.recipe import Data
 from ddpm_jax.requests import Evaluate
 from ddpm_jax.runtime import files
 

@@ -9,8 +9,7 @@ from ddpm_jax.commands.import_model import RECORD, settings_of
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.unet import UNet
-from ddpm_jax.recipe import Diffusion, Recipe, to_json
+from ddpm_jax.recipe import Diffusion, Recipe, UNet, to_json
 from ddpm_jax.requests import Export
 from ddpm_jax.runtime import files
 from ddpm_jax.weights import diffusers

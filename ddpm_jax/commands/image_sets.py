@@ -26,16 +26,14 @@ from ddpm_jax.commands.sample import conditions_of, sample_batches, sampling_pro
 from ddpm_jax.commands.sampled import draw, open_sampled, request_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.recipe import Data, Diffusion, Recipe, TaskSpec
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.sampling.result_files import SAMPLES, write_items
 from ddpm_jax.specs import kind_of
-from ddpm_jax.tasks.spec import TaskSpec
 
 _DRAWN = "drawn"  # the parts of a set that still grows
 

@@ -8,7 +8,7 @@ from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
+from ddpm_jax.recipe import KLAutoencoder
 from ddpm_jax.weights import diffusers_autoencoder, torch_layout
 
 _TAKEN = "data.image_size"

@@ -12,8 +12,8 @@ from ddpm_jax.commands.model import make_folder
 from ddpm_jax.data.dataset import Records
 from ddpm_jax.data.layout import WIDE_BITS
 from ddpm_jax.data.listing import Listing
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data
 from ddpm_jax.runtime import files, images
 
 BROKEN, LEFT_OUT = "broken.txt", "left-out.txt"  # lists in a run's folder

@@ -17,8 +17,7 @@ from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
-from ddpm_jax.networks.unet import UNet
-from ddpm_jax.recipe import Diffusion, Fit, Recipe
+from ddpm_jax.recipe import Diffusion, Fit, Recipe, UNet
 from ddpm_jax.runtime import capacity
 from ddpm_jax.runtime.capacity import format_bytes
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread

@@ -32,10 +32,9 @@ from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set
 from ddpm_jax.commands.model import describe_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.precision_recall import nearest
-from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.recipe import Data, Diffusion, Recipe
 from ddpm_jax.requests import Rank, Sample
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts

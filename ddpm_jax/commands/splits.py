@@ -6,8 +6,8 @@ from pathlib import Path
 from ddpm_jax import data
 from ddpm_jax.commands.look import first_look, open_to_train
 from ddpm_jax.data.hold_out import split_indices
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data
 
 _HELD_OUT = 10  # every so many images of data without a test split
 

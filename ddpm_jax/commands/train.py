@@ -35,7 +35,7 @@ from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.run import Model, begin, check_defaults, check_resumed, plan
 from ddpm_jax.commands.sample import make_preview, sample
-from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.recipe import Diffusion, Fit, Recipe
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import (
     data_mesh,
@@ -45,7 +45,7 @@ from ddpm_jax.runtime.devices import (
 )
 from ddpm_jax.runtime.results import LAST_FILE, find_result
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.fit import Fit, Run
+from ddpm_jax.training.fit import Run
 from ddpm_jax.training.state import TrainState
 
 # A run may be taken up again with other values of these, and stays the same run.

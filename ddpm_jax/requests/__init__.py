@@ -44,27 +44,3 @@ COMMANDS: dict[str, type[Request]] = {
     "export": Export,
 }
 """The words of a command line -> what it asks for."""
-
-__all__ = [
-    "COMMANDS",
-    "Attributes",
-    "Cascade",
-    "Colorize",
-    "Edit",
-    "Encode",
-    "Evaluate",
-    "Export",
-    "ImageToImage",
-    "Import",
-    "Inpaint",
-    "Interpolate",
-    "Likelihood",
-    "Look",
-    "Options",
-    "Parameters",
-    "Plan",
-    "Rank",
-    "Request",
-    "Sample",
-    "Upscale",
-]

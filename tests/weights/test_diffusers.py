@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ddpm_jax.diffusion.schedules import Jsd, Linear, LinearLogSNR, ScheduleSpec
+from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks import UNet
+from ddpm_jax.recipe import Diffusion, Jsd, Linear, LinearLogSNR, UNet
 from ddpm_jax.specs import from_config, to_json
-from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.weights import diffusers
 from ddpm_jax.weights.diffusers_autoencoder import is_autoencoder
 from ddpm_jax.weights.diffusers_scheduler import scheduler_config, scheduler_options
