@@ -162,7 +162,7 @@ def test_parameters_of_other_networks_are_float32():
         discriminator=PatchDiscriminator(**small),
         discriminator_start=0,
     )
-    task = autoencode.autoencode_task(adversarial, Fit(), INFO, dict)
+    task = autoencode.autoencode_task(adversarial, Fit(), INFO)
     spec = ClassifierTask(network=Classifier(**small))
     classifier = features.classifier(spec, INFO)
     text = TextTransformer(11, 5, 8, 1, 2)
@@ -171,7 +171,7 @@ def test_parameters_of_other_networks_are_float32():
     with jax.enable_x64(True):
         for make in (
             lambda: task.start(task.draw()),
-            lambda: features.init_classifier(spec, classifier, INFO),
+            features.classifier_task(spec, Fit(), INFO, data_mesh()).draw,
             lambda: DualEncoder(classifier, text).init(KEYS[0], x, told),
             lambda: Conditioned(
                 assembly.model(recipe_of().task, INFO).network,

@@ -1,66 +1,33 @@
 """The training of an autoencoder."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ddpm_jax.assembly.features import classifier_maps
-from ddpm_jax.assembly.idle import check_warmup, refuse_unused
-from ddpm_jax.assembly.sizes import check_batch_memory
+from ddpm_jax.assembly.autoencoder import KIND
+from ddpm_jax.assembly.features import check_training, classifier_maps
+from ddpm_jax.assembly.keys import init_key
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.kl_autoencoder import sample_posterior
 from ddpm_jax.networks.vgg import LEAST_SIDE, WIDTHS, Vgg16
 from ddpm_jax.recipe import AutoencoderTask, Fit, KLAutoencoder
-from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.autoencoder import Maps, Networks, autoencoder_task
-from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.task import Task
 from ddpm_jax.weights.lpips_file import Lpips, read_lpips
 
 _LPIPS = "lpips:"  # before the names of two files
-_INIT, _TRAIN = 20, 21  # streams of `config.seed`, apart from those of other modes
 
 
 def autoencoder_network(spec: AutoencoderTask, info: DataInfo) -> KLAutoencoder:
     """Build the network, for the images of the data."""
     return spec.network.clone(image_channels=info.image_shape[-1])
-
-
-def autoencode_optimizers(
-    spec: AutoencoderTask, fit: Fit
-) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Build the optimizers of network and discriminator.
-
-    The discriminator's begins when it does.
-    """
-    later = max(fit.num_steps - spec.discriminator_start, 1)
-    return fit.transformation(), fit.transformation(later)
-
-
-def init_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> dict[str, Any]:
-    """Draw the initial parameters of autoencoder and discriminator."""
-    root = jax.random.fold_in(root_key(spec.seed), _INIT)
-    keys = jax.random.split(root)
-    images = jnp.zeros((1, *info.image_shape), jnp.float32)
-    net, discriminator = autoencoder_network(spec, info), ()
-    params = jax.jit(net.init)(keys[0], images)["params"]
-    if spec.adversary_start(fit.num_steps) is not None:
-        init = spec.discriminator.init
-        discriminator = jax.jit(init)(keys[1], images)["params"]
-    return {"autoencoder": params, "discriminator": discriminator}
-
-
-def autoencode_key(spec: AutoencoderTask) -> jax.Array:
-    """Return the key of flips and latents."""
-    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
 
 
 def _perceptual(
@@ -97,31 +64,31 @@ def _open_lpips(network: str, linear: str) -> Lpips:
     return read_lpips(network, linear, WIDTHS)
 
 
-def autoencode_task(
-    spec: AutoencoderTask,
-    fit: Fit,
-    info: DataInfo,
-    finish: Callable[[TrainState], Mapping[str, Any]],
-) -> Task:
+def autoencode_task(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> Task:
     """Build the task of an autoencoder.
 
     Args:
         spec: what is trained.
         fit: how.
         info: of the data.
-        finish: see `Task`.
 
     Raises:
         UserError: the network of `perceptual` cannot be opened, or takes other images.
     """
     maps, channel_weights = _perceptual(spec, info)
-    net, discriminator = autoencoder_network(spec, info), None
+    net, judge = autoencoder_network(spec, info), spec.discriminator
     joins = spec.adversary_start(fit.num_steps)
-    if joins is not None:
-        judge = spec.discriminator
 
-        def discriminator(params: Any, x: jax.Array) -> jax.Array:
-            return cast(jax.Array, judge.apply({"params": params}, x))
+    def draw() -> dict[str, Any]:
+        keys = jax.random.split(init_key(spec.seed, KIND.name))
+        images, discriminator = jnp.zeros((1, *info.image_shape), jnp.float32), ()
+        params = jax.jit(net.init)(keys[0], images)["params"]
+        if joins is not None:
+            discriminator = jax.jit(judge.init)(keys[1], images)["params"]
+        return {"autoencoder": params, "discriminator": discriminator}
+
+    def discriminate(params: Any, x: jax.Array) -> jax.Array:
+        return cast(jax.Array, judge.apply({"params": params}, x))
 
     def call(method: str) -> Callable[[Any, jax.Array], Any]:
         return lambda params, x: net.apply({"params": params}, x, method=method)
@@ -131,19 +98,20 @@ def autoencode_task(
         decode=call("decode"),
         sample=sample_posterior,
         last=lambda params: params["decoder"]["conv_out"]["kernel"],
-        discriminate=discriminator,
+        discriminate=None if joins is None else discriminate,
         maps=maps,
         channel_weights=channel_weights,
     )
+    # The discriminator's learning rate begins when it does.
+    later = max(fit.num_steps - spec.discriminator_start, 1)
     return autoencoder_task(
-        lambda: init_autoencode(spec, fit, info),
+        draw,
         networks,
-        autoencode_optimizers(spec, fit),
+        (fit.transformation(), fit.transformation(later)),
         spec.weights(),
         adversary_start=joins,
         ema_target=fit.ema_decay,
         flip=spec.data.flip,
-        finish=finish,
     )
 
 
@@ -153,9 +121,7 @@ def check_autoencode(spec: AutoencoderTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info.item_shape)
-    check_warmup(fit)
-    refuse_unused(fit, "autoencoder", "accumulate", "ema_stds")
+    check_training(fit, info, KIND.name, "accumulate", "ema_stds")
     with located("config.network"):
         spec.network.check(info.image_shape)
     if spec.adversary_start(fit.num_steps) is not None:

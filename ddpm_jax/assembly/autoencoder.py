@@ -13,7 +13,6 @@ import numpy as np
 
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import Autoencoder
-from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import KLAutoencoder
 
 KIND = auxiliary.Kind(
@@ -50,7 +49,9 @@ def make(
     height, width, _ = image_shape
     return Autoencoder(
         name=name,
-        fingerprint=_fingerprint(auxiliary.flat_params(params), scale, shift),
+        fingerprint=auxiliary.fingerprint(
+            auxiliary.flat_params(params) | _of_latents(scale, shift)
+        ),
         image_shape=image_shape,
         latent_shape=(height // net.factor, width // net.factor, net.latent_channels),
         factor=net.factor,
@@ -61,9 +62,9 @@ def make(
     )
 
 
-def _fingerprint(weights: dict[str, np.ndarray], scale: float, shift: float) -> str:
-    of_latents = np.array([scale, shift], np.float64)
-    return auxiliary.fingerprint(weights | {"": of_latents})
+def _of_latents(scale: float, shift: float) -> dict[str, np.ndarray]:
+    """Return what a fingerprint is of beside the weights."""
+    return {"": np.array([scale, shift], np.float64)}
 
 
 def describe(autoencoder: Autoencoder) -> dict[str, Any]:
@@ -101,40 +102,22 @@ def load(workdir: Path, dtype: Any = "float32") -> Autoencoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    about, weights = auxiliary.read(workdir, KIND)
-    made = _described(about, weights, dtype)
-    if made is None:
-        raise UserError(
-            f"the weights in {workdir} do not fit its network; make it again with this "
-            "version, in another folder."
-        )
-    if made.fingerprint != about["fingerprint"]:
-        raise UserError(
-            f"the weights in {workdir} are not those that its result describes; make "
-            "the autoencoder again, in another folder."
-        )
-    return made
 
-
-def _described(
-    about: dict[str, Any], weights: dict[str, np.ndarray], dtype: Any
-) -> Autoencoder | None:
-    """Build what a folder describes; None if these are not its weights."""
-    try:
-        network: dict[str, Any] = {
+    def network(about: dict[str, Any]) -> tuple[KLAutoencoder, list[Any]]:
+        options: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in about["network"].items()
         }
-        net = KLAutoencoder(**network, dtype=dtype)
-        shape = tuple(about["image_shape"])
-        net.check(shape)
-        scale, shift = float(about["scale"]), float(about["shift"])
-        if shape[-1] != net.image_channels or not 0 < scale < math.inf:
-            return None
-        expected = auxiliary.parameter_shapes(net, shape)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None  # no such network can be made
-    if expected != {name: leaf.shape for name, leaf in weights.items()}:
-        return None
-    params = auxiliary.as_params(weights)
+        net, shape = KLAutoencoder(**options, dtype=dtype), about["image_shape"]
+        net.check(tuple(shape))
+        if shape[-1] != net.image_channels or not 0 < about["scale"] < math.inf:
+            raise ValueError("it is of other images, or of no scale")
+        return net, [auxiliary.images_like(shape)]
+
+    def hashed(about: dict[str, Any]) -> dict[str, np.ndarray]:
+        return _of_latents(float(about["scale"]), float(about["shift"]))
+
+    net, params, about = auxiliary.open_network(workdir, KIND, network, hashed)
+    scale, shift = float(about["scale"]), float(about["shift"])
+    shape = tuple(about["image_shape"])
     return make(about["name"], net, params, shape, scale=scale, shift=shift)

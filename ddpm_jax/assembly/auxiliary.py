@@ -9,7 +9,7 @@ Each is trained by `fit` as a diffusion model is, and lies in the same folder:
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,11 @@ class Kind(NamedTuple):
     verb: str
     facts: Set[str]
 
+    @property
+    def the(self) -> str:
+        """What it is, with the definite article."""
+        return f"the {self.noun.partition(' ')[2]}"
+
 
 def kind_named(name: str) -> Kind:
     """Make the kind of a task that only its own file knows.
@@ -59,15 +64,40 @@ def kind_named(name: str) -> Kind:
     return Kind(name, name, f"a model of kind {name}", "train", set())
 
 
-def read(workdir: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read what describes a model, and its averaged parameters by their path.
+def open_network(
+    workdir: Path,
+    kind: Kind,
+    network: Callable[[dict[str, Any]], tuple[nn.Module, Sequence[Any]]],
+    hashed: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda about: {},
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Open the network of a model, with its averaged parameters and what describes it.
+
+    Args:
+        workdir: its folder.
+        kind: of the model.
+        network: what describes it -> the module, and inputs or their shapes [1, ...].
+        hashed: what describes it -> numbers that its fingerprint is of beside its
+            parameters, by name.
 
     Raises:
         UserError: there is none, it is not finished, or it is damaged.
     """
     described = about(workdir, kind)
     params = store.restore_params(workdir, step=described["step"])
-    return described, flat_params(params)
+    weights, again = flat_params(params), f"{kind.verb} it again, in another folder."
+    try:
+        net, inputs = network(described)
+        shapes = parameter_shapes(net, *inputs)
+        found = fingerprint(weights | dict(hashed(described)))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        net, shapes, found = None, {}, ""  # no such network can be made
+    if shapes != {name: leaf.shape for name, leaf in weights.items()}:
+        raise UserError(f"the weights in {workdir} do not fit its network; {again}")
+    if found != described["fingerprint"]:
+        raise UserError(
+            f"the weights in {workdir} are not those that its result describes; {again}"
+        )
+    return net, traverse_util.unflatten_dict(weights, sep="/"), described
 
 
 def about(workdir: Path, kind: Kind) -> dict[str, Any]:
@@ -76,9 +106,8 @@ def about(workdir: Path, kind: Kind) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is not finished, or it is damaged.
     """
-    _, bare = kind.noun.split(maxsplit=1)
-    path = workdir / RESULT_FILE
-    refuse_another_kind(workdir, kind.name, f"the {bare}")
+    path, bare = workdir / RESULT_FILE, kind.the.removeprefix("the ")
+    refuse_another_kind(workdir, kind.name, kind.the)
     try:
         result = files.read_json(path)
     except FileNotFoundError as error:
@@ -93,7 +122,7 @@ def about(workdir: Path, kind: Kind) -> dict[str, Any]:
         ) from error
     except files.DamagedError as error:
         raise UserError(
-            f"the {bare} in {workdir} cannot be read ({path.name}: {error}); "
+            f"{kind.the} in {workdir} cannot be read ({path.name}: {error}); "
             f"{kind.verb} it again, in another folder."
         ) from error
     step = result.get("step")
@@ -194,11 +223,6 @@ def flat_params(params: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf, np.float32) for name, leaf in sorted(flat.items())}
 
 
-def as_params(flat: dict[str, np.ndarray]) -> Any:
-    """Make parameters of arrays `[...]` by their path; undoes `flat_params`."""
-    return traverse_util.unflatten_dict(flat, sep="/")
-
-
 def fingerprint(flat: dict[str, np.ndarray]) -> str:
     """Hash names, shapes `[...]` and values to 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
@@ -207,10 +231,12 @@ def fingerprint(flat: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def parameter_shapes(
-    net: nn.Module, image_shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by its path, for images of (H, W, C)."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    expected = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
+def images_like(image_shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+    """Stand for one image of (H, W, C), where only shapes are wanted."""
+    return jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+
+
+def parameter_shapes(net: nn.Module, *inputs: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by its path, for inputs [1, ...]."""
+    expected = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
     return traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")

@@ -3,28 +3,27 @@
 The folder is that of any run; see `auxiliary`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.idle import check_warmup, refuse_unused
+from ddpm_jax.assembly.keys import init_key
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
-from ddpm_jax.recipe import Classifier, ClassifierTask, Fit
+from ddpm_jax.recipe import Classifier, ClassifierTask, Fit, TaskSpec
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.classifier import make_classify_objective
-from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
 from ddpm_jax.training.task import Objective, Task
 
@@ -38,7 +37,6 @@ KIND = auxiliary.Kind(
         *("accuracy", "num_images", "config"),
     },
 )
-_INIT, _TRAIN = 10, 11  # streams of `config.seed`, apart from those of a diffusion run
 
 
 def classifier(spec: ClassifierTask, info: DataInfo) -> Classifier:
@@ -46,72 +44,47 @@ def classifier(spec: ClassifierTask, info: DataInfo) -> Classifier:
     return spec.network.clone(num_classes=info.num_classes)
 
 
-def init_classifier(spec: ClassifierTask, net: Classifier, info: DataInfo) -> Any:
-    """Draw its initial parameters."""
-    key = jax.random.fold_in(root_key(spec.seed), _INIT)
-    images = jnp.zeros((1, *info.image_shape), jnp.float32)
-    return jax.jit(net.init)(key, images)["params"]
-
-
-def classify_objective(spec: ClassifierTask, net: Classifier) -> Objective:
-    """Build what it is trained on."""
-    return make_classify_objective(
-        lambda params, images: cast(Any, net.apply({"params": params}, images)),
-        label_smoothing=spec.label_smoothing,
-        max_shift=spec.max_shift,
-        flip=spec.data.flip,
-    )
-
-
 def small_task(
+    spec: TaskSpec,
     fit: Fit,
-    draw: Callable[[], Any],
+    kind: str,
+    net: nn.Module,
+    inputs: Sequence[Any],
     objective: Objective,
     mesh: Mesh,
-    finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
     """Build the task of an auxiliary model with one loss.
 
     Args:
-        fit: how it is trained.
-        draw: () -> the initial parameters.
+        spec: what is trained.
+        fit: how.
+        kind: of the model.
+        net: its network.
+        inputs: of the network, one row each.
         objective: with "loss" and "accuracy", the latter of the batch, as metrics.
         mesh: the devices.
-        finish: see `Task`.
     """
     return gradient_task(
-        draw,
+        lambda: jax.jit(net.init)(init_key(spec.seed, kind), *inputs)["params"],
         objective,
         fit.transformation(),
         ema_target=fit.ema_decay,
         mesh=mesh,
         num_parts=fit.accumulate,
         shown=("loss", "accuracy"),
-        finish=finish,
     )
 
 
-def classifier_task(
-    spec: ClassifierTask,
-    fit: Fit,
-    net: Classifier,
-    info: DataInfo,
-    mesh: Mesh,
-    finish: Callable[[TrainState], Mapping[str, Any]],
-) -> Task:
+def classifier_task(spec: ClassifierTask, fit: Fit, info: DataInfo, mesh: Mesh) -> Task:
     """Build the task of a classifier; see `small_task`."""
-    return small_task(
-        fit,
-        lambda: init_classifier(spec, net, info),
-        classify_objective(spec, net),
-        mesh,
-        finish,
+    net, images = classifier(spec, info), jnp.zeros((1, *info.image_shape), jnp.float32)
+    objective = make_classify_objective(
+        lambda params, images: cast(Any, net.apply({"params": params}, images)),
+        label_smoothing=spec.label_smoothing,
+        max_shift=spec.max_shift,
+        flip=spec.data.flip,
     )
-
-
-def classify_key(spec: ClassifierTask) -> jax.Array:
-    """Return the key of its shifts and flips."""
-    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
+    return small_task(spec, fit, KIND.name, net, (images,), objective, mesh)
 
 
 def as_features(
@@ -181,32 +154,12 @@ def _level(name: str) -> int:
 
 
 def _open(workdir: Path) -> tuple[Classifier, Any, dict[str, Any]]:
-    about, weights = auxiliary.read(workdir, KIND)
-    if auxiliary.fingerprint(weights) != about["fingerprint"]:
-        raise UserError(
-            f"the weights in {workdir} are not those that its result describes; train "
-            "the network again, in another folder."
-        )
-    net = _described(about, weights)
-    if net is None:
-        raise UserError(
-            f"the weights in {workdir} do not fit its network; train it again with "
-            "this version, in another folder."
-        )
-    return net, auxiliary.as_params(weights), about
-
-
-def _described(
-    about: dict[str, Any], weights: dict[str, np.ndarray]
-) -> Classifier | None:
-    """Build the network that a folder describes; None if these are not its weights."""
-    try:
+    def network(about: dict[str, Any]) -> tuple[Classifier, list[Any]]:
         spec: Classifier = specs.from_config(about["config"]["network"], Classifier)
         net = spec.clone(num_classes=len(about["label_names"]))
-        shapes = auxiliary.parameter_shapes(net, about["image_shape"])
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None  # no such network can be made
-    return net if shapes == {n: leaf.shape for n, leaf in weights.items()} else None
+        return net, [auxiliary.images_like(about["image_shape"])]
+
+    return auxiliary.open_network(workdir, KIND, network)
 
 
 def check_features(spec: ClassifierTask, fit: Fit, info: DataInfo) -> None:
@@ -215,7 +168,6 @@ def check_features(spec: ClassifierTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info.item_shape)
     if info.label_names is None:
         raise UserError(
             f"{info.name} has no labels, and a features network learns to tell classes "
@@ -223,5 +175,21 @@ def check_features(spec: ClassifierTask, fit: Fit, info: DataInfo) -> None:
         )
     with located("config.network"):
         spec.network.check()
+    check_training(fit, info, KIND.name, "ema_stds")
+
+
+def check_training(fit: Fit, info: DataInfo, kind: str, *unused: str) -> None:
+    """Refuse options of the training of an auxiliary model, before any compile.
+
+    Args:
+        fit: how it is trained.
+        info: of its data.
+        kind: of the model.
+        unused: options that its training does not look at.
+
+    Raises:
+        UserError: for the first rule that does not hold.
+    """
+    check_batch_memory("training", fit.batch_size, info.item_shape)
     check_warmup(fit)
-    refuse_unused(fit, KIND.name, "ema_stds")
+    refuse_unused(fit, kind, *unused)

@@ -8,16 +8,18 @@ from ddpm_jax.requests.options import Chain
 from ddpm_jax.runtime.keys import root_key
 
 _INIT, _TRAIN, _SAMPLE, _LIKELIHOOD = 0, 1, 2, 3
+# Kinds with streams of their own, apart from those of the model that they serve.
+_FIRST = {"classifier": 10, "autoencoder": 20, "contrastive": 30}
 
 
-def init_key(seed: int) -> jax.Array:
-    """Return the key of the initial parameters."""
-    return jax.random.fold_in(root_key(seed), _INIT)
+def init_key(seed: int, kind: str = "") -> jax.Array:
+    """Return the key of the initial parameters of a model of a kind."""
+    return jax.random.fold_in(root_key(seed), _FIRST.get(kind, 0) + _INIT)
 
 
-def train_key(seed: int) -> jax.Array:
+def train_key(seed: int, kind: str = "") -> jax.Array:
     """Return the key of training noise, levels, flips and dropout."""
-    return jax.random.fold_in(root_key(seed), _TRAIN)
+    return jax.random.fold_in(root_key(seed), _FIRST.get(kind, 0) + _TRAIN)
 
 
 def seed_of(spec: TaskSpec, asked: Chain | Likelihood) -> int:

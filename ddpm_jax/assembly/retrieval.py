@@ -11,27 +11,21 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jax.sharding import Mesh
 
 from ddpm_jax import specs
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.assembly.features import small_task
-from ddpm_jax.assembly.idle import check_warmup, refuse_unused
-from ddpm_jax.assembly.sizes import check_batch_memory
+from ddpm_jax.assembly.features import check_training, small_task
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning import reopen
-from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.recipe import ContrastiveTask, Fit
 from ddpm_jax.runtime.batching import join, map_batches
 from ddpm_jax.runtime.images import to_float
-from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
-from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.task import Objective, Task
+from ddpm_jax.training.task import Task
 
 KIND = auxiliary.Kind(
     name="contrastive",
@@ -43,7 +37,6 @@ KIND = auxiliary.Kind(
         *("captions", "found", "num_images", "config"),
     },
 )
-_INIT, _TRAIN = 30, 31  # streams of `config.seed`, apart from those of other modes
 _TEXTS = 256  # read at a time
 
 
@@ -70,60 +63,29 @@ def match_network(spec: ContrastiveTask, info: DataInfo) -> DualEncoder:
     return DualEncoder(spec.network, spec.text.for_data(info).encoder)
 
 
-def init_match(
-    spec: ContrastiveTask,
-    net: DualEncoder,
-    tokenizer: Mapping[str, Any],
-    info: DataInfo,
-) -> Any:
-    """Draw the initial parameters."""
-    key = jax.random.fold_in(root_key(spec.seed), _INIT)
-    example = _example(tokenizer, info.image_shape, info.captions)
-    return jax.jit(net.init)(key, *example)["params"]
-
-
 def _example(
-    tokenizer: Mapping[str, Any], image_shape: tuple[int, ...], captions: Sequence[str]
+    tokenizer: Mapping[str, Any], image_shape: Sequence[int], captions: Sequence[str]
 ) -> tuple[jax.Array, Any]:
     """Make an image, and a text as it is read."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
     return image, reopen(tokenizer).read(captions[:1])
 
 
-def match_objective(spec: ContrastiveTask, net: DualEncoder) -> Objective:
-    """Build what they are trained on."""
-    return make_contrastive_objective(
+def contrastive_task(
+    spec: ContrastiveTask, fit: Fit, info: DataInfo, mesh: Mesh
+) -> Task:
+    """Build the task of a dual encoder; see `small_task`."""
+    net = match_network(spec, info)
+    assert info.tokenizer is not None  # `data_info` has refused data without captions
+    example = _example(info.tokenizer, info.image_shape, info.captions)
+    objective = make_contrastive_objective(
         lambda params, images, text: cast(
             Any, net.apply({"params": params}, images, text)
         ),
         max_shift=spec.max_shift,
         flip=spec.data.flip,
     )
-
-
-def contrastive_task(
-    spec: ContrastiveTask,
-    fit: Fit,
-    net: DualEncoder,
-    info: DataInfo,
-    mesh: Mesh,
-    finish: Callable[[TrainState], Mapping[str, Any]],
-) -> Task:
-    """Build the task of a dual encoder; see `small_task`."""
-    tokenizer = info.tokenizer
-    assert tokenizer is not None  # `data_info` has refused data without captions
-    return small_task(
-        fit,
-        lambda: init_match(spec, net, tokenizer, info),
-        match_objective(spec, net),
-        mesh,
-        finish,
-    )
-
-
-def match_key(spec: ContrastiveTask) -> jax.Array:
-    """Return the key of its shifts and flips."""
-    return jax.random.fold_in(root_key(spec.seed), _TRAIN)
+    return small_task(spec, fit, KIND.name, net, example, objective, mesh)
 
 
 def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
@@ -164,23 +126,16 @@ def retrieval(workdir: Path) -> Retrieval:
     Raises:
         UserError: there are none, or they are damaged.
     """
-    about, weights = auxiliary.read(workdir, KIND)
-    again = "train the network again, in another folder."
-    if auxiliary.fingerprint(weights) != about["fingerprint"]:
-        raise UserError(
-            f"the weights in {workdir} are not those that its result describes; {again}"
-        )
-    spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
-    info = DataInfo("", tuple(about["image_shape"]), None, "", about["tokenizer"])
-    net = match_network(spec, info)
-    example = _example(about["tokenizer"], about["image_shape"], about["captions"])
-    expected = jax.eval_shape(net.init, jax.random.key(0), *example)["params"]
-    flat = traverse_util.flatten_dict(expected, sep="/")
-    if {n: leaf.shape for n, leaf in flat.items()} != {
-        n: leaf.shape for n, leaf in weights.items()
-    }:
-        raise UserError(f"the weights in {workdir} do not fit its network; {again}")
-    return as_retrieval(net, auxiliary.as_params(weights), about)
+    # Refuses a tokenizer that is not on this machine.
+    reopen(auxiliary.about(workdir, KIND)["tokenizer"])
+
+    def network(about: dict[str, Any]) -> tuple[DualEncoder, tuple[Any, Any]]:
+        spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
+        shape, tokenizer = tuple(about["image_shape"]), about["tokenizer"]
+        info = DataInfo("", shape, None, "", tokenizer)
+        return match_network(spec, info), _example(tokenizer, shape, about["captions"])
+
+    return as_retrieval(*auxiliary.open_network(workdir, KIND, network))
 
 
 def check_retrieval(spec: ContrastiveTask, fit: Fit, info: DataInfo) -> None:
@@ -189,8 +144,6 @@ def check_retrieval(spec: ContrastiveTask, fit: Fit, info: DataInfo) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    check_batch_memory("training", fit.batch_size, info.item_shape)
     with located("config.network"):
         spec.network.check()
-    check_warmup(fit)
-    refuse_unused(fit, KIND.name, "ema_stds")
+    check_training(fit, info, KIND.name, "ema_stds")

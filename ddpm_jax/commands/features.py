@@ -1,6 +1,5 @@
 """Training the small classifier whose last hidden layer is used as features."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,11 @@ import numpy as np
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly import features as of
-from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
+from ddpm_jax.commands.fitting import Auxiliary, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, extract
 from ddpm_jax.recipe import ClassifierTask, Recipe
-from ddpm_jax.runtime.devices import data_mesh
-from ddpm_jax.training.state import TrainState
 
 
 def features(recipe: Recipe[ClassifierTask], workdir: Path) -> int:
@@ -28,50 +25,30 @@ def features(recipe: Recipe[ClassifierTask], workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     spec, fit = recipe.task, recipe.training
-    source, test, held_out = with_test_split(spec.data, workdir)
-    info = assembly.data_info(source)
+    splits = with_test_split(spec.data, workdir)
+    info = assembly.data_info(splits["train"])
     of.check_features(spec, fit, info)
-    mesh = data_mesh(recipe.devices.fsdp)
-    assembly.check_batch(fit)
-    training = Training(of.KIND, "the features network")
-    about = already_finished(recipe, workdir, training, source.fingerprint)
-    if about is not None:
-        of.classifier_features(workdir)  # refuses a damaged one
-        print(f"{_report(about, workdir)} It is finished. Nothing to do.")
-        return 0
-    net, started = of.classifier(spec, info), time.perf_counter()
 
-    def finish(state: TrainState) -> dict[str, Any]:
-        flat = auxiliary.flat_params(state.ema_params)
-        found = {
-            "name": f"classifier of {source.name}",
-            "fingerprint": auxiliary.fingerprint(flat),
-            "image_shape": list(source.image_shape),
-            "label_names": list(source.label_names or ()),
+    def measure(params: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
+        facts = {
+            "name": f"classifier of {info.name}",
+            "fingerprint": auxiliary.fingerprint(auxiliary.flat_params(params)),
+            "image_shape": list(info.image_shape),
+            "label_names": list(info.label_names or ()),
             "num_features": spec.network.num_features,
         }
-        seen = of.as_features(net, state.ema_params, found)
-        splits = {"train": source, held_out: test}
-        return {
-            **found,
-            "accuracy": {name: _accuracy(seen, one) for name, one in splits.items()},
-            "num_images": {name: len(one) for name, one in splits.items()},
-            **auxiliary.origin(time.perf_counter() - started),
-        }
+        seen = of.as_features(of.classifier(spec, info), params, facts)
+        accuracy = {name: _accuracy(seen, source) for name, source in splits.items()}
+        return facts | {"accuracy": accuracy}
 
-    ended = train_auxiliary(
-        recipe,
-        workdir,
-        training,
-        of.classifier_task(spec, fit, net, info, mesh, finish),
-        source=source,
-        fingerprint=source.fingerprint,
-        key=of.classify_key(spec),
+    classifier = Auxiliary(
+        of.KIND,
+        lambda mesh: of.classifier_task(spec, fit, info, mesh),
+        measure,
+        of.classifier_features,
+        _report,
     )
-    if ended.signal_number:
-        return 128 + ended.signal_number
-    print(_report(ended.result, workdir))
-    return 0
+    return train_auxiliary(recipe, workdir, classifier, splits, info)
 
 
 def _accuracy(seen: FeatureExtractor, source: data.Dataset) -> float:

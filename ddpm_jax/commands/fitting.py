@@ -1,6 +1,7 @@
 """From a recipe to a call of `fit`: what every kind of training does around it."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,41 +51,105 @@ class Settled(NamedTuple):
     refused: list[str]
 
 
-class Training(NamedTuple):
-    """What differs between the auxiliary models.
+class Auxiliary(NamedTuple):
+    """What differs between the trainings of the auxiliary models.
 
     Attributes:
         kind: of the model.
-        what: it is called, with its article.
+        task: devices -> what is trained.
+        measure: (averaged parameters, data by the names of their splits) -> plain data
+            that describe the model, and how well it does.
+        open: folder -> the finished model.
+        report: (what describes it, its folder) -> a line for a person.
     """
 
     kind: Kind
-    what: str
+    task: Callable[[Mesh], Task]
+    measure: Callable[[Any, dict[str, data.Dataset]], dict[str, Any]]
+    open: Callable[[Path], Any]
+    report: Callable[[dict[str, Any], Path], str]
+
+
+def train_auxiliary(
+    recipe: Recipe,
+    workdir: Path,
+    model: Auxiliary,
+    splits: dict[str, data.Dataset],
+    info: assembly.DataInfo,
+    captions: Callable[[], assembly.Captions | None] = lambda: None,
+) -> int:
+    """Train an auxiliary model in its workdir, or go on; if it is finished, say so.
+
+    Args:
+        recipe: what is trained, and how.
+        workdir: of the run.
+        model: what differs between such models.
+        splits: "train", which it learns from, and what it is tested on.
+        info: of the data.
+        captions: () -> those of the images, tokenized, where the task wants them.
+
+    Returns:
+        0 if it is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: data, options or workdir do not fit.
+    """
+    kind, task, measure, open_finished, report = model
+    mesh = data_mesh(recipe.devices.fsdp)
+    assembly.check_batch(recipe.training)
+    found = already_finished(recipe, workdir, kind, info.fingerprint)
+    if found is not None:
+        open_finished(workdir)  # refuses a damaged one
+        print(f"{report(found, workdir)} It is finished. Nothing to do.")
+        return 0
+    splits = {name: data.ready(one) for name, one in splits.items()}
+    started = time.perf_counter()
+
+    def finish(state: TrainState) -> dict[str, Any]:
+        return {
+            **measure(state.ema_params, splits),
+            "num_images": {name: len(one) for name, one in splits.items()},
+            **auxiliary.origin(time.perf_counter() - started),
+        }
+
+    ended = fit_auxiliary(
+        recipe,
+        workdir,
+        kind,
+        task(mesh)._replace(finish=finish),
+        splits["train"],
+        info.fingerprint,
+        captions(),
+    )
+    if ended.signal_number:
+        return 128 + ended.signal_number
+    print(report(ended.result, workdir))
+    return 0
 
 
 def already_finished(
-    recipe: Recipe, workdir: Path, training: Training, fingerprint: str
+    recipe: Recipe, workdir: Path, kind: Kind, fingerprint: str
 ) -> dict[str, Any] | None:
     """Read what describes a finished model of this recipe; None if there is none.
 
     Args:
         recipe: of now.
         workdir: of the run.
-        training: what is trained there.
+        kind: of the model.
         fingerprint: of the data of now.
 
     Raises:
         UserError: the folder holds another, or one that was not trained here.
     """
-    auxiliary.refuse_another_kind(workdir, training.kind.name, training.what)
+    auxiliary.refuse_another_kind(workdir, kind.name, kind.the)
     free = (*FREE_OPTIONS, *about.FREE_OPTIONS, *free_spelling(workdir, fingerprint))
     refuse_another_config(recipe, workdir, lambda line: not line.startswith(free))
     if not auxiliary.is_finished(workdir):
         return None
-    found = auxiliary.about(workdir, training.kind)
+    found = auxiliary.about(workdir, kind)
     if "config" not in found:
         raise UserError(
-            f"{workdir} holds {training.kind.noun} that was not trained here; use "
+            f"{workdir} holds {kind.noun} that was not trained here; use "
             "another --workdir."
         )
     _check_data(found["data_fingerprint"], fingerprint, workdir)
@@ -120,50 +185,46 @@ def _check_data(was: str, now: str, workdir: Path) -> None:
         )
 
 
-def train_auxiliary(
+def fit_auxiliary(
     recipe: Recipe,
     workdir: Path,
-    training: Training,
+    kind: Kind,
     task: Task,
-    *,
     source: data.Dataset,
     fingerprint: str,
-    key: jax.Array,
     captions: assembly.Captions | None = None,
 ) -> Ended:
-    """Train an auxiliary model in its workdir, or go on where that stopped.
+    """Fit a model other than a diffusion model in its workdir, or go on.
 
     Args:
         recipe: what is trained, and how.
         workdir: of the run.
-        training: what differs between such models.
+        kind: of the model.
         task: what is trained.
         source: images, and labels where the task wants them.
         fingerprint: of all that is learnt from.
-        key: [], of the run.
         captions: of the images, tokenized, where the task wants them.
 
     Raises:
         UserError: as `fit`, or an option is set that the task does not look at.
     """
     without_preview = ("preview_every",) if task.preview is None else ()
-    how, kind = recipe.training, recipe.kind
-    refuse_unused(how, kind, *task.unused, *without_preview)
-    check_tracker(how.wandb)
+    refuse_unused(recipe.training, recipe.kind, *task.unused, *without_preview)
+    check_tracker(recipe.training.wandb)
     mesh = data_mesh(recipe.devices.fsdp)
 
     def announce(state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         step = int(state.step)
         print(
-            f"Training {training.kind.noun} of {count:,} "
-            f"parameters on {len(source):,} images of {source.name}, on {describe()}"
+            f"Training {kind.noun} of {count:,} parameters on {len(source):,} images "
+            f"of {source.name}, on {describe()}"
             f"{f', from step {step:,}' if step else ''}.",
             flush=True,
         )
 
     metadata = {
-        "kind": training.kind.name,
+        "kind": kind.name,
         "config": to_json(recipe),
         "data": source.name,
         "data_fingerprint": fingerprint,
@@ -181,7 +242,7 @@ def train_auxiliary(
             before_save=check_alone,
             advice="Lower config.training.learning_rate, in another --workdir.",
         )
-        return fit_in_workdir(recipe, task, feed, key, run=run, mesh=mesh)
+        return fit_in_workdir(recipe, task, feed, run=run, mesh=mesh)
 
 
 def feed_of(
@@ -212,7 +273,7 @@ def feed_of(
 
 
 def fit_in_workdir(
-    recipe: Recipe, task: Task, feed: Feed, key: jax.Array, *, run: Run, mesh: Mesh
+    recipe: Recipe, task: Task, feed: Feed, *, run: Run, mesh: Mesh
 ) -> Ended:
     """Call `fit` with the tracker of the recipe; plot the loss, and report the end.
 
@@ -220,14 +281,13 @@ def fit_in_workdir(
         recipe: how long it is trained, and how often what is done.
         task: what is trained.
         feed: its batches.
-        key: [], of the run.
         run: where, and what is kept there.
         mesh: from `devices.data_mesh`.
 
     Raises:
         UserError: as `fit`.
     """
-    plan = recipe.training
+    plan, key = recipe.training, assembly.train_key(recipe.task.seed, recipe.kind)
     project = plan.wandb if jax.process_index() == 0 else None
     with (
         open_tracker(project, run.workdir, to_json(recipe)) as tracker,

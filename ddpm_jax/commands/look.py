@@ -64,17 +64,25 @@ def look(of: Data, folder: Path) -> int:
     return 0
 
 
-def open_to_train(of: Data, workdir: Path) -> data.Dataset:
+def open_to_train(of: Data, workdir: Path, *, look: bool = False) -> data.Dataset:
     """Open the data that are to be trained on.
+
+    Args:
+        of: the data.
+        workdir: where lists of broken files, and of those left out, are written.
+        look: print what a folder of pictures holds; see `first_look`.
 
     Raises:
         UserError: they cannot be opened; broken files are listed in broken.txt.
     """
     try:
-        return of.open()
+        source = of.open()
     except data.BrokenFilesError as error:
         place = _list_broken(error.found, workdir)
         raise UserError(data.describe_broken(error.found, error.name, place)) from error
+    for line in first_look(of, source, workdir) if look else []:
+        print(line, flush=True)
+    return source
 
 
 def _list_broken(found: data.Survey, workdir: Path) -> Path:

@@ -1,6 +1,5 @@
 """Training the dual encoder that finds the caption of an image among others."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from ddpm_jax import assembly, conditioning, data
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly import retrieval as of
-from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
+from ddpm_jax.commands.fitting import Auxiliary, train_auxiliary
 from ddpm_jax.commands.splits import with_test_split
 from ddpm_jax.conditioning import reopen
 from ddpm_jax.errors import UserError
@@ -18,9 +17,7 @@ from ddpm_jax.evaluation.estimate import Estimate
 from ddpm_jax.evaluation.feature_extractor import extract
 from ddpm_jax.evaluation.recall_at_k import num_ranked_higher, recall_at_k
 from ddpm_jax.recipe import ContrastiveTask, Recipe
-from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.specs import kind_of
-from ddpm_jax.training.state import TrainState
 
 FIRST, AMONG = 5, 100  # R@5 of 100
 
@@ -35,55 +32,39 @@ def retrieval(recipe: Recipe[ContrastiveTask], workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     spec, fit = recipe.task, recipe.training
-    source, test, held_out = with_test_split(spec.data, workdir)
+    splits = with_test_split(spec.data, workdir)
+    source, test = splits.values()
     info = assembly.data_info(source, spec)
     of.check_retrieval(spec, fit, info)
-    mesh = data_mesh(recipe.devices.fsdp)
-    assembly.check_batch(fit)
     _check_texts(kind_of(spec.text), info, test)
-    training = Training(of.KIND, "the retrieval network")
-    about = already_finished(recipe, workdir, training, info.fingerprint)
-    if about is not None:
-        of.retrieval(workdir)  # refuses a damaged one
-        print(f"{_report(about, workdir)} It is finished. Nothing to do.")
-        return 0
-    # `check_retrieval` has refused a model without captions.
-    assert info.tokenizer is not None and source.texts is not None
-    net, started = of.match_network(spec, info), time.perf_counter()
-    tokenizer = dict(info.tokenizer)
 
-    def finish(state: TrainState) -> dict[str, Any]:
-        flat = auxiliary.flat_params(state.ema_params)
+    def measure(params: Any, splits: dict[str, data.Dataset]) -> dict[str, Any]:
         facts = {
-            "name": f"retrieval network of {source.name}",
-            "fingerprint": auxiliary.fingerprint(flat),
-            "image_shape": list(source.image_shape),
-            "tokenizer": tokenizer,
+            "name": f"retrieval network of {info.name}",
+            "fingerprint": auxiliary.fingerprint(auxiliary.flat_params(params)),
+            "image_shape": list(info.image_shape),
+            "tokenizer": dict(info.tokenizer or {}),
             "captions": list(info.captions[:1]),
         }
-        encoders = of.as_retrieval(net, state.ema_params, facts)
-        splits = {"train": source, held_out: test}
-        return {
-            **facts,
-            "found": {name: _found(encoders, one) for name, one in splits.items()},
-            "num_images": {name: len(one) for name, one in splits.items()},
-            **auxiliary.origin(time.perf_counter() - started),
-        }
+        encoders = of.as_retrieval(of.match_network(spec, info), params, facts)
+        shares = {name: _found(encoders, source) for name, source in splits.items()}
+        return facts | {"found": shares}
 
-    ended = train_auxiliary(
+    dual_encoder = Auxiliary(
+        of.KIND,
+        lambda mesh: of.contrastive_task(spec, fit, info, mesh),
+        measure,
+        of.retrieval,
+        _report,
+    )
+    return train_auxiliary(
         recipe,
         workdir,
-        training,
-        of.contrastive_task(spec, fit, net, info, mesh, finish),
-        source=source,
-        fingerprint=info.fingerprint,
-        key=of.match_key(spec),
-        captions=assembly.captions(info, source.texts),
+        dual_encoder,
+        splits,
+        info,
+        lambda: assembly.captions(info, source.texts or ()),
     )
-    if ended.signal_number:
-        return 128 + ended.signal_number
-    print(_report(ended.result, workdir))
-    return 0
 
 
 def _check_texts(kind: str, info: assembly.DataInfo, test: data.Dataset) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import auxiliary
-from ddpm_jax.commands.fitting import Training, already_finished, train_auxiliary
-from ddpm_jax.commands.look import first_look, open_to_train
+from ddpm_jax.commands.fitting import already_finished, fit_auxiliary
+from ddpm_jax.commands.look import open_to_train
 from ddpm_jax.recipe import Recipe
 from ddpm_jax.runtime.devices import data_mesh
 
@@ -25,25 +25,15 @@ def task(recipe: Recipe, workdir: Path) -> int:
         UserError: data, options or workdir do not fit.
     """
     spec, fit = recipe.task, recipe.training
-    source = open_to_train(spec.data, workdir)
-    for line in first_look(spec.data, source, workdir):
-        print(line, flush=True)
+    source = open_to_train(spec.data, workdir, look=True)
     assembly.check_batch(fit)
-    mesh = data_mesh(recipe.devices.fsdp)
-    training = Training(auxiliary.kind_named(recipe.kind), "the model")
-    found = already_finished(recipe, workdir, training, source.fingerprint)
+    mesh, kind = data_mesh(recipe.devices.fsdp), auxiliary.kind_named(recipe.kind)
+    found = already_finished(recipe, workdir, kind, source.fingerprint)
     if found is not None:
         print(f"{workdir} is finished: {found['step']} steps. Nothing to do.")
         return 0
-    ended = train_auxiliary(
-        recipe,
-        workdir,
-        training,
-        spec.build(source, fit, mesh),
-        source=data.ready(source),
-        fingerprint=source.fingerprint,
-        key=assembly.train_key(spec.seed),
-    )
+    built, ready = spec.build(source, fit, mesh), data.ready(source)
+    ended = fit_auxiliary(recipe, workdir, kind, built, ready, source.fingerprint)
     if ended.signal_number:
         return 128 + ended.signal_number
     facts = json.dumps(ended.result) if ended.result else "nothing"

@@ -128,7 +128,6 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
             recipe,
             model.task(_previewer(model, asked)),
             feed,
-            assembly.train_key(spec.seed),
             run=run,
             mesh=mesh,
         )

@@ -27,7 +27,7 @@ Sources:
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -354,7 +354,6 @@ def autoencoder_task(
     adversary_start: int | None,
     ema_target: float,
     flip: bool,
-    finish: Callable[[TrainState], Mapping[str, Any]],
 ) -> Task:
     """Compose the task.
 
@@ -367,7 +366,6 @@ def autoencoder_task(
             for never.
         ema_target: decay of the moving average after its warm-up.
         flip: mirror half of the images.
-        finish: see `Task`.
     """
 
     def step(adversarial: bool) -> Step:
@@ -388,5 +386,4 @@ def autoencoder_task(
         step=step(adversarial=False),
         later=() if adversary_start is None else ((adversary_start, step(True)),),
         shown=_SHOWN,
-        finish=finish,
     )

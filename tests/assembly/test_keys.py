@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import autoencode, features, keys, retrieval
+from ddpm_jax.assembly import keys
 from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.frechet import fid_infinity
@@ -20,6 +20,7 @@ from ddpm_jax.recipe import (
 )
 from ddpm_jax.requests import Evaluate, Sample
 from ddpm_jax.runtime.keys import root_key
+from ddpm_jax.specs import kind_of
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 3 * 2**40 + 5, 2**63 - 1]
 
@@ -29,9 +30,12 @@ PURPOSES = [
     (assembly.train_key, 1),
     (assembly.sample_key, 2),
     (assembly.likelihood_key, 3),
-    (lambda seed: features.classify_key(ClassifierTask(seed=seed)), 11),
-    (lambda seed: autoencode.autoencode_key(AutoencoderTask(seed=seed)), 21),
-    (lambda seed: retrieval.match_key(ContrastiveTask(seed=seed)), 31),
+    (lambda seed: keys.init_key(seed, kind_of(ClassifierTask)), 10),
+    (lambda seed: keys.train_key(seed, kind_of(ClassifierTask)), 11),
+    (lambda seed: keys.init_key(seed, kind_of(AutoencoderTask)), 20),
+    (lambda seed: keys.train_key(seed, kind_of(AutoencoderTask)), 21),
+    (lambda seed: keys.init_key(seed, kind_of(ContrastiveTask)), 30),
+    (lambda seed: keys.train_key(seed, kind_of(ContrastiveTask)), 31),
 ]
 
 

@@ -16,6 +16,7 @@ from ddpm_jax import data
 from ddpm_jax.assembly import autoencoder
 from ddpm_jax.cli import main
 from ddpm_jax.commands import autoencoder as command
+from ddpm_jax.commands import fitting
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.images import to_float
 from ddpm_jax.training import checkpoints as store
@@ -175,7 +176,7 @@ def test_a_begun_run_whose_config_is_damaged_is_refused(tmp_path, capsys):
 
 
 def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
-    monkeypatch.setattr(command, "train_auxiliary", None)  # would fail
+    monkeypatch.setattr(fitting, "fit_auxiliary", None)  # would fail
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert train(copy, "kl_weight=1e-5") == 2

@@ -12,7 +12,7 @@ from program import ROOT, cut_short
 from ddpm_jax import data
 from ddpm_jax.assembly.features import classifier_features
 from ddpm_jax.cli import main
-from ddpm_jax.commands import features as command
+from ddpm_jax.commands import fitting
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import extract
 from ddpm_jax.training import fit
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(trained, tmp_pa
 
 
 def test_a_finished_one_is_left_alone(copy, capsys, monkeypatch):
-    monkeypatch.setattr(command, "train_auxiliary", None)  # would fail
+    monkeypatch.setattr(fitting, "fit_auxiliary", None)  # would fail
     before = (copy / "result.json").stat().st_mtime_ns
     assert train(copy) == 0
     assert "Nothing to do" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from ddpm_jax.assembly.features import KIND
 from ddpm_jax.cli import main
 from ddpm_jax.commands import plan as plans
 from ddpm_jax.commands.about import check_same_model, trained_recipe
-from ddpm_jax.commands.fitting import Training, already_finished
+from ddpm_jax.commands.fitting import already_finished
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.cost import count_flops
 from ddpm_jax.recipe import to_json
@@ -164,17 +164,16 @@ def test_a_run_goes_on_when_its_folder_is_moved_or_spelled_otherwise(
 def test_a_small_network_knows_its_data_by_their_fingerprint_too(tmp_path):
     before = classifier("data.source=folder:photos", "data.image_size=8")
     now = classifier("data.source=folder:moved/photos/", "data.image_size=8,8")
-    training = Training(KIND, "the features network")
     known = {"config": to_json(before), "data_fingerprint": "same"}
     auxiliary.write(tmp_path, KIND, {"bias": np.zeros(3)}, known, {})
     (tmp_path / "result.json").unlink()  # it is not finished
     files.write_json(tmp_path / "config.json", to_json(before))
-    assert already_finished(now, tmp_path, training, "same") is None
+    assert already_finished(now, tmp_path, KIND, "same") is None
     with pytest.raises(UserError, match=r"another config .*data\.source: "):
-        already_finished(now, tmp_path, training, "other")
+        already_finished(now, tmp_path, KIND, "other")
     now = changed(now, "data.flip=False")
     with pytest.raises(UserError, match=r"another config \(data.flip: True -> False\)"):
-        already_finished(now, tmp_path, training, "same")
+        already_finished(now, tmp_path, KIND, "same")
 
 
 def test_a_model_of_images_that_are_not_square_is_trained_drawn_from_and_edited(

@@ -191,7 +191,7 @@ def test_an_autoencoder_recipe_passes_its_checks_and_has_its_parameters(name):
     made = load(f"configs/{name}.py")
     spec, fit = made.task, made.training
     autoencode.check_autoencode(spec, fit, info)
-    drawn = jax.eval_shape(lambda: autoencode.init_autoencode(spec, fit, info))
+    drawn = jax.eval_shape(autoencode.autoencode_task(spec, fit, info).draw)
     found = {
         part: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         for part, params in drawn.items()
