@@ -196,16 +196,13 @@ def compile_sampler(recipe: Any) -> float:
 
     from benchmarks import parts, timing
     from ddpm_jax import assembly
-    from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import sampling_program
+    from ddpm_jax.codecs import Params
     from ddpm_jax.requests import Sample
 
     of = parts.make_parts(recipe)
     params = Params(parts.start_state(of).params)
     spec, asked = recipe.task, recipe.request(Sample)
-    program = sampling_program(
-        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
-    )
+    program = assembly.program(assembly.build_model(spec, of.info, of.mesh), asked)
     indices = np.arange(asked.batch_size, dtype=np.int32)
     rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
     key = assembly.sample_key(assembly.seed_of(spec, asked))

@@ -318,8 +318,7 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
     import jax
 
     from ddpm_jax import assembly
-    from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import sampling_program
+    from ddpm_jax.codecs import Params
     from ddpm_jax.runtime.devices import replicated, round_up
 
     spec = of.recipe.task
@@ -332,9 +331,7 @@ def own_chain(of: Any, params: Any, args: Any) -> Callable[[], float]:
         film_images=1,
         num_images=len(indices),
     )
-    chain = sampling_program(
-        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
-    )
+    chain = assembly.program(assembly.build_model(spec, of.info, of.mesh), asked)
     rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
     params = jax.device_put(Params(params), replicated(of.mesh))
     key = assembly.sample_key(assembly.seed_of(spec, asked))

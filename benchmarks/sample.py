@@ -118,16 +118,13 @@ def measure(setup: start.Setup) -> dict[str, Any]:
 def _draw(of: Any, params: Any, batch_size: int) -> tuple[Callable[[], Any], int]:
     """Return a function that samples one batch, as the program does, and its FLOPs."""
     from ddpm_jax import assembly
-    from ddpm_jax.codecs import Params, pixels
-    from ddpm_jax.commands.sample import sampling_program
+    from ddpm_jax.codecs import Params
     from ddpm_jax.networks.cost import count_flops
     from ddpm_jax.requests import Sample
 
     params = Params(params)
     spec, asked = of.recipe.task, of.recipe.request(Sample, num_images=batch_size)
-    run = sampling_program(
-        spec, asked, of.info, of.unet, of.mesh, pixels(of.info.image_shape)
-    ).run
+    run = assembly.program(assembly.build_model(spec, of.info, of.mesh), asked).run
     indices = np.arange(batch_size, dtype=np.int32)
     rows = indices, assembly.sample_cond(spec, of.info, asked) or {}
     key = assembly.sample_key(assembly.seed_of(spec, asked))

@@ -24,11 +24,11 @@ import numpy as np
 from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import autoencoder as autoencoder_folder
 from ddpm_jax.assembly import auxiliary, features, retrieval
-from ddpm_jax.codecs import Autoencoder, Codec, Params, latents
+from ddpm_jax.codecs import Autoencoder, Codec, latents
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import read_autoencoder
 from ddpm_jax.commands.import_model import read_model
-from ddpm_jax.commands.model import Trained, open_model
+from ddpm_jax.commands.model import open_model, trained
 from ddpm_jax.commands.sampled import open_task
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import (
@@ -282,14 +282,11 @@ def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:
     params = jax.tree.map(
         lambda leaf: spread(np.asarray(leaf), sharded(mesh)(leaf.shape)), found.params
     )
-    trained = Trained(
+    opened = trained(
+        assembly.build_model(recipe.task, info, mesh, folder),
+        params,
         step=found.step,
         about=about.metadata(recipe, info),
-        info=info,
-        unet=assembly.model(recipe.task, info),
-        params=Params(params),
-        codec=assembly.codec(recipe.task, info, folder),
         described=f"the parameters of {folder}",
-        mesh=mesh,
     )
-    return DiffusionModel(recipe, trained)
+    return DiffusionModel(recipe, opened)

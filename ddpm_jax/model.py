@@ -9,7 +9,7 @@ they become bytes.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.sampling.edits import in_turn, walks
-from ddpm_jax.sampling.plan import Plan, Program, compile_plan, run_batches
+from ddpm_jax.sampling.plan import Program, run_batches
 
 # Chosen when the model is loaded, and of films, which are not made here.
 _NOT_OF_SAMPLE = ("step", "ema", "ema_std", "film_frames", "film_images")
@@ -143,12 +143,7 @@ class DiffusionModel:
             made = sample_batches(
                 self.spec,
                 asked,
-                self._program(
-                    asked,
-                    lambda codec: assembly.sampling_plan(
-                        self.spec, asked, self.network, codec
-                    ),
-                ),
+                self._program(asked),
                 self._trained.params,
                 self._condition(asked, prompts),
             )
@@ -259,10 +254,7 @@ class DiffusionModel:
         rows, noise = walks(a, b, num_points)
         count = len(noise)
         made = run_batches(
-            self._program(
-                asked,
-                lambda codec: assembly.plan_edit(self.spec, asked, self.network, codec),
-            ),
+            self._program(asked),
             self._trained.params,
             assembly.sample_key(assembly.seed_of(self.spec, asked)),
             rows | in_turn(cond, len(a)),
@@ -303,30 +295,18 @@ class DiffusionModel:
         return asked, prompts
 
     def _condition(self, asked: Sample, prompts: list[str] | None) -> Conditions:
-        conditions = conditions_of(
-            self.spec, asked, self.info, self.network, self.params
-        )
+        conditions = conditions_of(self._trained, asked, self.params)
         if prompts is None:
             return conditions
         texts = [prompts[i % len(prompts)] for i in range(asked.num_images)]
         text = assembly.text_cond(self.info, texts, asked.negative_prompt)
         return conditions._replace(cond={**(conditions.cond or {}), **text})
 
-    def _program(self, asked: Request, plan: Callable[[Codec], Plan]) -> Program:
-        """Make the program of a request, or find it among those of earlier ones."""
-
-        def make() -> Program:
-            codec = self.codec._replace(store=partial(_in_range, self.info))
-            return compile_plan(plan(codec), self._trained.mesh, None)
-
-        return assembly.kept(
-            f"model {type(asked).__name__}",
-            self.spec,
-            self.info,
-            make,
-            mesh=self._trained.mesh,
-            request=assembly.compiled_options(self.spec, asked),
-        )
+    def _program(self, asked: Sample | Interpolate) -> Program:
+        """Make the program of a request, which leaves images in floating point."""
+        codec = self.codec._replace(store=partial(_in_range, self.info))
+        model = dataclasses.replace(self._trained, codec=codec)
+        return assembly.program(model, asked, recorded=False, what="model ")
 
     # --- Items ------------------------------------------------------------------------
 

@@ -34,7 +34,6 @@ from ddpm_jax.assembly.conditions import (
 from ddpm_jax.assembly.editing import (
     check_edit,
     edit_methods,
-    plan_edit,
     upscale_factor,
 )
 from ddpm_jax.assembly.evaluation import check_seeds, score_names, variants
@@ -58,6 +57,8 @@ from ddpm_jax.assembly.latents import (
 )
 from ddpm_jax.assembly.likelihood import bound_times, check_likelihood, measure
 from ddpm_jax.assembly.parts import (
+    Model,
+    build_model,
     diffusion_task,
     dtype,
     init_params,
@@ -65,9 +66,11 @@ from ddpm_jax.assembly.parts import (
     network,
     num_views,
     objective,
+    param_shapes,
+    start_state,
 )
 from ddpm_jax.assembly.pictures import consistency, shown
-from ddpm_jax.assembly.plans import compiled_options, sampling_plan
+from ddpm_jax.assembly.plans import compiled_options, plan_of, program
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import denoiser, levels, num_steps, sampler
 from ddpm_jax.assembly.sizes import check_batch_memory, least_bytes

@@ -1,24 +1,16 @@
-"""The plan of an edit, of a model and a request."""
+"""What is asked of an edit, and whether a model can do it."""
 
 import math
-from typing import Any
 
-import jax
-
-from ddpm_jax.assembly.guidance import clips
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.assembly.pictures import mode_of
-from ddpm_jax.assembly.plans import plan_model
 from ddpm_jax.assembly.sampling import levels
-from ddpm_jax.codecs import Codec
-from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
-from ddpm_jax.requests import Edit, Sample, Upscale
+from ddpm_jax.requests import Edit, Upscale
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import capacity
 from ddpm_jax.sampling import edits
-from ddpm_jax.sampling.plan import Given, ImageCondition, Plan
 from ddpm_jax.specs import located
 
 _OPTIONS = ("strength", "weight", "jump_length", "num_resamples", "iterations")
@@ -64,37 +56,6 @@ def edit_of(spec: Diffusion, asked: Edit) -> edits.Edit:
             factor=upscale_factor(spec, asked),
             **options,
         )
-
-
-def plan_edit(spec: Diffusion, asked: Edit, unet: Conditioned, codec: Codec) -> Plan:
-    """Describe an edit.
-
-    Args:
-        spec: of the model.
-        asked: what is done, and how chains are run.
-        unet: the network.
-        codec: of the model.
-    """
-    edit, chain = edit_of(spec, asked), sample_of(asked)
-    clip = clips(spec, chain)
-    if edit.is_unclipped:
-        chain = sample_of(asked, clip=False, dynamic_percentile=0.0)
-    model = plan_model(spec, chain, unet, codec)
-    model = model._replace(image_condition=_image_condition(spec, chain), clip=clip)
-    return edits.edit_plan(edit, model)
-
-
-def _image_condition(spec: Diffusion, chain: Sample) -> ImageCondition | None:
-    """Return what conditions an image-conditional model on a given image."""
-    conditioner, name = spec.image_map, spec.map_name
-    if conditioner is None:
-        return None
-
-    def of_image(keys: jax.Array, given: Given) -> tuple[dict[str, Any], jax.Array]:
-        rows = conditioner.from_given(keys, given, chain.picture_noise)
-        return {name: rows}, conditioner.show(rows)
-
-    return of_image
 
 
 def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> None:

@@ -1,18 +1,29 @@
 """From a spec to the parts of training: network, objective, task."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.keys import init_key
+from ddpm_jax.assembly.latents import codec
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.source import DataInfo
-from ddpm_jax.codecs import Start, as_they_are, encoded_start, from_bytes, from_moments
+from ddpm_jax.codecs import (
+    Codec,
+    Start,
+    as_they_are,
+    encoded_start,
+    from_bytes,
+    from_moments,
+)
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.conditioner import training_condition
@@ -21,8 +32,44 @@ from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.recipe import AsStored, Data, Diffusion, Fit
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import gradient_task
+from ddpm_jax.training.step import gradient_task, init_state
 from ddpm_jax.training.task import Objective, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A diffusion model but for its parameters: what its programs are made of.
+
+    Attributes:
+        spec: what it is.
+        info: what it knows of its data.
+        unet: the network with its conditioners.
+        codec: between items and the chain.
+        mesh: the devices.
+    """
+
+    spec: Diffusion
+    info: DataInfo
+    unet: Conditioned
+    codec: Codec
+    mesh: Mesh
+
+
+def build_model(
+    spec: Diffusion, info: DataInfo, mesh: Mesh, workdir: Path = Path()
+) -> Model:
+    """Build a model, computing nothing.
+
+    Args:
+        spec: what it is.
+        info: of its data.
+        mesh: the devices.
+        workdir: where the autoencoder of a model of latents is.
+
+    Raises:
+        UserError: the autoencoder is not there, or is another.
+    """
+    return Model(spec, info, model(spec, info), codec(spec, info, workdir), mesh)
 
 
 def model(spec: Diffusion, info: DataInfo) -> Conditioned:
@@ -65,10 +112,36 @@ def objective(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Objective:
     )
 
 
+def param_shapes(
+    spec: Diffusion, info: DataInfo
+) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Return the shape of every parameter by its path, ("conv_in", "kernel")."""
+    unet = model(spec, info)
+    tree = jax.eval_shape(lambda: init_params(spec, unet, info))
+    return traverse_util.flatten_dict(jax.tree.map(np.shape, tree))
+
+
+def start_state(spec: Diffusion, fit: Fit, params: Any, step: int = 0) -> TrainState:
+    """Start a training at parameters, with a new optimizer and new averages.
+
+    Args:
+        spec: what is trained.
+        fit: how.
+        params: a tree of arrays.
+        step: that they are of.
+    """
+    state = init_state(
+        params,
+        fit.transformation(),
+        carry=spec.build_times().init(),
+        num_profiles=len(fit.ema_stds),
+    )
+    return dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
+
+
 def diffusion_task(
     spec: Diffusion,
     fit: Fit,
-    unet: Conditioned,
     info: DataInfo,
     mesh: Mesh,
     preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
@@ -78,11 +151,11 @@ def diffusion_task(
     Args:
         spec: what is trained.
         fit: how.
-        unet: the network.
         info: of the data.
         mesh: the devices.
         preview: state -> pictures by name, uint8 [H, W, C]; None for none.
     """
+    unet = model(spec, info)
 
     def draw() -> Any:
         return init_params(spec, unet, info)

@@ -1,19 +1,34 @@
-"""Sampling plans: the model that the chains of a plan are made with."""
+"""Plans of sampling and of edits, and their programs."""
 
 import dataclasses
 from functools import partial
 from typing import Any
 
+import jax
+
 from ddpm_jax.assembly.conditions import encode
+from ddpm_jax.assembly.editing import edit_of
 from ddpm_jax.assembly.guidance import CLASSIFIED, clips
+from ddpm_jax.assembly.parts import Model
+from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
-from ddpm_jax.codecs import Codec
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import NEGATIVE
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.recipe import Diffusion
-from ddpm_jax.requests import Request, Sample
-from ddpm_jax.sampling.plan import Given, Model, Plan, sample_plan
+from ddpm_jax.requests import Edit, Request, Sample
+from ddpm_jax.requests.sample import sample_of
+from ddpm_jax.sampling.edits import edit_plan
+from ddpm_jax.sampling.plan import (
+    Given,
+    ImageCondition,
+    Plan,
+    Program,
+    Record,
+    compile_plan,
+    sample_plan,
+)
+from ddpm_jax.sampling.plan import Model as ChainModel
 from ddpm_jax.specs import to_json
 
 NOT_COMPILED = frozenset(
@@ -51,29 +66,79 @@ def condition(network: Conditioned, params: Any, given: Given) -> Cond:
     return encode(network, params, cond)
 
 
-def plan_model(
-    spec: Diffusion, asked: Sample, unet: Conditioned, codec: Codec
-) -> Model:
+def plan_model(model: Model, asked: Sample) -> ChainModel:
     """Describe what the chains of a plan are made with.
 
     Args:
-        spec: of the model.
+        model: of which model.
         asked: how chains are run.
-        unet: the network.
-        codec: of the model.
     """
-    return Model(
-        codec,
+    spec = model.spec
+    return ChainModel(
+        model.codec,
         levels(spec, asked),
         partial(sampler, spec, asked),
-        partial(denoiser, spec, asked, unet),
-        partial(condition, unet),
+        partial(denoiser, spec, asked, model.unet),
+        partial(condition, model.unet),
         clip=clips(spec, asked),
     )
 
 
-def sampling_plan(
-    spec: Diffusion, asked: Sample, unet: Conditioned, codec: Codec
-) -> Plan:
-    """Describe sampling from noise; as of `plan_model`."""
-    return sample_plan(plan_model(spec, asked, unet, codec))
+def plan_of(model: Model, asked: Sample | Edit) -> Plan:
+    """Describe sampling from noise, or an edit.
+
+    Args:
+        model: that samples, or edits.
+        asked: what is done, and how chains are run.
+    """
+    if isinstance(asked, Sample):
+        return sample_plan(plan_model(model, asked))
+    edit, chain = edit_of(model.spec, asked), sample_of(asked)
+    clip = clips(model.spec, chain)
+    if edit.is_unclipped:
+        chain = sample_of(asked, clip=False, dynamic_percentile=0.0)
+    return edit_plan(
+        edit,
+        plan_model(model, chain)._replace(
+            image_condition=_image_condition(model.spec, chain), clip=clip
+        ),
+    )
+
+
+def _image_condition(spec: Diffusion, chain: Sample) -> ImageCondition | None:
+    """Return what conditions an image-conditional model on a given image."""
+    conditioner, name = spec.image_map, spec.map_name
+    if conditioner is None:
+        return None
+
+    def of_image(keys: jax.Array, given: Given) -> tuple[dict[str, Any], jax.Array]:
+        rows = conditioner.from_given(keys, given, chain.picture_noise)
+        return {name: rows}, conditioner.show(rows)
+
+    return of_image
+
+
+def program(
+    model: Model, asked: Sample | Edit, *, recorded: bool = True, what: str = ""
+) -> Program:
+    """Make the program of a request, or find that of an earlier one.
+
+    Args:
+        model: that samples, or edits; the program is given its `codecs.Params`.
+        asked: what is done, and how chains are run.
+        recorded: whether the trajectory is kept, as far as the request has it.
+        what: tells programs of other codecs apart.
+    """
+    record = None
+    if recorded and isinstance(asked, Sample):
+        record = Record(asked.film_frames, asked.film_images)
+    elif recorded:
+        record = Record(asked.film_frames, with_start=False, with_x0=False)
+    return kept(
+        f"{what}{type(asked).__name__}",
+        model.spec,
+        model.info,
+        lambda: compile_plan(plan_of(model, asked), model.mesh, record),
+        mesh=model.mesh,
+        request={**compiled_options(model.spec, asked), "record": record},
+    )

@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from flax import traverse_util
-
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.commands import about
@@ -79,7 +76,10 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
         source = source._replace(step=step)
     stored = store.read_metadata(source.workdir, source.step)
     there = store.param_shapes(source.workdir, source.step)
-    here = _shapes(spec, info)
+    here = {
+        "/".join(path): shape
+        for path, shape in assembly.param_shapes(spec, info).items()
+    }
     differing = [
         f"{name} is {_format(there.get(name))} there and {_format(here.get(name))} here"
         for name in sorted({*there, *here})
@@ -178,15 +178,6 @@ def _is_same(given: str, begun: str) -> bool:
     one, other = source_of(given), source_of(begun)
     same = one.workdir.expanduser().resolve() == other.workdir.expanduser().resolve()
     return same and one.step in (None, other.step)
-
-
-def _shapes(spec: Diffusion, info: DataInfo) -> dict[str, tuple[int, ...]]:
-    unet = assembly.model(spec, info)
-    tree = jax.eval_shape(lambda: assembly.init_params(spec, unet, info))
-    return {
-        name: tuple(leaf.shape)
-        for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
-    }
 
 
 def _format(shape: tuple[int, ...] | None) -> str:

@@ -96,7 +96,7 @@ def cascade(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> Path:
         [_member(*pair) for pair in zip(stages, opened, strict=True)], opened
     )
     seconds = time.perf_counter() - started
-    spec, first, last = recipe.task, stages[0].asked, stages[-1]
+    spec, first = recipe.task, stages[0].asked
     record: dict[str, Any] = {
         "seconds": round(seconds, 2),
         "stages": [
@@ -122,10 +122,8 @@ def cascade(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> Path:
     for number, sheet in enumerate(sheets, 1):
         images.save_png(folder / f"stage-{number}.png", sheet)
     images.save_png(folder / "stages.png", _beside(made, asked.film_images))
-    write_forward(last.recipe.task, last.asked, folder, opened[-1].codec)
-    write_samples(
-        spec, first, infos[0], folder, made[-1], trajectory, sheets[-1], record
-    )
+    write_forward(opened[-1], stages[-1].asked, folder)
+    write_samples(opened[0], first, folder, made[-1], trajectory, sheets[-1], record)
     for decibels in agree:
         assert decibels is not None  # a super-resolution stage has it
         print(format_consistency(decibels))
@@ -228,7 +226,7 @@ def _request(stages: Sequence[_Stage], found: Sequence[Described]) -> dict[str, 
         "stages": [
             {
                 "run": str(stage.folder),
-                **sample_request(stage.recipe.task, stage.asked, one),
+                **sample_request(one, stage.asked),
             }
             for stage, one in zip(stages, found, strict=True)
         ],

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +10,38 @@ import numpy as np
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.codecs import Codec, Display
-from ddpm_jax.codecs.display import IMAGES
 from ddpm_jax.commands.model import Described
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Parameters, Sample, sections
-from ddpm_jax.runtime import images
+from ddpm_jax.runtime import files, images
 from ddpm_jax.sampling.forward import forward_trajectory
 from ddpm_jax.sampling.plan import Trajectory
 from ddpm_jax.sampling.result_files import Results, write_results
 
 
 def write_samples(
-    spec: Diffusion,
+    model: assembly.Model,
     asked: Sample,
-    info: DataInfo,
     folder: Path,
     items: np.ndarray,
     trajectory: Trajectory,
     sheet: np.ndarray,
     record: dict[str, Any],
-    show: Display = IMAGES,
 ) -> None:
     """Write samples with their names, labels and captions, by `write_results`.
 
     Args:
-        spec: of the model.
+        model: that made them.
         asked: which names the items.
-        info: of the data.
         folder: where to.
         items: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
         trajectory: of the first of them.
         sheet: of all, uint8 [rows, columns, C].
         record: of how they were sampled, as plain data.
-        show: how items are shown, of the codec.
     """
+    spec, info = model.spec, model.info
     made = Results(
         items,
         sheet,
@@ -57,33 +51,27 @@ def write_samples(
         names=image_names(spec, info, asked),
         captions=None if asked.prompt_to else assembly.prompts(spec, info, asked),
     )
-    write_results(folder, made, show)
+    write_results(folder, made, model.codec.show)
 
 
 def sheet_of(
-    spec: Diffusion,
-    asked: Sample,
-    info: DataInfo,
-    cond: dict[str, Any] | None,
-    drawn: np.ndarray,
-    show: Display = IMAGES,
+    model: assembly.Model, asked: Sample, cond: dict[str, Any] | None, drawn: np.ndarray
 ) -> np.ndarray:
     """Lay out a drawing in one picture, with what it was drawn from if there is such.
 
     Args:
-        spec: of the model.
+        model: that made it.
         asked: as of the drawing.
-        info: of the data.
         cond: the condition of each, leaves [N, ...].
         drawn: [N, ...], as the codec stores them; of images uint8 [N, H, W, C].
-        show: how items are shown, of the codec.
 
     Returns:
         uint8 [rows, columns, C]. Of a model that draws from a picture, that picture,
         what was drawn, and the image that the picture was made of, side by side.
     """
+    spec = model.spec
     if not spec.map_name:
-        return show.sheet(drawn, columns_of(spec, info, asked))
+        return model.codec.show.sheet(drawn, columns_of(spec, model.info, asked))
     assert cond is not None  # a model that is shown a picture is given one
     shown, real = assembly.shown(spec, cond)
     beside = np.stack([np.asarray(images.to_uint8(shown)), drawn, real], axis=1)
@@ -155,14 +143,14 @@ def sample_options(asked: Sample) -> dict[str, Any]:
     return {"kind": "sample_defaults", **sections.options_in(asked, "sample")}
 
 
-def sample_request(spec: Diffusion, asked: Sample, found: Described) -> dict[str, Any]:
+def sample_request(found: Described, asked: Sample) -> dict[str, Any]:
     """Describe a sampling by all that decides its images, as plain data.
 
     Args:
-        spec: of the model.
-        asked: what is asked for.
         found: the model.
+        asked: what is asked for.
     """
+    spec = found.spec
     request = {
         "command": "sample",
         **model_request(asked, found),
@@ -196,25 +184,24 @@ def digest(plain: Any) -> str:
 # --- Real images on their way into noise ---------------------------------------------
 
 
-def write_forward(spec: Diffusion, asked: Sample, folder: Path, codec: Codec) -> None:
+def write_forward(model: assembly.Model, asked: Sample, folder: Path) -> None:
     """Show real images on their way into noise, where the data are still at hand."""
     try:
-        save_forward(spec, asked, spec.data.open(), folder, codec)
+        save_forward(model, asked, folder, model.spec.data.open())
     except UserError as error:
-        print(f"note: no forward.png, for want of the data: {error}", file=sys.stderr)
+        files.note(f"no forward.png, for want of the data: {error}")
 
 
 def save_forward(
-    spec: Diffusion, asked: Sample, source: Any, folder: Path, codec: Codec
+    model: assembly.Model, asked: Sample, folder: Path, source: Any
 ) -> None:
     """Draw the first real images on their way into noise: forward.png."""
     count = min(asked.film_images, len(source))
-    real = np.stack([source.source[i]["image"] for i in range(count)])
     trajectory = forward_trajectory(
-        assembly.sample_key(assembly.seed_of(spec, asked)),
-        real,
-        spec.schedule.build(),
+        assembly.sample_key(assembly.seed_of(model.spec, asked)),
+        np.stack([source.source[i]["image"] for i in range(count)]),
+        model.spec.schedule.build(),
         asked.film_frames,
-        codec,
+        model.codec,
     )
-    images.save_png(folder / "forward.png", codec.show.trajectory(trajectory))
+    images.save_png(folder / "forward.png", model.codec.show.trajectory(trajectory))

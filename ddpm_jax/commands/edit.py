@@ -25,7 +25,7 @@ from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.edits import in_turn, walks
-from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
+from ddpm_jax.sampling.plan import Trajectory, run_batches
 from ddpm_jax.sampling.result_files import Results, write_results
 
 Rows = dict[str, np.ndarray]
@@ -61,7 +61,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     pictures = read_pictures(spec, asked, info)
     given, noise, columns = lay_out(spec, asked, info, pictures)
     out = asked.folder
-    request = partial(_request, spec, asked, pictures=pictures, columns=columns)
+    request = partial(_request, asked, pictures=pictures, columns=columns)
     done = finished_result(results, request(described), out)
     if done is not None:
         return done
@@ -75,7 +75,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    shown, x, trajectory = _run(spec, asked, trained, given, noise)
+    shown, x, trajectory = _run(asked, trained, given, noise)
     seconds = time.perf_counter() - started
     record = {
         "mode": mode,
@@ -218,29 +218,16 @@ def _cond(spec: Diffusion, asked: Sample, info: DataInfo) -> dict[str, Any]:
 
 
 def _run(
-    spec: Diffusion, asked: Edit, trained: Trained, given: Rows, noise: np.ndarray
+    asked: Edit, trained: Trained, given: Rows, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     """Run the task in batches of one size; shown, result and trajectory in uint8."""
-    record = Record(asked.film_frames, with_start=False, with_x0=False)
-    program = assembly.kept(
-        f"edit {asked.mode}",
-        spec,
-        trained.info,
-        lambda: compile_plan(
-            assembly.plan_edit(spec, asked, trained.unet, trained.codec),
-            trained.mesh,
-            record,
-        ),
-        mesh=trained.mesh,
-        request={**assembly.compiled_options(spec, asked), "record": record},
-    )
     count = len(noise)
     with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
         batches = list(
             run_batches(
-                program,
+                assembly.program(trained, asked),
                 trained.params,
-                assembly.sample_key(assembly.seed_of(spec, asked)),
+                assembly.sample_key(assembly.seed_of(trained.spec, asked)),
                 given,
                 num_rows=count,
                 batch_size=min(asked.batch_size, count),
@@ -283,9 +270,10 @@ def _sheet(
 
 
 def _request(
-    spec: Diffusion, asked: Edit, found: Described, pictures: np.ndarray, columns: int
+    asked: Edit, found: Described, pictures: np.ndarray, columns: int
 ) -> dict[str, Any]:
     """Describe an edit by all that decides its images, as plain data."""
+    spec = found.spec
     mask = b""
     if isinstance(asked, Inpaint) and asked.mask:
         is_file = len(found.info.item_shape) > 1

@@ -22,7 +22,7 @@ from ddpm_jax.commands.encoding import autoencoder_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.reconstructions import reconstructions
-from ddpm_jax.commands.sample import conditions_of, sample_batches, sampling_program
+from ddpm_jax.commands.sample import conditions_of, sample_batches
 from ddpm_jax.commands.sampled import draw, open_sampled, request_of
 from ddpm_jax.data.dataset import fingerprint_of
 from ddpm_jax.data.pipeline import permutation
@@ -81,8 +81,9 @@ def drawn_set(
     if not isinstance(spec, Diffusion):
         return _sampled_set(spec, asked, workdir, interrupted)
     found = find_model(spec, asked, workdir)
-    assembly.check_sample(spec, found.info, asked)
-    request = sample_request(spec, asked, found)
+    info = found.info
+    assembly.check_sample(spec, info, asked)
+    request = sample_request(found, asked)
     options = sample_options(asked)
     steps = assembly.num_steps(spec, asked)
     said = f"{asked.sampler}, {steps} steps"
@@ -95,6 +96,23 @@ def drawn_set(
         "options": {k: v for k, v in options.items() if k not in (*kept, "ema")}
         | {"num_steps": steps},
     }
+    labels, names = assembly.sample_labels(spec, info, asked), info.label_names
+    # Images drawn without a class cannot be held against one.
+    if labels is not None and (labels >= len(names or ())).any():
+        labels = None
+
+    def batches(first: int) -> Iterator[np.ndarray]:
+        trained = open_model(recipe, asked, workdir)
+        conditions = conditions_of(trained, asked, trained.params.network)
+        program, params = assembly.program(trained, asked), trained.params
+        options: Any = {"first": first, "stop": interrupted}
+        for made in sample_batches(spec, asked, program, params, conditions, **options):
+            yield made.items
+
+    def load(folder: Path) -> data.Dataset | None:
+        shape = (asked.num_images, *info.image_shape)
+        return _grown(folder, shape, model, batches, labels, names)
+
     return ImageSet(
         request={
             "images": "samples",
@@ -104,10 +122,8 @@ def drawn_set(
         f"seed {asked.seed})",
         model=model,
         num_images=asked.num_images,
-        image_shape=found.info.image_shape,
-        load=lambda folder: _drawn(
-            recipe, asked, found.info, workdir, model, folder, interrupted
-        ),
+        image_shape=info.image_shape,
+        load=load,
     )
 
 
@@ -147,44 +163,6 @@ def _sampled_set(
         image_shape=data.image_shape_of(shape, opened.model.dtype, f"a {kind}"),
         load=load,
     )
-
-
-def _drawn(
-    recipe: Recipe[Diffusion],
-    asked: Sample,
-    info: assembly.DataInfo,
-    workdir: Path,
-    model: dict[str, Any],
-    folder: Path,
-    interrupted: Callable[[], int],
-) -> data.Dataset | None:
-    spec = recipe.task
-    labels, names = assembly.sample_labels(spec, info, asked), info.label_names
-    # Images drawn without a class cannot be held against one.
-    if labels is not None and (labels >= len(names or ())).any():
-        labels = None
-
-    def batches(first: int) -> Iterator[np.ndarray]:
-        trained = open_model(recipe, asked, workdir)
-        conditions = conditions_of(
-            spec, asked, info, trained.unet, trained.params.network
-        )
-        program = sampling_program(
-            spec, asked, trained.info, trained.unet, trained.mesh, trained.codec
-        )
-        for made in sample_batches(
-            spec,
-            asked,
-            program,
-            trained.params,
-            conditions,
-            first=first,
-            stop=interrupted,
-        ):
-            yield made.items
-
-    shape = (asked.num_images, *info.image_shape)
-    return _grown(folder, shape, model, batches, labels, names)
 
 
 def _grown(

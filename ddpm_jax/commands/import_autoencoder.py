@@ -68,7 +68,8 @@ def read_autoencoder(
         net.check(pretrained.image_shape)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    shapes = auxiliary.parameter_shapes(net, pretrained.image_shape)
+    images = auxiliary.images_like(pretrained.image_shape)
+    shapes = auxiliary.parameter_shapes(net, images)
     params = torch_layout.to_flax(
         pretrained,
         {tuple(path.split("/")): shape for path, shape in shapes.items()},

@@ -1,13 +1,11 @@
 """Importing: a workdir made of a model that another program trained."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import DataInfo
@@ -18,7 +16,6 @@ from ddpm_jax.recipe import Data, Diffusion, Recipe, from_json, recipe, to_json
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.step import init_state
 from ddpm_jax.weights import (
     diffusers,
     diffusers_autoencoder,
@@ -136,7 +133,8 @@ def read_model(place: Path, source: str, asked: Asked | None = None) -> Imported
         raise UserError(f"--step={step} is negative; use 0 or more.")
     assembly.check(made.task, info)
     assembly.check_sample(made.task, info, made.request(Sample))
-    params = _params(pretrained, made.task, info, null_row=null_row)
+    shapes = assembly.param_shapes(made.task, info)
+    params = torch_layout.to_flax(pretrained, shapes, null_row=null_row)
     return Imported(made, info, params, step)
 
 
@@ -363,26 +361,9 @@ def settings_of(made: Recipe[Diffusion], info: DataInfo) -> tuple[dict, dict]:
 # --- The workdir ----------------------------------------------------------------------
 
 
-def _params(
-    pretrained: Pretrained, spec: Diffusion, info: DataInfo, *, null_row: bool
-) -> Any:
-    unet = assembly.model(spec, info)
-    abstract = jax.eval_shape(lambda: assembly.init_params(spec, unet, info))
-    shapes = {
-        path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()
-    }
-    return torch_layout.to_flax(pretrained, shapes, null_row=null_row)
-
-
 def _save(workdir: Path, found: Imported, source: str) -> None:
-    made, step = found.recipe, found.step
-    state = init_state(
-        jax.tree.map(jnp.asarray, found.params),
-        made.training.transformation(),
-        carry=made.task.build_times().init(),
-        num_profiles=len(made.training.ema_stds),
-    )
-    state = dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
+    made, params = found.recipe, jax.tree.map(jnp.asarray, found.params)
+    state = assembly.start_state(made.task, made.training, params, found.step)
     described = about.metadata(made, found.info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
         files.write_json(workdir / "config.json", to_json(made))

@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.codecs import Codec, Params
+from ddpm_jax.codecs import Params
 from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
@@ -18,7 +16,6 @@ from ddpm_jax.commands.about import (
     usable_step,
 )
 from ddpm_jax.commands.parameters import load_parameters
-from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Parameters
@@ -32,33 +29,41 @@ class Described:
     """A model whose parameters are not read yet.
 
     Attributes:
+        spec: what it is.
+        info: what it knows of its data.
         step: of its checkpoint.
         about: the checkpoint's metadata.
-        info: what the model knows of its data.
     """
 
+    spec: Diffusion
+    info: DataInfo
     step: int
     about: dict[str, Any]
-    info: DataInfo
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained(Described):
+class Trained(Described, assembly.Model):
     """A model that can be sampled from.
 
     Attributes:
-        unet: the network.
         params: its parameters, on all devices, and those of its autoencoder.
-        codec: between images and the chain.
         described: which parameters these are, for a person to read.
-        mesh: the devices.
     """
 
-    unet: Conditioned
     params: Params
-    codec: Codec
     described: str
-    mesh: Mesh
+
+
+def trained(model: assembly.Model, params: Any, **others: Any) -> Trained:
+    """Put a model and its parameters together.
+
+    Args:
+        model: without them.
+        params: of its network, on all devices.
+        others: the other attributes of a `Trained`.
+    """
+    both = Params(params, spread_whole(model.codec.params, model.mesh))
+    return Trained(**vars(model), params=both, **others)
 
 
 def describe_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
@@ -71,9 +76,7 @@ def describe_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Describ
         UserError: as `find_model`.
     """
     check_same_model(spec, workdir)
-    step = asked.step
-    if step is None:
-        step = store.all_steps(workdir)[-1]
+    step = store.all_steps(workdir)[-1] if asked.step is None else asked.step
     try:
         about = store.read_metadata(workdir, step)
     except UserError:  # damaged, or removed by a trainer
@@ -88,25 +91,19 @@ def find_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
     check_same_model(spec, workdir)
-    step = asked.step
-    if step is None:
-        step = usable_step(workdir, _tell)
+    step = usable_step(workdir, _tell) if asked.step is None else asked.step
     return _described(spec, asked, workdir, step, store.read_metadata(workdir, step))
 
 
 def _described(
-    spec: Diffusion,
-    asked: Parameters,
-    workdir: Path,
-    step: int,
-    about: dict[str, Any],
+    spec: Diffusion, asked: Parameters, workdir: Path, step: int, about: dict[str, Any]
 ) -> Described:
     info = info_of(about)
     assembly.check(spec, info)
     assembly.check_parameters(asked)
     check_schedule(spec.schedule, about)
     assembly.check_copy(info, workdir)
-    return Described(step, about, info)
+    return Described(spec, info, step, about)
 
 
 def open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
@@ -132,16 +129,12 @@ def _open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> 
     params, which = load_parameters(
         asked, workdir, found.step, placement=sharded(mesh), report=_tell
     )
-    codec = assembly.codec(spec, found.info, workdir)
-    return Trained(
+    return trained(
+        assembly.build_model(spec, found.info, mesh, workdir),
+        params,
         step=found.step,
         about=found.about,
-        info=found.info,
-        unet=assembly.model(spec, found.info),
-        params=Params(params, spread_whole(codec.params, mesh)),
-        codec=codec,
         described=f"the {which} parameters of step {found.step:,}",
-        mesh=mesh,
     )
 
 

@@ -21,7 +21,7 @@ from ddpm_jax.recipe import Diffusion, Fit, Recipe, UNet
 from ddpm_jax.runtime import capacity
 from ddpm_jax.runtime.capacity import format_bytes
 from ddpm_jax.runtime.devices import data_mesh, describe, replicated, rows, spread
-from ddpm_jax.training.step import init_state, make_train_step
+from ddpm_jax.training.step import compile_step
 
 # Of the rate of matrix products, the part that training is assumed to reach.
 ASSUMED_SHARE = 0.3
@@ -69,11 +69,7 @@ def cost_of(spec: Diffusion, fit: Fit, info: DataInfo) -> Cost:
     """
     unet = assembly.model(spec, info)
     state = jax.eval_shape(
-        lambda: init_state(
-            assembly.init_params(spec, unet, info),
-            fit.transformation(),
-            num_profiles=len(fit.ema_stds),
-        )
+        lambda: assembly.start_state(spec, fit, assembly.init_params(spec, unet, info))
     )
     apply = assembly.network(unet)
     cond = assembly.example_condition(unet, info)
@@ -292,23 +288,10 @@ def _step_seconds(
 
 
 def _measure(spec: Diffusion, fit: Fit, info: DataInfo) -> float:
-    unet, optimizer = assembly.model(spec, info), fit.transformation()
     mesh, size = data_mesh(), fit.batch_size
-    state = init_state(
-        assembly.init_params(spec, unet, info),
-        optimizer,
-        carry=spec.build_times().init(),
-        num_profiles=len(fit.ema_stds),
-    )
-    state = jax.device_put(state, replicated(mesh))
-    step = make_train_step(
-        assembly.objective(spec, unet, info),
-        optimizer,
-        ema_target=fit.ema_decay,
-        mesh=mesh,
-        ema_stds=fit.ema_stds,
-        num_parts=fit.accumulate,
-    )
+    task = assembly.diffusion_task(spec, fit, info, mesh)
+    state = jax.device_put(task.start(task.draw()), replicated(mesh))
+    step = compile_step(task.step, mesh)
     zeros: dict[str, np.ndarray] = {}
     if info.latents is None:
         zeros["image"] = np.zeros((size, *info.item_shape), info.dtype)

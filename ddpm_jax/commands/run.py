@@ -1,47 +1,17 @@
-"""What a diffusion run is made of, and the state with which it starts or goes on."""
+"""What is checked of a diffusion run before it starts, or goes on."""
 
-import dataclasses
-import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.codecs import Codec
 from ddpm_jax.commands import about
-from ddpm_jax.commands.finetune import from_import
-from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Evaluate, Likelihood, Sample
-from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.task import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The parts of a run that do not change while it trains."""
-
-    recipe: Recipe[Diffusion]
-    info: DataInfo
-    workdir: Path
-    unet: Conditioned
-    codec: Codec
-    mesh: Mesh
-
-    def task(
-        self, preview: Callable[[TrainState], Mapping[str, np.ndarray]] | None
-    ) -> Task:
-        """Compose its task, with previews while it trains."""
-        spec, fit = self.recipe.task, self.recipe.training
-        return assembly.diffusion_task(
-            spec, fit, self.unet, self.info, self.mesh, preview
-        )
+from ddpm_jax.runtime import files
 
 
 def check_defaults(recipe: Recipe[Diffusion], info: DataInfo) -> Sample:
@@ -73,43 +43,37 @@ def check_defaults(recipe: Recipe[Diffusion], info: DataInfo) -> Sample:
     return asked
 
 
-def plan(recipe: Recipe[Diffusion], info: DataInfo, workdir: Path, mesh: Mesh) -> Model:
-    """Build the parts of a run, computing nothing."""
-    unet = assembly.model(recipe.task, info)
-    codec = assembly.codec(recipe.task, info, workdir)
-    return Model(recipe, info, workdir, unet, codec, mesh)
-
-
-def begin(model: Model) -> TrainState | None:
-    """Return the state of an imported model that is trained here first, else None."""
-    if not about.is_import(model.workdir):
-        return None
-    return from_import(model.recipe, model.info, model.workdir)
-
-
-def check_resumed(model: Model, stored: dict[str, Any], step: int) -> None:
+def check_resumed(
+    recipe: Recipe[Diffusion],
+    info: DataInfo,
+    workdir: Path,
+    stored: dict[str, Any],
+    step: int,
+) -> None:
     """Refuse to go on with other data or in other latents; note other devices.
 
     Args:
-        model: of now.
+        recipe: of now.
+        info: of the data of now.
+        workdir: of the run.
         stored: metadata of the checkpoint.
         step: its step.
 
     Raises:
         UserError: the data, or the autoencoder, are not those of the run so far.
     """
-    was, now = stored["data"]["fingerprint"], model.info.fingerprint
+    was, now = stored["data"]["fingerprint"], info.fingerprint
     if was != now:
         raise UserError(
             f"the data of this run have changed since step {step} (fingerprint {was}, "
             f"now {now}); restore them, or use another --workdir."
         )
-    if about.info_of(stored).latents != model.info.latents:
+    if about.info_of(stored).latents != info.latents:
         raise UserError(
-            f"the autoencoder of the run in {model.workdir} has changed since step "
+            f"the autoencoder of the run in {workdir} has changed since step "
             f"{step}; restore it, or use another --workdir."
         )
-    _note_devices(stored, model.recipe.devices.fsdp)
+    _note_devices(stored, recipe.devices.fsdp)
 
 
 def _note_devices(stored: dict[str, Any], now_fsdp: int) -> None:
@@ -124,8 +88,7 @@ def _note_devices(stored: dict[str, Any], now_fsdp: int) -> None:
             f"{count} device(s)" + (f" (fsdp={fsdp})" if fsdp > 1 else "")
             for count, fsdp in (before, now)
         )
-        print(
-            f"note: {was} so far, {is_now} now; sums over a batch are rounded in "
-            "another order from here on.",
-            file=sys.stderr,
+        files.note(
+            f"{was} so far, {is_now} now; sums over a batch are rounded in another "
+            "order from here on."
         )

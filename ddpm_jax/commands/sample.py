@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import DataInfo
-from ddpm_jax.codecs import Codec, Params
+from ddpm_jax.codecs import Params
 from ddpm_jax.commands.drawing import (
     format_consistency,
     sample_options,
@@ -29,14 +27,7 @@ from ddpm_jax.recipe import Diffusion, Plane, Recipe
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import describe, spread_whole
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
-from ddpm_jax.sampling.plan import (
-    Made,
-    Program,
-    Record,
-    Trajectory,
-    compile_plan,
-    run_batches,
-)
+from ddpm_jax.sampling.plan import Made, Program, Trajectory, run_batches
 from ddpm_jax.training.state import TrainState
 
 PORTRAITS: Mapping[type, Callable[..., None]] = {Plane: portray_points}
@@ -66,12 +57,11 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
     results, out = workdir / "samples", asked.folder
     described = describe_model(spec, asked, workdir)
     assembly.check_sample(spec, described.info, asked)
-    done = finished_result(results, sample_request(spec, asked, described), out)
+    done = finished_result(results, sample_request(described, asked), out)
     if done is not None:
         return done
     trained = open_model(recipe, asked, workdir)
-    info, mesh = trained.info, trained.mesh
-    folder = result_folder(results, sample_request(spec, asked, trained), out)
+    folder = result_folder(results, sample_request(trained, asked), out)
     if is_finished(folder):  # of an older checkpoint, the newest being damaged
         return folder
     print(
@@ -80,12 +70,10 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    program = sampling_program(spec, asked, info, trained.unet, mesh, trained.codec)
+    program = assembly.program(trained, asked)
     bar = tqdm(total=asked.num_images, unit="image", disable=None, dynamic_ncols=True)
     with bar:
-        conditions = conditions_of(
-            spec, asked, info, trained.unet, trained.params.network
-        )
+        conditions = conditions_of(trained, asked, trained.params.network)
         items, trajectory = _sample_all(
             spec, asked, program, trained.params, conditions, on_batch=bar.update
         )
@@ -103,13 +91,12 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
         assert conditions.cond is not None  # such a model is given pictures
         _, given = assembly.shown(spec, conditions.cond)
         record["consistency_db"] = assembly.consistency(spec, items, given)
-    show = trained.codec.show
-    sheet = sheet_of(spec, asked, info, conditions.cond, items, show)
-    write_forward(spec, asked, folder, trained.codec)
+    sheet = sheet_of(trained, asked, conditions.cond, items)
+    write_forward(trained, asked, folder)
     portray = PORTRAITS.get(type(spec.codec))
     if portray is not None:
         portray(spec, asked, trained, workdir, folder, items, trajectory)
-    write_samples(spec, asked, info, folder, items, trajectory, sheet, record, show)
+    write_samples(trained, asked, folder, items, trajectory, sheet, record)
     if record.get("consistency_db") is not None:
         print(format_consistency(record["consistency_db"]))
     print(f"{seconds:.1f} s. Pictures: {folder}/grid.png, film.png, chain.gif, images/")
@@ -123,47 +110,22 @@ class Conditions(NamedTuple):
     noise: np.ndarray | None  # int32 [N]; None: each its own
 
 
-def conditions_of(
-    spec: Diffusion, asked: Sample, info: DataInfo, unet: Any, params: Any
-) -> Conditions:
+def conditions_of(model: assembly.Model, asked: Sample, params: Any) -> Conditions:
     """Make the condition of each sample.
 
     Args:
-        spec: of the model.
+        model: that samples.
         asked: what is asked for.
-        info: of the data.
-        unet: the network.
-        params: its parameters, which read the two ends of a walk between prompts.
+        params: of the network, which reads the two ends of a walk between prompts.
 
     Raises:
         UserError: a label or a prompt cannot be used.
     """
+    spec, info = model.spec, model.info
     if not asked.prompt_to:
         return Conditions(assembly.sample_cond(spec, info, asked), None)
-    cond = assembly.cond_between(spec, info, asked, unet, params)
+    cond = assembly.cond_between(spec, info, asked, model.unet, params)
     return Conditions(cond, np.zeros(asked.num_images, np.int32))
-
-
-def sampling_program(
-    spec: Diffusion,
-    asked: Sample,
-    info: DataInfo,
-    unet: Any,
-    mesh: Mesh,
-    codec: Codec,
-) -> Program:
-    """Make the program that samples as asked for; it is given `codecs.Params`."""
-    record = Record(asked.film_frames, asked.film_images)
-    return assembly.kept(
-        "sample",
-        spec,
-        info,
-        lambda: compile_plan(
-            assembly.sampling_plan(spec, asked, unet, codec), mesh, record
-        ),
-        mesh=mesh,
-        request={**assembly.compiled_options(spec, asked), "record": record},
-    )
 
 
 def sample_batches(
@@ -179,7 +141,7 @@ def sample_batches(
     Args:
         spec: of the model.
         asked: how many, and of which seed.
-        program: from `sampling_program`.
+        program: from `assembly.program`.
         params: `codecs.Params`.
         conditions: what they are conditioned on.
         options: `first`, `stop` and `on_batch` of `plan.run_batches`.
@@ -215,14 +177,10 @@ def _sample_all(*given: Any, **options: Any) -> tuple[np.ndarray, Trajectory]:
 
 
 def make_preview(
-    spec: Diffusion,
-    asked: Sample,
-    info: DataInfo,
-    unet: Any,
-    mesh: Mesh,
-    codec: Codec,
+    model: assembly.Model, asked: Sample
 ) -> Callable[[TrainState], Mapping[str, np.ndarray]]:
     """Sample a few images with the averaged parameters, quickly, while training."""
+    spec, show = model.spec, model.codec.show
     quick = dataclasses.replace(
         asked,
         sampler="ddim",
@@ -233,14 +191,14 @@ def make_preview(
         num_images=min(asked.num_images, asked.batch_size),
         prompt_to="",
     )
-    program = sampling_program(spec, quick, info, unet, mesh, codec)
-    conditions = Conditions(assembly.sample_cond(spec, info, quick), None)
-    of_codec = spread_whole(codec.params, mesh)
+    program = assembly.program(model, quick)
+    conditions = Conditions(assembly.sample_cond(spec, model.info, quick), None)
+    of_codec = spread_whole(model.codec.params, model.mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:
         params = Params(state.ema_params, of_codec)
         items, trajectory = _sample_all(spec, quick, program, params, conditions)
-        sheet = sheet_of(spec, quick, info, conditions.cond, items, codec.show)
-        return {"samples": sheet, "film": codec.show.trajectory(trajectory.x_t)}
+        sheet = sheet_of(model, quick, conditions.cond, items)
+        return {"samples": sheet, "film": show.trajectory(trajectory.x_t)}
 
     return preview

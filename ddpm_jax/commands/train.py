@@ -1,11 +1,11 @@
 """Training: from a recipe to a finished run, however often it is interrupted."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
@@ -13,7 +13,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import check_start, settle, start_params
 from ddpm_jax.commands.drawing import sample_request, save_forward
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
-from ddpm_jax.commands.finetune import free_since_import
+from ddpm_jax.commands.finetune import free_since_import, from_import
 from ddpm_jax.commands.fitting import (
     FREE_OPTIONS,
     beginning,
@@ -33,7 +33,7 @@ from ddpm_jax.commands.look import (
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
-from ddpm_jax.commands.run import Model, begin, check_defaults, check_resumed, plan
+from ddpm_jax.commands.run import check_defaults, check_resumed
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.recipe import Diffusion, Fit, Recipe
 from ddpm_jax.requests import Sample
@@ -104,29 +104,30 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     with beginning(recipe, workdir) as check_alone:
         keep_autoencoder(autoencoder, workdir)
         wait_for_all_hosts("the autoencoder in the workdir")
-        model = plan(recipe, info, workdir, mesh)
+        model = assembly.build_model(spec, info, mesh, workdir)
 
         def announce(state: TrainState) -> None:
-            _announce(model, source, state)
+            _announce(model, fit, workdir, source, state)
             if source.listing is not None:
                 _say("\n".join([*looked, *short_plan(spec, fit, info)]))
                 write_sheet(source, workdir)
-            save_forward(spec, asked, source, workdir, model.codec)
+            save_forward(model, asked, workdir, source)
 
         run = Run(
             workdir=workdir,
             metadata=about.metadata(recipe, info),
-            check=lambda stored, step: check_resumed(model, stored, step),
-            begin=lambda: begin(model),
+            check=partial(check_resumed, recipe, info, workdir),
+            begin=partial(from_import, recipe, info, workdir),
             draw=(lambda: start_params(spec.init_from)) if spec.init_from else None,
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or raise warmup_steps, in "
             "another --workdir.",
         )
+        preview = make_preview(model, asked) if fit.preview_every else None
         ended = fit_in_workdir(
             recipe,
-            model.task(_previewer(model, asked)),
+            assembly.diffusion_task(spec, fit, info, mesh, preview),
             feed,
             run=run,
             mesh=mesh,
@@ -137,24 +138,13 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     return 0
 
 
-def _previewer(
-    model: Model, asked: Sample
-) -> Callable[[TrainState], Mapping[str, np.ndarray]] | None:
-    if not model.recipe.training.preview_every:
-        return None
-    return make_preview(
-        model.recipe.task, asked, model.info, model.unet, model.mesh, model.codec
-    )
-
-
 def _already_trained(
     recipe: Recipe[Diffusion], asked: Sample, workdir: Path, steps: int
 ) -> int:
     if not (workdir / "loss.png").exists():  # killed just before it was drawn
         plot_loss(workdir)
     found = find_model(recipe.task, asked, workdir)
-    request = sample_request(recipe.task, asked, found)
-    folder = find_result(workdir / "samples", request)
+    folder = find_result(workdir / "samples", sample_request(found, asked))
     drawn = folder is not None and (folder / LAST_FILE).exists()
     if on_every_host(drawn):
         print(
@@ -196,9 +186,14 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
-    spec, info, step = model.recipe.task, model.info, int(state.step)
-    num_steps = model.recipe.training.num_steps
+def _announce(
+    model: assembly.Model,
+    fit: Fit,
+    workdir: Path,
+    source: data.Dataset,
+    state: TrainState,
+) -> None:
+    spec, info, step = model.spec, model.info, int(state.step)
     shape = "x".join(map(str, info.item_shape))
     if info.latents is not None:
         inner = "x".join(map(str, info.shape))
@@ -216,6 +211,6 @@ def _announce(model: Model, source: data.Dataset, state: TrainState) -> None:
         f"data     {info.name}, {len(source):,} {what} of {shape}. {source.note}",
         f"network  {count:,} parameters, {', '.join(conditions) or 'unconditional'}",
         f"device   {describe()}, {assembly.dtype(spec)}",
-        f"run      {model.workdir}, step {step:,} of {num_steps:,}{resumed}",
+        f"run      {workdir}, step {step:,} of {fit.num_steps:,}{resumed}",
     )
     print("\n".join(line.rstrip() for line in lines), flush=True)

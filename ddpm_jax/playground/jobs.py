@@ -77,8 +77,7 @@ def draw(studio: Studio, asked: Sample) -> Generator[Progress, None, None]:
     cond = assembly.sample_cond(spec, info, asked)
     count = asked.num_images
     indices, given = filled_up((np.arange(count, dtype=np.int32), cond or {}), count)
-    unet, codec = studio.trained.unet, studio.trained.codec
-    plan = assembly.sampling_plan(spec, asked, unet, codec)
+    plan = assembly.plan_of(studio.trained, asked)
     task = _Task(plan, indices, given, count, columns_of(spec, info, asked))
     return _one_at_a_time(studio, asked, task)
 
@@ -98,8 +97,7 @@ def edit(studio: Studio, asked: Edit) -> Generator[Progress, None, None]:
     if count > (most := most_images(studio.recipe)):
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     noise, given = filled_up((noise, given), count)
-    unet, codec = studio.trained.unet, studio.trained.codec
-    plan = assembly.plan_edit(spec, asked, unet, codec)
+    plan = assembly.plan_of(studio.trained, asked)
     if not isinstance(asked, Interpolate) and len(pictures) == 1:
         columns = None  # a row would be long and low
     task = _Task(plan, noise, given, count, columns)

@@ -120,7 +120,7 @@ def _programs() -> _Programs:
     spec, fit, asked = _recipe()
     info = DataInfo("drawn points", (2,), None, "drawn", dtype="float32")
     network = assembly.model(spec, info)
-    task = assembly.diffusion_task(spec, fit, network, info, data_mesh())
+    task = assembly.diffusion_task(spec, fit, info, data_mesh())
     sampler = assembly.sampler(spec, asked)
     levels = assembly.levels(spec, asked)
 

@@ -10,7 +10,7 @@ import oracles
 import pytest
 from settings import default
 
-from ddpm_jax.assembly import check_edit, plan_edit, plans
+from ddpm_jax.assembly import check_edit, plan_of, plans
 from ddpm_jax.codecs import Params, pixels
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
@@ -37,7 +37,8 @@ def given(seed=0):
 
 def run(spec, asked, rows):
     unconditional = SimpleNamespace(conditioners={})
-    plan = plan_edit(spec, asked, unconditional, pixels(SHAPE))
+    model = SimpleNamespace(spec=spec, unet=unconditional, codec=pixels(SHAPE))
+    plan = plan_of(model, asked)
     record = Record(asked.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))

@@ -187,7 +187,8 @@ def given(mode, seed=0):
 def edit(spec, asked, rows, codec):
     assembly.check_edit(spec, asked, SHAPE)
     unconditional = SimpleNamespace(conditioners={})
-    plan = assembly.plan_edit(spec, asked, unconditional, codec)
+    model = SimpleNamespace(spec=spec, unet=unconditional, codec=codec)
+    plan = assembly.plan_of(model, asked)
     record = Record(asked.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
     keys = image_keys(jax.random.key(3), jnp.arange(2))

@@ -22,8 +22,7 @@ SMALL = (
 
 
 def task(made, info=INFO):
-    spec, network = made.task, assembly.model(made.task, info)
-    return assembly.diffusion_task(spec, made.training, network, info, data_mesh())
+    return assembly.diffusion_task(made.task, made.training, info, data_mesh())
 
 
 def test_runs_of_one_spec_share_their_step():

@@ -37,6 +37,7 @@ def make_studio(*options, autoencoder=None):
     trained = Trained(
         step=0,
         about={},
+        spec=spec,
         info=info,
         unet=unet,
         params=Params(params, codec.params),

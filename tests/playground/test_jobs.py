@@ -15,7 +15,7 @@ from studio import make_studio
 from ddpm_jax import assembly
 from ddpm_jax.assembly.editing import method_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
-from ddpm_jax.commands.sample import Conditions, sample_batches, sampling_program
+from ddpm_jax.commands.sample import Conditions, sample_batches
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground import jobs, pictures, programs, work
@@ -40,11 +40,10 @@ def whole(studio, asked):
     count, trained = asked.num_images, studio.trained
     asked = dataclasses.replace(asked, film_images=count, batch_size=count)
     spec = studio.recipe.task
-    parts = trained.info, trained.unet, trained.mesh, trained.codec
     (made,) = sample_batches(
         spec,
         asked,
-        sampling_program(spec, asked, *parts),
+        assembly.program(trained, asked),
         trained.params,
         Conditions(assembly.sample_cond(spec, trained.info, asked), None),
     )
@@ -109,7 +108,7 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
             studio.recipe.task,
             studio.trained,
         )
-        plan = assembly.sampling_plan(spec, asked, trained.unet, trained.codec)
+        plan = assembly.plan_of(trained, asked)
         made.append(keep(plan, spec, asked, 4, trained.mesh))
         return made[-1]
 
@@ -182,8 +181,7 @@ def test_the_stages_of_an_edit_in_parts_are_the_plan_to_the_byte(
     *_, last = jobs.edit(studio, asked)
     pictures = read_pictures(spec, asked, studio.trained.info)
     given, noise, columns = lay_out(spec, asked, studio.trained.info, pictures)
-    unet, codec = studio.trained.unet, studio.trained.codec
-    plan = assembly.plan_edit(spec, asked, unet, codec)
+    plan = assembly.plan_of(studio.trained, asked)
     keys = image_keys(assembly.sample_key(assembly.seed_of(spec, asked)), noise)
     edited = jax.jit(partial(run_plan, plan))(studio.trained.params, keys, given)
     np.testing.assert_array_equal(last.point.items, images.to_uint8(edited.items))

@@ -109,7 +109,7 @@ def test_what_was_asked_for_before_is_found_and_not_drawn_again(
     again = ["sample", f"{model}", "--num-images=2", "--num-steps=5", "--batch-size=2"]
     with monkeypatch.context() as patch:
         # Each would fail if it were called.
-        patch.setattr("ddpm_jax.commands.sample.sampling_program", None)
+        patch.setattr("ddpm_jax.assembly.program", None)
         patch.setattr("ddpm_jax.training.checkpoints.restore_params", None)
         assert main(again) == 0
         # The seed of the run, said outright, is the same request.
