@@ -30,14 +30,8 @@ def see(images):
 
 
 def features(folder, run=see):
-    return extraction.features_of(
-        SOURCE,
-        EYES,
-        Extract(run, data_mesh()),
-        folder,
-        batch_size=BATCH,
-        interrupted=lambda: 0,
-    )
+    run_on_all = Extract(run, data_mesh())
+    return extraction.Extraction(EYES, run_on_all, BATCH, lambda: 0).of(SOURCE, folder)
 
 
 def check(found):

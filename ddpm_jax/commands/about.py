@@ -17,6 +17,8 @@ from ddpm_jax.assembly import DataInfo, LatentInfo
 from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe, differences, from_json, to_json
+from ddpm_jax.requests import Parameters
+from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 
 # What is asked of a model, on which devices, and where its data lie, is no part of the
@@ -133,9 +135,16 @@ def _damage(workdir: Path, step: int) -> str | None:
     return None
 
 
-def usable_step(
-    workdir: Path, report: Callable[[str], None] = lambda line: None
-) -> int:
+def step_of(asked: Parameters, workdir: Path) -> int:
+    """Return the step that is asked for, or else the newest that can be drawn from.
+
+    Raises:
+        UserError: if there is none.
+    """
+    return usable_step(workdir) if asked.step is None else asked.step
+
+
+def usable_step(workdir: Path, report: Callable[[str], None] = files.note) -> int:
     """Find the newest checkpoint that can be drawn from.
 
     Args:
@@ -152,11 +161,11 @@ def usable_step(
                 damage = _damage(workdir, step)
                 if damage is None:
                     return step
-                report(f"note: {damage}")
+                report(damage)
             break
         except store.GoneError as error:
             gone = error
-            report(f"note: {error}")
+            report(str(error))
     else:
         raise gone
     if not steps:

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import assembly, data
-from ddpm_jax.commands.about import usable_step
-from ddpm_jax.commands.image_sets import drawn_set
+from ddpm_jax.commands.about import step_of
+from ddpm_jax.commands.image_sets import drawn_set, to_the_end
 from ddpm_jax.commands.model import describe_model
 from ddpm_jax.data import shapes
 from ddpm_jax.errors import UserError
@@ -34,9 +34,8 @@ from ddpm_jax.requests import Attributes, Sample
 from ddpm_jax.requests.evaluate import images_kind
 from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
-from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.devices import on_every_host
 from ddpm_jax.runtime.results import result_folder
-from ddpm_jax.training.loop import catch_interrupts
 
 ATTRIBUTES = tuple(field.name for field in dataclasses.fields(shapes.Agreement))
 _SPLITS = ("data:test", "data:held_out")
@@ -80,17 +79,17 @@ def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> i
             "folder:PATH, or leave it out for the model's samples."
         )
     chosen = _chosen(recipe.task, asked, workdir)
-    with catch_interrupts() as interrupted:
+
+    def rows(interrupted: Callable[[], int]) -> None:
         print(_HEAD)
         for variant, scenes in chosen:
             row = _drawn(recipe, variant, workdir, out, scenes, interrupted)
-            if row is None:
-                print("Interrupted; saved. The same command goes on from here.")
-                return 128 + interrupted()
             print(_format(row), flush=True)
-    wait_for_all_hosts("the rows")
-    _summarise(out)
-    return 0
+
+    status = to_the_end(rows)
+    if not status:
+        _summarise(out)
+    return status
 
 
 def _chosen(
@@ -106,8 +105,7 @@ def _chosen(
             "attributes asks for shapes by their names, and this model was "
             "trained without text; train one on shapes, as configs/shapes.py does."
         )
-    step = usable_step(workdir) if asked.step is None else asked.step
-    chosen = []
+    step, chosen = step_of(asked, workdir), []
     for prompt in [asked.prompt] if asked.prompt else _SPLITS:
         for variant in assembly.variants(spec, asked, [step]):
             one = dataclasses.replace(variant, prompt=prompt)
@@ -131,23 +129,21 @@ def _drawn(
     out: Path,
     scenes: Sequence[shapes.Scene],
     interrupted: Callable[[], int],
-) -> Row | None:
-    """Return the row of a drawing for these scenes, None if it was interrupted."""
+) -> Row:
+    """Return the row of a drawing for these scenes."""
     one = drawn_set(recipe, asked, workdir, interrupted)
     folder = result_folder(out / "attributes", one.request)
     with files.alone_in(folder, stop=interrupted):
         row = parts.stored_result(folder / _ROW, _WANTED)
         if on_every_host(row is not None):
+            assert row is not None
             return row
-        source = one.load(folder)
-        if source is None:
-            return None
         row = {
             "set": folder.name,
             "prompts": asked.prompt,
             "guidance_scale": asked.guidance_scale,
             "seed": assembly.seed_of(recipe.task, asked),
-            **_read(source, scenes),
+            **_read(one.load(folder), scenes),
             "model": one.model,
         }
         files.write_json(folder / _ROW, row)

@@ -6,7 +6,6 @@ the steps at which a learning rate that has fallen to 0 rises again.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from ddpm_jax.commands import about
 from ddpm_jax.commands.fitting import Settled
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Fit, Recipe, differences, from_json
+from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 
 # Options that change what a network computes, and not always its parameters.
@@ -72,7 +72,7 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
             "another run, or leave it out."
         )
     if source.step is None:
-        step = about.usable_step(source.workdir, _tell)
+        step = about.usable_step(source.workdir)
         source = source._replace(step=step)
     stored = store.read_metadata(source.workdir, source.step)
     there = store.param_shapes(source.workdir, source.step)
@@ -160,8 +160,8 @@ def _lengthened(now: Fit, before: Fit, newest: int) -> tuple[Fit, Fit]:
     further = (*before.restarts, before.num_steps)
     if now.restarts == before.restarts:
         now = dataclasses.replace(now, restarts=further)
-        _tell(
-            f"note: the learning rate has fallen to 0 at step {before.num_steps}; it "
+        files.note(
+            f"the learning rate has fallen to 0 at step {before.num_steps}; it "
             f"rises again, and falls to 0 at step {now.num_steps} "
             f"(config.training.restarts={further})."
         )
@@ -206,11 +206,7 @@ def _tell_of_meaning(stored: dict[str, Any], spec: Diffusion, source: Source) ->
         if line.startswith(_MEANING) and not line.startswith(_WITHOUT_MEANING)
     ]
     if changed:
-        _tell(
-            f"note: {source} was trained with other options ({'; '.join(changed)}); "
+        files.note(
+            f"{source} was trained with other options ({'; '.join(changed)}); "
             "the same parameters mean something else here."
         )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

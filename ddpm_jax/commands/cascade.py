@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import Member
@@ -30,6 +29,7 @@ from ddpm_jax.requests import Cascade, Sample
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import Record, Trajectory, compile_plan, run_batches
 
@@ -177,10 +177,7 @@ def _sample(
     spec, asked, *_ = members[0]
     record, count = Record(asked.film_frames, asked.film_images), asked.num_images
     plan = assembly.plan_cascade(members)
-    bar = tqdm(
-        total=count * len(members), unit="image", disable=None, dynamic_ncols=True
-    )
-    with bar:
+    with progress(count * len(members)) as bar:
         batches = list(
             run_batches(
                 compile_plan(plan, opened[0].mesh, record, by_stage=True),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import DataInfo
@@ -23,6 +22,7 @@ from ddpm_jax.requests.edit import Several
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.edits import in_turn, walks
 from ddpm_jax.sampling.plan import Trajectory, run_batches
@@ -222,7 +222,7 @@ def _run(
 ) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     """Run the task in batches of one size; shown, result and trajectory in uint8."""
     count = len(noise)
-    with tqdm(total=count, unit="image", disable=None, dynamic_ncols=True) as bar:
+    with progress(count) as bar:
         batches = list(
             run_batches(
                 assembly.program(trained, asked),

@@ -13,9 +13,9 @@ What is there already is not computed again.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,22 @@ import numpy as np
 
 import ddpm_jax
 from ddpm_jax import assembly, data
-from ddpm_jax.commands import extraction, likelihood_files, report, sampled
-from ddpm_jax.commands.about import usable_step
+from ddpm_jax.commands import likelihood_files, report, sampled
+from ddpm_jax.commands.about import step_of
 from ddpm_jax.commands.evaluator import (
     Evaluator,
-    Interrupted,
     check_set,
     make_evaluator,
     open_target,
 )
+from ddpm_jax.commands.extraction import folder_name
 from ddpm_jax.commands.image_sets import (
     ImageSet,
+    Interrupted,
     drawn_set,
     given_set,
     reconstructed_set,
+    to_the_end,
 )
 from ddpm_jax.commands.likelihood import measure_likelihood
 from ddpm_jax.commands.model import make_folder
@@ -52,15 +54,9 @@ from ddpm_jax.requests import Evaluate, Likelihood
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, images_kind, numbers
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
-from ddpm_jax.runtime.devices import (
-    data_mesh,
-    describe,
-    on_every_host,
-    wait_for_all_hosts,
-)
+from ddpm_jax.runtime.devices import data_mesh, describe, on_every_host
 from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.training import checkpoints as store
-from ddpm_jax.training.loop import catch_interrupts
 
 _WANTED = (*report.WANTED, "asked")
 
@@ -98,27 +94,27 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
         assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
     assembly.check_seeds(spec, asked)
     job = _Job(recipe, asked, names, workdir, out)
-    with catch_interrupts() as interrupted:
-        try:
-            sets = _sets(job, interrupted)
-            features = assembly.evaluation_features(asked)
-            target = open_target(spec.data, asked, features)
-            size = asked.feature_batch_size
-            for one in sets:
-                check_set(one, features, target, job.names, allow_few=asked.allow_few)
-                assembly.check_batch_memory("evaluate", size, one.image_shape)
-            mesh = data_mesh(recipe.devices.fsdp)
-            evaluator = make_evaluator(mesh, size, features, target, interrupted)
-            baseline = _baseline(evaluator, job)
-            for one in sets:
-                row = _evaluate_set(evaluator, one, job)
-                print(report.format_row(row, baseline), flush=True)
-        except Interrupted as stop:
-            print("Interrupted; saved. The same command goes on from here.")
-            return stop.args[0] if stop.args else 128 + interrupted()
-    wait_for_all_hosts("the rows")
-    summarise(out)
-    return 0
+    status = to_the_end(partial(_score, job))
+    if not status:
+        summarise(out)
+    return status
+
+
+def _score(job: _Job, interrupted: Callable[[], int]) -> None:
+    """Score all sets, and print their rows."""
+    recipe, asked = job.recipe, job.asked
+    sets, size = _sets(job, interrupted), asked.feature_batch_size
+    features = assembly.evaluation_features(asked)
+    target = open_target(recipe.task.data, asked, features)
+    for one in sets:
+        check_set(one, features, target, job.names, allow_few=asked.allow_few)
+        assembly.check_batch_memory("evaluate", size, one.image_shape)
+    mesh = data_mesh(recipe.devices.fsdp)
+    evaluator = make_evaluator(mesh, size, features, target, interrupted)
+    baseline = _baseline(evaluator, job)
+    for one in sets:
+        row = _evaluate_set(evaluator, one, job)
+        print(report.format_row(row, baseline), flush=True)
 
 
 # --- What is scored -------------------------------------------------------------------
@@ -140,7 +136,7 @@ def _sets(job: _Job, interrupted: Callable[[], int]) -> list[ImageSet]:
 
 def _checkpoints(asked: Evaluate, workdir: Path) -> list[int]:
     if not asked.checkpoints:
-        return [usable_step(workdir, _tell) if asked.step is None else asked.step]
+        return [step_of(asked, workdir)]
     there = store.all_steps(workdir)
     if not there:
         store.read_metadata(workdir)  # says where it looked
@@ -156,10 +152,6 @@ def _checkpoints(asked: Evaluate, workdir: Path) -> list[int]:
     return wanted
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 # --- One set --------------------------------------------------------------------------
 
 
@@ -172,7 +164,7 @@ def _baseline(evaluator: Evaluator, job: _Job) -> report.Row | None:
         of = job.recipe.task.data
         real = given_set(of, "data", split, like, job.asked.num_images)
     except UserError as error:
-        _tell(f"note: no baseline, since there are no other real images: {error}")
+        files.note(f"no baseline, since there are no other real images: {error}")
         return None
     return _evaluate_set(evaluator, real, job)
 
@@ -181,12 +173,12 @@ def _evaluate_set(evaluator: Evaluator, one: ImageSet, job: _Job) -> report.Row:
     """Return the row of a set, computing what is not there yet."""
     names = job.names
     folder = result_folder(job.out / "evaluation", one.request)
-    seen = folder / extraction.folder_name(evaluator.features)
+    seen = folder / folder_name(evaluator.extraction.features)
     path = seen / f"scores_{evaluator.target.name}.json"
     row = _stored_row(path, job)
     if row is not None:
         return row
-    with files.alone_in(folder, stop=evaluator.interrupted):
+    with files.alone_in(folder, stop=evaluator.extraction.interrupted):
         row = _stored_row(path, job, files.note)  # of another that was at work
         if row is None:
             before = parts.stored_result(path, _WANTED, lambda line: None)
@@ -212,21 +204,19 @@ def _measured_row(
     evaluator: Evaluator, one: ImageSet, seen: Path, names: list[str], job: _Job
 ) -> report.Row:
     """Sample or open a set, extract its features, and score it."""
-    source = one.load(seen.parent)
-    if source is None:
-        raise Interrupted
+    source, features = one.load(seen.parent), evaluator.extraction.features
     make_folder(seen)
-    fake = evaluator.extract(source, seen)
-    labels = _labels(source, evaluator.features)
+    fake = evaluator.extraction.of(source, seen)
+    labels = _labels(source, features)
     of_features = [name for name in names if name != BITS_PER_DIM]
     found = score(fake, evaluator.reference, labels=labels, names=of_features)
     scores = {name: estimate._asdict() for name, estimate in found.items()}
     if BITS_PER_DIM in names and one.model is not None:
         scores[BITS_PER_DIM] = _bits(job, one.model["checkpoint_step"])
     if evaluator.target.real is not None and "nearest" in names:
-        features = evaluator.reference.features
-        assert features is not None  # as there are images
-        near = nearest(fake.features, features, k=NEIGHBOURS)
+        real = evaluator.reference.features
+        assert real is not None  # as there are images
+        near = nearest(fake.features, real, k=NEIGHBOURS)
         sheet = lay_beside(source, evaluator.target.real, *near)
         images.save_png(seen / "neighbours.png", sheet)
     return {
@@ -237,9 +227,9 @@ def _measured_row(
         "model": one.model,
         "reference": evaluator.target.about,
         "features": {
-            "name": evaluator.features.name,
-            "weights": evaluator.features.fingerprint,
-            "resize": evaluator.features.resize,
+            "name": features.name,
+            "weights": features.fingerprint,
+            "resize": features.resize,
         },
         "asked": names,
         "likelihood": _of_likelihood(job.asked) if BITS_PER_DIM in names else None,

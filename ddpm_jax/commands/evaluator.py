@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,15 @@ from typing import Any
 from jax.sharding import Mesh
 
 from ddpm_jax import data
-from ddpm_jax.commands import extraction
+from ddpm_jax.commands.extraction import Extraction, provenance, reference_folder
 from ddpm_jax.commands.image_sets import ImageSet
 from ddpm_jax.errors import UserError
-from ddpm_jax.evaluation.feature_extractor import (
-    Extract,
-    FeatureExtractor,
-    Outputs,
-    make_extract,
-)
+from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, make_extract
 from ddpm_jax.evaluation.reference_statistics import read_statistics
 from ddpm_jax.evaluation.scores import Reference, check_count, reference_of
 from ddpm_jax.recipe import Data
 from ddpm_jax.requests import Evaluate
 from ddpm_jax.runtime import files
-
-
-class Interrupted(Exception):
-    """The user stopped it between two batches; what is finished is stored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,30 +44,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """A feature extractor, compiled once for all sets, and the reference's features."""
+    """A feature extractor, and what the reference is in its features."""
 
-    features: FeatureExtractor
+    extraction: Extraction
     target: Target
     reference: Reference
-    run: Extract
-    batch_size: int
-    interrupted: Callable[[], int]
-
-    def extract(self, source: data.Dataset, folder: Path) -> Outputs:
-        """Return the features of images, kept in a folder.
-
-        Raises:
-            Interrupted: by the user.
-            UserError: the images are not such as the network takes.
-        """
-        return _extract(
-            self.features,
-            self.run,
-            source,
-            folder,
-            self.batch_size,
-            self.interrupted,
-        )
 
 
 def open_target(of: Data, asked: Evaluate, features: FeatureExtractor) -> Target:
@@ -89,7 +60,7 @@ def open_target(of: Data, asked: Evaluate, features: FeatureExtractor) -> Target
     if asked.reference:
         return _published(Path(asked.reference.removeprefix("npz:")), features)
     real = of.open(asked.reference_split)
-    return Target(extraction.provenance(real, features), real, None)
+    return Target(provenance(real, features), real, None)
 
 
 def make_evaluator(
@@ -106,54 +77,22 @@ def make_evaluator(
         UserError: its images cannot be read, or are not such as the network takes.
     """
     run = make_extract(features, mesh)
+    extraction = Extraction(features, run, batch_size, interrupted)
     reference = target.published
     if reference is None:
         assert target.real is not None  # a target has the one or the other
         folder = _cache_folder(target.real, features)
-        outputs = _extract(
-            features,
-            run,
-            target.real,
-            folder,
-            batch_size,
-            interrupted,
-            optional=True,
-        )
-        reference = reference_of(outputs)
-    return Evaluator(features, target, reference, run, batch_size, interrupted)
+        reference = reference_of(extraction.of(target.real, folder, optional=True))
+    return Evaluator(extraction, target, reference)
 
 
 def _cache_folder(source: data.Dataset, features: FeatureExtractor) -> Path | None:
     """Make the folder of a reference's features; None if it cannot be made."""
-    folder, made = extraction.reference_folder(source, features), False
+    folder, made = reference_folder(source, features), False
     with files.optional("the features of the reference"):
         folder.mkdir(parents=True, exist_ok=True)
         made = True
     return folder if made else None
-
-
-def _extract(
-    features: FeatureExtractor,
-    run: Extract,
-    source: data.Dataset,
-    folder: Path | None,
-    batch_size: int,
-    interrupted: Callable[[], int],
-    *,
-    optional: bool = False,
-) -> Outputs:
-    outputs = extraction.features_of(
-        source,
-        features,
-        run,
-        folder,
-        batch_size=batch_size,
-        interrupted=interrupted,
-        optional=optional,
-    )
-    if outputs is None:
-        raise Interrupted
-    return outputs
 
 
 def _published(path: Path, features: FeatureExtractor) -> Target:
@@ -177,10 +116,9 @@ def _published(path: Path, features: FeatureExtractor) -> Target:
                 "statistics made with the same."
             )
     if not about:
-        print(
-            f"note: {path} does not say which features, resize or images it was made "
-            "with; scores against it are as comparable as that is known.",
-            file=sys.stderr,
+        files.note(
+            f"{path} does not say which features, resize or images it was made with; "
+            "scores against it are as comparable as that is known."
         )
     known = {
         "data": path.name,

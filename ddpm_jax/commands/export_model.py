@@ -1,7 +1,6 @@
 """Exporting: a trained model in the layout that Hugging Face diffusers loads."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from ddpm_jax import assembly
@@ -37,9 +36,7 @@ def export_model(recipe: Recipe[Diffusion], asked: Export, workdir: Path) -> Non
     step, info = found.step, found.info
     network, scheduler = settings_of(recipe, info)
     assert isinstance(spec.network, UNet)  # as diffusers has no other
-    params, which = load_parameters(
-        asked, workdir, step, report=lambda line: print(line, file=sys.stderr)
-    )
+    params, which = load_parameters(asked, workdir, step)
     record = {
         "config": to_json(recipe),
         "data": dataclasses.asdict(info),
@@ -56,10 +53,9 @@ def export_model(recipe: Recipe[Diffusion], asked: Export, workdir: Path) -> Non
     )
     classes = assembly.num_classes(spec, info)
     if classes is not None:
-        print(
-            f"note: the network wants class_labels from 0 to {classes - 1}, or "
-            f"{classes} for none; DDPMPipeline itself gives no labels.",
-            file=sys.stderr,
+        files.note(
+            f"the network wants class_labels from 0 to {classes - 1}, or {classes} for "
+            "none; DDPMPipeline itself gives no labels."
         )
     print(
         f"{folder} holds the {which} parameters of step {step:,}. Load it with "

@@ -11,12 +11,12 @@ the same images; that of a set lies beside its images.
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm_jax import data
-from ddpm_jax.commands.image_sets import progress
+from ddpm_jax.commands.image_sets import Interrupted
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.evaluation import mean_covariance
 from ddpm_jax.evaluation.feature_extractor import (
@@ -30,6 +30,7 @@ from ddpm_jax.runtime import files
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.runtime.devices import on_every_host
+from ddpm_jax.runtime.progress import progress
 
 _FEATURES, _STATISTICS = "features.npz", "statistics.npz"
 _PARTS = "extracted"
@@ -43,86 +44,88 @@ def folder_name(features: FeatureExtractor) -> str:
     return f"{plain}_{features.fingerprint}" + ("" if way == "none" else f"_{way}")
 
 
-def features_of(
-    source: data.Dataset,
-    features: FeatureExtractor,
-    run: Extract,
-    folder: Path | None,
-    *,
-    batch_size: int,
-    interrupted: Callable[[], int],
-    optional: bool = False,
-) -> Outputs | None:
-    """Return the features of all images of a source, going on where it stopped.
+class Extraction(NamedTuple):
+    """A feature extractor at work: one program for all sets of images.
 
-    Args:
-        source: the images.
+    Attributes:
         features: the network.
-        run: of `make_extract`, compiled once for all sources.
-        folder: where they are kept; None keeps nothing.
+        run: of `make_extract`.
         batch_size: images at a time, over all devices.
         interrupted: asked between batches.
-        optional: what cannot be written is done without, with a note.
-
-    Returns:
-        float32 [N, D] and [N, K] or None; nothing if it was interrupted.
-
-    Raises:
-        UserError: the images are not such as the network takes, or what lies in the
-            folder is of other images.
     """
-    with files.alone_in(folder, stop=interrupted):
-        about = provenance(source, features)
-        if folder is not None:
-            with files.optional(_WHAT) if optional else contextlib.nullcontext():
-                parts.check_settings(folder, about, (_FEATURES, _STATISTICS, _PARTS))
-            stored = _read(folder / _FEATURES, len(source))
-            if on_every_host(stored is not None):
-                return stored
-        measured = parts.PartialResults(folder, _PARTS, len(source), optional=optional)
-        _measure(source, features, run, batch_size, measured, interrupted)
-        if measured.done < len(source):
-            return None
-        whole = measured.whole()
-        if folder is not None:
-            with files.optional(_WHAT) if optional else contextlib.nullcontext():
-                _keep(folder, whole, about)
-        measured.drop()
-        return Outputs(whole["features"], whole.get("logits"))
 
+    features: FeatureExtractor
+    run: Extract
+    batch_size: int
+    interrupted: Callable[[], int]
 
-def _measure(
-    source: data.Dataset,
-    features: FeatureExtractor,
-    run: Extract,
-    batch_size: int,
-    measured: parts.PartialResults,
-    interrupted: Callable[[], int],
-) -> None:
-    """Look at all images that are not measured yet."""
+    def of(
+        self, source: data.Dataset, folder: Path | None, *, optional: bool = False
+    ) -> Outputs:
+        """Return the features of all images of a source, going on where it stopped.
 
-    def pixels(places: np.ndarray) -> np.ndarray:
-        images = gather(source, places)["image"]
-        check_images(features, images)
-        return images
+        Args:
+            source: the images.
+            folder: where they are kept; None keeps nothing.
+            optional: what cannot be written is done without, with a note.
 
-    total = len(source)
-    with progress("looking", total, measured.done) as bar:
-        for found in map_batches(
-            run.program,
-            pixels,
-            total,
-            batch_size,
-            mesh=run.mesh,
-            first=measured.done,
-            stop=interrupted,
-            not_finite=lambda what, first, last: (
-                f"{what} of an image among {first} to {last} of {source.name} are not "
-                f"finite; the weights of {features.name} are damaged."
-            ),
-        ):
-            seen = {k: v for k, v in found._asdict().items() if v is not None}
-            bar.update(measured.add(seen))
+        Returns:
+            float32 [N, D] and [N, K] or None.
+
+        Raises:
+            Interrupted: by the user.
+            UserError: the images are not such as the network takes, or what lies in the
+                folder is of other images.
+        """
+
+        def doubt() -> contextlib.AbstractContextManager[None]:
+            return files.optional(_WHAT) if optional else contextlib.nullcontext()
+
+        with files.alone_in(folder, stop=self.interrupted):
+            about, count = provenance(source, self.features), len(source)
+            if folder is not None:
+                with doubt():
+                    kinds = (_FEATURES, _STATISTICS, _PARTS)
+                    parts.check_settings(folder, about, kinds)
+                stored = _read(folder / _FEATURES, count)
+                if on_every_host(stored is not None):
+                    assert stored is not None
+                    return stored
+            measured = parts.PartialResults(folder, _PARTS, count, optional=optional)
+            self._measure(source, measured)
+            if measured.done < count:
+                raise Interrupted
+            whole = measured.whole()
+            if folder is not None:
+                with doubt():
+                    _keep(folder, whole, about)
+            measured.drop()
+            return Outputs(whole["features"], whole.get("logits"))
+
+    def _measure(self, source: data.Dataset, measured: parts.PartialResults) -> None:
+        """Look at all images that are not measured yet."""
+
+        def pixels(places: np.ndarray) -> np.ndarray:
+            images = gather(source, places)["image"]
+            check_images(self.features, images)
+            return images
+
+        with progress(len(source), "looking", done=measured.done) as bar:
+            for found in map_batches(
+                self.run.program,
+                pixels,
+                len(source),
+                self.batch_size,
+                mesh=self.run.mesh,
+                first=measured.done,
+                stop=self.interrupted,
+                not_finite=lambda what, first, last: (
+                    f"{what} of an image among {first} to {last} of {source.name} are "
+                    f"not finite; the weights of {self.features.name} are damaged."
+                ),
+            ):
+                seen = {k: v for k, v in found._asdict().items() if v is not None}
+                bar.update(measured.add(seen))
 
 
 def _keep(folder: Path, whole: dict[str, np.ndarray], about: dict[str, Any]) -> None:

@@ -7,13 +7,11 @@ from there, and ends as `samples.npz`, which evaluators of the field read.
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Autoencoder
@@ -32,10 +30,36 @@ from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import capacity, files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.sampling.result_files import SAMPLES, write_items
 from ddpm_jax.specs import kind_of
+from ddpm_jax.training.loop import catch_interrupts
 
 _DRAWN = "drawn"  # the parts of a set that still grows
+
+
+class Interrupted(Exception):
+    """The user stopped it between two batches; what is finished is stored."""
+
+
+def to_the_end(work: Callable[[Callable[[], int]], Any]) -> int:
+    """Do what is stored as it grows, however often it is interrupted.
+
+    Args:
+        work: is given a function to ask between batches, which returns the number of
+            the signal that interrupts it, or 0.
+
+    Returns:
+        0 if all is done, else 128 plus the number of the signal.
+    """
+    with catch_interrupts() as interrupted:
+        try:
+            work(interrupted)
+        except Interrupted as stop:
+            print("Interrupted; saved. The same command goes on from here.")
+            return stop.args[0] if stop.args else 128 + interrupted()
+    wait_for_all_hosts("the rows")
+    return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +72,8 @@ class ImageSet:
         model: how the images were drawn, as plain data; None if they were given.
         num_images: N.
         image_shape: (H, W, C).
-        load: folder -> the images as a data set, or None if it was interrupted; what
-            takes long is stored in the folder on the way.
+        load: folder -> the images as a data set; what takes long is stored in the
+            folder on the way, and raises `Interrupted`.
     """
 
     request: dict[str, Any]
@@ -57,7 +81,7 @@ class ImageSet:
     model: dict[str, Any] | None
     num_images: int
     image_shape: tuple[int, int, int]
-    load: Callable[[Path], data.Dataset | None]
+    load: Callable[[Path], data.Dataset]
 
 
 # --- Drawn ----------------------------------------------------------------------------
@@ -109,7 +133,7 @@ def drawn_set(
         for made in sample_batches(spec, asked, program, params, conditions, **options):
             yield made.items
 
-    def load(folder: Path) -> data.Dataset | None:
+    def load(folder: Path) -> data.Dataset:
         shape = (asked.num_images, *info.image_shape)
         return _grown(folder, shape, model, batches, labels, names)
 
@@ -145,7 +169,7 @@ def _sampled_set(
     described = f"samples of a {kind}, step {opened.step:,} (seed {seed})"
     shape = opened.model.item_shape
 
-    def load(folder: Path) -> data.Dataset | None:
+    def load(folder: Path) -> data.Dataset:
         return _grown(
             folder,
             (asked.num_images, *shape),
@@ -172,8 +196,8 @@ def _grown(
     batches: Callable[[int], Iterator[np.ndarray]],
     labels: np.ndarray | None = None,
     names: tuple[str, ...] | None = None,
-) -> data.Dataset | None:
-    """Return a set that is stored, or make it; None if that was interrupted.
+) -> data.Dataset:
+    """Return a set that is stored, or make it.
 
     Args:
         folder: of its parts, and of what they become.
@@ -182,6 +206,9 @@ def _grown(
         batches: the first image that is missing -> the images from there on.
         labels: [N], to be stored beside the images, or None.
         names: of the classes.
+
+    Raises:
+        Interrupted: by the user, before it was whole.
     """
     stored = _stored(folder / SAMPLES, shape)
     if on_every_host(stored is not None):
@@ -189,11 +216,11 @@ def _grown(
         return _in_memory(folder.name, *stored, names)
     parts.check_settings(folder, model, (_DRAWN,))
     grown = parts.PartialResults(folder, _DRAWN, shape[0])
-    with progress("sampling", shape[0], grown.done) as bar:
+    with progress(shape[0], "sampling", done=grown.done) as bar:
         for made in batches(grown.done):
             bar.update(grown.add({"images": made}))
     if grown.done < shape[0]:
-        return None
+        raise Interrupted
     whole = grown.whole()["images"]
     write_items(folder, whole, images.grid(whole[:100]), labels)
     grown.drop()
@@ -215,18 +242,6 @@ def _stored(
         reason = str(error).partition(";")[0]
     files.note(f"{path} cannot be used ({reason}); making the images anew.")
     return None
-
-
-def progress(what: str, total: int, done: int) -> tqdm:
-    """Show a bar, which a resumed run begins where it stopped."""
-    return tqdm(
-        desc=what,
-        total=total,
-        initial=done,
-        unit="image",
-        disable=None,
-        dynamic_ncols=True,
-    )
 
 
 # --- Reconstructed --------------------------------------------------------------------
@@ -347,9 +362,8 @@ def _given(of: Data, kind: str, where: str, like: data.Dataset) -> data.Dataset:
     if kind == "folder":
         found = data.load(f"folder:{where}")
         if found.listing is not None and found.listing.left_out:
-            print(
-                f"note: left out of {found.name}: {found.listing.describe_left_out()}.",
-                file=sys.stderr,
+            files.note(
+                f"left out of {found.name}: {found.listing.describe_left_out()}."
             )
         return found
     source = of.open(where)

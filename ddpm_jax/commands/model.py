@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
     info_of,
-    usable_step,
+    step_of,
 )
 from ddpm_jax.commands.parameters import load_parameters
 from ddpm_jax.errors import UserError
@@ -91,7 +90,7 @@ def find_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
         UserError: if the workdir holds no model, or the options do not fit it.
     """
     check_same_model(spec, workdir)
-    step = usable_step(workdir, _tell) if asked.step is None else asked.step
+    step = step_of(asked, workdir)
     return _described(spec, asked, workdir, step, store.read_metadata(workdir, step))
 
 
@@ -119,16 +118,14 @@ def open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> T
             try:
                 return _open_model(recipe, asked, workdir)
             except store.GoneError as error:
-                _tell(f"note: {error}")
+                files.note(str(error))
     return _open_model(recipe, asked, workdir)
 
 
 def _open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
     spec, mesh = recipe.task, data_mesh(recipe.devices.fsdp)
     found = find_model(spec, asked, workdir)
-    params, which = load_parameters(
-        asked, workdir, found.step, placement=sharded(mesh), report=_tell
-    )
+    params, which = load_parameters(asked, workdir, found.step, placement=sharded(mesh))
     return trained(
         assembly.build_model(spec, found.info, mesh, workdir),
         params,
@@ -136,10 +133,6 @@ def _open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> 
         about=found.about,
         described=f"the {which} parameters of step {found.step:,}",
     )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def make_folder(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import jax
 
 from ddpm_jax import requests
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import Placement, spread
 from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.ema import Profile, posthoc_weights, reconstruct
@@ -61,7 +62,7 @@ def load_parameters(
     step: int,
     *,
     placement: Placement | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = files.note,
 ) -> Parameters:
     """Read the parameters that are asked for, compiling nothing.
 
@@ -98,7 +99,7 @@ def _averaged_after_training(
             tree, description = _build(workdir, wanted, steps, report)
         except _DamagedSnapshotError as damage:
             steps.remove(damage.step)
-            report(f"note: {damage.reason} It is left out of the average.")
+            report(f"{damage.reason} It is left out of the average.")
         else:
             return Parameters(_put(tree, placement), description)
 
@@ -138,7 +139,7 @@ def _build(
         return tree, f"averaged (EMA of std {std})"
     if error > _FAR:
         report(
-            f"note: the {len(used)} stored averages come no closer to one of std {std} "
+            f"the {len(used)} stored averages come no closer to one of std {std} "
             f"than {error:.0%} of its profile; ask for a std between those tracked, or "
             "train with a smaller config.training.keep_every."
         )

@@ -18,7 +18,6 @@ What is there already is not computed again.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ import numpy as np
 
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly import retrieval as dual_encoders
-from ddpm_jax.commands.about import usable_step
-from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set
+from ddpm_jax.commands.about import step_of
+from ddpm_jax.commands.image_sets import ImageSet, drawn_set, given_set, to_the_end
 from ddpm_jax.commands.model import describe_model, make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
 from ddpm_jax.commands.retrieval import FIRST, found
@@ -38,9 +37,8 @@ from ddpm_jax.recipe import Data, Diffusion, Recipe
 from ddpm_jax.requests import Rank, Sample
 from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
-from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
+from ddpm_jax.runtime.devices import on_every_host
 from ddpm_jax.runtime.results import result_folder
-from ddpm_jax.training.loop import catch_interrupts
 
 _ROW = "ranks.json"
 _WANTED = (
@@ -82,34 +80,29 @@ def rank(recipe: Recipe[Diffusion], asked: Rank, workdir: Path) -> int:
     spec, out = recipe.task, asked.folder or workdir
     _check(spec, asked)
     dual_encoder = dual_encoders.retrieval(Path(asked.retrieval))
-    step = usable_step(workdir) if asked.step is None else asked.step
-    train = spec.data.open()
+    step, train = step_of(asked, workdir), spec.data.open()
     known = functools.cache(lambda: _flat(data.in_memory(train)[0]))
-    with catch_interrupts() as interrupted:
+
+    def rows(interrupted: Callable[[], int]) -> None:
         real = _real(spec.data, asked.baseline_split, train)
-        sets = [] if real is None else [real]
-        prompts = [asked.prompt] if asked.prompt else _by_default(train, real)
-        variants = [
-            dataclasses.replace(variant, prompt=prompt)
-            for prompt in prompts
-            for variant in assembly.variants(spec, asked, [step])
-        ]
-        sets += [_drawn(recipe, one, workdir, interrupted) for one in variants]
-        for one in sets:  # before any is drawn
-            _check_fits(one, dual_encoder)
+        sets, usual = [] if real is None else [real], None
+        for prompt in [asked.prompt] if asked.prompt else _by_default(train, real):
+            for variant in assembly.variants(spec, asked, [step]):
+                one = dataclasses.replace(variant, prompt=prompt)
+                sets.append(_drawn(recipe, one, workdir, interrupted))
+        for each in sets:  # before any is drawn
+            _check_fits(each, dual_encoder)
         print(_HEAD)
-        usual = None
-        for one in sets:
-            row = _row(out, one, dual_encoder, train, known, usual)
-            if row is None:
-                print("Interrupted; saved. The same command goes on from here.")
-                return 128 + interrupted()
-            if one is real:
+        for each in sets:
+            row = _row(out, each, dual_encoder, train, known, usual)
+            if each is real:
                 usual = row["distance"]["usual"]
             print(_format(row), flush=True)
-    wait_for_all_hosts("the rows")
-    _summarise(out)
-    return 0
+
+    status = to_the_end(rows)
+    if not status:
+        _summarise(out)
+    return status
 
 
 def _check(spec: Diffusion, asked: Rank) -> None:
@@ -138,7 +131,7 @@ def _real(of: Data, split: str, train: data.Dataset) -> _Set | None:
             raise UserError(f"{held_out.name} has no captions.")
         one = given_set(of, "data", split, train, len(held_out))
     except UserError as error:
-        print(f"note: no real pictures to compare with: {error}", file=sys.stderr)
+        files.note(f"no real pictures to compare with: {error}")
         return None
     return _Set(f"{_REAL}{split}", one, held_out.texts, None, None)
 
@@ -201,8 +194,8 @@ def _row(
     train: data.Dataset,
     known: Callable[[], np.ndarray],
     usual: float | None,
-) -> dict[str, Any] | None:
-    """Return the row of a set, None if its drawing was interrupted."""
+) -> dict[str, Any]:
+    """Return the row of a set."""
     one = given.images
     folder = result_folder(workdir / "ranks", one.request)
     seen = make_folder(folder / f"retrieval-{dual_encoder.features.fingerprint}")
@@ -214,8 +207,6 @@ def _row(
             return row
     with files.alone_in(folder):
         source = one.load(folder)
-    if source is None:
-        return None
     pixels, _ = data.in_memory(source)
     near = nearest(_flat(pixels), known(), min(NEIGHBOURS, len(train)))
     images.save_png(seen / "neighbours.png", lay_beside(source, train, *near))

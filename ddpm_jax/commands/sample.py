@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly
 from ddpm_jax.codecs import Params
@@ -26,6 +25,7 @@ from ddpm_jax.commands.sampled import sample_any
 from ddpm_jax.recipe import Diffusion, Plane, Recipe
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import describe, spread_whole
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling.plan import Made, Program, Trajectory, run_batches
 from ddpm_jax.training.state import TrainState
@@ -71,8 +71,7 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
     )
     started = time.perf_counter()
     program = assembly.program(trained, asked)
-    bar = tqdm(total=asked.num_images, unit="image", disable=None, dynamic_ncols=True)
-    with bar:
+    with progress(asked.num_images) as bar:
         conditions = conditions_of(trained, asked, trained.params.network)
         items, trajectory = _sample_all(
             spec, asked, program, trained.params, conditions, on_batch=bar.update

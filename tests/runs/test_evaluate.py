@@ -308,9 +308,7 @@ def test_statistics_of_other_features_are_refused(
     run_other = make_extract(other, data_mesh())
     folder = tmp_path / "other"
     folder.mkdir()
-    extraction.features_of(
-        real, other, run_other, folder, batch_size=64, interrupted=lambda: 0
-    )
+    extraction.Extraction(other, run_other, 64, lambda: 0).of(real, folder)
     reference = f"--reference=npz:{folder / 'statistics.npz'}"
     said = refused(workdir, capsys, reference)
     assert "was made with features 'another'" in said
