@@ -30,7 +30,7 @@ from ddpm_jax.runtime.files import printable
 from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
 
 if TYPE_CHECKING:  # which loads JAX, and --help need not wait
-    from ddpm_jax.recipe import Recipe, TaskSpec
+    from ddpm_jax.recipe import Recipe
 
 _EXAMPLES = """\
 examples:
@@ -359,7 +359,7 @@ def _run(line: Line) -> int:
         raise UserError(f"{line.command} needs --config=RECIPE, or a run.")
     folder = Path(run) if run else Path("runs") / _stem(name)
     recipe = _recipe(name, folder, line.overrides)
-    if kind not in _OF_RECIPES and not _serves(line.command, recipe.task):
+    if kind not in _OF_RECIPES and line.command not in recipe.task.commands:
         raise UserError(
             f"{line.command} is for a diffusion model, and {name or folder} is of "
             f"another kind ({recipe.kind}); name a diffusion model."
@@ -376,13 +376,6 @@ def _run(line: Line) -> int:
     except UserError as error:
         error.args = (sections.in_flags(kind, str(error)), *error.args[1:])
         raise
-
-
-def _serves(command: str, task: "TaskSpec") -> bool:
-    """Say whether a command is for the models of a task."""
-    from ddpm_jax.recipe import Diffusion
-
-    return isinstance(task, Diffusion) or command in task.commands
 
 
 def _import(line: Line) -> int:

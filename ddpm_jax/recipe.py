@@ -241,8 +241,6 @@ def _defaults(task: TaskSpec, sections: Mapping[str, Mapping[str, Any]]) -> dict
 
 def _sections_of(task: TaskSpec) -> Mapping[str, type]:
     """Return the sections that hold defaults of what a task's model is asked for."""
-    if isinstance(task, Diffusion):
-        return SECTIONS
     options = {
         option
         for command in task.commands

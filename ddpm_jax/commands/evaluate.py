@@ -44,7 +44,6 @@ from ddpm_jax.commands.image_sets import (
 from ddpm_jax.commands.likelihood import measure_likelihood
 from ddpm_jax.commands.model import make_folder
 from ddpm_jax.commands.neighbours import NEIGHBOURS, lay_beside
-from ddpm_jax.commands.summary import summarise
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor
 from ddpm_jax.evaluation.precision_recall import nearest
@@ -96,7 +95,7 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
     job = _Job(recipe, asked, names, workdir, out)
     status = to_the_end(partial(_score, job))
     if not status:
-        summarise(out)
+        report.summarise(out)
     return status
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
+from ddpm_jax.commands.begin import check_defaults
 from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
-from ddpm_jax.commands.run import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
@@ -44,6 +44,7 @@ class Cost(NamedTuple):
         ema_bytes: all moving averages of them.
         optimizer_bytes: the optimiser's memory.
         image_bytes: what the backward pass needs of one image.
+        num_images: that a device works on at the same time.
     """
 
     num_params: int
@@ -53,6 +54,12 @@ class Cost(NamedTuple):
     ema_bytes: int
     optimizer_bytes: int
     image_bytes: int
+    num_images: int = 0
+
+    @property
+    def batch_bytes(self) -> int:
+        """What a device needs of its images."""
+        return self.num_images * self.image_bytes
 
     @property
     def fixed_bytes(self) -> int:
@@ -91,6 +98,7 @@ def cost_of(spec: Diffusion, fit: Fit, info: DataInfo) -> Cost:
         ema_bytes=num_bytes((state.ema_params, state.ema_profiles)),
         optimizer_bytes=num_bytes(state.opt_state),
         image_bytes=saved_bytes(training, state.params, x, t),
+        num_images=_images_at_once(fit),
     )
 
 
@@ -176,11 +184,10 @@ def refuse_beyond_memory(
         UserError: saying what is needed for what.
     """
     memory = device_memory()
-    share = _images_at_once(fit)
     if memory is None or not _may_be_large(spec, fit, info, memory):
         return
     cost = cost_of(spec, fit, info)
-    fixed, images = cost.fixed_bytes // num_shares, share * cost.image_bytes
+    fixed, images = cost.fixed_bytes // num_shares, cost.batch_bytes
     if fixed + images <= _BEYOND * memory:
         return
     left = max(int(memory * _USABLE) - fixed, 0)
@@ -197,7 +204,7 @@ def refuse_beyond_memory(
         f"{format_bytes(memory)}: "
         f"{format_bytes(fixed)} for parameters, averages and optimiser, "
         f"{format_bytes(images)} for "
-        f"{share} images at a time; {what}."
+        f"{cost.num_images} images at a time; {what}."
     )
 
 
@@ -217,8 +224,7 @@ def short_plan(spec: Diffusion, fit: Fit, info: DataInfo) -> list[str]:
     """Say in two lines what training will take, as an estimate."""
     cost = cost_of(spec, fit, info)
     seconds, how = _estimate(spec, fit, cost)
-    needed = cost.fixed_bytes + _images_at_once(fit) * cost.image_bytes
-    memory = device_memory()
+    needed, memory = cost.fixed_bytes + cost.batch_bytes, device_memory()
     of = f" of {format_bytes(memory)}" if memory else ""
     hours = seconds * fit.num_steps / 3600
     return [
@@ -242,21 +248,19 @@ def _operations(cost: Cost) -> list[str]:
 
 
 def _memory(fit: Fit, cost: Cost) -> list[str]:
-    num_devices = jax.device_count()
-    share = _images_at_once(fit)
-    images = share * cost.image_bytes
+    images = cost.batch_bytes
     lines = [
         f"memory    {format_bytes(cost.fixed_bytes + images)} a device:",
         f"          {format_bytes(cost.fixed_bytes)} exactly: parameters and gradients "
         f"{format_bytes(cost.param_bytes)} each, averages "
         f"{format_bytes(cost.ema_bytes)}, Adam "
         f"{format_bytes(cost.optimizer_bytes)}",
-        f"          {format_bytes(images)} about: {share} images of "
+        f"          {format_bytes(images)} about: {cost.num_images} images of "
         f"{format_bytes(cost.image_bytes)}, what JAX keeps for the backward pass",
     ]
     memory = device_memory()
     if memory is not None:
-        fits = batch_that_fits(cost, memory, num_devices) * fit.accumulate
+        fits = batch_that_fits(cost, memory, jax.device_count()) * fit.accumulate
         what = f"batch {fits:,} would fit" if fits else "no batch fits"
         lines.append(
             f"          {format_bytes(memory)} are there: {what}; config.network."
@@ -280,8 +284,7 @@ def _step_seconds(
 ) -> tuple[float, str]:
     """Return the seconds of a training step, and how they are known."""
     estimate, how = _estimate(spec, fit, cost)
-    memory = device_memory()
-    needed = cost.fixed_bytes + _images_at_once(fit) * cost.image_bytes
+    needed, memory = cost.fixed_bytes + cost.batch_bytes, device_memory()
     if estimate > _MEASURE_BELOW or (memory and needed > _USABLE * memory):
         return estimate, how
     return _measure(spec, fit, info), f"measured: the best of {_NUM_MEASURED} steps"

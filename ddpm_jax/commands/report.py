@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
 
 Row = Mapping[str, Any]
@@ -267,3 +268,60 @@ def _label(row: Row, variable: str) -> str:
     if variable != "guidance" and options["guidance_scale"] != 1:
         said.append(f"guidance {options['guidance_scale']:g}")
     return ", ".join(said)
+
+
+# --- On one page ----------------------------------------------------------------------
+
+
+def summarise(workdir: Path) -> None:
+    """Write what all evaluations of a workdir found, this one's and earlier ones'."""
+    folder = workdir / "evaluation"
+    rows = read_rows(folder)
+    files.write_json(folder / "evaluation.json", rows)
+    shown = over_seeds(rows)
+    files.write_text(workdir / "results.md", markdown(shown))
+    for variable, (axis, _) in VARIABLES.items():
+        found = curves(shown, variable)
+        if found:
+            _plot(folder / f"over-{variable}.png", axis, found, shown)
+    print(f"Files: {workdir}/results.md, {folder}/")
+
+
+def _plot(path: Path, axis: str, found: list[Curve], rows: list[Row]) -> None:
+    """Draw the curves of one network and reference: those of the longest curve."""
+    first = max(found, key=lambda curve: len(curve.x)).rows[0]
+    same = [c for c in found if against(c.rows[0]) == against(first)]
+    real = [
+        row
+        for row in rows
+        if row["request"]["images"] == "data"
+        and row["request"]["split"] != row["reference"].get("split")
+        and row["num_images"] == first["num_images"]  # else it is another floor
+        and against(row) == against(first)
+    ]
+    floor = real[-1]["scores"] if real else {}
+    features = first["features"]["name"]
+    panels = [
+        plots.Panel(
+            title(name, features),
+            [_plotted(curve, name) for curve in same],
+            _scaled(floor, name, "value") if name in floor else None,
+        )
+        for name in first["scores"]
+    ]
+    said = f"{first['num_images']:,} images each, {against(first)}"
+    plots.plot_scores(path, axis, panels, title=said)
+
+
+def _plotted(curve: Curve, name: str) -> plots.Line:
+    values, errors = (
+        [_scaled(row["scores"], name, kind) for row in curve.rows]
+        for kind in ("value", "standard_error")
+    )
+    return plots.Line(curve.label, curve.x, values, errors)
+
+
+def _scaled(scores: Mapping[str, Any], name: str, kind: str) -> float:
+    """Return a number as its title says it, NaN if there is none."""
+    found = scores.get(name, {}).get(kind)
+    return math.nan if found is None else found * SCALE.get(name, 1.0)

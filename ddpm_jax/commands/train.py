@@ -10,10 +10,17 @@ import jax
 from ddpm_jax import assembly, data
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands import about
-from ddpm_jax.commands.begin import check_start, settle, start_params
+from ddpm_jax.commands.begin import (
+    check_defaults,
+    check_resumed,
+    check_start,
+    free_since_import,
+    from_import,
+    settle,
+    start_params,
+)
 from ddpm_jax.commands.drawing import sample_request, save_forward
 from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
-from ddpm_jax.commands.finetune import free_since_import, from_import
 from ddpm_jax.commands.fitting import (
     FREE_OPTIONS,
     beginning,
@@ -33,7 +40,6 @@ from ddpm_jax.commands.look import (
 from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
-from ddpm_jax.commands.run import check_defaults, check_resumed
 from ddpm_jax.commands.sample import make_preview, sample
 from ddpm_jax.recipe import Diffusion, Fit, Recipe
 from ddpm_jax.requests import Sample

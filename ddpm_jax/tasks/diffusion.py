@@ -7,7 +7,7 @@ the items, on the device: see `codecs`.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,11 @@ class Diffusion(TaskSpec):
     times: TimesSpec = dataclasses.field(default_factory=Uniform)
     init_from: str = ""
     preview_steps: int = 100
+    commands: ClassVar[tuple[str, ...]] = (
+        *("plan", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
+        *("edit inpaint", "edit image-to-image", "edit interpolate", "edit encode"),
+        *("edit colorize", "edit upscale", "export"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

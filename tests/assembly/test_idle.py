@@ -8,7 +8,7 @@ from settings import changed, default
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import autoencode, features, idle, retrieval
-from ddpm_jax.commands.run import check_defaults
+from ddpm_jax.commands.begin import check_defaults
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
     VAE,

@@ -144,7 +144,7 @@ def test_ctrl_c_saves_and_says_so(workdir, monkeypatch, capsys):
 
         yield interrupted
 
-    monkeypatch.setattr(evaluate, "catch_interrupts", pressed_after_three)
+    monkeypatch.setattr(image_sets, "catch_interrupts", pressed_after_three)
     assert run(workdir) == 130
     assert "goes on from here" in capsys.readouterr().out
     monkeypatch.undo()
