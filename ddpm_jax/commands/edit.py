@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
 from ddpm_jax.commands.drawing import digest, model_request
 from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
@@ -115,7 +114,7 @@ def _distance(x: np.ndarray, given: Rows, codec: Codec) -> float:
 # --- What is given --------------------------------------------------------------------
 
 
-def read_pictures(spec: Diffusion, asked: Edit, info: DataInfo) -> np.ndarray:
+def read_pictures(spec: Diffusion, asked: Edit, info: assembly.DataInfo) -> np.ndarray:
     """Read the items that an edit names: [P, ...], as data store them.
 
     Raises:
@@ -150,7 +149,7 @@ def read_pictures(spec: Diffusion, asked: Edit, info: DataInfo) -> np.ndarray:
 
 
 def lay_out(
-    spec: Diffusion, asked: Edit, info: DataInfo, pictures: np.ndarray
+    spec: Diffusion, asked: Edit, info: assembly.DataInfo, pictures: np.ndarray
 ) -> tuple[Rows, np.ndarray, int]:
     """Lay out what is given for each image to make.
 
@@ -184,7 +183,7 @@ def lay_out(
     return given, noise, columns
 
 
-def _unknown(mask: str, info: DataInfo) -> np.ndarray:
+def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:
     """Read what is to be filled: bool, of a shape that broadcasts to that of items."""
     if not mask:
         raise UserError(
@@ -197,7 +196,7 @@ def _unknown(mask: str, info: DataInfo) -> np.ndarray:
     return data.read_mask(mask, info.image_shape[:2])[..., None]
 
 
-def _cond(spec: Diffusion, asked: Sample, info: DataInfo) -> dict[str, Any]:
+def _cond(spec: Diffusion, asked: Sample, info: assembly.DataInfo) -> dict[str, Any]:
     """Take the labels and prompts asked for in turn; left out, there are none."""
     cond: dict[str, Any] = {}
     if assembly.num_classes(spec, info) is not None or asked.label:

@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.about import any_metadata, info_of
@@ -55,7 +54,7 @@ def autoencoder_of(spec: Diffusion, workdir: Path) -> Autoencoder | None:
     return found
 
 
-def _begun(workdir: Path) -> DataInfo | None:
+def _begun(workdir: Path) -> assembly.DataInfo | None:
     """Read what a run that has begun knows of its data; None if none has."""
     with contextlib.suppress(UserError):  # there is none, or that is told elsewhere
         return info_of(any_metadata(workdir))

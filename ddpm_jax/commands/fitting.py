@@ -143,7 +143,7 @@ def already_finished(
     """
     auxiliary.refuse_another_kind(workdir, kind.name, kind.the)
     free = (*FREE_OPTIONS, *about.FREE_OPTIONS, *free_spelling(workdir, fingerprint))
-    refuse_another_config(recipe, workdir, lambda line: not line.startswith(free))
+    refuse_another_config(recipe, workdir, free)
     if not auxiliary.is_finished(workdir):
         return None
     found = auxiliary.about(workdir, kind)
@@ -325,7 +325,7 @@ def plot_loss(workdir: Path) -> None:
 def refuse_another_config(
     recipe: Recipe,
     workdir: Path,
-    belongs: Callable[[str], bool],
+    free: tuple[str, ...],
     settle: Callable[[Recipe, int], Settled] | None = None,
 ) -> Recipe:
     """Refuse a workdir that belongs to a run of another config.
@@ -333,8 +333,8 @@ def refuse_another_config(
     Args:
         recipe: of now.
         workdir: of the run.
-        belongs: what `differences` says of an option, such as "data.flip: True ->
-            False" -> whether a run with another value of it is another run.
+        free: the options, or beginnings of their names, with another value of which
+            it stays the same run.
         settle: (recipe of the run, its last step) -> what is compared, as where a run
             is lengthened; None: they are compared as they are.
 
@@ -361,7 +361,7 @@ def refuse_another_config(
     if settle is not None:
         settled = settle(stored, newest)
     lines = differences(to_json(settled.stored), to_json(settled.now))
-    changed = [*settled.refused, *(line for line in lines if belongs(line))]
+    changed = [*settled.refused, *(s for s in lines if not s.startswith(free))]
     if changed:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}); use "

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Params
 from ddpm_jax.commands.about import (
     check_same_model,
@@ -35,7 +34,7 @@ class Described:
     """
 
     spec: Diffusion
-    info: DataInfo
+    info: assembly.DataInfo
     step: int
     about: dict[str, Any]
 

@@ -1,7 +1,6 @@
 """Training: from a recipe to a finished run, however often it is interrupted."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     recipe = refuse_another_config(
         now,
         workdir,
-        _belongs(workdir, now.training, info.fingerprint),
+        _free(workdir, now.training, info.fingerprint),
         lambda stored, newest: settle(
             now, stored, None if about.is_import(workdir) else newest
         ),
@@ -163,17 +162,16 @@ def _already_trained(
     return 0
 
 
-def _belongs(workdir: Path, fit: Fit, fingerprint: str) -> Callable[[str], bool]:
-    """Say which options make a run in this workdir another run.
+def _free(workdir: Path, fit: Fit, fingerprint: str) -> tuple[str, ...]:
+    """List the options with other values of which a run here stays the same run.
 
     Where the data of now have the fingerprint of the run's, their folder may have been
     moved, or be spelled otherwise.
     """
     free = (*_FREE_OPTIONS, *free_since_import(workdir))
     free = (*free, *free_spelling(workdir, fingerprint))
-    if fit.decay == "constant":  # else the length is part of the rate
-        free = (*free, "training.num_steps")
-    return lambda line: not line.startswith(free)
+    # Else the length is part of the rate.
+    return (*free, "training.num_steps") if fit.decay == "constant" else free
 
 
 # --- The run --------------------------------------------------------------------------

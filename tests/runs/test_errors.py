@@ -239,11 +239,11 @@ def test_how_attention_is_computed_makes_no_other_run(finished_unet):
     """Though the name of the option begins that of one which does."""
     run = finished_unet
     made = trained_recipe(run)
-    belongs = train._belongs(run, made.training, "unknown")
-    refuse_another_config(changed(made, "network.attention=cudnn"), run, belongs)
+    free = train._free(run, made.training, "unknown")
+    refuse_another_config(changed(made, "network.attention=cudnn"), run, free)
     other = changed(made, "network.attention_resolutions=4,")
     with pytest.raises(UserError, match=r"attention_resolutions: \(\) -> \(4,\)"):
-        refuse_another_config(other, run, belongs)
+        refuse_another_config(other, run, free)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path, capsys, monkeypatch):
