@@ -120,10 +120,6 @@ def drawn_set(
         "options": {k: v for k, v in options.items() if k not in (*kept, "ema")}
         | {"num_steps": steps},
     }
-    labels, names = assembly.sample_labels(spec, info, asked), info.label_names
-    # Images drawn without a class cannot be held against one.
-    if labels is not None and (labels >= len(names or ())).any():
-        labels = None
 
     def batches(first: int) -> Iterator[np.ndarray]:
         trained = open_model(recipe, asked, workdir)
@@ -134,6 +130,10 @@ def drawn_set(
             yield made.items
 
     def load(folder: Path) -> data.Dataset:
+        labels, names = assembly.sample_labels(spec, info, asked), info.label_names
+        # Images drawn without a class cannot be held against one.
+        if labels is not None and (labels >= len(names or ())).any():
+            labels = None
         shape = (asked.num_images, *info.image_shape)
         return _grown(folder, shape, model, batches, labels, names)
 
@@ -168,16 +168,10 @@ def _sampled_set(
     }
     described = f"samples of a {kind}, step {opened.step:,} (seed {seed})"
     shape = opened.model.item_shape
+    of_all = (asked.num_images, *shape)
 
-    def load(folder: Path) -> data.Dataset:
-        return _grown(
-            folder,
-            (asked.num_images, *shape),
-            model,
-            lambda first: draw(
-                spec, asked, opened.model, first=first, stop=interrupted
-            ),
-        )
+    def batches(first: int) -> Iterator[np.ndarray]:
+        return draw(spec, asked, opened.model, first=first, stop=interrupted)
 
     return ImageSet(
         request={"images": "samples", **request_of(spec, asked, opened.about)},
@@ -185,7 +179,7 @@ def _sampled_set(
         model=model,
         num_images=asked.num_images,
         image_shape=data.image_shape_of(shape, opened.model.dtype, f"a {kind}"),
-        load=load,
+        load=lambda folder: _grown(folder, of_all, model, batches),
     )
 
 
