@@ -69,7 +69,7 @@ def _network(name: str, of: Any) -> Any:
     from ddpm_jax.evaluation import resize
     from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
     from ddpm_jax.networks.inception import InceptionV3, parameter_shapes
-    from ddpm_jax.tasks.classifier import ClassifierTask
+    from ddpm_jax.recipe import ClassifierTask, Fit
 
     if name == "classifier":
         spec = ClassifierTask(seed=of.recipe.task.seed)
@@ -80,7 +80,8 @@ def _network(name: str, of: Any) -> Any:
             "label_names": of.info.label_names,
             "image_shape": of.info.image_shape,
         }
-        return small.as_features(net, small.init_classifier(spec, net, of.info), about)
+        params = small.classifier_task(spec, Fit(), of.info, of.mesh).draw()
+        return small.as_features(net, params, about)
     rng = np.random.default_rng(0)
 
     def draw(leaf: Any) -> np.ndarray:
