@@ -5,15 +5,6 @@ Functions take the values that they need: a `Diffusion`, the `DataInfo` of its d
 anything is compiled.
 """
 
-from ddpm_jax.assembly.cascade import (
-    Member,
-    ask_stage,
-    cascade_conds,
-    check_cascade,
-    plan_cascade,
-    stage_folders,
-    stage_options,
-)
 from ddpm_jax.assembly.checks import (
     check,
     check_batch,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import Member
-from ddpm_jax.assembly.cascade import OF_STAGES
+from ddpm_jax.assembly import cascade as of
 from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.drawing import (
     columns_of,
@@ -66,7 +65,7 @@ def cascade(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> Path:
             assembly.check_sample(stage.recipe.task, found.info, stage.asked)
             described.append(found)
             members.append(_member(stage, found))
-    assembly.check_cascade([str(stage.folder) for stage in stages], members)
+    of.check_cascade([str(stage.folder) for stage in stages], members)
     results = workdir / "cascades"
     out = asked.folder
     done = finished_result(results, _request(stages, described), out)
@@ -134,9 +133,9 @@ def cascade(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> Path:
 def _stages(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> list[_Stage]:
     """Ask each model for its part."""
     stages = [_Stage(workdir, recipe, sample_of(asked))]
-    folders = list(map(Path, assembly.stage_folders(asked.stages)))
+    folders = list(map(Path, of.stage_folders(asked.stages)))
     seed = assembly.seed_of(recipe.task, asked)
-    options = assembly.stage_options(asked, seed, len(folders))
+    options = of.stage_options(asked, seed, len(folders))
     for folder, given in zip(folders, options, strict=True):
         own = trained_recipe(folder)
         if not isinstance(own.task, Diffusion):
@@ -146,15 +145,15 @@ def _stages(recipe: Recipe[Diffusion], asked: Cascade, workdir: Path) -> list[_S
             )
         stage = _Stage(folder, own, own.request(Sample, run=str(folder)))
         with _named(stage):
-            mine = assembly.ask_stage(own.task, stage.asked, given, asked)
+            mine = of.ask_stage(own.task, stage.asked, given, asked)
             mine = assembly.leave_out_idle(own.task, mine, given)
         stages.append(dataclasses.replace(stage, asked=mine))
     return stages
 
 
-def _member(stage: _Stage, found: Described) -> Member:
+def _member(stage: _Stage, found: Described) -> of.Member:
     spec = stage.recipe.task
-    return Member(spec, stage.asked, found.info, assembly.model(spec, found.info))
+    return of.Member(spec, stage.asked, found.info, assembly.model(spec, found.info))
 
 
 @contextlib.contextmanager
@@ -165,25 +164,25 @@ def _named(stage: _Stage) -> Iterator[None]:
     except UserError as error:
         text = str(error)
         if stage.recipe.task.map_name:  # after the first, whose options these are
-            for name, (option, _) in OF_STAGES.items():
+            for name, (option, _) in of.OF_STAGES.items():
                 text = text.replace(f"config.sample.{option}", f"config.cascade.{name}")
         raise UserError(f"{stage.folder}: {text}") from error
 
 
 def _sample(
-    members: Sequence[Member], opened: Sequence[Trained]
+    members: Sequence[of.Member], opened: Sequence[Trained]
 ) -> tuple[list[np.ndarray], Trajectory]:
     """Sample in batches of one size; the images of each stage, the last trajectory."""
     spec, asked, *_ = members[0]
     record, count = Record(asked.film_frames, asked.film_images), asked.num_images
-    plan = assembly.plan_cascade(members)
+    plan = of.plan_cascade(members)
     with progress(count * len(members)) as bar:
         batches = list(
             run_batches(
                 compile_plan(plan, opened[0].mesh, record, by_stage=True),
                 tuple(trained.params for trained in opened),
                 assembly.sample_key(assembly.seed_of(spec, asked)),
-                {"stages": tuple(assembly.cascade_conds(members))},
+                {"stages": tuple(of.cascade_conds(members))},
                 num_rows=count,
                 batch_size=min(asked.batch_size, count),
                 on_batch=lambda done: bar.update(done * len(members)),

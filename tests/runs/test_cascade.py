@@ -9,7 +9,7 @@ from PIL import Image
 from program import TINY, flags
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly.cascade import stage_of
+from ddpm_jax.assembly.cascade import Member, stage_of
 from ddpm_jax.cli import main
 from ddpm_jax.commands.model import open_model
 from ddpm_jax.diffusion.generate import image_keys
@@ -109,7 +109,7 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         spec, asked = recipe.task, recipe.request(Sample, **chosen)
         model = open_model(recipe, asked, folder)
         opened.append((spec, model.info, asked))
-        member = assembly.Member(spec, asked, model.info, model.unet)
+        member = Member(spec, asked, model.info, model.unet)
         stage = stage_of(member, model.params.network)
         models.append(
             CascadeModel(
