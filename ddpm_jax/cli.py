@@ -391,23 +391,19 @@ def _import(line: Line) -> int:
 
 
 def _call(line: Line, recipe: "Recipe", request: Request, folder: Path) -> int:
+    name = line.command.partition(" ")[0]
     match request:
-        case requests.Export():
-            from ddpm_jax.commands.export_model import export_model
-
-            _refuse_recipe(line)
-            export_model(recipe, request, folder)
         case requests.Options():
-            return _command("options")(recipe)
+            return _command(name)(recipe)
         case requests.Look():
-            return _command("look")(recipe.task.data, request.folder or folder)
+            return _command(name)(recipe.task.data, request.folder or folder)
         case requests.Plan():
-            return _command("plan")(recipe, folder)
-        case requests.Edit() | requests.Sample() | requests.Cascade():
-            _command(line.command.partition(" ")[0])(recipe, request, folder)
-        case _:
-            return _command(line.command)(recipe, request, folder)
-    return 0
+            return _command(name)(recipe, folder)
+        case requests.Export():
+            _refuse_recipe(line)
+            name = "export_model"
+    status = _command(name)(recipe, request, folder)
+    return status if isinstance(status, int) else 0  # some return their folder
 
 
 def _refuse_recipe(line: Line) -> None:

@@ -157,7 +157,9 @@ def plan(recipe: Recipe[Diffusion], workdir: Path) -> int:
     lines = [
         f"data      {info.name}, {len(source):,} {kind} of {shape}. {source.note}",
         f"network   {cost.num_params:,} parameters",
-        *_operations(cost),
+        f"work      {cost.forward_flops / 1e9:,.3g} GFLOP an image forward, "
+        f"{cost.train_flops / 1e9:,.3g} in a training step "
+        f"({cost.train_flops // cost.forward_flops} times; a multiply-add is 2)",
         f"device    {describe()}, {assembly.dtype(spec)}",
         *_memory(fit, cost),
     ]
@@ -236,15 +238,6 @@ def short_plan(spec: Diffusion, fit: Fit, info: DataInfo) -> list[str]:
 def _images_at_once(fit: Fit) -> int:
     """How many images a device works on at the same time."""
     return -(-fit.batch_size // (jax.device_count() * fit.accumulate))
-
-
-def _operations(cost: Cost) -> list[str]:
-    forward, step = cost.forward_flops / 1e9, cost.train_flops / 1e9
-    times = cost.train_flops // cost.forward_flops
-    return [
-        f"work      {forward:,.3g} GFLOP an image forward, {step:,.3g} in a training "
-        f"step ({times} times; a multiply-add is 2)"
-    ]
 
 
 def _memory(fit: Fit, cost: Cost) -> list[str]:
