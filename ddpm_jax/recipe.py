@@ -104,7 +104,7 @@ for _spec in (
     *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
 ):
     register(_spec)
-for _kind, _spec in {
+for _kind, _named in {
     "unet": UNet,
     "coupling_flow": Flow,
     "residual_classifier": Classifier,
@@ -120,7 +120,7 @@ for _kind, _spec in {
     "contrastive": ContrastiveTask,
     "flow": FlowTask,
 }.items():
-    register(_spec, _kind)
+    register(_named, _kind)
 
 # --- Sections of defaults -------------------------------------------------------------
 
