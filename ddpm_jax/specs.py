@@ -24,12 +24,13 @@ is refused.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from ml_collections import ConfigDict
@@ -115,7 +116,7 @@ def _classes_in(slot: Any) -> list[Any]:
     return [part for part in parts if _holds_specs(part)]
 
 
-def _annotations(cls: Any) -> dict[str, Any]:
+def _read_annotations(cls: Any) -> Mapping[str, Any]:
     """Return field -> annotation of a dataclass, in order.
 
     Raises:
@@ -139,7 +140,10 @@ def _annotations(cls: Any) -> dict[str, Any]:
                 f"{cls.__name__}.{name} is of type {wanted}, which no recipe or JSON "
                 "can hold; see ddpm_jax.specs for those that can"
             )
-    return found
+    return types.MappingProxyType(found)
+
+
+_annotations: Callable[[Any], Mapping[str, Any]] = functools.cache(_read_annotations)
 
 
 def _is_flax(cls: type) -> bool:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ SPELLING = ("data.source", "data.image_size", "data.pad_to")
 
 # The fingerprint of data that an imported model was trained on elsewhere.
 UNKNOWN_DATA = "unknown"
+Used = TypeVar("Used")
+
 IMPORTED = "imported"  # the key of metadata that says where a model came from
 
 
@@ -119,20 +121,12 @@ def is_import(workdir: Path) -> bool:
 
 def is_whole(workdir: Path, step: int) -> bool:
     """Say whether a checkpoint's parameters, raw and averaged, can be used."""
-    with contextlib.suppress(store.GoneError):
-        return _damage(workdir, step) is None
-    return False
-
-
-def _damage(workdir: Path, step: int) -> str | None:
     try:
         for ema in (True, False):
             store.restore_params(workdir, ema=ema, step=step)
-    except store.GoneError:
-        raise
-    except UserError as error:
-        return str(error)
-    return None
+    except UserError:
+        return False
+    return True
 
 
 def step_of(asked: Parameters, workdir: Path) -> int:
@@ -141,27 +135,41 @@ def step_of(asked: Parameters, workdir: Path) -> int:
     Raises:
         UserError: if there is none.
     """
-    return usable_step(workdir) if asked.step is None else asked.step
+    return asked.step if asked.step is not None else usable_step(workdir, ema=asked.ema)
 
 
-def usable_step(workdir: Path, report: Callable[[str], None] = files.note) -> int:
-    """Find the newest checkpoint that can be drawn from.
+def newest_usable(
+    workdir: Path,
+    use: Callable[[int], Used],
+    report: Callable[[str], None] = files.note,
+) -> Used:
+    """Do something with the newest checkpoint with which it can be done.
 
     Args:
         workdir: folder of the run.
-        report: called with a line for each newer one that is damaged.
+        use: of a step, what raises `store.DamagedError` if it reads a damaged one.
+        report: called with a line for each newer one that is damaged, or that a trainer
+            removed while it was read.
+
+    Returns:
+        What `use` returns.
 
     Raises:
-        UserError: if there is none.
+        UserError: every checkpoint is damaged, or there is none.
+        GoneError: a trainer removes them faster than they are read.
     """
     for _ in range(store.TRIES):
         steps = store.all_steps(workdir)
         try:
             for step in reversed(steps):
-                damage = _damage(workdir, step)
-                if damage is None:
-                    return step
-                report(damage)
+                try:
+                    return use(step)
+                except store.DamagedError as error:
+                    report(str(error))
+                except UserError as error:
+                    if step in store.all_steps(workdir):
+                        raise
+                    raise store.GoneError(str(error)) from error
             break
         except store.GoneError as error:
             gone = error
@@ -173,6 +181,27 @@ def usable_step(workdir: Path, report: Callable[[str], None] = files.note) -> in
     raise UserError(
         f"every checkpoint in {workdir} is damaged; restore one from a copy."
     )
+
+
+def usable_step(
+    workdir: Path, report: Callable[[str], None] = files.note, *, ema: bool = True
+) -> int:
+    """Find the newest checkpoint whose parameters, averaged or raw, are whole.
+
+    Args:
+        workdir: folder of the run.
+        report: see `newest_usable`.
+        ema: whether the averaged ones are meant.
+
+    Raises:
+        UserError: if there is none.
+    """
+
+    def use(step: int) -> int:
+        store.restore_params(workdir, ema=ema, step=step)
+        return step
+
+    return newest_usable(workdir, use, report)
 
 
 def trained_recipe(workdir: Path) -> Recipe:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ddpm_jax.commands.about import (
     check_same_model,
     check_schedule,
     info_of,
+    newest_usable,
     step_of,
 )
 from ddpm_jax.commands.parameters import load_parameters
@@ -112,18 +114,19 @@ def open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> T
     Raises:
         UserError: as `find_model`, or if the parameters are damaged.
     """
+    check_same_model(recipe.task, workdir)
+    open_step = functools.partial(_open_step, recipe, asked, workdir)
     if asked.step is None:
-        for _ in range(store.TRIES - 1):
-            try:
-                return _open_model(recipe, asked, workdir)
-            except store.GoneError as error:
-                files.note(str(error))
-    return _open_model(recipe, asked, workdir)
+        return newest_usable(workdir, open_step)
+    return open_step(asked.step)
 
 
-def _open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
+def _open_step(
+    recipe: Recipe[Diffusion], asked: Parameters, workdir: Path, step: int
+) -> Trained:
     spec, mesh = recipe.task, data_mesh(recipe.devices.fsdp)
-    found = find_model(spec, asked, workdir)
+    about = store.read_metadata(workdir, step)
+    found = _described(spec, asked, workdir, step, about)
     params, which = load_parameters(asked, workdir, found.step, placement=sharded(mesh))
     return trained(
         assembly.build_model(spec, found.info, mesh, workdir),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -44,9 +45,14 @@ class Masked(ImageMap):
     ) -> jax.Array:
         """Mask images [B, H, W, C] at random; see `ImageMap`."""
         del aug_level
-        shape = (x0.shape[1], x0.shape[2])
-        known = jax.vmap(lambda key: random_mask(key, shape))(keys)
+        known = _random_masks(keys, (x0.shape[1], x0.shape[2]))
         return from_mask(x0, known[..., None])
+
+
+@partial(jax.jit, static_argnames="shape")
+def _random_masks(keys, shape):
+    """Draw a mask [H, W] of each key, as one program where a batch is drawn alone."""
+    return jax.vmap(lambda key: random_mask(key, shape))(keys)
 
     def measure(self, x0: jax.Array) -> None:
         """Return nothing: the known pixels of x0 [B, H, W, C] are kept exactly."""

@@ -27,6 +27,10 @@ class GoneError(UserError):
     """A checkpoint was removed while it was read, by the process that trains there."""
 
 
+class DamagedError(UserError):
+    """A checkpoint is not what was saved."""
+
+
 def checkpoints_folder(workdir: str | Path) -> Path:
     """Return the folder that holds, or will hold, the checkpoints of a run."""
     return Path(workdir).expanduser().absolute() / _FOLDER
@@ -222,7 +226,7 @@ def _damaged_error(directory: Path, reason: Exception) -> UserError:
         )
     others = [s for s in all_steps(directory.parents[1]) if str(s) != directory.name]
     left = f"left: step {', '.join(map(str, others))}" if others else "no other is left"
-    return UserError(f"checkpoint {directory} is damaged ({reason}); {left}.")
+    return DamagedError(f"checkpoint {directory} is damaged ({reason}); {left}.")
 
 
 def _is_being_removed(directory: Path) -> bool:

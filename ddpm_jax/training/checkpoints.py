@@ -37,6 +37,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.devices import on_every_host, wait_for_all_hosts
 from ddpm_jax.training.checkpoint_reader import (
     TRIES,
+    DamagedError,
     GoneError,
     all_steps,
     checkpoints_folder,
@@ -66,6 +67,7 @@ _DAMAGED_FOLDER = "checkpoints-damaged"
 __all__ = [
     "TRIES",
     "Checkpoints",
+    "DamagedError",
     "GoneError",
     "all_steps",
     "check",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from program import ROOT, flags, start
+from program import ROOT, cut_short, flags, start
 
 from ddpm_jax.cli import main
 from ddpm_jax.commands.sample import Conditions, sample_batches
@@ -19,6 +19,7 @@ from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.batching import Checked
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.sampling.plan import Made, Program
+from ddpm_jax.training import checkpoint_reader
 
 
 def sample(workdir, *options):
@@ -167,6 +168,25 @@ def test_a_damaged_newest_checkpoint_is_reported_and_an_older_one_drawn_from(
     assert request(folder)["checkpoint_step"] == 9
     older = sample(model, "num_images=1", "step=3")
     assert request(older)["checkpoint_step"] == 3
+
+
+def test_parameters_are_read_once_and_only_those_that_are_asked_for(
+    model, capsys, monkeypatch
+):
+    read, restore = [], checkpoint_reader.restore_item
+
+    def noted(directory, name, *rest):
+        read.append((directory.name, name))
+        return restore(directory, name, *rest)
+
+    monkeypatch.setattr(checkpoint_reader, "restore_item", noted)
+    cut_short(model / "checkpoints/12/params")
+    sample(model, "num_images=1")
+    assert read == [("12", "ema_params")]
+    assert "damaged" not in capsys.readouterr().err
+    sample(model, "num_images=1", "ema=False")
+    assert read[1:] == [("12", "params"), ("9", "params")]
+    assert "checkpoints/12 is damaged" in capsys.readouterr().err
 
 
 def test_images_that_are_not_finite_are_refused_and_not_drawn_black():

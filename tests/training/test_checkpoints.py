@@ -612,7 +612,7 @@ def test_a_step_by_name_that_a_trainer_removes_is_said(pruned):
 
 def test_what_draws_says_what_happened_and_takes_the_newest(pruned):
     lines = []
-    assert usable_step(pruned, lines.append) == 3
+    assert usable_step(pruned, lines.append, ema=True) == 3
     assert len(lines) == 1 and "2 was removed while it was read" in lines[0]
 
 
