@@ -261,9 +261,7 @@ class DiffusionModel:
             num_rows=count,
             batch_size=min(asked.batch_size, count),
             indices=noise,
-            not_finite=lambda what, first, last: (
-                f"an item among {first} to {last} is not finite; use less strength."
-            ),
+            advice="use less strength.",
         )
         found = np.concatenate([batch.items for (batch,) in made])
         return found.reshape(len(a), num_points, *self.info.item_shape)

@@ -18,6 +18,7 @@ What is there already is not computed again.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,7 @@ def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> i
             row = _drawn(recipe, variant, workdir, out, scenes, interrupted)
             print(_format(row), flush=True)
 
-    status = to_the_end(rows)
-    if not status:
-        _summarise(out)
-    return status
+    return to_the_end(rows, partial(_summarise, out))
 
 
 def _chosen(

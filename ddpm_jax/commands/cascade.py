@@ -186,7 +186,7 @@ def _sample(
                 num_rows=count,
                 batch_size=min(asked.batch_size, count),
                 on_batch=lambda done: bar.update(done * len(members)),
-                not_finite=_not_finite,
+                advice="use less guidance, another sampler, or float32.",
             )
         )
     made = [
@@ -196,13 +196,6 @@ def _sample(
     trajectory = batches[0][-1].trajectory
     assert trajectory is not None  # as it is recorded
     return made, trajectory
-
-
-def _not_finite(stage: str, first: int, last: int) -> str:
-    return (
-        f"an image among {first} to {last} of {stage} is not finite; use less "
-        "guidance, another sampler, or float32."
-    )
 
 
 def _beside(drawn: Sequence[np.ndarray], most: int) -> np.ndarray:

@@ -232,10 +232,7 @@ def _run(
                 batch_size=min(asked.batch_size, count),
                 indices=noise,
                 on_batch=bar.update,
-                not_finite=lambda what, first, last: (
-                    f"an image among {first} to {last} is not finite; use a smaller "
-                    "config.edit.weight, or another method."
-                ),
+                advice="use a smaller config.edit.weight, or another method.",
             )
         )
     shown, x, parts = (

@@ -93,10 +93,7 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
         assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
     assembly.check_seeds(spec, asked)
     job = _Job(recipe, asked, names, workdir, out)
-    status = to_the_end(partial(_score, job))
-    if not status:
-        report.summarise(out)
-    return status
+    return to_the_end(partial(_score, job), partial(report.summarise, out))
 
 
 def _score(job: _Job, interrupted: Callable[[], int]) -> None:

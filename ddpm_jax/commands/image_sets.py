@@ -42,12 +42,15 @@ class Interrupted(Exception):
     """The user stopped it between two batches; what is finished is stored."""
 
 
-def to_the_end(work: Callable[[Callable[[], int]], Any]) -> int:
+def to_the_end(
+    work: Callable[[Callable[[], int]], Any], summarise: Callable[[], Any]
+) -> int:
     """Do what is stored as it grows, however often it is interrupted.
 
     Args:
         work: is given a function to ask between batches, which returns the number of
             the signal that interrupts it, or 0.
+        summarise: called when all is done.
 
     Returns:
         0 if all is done, else 128 plus the number of the signal.
@@ -59,6 +62,7 @@ def to_the_end(work: Callable[[Callable[[], int]], Any]) -> int:
             print("Interrupted; saved. The same command goes on from here.")
             return stop.args[0] if stop.args else 128 + interrupted()
     wait_for_all_hosts("the rows")
+    summarise()
     return 0
 
 

@@ -99,10 +99,7 @@ def rank(recipe: Recipe[Diffusion], asked: Rank, workdir: Path) -> int:
                 usual = row["distance"]["usual"]
             print(_format(row), flush=True)
 
-    status = to_the_end(rows)
-    if not status:
-        _summarise(out)
-    return status
+    return to_the_end(rows, functools.partial(_summarise, out))
 
 
 def _check(spec: Diffusion, asked: Rank) -> None:

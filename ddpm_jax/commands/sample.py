@@ -159,10 +159,8 @@ def sample_batches(
         num_rows=asked.num_images,
         batch_size=min(asked.batch_size, asked.num_images),
         indices=conditions.noise,
-        not_finite=lambda what, first, last: (
-            f"an image among {first} to {last} is not finite; draw in float32 and "
-            "clipped, or from an earlier checkpoint (sample.step)."
-        ),
+        advice="draw in float32 and clipped, or from an earlier checkpoint "
+        "(sample.step).",
         **options,
     ):
         yield made

@@ -79,6 +79,7 @@ class Stage(NamedTuple):
 
 Plan = tuple[Stage, ...]
 
+_A_ROW = "a row"  # what of the results of a plan that is one program
 
 ImageCondition = Callable[[jax.Array, Given], tuple[dict[str, Any], jax.Array]]
 """(keys [B], rows) -> the condition made of "image" and "mask" of the rows, and a
@@ -303,7 +304,7 @@ def compile_plan(
             run, in_shardings=given_at, out_shardings=(by_row, (made_of, by_row))
         )
 
-    parts: dict[str, Plan] = {"a row": plan}
+    parts: dict[str, Plan] = {_A_ROW: plan}
     if by_stage:
         parts = {f"stage {i}": (stage,) for i, stage in enumerate(plan, 1)}
     programs = {name: compiled(stages) for name, stages in parts.items()}
@@ -341,7 +342,7 @@ def run_batches(
     *,
     num_rows: int,
     batch_size: int,
-    not_finite: Callable[[str, int, int], str],
+    advice: str,
     indices: np.ndarray | None = None,
     first: int = 0,
     stop: Callable[[], Any] = lambda: False,
@@ -358,7 +359,7 @@ def run_batches(
         given: rows by name, leaves [N, ...].
         num_rows: N.
         batch_size: B, rounded up to what the devices divide.
-        not_finite: as of `map_batches`.
+        advice: what to do where an item is not finite.
         indices: int [N], the number of each row's key; None: its own.
         first: as of `map_batches`.
         stop: as of `map_batches`.
@@ -372,6 +373,11 @@ def run_batches(
     """
     if indices is None:
         indices = np.arange(num_rows, dtype=np.int32)
+
+    def not_finite(what: str, first: int, last: int) -> str:
+        of = "" if what == _A_ROW else f" of {what}"
+        return f"an item among {first} to {last}{of} is not finite; {advice}"
+
     for stages in map_batches(
         lambda rows: program.run(params, key, rows),
         (indices, given),
