@@ -86,17 +86,18 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Join rows that differ in the seed alone: means, and their standard errors."""
     together: dict[str, list[Row]] = {}
     for row in rows:
-        together.setdefault(_without_seed(row), []).append(row)
+        together.setdefault(_without(row, "seed"), []).append(row)
     return [_joined(group) for group in together.values()]
 
 
-def _without_seed(row: Row) -> str:
-    model = row["model"]
-    if model is None:
-        return json.dumps([row["set"], row["features"], row["reference"]])
-    options = {k: v for k, v in model["options"].items() if k != "seed"}
-    key = [{**model, "options": options}, row["num_images"]]
-    return json.dumps([*key, row["features"], row["reference"]], sort_keys=True)
+def _without(row: Row, *left_out: str) -> str:
+    """Name all that a row's scores are of, but for what is left out of its model."""
+    of: list[Any] = [row["features"], row["reference"]]
+    if row["model"] is None:
+        return json.dumps([row["set"], *of])
+    facts = {**row["model"], **row["model"]["options"], "options": None}
+    kept = {name: value for name, value in facts.items() if name not in left_out}
+    return json.dumps([kept, row["num_images"], *of], sort_keys=True)
 
 
 def _joined(group: Sequence[Row]) -> Row:
@@ -216,16 +217,11 @@ class Curve(NamedTuple):
 
 
 VARIABLES = {
-    "training-steps": ("training step", lambda row: row["model"]["checkpoint_step"]),
-    "sampling-steps": (
-        "sampling steps",
-        lambda row: row["model"]["options"]["num_steps"],
-    ),
-    "guidance": (
-        "guidance scale",
-        lambda row: row["model"]["options"]["guidance_scale"],
-    ),
+    "training-steps": ("training step", "checkpoint_step"),
+    "sampling-steps": ("sampling steps", "num_steps"),
+    "guidance": ("guidance scale", "guidance_scale"),
 }
+"""Name of a picture -> what its axis is called, and is in the model of a row."""
 
 
 def curves(rows: Iterable[Row], variable: str) -> list[Curve]:
@@ -235,27 +231,19 @@ def curves(rows: Iterable[Row], variable: str) -> list[Curve]:
         rows: as `over_seeds` returns them.
         variable: of `VARIABLES`.
     """
-    value = VARIABLES[variable][1]
-    together: dict[str, list[Row]] = {}
+    name, together = VARIABLES[variable][1], dict[str, list[Row]]()
     for row in rows:
         if row["model"] is not None:
-            together.setdefault(_without(row, variable), []).append(row)
+            together.setdefault(_without(row, "seed", name), []).append(row)
+
+    def value(row: Row) -> float:
+        return {**row["model"], **row["model"]["options"]}[name]
+
     return [
         Curve(_label(group[0], variable), [value(row) for row in group], group)
         for group in (sorted(group, key=value) for group in together.values())
         if len(group) > 1
     ]
-
-
-def _without(row: Row, variable: str) -> str:
-    model, options = dict(row["model"]), dict(row["model"]["options"])
-    options.pop("seed")
-    if variable == "training-steps":
-        model.pop("checkpoint_step")
-    else:
-        options.pop("num_steps" if variable == "sampling-steps" else "guidance_scale")
-    key = [{**model, "options": options}, row["num_images"]]
-    return json.dumps([*key, row["features"], row["reference"]], sort_keys=True)
 
 
 def _label(row: Row, variable: str) -> str:
