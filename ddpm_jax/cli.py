@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -25,6 +25,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.limits import check_ceilings
 from ddpm_jax.requests import COMMANDS, Request, sections
 from ddpm_jax.requests import flags as of_request
+from ddpm_jax.requests.flags import Line, flag_of, value_of
 from ddpm_jax.runtime import hosts, interrupts
 from ddpm_jax.runtime.files import printable
 from ddpm_jax.runtime.startup import use_all_cores, use_compilation_cache
@@ -56,22 +57,6 @@ _TRAINERS = {  # kind of a recipe -> its command
     "contrastive": "retrieval",
     "autoencoder": "autoencoder",
 }  # of any other, commands/task.py
-
-
-class Line(NamedTuple):
-    """A command line, read.
-
-    Attributes:
-        command: a key of `COMMANDS`, or "train".
-        values: what its request was given.
-        known: --config, --workdir, and how several processes meet.
-        overrides: "--config.SECTION.NAME=VALUE".
-    """
-
-    command: str
-    values: dict[str, Any]
-    known: argparse.Namespace
-    overrides: list[str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -162,13 +147,7 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 def _start_hosts(known: argparse.Namespace) -> None:
     def whole(name: str) -> int | None:
         text = getattr(known, name)
-        if text is None:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag}={text} is not a whole number.") from None
+        return None if text is None else value_of(flag_of(name), text, int)
 
     numbers = ("num_processes", "process_id", "start_timeout", "heartbeat_timeout")
     use_compilation_cache()
@@ -224,7 +203,7 @@ def _common_parser() -> argparse.ArgumentParser:
     names = vars(shown.parse_args([]))
     for name, default in names.items():
         hidden.add_argument(
-            of_request.flag_of(name),
+            flag_of(name),
             action="store_true" if default is False else "store",
             help=argparse.SUPPRESS,
         )
@@ -261,12 +240,12 @@ def read_line(words: list[str]) -> Line:
     read = of_request.read(
         command, COMMANDS[command], words[len(command.split()) :], _common_parser()
     )
-    given = {**vars(read.common), **read.values}
+    given = {**vars(read.known), **read.values}
     for name, value in given.items():
         if name in ("config", "run", "workdir", "out", "source", "to"):
-            _check_not_empty(of_request.flag_of(name), value)
+            _check_not_empty(flag_of(name), value)
     sections.refuse_sections(command, COMMANDS[command], _names(read.overrides))
-    return Line(command, read.values, read.common, read.overrides)
+    return read
 
 
 def _unknown_command(words: list[str]) -> str:
@@ -290,7 +269,7 @@ def _line_of_training(words: list[str]) -> Line:
     known, overrides = make_parser().parse_known_args(words)
     _names(overrides)  # a misspelt flag, before what is missing without it
     for name, value in vars(known).items():
-        _check_not_empty(of_request.flag_of(name), value)
+        _check_not_empty(flag_of(name), value)
     return Line(_TRAIN, {}, known, overrides)
 
 

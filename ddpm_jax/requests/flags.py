@@ -29,17 +29,19 @@ several processes of `main.py --help`.
 _WIDTH = 88  # of the help
 
 
-class Words(NamedTuple):
-    """The words of a command line after the command.
+class Line(NamedTuple):
+    """A command line, read.
 
     Attributes:
+        command: such as "edit inpaint".
         values: fields of the request that were given.
-        common: flags that all commands have; None where they were not given.
+        known: flags that all commands have; None where they were not given.
         overrides: options of a recipe, "--config.SECTION.NAME=VALUE".
     """
 
+    command: str
     values: dict[str, Any]
-    common: argparse.Namespace
+    known: argparse.Namespace
     overrides: list[str]
 
 
@@ -48,7 +50,7 @@ def read(
     request: type[Request],
     words: list[str],
     common: argparse.ArgumentParser,
-) -> Words:
+) -> Line:
     """Read the words after a command.
 
     Args:
@@ -68,7 +70,7 @@ def read(
     fields = {field.name: field for field in dataclasses.fields(request)}
     types_of = typing.get_type_hints(request)
     values = {
-        name: _value(flag_of(name), text, types_of[name])
+        name: value_of(flag_of(name), text, types_of[name])
         for name, text in vars(known).items()
         if name in fields
     }
@@ -78,7 +80,7 @@ def read(
     shared = {name: value for name, value in vars(known).items() if name not in fields}
     if shared["config"] is None:  # which names a run of its own
         _check_places(command, request, values)
-    return Words(values, argparse.Namespace(**shared), overrides)
+    return Line(command, values, argparse.Namespace(**shared), overrides)
 
 
 def make_parser(
@@ -170,8 +172,17 @@ def _fault(error: argparse.ArgumentError) -> str:
     return f"{error}; see --help."
 
 
-def _value(flag: str, text: Any, wanted: Any) -> Any:
-    """Read a value as what a field holds."""
+def value_of(flag: str, text: Any, wanted: Any) -> Any:
+    """Read a value as what a field holds.
+
+    Args:
+        flag: that it was given by.
+        text: of the command line; a bool of a flag without a value.
+        wanted: the type of the field.
+
+    Raises:
+        UserError: it is no such value.
+    """
     if wanted is bool:
         return text
     if isinstance(wanted, types.UnionType):
