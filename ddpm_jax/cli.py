@@ -339,6 +339,11 @@ def _run(line: Line) -> int:
     folder = Path(run) if run else Path("runs") / _stem(name)
     recipe = _recipe(name, folder, line.overrides)
     if kind not in _OF_RECIPES and line.command not in recipe.task.commands:
+        if kind is requests.Likelihood:
+            raise UserError(
+                f"{name or folder} is of kind {recipe.kind}, which has no likelihood; "
+                "name a run of diffusion, a VAE or a flow."
+            )
         raise UserError(
             f"{line.command} is for a diffusion model, and {name or folder} is of "
             f"another kind ({recipe.kind}); name a diffusion model."

@@ -23,6 +23,7 @@ from ddpm_jax.requests.options import Chain
 from ddpm_jax.specs import kind_of
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.spec import TaskSpec
+from ddpm_jax.tasks.vae import VAE
 from ddpm_jax.training.fit import Fit
 
 R = TypeVar("R", bound=Request)
@@ -67,9 +68,12 @@ _OF_ANY_KIND = frozenset(
         *("num_seeds", "images", "scores", "features", "weights", "resize"),
         *("feature_batch_size", "reference", "reference_split", "baseline_split"),
         *("allow_few", "likelihood_split", "likelihood_num_images"),
-        "likelihood_batch_size",
+        *("likelihood_batch_size", "source", "split"),
     }
 )
+
+
+_OF_A_VAE = "in a diffusion model: it is for the bound of a VAE; leave it out"
 
 
 def refuse_idle(spec: TaskSpec, asked: Request) -> None:
@@ -108,8 +112,10 @@ def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
     if not isinstance(spec, Diffusion):
         why = f"in a model of kind {kind_of(spec)}; leave it out"
         names = [field.name for field in dataclasses.fields(asked)]
-        rules += [(name, True, why) for name in names if name not in _OF_ANY_KIND]
+        looked_at = _OF_ANY_KIND.union(spec.options)
+        rules += [(name, True, why) for name in names if name not in looked_at]
     else:
+        rules += [(name, True, _OF_A_VAE) for name in VAE.options]
         if isinstance(asked, Chain):
             rules += _of_chain(spec, asked)
         if isinstance(asked, Edit):

@@ -24,7 +24,7 @@ import numpy as np
 
 import ddpm_jax
 from ddpm_jax import assembly, data
-from ddpm_jax.commands import likelihood_files, report, sampled
+from ddpm_jax.commands import likelihood_files, report
 from ddpm_jax.commands.about import step_of
 from ddpm_jax.commands.evaluator import (
     Evaluator,
@@ -55,6 +55,8 @@ from ddpm_jax.runtime import files, images
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import data_mesh, describe, on_every_host
 from ddpm_jax.runtime.results import result_folder
+from ddpm_jax.specs import kind_of
+from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training import checkpoints as store
 
 _WANTED = (*report.WANTED, "asked")
@@ -89,8 +91,8 @@ def evaluate(recipe: Recipe, asked: Evaluate, workdir: Path) -> int:
     out, spec = asked.folder or workdir, recipe.task
     assembly.refuse_idle(spec, asked)
     names = assembly.score_names(asked)
-    if isinstance(spec, Diffusion) and BITS_PER_DIM in names:
-        assembly.refuse_latents(spec, f"config.evaluate.scores={BITS_PER_DIM}")
+    if BITS_PER_DIM in names:
+        _check_likelihood(spec)
     assembly.check_seeds(spec, asked)
     job = _Job(recipe, asked, names, workdir, out)
     return to_the_end(partial(_score, job), partial(report.summarise, out))
@@ -111,6 +113,18 @@ def _score(job: _Job, interrupted: Callable[[], int]) -> None:
     for one in sets:
         row = _evaluate_set(evaluator, one, job)
         print(report.format_row(row, baseline), flush=True)
+
+
+def _check_likelihood(spec: TaskSpec) -> None:
+    """Refuse to measure what a model does not have, before anything is sampled."""
+    option = f"config.evaluate.scores={BITS_PER_DIM}"
+    if isinstance(spec, Diffusion):
+        assembly.refuse_latents(spec, option)
+    elif "likelihood" not in spec.commands:
+        raise UserError(
+            f"{option}, and a model of kind {kind_of(spec)} has no likelihood; leave "
+            "this score out."
+        )
 
 
 # --- What is scored -------------------------------------------------------------------
@@ -192,7 +206,7 @@ def _stored_row(
     row = parts.stored_result(path, _WANTED, tell)
     usable = row is not None and set(job.names) <= set(row["asked"])
     if row is not None and BITS_PER_DIM in job.names:
-        usable = usable and row.get("likelihood") == _of_likelihood(job.asked)
+        usable = usable and row.get("likelihood") == _of_likelihood(job)
     return row if on_every_host(usable) else None
 
 
@@ -228,7 +242,7 @@ def _measured_row(
             "resize": features.resize,
         },
         "asked": names,
-        "likelihood": _of_likelihood(job.asked) if BITS_PER_DIM in names else None,
+        "likelihood": _of_likelihood(job) if BITS_PER_DIM in names else None,
         "scores": scores,
         "device": describe(),
         "versions": {
@@ -239,13 +253,13 @@ def _measured_row(
     }
 
 
-def _of_likelihood(asked: Evaluate) -> dict[str, Any]:
+def _of_likelihood(job: _Job) -> dict[str, Any]:
     """Return what decides the bits per dimension, besides the model."""
-    return {
-        "split": asked.likelihood_split,
-        "num_images": asked.likelihood_num_images,
-        "num_steps": asked.likelihood_num_steps,
-    }
+    asked, of = job.asked, ("num_steps",)
+    if not isinstance(job.recipe.task, Diffusion):
+        of = ("num_samples",)
+    names = ("split", "num_images", *of)
+    return {name: getattr(asked, f"likelihood_{name}") for name in names}
 
 
 def _labels(source: data.Dataset, features: FeatureExtractor) -> np.ndarray | None:
@@ -256,11 +270,8 @@ def _labels(source: data.Dataset, features: FeatureExtractor) -> np.ndarray | No
 
 
 def _bits(job: _Job, step: int) -> dict[str, Any]:
-    """Measure the variational bound of the model at a step."""
+    """Measure the likelihood of the model at a step; of diffusion its bound."""
     recipe, asked = job.recipe, job.asked
-    spec = recipe.task
-    if not isinstance(spec, Diffusion):
-        return sampled.bits_per_dim(spec, asked, job.workdir)
     bound = recipe.request(
         Likelihood,
         run=str(job.workdir),
@@ -269,12 +280,13 @@ def _bits(job: _Job, step: int) -> dict[str, Any]:
         split=asked.likelihood_split,
         num_images=asked.likelihood_num_images,
         num_steps=asked.likelihood_num_steps,
+        num_samples=asked.likelihood_num_samples,
         batch_size=asked.likelihood_batch_size,
         step=step,
         ema=asked.ema,
         ema_std=asked.ema_std,
     )
-    bound = assembly.leave_out_idle(spec, bound)
+    bound = assembly.leave_out_idle(recipe.task, bound)
     status, (folder,) = measure_likelihood(recipe, bound, job.workdir)
     if status:
         raise Interrupted(status)

@@ -4,13 +4,13 @@ workdir/likelihood/0001/
     request.json        all that decides the numbers
     parts/              one file for each finished batch, until all are
     terms.npz           of the bound: each term's mean and standard error, each image's
-    images.npz          of the ODE: bits/dim and network calls of each image
-    bound.png           terms, rate and distortion
+    images.npz          else: bits/dim of each item; of the ODE its network calls, of a
+                        VAE rate and distortion
+    bound.png           of the bound: terms, rate and distortion
     likelihood.json     the numbers; its presence says that the folder is complete
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,20 @@ from ddpm_jax import assembly, data
 from ddpm_jax.codecs import AsStored
 from ddpm_jax.commands import likelihood_files as files
 from ddpm_jax.commands.drawing import model_request
+from ddpm_jax.commands.measurement import (
+    Measurement,
+    not_finite,
+    of_any,
+    open_split,
+    settings_of,
+)
 from ddpm_jax.commands.model import Trained, describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.recipe import Diffusion, Plane, Recipe
-from ddpm_jax.requests import Likelihood, sections
+from ddpm_jax.requests import Likelihood
 from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.runtime.devices import (
@@ -51,8 +58,8 @@ _OPTIONS = {  # that decide the numbers of a method
 }
 
 
-def likelihood(recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path) -> int:
-    """Measure a split by one method or both, and write the numbers.
+def likelihood(recipe: Recipe, asked: Likelihood, workdir: Path) -> int:
+    """Measure a split, of diffusion by one method or both, and write the numbers.
 
     Args:
         recipe: of the model.
@@ -71,39 +78,33 @@ def likelihood(recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path) -> i
 
 
 def measure_likelihood(
-    recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path
+    recipe: Recipe, asked: Likelihood, workdir: Path
 ) -> tuple[int, list[Path]]:
     """Measure as `likelihood` does; return its status and the folders of the numbers.
 
     Raises:
         UserError: if the workdir holds no model, or options or data do not fit it.
     """
-    spec, folders = recipe.task, []
-    described = describe_model(spec, asked, workdir)
-    assembly.check_likelihood(spec, described.info, asked)
-    _check_items(spec, asked, described.info)
-    trained = open_model(recipe, asked, workdir)
-    source = _open_split(spec, asked, trained)
-    exact, out = _in_float32(spec), asked.folder or workdir
+    if isinstance(recipe.task, Diffusion):
+        measurements = _of_diffusion(recipe, asked, workdir)
+    else:
+        measurements = of_any(recipe.task, asked, workdir)
+    results, folders = (asked.folder or workdir) / "likelihood", []
     with catch_interrupts() as interrupted:
-        for method in asked.methods:
-            run = _Run(exact, asked, trained, source, Path(), method)
-            request = {"command": "likelihood", **_about(run)}
-            request |= model_request(asked, trained)
-            folder = result_folder(out / "likelihood", request)
-            run = dataclasses.replace(run, folder=folder)
+        for one in measurements:
+            request = {"command": "likelihood", **one.settings, **one.model}
+            folder = result_folder(results, request)
             folders.append(folder)
             with alone_in(folder, stop=interrupted):
                 if not on_every_host(files.read(folder) is not None):
-                    measured = _advance(run, interrupted)
-                    if measured.done < run.num_images:
+                    measured = _advance(one, folder, interrupted)
+                    if measured.done < one.num_items:
                         print(
-                            f"Interrupted after {measured.done} of {run.num_images} "
-                            "images; saved. The same command goes on from here."
+                            f"Interrupted after {measured.done} of {one.num_items} "
+                            f"{one.noun}; saved. The same command goes on from here."
                         )
                         return 128 + interrupted(), folders
-                    times = assembly.bound_times(spec, asked)
-                    files.finish(folder, measured, _about(run), times)
+                    files.finish(folder, measured, one)
                     wait_for_all_hosts(f"the result in {folder}")
             found = files.read(folder)
             if found is None:
@@ -113,6 +114,69 @@ def measure_likelihood(
             print(files.format_result(found))
             print(f"Files: {folder}/")
     return 0, folders
+
+
+def _advance(
+    one: Measurement, folder: Path, interrupted: Callable[[], int]
+) -> parts.PartialResults:
+    """Measure batch after batch; return what is measured."""
+    measured = parts.PartialResults(folder, files.PARTS, one.num_items)
+    started = f", going on after {measured.done}" if measured.done else ""
+    print(
+        f"{one.method}: {one.num_items} {one.noun} of {one.source.name} "
+        f"({one.settings['split']}), with {one.described} on {describe()}{started}.",
+        flush=True,
+    )
+    bar = tqdm(
+        total=one.num_items,
+        initial=measured.done,
+        unit="image" if one.noun == "images" else "item",
+        disable=None,
+        dynamic_ncols=True,
+    )
+    with bar:
+        for found in one.batches(measured.done, interrupted):
+            bar.update(measured.add(found))
+    return measured
+
+
+# --- Diffusion ------------------------------------------------------------------------
+
+
+def _of_diffusion(
+    recipe: Recipe[Diffusion], asked: Likelihood, workdir: Path
+) -> list[Measurement]:
+    """Prepare the measurement of a diffusion model by each method that is asked for."""
+    spec = recipe.task
+    described = describe_model(spec, asked, workdir)
+    assembly.check_likelihood(spec, described.info, asked)
+    _check_items(spec, asked, described.info)
+    trained = open_model(recipe, asked, workdir)
+    info = trained.info
+    source = open_split(spec.data, asked, info.item_shape, info.dtype, info.fingerprint)
+    _check_conditions(spec, asked, info, source)
+    exact = _in_float32(spec)
+    return [
+        Measurement(
+            method=method,
+            settings=settings_of(
+                asked,
+                source,
+                method,
+                _OPTIONS[method],
+                checkpoint_step=trained.step,
+                parameters=parameters_name(asked),
+                seed=assembly.seed_of(spec, asked),
+            ),
+            model=model_request(asked, trained),
+            source=source,
+            num_items=asked.num_images or len(source),
+            described=trained.described,
+            batches=_batches(exact, asked, trained, source, method),
+            times=assembly.bound_times(spec, asked) if method == "bound" else None,
+        )
+        for method in asked.methods
+    ]
 
 
 def _in_float32(spec: Diffusion) -> Diffusion:
@@ -155,16 +219,10 @@ def _check_items(spec: Diffusion, asked: Likelihood, info: assembly.DataInfo) ->
         )
 
 
-def _open_split(spec: Diffusion, asked: Likelihood, trained: Trained) -> data.Dataset:
-    """Open the split asked for, and hold it against what the model was trained on."""
-    info, of = trained.info, spec.data
-    source = dataclasses.replace(of, source=asked.source or of.source).open(asked.split)
-    if source.shape != info.item_shape or str(source.dtype) != info.dtype:
-        raise UserError(
-            f"the items of split {asked.split!r} are {source.dtype} {source.shape}, "
-            f"the model's {info.dtype} {info.item_shape}; give the data that it was "
-            "trained on."
-        )
+def _check_conditions(
+    spec: Diffusion, asked: Likelihood, info: assembly.DataInfo, source: data.Dataset
+) -> None:
+    """Refuse a split that lacks what the model is conditioned on."""
     if "label" in spec.conditioners and source.label_names != info.label_names:
         raise UserError(
             f"the classes of split {asked.split!r} are not those of the model; give "
@@ -175,102 +233,48 @@ def _open_split(spec: Diffusion, asked: Likelihood, trained: Trained) -> data.Da
             f"the model is conditioned on captions, and {source.name} has none; "
             "give the data that it was trained on."
         )
-    if asked.num_images is not None and asked.num_images > len(source):
-        raise UserError(
-            f"config.likelihood.num_images={asked.num_images}, but split "
-            f"{asked.split!r} of {source.name} has {len(source)}; use that or fewer."
-        )
-    if source.fingerprint == info.fingerprint:
-        print(
-            f"note: {asked.split!r} is what the model was trained on; "
-            "--split names another split.",
-            file=sys.stderr,
-        )
-    return source
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """One measurement, of which a part is stored after each batch."""
+def _batches(
+    spec: Diffusion,
+    asked: Likelihood,
+    trained: Trained,
+    source: data.Dataset,
+    method: str,
+) -> Callable[..., Any]:
+    """Return what measures from an item on, as `Measurement` has it."""
+    mesh, params, info = trained.mesh, trained.params.network, trained.info
+    key = assembly.likelihood_key(assembly.seed_of(spec, asked))
+    num_items = asked.num_images or len(source)
 
-    spec: Diffusion
-    asked: Likelihood
-    trained: Trained
-    source: data.Dataset
-    folder: Path
-    method: str
+    def given(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        batch = gather(source, places, with_text=spec.text is not None)
+        return places, batch["image"], assembly.example_cond(spec, info, batch)
 
-    @property
-    def num_images(self) -> int:
-        return self.asked.num_images or len(self.source)
-
-
-def _about(run: _Run) -> dict[str, Any]:
-    """Describe a measurement by all that decides its numbers."""
-    options = sections.options_in(run.asked, "likelihood")
-    return {
-        "method": run.method,
-        "data": run.source.name,
-        "fingerprint": run.source.fingerprint,
-        "split": run.asked.split,
-        "num_images": run.num_images,
-        "dimensions": int(np.prod(run.source.shape)),
-        "checkpoint_step": run.trained.step,
-        "parameters": parameters_name(run.asked),
-        "seed": assembly.seed_of(run.spec, run.asked),
-        "options": {
-            name: value
-            for name, value in options.items()
-            if name in ("source", *_OPTIONS[run.method])
-        },
-    }
-
-
-def _advance(run: _Run, interrupted: Callable[[], int]) -> parts.PartialResults:
-    """Measure batch after batch; return what is measured."""
-    measured = parts.PartialResults(run.folder, files.PARTS, run.num_images)
-    started = f", going on after {measured.done}" if measured.done else ""
-    print(
-        f"{run.method}: {run.num_images} images of {run.source.name} "
-        f"({run.asked.split}), with {run.trained.described} on "
-        f"{describe()}{started}.",
-        flush=True,
-    )
-    mesh = run.trained.mesh
-    params = run.trained.params.network
-    key = assembly.likelihood_key(assembly.seed_of(run.spec, run.asked))
-    evaluate = assembly.kept(
-        f"likelihood {run.method}",
-        run.spec,
-        run.trained.info,
-        lambda: _compiled(run.spec, run.asked, run.trained, run.method),
-        mesh=mesh,
-        request=assembly.compiled_options(run.spec, run.asked),
-    )
-    bar = tqdm(
-        total=run.num_images,
-        initial=measured.done,
-        unit="image",
-        disable=None,
-        dynamic_ncols=True,
-    )
-    with bar:
-        for found in map_batches(
-            lambda given: _precisely(evaluate, params, key, *given),
-            lambda places: _given(run, places),
-            run.num_images,
-            min(run.asked.batch_size, run.num_images),
+    def batches(first: int, stop: Callable[[], int]) -> Any:
+        evaluate = assembly.kept(
+            f"likelihood {method}",
+            spec,
+            info,
+            lambda: _compiled(spec, asked, trained, method),
             mesh=mesh,
-            first=measured.done,
-            stop=interrupted,
-            not_finite=lambda what, first, last: (
-                f"{what} of an image among {first} to {last} is not finite; use "
-                "another checkpoint (config.sample.step), or a larger "
-                "config.likelihood.rtol and atol."
+            request=assembly.compiled_options(spec, asked),
+        )
+        return map_batches(
+            lambda batch: _precisely(evaluate, params, key, *batch),
+            given,
+            num_items,
+            min(asked.batch_size, num_items),
+            mesh=mesh,
+            first=first,
+            stop=stop,
+            not_finite=not_finite(
+                "use another checkpoint (config.sample.step), or a larger "
+                "config.likelihood.rtol and atol"
             ),
-        ):
-            bar.update(measured.add(found))
-    return measured
+        )
+
+    return batches
 
 
 def _compiled(
@@ -291,10 +295,3 @@ def _compiled(
 def _precisely(function: Callable[..., Any], *given: Any) -> Any:
     with jax.default_matmul_precision("highest"):
         return function(*given)
-
-
-def _given(run: _Run, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Read images by their numbers [B], and lay out what they are conditioned on."""
-    batch = gather(run.source, places, with_text=run.spec.text is not None)
-    cond = assembly.example_cond(run.spec, run.trained.info, batch)
-    return places, batch["image"], cond

@@ -1,11 +1,14 @@
 """The folder of one likelihood measurement: its numbers and its picture."""
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddpm_jax.commands.measurement import Measurement
 from ddpm_jax.diffusion.variational_bound import Bound, rate_distortion, standard_error
 from ddpm_jax.runtime import files, plots
 from ddpm_jax.runtime import partial_results as parts
@@ -18,33 +21,39 @@ PARTS = "parts"
 # --- Numbers --------------------------------------------------------------------------
 
 
-def finish(
-    folder: Path,
-    measured: parts.PartialResults,
-    settings: dict[str, Any],
-    times: np.ndarray,
-) -> None:
+def finish(folder: Path, measured: parts.PartialResults, of: Measurement) -> None:
     """Make the numbers and the picture out of the parts, then drop the parts.
 
     Args:
         folder: where to.
-        measured: all images.
-        settings: what decides the numbers; the result repeats them.
-        times: t of each term of the bound, rising [N].
+        measured: all items.
+        of: what was measured; the result repeats its settings.
     """
     whole = {k: leaf.astype(np.float64) for k, leaf in measured.whole().items()}
-    if settings["method"] == "bound":
-        numbers = _finish_bound(folder, settings, whole, times)
+    settings = of.settings
+    if of.times is not None:
+        numbers = _finish_bound(folder, settings, whole, of.times)
     else:
         files.write_npz(folder / "images.npz", whole)
-        numbers = {
-            "bits_per_dim": _estimate(whole["bits"]),
-            "network_calls": _estimate(whole["num_calls"]),
-        }
+        numbers = _numbers(whole)
+        if str(of.source.dtype) != "uint8":  # a density
+            nats = whole["bits"] * settings["dimensions"] * math.log(2.0)
+            numbers["nats_per_item"] = _estimate(nats)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S")
     about = {**settings, "device": describe(), "finished": finished}
     files.write_json(folder / RESULT, {**numbers, **about})
     measured.drop()
+
+
+def _numbers(whole: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Average what was measured of each item, [N] by name."""
+    found = {"bits_per_dim": _estimate(whole["bits"])}
+    if "num_calls" in whole:
+        found["network_calls"] = _estimate(whole["num_calls"])
+    if "rate" in whole:
+        found["negative_elbo"] = _estimate(whole["rate"] + whole["distortion"])
+        found |= {name: _estimate(whole[name]) for name in ("rate", "distortion")}
+    return found
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -54,7 +63,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def _finish_bound(
     folder: Path,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     whole: dict[str, np.ndarray],
     times: np.ndarray,
 ) -> dict[str, Any]:
@@ -104,22 +113,43 @@ def _pair(mean: float, error: float | np.ndarray) -> dict[str, float | None]:
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """Say a result for a person to read."""
+    """Say a result for a person to read; of a density in nats an item, too."""
+    is_density = "nats_per_item" in result
+    nats = result["dimensions"] * math.log(2.0) if is_density else 1.0
 
-    def say(name: str, digits: int = 4) -> str:
+    def say(name: str, digits: int = 4, scale: float = 1.0) -> str:
         mean, error = result[name]["mean"], result[name]["standard_error"]
-        return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
+        text = f"{scale * mean:.{digits}f}"
+        return text + (f" ± {scale * error:.{digits}f}" if error else "")
 
-    if result["method"] == "ode":
-        calls = result["network_calls"]["mean"]
+    def total(sign: str = "") -> str:
+        bits = f"bits/dim {sign}{say('bits_per_dim')}"
+        if not is_density:
+            return bits
+        return f"{sign}{say('nats_per_item')} nats an item ({bits})"
+
+    method = result["method"]
+    if method == "bound":
         return (
-            f"bits/dim {say('bits_per_dim')} by the probability-flow ODE, "
-            f"{calls:.0f} network calls an image."
+            f"{total('at most ')} by the bound over {result['num_steps']} steps:\n"
+            f"  rate L_1 + ... + L_T {say('rate')} (of it L_T "
+            f"{result['prior']['mean']:.2g}), L_0 {say('decoder')}, distortion "
+            f"{say('rmse', 2)} (RMSE on 0..255)."
         )
+    if method == "ode":
+        calls = result["network_calls"]["mean"]
+        item = "item" if is_density else "image"
+        return (
+            f"{total()} by the probability-flow ODE, {calls:.0f} network calls an "
+            f"{item}."
+        )
+    if method == "exact":
+        if is_density:
+            return f"{total()}, exactly."
+        return f"{total('at most ')}, exact but for uniform dequantization."
     return (
-        f"bits/dim at most {say('bits_per_dim')} by the bound over "
-        f"{result['num_steps']} steps:\n"
-        f"  rate L_1 + ... + L_T {say('rate')} (of it L_T "
-        f"{result['prior']['mean']:.2g}), L_0 {say('decoder')}, distortion "
-        f"{say('rmse', 2)} (RMSE on 0..255)."
+        f"{total('at most ')} by the importance-weighted bound of "
+        f"{result['options']['num_samples']} samples;\n"
+        f"  by the ELBO {say('negative_elbo', scale=nats)}: rate "
+        f"{say('rate', scale=nats)}, distortion {say('distortion', scale=nats)}."
     )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -22,10 +21,9 @@ from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
 from ddpm_jax.commands.drawing import digest
 from ddpm_jax.commands.plane import write_figures
-from ddpm_jax.diffusion.variational_bound import standard_error
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences
-from ddpm_jax.requests import Evaluate, Interpolate, Sample
+from ddpm_jax.requests import Interpolate, Sample
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
@@ -83,7 +81,7 @@ def open_sampled(spec: TaskSpec, workdir: Path) -> Opened:
     """
     kind = specs.kind_of(spec)
     opened = open_task(workdir, kind)
-    _check_options(spec, workdir)
+    refuse_other_options(spec, workdir)
     if not isinstance(opened.model, Sampled):
         raise UserError(
             f"the model of kind {kind} in {workdir} has no item_shape, sample and "
@@ -92,8 +90,16 @@ def open_sampled(spec: TaskSpec, workdir: Path) -> Opened:
     return opened
 
 
-def _check_options(spec: TaskSpec, workdir: Path) -> None:
-    """Refuse other options than those that the model of a run was trained with."""
+def refuse_other_options(spec: TaskSpec, workdir: Path) -> None:
+    """Refuse other options than those that the model of a run was trained with.
+
+    Args:
+        spec: as a command has it.
+        workdir: of the run.
+
+    Raises:
+        UserError: naming them.
+    """
     free, stored = (*about.FREE_OPTIONS, *about.SPELLING), about.trained_recipe(workdir)
     lines = differences(stored.task, spec)
     changed = [line for line in lines if not line.startswith(free)]
@@ -161,37 +167,6 @@ def draw(
         yield model.store(made)
 
 
-def bits_per_dim(spec: TaskSpec, asked: Evaluate, workdir: Path) -> dict[str, float]:
-    """Measure bits/dim of a split of the data: their mean, and its standard error.
-
-    Args:
-        spec: of the model.
-        asked: of which split, of how many of it, and how many at a time.
-        workdir: of the model.
-
-    Raises:
-        UserError: the model has no likelihood, or the split cannot be opened.
-    """
-    model = open_sampled(spec, workdir).model
-    if not getattr(model, "has_likelihood", False):
-        raise UserError(
-            "config.evaluate.scores=bits_per_dim, and a model of kind "
-            f"{specs.kind_of(spec)} has no likelihood; leave this score out."
-        )
-    items, _ = data.in_memory(spec.data.open(asked.likelihood_split))
-    items, size = items[: asked.likelihood_num_images], asked.likelihood_batch_size
-    key = assembly.sample_key(assembly.seed_of(spec, asked))
-    found = np.concatenate(
-        [
-            # Each batch has a key of its own, and each item one within its batch.
-            model.bits_per_dim(jax.random.fold_in(key, start), items[start:][:size])
-            for start in range(0, len(items), size)
-        ]
-    ).astype(np.float64)
-    error = float(standard_error(found))
-    return {"value": float(found.mean()), "standard_error": error}
-
-
 def sample_any(spec: TaskSpec, asked: Sample, workdir: Path) -> Path:
     """Sample a model of any kind, and write what it made.
 
@@ -210,7 +185,7 @@ def sample_any(spec: TaskSpec, asked: Sample, workdir: Path) -> Path:
     assembly.refuse_idle(spec, asked)
     out = asked.folder
     request = request_of(spec, asked, _described(workdir, specs.kind_of(spec)))
-    _check_options(spec, workdir)
+    refuse_other_options(spec, workdir)
     done = finished_result(workdir / "samples", request, out)
     if done is not None:
         return done
@@ -270,7 +245,7 @@ def interpolate_any(
         "image": digest(words) if words else None,
         "num_points": points,
     }
-    _check_options(spec, workdir)
+    refuse_other_options(spec, workdir)
     done = finished_result(workdir / "edits", request, out)
     if done is not None:
         return done

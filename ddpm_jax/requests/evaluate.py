@@ -3,6 +3,7 @@
 import dataclasses
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests.likelihood import NUM_SAMPLES
 from ddpm_jax.requests.options import Chain, WithResults, option
 
 BITS_PER_DIM = "bits_per_dim"
@@ -170,10 +171,15 @@ class Evaluate(Compared):
     likelihood_batch_size: int = option(
         64, "of score bits_per_dim", of="likelihood.batch_size"
     )
+    likelihood_num_samples: int = option(
+        NUM_SAMPLES,
+        "of score bits_per_dim of a VAE: importance samples",
+        of="likelihood.num_samples",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_at_least(1, "feature_batch_size")
+        self.check_at_least(1, "feature_batch_size", "likelihood_num_samples")
         if self.resize not in RESIZES:
             raise UserError(
                 f"config.evaluate.resize={self.resize!r} is not known; use "

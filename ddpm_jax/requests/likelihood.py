@@ -7,20 +7,24 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.requests.options import Parameters, WithResults, check_tolerance, option
 
 METHODS = ("bound", "ode")
+NUM_SAMPLES = 64
+"""Importance samples of a VAE's bound, unless others are asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Likelihood(Parameters, WithResults):
-    """Measure bits per dimension of a split of the data.
+    """Measure bits per dimension of a split of the data: of diffusion, VAE or flow.
 
     python main.py likelihood runs/digits --method=bound
     """
 
     source: str | None = option(
-        None, "of the images; unset: the data of the run", of="likelihood.source"
+        None, "of the items; unset: the data of the run", of="likelihood.source"
     )
     split: str = option("test", "of these data", of="likelihood.split")
-    method: str = option("both", "bound, ode or both", of="likelihood.method")
+    method: str = option(
+        "both", "of diffusion: bound, ode or both", of="likelihood.method"
+    )
     num_images: int | None = option(
         None, "the first of the split; unset: all", of="likelihood.num_images"
     )
@@ -51,6 +55,11 @@ class Likelihood(Parameters, WithResults):
         "ODE: sign vectors of the trace; 0: exact, at D times the cost",
         of="likelihood.num_probes",
     )
+    num_samples: int = option(
+        NUM_SAMPLES,
+        "VAE: importance samples of each item, K of its bound",
+        of="likelihood.num_samples",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +68,7 @@ class Likelihood(Parameters, WithResults):
                 f"config.likelihood.method={self.method!r} is not known; use bound, "
                 "ode or both."
             )
-        self.check_at_least(1, "num_images", "batch_size", "ode_steps")
+        self.check_at_least(1, "num_images", "batch_size", "ode_steps", "num_samples")
         self.check_at_least(0, "num_probes")
         if self.seed is not None:
             limits.check_seed("config.likelihood.seed", self.seed)

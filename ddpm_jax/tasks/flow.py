@@ -25,7 +25,13 @@ from jax.sharding import Mesh
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.diffusion.ode_likelihood import dequantize
 from ddpm_jax.networks.flow import Flow
-from ddpm_jax.tasks.latent_model import LatentModel, LikelihoodTask, Maps, examples
+from ddpm_jax.tasks.latent_model import (
+    LatentModel,
+    LikelihoodTask,
+    Maps,
+    Terms,
+    examples,
+)
 from ddpm_jax.tasks.vae import log_normal
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.step import gradient_task
@@ -92,20 +98,20 @@ class FlowTask(LikelihoodTask):
             found: Any = network.apply({"params": params}, z, inverse=True)
             return found[0]
 
-        def log_likelihood(
+        def likelihood(
             params: Any, keys: jax.Array, x: jax.Array, num_samples: int
-        ) -> jax.Array:
+        ) -> Terms:
             del num_samples  # it is exact, but for one draw of each dequantization
             if dtype != "uint8":
-                return log_density(apply, params, x)
+                return {"log_likelihood": log_density(apply, params, x)}
             x = dequantize(keys, self.on_grid(x), self.num_values)
-            bin_width = 2.0 / (self.num_values - 1)
-            return log_density(apply, params, x) + x[0].size * math.log(bin_width)
+            of_bins = x[0].size * math.log(2.0 / (self.num_values - 1))
+            return {"log_likelihood": log_density(apply, params, x) + of_bins}
 
         return Maps(
             decode=decode,
             encode=lambda params, x: apply(params, x)[0],
-            log_likelihood=log_likelihood,
+            likelihood=likelihood,
         )
 
     def build(self, source: Dataset, fit: Fit, mesh: Mesh) -> Task:

@@ -36,6 +36,10 @@ _PREVIEWED = 64  # images; of points
 _PREVIEWED_POINTS = 1000
 
 
+Terms = dict[str, jax.Array]
+"""Nats of items, each [B]: "log_likelihood", and whatever else there is by name."""
+
+
 class Maps(NamedTuple):
     """What a latent model is made of: functions of its parameters.
 
@@ -43,14 +47,17 @@ class Maps(NamedTuple):
         decode: (params, keys [B], z [B, ...]) -> x [B, ...]; the keys are of what is
             drawn besides z.
         encode: (params, x [B, ...]) -> z [B, ...]; None for a model without.
-        log_likelihood: (params, keys [B], x [B, ...], K) -> nats [B]: the logarithm of
-            the probability of bytes, or of the density of floating point; or a lower
-            bound, from K draws for each item. None for a model without.
+        likelihood: (params, keys [B], x [B, ...], K) -> terms: "log_likelihood" is the
+            logarithm of the probability of bytes, or of the density of floating point.
+            None for a model without.
+        is_bound: it is a lower bound from K draws of each item, and has the terms
+            "rate" and "distortion" too; else K is 1.
     """
 
     decode: Callable[[Any, jax.Array, jax.Array], jax.Array]
     encode: Callable[[Any, jax.Array], jax.Array] | None = None
-    log_likelihood: Callable[[Any, jax.Array, jax.Array, int], jax.Array] | None = None
+    likelihood: Callable[[Any, jax.Array, jax.Array, int], Terms] | None = None
+    is_bound: bool = False
 
 
 class LatentModel:
@@ -90,10 +97,10 @@ class LatentModel:
         self._maps = maps
         self._decode = jax.jit(maps.decode)
         self._encode = None if maps.encode is None else jax.jit(maps.encode)
-        self._log_likelihood = (
+        self._likelihood = (
             None
-            if maps.log_likelihood is None
-            else jax.jit(maps.log_likelihood, static_argnums=3)
+            if maps.likelihood is None
+            else jax.jit(maps.likelihood, static_argnums=3)
         )
 
     def __repr__(self) -> str:
@@ -190,7 +197,12 @@ class LatentModel:
     @property
     def has_likelihood(self) -> bool:
         """Whether it knows how likely an item is, or a bound on that."""
-        return self._log_likelihood is not None
+        return self._likelihood is not None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether its likelihood is bounded by draws, as of a VAE, or exact."""
+        return self._maps.is_bound
 
     def log_likelihood(
         self, key: jax.Array, items: Any, num_samples: int = 1
@@ -204,18 +216,46 @@ class LatentModel:
             key: [].
             items: [N, ...], as the data have them or floating point.
             num_samples: K, draws of the importance-weighted bound of a VAE; its mean
-                never falls with K.
+                never falls with K. 1 of a flow.
 
         Raises:
-            UserError: the model has no likelihood, or they are other items.
+            UserError: the model has no likelihood, no use for K draws, or they are
+                other items.
         """
-        if self._log_likelihood is None:
+        return self.likelihood_terms(key, items, num_samples)["log_likelihood"]
+
+    def likelihood_terms(
+        self, key: jax.Array, items: Any, num_samples: int = 1, first: int = 0
+    ) -> Terms:
+        """Compute "log_likelihood", and what the bound of a VAE consists of: nats [N].
+
+        A VAE's "rate" is the KL from the prior, and "distortion" -E log p(x|z), the
+        mean of K draws; the negative ELBO is rate + distortion.
+
+        Args:
+            key: []; the draws of item i depend on it and on i alone.
+            items: [N, ...].
+            num_samples: K; see `log_likelihood`.
+            first: number of the first item, of a set that is measured in parts.
+
+        Raises:
+            UserError: as there.
+        """
+        if self._likelihood is None:
             raise UserError(
                 f"a {self.kind} has no likelihood; score its samples with evaluate."
             )
+        if num_samples != 1 and not self.is_bounded:
+            raise UserError(
+                f"num_samples={num_samples} does nothing in a {self.kind}, whose "
+                "likelihood is exact; leave it out."
+            )
+        if num_samples < 1:
+            raise UserError(f"num_samples={num_samples} is too small; use 1 or more.")
         x = self._as_float(items)
-        keys = fold_each(_item_keys(key, len(x), 0), _LIKELIHOOD)
-        return self._log_likelihood(self.params, keys, x, num_samples)
+        keys = fold_each(_item_keys(key, len(x), first), _LIKELIHOOD)
+        with jax.default_matmul_precision("highest"):
+            return self._likelihood(self.params, keys, x, num_samples)
 
     def bits_per_dim(
         self, key: jax.Array, items: Any, num_samples: int = 1
@@ -314,6 +354,8 @@ class LikelihoodTask(LatentTask):
         num_values: of bytes, how many values the data have, evenly from 0 to 255; 17 of
             the digits of 8x8.
     """
+
+    commands: ClassVar[tuple[str, ...]] = (*LatentTask.commands, "likelihood")
 
     num_values: int = 256
 

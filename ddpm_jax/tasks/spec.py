@@ -3,7 +3,7 @@
 A task of one's own is one file: a spec that derives from `TaskSpec`, has `build` and
 `open`, and is registered. It is trained by the line that trains anything, goes on where
 it stopped, and is loaded by `ddpm_jax.load`. If what `open` returns is a `Sampled`,
-`commands` may name those that sample it.
+`commands` may name those that sample it; if it is a `Measured`, that of its likelihood.
 """
 
 import dataclasses
@@ -42,6 +42,36 @@ class Sampled(Protocol):
         """Map items [N, ...] to what files hold: bytes of images, else as they are."""
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """A model with a likelihood, which the command `likelihood` measures."""
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Of the items that it measures."""
+
+    @property
+    def dtype(self) -> str:
+        """Of these: uint8, whose likelihood is a probability, or float32, a density."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether its likelihood is a lower bound of draws, or exact."""
+
+    def likelihood_terms(
+        self, key: jax.Array, items: Any, num_samples: int = 1, first: int = 0
+    ) -> Mapping[str, jax.Array]:
+        """Compute "log_likelihood" of items: nats [N].
+
+        Args:
+            key: []; what is drawn of item i depends on it and on i alone.
+            items: [N, ...], as the data have them.
+            num_samples: draws of each item, if it is bounded; there are "rate" and
+                "distortion" too then, [N] each, whose sum is the negative ELBO.
+            first: number of the first item, of a set that is measured in parts.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
     """What is trained, on which data, from which seed.
@@ -51,12 +81,16 @@ class TaskSpec:
         seed: of initialization, batch order, noise, dropout and sampling.
         commands: of those on a run, which serve its model; a class attribute. With
             "sample" or "evaluate" the model is a `Sampled`, with "edit interpolate" it
-            has `interpolate` too, as `LatentModel`. Its recipe has their sections.
+            has `interpolate` too, as `LatentModel`, with "likelihood" it is a
+            `Measured`. Its recipe has their sections.
+        options: fields of requests that mean something to its model, beside those that
+            do to every model; a class attribute.
     """
 
     data: Data = dataclasses.field(default_factory=Data)
     seed: int = 0
     commands: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         limits.between(self, "seed", 0, 2**63 - 1)

@@ -24,7 +24,7 @@ Sources:
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from ddpm_jax.diffusion.variational_bound import discretized_log_likelihood
 from ddpm_jax.networks.feed_forward import VectorAutoencoder
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder, sample_posterior
 from ddpm_jax.tasks.autoencoder import kl_divergence
-from ddpm_jax.tasks.latent_model import LatentModel, LikelihoodTask, Maps
+from ddpm_jax.tasks.latent_model import LatentModel, LikelihoodTask, Maps, Terms
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task
@@ -114,10 +114,25 @@ def evidence_bound(
     return reconstruction(networks, params, x, z), kl_divergence(mean, log_variance)
 
 
-def importance_bound(
+class Bounds(NamedTuple):
+    """Both bounds of some items, of the same draws: nats.
+
+    Attributes:
+        importance: (2), [B].
+        rate: the KL of (1), in closed form [B].
+        distortion: -E log p(x|z), the mean of K draws [B]; the negative of (1) is
+            rate + distortion.
+    """
+
+    importance: jax.Array
+    rate: jax.Array
+    distortion: jax.Array
+
+
+def bounds(
     networks: Networks, params: Any, keys: jax.Array, x: jax.Array, num_samples: int
-) -> jax.Array:
-    """Estimate (2), the importance-weighted bound: nats [B].
+) -> Bounds:
+    """Estimate (1) and (2), the importance-weighted bound, with K draws of each item.
 
     Args:
         networks: the model.
@@ -125,18 +140,26 @@ def importance_bound(
         keys: typed keys [B], one of each item.
         x: [B, ...].
         num_samples: K.
+
+    Source: Alemi et al. 2018, "Fixing a Broken ELBO", section 2, for the names of the
+        two terms of (1).
     """
     mean, log_variance = networks.encode(params, x)
 
-    def log_weight(_: None, number: jax.Array) -> tuple[None, jax.Array]:
+    def draw(_: None, number: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         noise = noise_like(fold_each(keys, number), mean)
         z = mean + jnp.exp(0.5 * log_variance) * noise
         log_q = _sum(log_normal(z, mean, 0.5 * log_variance))
         log_prior = _sum(log_normal(z, 0.0, 0.0))
-        return None, reconstruction(networks, params, x, z) + log_prior - log_q
+        log_p = reconstruction(networks, params, x, z)
+        return None, (log_p, log_p + log_prior - log_q)
 
-    _, weights = jax.lax.scan(log_weight, None, jnp.arange(num_samples))
-    return jax.nn.logsumexp(weights, axis=0) - math.log(num_samples)
+    _, (log_p, log_weights) = jax.lax.scan(draw, None, jnp.arange(num_samples))
+    return Bounds(
+        importance=jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples),
+        rate=kl_divergence(mean, log_variance),
+        distortion=-log_p.mean(0),
+    )
 
 
 def make_objective(
@@ -191,6 +214,8 @@ class VAE(LikelihoodTask):
             are usually shown.
     """
 
+    options: ClassVar[tuple[str, ...]] = ("num_samples", "likelihood_num_samples")
+
     network: VectorAutoencoder | KLAutoencoder = dataclasses.field(
         default_factory=VectorAutoencoder
     )
@@ -238,17 +263,23 @@ class VAE(LikelihoodTask):
                 return mean
             return mean + jnp.exp(networks.log_std(params)) * noise_like(keys, mean)
 
-        def log_likelihood(
+        def likelihood(
             params: Any, keys: jax.Array, x: jax.Array, num_samples: int
-        ) -> jax.Array:
+        ) -> Terms:
             if networks.num_values:
                 x = self.on_grid(x)
-            return importance_bound(networks, params, keys, x, num_samples)
+            found = bounds(networks, params, keys, x, num_samples)
+            return {
+                "log_likelihood": found.importance,
+                "rate": found.rate,
+                "distortion": found.distortion,
+            }
 
         return Maps(
             decode=decode,
             encode=lambda params, x: networks.encode(params, x)[0],
-            log_likelihood=log_likelihood,
+            likelihood=likelihood,
+            is_bound=True,
         )
 
     def build(self, source: Dataset, fit: Fit, mesh: Mesh) -> Task:
@@ -288,4 +319,8 @@ class VAE(LikelihoodTask):
         shape = tuple(facts["item_shape"])
         network = self.network.for_items(shape)
         maps = self.maps(self.networks(network, facts["dtype"]))
+        if isinstance(network, KLAutoencoder):
+            # Rounding in between would be charged in bits.
+            exact = self.networks(network.clone(dtype="float32"), facts["dtype"])
+            maps = maps._replace(likelihood=self.maps(exact).likelihood)
         return LatentModel("vae", params, maps, network.latent_shape(shape), facts)

@@ -93,6 +93,7 @@ OF_REQUESTS = {
     "likelihood.num_images": "4",
     "likelihood.batch_size": "4",
     "likelihood.num_steps": "4",
+    "likelihood.num_samples": "2",
     "likelihood.rtol": "0.1",
     "likelihood.atol": "0.1",
     "evaluate.num_images": "12",
@@ -114,8 +115,9 @@ OF_LATENT_MODELS = (
     *("sample.num_images", "sample.batch_size", "evaluate.num_images"),
     *("evaluate.batch_size", "evaluate.allow_few", "edit.num_points"),
     "evaluate.num_seeds",
-    *("likelihood.num_images", "likelihood.batch_size"),
+    *("likelihood.num_images", "likelihood.batch_size", "likelihood.num_samples"),
 )
+OF_A_VAE = "likelihood.num_samples"
 LATENT_MODELS = ("vae", "gan", "flow")
 OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 # Of recipes: fewer pictures, attention on smaller maps, no package of others.
@@ -167,6 +169,8 @@ def flags(words, perceptron=False):
         if perceptron and _becomes_perceptron(made, recipe):
             network = "unet as mlp"
         options = {**OF_NETWORKS[network], **options}
+    if kind != "vae":
+        options.pop(OF_A_VAE, None)
     options |= OF_RECIPES.get(recipe, {})
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:

@@ -6,55 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from families import DIGITS, POINTS, TASKS, train, write
 
 import ddpm_jax
 from ddpm_jax.cli import main
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import (
-    GAN,
-    VAE,
-    Data,
-    Fit,
-    Flow,
-    FlowTask,
-    ImageDiscriminator,
-    ImageGenerator,
-    KLAutoencoder,
-    VectorAutoencoder,
-    VectorDiscriminator,
-    VectorGenerator,
-    from_json,
-    recipe,
-    to_json,
-)
+from ddpm_jax.recipe import Fit, Flow, FlowTask, from_json, recipe, to_json
 from ddpm_jax.training import checkpoints as store
-
-POINTS, DIGITS = Data(source="points:ring", flip=False), Data("digits", flip=False)
-SMALL = {"channels": 4, "channel_multipliers": (1, 1), "num_groups": 4}
-VECTORS = {"width": 8, "depth": 1}
-TASKS = {
-    ("vae", "points"): VAE(POINTS, network=VectorAutoencoder(**VECTORS), kl_warmup=4),
-    ("gan", "points"): GAN(
-        POINTS,
-        network=VectorGenerator(**VECTORS),
-        discriminator=VectorDiscriminator(**VECTORS),
-    ),
-    ("flow", "points"): FlowTask(POINTS, network=Flow(num_steps=2, **VECTORS)),
-    ("vae", "digits"): VAE(
-        DIGITS,
-        network=KLAutoencoder(num_res_blocks=1, attention=False, **SMALL),
-        num_values=17,
-        samples="mean",
-    ),
-    ("gan", "digits"): GAN(
-        DIGITS,
-        network=ImageGenerator(**SMALL),
-        discriminator=ImageDiscriminator(**SMALL),
-    ),
-    ("flow", "digits"): FlowTask(
-        DIGITS, network=Flow(num_scales=2, num_steps=1, width=4), num_values=17
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +23,11 @@ def run(tmp_path_factory):
     def trained(kind, data):
         if (kind, data) not in known:
             folder = base / f"{kind}-{data}"
-            _train(base, folder, TASKS[kind, data])
+            train(base, folder, TASKS[kind, data])
             known[kind, data] = folder
         return known[kind, data]
 
     return trained
-
-
-def _train(base, folder, task):
-    assert main([f"--config={_write(base, task)}", f"--workdir={folder}"]) == 0
-
-
-def _write(base, task, **sample):
-    fit = Fit(num_steps=4, batch_size=8, warmup_steps=0, checkpoint_every=2)
-    made = recipe(task, fit, sample={"num_images": 6, "batch_size": 4, **sample})
-    file = base / "recipe.py"
-    file.write_text(
-        "import json\nfrom ddpm_jax.recipe import from_json\n\n\ndef get_config():\n"
-        f"    return from_json(json.loads({json.dumps(to_json(made))!r}))\n"
-    )
-    return file
 
 
 def samples_of(folder):
@@ -102,7 +45,7 @@ def test_it_resumes_bit_for_bit_and_samples_what_the_library_samples(
     (stopped / "result.json").unlink()
     with pytest.raises(UserError, match="not finished"):
         ddpm_jax.load(stopped)
-    _train(tmp_path, stopped, TASKS[kind, data])
+    train(tmp_path, stopped, TASKS[kind, data])
     parts, whole = ddpm_jax.load(stopped), ddpm_jax.load(folder)
     jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
     first = store.restore_params(folder, step=2)
@@ -178,7 +121,8 @@ def test_bits_of_digits_are_those_of_17_values(run, kind):
         (["sample", "--num-images=0"], "too small"),
         (["evaluate", "--features=x", "--resize=clean"], "--resize=clean does nothing"),
         (["plan"], "is for a diffusion model"),
-        (["likelihood"], "is for a diffusion model"),
+        (["likelihood"], "is of kind gan, which has no likelihood; name a run of"),
+        (["evaluate", "--scores=bits_per_dim"], "a model of kind gan has no likelih"),
         (["edit inpaint"], "is for a diffusion model"),
         (["edit interpolate", "--num-points=1"], "--num-points=1 is too small; use 2"),
     ],
@@ -194,7 +138,7 @@ def test_what_it_cannot_do_is_said_in_one_line(run, capsys, flags, message):
 
 def test_what_only_its_recipe_sets_is_left_out(run, tmp_path, capsys):
     task = TASKS["gan", "points"]
-    recipe = f"--config={_write(tmp_path, task, eta=0.5, guidance_low=0.1)}"
+    recipe = f"--config={write(tmp_path, task, eta=0.5, guidance_low=0.1)}"
     line = ["sample", str(run("gan", "points")), recipe, "--num-images=3"]
     assert main(line) == 0
     capsys.readouterr()

@@ -12,8 +12,8 @@ from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.tasks.vae import (
     LOG_STD,
     Networks,
+    bounds,
     evidence_bound,
-    importance_bound,
     make_objective,
 )
 
@@ -69,7 +69,7 @@ def test_a_linear_vae_at_its_optimum_is_probabilistic_pca(seed):
         networks, params = linear_vae(*model)
         keys = jax.random.split(jax.random.key(seed), len(x))
         for num_samples in (1, 5):
-            found = importance_bound(networks, params, keys, x, num_samples)
+            found = bounds(networks, params, keys, x, num_samples).importance
             np.testing.assert_allclose(found, log_p, rtol=1e-9)
 
 
@@ -101,17 +101,33 @@ def test_of_another_encoder_the_bound_is_lower_and_rises_with_the_draws(seed):
 
         def mean_bound(num_samples):
             found = [
-                np.mean(importance_bound(networks, params, of, x, num_samples))
+                np.mean(bounds(networks, params, of, x, num_samples).importance)
                 for of in (keys[::-1], keys, jnp.roll(keys, 7), jnp.roll(keys, 31))
             ]
             return np.mean(found)
 
-        bounds = [mean_bound(k) for k in (1, 4, 16, 64)]
-        assert bounds == sorted(bounds)
-        assert bounds[0] < log_p.mean() - 0.3
-        assert log_p.mean() - 0.1 < bounds[-1] < log_p.mean() + 0.02
+        found = [mean_bound(k) for k in (1, 4, 16, 64)]
+        assert found == sorted(found)
+        assert found[0] < log_p.mean() - 0.3
+        assert log_p.mean() - 0.1 < found[-1] < log_p.mean() + 0.02
         log_of_x, kl = evidence_bound(networks, params, keys[0], x)
-        np.testing.assert_allclose((log_of_x - kl).mean(), bounds[0], atol=0.3)
+        np.testing.assert_allclose((log_of_x - kl).mean(), found[0], atol=0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rate_and_distortion_are_the_terms_of_the_elbo(seed):
+    """The rate is that of training, and the distortion its mean over draws."""
+    with jax.enable_x64(True):
+        x, *model, log_p = pca_of(seed)
+        networks, params = linear_vae(*model)
+        keys = jax.random.split(jax.random.key(seed), len(x))
+        found = bounds(networks, params, keys, x, 200)
+        _, kl = evidence_bound(networks, params, keys[0], x)
+        np.testing.assert_allclose(found.rate, kl, rtol=1e-12)
+        # With the exact posterior the ELBO is the likelihood itself, in the mean.
+        off = np.asarray(found.rate + found.distortion) + log_p
+        error = off.std(ddof=1) / np.sqrt(len(x))
+        assert abs(off.mean()) < 4 * error and error < 0.02
 
 
 @pytest.mark.parametrize("num_values", [17, 256])
@@ -126,7 +142,7 @@ def test_of_bytes_the_likelihood_is_a_probability(num_values):
     )
     keys = jax.random.split(jax.random.key(0), num_values)
     # q is the prior and the decoder knows no z: one draw is exact.
-    found = importance_bound(networks, {}, keys, grid, 1)
+    found = bounds(networks, {}, keys, grid, 1).importance
     assert float(jnp.exp(found).sum()) == pytest.approx(1.0, abs=1e-5)
 
 
