@@ -115,7 +115,8 @@ def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
         looked_at = _OF_ANY_KIND.union(spec.options)
         rules += [(name, True, why) for name in names if name not in looked_at]
     else:
-        rules += [(name, True, _OF_A_VAE) for name in VAE.options]
+        names = [name for name in VAE.options if hasattr(asked, name)]
+        rules += [(name, True, _OF_A_VAE) for name in names]
         if isinstance(asked, Chain):
             rules += _of_chain(spec, asked)
         if isinstance(asked, Edit):

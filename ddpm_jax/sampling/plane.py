@@ -29,9 +29,8 @@ Density = Callable[[np.ndarray], np.ndarray]
 _BATCH = 2048  # places at a time, in one compiled program
 _NUM_STEPS = 48  # of Runge-Kutta
 _COARSE = 4  # pixels of a cell of the map, each way
-_EMPTY = 1e-3  # share of the largest density, below which a cell is not refined
-_MUCH = 1e-2  # and above which its neighbors are
-_SHARP = 0.0003  # of it, by which a pixel that is divided differs from those around it
+_HOLDS = 1e-5  # share of the whole, above which a cell and its neighbors are refined
+_SHARP = 3e-3  # of the largest density, by which a divided pixel differs from its four
 _PARTS = 3  # of such a pixel, each way
 _BANDWIDTH = 0.05  # of the kernel estimate; coordinates have unit variance
 
@@ -81,25 +80,30 @@ def density_map(
     """Evaluate a density over a square, finely where there is some.
 
     Cells of 4 x 4 pixels are evaluated at their middle, and refined to pixels where
-    they hold points or density or lie beside much of it, until no more are found; where
-    pixels differ much from those around them, they are means of 3 x 3 places. The
+    they hold points or more than 1e-5 of the whole; so are the neighbors of a refined
+    cell that does, until no more are found: a model's thin bridges between modes, which
+    the middles of cells miss, are followed from their ends. Where pixels differ much
+    from those around them, they and their neighbors are means of 3 x 3 places. The
     midpoint rule of places no further apart than the deviation of the narrowest
-    Gaussian errs by less than 1e-8 of it (Poisson summation: 2 exp(-2 pi^2), relative).
+    Gaussian errs by less than 1e-8 of it (Poisson summation: 2 exp(-2 pi^2), relative),
+    since errors of pixels cancel; where places of two distances meet within a mode they
+    would not, hence the neighbors.
 
     Args:
-        density: of the model.
+        density: of the model, whose integral over the plane is 1.
         square: what is shown.
         near: points [N, 2] of the model or its data, to know where to look.
         num_pixels: R, a multiple of 4.
     """
     num_cells = num_pixels // _COARSE
-    middle = density(square.places(num_cells).reshape(-1, 2))
-    peak = middle.reshape(num_cells, num_cells)  # the most that is known of each cell
-    values = np.kron(peak, np.ones((_COARSE, _COARSE)))
     side = square.high - square.low
+    middle = density(square.places(num_cells).reshape(-1, 2))
+    middle = middle.reshape(num_cells, num_cells)
+    values = np.kron(middle, np.ones((_COARSE, _COARSE)))
     place = np.floor((np.asarray(near) - square.low) / side * num_cells).astype(int)
     place = place[((place >= 0) & (place < num_cells)).all(axis=1)]
-    asked = peak > _EMPTY * peak.max()
+    cell = (side / num_cells) ** 2
+    asked = middle * cell > _HOLDS
     asked[place[:, 0], place[:, 1]] = True
     pixels = square.places(num_pixels)
     fine, num_places = np.zeros_like(asked), middle.size
@@ -109,9 +113,9 @@ def density_map(
         num_places += int(mask.sum())
         fine |= asked
         blocks = values.reshape(num_cells, _COARSE, num_cells, _COARSE)
-        peak = np.where(fine, blocks.max(axis=(1, 3)), 0.0)
-        asked = _with_neighbors(peak > _MUCH * peak.max()) & ~fine
-    sharp = _bend_of(values) > _SHARP * values.max()
+        holds = blocks.mean(axis=(1, 3)) * cell > _HOLDS
+        asked = _with_neighbors(fine & holds) & ~fine
+    sharp = _with_neighbors(_bend_of(values) > _SHARP * values.max())
     if sharp.any():
         values[sharp] = (
             density(_parts_of(pixels[sharp], side / num_pixels))
@@ -137,6 +141,7 @@ def _parts_of(centers: np.ndarray, width: float) -> np.ndarray:
 
 
 def _with_neighbors(cells: np.ndarray) -> np.ndarray:
+    """Add the eight around each cell or pixel that is set: bool [R, R]."""
     padded = np.pad(cells, 1)
     rows, columns = cells.shape
     moves = [(i, j) for i in range(3) for j in range(3)]

@@ -159,6 +159,11 @@ IDLE = [
         ["likelihood.ode_steps=None"],
     ),
     (
+        ["likelihood.num_samples=5"],
+        "num_samples=5 does nothing in a diffusion model",
+        ["likelihood.num_samples=64"],
+    ),
+    (
         ["evaluate.resize=clean", "evaluate.features=runs/features"],
         "resize='clean' .* features inception",
         ["evaluate.features=inception"],
