@@ -245,7 +245,25 @@ def read_line(words: list[str]) -> Line:
         if name in ("config", "run", "workdir", "out", "source", "to"):
             _check_not_empty(flag_of(name), value)
     sections.refuse_sections(command, COMMANDS[command], _names(read.overrides))
+    _check_one_run(command, given)
     return read
+
+
+def _check_one_run(command: str, given: Mapping[str, Any]) -> None:
+    """Refuse a run that is named twice, or beside what takes its place."""
+    run, workdir, recipe = (given.get(n) for n in ("run", "workdir", "config"))
+    if run is None:
+        return
+    if workdir is not None:
+        raise UserError(
+            f"{command} got two runs, {run} and --workdir={workdir}; give one of them."
+        )
+    listed = COMMANDS[command] is requests.Options
+    if recipe is not None and (listed or (given.get("out") and command == "look")):
+        raise UserError(
+            f"{command} got the run {run}, which it does not look at beside "
+            f"--config={recipe}{'' if listed else ' and --out'}; leave one of them out."
+        )
 
 
 def _unknown_command(words: list[str]) -> str:

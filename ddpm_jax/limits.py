@@ -16,7 +16,8 @@ from typing import Any
 
 from ddpm_jax.errors import UserError
 
-_SEEDS = 2**63
+MAX_INT = 2**63 - 1
+"""The largest seed, and the largest whole number of any option."""
 # By the name of an option, in whatever section: more is a slip, and costs hours or all
 # memory before anything comes of it.
 _CEILINGS = {
@@ -127,7 +128,7 @@ def check_seed(name: str, seed: int) -> None:
     Raises:
         UserError: it is not in 0 to 2^63 - 1.
     """
-    if not 0 <= seed < _SEEDS:
+    if not 0 <= seed <= MAX_INT:
         raise UserError(f"{name}={seed} is out of range; use 0 to 2^63-1.")
 
 
@@ -145,7 +146,13 @@ def check_ceilings(options: Any, path: str = "config") -> None:
         for name, value in options.items():
             check_ceilings(value, f"{path}.{name}")
         return
-    most = _CEILINGS.get(path.rpartition(".")[2], 2**64 - 1)  # the largest seed
+    name = path.rpartition(".")[2]
+    least, most = -MAX_INT, _CEILINGS.get(name, MAX_INT)
     for number in options if isinstance(options, tuple | list) else (options,):
-        if isinstance(number, int) and not -(2**63) <= number <= most:
-            raise UserError(f"{path}={options} is out of range; use {most:,} or less.")
+        if not isinstance(number, int):
+            continue
+        if name == "seed":
+            check_seed(path, number)
+        if not least <= number <= most:
+            bound = f"{most:,} or less" if number > most else f"{least:,} or more"
+            raise UserError(f"{path}={options} is out of range; use {bound}.")

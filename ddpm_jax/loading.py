@@ -13,7 +13,7 @@ models are made and scored with.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ddpm_jax.commands.import_autoencoder import read_autoencoder
 from ddpm_jax.commands.import_model import read_model
 from ddpm_jax.commands.model import open_model, trained
 from ddpm_jax.commands.sampled import open_task
-from ddpm_jax.errors import UserError
+from ddpm_jax.errors import UserError, shown
 from ddpm_jax.evaluation.feature_extractor import (
     FeatureExtractor,
     Outputs,
@@ -40,6 +40,7 @@ from ddpm_jax.evaluation.feature_extractor import (
 from ddpm_jax.model import DiffusionModel, as_float
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.keywords import in_keywords, read
+from ddpm_jax.runtime import arguments
 from ddpm_jax.runtime.devices import data_mesh, sharded, spread
 from ddpm_jax.runtime.images import to_uint8
 from ddpm_jax.runtime.startup import use_all_cores
@@ -85,7 +86,11 @@ class ClassifierModel:
         return np.asarray(self._run(images).features)
 
     def logits(self, images: Any) -> np.ndarray:
-        """Compute the logits float32 [N, K] of the classes; see `features`."""
+        """Compute the logits float32 [N, K] of the classes; see `features`.
+
+        Raises:
+            UserError: as there.
+        """
         return np.asarray(self._run(images).logits)
 
 
@@ -131,10 +136,13 @@ class AutoencoderModel:
         return self._encode(self.params, x)
 
     def decode(self, z: Any) -> jax.Array:
-        """Map latents [N, h, w, c] to images float32 [N, H, W, C] in [-1, 1]."""
-        return jnp.clip(
-            self._decode(self.params, jnp.asarray(z, jnp.float32)), -1.0, 1.0
-        )
+        """Map latents [N, h, w, c] to images float32 [N, H, W, C] in [-1, 1].
+
+        Raises:
+            UserError: these are no such latents.
+        """
+        z = arguments.floats("z", z, (None, None, self.latent_shape[-1]))
+        return jnp.clip(self._decode(self.params, z), -1.0, 1.0)
 
 
 class ContrastiveModel:
@@ -173,9 +181,15 @@ class ContrastiveModel:
         """Embed texts as vectors of length 1, float32 [N, D]; of one text [1, D].
 
         Raises:
-            UserError: the tokenizer cannot read one.
+            UserError: the tokenizer cannot read one, or there are none.
         """
-        return self._texts([texts] if isinstance(texts, str) else list(texts))
+        given = [texts] if isinstance(texts, str) else texts
+        several = list(given) if isinstance(given, Iterable) else []
+        if not several or not all(isinstance(text, str) for text in several):
+            raise UserError(
+                f"texts={shown(texts)} is not text, or several texts; give one or more."
+            )
+        return self._texts(several)
 
 
 class _Extraction:
@@ -186,9 +200,10 @@ class _Extraction:
         self._program = make_extract(extractor, data_mesh())
 
     def __call__(self, images: Any) -> Outputs:
-        given = np.asarray(images)
+        given = np.asarray(arguments.array("images", images))
         if np.issubdtype(given.dtype, np.floating):
-            given = to_uint8(given)
+            with arguments.located("images"):
+                given = to_uint8(given)
         return extract(self._extractor, given, run=self._program)
 
 
@@ -210,7 +225,7 @@ def load(
     Raises:
         UserError: the folder holds no model, a damaged one, or not such parameters.
     """
-    folder = Path(run).expanduser()
+    folder = _folder(run)
     given = {"step": step, "ema": ema, "ema_std": ema_std}
     asked = read("load", Sample, given, _PARAMETERS)
     kind = _kind(folder)
@@ -237,6 +252,19 @@ def load(
         "not know; import the module that registers it, or use the version that "
         "trained it."
     )
+
+
+def _folder(run: Any) -> Path:
+    """Read the name of a folder, with the home of a user written out."""
+    if not isinstance(run, str | os.PathLike) or not str(run).strip():
+        raise UserError(
+            f"run={shown(run)} names no folder; give that of a run, such as "
+            "runs/digits, or of a model in diffusers' layout."
+        )
+    folder = Path(run)
+    with contextlib.suppress(RuntimeError):  # of a user whom this machine lacks
+        folder = folder.expanduser()
+    return folder
 
 
 def _kind(folder: Path) -> str:

@@ -9,7 +9,7 @@ they become bytes.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,12 +28,12 @@ from ddpm_jax.conditioning.conditioned import encode
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
-from ddpm_jax.errors import UserError
+from ddpm_jax.errors import UserError, shown
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Interpolate, Request, Sample
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
-from ddpm_jax.requests.sample import sample_of
+from ddpm_jax.runtime import arguments
 from ddpm_jax.sampling.edits import in_turn, walks
 from ddpm_jax.sampling.plan import Program, run_batches
 
@@ -173,10 +173,12 @@ class DiffusionModel:
             (x_t [B, ...], level, cond=None) -> Prediction.
 
         Raises:
-            UserError: an option is not known, or does not fit the model.
+            UserError: an option is not known, or does not fit the model; or these are
+                parameters of another network.
         """
         asked, prompts = self._ask("denoiser", OF_DENOISER, options, label, prompt)
         network = self.params if params is None else params
+        _check_params(network, self.params)
         with _named_by_keywords():
             built = assembly.denoiser(self.spec, asked, self.network, network)
         kept: dict[int, Cond] = {}
@@ -193,9 +195,36 @@ class DiffusionModel:
             return kept[num_rows]
 
         def denoise(x_t: jax.Array, level: Level, cond: Cond = None) -> Prediction:
-            return built(x_t, level, condition(len(x_t)) if cond is None else cond)
+            x = self._rows_of_chain(x_t, level)
+            return built(
+                x, level, condition(len(x)) if cond is None else _rows(cond, len(x))
+            )
 
         return denoise
+
+    def _rows_of_chain(self, x_t: Any, level: Any) -> jax.Array:
+        """Check what a denoiser is given, before a network fails at it."""
+        x = arguments.array("x_t", x_t)
+        *sides, channels = self.info.shape
+        if x.ndim != len(sides) + 2 or x.shape[-1] != channels:
+            raise UserError(
+                f"x_t is of shape {list(x.shape)}; want [B, "
+                f"{', '.join(map(str, self.info.shape))}]."
+            )
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise UserError(f"x_t is of type {x.dtype}; want floating point.")
+        if not isinstance(level, Level):
+            raise UserError(
+                f"level={shown(level)} is no Level; take one of the model's schedule, "
+                "such as model.schedule.at(jnp.asarray(9))."
+            )
+        shapes = [jnp.shape(leaf) for leaf in level]
+        if any(shape not in ((), (len(x),)) for shape in shapes):
+            raise UserError(
+                f"level is of shapes {list(map(list, shapes))} beside {len(x)} rows of "
+                "x_t; want one level, or one of each."
+            )
+        return x
 
     def interpolate(
         self,
@@ -239,17 +268,17 @@ class DiffusionModel:
         with _named_by_keywords(Interpolate):
             asked = self.recipe.request(Interpolate, run=None, **values)
             asked = assembly.leave_out_idle(self.spec, asked, values)
-            of_points = sample_of(asked, num_images=num_points)
+            of_points = assembly.sample_of_edit(self.spec, asked, num_images=num_points)
             assembly.check_sample(self.spec, self.info, of_points)
             assembly.check_edit(self.spec, asked, self.info.item_shape)
             assembly.refuse_idle(self.spec, asked)
             cond = self._condition(of_points, None).cond or {}
         rank = len(self.info.item_shape)
         a, b = (np.asarray(as_float(self.codec, x, rank=rank)) for x in (start, end))
-        if a.shape != b.shape or a.shape[1:] != self.info.item_shape:
+        if a.shape != b.shape or a.shape[1:] != self.info.item_shape or not len(a):
             raise UserError(
                 f"items of shapes {list(a.shape)} and {list(b.shape)}; want as many of "
-                f"{list(self.info.item_shape)} of each."
+                f"{list(self.info.item_shape)} of each, one or more."
             )
         rows, noise = walks(a, b, num_points)
         count = len(noise)
@@ -330,9 +359,14 @@ class DiffusionModel:
         return self._encode(self._trained.params.codec, x)
 
     def decode(self, z: Any) -> jax.Array:
-        """Map x of the chain [N, ...] to items float32 [N, ...], images in [-1, 1]."""
-        items = self._decode(self._trained.params.codec, jnp.asarray(z, jnp.float32))
-        return _in_range(self.info, items)
+        """Map x of the chain [N, ...] to items float32 [N, ...], images in [-1, 1].
+
+        Raises:
+            UserError: it is of other axes, or another number of channels.
+        """
+        *sides, channels = self.info.shape
+        x = arguments.floats("z", z, (*(None for _ in sides), channels))
+        return _in_range(self.info, self._decode(self._trained.params.codec, x))
 
     def show(self, items: Any, columns: int | None = None) -> Image.Image:
         """Lay out items in one picture: images on a sheet, points and curves in a plot.
@@ -340,11 +374,23 @@ class DiffusionModel:
         Args:
             items: [N, ...], or one [...]; uint8, or floating point as of `sample`.
             columns: images in a row; None for about a square.
+
+        Raises:
+            UserError: these are no such items, or there are none.
         """
-        shown = np.asarray(items)
-        if shown.ndim == len(self.info.item_shape):
-            shown = shown[None]
-        sheet = self.codec.show.sheet(shown, columns)
+        given = np.asarray(arguments.array("items", items))
+        shape = self.info.item_shape
+        if given.ndim == len(shape):
+            given = given[None]
+        if given.ndim != len(shape) + 1 or not len(given):
+            raise UserError(
+                f"items of shape {list(np.shape(items))}; want [N, "
+                f"{', '.join(map(str, shape))}], or one of them."
+            )
+        if columns is not None:
+            columns = arguments.whole("columns", columns, 1)
+        with arguments.located("items"):
+            sheet = self.codec.show.sheet(given, columns)
         return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
 
 
@@ -359,7 +405,7 @@ def as_float(codec: Codec, items: Any, rank: int) -> jax.Array:
     Raises:
         UserError: they have another number of axes, or are integers but no bytes.
     """
-    x = jnp.asarray(items)
+    x = arguments.array("items", items)
     if x.ndim != rank + 1:
         raise UserError(
             f"items of shape {list(x.shape)}; want {rank + 1} axes, the first for the "
@@ -370,6 +416,46 @@ def as_float(codec: Codec, items: Any, rank: int) -> jax.Array:
     if x.dtype != jnp.uint8:
         raise UserError(f"items are {x.dtype}; want uint8, or floating point.")
     return codec.load(x)
+
+
+def _check_params(given: Any, own: Any) -> None:
+    """Refuse parameters of another network."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+    there, here = shapes(given), shapes(own)
+    for name in [*here, *there]:
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"params{name} is {_size(there.get(name))}, and the model's is "
+                f"{_size(here.get(name))}; give a tree like model.params."
+            )
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {list(shape)}"
+
+
+def _rows(cond: Any, count: int) -> Cond:
+    """Check that a condition has a row of each item."""
+    if not isinstance(cond, Mapping):
+        raise UserError(
+            f"cond={shown(cond)} is no condition; give rows by the names of "
+            'conditioners, such as {"label": labels}.'
+        )
+    for name, rows in cond.items():
+        if isinstance(rows, Mapping):  # of the negative condition
+            _rows(rows, count)
+            continue
+        for leaf in jax.tree.leaves(rows):
+            if jnp.shape(leaf)[:1] != (count,):
+                raise UserError(
+                    f"the condition {name!r} is of shape {list(jnp.shape(leaf))} "
+                    f"beside {count} rows of x_t; give a row of each."
+                )
+    return cond
 
 
 def _in_range(info: DataInfo, items: jax.Array) -> jax.Array:
@@ -403,7 +489,7 @@ def _label_text(label: Labels, info: DataInfo) -> str:
             if str(one) not in names:  # else it would be read as that name
                 return str(one)
         raise UserError(
-            f"label={label!r:.200} is not a class; use an index, a name, or several."
+            f"label={shown(label)} is not a class; use an index, a name, or several."
         )
 
     plain = label.tolist() if hasattr(label, "tolist") else label
@@ -419,14 +505,14 @@ def _listed_prompts(
     """List several prompts; None if it is one, which the request can hold."""
     if isinstance(prompt, str):
         return None
-    several = list(prompt)
+    several = list(prompt) if isinstance(prompt, Iterable) else []
     if not several or not all(isinstance(text, str) for text in several):
-        raise UserError(f"prompt={prompt!r:.200} is not text, or several texts.")
+        raise UserError(f"prompt={shown(prompt)} is not text, or several texts.")
     for text in several:
         if not text.strip():
             raise UserError("a prompt is blank; say what the picture shows.")
         if text.startswith(_OF_MANY):
-            raise UserError(f"prompt {text!r:.200} stands for several; give it alone.")
+            raise UserError(f"prompt {shown(text)} stands for several; give it alone.")
     if given.get("prompt_to"):
         raise UserError("prompt_to needs one prompt to come from; give one.")
     return several

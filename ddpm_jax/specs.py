@@ -37,11 +37,11 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ddpm_jax.errors import UserError
+from ddpm_jax.limits import MAX_INT
 from ddpm_jax.networks.ports import FROM_DATA
 
 KIND = "kind"
 
-_LEAST, _MOST = -(2**63), 2**64 - 1  # the largest seed
 _TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _SCALARS = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
 _OF_FLAX = ("parent", "name")  # fields of every Flax module, no part of what it is
@@ -439,8 +439,9 @@ def _read(value: Any, wanted: Any, path: str) -> Any:
 
 
 def _read_scalar(value: Any, wanted: type, path: str) -> Any:
-    if isinstance(value, int) and not _LEAST <= value <= _MOST:
-        raise UserError(f"{path} is out of range; use {_MOST:,} or less.")
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        bound = f"{MAX_INT:,} or less" if value > 0 else f"{-MAX_INT:,} or more"
+        raise UserError(f"{path} is out of range; use {bound}.")
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

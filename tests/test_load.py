@@ -175,6 +175,21 @@ def test_labels_are_indices_names_and_none(model):
         ),
         ({"num_images": 0}, r"^num_images=0 is too small"),
         ({"step": 3}, r"^step chooses the parameters; give it to ddpm_jax.load"),
+        ({"num_images": -2}, r"^num_images=-2 is too small; use 1 or more"),
+        ({"num_images": jax.random.key(0)}, r"^num_images=.* is not a whole number"),
+        ({"num_images": 10**30}, r"^num_images=1000.* is out of range; use 2,147"),
+        ({"batch_size": 0}, r"^batch_size=0 is too small; use 1 or more"),
+        ({"seed": -1}, r"^seed=-1 is out of range; use 0 to 2\^63-1"),
+        ({"eta": 10**400}, r"^eta=1000.* is not a number"),
+        ({"eta": 10**5000}, r"^eta=a number of thousands of digits is not a number"),
+        ({"eta": float("nan")}, r"^eta=nan is not finite"),
+        ({"sampler": None}, r"^sampler=None is not text"),
+        ({"prompt": 3}, r"^prompt=3 is not text, or several texts"),
+        ({"label": object()}, r"^label=<object .*> is not a class"),
+        ({"label": np.zeros((2, 2), int)}, r"^label=array.*is not a class"),
+        ({"label": {1, 2}}, r"^label=\{1, 2\} is not a class"),
+        ({"cond": "size=3"}, r"^cond has 'size=3'; write NAME=VALUE, .* on label"),
+        ({"cond": {"size": 3}}, r"^cond=\{'size': 3\} is not text"),
     ],
 )
 def test_wrong_options_are_one_line_in_keywords(model, options, said):
@@ -224,7 +239,61 @@ def test_a_denoiser_takes_parameters_and_conditions_of_the_call(model):
         model.denoiser(label="x")
 
 
+def test_what_a_denoiser_cannot_be_given_is_one_line(model):
+    denoise = model.denoiser(label=4)
+    x_t, level = jnp.zeros((3, *SHAPE)), model.schedule.at(jnp.asarray(9))
+    threes = model.schedule.at(jnp.arange(3))
+    assert denoise(x_t, threes).eps.shape == x_t.shape
+    two = {"label": jnp.zeros(2, jnp.int32)}
+    for given, said in (
+        ((None, level), "x_t is None, of which no array"),
+        ((x_t[0], level), r"x_t is of shape \[8, 8, 1\]; want \[B, 8, 8, 1\]"),
+        ((jnp.zeros((3, 8, 8, 3)), level), r"x_t is of shape \[3, 8, 8, 3\]"),
+        ((x_t.astype(jnp.int32), level), "x_t is of type int32; want floating"),
+        ((x_t, 9), r"level=9 is no Level; take one of the model's schedule"),
+        ((x_t[:2], threes), "beside 2 rows of x_t; want one level, or one of each"),
+        ((x_t, level, 4), "cond=4 is no condition"),
+        ((x_t, level, {"size": jnp.zeros(3)}), "condition 'size', and this network"),
+        ((x_t, level, two), r"condition 'label' is of shape \[2\] beside 3 rows"),
+        ((x_t, level, {"negative": two}), r"'label' is of shape \[2\] beside 3"),
+        ((x_t, level, {"label": 4}), r"condition 'label' is of shape \[\] beside 3"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            denoise(*given)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"params\[.* is absent, and the model's is of"):
+        model.denoiser(params={})
+    with pytest.raises(
+        UserError, match=r"params\[.* is of shape \[\], and the model's"
+    ):
+        model.denoiser(params=jax.tree.map(lambda leaf: leaf.sum(), model.params))
+
+
 # --- Items ----------------------------------------------------------------------------
+
+
+def test_items_that_cannot_be_are_one_line(model):
+    for call, said in (
+        (lambda: model.encode(None), "items is None, of which no array"),
+        (lambda: model.encode([[1], [2, 3]]), "items is a list, of which no array"),
+        (lambda: model.decode(None), "z is None, of which no array"),
+        (lambda: model.decode(np.zeros(SHAPE)), r"z is of .* want \[N, ..., ..., 1\]"),
+        (lambda: model.decode(np.zeros((2, 8, 8, 3))), r"z is of shape \[2, 8, 8, 3\]"),
+        (lambda: model.show(None), "items is None, of which no array"),
+        (lambda: model.show(np.zeros((0, *SHAPE))), r"items of shape \[0, 8, 8, 1\]"),
+        (lambda: model.show(np.zeros(8)), r"want \[N, 8, 8, 1\], or one of them"),
+        (lambda: model.show(np.zeros(SHAPE), 0), "columns=0 is too small"),
+        (lambda: model.show(np.full(SHAPE, np.nan)), "items: "),
+        (lambda: model.show(np.zeros(SHAPE, np.int32)), "items: .* int32"),
+        (lambda: model.interpolate(None, None, 3), "items is None"),
+        (
+            lambda: model.interpolate(*[np.zeros((0, *SHAPE))] * 2, 3),
+            "as many of .* of each, one or more",
+        ),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            call()
+        assert "\n" not in str(caught.value)
 
 
 def test_pixels_are_encoded_and_decoded_exactly(model):
@@ -271,7 +340,8 @@ def test_walks_are_those_of_the_command_to_the_bit(
     [
         ({"num_points": 1}, "num_points=1 is too small"),
         ({"strength": 2}, "strength=2.0 is not in"),
-        ({"method": "straight"}, "method='straight' is not a way"),
+        ({"method": "straight"}, "method='straight' is not known; use encode, noise"),
+        ({"sampler": "heun"}, "^sampler='heun' does nothing in mode interpolate by me"),
         ({"num_images": 4}, "interpolate has no option 'num_images'"),
     ],
 )
@@ -422,6 +492,16 @@ def test_a_classifier_gives_features_and_logits(tmp_path):
     np.testing.assert_array_equal(model.features(to_float(images)), seen)
     with pytest.raises(UserError, match="images are 4x4x1, and small takes 8x8x1"):
         model.features(images[:, :4, :4])
+    for given, said in (
+        (None, "images is None, of which no array"),
+        ([[1], [2, 3]], "images is a list, of which no array"),
+        (images[:0], "there are no images"),
+        (images.astype(np.int32), "images are int32"),
+        (np.full((1, *SHAPE), np.nan), "images: "),
+    ):
+        for method in (model.features, model.logits):
+            with pytest.raises(UserError, match=said):
+                method(given)
     with pytest.raises(UserError, match="step, ema and ema_std choose among"):
         ddpm_jax.load(tmp_path, ema=False)
 
@@ -439,6 +519,10 @@ def test_an_autoencoder_encodes_and_decodes(tmp_path):
     np.testing.assert_allclose(model.decode(z), np.clip(back, -1, 1), atol=1e-4)
     with pytest.raises(UserError, match="sides that 2 divides"):
         model.encode(images[:, :7])
+    with pytest.raises(UserError, match="items is None, of which no array"):
+        model.encode(None)
+    with pytest.raises(UserError, match=r"z is of shape .*; want \[N, ..., ..., 2\]"):
+        model.decode(z[..., :1])
 
 
 def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
@@ -467,6 +551,11 @@ def test_a_dual_encoder_encodes_images_and_texts(tmp_path):
         wanted = net.apply({"params": params}, given, method=method)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    for texts in (None, 3, [], [3]):
+        with pytest.raises(UserError, match="is not text, or several texts"):
+            model.encode_texts(texts)
+    with pytest.raises(UserError, match="images is None, of which no array"):
+        model.encode_images(None)
     one = model.encode_texts(TEXTS[1])
     np.testing.assert_allclose(one, model.encode_texts(TEXTS)[1:2], atol=1e-6)
 
@@ -485,12 +574,16 @@ def refusal(folder, **options):
 def test_a_folder_without_a_model_is_one_line(run, tmp_path):
     assert "is not a folder" in refusal(tmp_path / "missing")
     assert "is not a folder" in refusal("x" * 5000)
+    assert "is not a folder" in refusal("~nobody-of-this-name/run")
+    for run_name in (None, 3, b"runs", "", " "):
+        assert "names no folder; give that of a run" in refusal(run_name)
     assert "holds no model" in refusal(tmp_path)
     (tmp_path / "weights.npz").touch()
     assert "ddpm_jax 0.1" in refusal(tmp_path)
     assert "999" in refusal(run, step=999)
     assert refusal(run, step="last") == "step='last' is not a whole number."
     assert refusal(run, ema_std=0.1).startswith("ema_std=0.1 is built from")
+    assert "does nothing beside ema=False" in refusal(run, ema_std=0.1, ema=False)
 
 
 def test_a_damaged_model_is_one_line(run, tmp_path):

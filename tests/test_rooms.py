@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "tasks": {
         *("training", "diffusion", "codecs", "networks", "conditioning"),
         *("data.spec", "data.dataset", "runtime.images", "runtime.keys"),
+        "runtime.arguments",
     },
     "evaluation": {"diffusion", "weights", "runtime"},
     "sampling": {"diffusion", "conditioning", "codecs", "runtime"},
@@ -69,7 +70,7 @@ MAY_IMPORT = {
     # The front door of programs: `ddpm_jax.load`.
     "model": {
         *("assembly", "codecs", "commands", "conditioning", "recipe", "diffusion"),
-        *("requests", "sampling"),
+        *("requests", "sampling", "runtime.arguments"),
     },
     "loading": {
         *("assembly", "codecs", "commands", "evaluation", "model", "requests"),

@@ -230,7 +230,7 @@ def test_options_lists_every_field_and_every_kind_that_fits():
         ({"width": 3.0}, r"c\.width=3\.0 is of a wrong type; use an integer\."),
         (
             {"width": 10**30},
-            r"c\.width is out of range; use 18,446,744,073,709,551,615",
+            r"c\.width is out of range; use 9,223,372,036,854,775,807 or less",
         ),
         ({"width": 10**5000}, r"c\.width is out of range"),
         ({"width": None}, r"c\.width=None is of a wrong type; use an integer\."),

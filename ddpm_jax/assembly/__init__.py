@@ -19,12 +19,14 @@ from ddpm_jax.assembly.conditions import (
     encode,
     example_cond,
     example_condition,
+    further_cond,
     sample_cond,
     text_cond,
 )
 from ddpm_jax.assembly.editing import (
     check_edit,
     edit_methods,
+    sample_of_edit,
     upscale_factor,
 )
 from ddpm_jax.assembly.evaluation import check_seeds, score_names, variants

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.guidance import check_guidance
-from ddpm_jax.assembly.idle import check_ranges, refuse_idle
+from ddpm_jax.assembly.idle import check_ranges, of_parameters, refuse, refuse_idle
 from ddpm_jax.assembly.labels_prompts import check_labels, check_prompts
 from ddpm_jax.assembly.latents import check_latents, check_range
 from ddpm_jax.assembly.pictures import check_picture
-from ddpm_jax.assembly.sampling import SAMPLERS, check_variance, levels
+from ddpm_jax.assembly.sampling import check_variance, levels
 from ddpm_jax.assembly.sizes import check_memory
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
@@ -40,11 +40,12 @@ def check(spec: Diffusion, info: DataInfo) -> None:
 
 
 def check_parameters(asked: Parameters) -> None:
-    """Refuse the length of an average that no run can have.
+    """Refuse the length of an average that no run can have, or of raw parameters.
 
     Raises:
-        UserError: naming the longest.
+        UserError: naming the longest, or both options.
     """
+    refuse(asked, of_parameters(asked))
     if asked.ema_std is not None and not 0 < asked.ema_std <= MAX_STD:
         raise UserError(
             f"config.sample.ema_std={asked.ema_std} is not in (0, {MAX_STD:.3f}]; it "
@@ -64,8 +65,8 @@ def check_sample(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     _check_choices(spec, asked)
     _check_steps(spec, "sample.num_steps", asked.num_steps)
     check_guidance(spec, info, asked)
-    levels(spec, asked)  # refuses a spacing that fits neither the steps nor schedule
     refuse_idle(spec, asked)
+    levels(spec, asked)  # refuses a spacing that fits neither the steps nor schedule
     check_ranges(spec, asked)
     check_labels(spec, info, asked)
     check_prompts(spec, info, asked)
@@ -91,11 +92,6 @@ def check_batch(fit: Fit) -> None:
 
 
 def _check_choices(spec: Diffusion, asked: Sample) -> None:
-    if asked.sampler not in SAMPLERS:
-        raise UserError(
-            f"config.sample.sampler={asked.sampler!r} is not known; use "
-            f"{', '.join(SAMPLERS)}."
-        )
     check_variance(spec, "sample.variance", asked.variance)
     if spec.schedule.ends_in_noise and asked.sampler == "adaptive":
         raise UserError(

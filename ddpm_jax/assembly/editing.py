@@ -1,13 +1,14 @@
 """What is asked of an edit, and whether a model can do it."""
 
 import math
+from typing import Any
 
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.assembly.pictures import mode_of
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
-from ddpm_jax.requests import Edit, Upscale
+from ddpm_jax.requests import Edit, Sample, Upscale
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import capacity
 from ddpm_jax.sampling import edits
@@ -56,6 +57,24 @@ def edit_of(spec: Diffusion, asked: Edit) -> edits.Edit:
             factor=upscale_factor(spec, asked),
             **options,
         )
+
+
+def sample_of_edit(spec: Diffusion, asked: Edit, **changes: Any) -> Sample:
+    """Ask for samples by the chain of an edit, as `check_sample` looks at it.
+
+    Args:
+        spec: of the model.
+        asked: the edit.
+        changes: what else is asked for.
+    """
+    if is_encoding(spec, asked):  # which clips nothing, though its option says so
+        changes = {**changes, "clip": False}
+    return sample_of(asked, **changes)
+
+
+def is_encoding(spec: Diffusion, asked: Edit) -> bool:
+    """Say whether both chains of an edit are deterministic DDIM, there and back."""
+    return method_of(spec, asked) in edits.ENCODING
 
 
 def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> None:

@@ -41,7 +41,7 @@ def score_names(asked: Evaluate) -> list[str]:
     """
     if asked.scores == "all":
         return list(SCORES)
-    names = [name.strip() for name in asked.scores.split(",")]
+    names = list(asked.scored)
     for name in names:
         if name not in (*SCORES, BITS_PER_DIM):
             raise UserError(

@@ -124,20 +124,9 @@ def check_guidance(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
             "has also been trained without labels or text; use 1, or train with "
             "config.condition_dropout above 0, such as 0.1."
         )
-    if asked.guidance_scale == 1 and asked.negative_prompt:
-        raise UserError(
-            f"config.sample.negative_prompt={asked.negative_prompt!r} is what "
-            "guidance goes away from, and there is none; use guidance_scale above 1, "
-            "such as 3, or leave the prompt out."
-        )
     if asked.classifier_scale and info.label_names is None:
         raise UserError(
             f"config.sample.classifier_scale={asked.classifier_scale}, but "
             f"{info.name} has no labels; sort the images into one folder per class, or "
             "use 0."
-        )
-    if asked.dynamic_percentile and not asked.clip:
-        raise UserError(
-            f"config.sample.dynamic_percentile={asked.dynamic_percentile} says how to "
-            "clip, and config.sample.clip=False not to; leave one of them out."
         )

@@ -1,7 +1,9 @@
 """Options that would do nothing are refused, since whoever sets one expects an effect.
 
 A rule names a field, says whether it has no effect, and what to do. Fields at their
-default are never refused.
+default are never refused. What two options of a request say to each other is a rule
+here, never refused in its `__post_init__`: a recipe may hold the one, and then whoever
+asks for the other is served without it.
 """
 
 import dataclasses
@@ -12,14 +14,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ddpm_jax.assembly.conditions import is_droppable
-from ddpm_jax.assembly.editing import method_of
+from ddpm_jax.assembly.editing import edit_methods, is_encoding, method_of
+from ddpm_jax.assembly.labels_prompts import OF_MANY
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.unet import UNet
-from ddpm_jax.requests import Edit, Evaluate, Likelihood, Request, Sample
-from ddpm_jax.requests.evaluate import Compared
-from ddpm_jax.requests.options import Chain
+from ddpm_jax.requests import (
+    Attributes,
+    Edit,
+    Evaluate,
+    Interpolate,
+    Likelihood,
+    Parameters,
+    Request,
+    Sample,
+)
+from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared, images_kind
+from ddpm_jax.requests.flags import sections_of
+from ddpm_jax.requests.options import Chain, section_counts
 from ddpm_jax.specs import kind_of
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.spec import TaskSpec
@@ -89,16 +102,20 @@ def leave_out_idle(spec: TaskSpec, asked: R, given: Collection[str] = ()) -> R:
     """Put back to its default what only a recipe sets and nothing looks at.
 
     A recipe whose `sample.eta` is of its sampler serves requests of another sampler as
-    well: who asks for that one has not asked for the eta.
+    well: who asks for that one has not asked for the eta. Of two options that exclude
+    each other that which was asked for stays, whichever it is.
 
     Args:
         spec: of the model.
         asked: the request.
         given: its fields that were asked for.
     """
-    rules = [rule for rule in rules_of(spec, asked) if rule[0] not in given]
-    changes = {name: default for name, default, _ in _idle(asked, rules)}
-    return dataclasses.replace(asked, **changes)
+    while True:  # one at a time: without it, others may do something, or nothing
+        rules = [rule for rule in rules_of(spec, asked) if rule[0] not in given]
+        name, default, _ = next(_idle(asked, rules), ("", None, ""))
+        if not name:
+            return asked
+        asked = dataclasses.replace(asked, **{name: default})
 
 
 def idle_fields(spec: TaskSpec, asked: Request) -> set[str]:
@@ -114,75 +131,296 @@ def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
         names = [field.name for field in dataclasses.fields(asked)]
         looked_at = _OF_ANY_KIND.union(spec.options)
         rules += [(name, True, why) for name in names if name not in looked_at]
-    else:
-        names = [name for name in VAE.options if hasattr(asked, name)]
-        rules += [(name, True, _OF_A_VAE) for name in names]
-        if isinstance(asked, Chain):
-            rules += _of_chain(spec, asked)
-        if isinstance(asked, Edit):
-            rules += _of_edit(asked.mode, method_of(spec, asked))
-        if isinstance(asked, Likelihood):
-            rules += _of_likelihood(asked)
+        if isinstance(asked, Interpolate):
+            rules += _of_latent_walks(asked)
+    if isinstance(asked, Evaluate | Attributes):
+        rules += _of_given_images(asked)
     if isinstance(asked, Evaluate):
         rules += _of_evaluation(asked)
+    if not isinstance(spec, Diffusion):
+        return rules
+    names = [name for name in VAE.options if hasattr(asked, name)]
+    rules += [(name, True, _OF_A_VAE) for name in names]
+    if isinstance(asked, Parameters):
+        rules += of_parameters(asked)
+    if isinstance(asked, Edit):
+        rules += _of_edit(spec, asked)
+    if isinstance(asked, Compared):
+        rules += _of_compared(asked)
+    if isinstance(asked, Chain):
+        rules += _of_chain(spec, asked)
+    if isinstance(asked, Sample):
+        rules += _of_prompts(asked)
+    if isinstance(asked, Likelihood):
+        rules += _of_likelihood(asked)
     return rules
 
 
+def of_parameters(asked: Parameters) -> list[Rule]:
+    """List the rules for which parameters are used."""
+    raw = "beside sample.ema=False, which asks for raw ones; leave one of them out"
+    averaged = "beside sample.ema_std, which asks for averaged ones; leave one out"
+    return [("ema_std", not asked.ema, raw), ("ema", bool(asked.ema_std), averaged)]
+
+
 def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
-    scales = asked.all_scales() if isinstance(asked, Compared) else []
-    unguided = {asked.guidance_scale, *scales} == {1}
+    sampler = asked.sampler
+    scales = {asked.guidance_scale}
+    if isinstance(asked, Compared):
+        scales = set(asked.all_scales())
+    unguided = scales == {1}
     at_one = "at guidance_scale 1; use another scale, such as 3, or leave it out"
     churnless = "without churn; set sample.churn above 0, or leave it out"
     tolerance = "but with sampler adaptive; leave it out, or use num_steps"
+    unclipped = "in latents, which are never clipped; leave it out"
+    of_latents = spec.latents_run is not None
     return [
-        ("eta", asked.sampler != "ddim", "but with sampler ddim; leave it out"),
-        *((n, asked.sampler != "adaptive", tolerance) for n in ("rtol", "atol")),
+        (
+            "churn",
+            sampler not in ("euler", "heun"),
+            f"with sampler {sampler}; use euler or heun, or leave it out",
+        ),
+        ("eta", sampler != "ddim", "but with sampler ddim; leave it out"),
+        *((n, sampler != "adaptive", tolerance) for n in ("rtol", "atol")),
         *((f"churn_{n}", not asked.churn, churnless) for n in ("low", "high", "noise")),
         (
             "variance",
-            asked.sampler != "ancestral",
+            sampler != "ancestral",
             "but with sampler ancestral; leave it out",
         ),
         *((f"guidance_{n}", unguided, at_one) for n in ("low", "high", "rescale")),
+        ("negative_prompt", unguided, at_one),
+        ("clip", of_latents, unclipped),
+        ("dynamic_percentile", of_latents, unclipped),
         (
             "dynamic_percentile",
-            spec.latents_run is not None,
-            "in latents, which are never clipped; leave it out",
+            not asked.clip,
+            "beside sample.clip=False, which asks for no clipping; leave one of them "
+            "out",
+        ),
+        (
+            "clip",
+            bool(asked.dynamic_percentile),
+            "beside sample.dynamic_percentile, which clips; leave one of them out",
+        ),
+        *_of_sections(asked),
+    ]
+
+
+def _of_sections(asked: Chain) -> list[Rule]:
+    """A spacing by section counts the steps as well."""
+    counts, name = {asked.num_steps}, "num_steps"
+    if isinstance(asked, Compared) and asked.sample_steps:
+        counts, name = set(asked.all_steps()), "sample_steps"
+    total = sum(section_counts(asked.spacing) or ())
+    is_other = bool(total) and not counts <= {None, total}
+    of = type(asked).__dataclass_fields__[name].metadata["of"]
+    return [
+        (
+            "spacing",
+            is_other,
+            f"beside {of}={getattr(asked, name)}: its sections make {total} steps; "
+            "leave one of them out",
+        ),
+        (
+            name,
+            is_other,
+            f"beside sample.spacing={asked.spacing}, whose sections make {total} "
+            "steps; leave one of them out",
         ),
     ]
 
 
-def _of_edit(mode: str, method: str) -> list[Rule]:
+def _of_prompts(asked: Sample) -> list[Rule]:
+    is_one = bool(asked.prompt) and not asked.prompt.startswith(OF_MANY)
+    return [
+        (
+            "prompt_to",
+            not is_one,
+            "without one prompt to come from; give sample.prompt, or leave it out",
+        ),
+        (
+            "prompt_to",
+            asked.num_images < 2,
+            "in one image, as a walk has two ends; use num_images of 2 or more, or "
+            "leave it out",
+        ),
+    ]
+
+
+# --- Of edits -------------------------------------------------------------------------
+
+_OF_SAMPLERS = ("sampler", "variance", "eta", "rtol", "atol", "churn")
+_OF_CHURN = ("churn_low", "churn_high", "churn_noise")
+
+
+def _of_edit(spec: Diffusion, asked: Edit) -> list[Rule]:
+    mode, method = asked.mode, method_of(spec, asked)
+    known = edit_methods(spec, mode)
+    here = f"in mode {mode} by method {method}"
+    # Both chains of an encoding are deterministic DDIM, whatever is asked for.
+    encodes = is_encoding(spec, asked)
+    unclipped = encodes or method == "guidance"
+    own = f"{here}, which is deterministic DDIM both ways; leave it out"
+    wanted = f"without a label or prompt to guide to; give {_guides(spec)}"
+    unconditional = not (asked.label or asked.prompt or asked.cond)
     looked_at = {
         "weight": (method == "guidance", "method guidance"),
         "jump_length": (method == "repaint", "method repaint"),
         "num_resamples": (method == "repaint", "method repaint"),
-        "iterations": (method in ("ddim", "encode"), "method encode"),
+        "iterations": (encodes, "method encode"),
     }
     return [
         (
-            name,
-            not is_used,
-            f"in mode {mode} by method {method}: it is for {whose}; leave it out",
+            "method",
+            bool(known) and method not in known,
+            f"in mode {mode} of this model; use {', '.join(known)}",
+        ),
+        *(
+            (name, not is_used, f"{here}: it is for {whose}; leave it out")
+            for name, (is_used, whose) in looked_at.items()
+        ),
+        *((name, encodes, own) for name in (*_OF_SAMPLERS, *_OF_CHURN, "seed")),
+        ("clip", encodes, f"{here}, which never clips; leave it out"),
+        (
+            "dynamic_percentile",
+            unclipped,
+            f"{here}, which does not clip so; leave it out",
+        ),
+        ("guidance_scale", unconditional, wanted),
+        ("classifier_scale", not asked.label, "without a class; give sample.labels"),
+        ("negative_prompt", not asked.prompt, "without a prompt; give sample.prompt"),
+    ]
+
+
+def _guides(spec: Diffusion) -> str:
+    """Name the options that guidance may go towards."""
+    named = {"label": "sample.labels", "text": "sample.prompt"}
+    found = [option for name, option in named.items() if name in spec.conditioners]
+    return " or ".join(found or ["sample.cond"])
+
+
+def _of_latent_walks(asked: Interpolate) -> list[Rule]:
+    """Rules for a walk of a model that samples at once."""
+    drawn = "between items that are given, as nothing is drawn; leave it out"
+    whole = "in the walks of such a model, which are made at once; leave it out"
+    return [("seed", bool(asked.image), drawn), ("batch_size", True, whole)]
+
+
+# --- Of comparisons -------------------------------------------------------------------
+
+_OF_LIKELIHOOD = tuple(
+    f"likelihood_{name}"
+    for name in ("split", "num_images", "num_steps", "batch_size", "num_samples")
+)
+_OF_SETS = ("num_seeds", "sample_steps", "guidance_scales", "checkpoints", "picture")
+
+
+def _of_compared(asked: Compared) -> list[Rule]:
+    """One value of what there are several of."""
+
+    def beside(option: str) -> str:
+        return f"beside {option}, which says it too; leave one of them out"
+
+    return [
+        ("num_steps", bool(asked.sample_steps), beside("evaluate.sample_steps")),
+        ("sample_steps", asked.num_steps is not None, beside("sample.num_steps")),
+        (
+            "guidance_scale",
+            bool(asked.guidance_scales),
+            beside("evaluate.guidance_scales"),
+        ),
+        ("guidance_scales", asked.guidance_scale != 1, beside("sample.guidance_scale")),
+    ]
+
+
+def _of_given_images(asked: Evaluate | Attributes) -> list[Rule]:
+    """Nothing of a sampling is looked at beside images that are given."""
+    kind, _ = images_kind(asked.images)
+    given = f"beside evaluate.images={asked.images}"
+    unsampled = f"{given}, as nothing is sampled; leave one of them out"
+    names = [name for name in sections_of(Chain).values() if name != "seed"]
+    if kind != "noise":  # which is drawn
+        names.append("seed")
+    if isinstance(asked, Attributes):
+        names.append("num_images")
+    rules = [
+        (name, kind != "samples", unsampled)
+        for name in (*names, *_OF_SETS)
+        if hasattr(asked, name)
+    ]
+    if isinstance(asked, Attributes):
+        captions = (
+            "in attributes, which reads captions; use folder:PATH, or leave it out"
         )
-        for name, (is_used, whose) in looked_at.items()
+        return [("images", kind not in ("samples", "folder"), captions), *rules]
+    scored = kind != "samples" and BITS_PER_DIM in asked.scored
+    of_model = f"for {BITS_PER_DIM}, which is of a model, "
+    return [
+        *rules,
+        ("scores", scored, f"{of_model}{given}; leave one of them out"),
+        (
+            "images",
+            scored,
+            f"{of_model}beside evaluate.scores; leave one of them out",
+        ),
     ]
 
 
 def _of_evaluation(asked: Evaluate) -> list[Rule]:
+    features, scores = asked.features, asked.scored
+    splits = (asked.reference_split, asked.baseline_split)
+    reference = "beside evaluate.reference, which has its own images; leave one of them"
+    unmeasured = (
+        f"without score {BITS_PER_DIM}; name it in evaluate.scores, or leave it"
+    )
     return [
         (
             "resize",
-            asked.features != "inception",
+            features != "inception",
             "but with features inception; leave it out",
         ),
         (
-            "reference_split",
-            bool(asked.reference),
-            "beside evaluate.reference, which has its own images; leave one of them "
-            "out",
+            "weights",
+            features != "inception",
+            f"beside evaluate.features={features}: they are of inception; leave one of "
+            "them out",
+        ),
+        (
+            "features",
+            asked.weights is not None,
+            "beside evaluate.weights, which are of inception; leave one of them out",
+        ),
+        ("reference_split", bool(asked.reference), f"{reference} out"),
+        ("baseline_split", bool(asked.reference), f"{reference} out"),
+        (
+            "reference",
+            splits != (Evaluate.reference_split, Evaluate.baseline_split),
+            "beside a split of the data of the run; leave one of them out",
+        ),
+        (
+            "allow_few",
+            not {"all", "frechet", "frechet_infinity"} & set(scores),
+            "without a Frechet distance, which few images make wrong; leave it out",
+        ),
+        *(
+            (name, BITS_PER_DIM not in scores, f"{unmeasured} out")
+            for name in _OF_LIKELIHOOD
+        ),
+        (
+            "step",
+            bool(asked.checkpoints),
+            "beside evaluate.checkpoints, which names steps; leave one of them out",
+        ),
+        (
+            "checkpoints",
+            asked.step is not None,
+            "beside sample.step, which names one; leave one of them out",
         ),
     ]
+
+
+# --- Of likelihoods -------------------------------------------------------------------
 
 
 def _of_likelihood(asked: Likelihood) -> list[Rule]:
@@ -199,7 +437,16 @@ def _of_likelihood(asked: Likelihood) -> list[Rule]:
             for name in ("variance", "clip", "num_steps")
         ),
         *((name, asked.ode_steps is not None, fixed) for name in ("rtol", "atol")),
+        (
+            "ode_steps",
+            bool({asked.rtol, asked.atol} - {Likelihood.rtol, Likelihood.atol}),
+            "beside likelihood.rtol and atol, which choose the steps; leave one of "
+            "them out",
+        ),
     ]
+
+
+# --- Ranges ---------------------------------------------------------------------------
 
 
 def check_ranges(spec: Diffusion, asked: Sample) -> None:

@@ -13,7 +13,8 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Data, Diffusion
 from ddpm_jax.requests import Sample
 
-PROMPT_FILE, _DATA = _OF_MANY = ("file:", "data:")  # how several prompts are named
+PROMPT_FILE, _DATA = OF_MANY = ("file:", "data:")
+"""What begins the prompt that stands for several."""
 
 
 def sample_labels(spec: Diffusion, info: DataInfo, asked: Sample) -> np.ndarray | None:
@@ -172,13 +173,3 @@ def check_prompts(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     listed, _ = conditioning.distinct(texts)
     more = [text for text in (asked.negative_prompt, asked.prompt_to) if text]
     tokenizer_of(info).tokenize([*listed, *more])
-    if asked.prompt_to and (not asked.prompt or asked.prompt.startswith(_OF_MANY)):
-        raise UserError(
-            f"config.sample.prompt_to={asked.prompt_to!r} needs one prompt to come "
-            f"from, and config.sample.prompt is {asked.prompt!r}; give it."
-        )
-    if asked.prompt_to and asked.num_images < 2:
-        raise UserError(
-            f"config.sample.num_images={asked.num_images} with prompt_to; a walk has "
-            "two ends: use 2 or more."
-        )

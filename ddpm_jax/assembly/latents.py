@@ -100,21 +100,15 @@ def check_range(info: DataInfo, asked: Sample) -> None:
     Raises:
         UserError: for the first rule that does not hold.
     """
-    if info.dtype != "uint8" and (asked.clip or asked.dynamic_percentile):
+    in_items = info.latents is None  # else nothing is clipped, whatever is asked for
+    if info.dtype != "uint8" and in_items and (asked.clip or asked.dynamic_percentile):
         name = "clip" if asked.clip else "dynamic_percentile"
         raise UserError(
             f"config.sample.{name}={getattr(asked, name)} clamps to [-1, 1], the range "
             f"of pixels, and {info.name} holds {info.dtype}; use "
             "--config.sample.clip=False and dynamic_percentile=0."
         )
-    if info.latents is None:
-        return
-    if asked.dynamic_percentile:
-        raise UserError(
-            f"config.sample.dynamic_percentile={asked.dynamic_percentile} is for "
-            "pixels, which have a range; latents have none, so use 0."
-        )
-    if asked.classifier_scale:
+    if not in_items and asked.classifier_scale:
         raise UserError(
             f"config.sample.classifier_scale={asked.classifier_scale} guides by the "
             "noised pixels, and this model works in latents; use guidance_scale."

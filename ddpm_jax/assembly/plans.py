@@ -96,7 +96,7 @@ def plan_of(model: Model, asked: Sample | Edit) -> Plan:
     edit, chain = edit_of(model.spec, asked), sample_of(asked)
     clip = clips(model.spec, chain)
     if edit.is_unclipped:
-        chain = sample_of(asked, clip=False, dynamic_percentile=0.0)
+        chain = dataclasses.replace(chain, clip=False, dynamic_percentile=0.0)
     return edit_plan(
         edit,
         plan_model(model, chain)._replace(

@@ -17,6 +17,7 @@ from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Sample
+from ddpm_jax.requests.options import section_counts
 
 
 def denoiser(
@@ -59,7 +60,7 @@ def sampler(spec: Diffusion, asked: Sample) -> samplers.Sampler:
 
 
 def check_variance(spec: Diffusion, option: str, variance: str | None) -> None:
-    """Refuse a variance that is not known, or that the network does not predict.
+    """Refuse a variance that the network does not predict.
 
     Args:
         spec: of the model.
@@ -67,13 +68,8 @@ def check_variance(spec: Diffusion, option: str, variance: str | None) -> None:
         variance: None for that of the model.
 
     Raises:
-        UserError: naming those there are.
+        UserError: naming the others.
     """
-    if variance not in (None, *names.VARIANCES):
-        raise UserError(
-            f"config.{option}={variance!r} is not known; use "
-            f"{', '.join(names.VARIANCES)}."
-        )
     if variance == "learned" and not spec.learns_variance:
         raise UserError(
             f"config.{option}='learned', but the network predicts none; use small or "
@@ -85,12 +81,12 @@ def levels(spec: Diffusion, asked: Sample) -> Level:
     """Lay out the levels that a chain visits, [N + 1].
 
     Raises:
-        UserError: if the spacing is not known, or does not fit the steps or schedule.
+        UserError: if the spacing does not fit the steps or the schedule.
     """
     schedule, steps = spec.schedule.build(), num_steps(spec, asked)
     if asked.spacing in names.CONTINUOUS_GRIDS:
         return names.CONTINUOUS_GRIDS[asked.spacing](schedule, steps)
-    sections = _sections(asked.spacing)
+    sections = section_counts(asked.spacing)
     return grid(
         schedule,
         steps,
@@ -103,11 +99,8 @@ def num_steps(spec: Diffusion, asked: Sample) -> int:
 
     Left unset it is all T, or what the sections add up to, or, for the adaptive method,
     whose grid decides nothing else, as many as the film has frames after the first.
-
-    Raises:
-        UserError: if the spacing is not known.
     """
-    T, sections = spec.schedule.num_levels, _sections(asked.spacing)
+    T, sections = spec.schedule.num_levels, section_counts(asked.spacing)
     if asked.num_steps is not None:
         return asked.num_steps
     if sections:
@@ -115,21 +108,6 @@ def num_steps(spec: Diffusion, asked: Sample) -> int:
     if asked.sampler == "adaptive":
         return min(T, max(1, asked.film_frames - 1))
     return T
-
-
-def _sections(spacing: str) -> tuple[int, ...] | None:
-    """Read "sections:10,10,20"; None for the spacings that are one word."""
-    if spacing in names.SPACINGS or spacing in names.CONTINUOUS_GRIDS:
-        return None
-    word, _, listed_counts = spacing.partition(":")
-    counts = [count.strip() for count in listed_counts.split(",")]
-    if word != "sections" or not all(c.isdecimal() and int(c) for c in counts):
-        listed = ", ".join([*names.SPACINGS, *names.CONTINUOUS_GRIDS])
-        raise UserError(
-            f"config.sample.spacing={spacing!r} is not known; use {listed}, or steps "
-            "by section from the image to the noise, such as sections:20,10,10."
-        )
-    return tuple(int(count) for count in counts)
 
 
 def _churn(spec: Diffusion, asked: Sample) -> karras.Churn | None:

@@ -74,11 +74,6 @@ def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> i
         print(_format(_given(out, where)))
         _summarise(out)
         return 0
-    if kind != "samples":
-        raise UserError(
-            f"config.evaluate.images={asked.images!r} has no captions; use "
-            "folder:PATH, or leave it out for the model's samples."
-        )
     chosen = _chosen(recipe.task, asked, workdir)
 
     def rows(interrupted: Callable[[], int]) -> None:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax import assembly
+from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import DataInfo
+from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.commands import about
 from ddpm_jax.commands.fitting import Settled
 from ddpm_jax.errors import UserError
@@ -75,10 +76,17 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
             f"config.init_from={text} is the workdir of this run; name "
             "another run, or leave it out."
         )
-    if source.step is None:
-        step = about.usable_step(source.workdir)
-        source = source._replace(step=step)
-    stored = store.read_metadata(source.workdir, source.step)
+    with specs.located(f"config.init_from={text}"):
+        if source.step is None:
+            step = about.usable_step(source.workdir)
+            source = source._replace(step=step)
+        stored = store.read_metadata(source.workdir, source.step)
+    kind = stored.get("kind", DIFFUSION)
+    if kind != DIFFUSION:
+        raise UserError(
+            f"config.init_from={text} holds a model of kind {kind}, and this is a "
+            "diffusion model; name the run of one."
+        )
     there = store.param_shapes(source.workdir, source.step)
     here = {
         "/".join(path): shape

@@ -54,7 +54,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
         return interpolate_any(spec, asked, num_samples, workdir)
     described = describe_model(spec, asked, workdir)
     info, results = described.info, workdir / "edits"
-    assembly.check_sample(spec, info, sample_of(asked))
+    assembly.check_sample(spec, info, assembly.sample_of_edit(spec, asked))
     assembly.check_edit(spec, asked, info.item_shape)
     assembly.refuse_idle(spec, asked)
     pictures = read_pictures(spec, asked, info)
@@ -93,6 +93,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
             trajectory,
             record,
             columns=columns,
+            film_rows=asked.film_images,
         ),
         trained.codec.show,
         arrays_file="images.npz",
@@ -197,20 +198,15 @@ def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:
 
 
 def _cond(spec: Diffusion, asked: Sample, info: assembly.DataInfo) -> dict[str, Any]:
-    """Take the labels and prompts asked for in turn; left out, there are none."""
+    """Take the conditions asked for in turn; left out, there are none."""
     cond: dict[str, Any] = {}
     if assembly.num_classes(spec, info) is not None or asked.label:
         labeled = dataclasses.replace(asked, label=asked.label or "none")
         cond["label"] = assembly.sample_labels(spec, info, labeled)
-    if asked.negative_prompt and not asked.prompt:
-        raise UserError(
-            f"config.sample.negative_prompt={asked.negative_prompt!r} stands against a "
-            "prompt, and there is none; give sample.prompt too."
-        )
     if asked.prompt:
         texts = assembly.prompts(spec, info, asked) or []
         cond |= assembly.text_cond(info, texts, asked.negative_prompt)
-    return cond
+    return {**cond, **assembly.further_cond(spec, info, asked)}
 
 
 # --- The work -------------------------------------------------------------------------

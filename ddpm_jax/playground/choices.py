@@ -126,9 +126,33 @@ def chosen(
                 f"{most_images}."
             )
     asked = recipe.request(request, **values)
-    asked = assembly.leave_out_idle(recipe.task, asked, values)
-    assembly.check_sample(recipe.task, info, sample_of(asked))
+    given = _changed(recipe, request, values)
+    asked = assembly.leave_out_idle(recipe.task, asked, given)
+    if isinstance(asked, Edit):
+        assembly.check_sample(
+            recipe.task, info, assembly.sample_of_edit(recipe.task, asked)
+        )
+    else:
+        assembly.check_sample(recipe.task, info, sample_of(asked))
+    assembly.refuse_idle(recipe.task, asked)
     return asked
+
+
+def _changed(
+    recipe: Recipe[Diffusion], request: type[R], values: Mapping[str, Any]
+) -> set[str]:
+    """Name the fields that are not as the page has them when it is opened.
+
+    A page gives a value to each of its options, whether anyone asked for it or not.
+    """
+    shown, spec = vars(recipe.request(request)), recipe.task
+    plain = recipe.request(Sample)
+    shown = {
+        **shown,
+        "seed": assembly.seed_of(spec, plain),
+        "num_steps": assembly.num_steps(spec, plain),
+    }
+    return {name for name, value in values.items() if value != shown[name]}
 
 
 def _typed(name: str, value: object, wanted: type) -> object:
@@ -178,8 +202,9 @@ def command_line(recipe: Recipe, asked: Sample | Edit, workdir: str) -> str:
     (command,) = (name for name, one in COMMANDS.items() if one is request)
     words = ["python", "main.py", *command.split(), workdir]
     defaults = recipe.request(request)
+    idle = assembly.idle_fields(recipe.task, asked)  # left out of any command
     for name in sections_of(request).values():
         value = getattr(asked, name)
-        if value != getattr(defaults, name):
+        if value != getattr(defaults, name) and name not in idle:
             words.append(spelled(name, value))
     return " ".join(map(shlex.quote, words))

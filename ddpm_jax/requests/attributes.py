@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ddpm_jax.requests.evaluate import Compared
+from ddpm_jax.requests.evaluate import Compared, images_kind
 from ddpm_jax.requests.options import option
 
 
@@ -18,3 +18,7 @@ class Attributes(Compared):
         "folder:PATH of captioned images; unset: samples of the model",
         of="evaluate.images",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        images_kind(self.images)  # refuses what is none

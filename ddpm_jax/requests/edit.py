@@ -5,6 +5,9 @@ from typing import ClassVar
 
 from ddpm_jax.requests.options import Chain, Shown, WithResults, option
 
+_TRAINED = "trained"  # of an image-conditional model, its only method
+_MEASURED = ("project", "guidance", _TRAINED)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Edit(Shown, Chain, WithResults):
@@ -49,7 +52,11 @@ class Inpaint(Several):
         of="edit.mask",
     )
     method: str | None = option(
-        None, "repaint (unset), replace, project or guidance", of="edit.method"
+        None,
+        "repaint (unset), replace, project or guidance; of a model that was trained "
+        "for this, trained",
+        of="edit.method",
+        choices=("repaint", "replace", *_MEASURED),
     )
     weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
     jump_length: int | None = option(
@@ -81,7 +88,12 @@ class Interpolate(Edit):
     """
 
     mode: ClassVar[str] = "interpolate"
-    method: str | None = option(None, "encode (unset) or noise", of="edit.method")
+    method: str | None = option(
+        None,
+        "encode (unset) or noise",
+        of="edit.method",
+        choices=("encode", "noise"),
+    )
     num_points: int = option(6, "images of a walk", of="edit.num_points")
     strength: float = option(
         0.5, "share of the chain that is walked", of="edit.strength"
@@ -119,7 +131,12 @@ class Colorize(Several):
     """
 
     mode: ClassVar[str] = "colorize"
-    method: str | None = option(None, "project (unset) or guidance", of="edit.method")
+    method: str | None = option(
+        None,
+        "project (unset) or guidance; of a model that was trained for this, trained",
+        of="edit.method",
+        choices=_MEASURED,
+    )
     weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
 
 
@@ -134,5 +151,10 @@ class Upscale(Several):
     factor: int | None = option(
         None, "times larger; unset: 2, or as it was trained", of="edit.factor"
     )
-    method: str | None = option(None, "project (unset) or guidance", of="edit.method")
+    method: str | None = option(
+        None,
+        "project (unset) or guidance; of a model that was trained for this, trained",
+        of="edit.method",
+        choices=_MEASURED,
+    )
     weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")

@@ -4,7 +4,7 @@ import dataclasses
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests.likelihood import NUM_SAMPLES
-from ddpm_jax.requests.options import Chain, WithResults, option
+from ddpm_jax.requests.options import Chain, WithResults, listed, option
 
 BITS_PER_DIM = "bits_per_dim"
 """A score that no features enter: the `likelihood` command measures it."""
@@ -132,8 +132,9 @@ class Evaluate(Compared):
     )
     resize: str = option(
         "tensorflow",
-        "to inception's size: tensorflow, pytorch or clean",
+        f"to inception's size: {listed(RESIZES)}",
         of="evaluate.resize",
+        choices=RESIZES,
     )
     feature_batch_size: int = option(
         64, "images at a time through the feature extractor", of="evaluate.batch_size"
@@ -180,37 +181,16 @@ class Evaluate(Compared):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_at_least(1, "feature_batch_size", "likelihood_num_samples")
-        if self.resize not in RESIZES:
-            raise UserError(
-                f"config.evaluate.resize={self.resize!r} is not known; use "
-                f"{', '.join(RESIZES)}."
-            )
         if self.reference and not self.reference.startswith("npz:"):
             raise UserError(
                 f"config.evaluate.reference={self.reference!r} is not known; use "
                 "npz:FILE, or leave it out to compare with config.data."
             )
-        if self.weights is not None and self.features != "inception":
-            raise UserError(
-                f"config.evaluate.weights={self.weights} are of inception, and "
-                f"config.evaluate.features={self.features!r} is another network; leave "
-                "one out."
-            )
         if self.checkpoints != "all":
             numbers(self.checkpoints, "checkpoints", int)
-        of_a_model = ("checkpoints", "sample_steps", "guidance_scales")
-        given = [name for name in of_a_model if getattr(self, name)]
-        given += ["num_seeds"] if self.num_seeds > 1 else []
-        if images_kind(self.images)[0] == "samples":
-            return
-        if given:
-            raise UserError(
-                f"config.evaluate.{given[0]} is of a model's samples, and "
-                f"config.evaluate.images={self.images!r} is not drawn; leave one out."
-            )
-        if BITS_PER_DIM in self.scores.replace(" ", "").split(","):
-            raise UserError(
-                f"config.evaluate.scores has {BITS_PER_DIM}, which is of a model, and "
-                f"config.evaluate.images={self.images!r} are given; leave one of them "
-                "out."
-            )
+        images_kind(self.images)  # refuses what is none
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the scores, as they are given."""
+        return tuple(name.strip() for name in self.scores.split(","))

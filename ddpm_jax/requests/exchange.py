@@ -21,7 +21,12 @@ class Import(Request):
         "legacy",
         "how an OpenAI checkpoint packs query, key and value: legacy, or new if it was "
         "trained with use_new_attention_order",
+        choices=("legacy", "new"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(0, "step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 The names are those of the fields, and the rules those of the flags.
 """
 
+import contextlib
 import numbers
 import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpm_jax.errors import UserError
+from ddpm_jax.errors import UserError, shown
 from ddpm_jax.requests.flags import closest, mentions
 from ddpm_jax.requests.options import Request
 
@@ -52,11 +53,12 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
     if kind is int and isinstance(value, numbers.Integral) and not is_bool:
         return int(value)
     if kind is float and isinstance(value, numbers.Real) and not is_bool:
-        return float(value)
+        with contextlib.suppress(OverflowError):  # of an integer of hundreds of digits
+            return float(value)
     if kind is str and isinstance(value, str):
         return value
     what = {bool: "True or False", int: "a whole number", float: "a number"}
-    raise UserError(f"{name}={value!r:.200} is not {what.get(kind, 'text')}.")
+    raise UserError(f"{name}={shown(value)} is not {what.get(kind, 'text')}.")
 
 
 def in_keywords(request: type[Request], text: str) -> str:

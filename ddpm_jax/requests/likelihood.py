@@ -3,8 +3,14 @@
 import dataclasses
 
 from ddpm_jax import limits
-from ddpm_jax.errors import UserError
-from ddpm_jax.requests.options import Parameters, WithResults, check_tolerance, option
+from ddpm_jax.requests.options import (
+    VARIANCES,
+    Parameters,
+    WithResults,
+    check_tolerance,
+    listed,
+    option,
+)
 
 METHODS = ("bound", "ode")
 NUM_SAMPLES = 64
@@ -23,7 +29,10 @@ class Likelihood(Parameters, WithResults):
     )
     split: str = option("test", "of these data", of="likelihood.split")
     method: str = option(
-        "both", "of diffusion: bound, ode or both", of="likelihood.method"
+        "both",
+        f"of diffusion: {listed((*METHODS, 'both'))}",
+        of="likelihood.method",
+        choices=(*METHODS, "both"),
     )
     num_images: int | None = option(
         None, "the first of the split; unset: all", of="likelihood.num_images"
@@ -34,8 +43,9 @@ class Likelihood(Parameters, WithResults):
     seed: int | None = option(None, "unset: that of the run", of="likelihood.seed")
     variance: str | None = option(
         None,
-        "bound: small, large or learned; unset: as trained",
+        f"bound: {listed(VARIANCES)}; unset: as trained",
         of="likelihood.variance",
+        choices=VARIANCES,
     )
     clip: bool = option(
         True, "bound: clamp the predicted x0 to [-1, 1]", of="likelihood.clip"
@@ -63,11 +73,6 @@ class Likelihood(Parameters, WithResults):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in (*METHODS, "both"):
-            raise UserError(
-                f"config.likelihood.method={self.method!r} is not known; use bound, "
-                "ode or both."
-            )
         self.check_at_least(1, "num_images", "batch_size", "ode_steps", "num_samples")
         self.check_at_least(0, "num_probes")
         if self.seed is not None:

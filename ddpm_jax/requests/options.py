@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,19 @@ from ddpm_jax.errors import UserError
 
 MAX_SCALE = 1000.0
 """Of guidance, far beyond any that is of use: more leaves no digit of the image."""
+SAMPLERS = (
+    *("ancestral", "ddim", "euler", "heun", "adaptive", "dpmpp_2m", "dpmpp_3m"),
+    *("dpmpp_2m_sde", "unipc", "unipc_3", "pndm"),
+)
+SPACINGS = ("trailing", "leading", "linear", "quadratic", "karras", "logsnr")
+"""Spacings of one word; another says how many steps each section of the chain has."""
+VARIANCES = ("small", "large", "learned")
+_SECTIONS = "sections"
 
 
-def option(default: Any, text: str, *, of: str = "") -> Any:
+def option(
+    default: Any, text: str, *, of: str = "", choices: Collection[str] = ()
+) -> Any:
     """Declare an option of a request.
 
     Args:
@@ -20,9 +31,18 @@ def option(default: Any, text: str, *, of: str = "") -> Any:
         text: what the option says, for `--help`.
         of: the option of a recipe that holds its default, "sample.num_steps"; "" for
             none.
+        choices: all that it may be, beside None where that is its default; () for
+            whatever `__post_init__` or the command can read.
     """
     where = {"of": of} if of else {}
-    return dataclasses.field(default=default, metadata={"help": text, **where})
+    metadata = {"help": text, "choices": tuple(choices), **where}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def listed(words: Sequence[str]) -> str:
+    """List words for a person: "a, b or c"."""
+    *before, last = words
+    return f"{', '.join(before)} or {last}" if before else last
 
 
 def place(default: str | None, text: str, *, positional: bool = True) -> Any:
@@ -48,12 +68,15 @@ class Request:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if "of" not in field.metadata:
-                continue
-            option, value = f"config.{field.metadata['of']}", getattr(self, field.name)
-            limits.check_ceilings(value, option)
+            name, value = _written(field), getattr(self, field.name)
+            limits.check_ceilings(value, name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"{option}={value} is not finite; use a number.")
+                raise UserError(f"{name}={value} is not finite; use a number.")
+            choices = field.metadata.get("choices")
+            if choices and value not in (*choices, field.default):
+                raise UserError(
+                    f"{name}={value!r} is not known; use {', '.join(choices)}."
+                )
 
     def check_at_least(self, lowest: int, *names: str) -> None:
         """Refuse numbers below the lowest; those that are None are not looked at.
@@ -65,9 +88,14 @@ class Request:
             value = getattr(self, field.name)
             if field.name in names and value is not None and not value >= lowest:
                 raise UserError(
-                    f"config.{field.metadata['of']}={value} is too small; use {lowest} "
-                    "or more."
+                    f"{_written(field)}={value} is too small; use {lowest} or more."
                 )
+
+
+def _written(field: dataclasses.Field) -> str:
+    """Name a field in a message: the option of a recipe, or the flag if it has none."""
+    of = field.metadata.get("of")
+    return f"config.{of}" if of else f"--{field.name.replace('_', '-')}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,37 +128,27 @@ class Parameters(Request):
         of="sample.ema_std",
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ema_std is not None and not self.ema:
-            raise UserError(
-                f"config.sample.ema_std={self.ema_std} asks for averaged parameters "
-                "and config.sample.ema=False for raw ones; leave one of them out."
-            )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chain(Parameters):
     """How a reverse chain is run."""
 
     sampler: str = option(
-        "ancestral",
-        "ancestral, ddim, euler, heun, adaptive, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, "
-        "unipc, unipc_3 or pndm",
-        of="sample.sampler",
+        "ancestral", listed(SAMPLERS), of="sample.sampler", choices=SAMPLERS
     )
     num_steps: int | None = option(
         None, "steps of the chain; unset: all T", of="sample.num_steps"
     )
     spacing: str = option(
         "trailing",
-        "trailing, leading, linear, quadratic, karras, logsnr, or sections:20,10,10",
+        f"{', '.join(SPACINGS)}, or {_SECTIONS}:20,10,10",
         of="sample.spacing",
     )
     variance: str | None = option(
         None,
-        "of ancestral: small, large or learned; unset: as trained",
+        f"of ancestral: {listed(VARIANCES)}; unset: as trained",
         of="sample.variance",
+        choices=VARIANCES,
     )
     eta: float = option(0.0, "of ddim: 0 deterministic, 1 ancestral", of="sample.eta")
     churn: float = option(
@@ -213,6 +231,7 @@ class Chain(Parameters):
                 f"config.sample.eta={self.eta} is not in [0, 1]; 0 is deterministic "
                 "DDIM, 1 the ancestral sampler."
             )
+        section_counts(self.spacing)  # refuses what is no spacing
         self._check_churn()
         for name in ("rtol", "atol"):
             check_tolerance(f"config.sample.{name}", getattr(self, name))
@@ -223,11 +242,6 @@ class Chain(Parameters):
             raise UserError(
                 f"config.sample.churn={self.churn} is not 0 or more; 0 is the "
                 "deterministic sampler."
-            )
-        if self.churn and self.sampler not in ("euler", "heun"):
-            raise UserError(
-                f"config.sample.churn={self.churn} does nothing with sampler "
-                f"{self.sampler!r}; use euler or heun, or churn 0."
             )
         _check_range("churn", self.churn_low, self.churn_high)
         if not 0 < self.churn_noise < math.inf:
@@ -252,6 +266,25 @@ class Chain(Parameters):
                     f"config.sample.{name}={share} is not in [0, 1]; use 0 to switch "
                     "it off."
                 )
+
+
+def section_counts(spacing: str) -> tuple[int, ...] | None:
+    """Read "sections:20,10,10": steps by section; None for a spacing of one word.
+
+    Raises:
+        UserError: it is not known.
+    """
+    if spacing in SPACINGS:
+        return None
+    word, _, text = spacing.partition(":")
+    counts = [count.strip() for count in text.split(",")]
+    if word != _SECTIONS or not all(c.isdecimal() and int(c) for c in counts):
+        raise UserError(
+            f"config.sample.spacing={spacing!r} is not known; use "
+            f"{', '.join(SPACINGS)}, or steps by section from the image to the noise, "
+            f"such as {_SECTIONS}:20,10,10."
+        )
+    return tuple(int(count) for count in counts)
 
 
 def check_tolerance(option: str, value: float) -> None:

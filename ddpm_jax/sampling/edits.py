@@ -44,6 +44,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "colorize": ("project", "guidance"),
     "upscale": ("project", "guidance"),
 }
+ENCODING = ("ddim", "encode")  # deterministic DDIM turned round, and back
 OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 
 

@@ -40,6 +40,7 @@ class Results(NamedTuple):
         names: of their files, without suffix; None numbers them.
         captions: N texts, for which there are `names`; or None.
         columns: items side by side in the animation; None for about a square.
+        film_rows: of the film strips, at most; None for all that were recorded.
     """
 
     items: np.ndarray
@@ -50,6 +51,7 @@ class Results(NamedTuple):
     names: Sequence[str] | None = None
     captions: Sequence[str] | None = None
     columns: int | None = None
+    film_rows: int | None = None
 
 
 def write_results(
@@ -76,7 +78,7 @@ def write_results(
     if made.captions is not None:
         _write_captions(folder / "images", made.names or [], made.captions)
     columns = made.columns or max(1, round(len(made.trajectory.x_t[0]) ** 0.5))
-    write_trajectory(folder, made.trajectory, columns, show)
+    write_trajectory(folder, made.trajectory, columns, show, rows=made.film_rows)
     files.write_json(folder / record_file, made.record)
     write_items(folder, made.items, made.sheet, made.labels, arrays_file=arrays_file)
 

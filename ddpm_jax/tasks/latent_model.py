@@ -24,6 +24,7 @@ from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.diffusion.editing import slerp
 from ddpm_jax.diffusion.generate import fold_each, image_keys, initial_noise
 from ddpm_jax.errors import UserError
+from ddpm_jax.runtime import arguments
 from ddpm_jax.runtime.images import to_float, to_uint8
 from ddpm_jax.runtime.keys import root_key
 from ddpm_jax.tasks.spec import TaskSpec
@@ -118,11 +119,18 @@ class LatentModel:
 
         Returns:
             float32 [N, ...]; images in [-1, 1].
+
+        Raises:
+            UserError: it is no key, or these are no numbers of items.
         """
         return self._items(_item_keys(key, num_items, first))
 
     def latents(self, key: jax.Array, num_items: int, first: int = 0) -> jax.Array:
-        """Return the z [N, ...] of the items that `sample` makes; the key is []."""
+        """Return the z [N, ...] of the items that `sample` makes; the key is [].
+
+        Raises:
+            UserError: as `sample`.
+        """
         keys = _item_keys(key, num_items, first)
         return initial_noise(keys, self.latent_shape)
 
@@ -140,9 +148,12 @@ class LatentModel:
 
         Returns:
             float32 [N, ...]; images in [-1, 1].
+
+        Raises:
+            UserError: these are no such latents, or it is no key.
         """
-        z = jnp.asarray(z, jnp.float32)
-        keys = _item_keys(jax.random.key(0) if key is None else key, len(z), 0)
+        z = arguments.floats("z", z, self.latent_shape)
+        keys = _keys(jax.random.key(0) if key is None else key, jnp.arange(len(z)))
         return self._in_range(self._decode(self.params, keys, z))
 
     def encode(self, items: Any) -> jax.Array:
@@ -178,15 +189,13 @@ class LatentModel:
         Raises:
             UserError: they are fewer than two points, or no such latents.
         """
-        if num_points < 2:
-            raise UserError(f"num_points={num_points} has no two ends; use 2 or more.")
-        a, b = jnp.asarray(start, jnp.float32), jnp.asarray(end, jnp.float32)
-        for z in (a, b):
-            if z.shape[1:] != self.latent_shape or len(z) != len(a):
-                raise UserError(
-                    f"latents of shapes {list(a.shape)} and {list(b.shape)}; want two "
-                    f"[N, {', '.join(map(str, self.latent_shape))}]."
-                )
+        num_points = arguments.whole("num_points", num_points, 2)  # both ends
+        a = arguments.floats("start", start, self.latent_shape)
+        b = arguments.floats("end", end, self.latent_shape)
+        if len(a) != len(b):
+            raise UserError(
+                f"start has {len(a)} latents and end {len(b)}; give as many of each."
+            )
         shares = jnp.linspace(0.0, 1.0, num_points)
         walks = jnp.stack(
             [slerp(a, b, jnp.full(len(a), share)) for share in shares], axis=1
@@ -220,7 +229,7 @@ class LatentModel:
 
         Raises:
             UserError: the model has no likelihood, no use for K draws, or they are
-                other items.
+                other items; or it is no key.
         """
         return self.likelihood_terms(key, items, num_samples)["log_likelihood"]
 
@@ -245,15 +254,15 @@ class LatentModel:
             raise UserError(
                 f"a {self.kind} has no likelihood; score its samples with evaluate."
             )
+        num_samples = arguments.whole("num_samples", num_samples, 1)
         if num_samples != 1 and not self.is_bounded:
             raise UserError(
                 f"num_samples={num_samples} does nothing in a {self.kind}, whose "
                 "likelihood is exact; leave it out."
             )
-        if num_samples < 1:
-            raise UserError(f"num_samples={num_samples} is too small; use 1 or more.")
         x = self._as_float(items)
-        keys = fold_each(_item_keys(key, len(x), first), _LIKELIHOOD)
+        first = arguments.whole("first", first, 0)
+        keys = fold_each(_keys(key, first + jnp.arange(len(x))), _LIKELIHOOD)
         with jax.default_matmul_precision("highest"):
             return self._likelihood(self.params, keys, x, num_samples)
 
@@ -274,25 +283,42 @@ class LatentModel:
         return -nats / (np.log(2.0) * np.prod(self.item_shape))
 
     def _as_float(self, items: Any) -> jax.Array:
-        x = jnp.asarray(items)
-        if x.shape[1:] != self.item_shape:
+        x = arguments.array("items", items)
+        if x.ndim != len(self.item_shape) + 1 or x.shape[1:] != self.item_shape:
             raise UserError(
                 f"items of shape {list(x.shape[1:])}; this model is of "
-                f"{list(self.item_shape)}."
+                f"{list(self.item_shape)}, and an axis for them goes before."
             )
-        return to_float(x) if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return x.astype(jnp.float32)
+        if x.dtype != jnp.uint8 or self.dtype != "uint8":
+            also = "uint8, or " if self.dtype == "uint8" else ""
+            raise UserError(f"items are {x.dtype}; want {also}floating point.")
+        return to_float(x)
 
     def _in_range(self, x: jax.Array) -> jax.Array:
         return jnp.clip(x, -1.0, 1.0) if self.dtype == "uint8" else x
 
     def store(self, items: Any) -> np.ndarray:
-        """Map items [N, ...] to what files hold: bytes of images, else as they are."""
-        items = np.asarray(items)
-        return to_uint8(items) if self.dtype == "uint8" else items
+        """Map items [N, ...] to what files hold: bytes of images, else as they are.
+
+        Raises:
+            UserError: they are no items of this model, or not finite.
+        """
+        found = np.asarray(arguments.floats("items", items, self.item_shape))
+        with arguments.located("items"):
+            return to_uint8(found) if self.dtype == "uint8" else found
 
 
-def _item_keys(key: jax.Array, num_items: int, first: int) -> jax.Array:
-    return image_keys(key, first + jnp.arange(num_items))
+def _item_keys(key: Any, num_items: Any, first: Any) -> jax.Array:
+    count = arguments.whole("num_items", num_items, 1)
+    if not isinstance(first, jax.Array):  # which may be traced
+        first = arguments.whole("first", first, 0)
+    return _keys(key, first + jnp.arange(count))
+
+
+def _keys(key: Any, indices: jax.Array) -> jax.Array:
+    return image_keys(arguments.key(key), indices)
 
 
 # --- Their tasks ----------------------------------------------------------------------

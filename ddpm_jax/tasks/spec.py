@@ -93,7 +93,7 @@ class TaskSpec:
     options: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        limits.between(self, "seed", 0, 2**63 - 1)
+        limits.between(self, "seed", 0, limits.MAX_INT)
 
     def build(self, source: Dataset, fit: Fit, mesh: Mesh) -> Task:
         """Build the task.

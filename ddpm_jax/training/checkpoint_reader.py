@@ -204,7 +204,9 @@ def _find(workdir: str | Path, step: int | None) -> Path:
     folder = checkpoints_folder(workdir)
     steps = all_steps(workdir)
     if not steps:
-        raise UserError(f"no checkpoint in {folder}; train first, or correct workdir.")
+        raise UserError(
+            f"no checkpoint in {folder}; train there first, or name another run."
+        )
     if step is not None and step not in steps:
         raise UserError(
             f"no checkpoint of step {step} in {folder}; "

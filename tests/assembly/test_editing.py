@@ -1,5 +1,6 @@
 """Editing tasks run with an exact denoiser in the place of the network."""
 
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,7 +11,14 @@ import oracles
 import pytest
 from settings import default
 
-from ddpm_jax.assembly import check_edit, plan_of, plans
+from ddpm_jax.assembly import (
+    check_edit,
+    idle_fields,
+    plan_of,
+    plans,
+    sample_key,
+    seed_of,
+)
 from ddpm_jax.codecs import Params, pixels
 from ddpm_jax.diffusion.generate import image_keys
 from ddpm_jax.errors import UserError
@@ -35,13 +43,14 @@ def given(seed=0):
     return {"image": 0.1 * values}
 
 
-def run(spec, asked, rows):
+def run(spec, asked, rows, keys=None):
     unconditional = SimpleNamespace(conditioners={})
     model = SimpleNamespace(spec=spec, unet=unconditional, codec=pixels(SHAPE))
     plan = plan_of(model, asked)
     record = Record(asked.film_frames, with_start=False)
     task = jax.jit(partial(run_plan, plan, record=record))
-    keys = image_keys(jax.random.key(3), jnp.arange(2))
+    if keys is None:
+        keys = image_keys(jax.random.key(3), jnp.arange(2))
     return jax.tree.map(np.asarray, task(Params(None), keys, rows))
 
 
@@ -64,6 +73,40 @@ def test_means_over_blocks_agree_with_the_small_picture(spec):
     edited = run(spec, Upscale(**CHAIN), given())
     image = np.asarray(given()["image"])
     np.testing.assert_allclose(pooled(edited.items), pooled(image), atol=1e-5)
+
+
+# An option of a chain, and a value that is not its default.
+OTHER = {
+    **{"sampler": "heun", "variance": "large", "eta": 0.5, "rtol": 0.01, "atol": 0.01},
+    **{"churn": 4.0, "churn_low": 0.1, "churn_high": 9.0, "churn_noise": 1.1},
+    **{"clip": False, "dynamic_percentile": 0.1, "seed": 5},
+    **{"num_steps": 4, "spacing": "quadratic", "strength": 0.9, "iterations": 1},
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_an_encoding_refuses_what_changes_nothing_of_it(spec, name):
+    """And looks at the rest. The data are large enough to be clipped."""
+    rows = {"image": 30.0 * given()["image"]}
+
+    def made(asked):
+        key = sample_key(seed_of(spec, asked))
+        return run(spec, asked, rows, image_keys(key, jnp.arange(2))).items
+
+    plain = Encode(num_steps=3, film_frames=2)
+    asked = dataclasses.replace(plain, **{name: OTHER[name]})
+    changes = bool((made(asked) != made(plain)).any())
+    assert changes != (name in idle_fields(spec, asked))
+
+
+@pytest.mark.parametrize("name", ["clip", "dynamic_percentile", "weight"])
+def test_guided_edits_refuse_what_changes_nothing_of_them(spec, name):
+    rows = {"image": 30.0 * given()["image"]}
+    plain = Colorize(method="guidance", weight=500.0, num_steps=3, film_frames=2)
+    other = {**OTHER, "weight": 0.5}[name]
+    asked = dataclasses.replace(plain, **{name: other})
+    one, two = (run(spec, part, rows).items for part in (asked, plain))
+    assert (one != two).any() != (name in idle_fields(spec, asked))
 
 
 def test_guidance_comes_near_the_small_picture_and_nearer_with_more_weight(spec):

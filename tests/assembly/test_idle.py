@@ -21,6 +21,7 @@ from ddpm_jax.recipe import (
     recipe,
 )
 from ddpm_jax.requests import (
+    Attributes,
     Colorize,
     Edit,
     Evaluate,
@@ -31,13 +32,14 @@ from ddpm_jax.requests import (
     Sample,
 )
 from ddpm_jax.requests.flags import sections_of
+from ddpm_jax.requests.options import Chain
 
 INFO = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 SMALL = (
     *("network.channels=8", "network.num_groups=4", "network.channel_multipliers=1,2"),
     *("schedule.num_levels=40", "preview_steps=10"),
 )
-REQUESTS = (Sample, Likelihood, Evaluate)
+REQUESTS = (Sample, Likelihood)
 
 
 def recipe_of(*options):
@@ -52,11 +54,10 @@ def check(made, requests=None):
     assembly.check_training_effects(spec, made.training, INFO)
     if requests is None:
         requests = [made.request(kind) for kind in REQUESTS]
-    sample, likelihood, evaluate = requests
+    sample, likelihood = requests
     assembly.check_sample(spec, INFO, sample)
     if not spec.map_name:  # else there is no likelihood
         assembly.check_likelihood(spec, INFO, likelihood)
-    assembly.refuse_idle(spec, evaluate)
 
 
 LABELED = "conditioners.label.kind=label"
@@ -96,6 +97,36 @@ IDLE = [
             GUIDED,
         )
         for name, value in (("low", 0.1), ("high", 1.5), ("rescale", 0.7))
+    ),
+    (
+        ["sample.negative_prompt=x"],
+        "negative_prompt='x' does nothing at guidance_scale 1",
+        None,  # a model without text has no other remedy
+    ),
+    (
+        ["sample.prompt_to=x"],
+        "prompt_to='x' does nothing without one prompt .* give sample.prompt",
+        None,
+    ),
+    (
+        ["sample.sampler=ddim", "sample.churn=4"],
+        "churn=4.0 does nothing with sampler ddim; use euler or heun",
+        ["sample.sampler=heun"],
+    ),
+    (
+        ["sample.ema=False", "sample.ema_std=0.1"],
+        "ema_std=0.1 does nothing beside sample.ema=False",
+        ["sample.ema=True"],
+    ),
+    (
+        ["sample.clip=False", "sample.dynamic_percentile=0.9"],
+        "dynamic_percentile=0.9 does nothing beside sample.clip=False",
+        ["sample.clip=True"],
+    ),
+    (
+        ["sample.spacing=sections:5,5", "sample.num_steps=20"],
+        "spacing='sections:5,5' does nothing beside sample.num_steps=20: .* 10 steps",
+        ["sample.num_steps=10"],
     ),
     (
         ["condition_dropout=0.2"],
@@ -164,14 +195,9 @@ IDLE = [
         ["likelihood.num_samples=64"],
     ),
     (
-        ["evaluate.resize=clean", "evaluate.features=runs/features"],
-        "resize='clean' .* features inception",
-        ["evaluate.features=inception"],
-    ),
-    (
-        ["evaluate.reference_split=test", "evaluate.reference=npz:a.npz"],
-        "reference_split='test' does nothing beside",
-        ["evaluate.reference="],
+        ["likelihood.ode_steps=5", "likelihood.rtol=0.001"],
+        "rtol=0.001 does nothing beside likelihood.ode_steps",
+        ["likelihood.rtol=0.0001"],
     ),
     # Options of another kind of loss or conditioner than that of the recipe.
     (
@@ -248,7 +274,7 @@ def test_an_option_without_effect_is_refused(options, said, mended):
 OF_REQUESTS = [
     row[0]
     for row in IDLE
-    if row[0][0].partition(".")[0] in ("sample", "likelihood", "evaluate")
+    if row[0][0].partition(".")[0] in ("sample", "likelihood")
     and "does nothing" in row[1]
 ]
 
@@ -265,6 +291,175 @@ def test_what_a_recipe_sets_for_another_request_is_left_out(options):
     with pytest.raises(UserError, match="does nothing"):
         check(made, left(lambda request: set(vars(request))))
     check(made, left(lambda request: ()))
+
+
+# Of an evaluation: what does nothing beside which other, and what the line says. The
+# other, given alone, is never refused.
+EVALUATED = [
+    ({"resize": "clean"}, {"features": "runs/a"}, "but with features inception"),
+    ({"weights": "a.pt"}, {"features": "runs/a"}, "beside evaluate.features=runs/a"),
+    *(
+        ({f"{name}_split": "all"}, {"reference": "npz:a.npz"}, "has its own images")
+        for name in ("reference", "baseline")
+    ),
+    ({"allow_few": True}, {"scores": "kernel,precision"}, "without a Frechet distance"),
+    *(
+        ({f"likelihood_{name}": value}, {}, "without score bits_per_dim; name it in")
+        for name, value in (
+            *(("split", "train"), ("num_images", 5), ("num_steps", 5)),
+            ("batch_size", 5),
+        )
+    ),
+    ({"step": 5}, {"checkpoints": "5,10"}, "beside evaluate.checkpoints"),
+    ({"num_steps": 5}, {"sample_steps": "5,10"}, "beside evaluate.sample_steps"),
+    (
+        {"spacing": "sections:5,5"},
+        {"sample_steps": "5,10"},
+        "beside evaluate.sample_steps=5,10: its sections make 10 steps",
+    ),
+    ({"guidance_scale": 2.0}, {"guidance_scales": "1,2"}, "evaluate.guidance_scales"),
+    *(
+        ({name: value}, {"images": "npz:a.npz"}, "as nothing is sampled")
+        for name, value in {
+            **{"sampler": "ddim", "num_steps": 5, "eta": 0.5, "clip": False, "step": 3},
+            **{"ema": False, "label": "7", "seed": 1, "batch_size": 8},
+            **{"num_seeds": 2, "sample_steps": "5", "guidance_scales": "1,2"},
+            **{"checkpoints": "all", "picture": "data:test", "prompt": "x"},
+        }.items()
+    ),
+    ({"num_seeds": 2}, {"images": "noise"}, "beside evaluate.images=noise"),
+    ({"sampler": "ddim"}, {"images": "data:test"}, "beside evaluate.images=data:test"),
+    (
+        {"scores": "frechet,bits_per_dim"},
+        {"images": "noise"},
+        "for bits_per_dim, which is of a model, beside evaluate.images=noise",
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", [recipe_of(LABELED).task, VAE()], ids=type)
+@pytest.mark.parametrize(("idle_one", "other", "said"), EVALUATED, ids=str)
+def test_what_an_evaluation_does_not_look_at(spec, idle_one, other, said):
+    """Given it is refused, and left out where only a recipe has it."""
+    asked, beside = Evaluate(**idle_one, **other), Evaluate(**other)
+    plain = isinstance(spec, VAE)  # which knows fewer options
+    with pytest.raises(UserError, match="nothing" if plain else said) as refusal:
+        idle.refuse_idle(spec, asked)
+    assert "\n" not in str(refusal.value)
+    if plain and set(other) & idle.idle_fields(spec, beside):
+        return
+    idle.refuse_idle(spec, beside)
+    assert idle.leave_out_idle(spec, asked, other) == beside
+
+
+def test_the_seed_of_noise_is_looked_at():
+    idle.refuse_idle(recipe_of().task, Evaluate(images="noise", seed=3))
+
+
+def test_scores_of_a_likelihood_look_at_its_options():
+    asked = Evaluate(scores="kernel, bits_per_dim", likelihood_num_images=5)
+    idle.refuse_idle(recipe_of().task, asked)
+
+
+def test_given_images_have_no_options_of_a_sampling_in_attributes_either():
+    spec = recipe_of().task
+    asked = Attributes(images="folder:a")
+    idle.refuse_idle(spec, asked)
+    for given in ({"sampler": "ddim"}, {"num_images": 5}, {"sample_steps": "3"}):
+        with pytest.raises(UserError, match="as nothing is sampled"):
+            idle.refuse_idle(spec, dataclasses.replace(asked, **given))
+    of_evaluate = dataclasses.replace(asked, images="noise")
+    with pytest.raises(UserError, match="attributes, which reads captions"):
+        idle.refuse_idle(spec, of_evaluate)
+    assert idle.leave_out_idle(spec, of_evaluate) == Attributes()
+
+
+# What a recipe sets, what is asked for, and what then is left of the recipe's.
+EXCLUSIVE = [
+    (
+        Sample,
+        {"sampler": "heun", "churn": 4.0, "churn_low": 0.5},
+        {"sampler": "ddim"},
+        {"churn": 0.0, "churn_low": 0.0},
+    ),
+    (Sample, {"dynamic_percentile": 0.9}, {"clip": False}, {"dynamic_percentile": 0.0}),
+    (Sample, {"clip": False}, {"dynamic_percentile": 0.9}, {"clip": True}),
+    (Sample, {"ema_std": 0.1}, {"ema": False}, {"ema_std": None}),
+    (Likelihood, {"ema": False}, {"ema_std": 0.1}, {"ema": True}),
+    (
+        Sample,
+        {"spacing": "sections:5,5"},
+        {"num_steps": 20},
+        {"spacing": "trailing"},
+    ),
+    (Sample, {"num_steps": 20}, {"spacing": "sections:5,5"}, {"num_steps": None}),
+    (Sample, {"spacing": "sections:5,5"}, {"num_steps": 10}, {}),
+    (
+        Sample,
+        {"guidance_scale": 3.0, "guidance_rescale": 0.7, "negative_prompt": "x"},
+        {"guidance_scale": 1.0},
+        {"guidance_rescale": 0.0, "negative_prompt": ""},
+    ),
+    (
+        Sample,
+        {"prompt": "a", "prompt_to": "b"},
+        {"prompt": "file:a.txt"},
+        {"prompt_to": ""},
+    ),
+    (Likelihood, {"ode_steps": 9}, {"rtol": 0.01}, {"ode_steps": None}),
+    (Likelihood, {"rtol": 0.01}, {"ode_steps": 9}, {"rtol": 1e-4}),
+    (Evaluate, {"weights": "a.pt"}, {"features": "runs/a"}, {"weights": None}),
+    (Evaluate, {"features": "runs/a"}, {"weights": "a.pt"}, {"features": "inception"}),
+    (Evaluate, {"checkpoints": "all"}, {"images": "noise"}, {"checkpoints": ""}),
+    (Evaluate, {"checkpoints": "all"}, {"step": 5}, {"checkpoints": ""}),
+    (Evaluate, {"step": 5}, {"checkpoints": "all"}, {"step": None}),
+    (Evaluate, {"num_steps": 5}, {"sample_steps": "7,8"}, {"num_steps": None}),
+    (Evaluate, {"sample_steps": "7,8"}, {"num_steps": 5}, {"sample_steps": ""}),
+    (
+        Evaluate,
+        {"sample_steps": "7,8"},
+        {"spacing": "sections:5,5"},
+        {"sample_steps": ""},
+    ),
+    (Evaluate, {"guidance_scales": "1,2"}, {"guidance_scale": 3.0}, {}),
+    (Evaluate, {"scores": "bits_per_dim"}, {"images": "noise"}, {"scores": "all"}),
+    (Evaluate, {"images": "noise"}, {"scores": "bits_per_dim"}, {"images": ""}),
+    (
+        Evaluate,
+        {"reference": "npz:a.npz"},
+        {"reference_split": "test"},
+        {"reference": ""},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "of_recipe", "given", "left"), EXCLUSIVE, ids=str)
+def test_what_was_asked_for_goes_before_what_only_the_recipe_sets(
+    kind, of_recipe, given, left
+):
+    """Nobody can leave out a line of a recipe that is in the way."""
+    of = kind.__dataclass_fields__
+    lines = [f"{of[n].metadata['of']}={value}" for n, value in of_recipe.items()]
+    made = recipe_of(LABELED, *lines)
+    settled = idle.leave_out_idle(made.task, made.request(kind, **given), given)
+    idle.refuse_idle(made.task, settled)
+    found = {name: getattr(settled, name) for name in {**left, **given}}
+    assert found == {**left, **given}
+
+
+@pytest.mark.parametrize(
+    ("kind", "both"),
+    [(kind, {**of_recipe, **given}) for kind, of_recipe, given, left in EXCLUSIVE
+     if left and not set(of_recipe) & set(given)],
+    ids=str,
+)  # fmt: skip
+def test_of_both_that_were_asked_for_one_has_to_go(kind, both):
+    spec = recipe_of(LABELED).task
+    asked = idle.leave_out_idle(spec, kind(**both), both)
+    assert asked == kind(**both)
+    with pytest.raises(UserError, match=r"does nothing .*; (leave one|use)") as refusal:
+        idle.refuse_idle(spec, asked)
+    assert "\n" not in str(refusal.value)
 
 
 def test_guidance_is_looked_at_where_one_of_several_scales_guides():
@@ -328,7 +523,12 @@ def test_every_rule_of_a_request_is_tested():
     for kind in REQUESTS:
         options = {name: option for option, name in sections_of(kind).items()}
         named = {options[name] for name, _, _ in idle.rules_of(spec, kind())}
-        assert named - tested <= {"sample.dynamic_percentile"}  # below
+        assert named <= tested
+    tested = {name for row in EVALUATED for part in row[:2] for name in part}
+    of_chain = {name for name, _, _ in idle.rules_of(spec, Sample())}
+    of_images = set(sections_of(Chain).values())  # all by one rule
+    named = {name for name, _, _ in idle.rules_of(spec, Evaluate())}
+    assert named - of_chain - of_images <= tested
 
 
 def test_nothing_is_clipped_in_latents():
@@ -371,12 +571,15 @@ def test_the_weight_of_a_distance_that_is_not_there():
         (Inpaint(num_resamples=20, method="project"), "project", "repaint"),
         (Colorize(weight=0.5), "project", "guidance"),
         (Interpolate(iterations=1, method="noise"), "noise", "encode"),
+        (Interpolate(sampler="heun", method="encode"), "encode", "noise"),
+        (Interpolate(seed=3), "encode", "noise"),
+        (Inpaint(dynamic_percentile=0.9, method="guidance"), "guidance", "project"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Edit) else value,
 )
 def test_an_option_that_an_edit_does_not_look_at_is_refused(asked, method, used_by):
     spec = recipe_of().task
-    said = rf"config\.edit\.\w+=.* does nothing in mode {asked.mode} by method {method}"
+    said = rf"config\.\w+\.\w+=.* does nothing in mode {asked.mode} by method {method}"
     with pytest.raises(UserError, match=said) as refusal:
         idle.refuse_idle(spec, asked)
     assert "\n" not in str(refusal.value)

@@ -10,6 +10,7 @@ from ddpm_jax.data.pipeline import permutation
 from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.frechet import fid_infinity
 from ddpm_jax.evaluation.kernel_distance import kid
+from ddpm_jax.limits import MAX_INT, check_ceilings
 from ddpm_jax.recipe import (
     AutoencoderTask,
     ClassifierTask,
@@ -93,9 +94,23 @@ def test_a_seed_without_a_stream_is_refused(seed):
         made.seed = seed
         with pytest.raises(UserError, match=said):
             from_json(made)
-    said = r"config\.sample\.seed=.* is out of range; use "
+    said = r"config\.sample\.seed=.* is out of range; use 0 to 2\^63-1"
     with pytest.raises(UserError, match=said):
         Sample(seed=seed)
+
+
+def test_what_the_refusal_of_a_number_says_is_accepted():
+    """Seeds, and numbers without a ceiling of their own."""
+    for path in ("config.seed", "config.training.num_steps"):
+        check_ceilings(MAX_INT, path)
+    said = rf"num_steps={2**63} is out of range; use {MAX_INT:,} or less"
+    with pytest.raises(UserError, match=said):
+        check_ceilings(2**63, "config.training.num_steps")
+    with pytest.raises(UserError, match=rf"use {-MAX_INT:,} or more"):
+        check_ceilings(-(2**63), "config.training.num_steps")
+    with pytest.raises(UserError, match=r"config\.seed=-1 .* use 0 to 2\^63-1"):
+        check_ceilings(-1, "config.seed")
+    assert Sample(seed=MAX_INT).seed == Diffusion(seed=MAX_INT).seed == MAX_INT
 
 
 def test_the_seed_of_a_request_is_its_own_or_that_of_the_run():

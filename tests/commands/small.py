@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from ddpm_jax.cli import load_recipe
+from ddpm_jax.assembly import leave_out_idle
+from ddpm_jax.cli import load_recipe, read_line
 from ddpm_jax.networks import UNet
+from ddpm_jax.recipe import Diffusion, from_json
 from ddpm_jax.requests import COMMANDS
 from ddpm_jax.requests.flags import flag_of, sections_of
 from ddpm_jax.requests.sections import SECTIONS
@@ -175,13 +177,27 @@ def flags(words, perceptron=False):
     # No equation is solved then; and what a model is trained with it keeps.
     if command is None or "--method=bound" in words:
         options = {k: v for k, v in options.items() if k not in OF_THE_FLOW}
-    if "--method=ode" in words:
-        options.pop("likelihood.num_steps", None)  # of the bound
-    return [
-        flag
+    found = {
+        name: flag
         for name, value in options.items()
         if (flag := _flag(name, value, command, known, recipe))
-    ]
+    }
+    idle = _idle(words, found, made) if known else set()
+    return [flag for name, flag in found.items() if known.get(name) not in idle]
+
+
+def _idle(words, added, made):
+    """Name the fields of a request that would do nothing beside what a line says."""
+    said, line = read_line(words), read_line([*words, *added.values()])
+    request = COMMANDS[line.command](**line.values)
+    task = made.task if made else _task_of_run(words)
+    left = leave_out_idle(task, request, said.values)
+    return {n for n in line.values if getattr(left, n) != getattr(request, n)}
+
+
+def _task_of_run(words):
+    config = _config_of_run(words)
+    return Diffusion() if config is None else from_json(config).task
 
 
 def _becomes_perceptron(made, recipe):
@@ -194,11 +210,15 @@ def _becomes_perceptron(made, recipe):
 
 def _kind_of_run(words):
     """Return the kind of the run that a command is on, a diffusion model by default."""
+    return (_config_of_run(words) or {"kind": "diffusion"})["kind"]
+
+
+def _config_of_run(words):
     for word in words:
         config = Path(word) / "config.json"
         if not word.startswith("-") and config.exists():
-            return json.loads(config.read_text())["kind"]
-    return "diffusion"
+            return json.loads(config.read_text())
+    return None
 
 
 def _flag(name, value, command, known, recipe):

@@ -10,10 +10,22 @@ from pathlib import Path
 import pytest
 from settings import default
 
+from ddpm_jax.assembly import names, sampling
+from ddpm_jax.assembly.pictures import MODES
 from ddpm_jax.cli import read_line
-from ddpm_jax.requests import COMMANDS, Inpaint, Likelihood, Sample
+from ddpm_jax.errors import UserError
+from ddpm_jax.requests import (
+    COMMANDS,
+    Edit,
+    Inpaint,
+    Interpolate,
+    Likelihood,
+    Sample,
+    options,
+)
 from ddpm_jax.requests.flags import flag_of, sections_of
 from ddpm_jax.requests.sections import SECTIONS, in_flags, options_in
+from ddpm_jax.sampling import edits
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +45,62 @@ def test_every_default_of_a_recipe_is_a_flag_somewhere():
     plain = default().defaults
     there = {f"{s}.{name}" for s in SECTIONS for name in vars(plain[s])}
     assert there == {o for request in COMMANDS.values() for o in sections_of(request)}
+
+
+# Texts that are read by their class, and those that only data or folders can refuse.
+READ = (
+    *("spacing", "images", "reference", "sample_steps", "guidance_scales"),
+    "checkpoints",
+)
+FREE = (
+    *("label", "prompt", "negative_prompt", "prompt_to", "cond", "picture", "image"),
+    *("mask", "stages", "scores", "features", "weights", "source", "retrieval"),
+    *("split", "reference_split", "baseline_split", "likelihood_split"),
+    *(f"stage_{name}" for name in ("samplers", "num_steps", "guidance_scales")),
+    *("stage_dynamic_percentiles", "stage_noise"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_text_of_a_fixed_set_is_held_to_it(command):
+    request = COMMANDS[command]
+    types_of = typing.get_type_hints(request)
+    for field in dataclasses.fields(request):
+        if str not in (types_of[field.name], *typing.get_args(types_of[field.name])):
+            continue
+        choices = field.metadata.get("choices", ())
+        is_place = "positional" in field.metadata
+        known = (bool(choices), field.name in READ, field.name in FREE or is_place)
+        assert sum(known) == 1, field.name
+        for choice in choices:
+            assert getattr(request(**{field.name: choice}), field.name) == choice
+        if not known[2]:
+            with pytest.raises(UserError, match="nonsense") as refusal:
+                request(**{field.name: "nonsense"})
+            assert re.fullmatch(r".*; (use|write) .*", str(refusal.value))
+            assert all(choice in str(refusal.value) for choice in choices)
+
+
+def test_the_fixed_sets_are_those_of_the_code():
+    """Named in requests as well, which load no JAX."""
+    assert tuple(sampling.SAMPLERS) == options.SAMPLERS
+    assert (*names.SPACINGS, *names.CONTINUOUS_GRIDS) == options.SPACINGS
+    assert tuple(names.VARIANCES) == options.VARIANCES
+    for request in COMMANDS.values():
+        if issubclass(request, Edit) and "method" in request.__dataclass_fields__:
+            trained = (edits.TRAINED,) if request.mode in MODES.values() else ()
+            choices = request.__dataclass_fields__["method"].metadata["choices"]
+            assert choices == (*edits.METHODS[request.mode], *trained)
+
+
+def test_a_method_of_a_recipe_is_of_the_edits_that_know_it():
+    made = default("edit.method=noise")
+    assert made.request(Interpolate).method == "noise"
+    assert made.request(Inpaint).method is None
+    with pytest.raises(UserError, match="method='noise' is not known; use repaint, "):
+        made.request(Inpaint, method="noise")
+    with pytest.raises(UserError, match="method='magic' is not known; use encode, no"):
+        default("edit.method=magic").request(Interpolate)
 
 
 def test_a_recipe_sets_defaults_and_flags_go_before_them():

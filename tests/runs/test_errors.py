@@ -214,7 +214,27 @@ COMMANDS = [
         "edit encode runs/a --config.edit.mask=m",
         "edit.mask does nothing in edit encode",
     ),
+    ("edit encode runs/a --config.edit.strenth=1", "did you mean --strength?"),
+    (
+        "sample runs/a --config.sample.label=3",
+        "sample.label is no option of a recipe; sample has --label.",
+    ),
+    ("sample runs/a --config.sample.labl=3", "nothing in sample; did you mean --label"),
+    *(
+        (
+            f"{command} runs/a --config.{option}",
+            f"of training, and does nothing in {command}",
+        )
+        for command in ("sample", "likelihood")
+        for option in ("init_from=runs/b", "preview_steps=3", "training.num_steps=3")
+    ),
     ("look", "look needs --config=RECIPE, or a run"),
+    ("look runs/a --workdir=runs/b", "look got two runs, runs/a and --workdir=runs/b"),
+    ("plan runs/a --workdir=runs/b", "plan got two runs, runs/a and --workdir=runs/b"),
+    ("options runs/a --config=digits", "does not look at beside --config=digits;"),
+    ("look runs/a --config=digits --out=b", "beside --config=digits and --out; leave"),
+    ("import a.pt --qkv-order=foo", "--qkv-order='foo' is not known; use legacy, new"),
+    ("import a.pt --step=-1", "--step=-1 is too small; use 0 or more"),
 ]
 
 

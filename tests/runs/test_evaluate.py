@@ -21,7 +21,7 @@ from ddpm_jax.evaluation.feature_extractor import (
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh
 
-SMALL = ["--num-images=40", "--batch-size=16"]
+SMALL = ["--num-images=40"]
 D = 12
 
 
@@ -51,7 +51,9 @@ def workdir(finished, tmp_path):
 
 
 def run(workdir, *arguments):
-    return main(["evaluate", f"{workdir}", *SMALL, *arguments])
+    drawn = not any(argument.startswith("--images=") for argument in arguments)
+    batches = ["--batch-size=16"] if drawn else []
+    return main(["evaluate", f"{workdir}", *SMALL, *batches, *arguments])
 
 
 def rows(workdir):
@@ -278,7 +280,7 @@ def test_wrong_options_are_one_line(workdir, capsys, option, said):
 
 def test_given_images_have_no_bits_per_dim(workdir, capsys):
     line = refused(workdir, capsys, "--scores=frechet,bits_per_dim", "--images=noise")
-    assert "bits_per_dim, which is of a model, and --images=noise are given" in line
+    assert "for bits_per_dim, which is of a model, beside --images=noise; leave" in line
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,24 @@ def test_weights_that_do_not_fit_are_named(finished_unet, tmp_path, capsys):
     line = refusal(capsys, tmp_path / "deep", given, *deep)
     assert re.search(r"\S+/kernel is absent there and [\dx]+ here", line)
     line = refusal(capsys, tmp_path / "nowhere", "--config.init_from=nowhere")
-    assert "no checkpoint in" in line and "nowhere" in line
+    assert re.search(r"init_from=nowhere: no checkpoint in \S*nowhere/check", line)
+    line = refusal(capsys, tmp_path / "none", f"{given}@5")
+    assert f"{given[2:]}@5: no checkpoint of step 5 in" in line
     line = refusal(capsys, tmp_path / "a", f"--config.init_from={tmp_path}/a")
     assert "is the workdir of this run" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_a_model_of_another_kind_are_named(
+    finished_unet, tmp_path, capsys, monkeypatch
+):
+    read = store.read_metadata
+    monkeypatch.setattr(
+        "ddpm_jax.training.checkpoints.read_metadata",
+        lambda *given: {**read(*given), "kind": "vae"},
+    )
+    line = refusal(capsys, tmp_path / "a", f"--config.init_from={finished_unet}")
+    assert "holds a model of kind vae, and this is a diffusion model; name" in line
 
 
 def test_data_of_other_classes_are_refused_by_the_embedding(
