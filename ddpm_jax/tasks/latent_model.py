@@ -300,12 +300,17 @@ class LatentModel:
         return jnp.clip(x, -1.0, 1.0) if self.dtype == "uint8" else x
 
     def store(self, items: Any) -> np.ndarray:
-        """Map items [N, ...] to what files hold: bytes of images, else as they are.
+        """Map items [..., *item_shape] to what files hold: bytes of images, or as they are.
 
         Raises:
             UserError: they are no items of this model, or not finite.
         """
-        found = np.asarray(arguments.floats("items", items, self.item_shape))
+        found = np.asarray(arguments.array("items", items))
+        if found.shape[-len(self.item_shape) :] != self.item_shape:
+            raise UserError(
+                f"items of shape {list(found.shape)}; this model is of "
+                f"{list(self.item_shape)}."
+            )
         with arguments.located("items"):
             return to_uint8(found) if self.dtype == "uint8" else found
 

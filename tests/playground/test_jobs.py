@@ -141,9 +141,19 @@ def test_a_page_shows_every_stage_of_an_edit(studio, files):
         "other": f"{files}/b.png",
         "edit.method": "encode",
         "edit.num_points": 3,
-        "sample.sampler": "ddim",
         "sample.num_steps": 10,
+        # As the page has them when it is opened, though an encoding looks at neither.
+        "sample.sampler": studio.recipe.request(Sample).sampler,
+        "sample.seed": assembly.seed_of(studio.recipe.task, Sample()),
     }
+    changed = {"sample.sampler": "euler", "sample.seed": 1234}
+    for name, value in changed.items():
+        with pytest.raises(UserError, match=f"{name}=.* does nothing in mode interpol"):
+            next(
+                work.answers(
+                    studio, files, "interpolate", {**asked, name: value}, pictures.CHAIN
+                )
+            )
     answers = [*work.answers(studio, files, "interpolate", asked, pictures.CHAIN)]
     said = [answer.status for answer in answers]
     assert all(any(f"Stage {n} of 3" in line for line in said) for n in (1, 2, 3))

@@ -235,7 +235,7 @@ def test_options_change_what_they_say(model):
         ("num_images=300", "split 'test' of digits has 299"),
         ("num_images=0", "too small; use 1"),
         ("batch_size=0", "too small; use 1"),
-        ("method=exact", "use bound, ode or both"),
+        ("method=exact", "use bound, ode, both"),
         ("variance=learned", "predicts none"),
         ("variance=medium", "use small, large, learned"),
         ("num_steps=21", "use 2 to 20"),

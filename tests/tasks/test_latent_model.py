@@ -61,7 +61,7 @@ def model(dtype="float32", **maps):
         ("log_likelihood", (KEY, ITEMS, 0), "num_samples=0 is too small"),
         ("log_likelihood", (KEY, ITEMS, "two"), "num_samples='two' is not a whole"),
         ("bits_per_dim", (KEY, ITEMS[:, :2]), "this model is of [3]"),
-        ("store", (ITEMS[0],), "items is of shape [3]; want [N, 3]"),
+        ("store", (ITEMS[:, :2],), "items of shape [2, 2]; this model is of [3]"),
     ],
     ids=str,
 )
@@ -89,5 +89,7 @@ def test_bytes_are_of_a_model_of_bytes():
     np.testing.assert_array_equal(white, [[1, 1]])
     with pytest.raises(UserError, match="items are int32; want uint8, or floating"):
         made.encode(np.zeros((1, 3), np.int32))
+    white = np.ones((4, 2, 3), np.float32)  # walks
+    np.testing.assert_array_equal(made.store(white), np.full((4, 2, 3), 255, np.uint8))
     with pytest.raises(UserError, match=r"items: .*(NaN|finite)"):
         made.store(np.full((1, 3), np.nan))
