@@ -300,7 +300,7 @@ class LatentModel:
         return jnp.clip(x, -1.0, 1.0) if self.dtype == "uint8" else x
 
     def store(self, items: Any) -> np.ndarray:
-        """Map items [..., *item_shape] to what files hold: bytes of images, or as they are.
+        """Map items [..., *item_shape] to what files hold: images to bytes.
 
         Raises:
             UserError: they are no items of this model, or not finite.

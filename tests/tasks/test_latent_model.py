@@ -19,7 +19,8 @@ def model(dtype="float32", **maps):
     known = {
         "decode": lambda params, keys, z: jnp.pad(z, ((0, 0), (0, 1))),
         "encode": lambda params, x: x[:, :2],
-        "log_likelihood": lambda params, keys, x, num: num * x.sum(1),
+        "likelihood": lambda params, keys, x, num: {"log_likelihood": num * x.sum(1)},
+        "is_bound": True,
     }
     facts = {"item_shape": [3], "dtype": dtype}
     return LatentModel("toy", {}, Maps(**{**known, **maps}), (2,), facts)
@@ -60,6 +61,7 @@ def model(dtype="float32", **maps):
         ("log_likelihood", (0, ITEMS), "no random key"),
         ("log_likelihood", (KEY, ITEMS, 0), "num_samples=0 is too small"),
         ("log_likelihood", (KEY, ITEMS, "two"), "num_samples='two' is not a whole"),
+        ("likelihood_terms", (KEY, ITEMS, 1, -1), "first=-1 is too small"),
         ("bits_per_dim", (KEY, ITEMS[:, :2]), "this model is of [3]"),
         ("store", (ITEMS[:, :2],), "items of shape [2, 2]; this model is of [3]"),
     ],
