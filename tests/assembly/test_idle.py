@@ -307,7 +307,7 @@ EVALUATED = [
         ({f"likelihood_{name}": value}, {}, "without score bits_per_dim; name it in")
         for name, value in (
             *(("split", "train"), ("num_images", 5), ("num_steps", 5)),
-            ("batch_size", 5),
+            *(("batch_size", 5), ("num_samples", 5)),
         )
     ),
     ({"step": 5}, {"checkpoints": "5,10"}, "beside evaluate.checkpoints"),

@@ -226,7 +226,7 @@ def _flag(name, value, command, known, recipe):
     if name in known:
         flag = flag_of(known[name])
         return flag if value == "True" else f"{flag}={value}"
-    of_another = name.partition(".")[0] in SECTIONS
+    of_another = name.partition(".")[0] in (*SECTIONS, "training", "preview_steps")
     if command in (None, "import") or (recipe and (not known or not of_another)):
         return f"--config.{name}={value}"
     return ""
