@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly, data
 from ddpm_jax.codecs import AsStored
@@ -48,6 +47,7 @@ from ddpm_jax.runtime.devices import (
     wait_for_all_hosts,
 )
 from ddpm_jax.runtime.files import alone_in
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.specs import kind_of
 from ddpm_jax.training.loop import catch_interrupts
@@ -127,14 +127,8 @@ def _advance(
         f"({one.settings['split']}), with {one.described} on {describe()}{started}.",
         flush=True,
     )
-    bar = tqdm(
-        total=one.num_items,
-        initial=measured.done,
-        unit="image" if one.noun == "images" else "item",
-        disable=None,
-        dynamic_ncols=True,
-    )
-    with bar:
+    unit = one.noun.removesuffix("s")
+    with progress(one.num_items, done=measured.done, unit=unit) as bar:
         for found in one.batches(measured.done, interrupted):
             bar.update(measured.add(found))
     return measured

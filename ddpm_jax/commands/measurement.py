@@ -7,7 +7,6 @@ own, as a VAE or a flow.
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ddpm_jax.data.pipeline import gather
 from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Likelihood, sections
+from ddpm_jax.runtime import files
 from ddpm_jax.runtime.batching import map_batches
 from ddpm_jax.tasks.spec import Measured, TaskSpec
 
@@ -121,10 +121,9 @@ def open_split(
             f"{asked.split!r} of {source.name} has {len(source)}; use that or fewer."
         )
     if source.fingerprint == fingerprint:
-        print(
-            f"note: {asked.split!r} is what the model was trained on; "
-            "--split names another split.",
-            file=sys.stderr,
+        files.note(
+            f"{asked.split!r} is what the model was trained on; "
+            "--split names another split."
         )
     return source
 

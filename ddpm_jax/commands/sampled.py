@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
@@ -27,6 +26,7 @@ from ddpm_jax.requests import Interpolate, Sample
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import describe
+from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, result_folder
 from ddpm_jax.sampling.result_files import write_items
 from ddpm_jax.tasks.spec import Sampled, TaskSpec
@@ -194,7 +194,7 @@ def sample_any(spec: TaskSpec, asked: Sample, workdir: Path) -> Path:
     model, count = opened.model, asked.num_images
     print(f"Sampling {count} items of {model!r} on {describe()}.", flush=True)
     started = time.perf_counter()
-    with tqdm(total=count, unit="item", disable=None, dynamic_ncols=True) as bar:
+    with progress(count, unit="item") as bar:
         parts = []
         for part in draw(spec, asked, model):
             parts.append(part)
