@@ -42,7 +42,9 @@ from ddpm_jax.training.fit import Fit
 R = TypeVar("R", bound=Request)
 
 Rule = tuple[str, bool, str]
-"""Field, whether it is without effect, "with ...; do ..." for the line."""
+"""Field, whether it is without effect, "with ...; do ..." for the line.
+
+Without "; do ..." it is to be left out, or one of two that are beside each other."""
 
 
 def refuse(value: Any, rules: Iterable[Rule], path: str = "") -> None:
@@ -60,7 +62,9 @@ def refuse(value: Any, rules: Iterable[Rule], path: str = "") -> None:
         found = getattr(value, name)
         shown = repr(found) if isinstance(found, str) else found
         option = value.__dataclass_fields__[name].metadata.get("of", f"{path}{name}")
-        raise UserError(f"config.{option}={shown} does nothing {why}.")
+        remedy = "leave one of them out" if "beside " in why else "leave it out"
+        what = why if ";" in why else f"{why}; {remedy}"
+        raise UserError(f"config.{option}={shown} does nothing {what}.")
 
 
 def _idle(value: Any, rules: Iterable[Rule]) -> Iterator[tuple[str, Any, str]]:
@@ -86,7 +90,7 @@ _OF_ANY_KIND = frozenset(
 )
 
 
-_OF_A_VAE = "in a diffusion model: it is for the bound of a VAE; leave it out"
+_OF_A_VAE = "in a diffusion model: it is for the bound of a VAE"
 
 
 def refuse_idle(spec: TaskSpec, asked: Request) -> None:
@@ -127,7 +131,7 @@ def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
     """List the rules for the fields of a request."""
     rules: list[Rule] = []
     if not isinstance(spec, Diffusion):
-        why = f"in a model of kind {kind_of(spec)}; leave it out"
+        why = f"in a model of kind {kind_of(spec)}"
         names = [field.name for field in dataclasses.fields(asked)]
         looked_at = _OF_ANY_KIND.union(spec.options)
         rules += [(name, True, why) for name in names if name not in looked_at]
@@ -158,8 +162,8 @@ def rules_of(spec: TaskSpec, asked: Request) -> list[Rule]:
 
 def of_parameters(asked: Parameters) -> list[Rule]:
     """List the rules for which parameters are used."""
-    raw = "beside sample.ema=False, which asks for raw ones; leave one of them out"
-    averaged = "beside sample.ema_std, which asks for averaged ones; leave one out"
+    raw = "beside sample.ema=False, which asks for raw ones"
+    averaged = "beside sample.ema_std, which asks for averaged ones"
     return [("ema_std", not asked.ema, raw), ("ema", bool(asked.ema_std), averaged)]
 
 
@@ -172,7 +176,7 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
     at_one = "at guidance_scale 1; use another scale, such as 3, or leave it out"
     churnless = "without churn; set sample.churn above 0, or leave it out"
     tolerance = "but with sampler adaptive; leave it out, or use num_steps"
-    unclipped = "in latents, which are never clipped; leave it out"
+    unclipped = "in latents, which are never clipped"
     of_latents = spec.latents_run is not None
     return [
         (
@@ -180,14 +184,10 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
             sampler not in ("euler", "heun"),
             f"with sampler {sampler}; use euler or heun, or leave it out",
         ),
-        ("eta", sampler != "ddim", "but with sampler ddim; leave it out"),
+        ("eta", sampler != "ddim", "but with sampler ddim"),
         *((n, sampler != "adaptive", tolerance) for n in ("rtol", "atol")),
         *((f"churn_{n}", not asked.churn, churnless) for n in ("low", "high", "noise")),
-        (
-            "variance",
-            sampler != "ancestral",
-            "but with sampler ancestral; leave it out",
-        ),
+        ("variance", sampler != "ancestral", "but with sampler ancestral"),
         *((f"guidance_{n}", unguided, at_one) for n in ("low", "high", "rescale")),
         ("negative_prompt", unguided, at_one),
         ("clip", of_latents, unclipped),
@@ -195,13 +195,12 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
         (
             "dynamic_percentile",
             not asked.clip,
-            "beside sample.clip=False, which asks for no clipping; leave one of them "
-            "out",
+            "beside sample.clip=False, which asks for no clipping",
         ),
         (
             "clip",
             bool(asked.dynamic_percentile),
-            "beside sample.dynamic_percentile, which clips; leave one of them out",
+            "beside sample.dynamic_percentile, which clips",
         ),
         *_of_sections(asked),
     ]
@@ -219,14 +218,12 @@ def _of_sections(asked: Chain) -> list[Rule]:
         (
             "spacing",
             is_other,
-            f"beside {of}={getattr(asked, name)}: its sections make {total} steps; "
-            "leave one of them out",
+            f"beside {of}={getattr(asked, name)}: its sections make {total} steps",
         ),
         (
             name,
             is_other,
-            f"beside sample.spacing={asked.spacing}, whose sections make {total} "
-            "steps; leave one of them out",
+            f"beside sample.spacing={asked.spacing}, whose sections make {total} steps",
         ),
     ]
 
@@ -261,7 +258,7 @@ def _of_edit(spec: Diffusion, asked: Edit) -> list[Rule]:
     # Both chains of an encoding are deterministic DDIM, whatever is asked for.
     encodes = is_encoding(spec, asked)
     unclipped = encodes or method == "guidance"
-    own = f"{here}, which is deterministic DDIM both ways; leave it out"
+    own = f"{here}, which is deterministic DDIM both ways"
     wanted = f"without a label or prompt to guide to; give {_guides(spec)}"
     unconditional = not (asked.label or asked.prompt or asked.cond)
     looked_at = {
@@ -277,16 +274,12 @@ def _of_edit(spec: Diffusion, asked: Edit) -> list[Rule]:
             f"in mode {mode} of this model; use {', '.join(known)}",
         ),
         *(
-            (name, not is_used, f"{here}: it is for {whose}; leave it out")
+            (name, not is_used, f"{here}: it is for {whose}")
             for name, (is_used, whose) in looked_at.items()
         ),
         *((name, encodes, own) for name in (*_OF_SAMPLERS, *_OF_CHURN, "seed")),
-        ("clip", encodes, f"{here}, which never clips; leave it out"),
-        (
-            "dynamic_percentile",
-            unclipped,
-            f"{here}, which does not clip so; leave it out",
-        ),
+        ("clip", encodes, f"{here}, which never clips"),
+        ("dynamic_percentile", unclipped, f"{here}, which does not clip so"),
         ("guidance_scale", unconditional, wanted),
         ("classifier_scale", not asked.label, "without a class; give sample.labels"),
         ("negative_prompt", not asked.prompt, "without a prompt; give sample.prompt"),
@@ -302,8 +295,8 @@ def _guides(spec: Diffusion) -> str:
 
 def _of_latent_walks(asked: Interpolate) -> list[Rule]:
     """Rules for a walk of a model that samples at once."""
-    drawn = "between items that are given, as nothing is drawn; leave it out"
-    whole = "in the walks of such a model, which are made at once; leave it out"
+    drawn = "between items that are given, as nothing is drawn"
+    whole = "in the walks of such a model, which are made at once"
     return [("seed", bool(asked.image), drawn), ("batch_size", True, whole)]
 
 
@@ -320,7 +313,7 @@ def _of_compared(asked: Compared) -> list[Rule]:
     """One value of what there are several of."""
 
     def beside(option: str) -> str:
-        return f"beside {option}, which says it too; leave one of them out"
+        return f"beside {option}, which says it too"
 
     return [
         ("num_steps", bool(asked.sample_steps), beside("evaluate.sample_steps")),
@@ -338,7 +331,7 @@ def _of_given_images(asked: Evaluate | Attributes) -> list[Rule]:
     """Nothing of a sampling is looked at beside images that are given."""
     kind, _ = images_kind(asked.images)
     given = f"beside evaluate.images={asked.images}"
-    unsampled = f"{given}, as nothing is sampled; leave one of them out"
+    unsampled = f"{given}, as nothing is sampled"
     names = [name for name in sections_of(Chain).values() if name != "seed"]
     if kind != "noise":  # which is drawn
         names.append("seed")
@@ -358,50 +351,41 @@ def _of_given_images(asked: Evaluate | Attributes) -> list[Rule]:
     of_model = f"for {BITS_PER_DIM}, which is of a model, "
     return [
         *rules,
-        ("scores", scored, f"{of_model}{given}; leave one of them out"),
-        (
-            "images",
-            scored,
-            f"{of_model}beside evaluate.scores; leave one of them out",
-        ),
+        ("scores", scored, f"{of_model}{given}"),
+        ("images", scored, f"{of_model}beside evaluate.scores"),
     ]
 
 
 def _of_evaluation(asked: Evaluate) -> list[Rule]:
     features, scores = asked.features, asked.scored
     splits = (asked.reference_split, asked.baseline_split)
-    reference = "beside evaluate.reference, which has its own images; leave one of them"
+    reference = "beside evaluate.reference, which has its own images"
     unmeasured = (
         f"without score {BITS_PER_DIM}; name it in evaluate.scores, or leave it"
     )
     return [
-        (
-            "resize",
-            features != "inception",
-            "but with features inception; leave it out",
-        ),
+        ("resize", features != "inception", "but with features inception"),
         (
             "weights",
             features != "inception",
-            f"beside evaluate.features={features}: they are of inception; leave one of "
-            "them out",
+            f"beside evaluate.features={features}: they are of inception",
         ),
         (
             "features",
             asked.weights is not None,
-            "beside evaluate.weights, which are of inception; leave one of them out",
+            "beside evaluate.weights, which are of inception",
         ),
-        ("reference_split", bool(asked.reference), f"{reference} out"),
-        ("baseline_split", bool(asked.reference), f"{reference} out"),
+        ("reference_split", bool(asked.reference), reference),
+        ("baseline_split", bool(asked.reference), reference),
         (
             "reference",
             splits != (Evaluate.reference_split, Evaluate.baseline_split),
-            "beside a split of the data of the run; leave one of them out",
+            "beside a split of the data of the run",
         ),
         (
             "allow_few",
             not {"all", "frechet", "frechet_infinity"} & set(scores),
-            "without a Frechet distance, which few images make wrong; leave it out",
+            "without a Frechet distance, which few images make wrong",
         ),
         *(
             (name, BITS_PER_DIM not in scores, f"{unmeasured} out")
@@ -410,13 +394,9 @@ def _of_evaluation(asked: Evaluate) -> list[Rule]:
         (
             "step",
             bool(asked.checkpoints),
-            "beside evaluate.checkpoints, which names steps; leave one of them out",
+            "beside evaluate.checkpoints, which names steps",
         ),
-        (
-            "checkpoints",
-            asked.step is not None,
-            "beside sample.step, which names one; leave one of them out",
-        ),
+        ("checkpoints", asked.step is not None, "beside sample.step, which names one"),
     ]
 
 
@@ -426,7 +406,7 @@ def _of_evaluation(asked: Evaluate) -> list[Rule]:
 def _of_likelihood(asked: Likelihood) -> list[Rule]:
     of_ode = "with method bound; leave it out, or use method ode"
     of_bound = "with method ode; leave it out, or use method bound"
-    fixed = "beside likelihood.ode_steps; leave one of them out"
+    fixed = "beside likelihood.ode_steps"
     return [
         *(
             (name, asked.method == "bound", of_ode)
@@ -440,8 +420,7 @@ def _of_likelihood(asked: Likelihood) -> list[Rule]:
         (
             "ode_steps",
             bool({asked.rtol, asked.atol} - {Likelihood.rtol, Likelihood.atol}),
-            "beside likelihood.rtol and atol, which choose the steps; leave one of "
-            "them out",
+            "beside likelihood.rtol and atol, which choose the steps",
         ),
     ]
 
@@ -490,8 +469,8 @@ def check_training_effects(spec: Diffusion, fit: Fit, info: DataInfo) -> None:
         UserError: naming the first.
     """
     is_edm, droppable = spec.prediction == "edm", is_droppable(spec, info)
-    unconditional = "in a model without labels or text; leave it out"
-    plain = "but with prediction edm; leave it out"
+    unconditional = "in a model without labels or text"
+    plain = "but with prediction edm"
     refuse(
         spec,
         [
@@ -501,7 +480,7 @@ def check_training_effects(spec: Diffusion, fit: Fit, info: DataInfo) -> None:
     )
     times = (
         "with prediction edm, whose network is given log(sigma / alpha) / 4 in the "
-        "place of t; leave it out"
+        "place of t"
     )
     refuse(spec.schedule, [("t_range", is_edm, times)], "schedule.")
     check_warmup(fit)
@@ -517,17 +496,17 @@ def _check_unet(network: UNet, info: DataInfo) -> None:
             (
                 "num_heads",
                 network.head_channels is not None,
-                "beside network.head_channels, which decides it; leave one of them out",
+                "beside network.head_channels, which decides it",
             ),
             (
                 "resample_blocks",
                 is_flat,
-                "in a network of one level, which halves nothing; leave it out",
+                "in a network of one level, which halves nothing",
             ),
             (
                 "downsample_padding",
                 network.resample_blocks or is_flat,
-                "where no convolution halves a map; leave it out",
+                "where no convolution halves a map",
             ),
         ],
         "network.",
@@ -552,7 +531,7 @@ def refuse_unused(fit: Fit, kind: str, *names: str) -> None:
     Raises:
         UserError: naming the first that was changed.
     """
-    why = f"in the training of kind {kind}; leave it out"
+    why = f"in the training of kind {kind}"
     refuse(fit, [(name, True, why) for name in names], "training.")
 
 

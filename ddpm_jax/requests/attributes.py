@@ -1,12 +1,10 @@
 """The request of `attributes`."""
 
-import dataclasses
-
 from ddpm_jax.requests.evaluate import Compared, images_kind
-from ddpm_jax.requests.options import option
+from ddpm_jax.requests.options import option, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("evaluate")
 class Attributes(Compared):
     """Classify the attributes of generated shapes by a rule, and count those as asked.
 
@@ -14,9 +12,7 @@ class Attributes(Compared):
     """
 
     images: str = option(
-        "",
-        "folder:PATH of captioned images; unset: samples of the model",
-        of="evaluate.images",
+        "", "folder:PATH of captioned images; unset: samples of the model"
     )
 
     def __post_init__(self) -> None:

@@ -1,11 +1,9 @@
 """The request of `cascade`."""
 
-import dataclasses
-
-from ddpm_jax.requests.options import Chain, Shown, WithResults, option
+from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("cascade")
 class Cascade(Shown, Chain, WithResults):
     """Generate small images, and enlarge them with super-resolution models.
 
@@ -14,11 +12,7 @@ class Cascade(Shown, Chain, WithResults):
     python main.py cascade runs/digits-small --stages=runs/digits-large
     """
 
-    stages: str = option(
-        "",
-        "runs of the super-resolution models, smallest first: A,B",
-        of="cascade.stages",
-    )
+    stages: str = option("", "runs of the super-resolution models, smallest first: A,B")
     num_images: int = option(64, "images to generate", of="sample.num_images")
     stage_samplers: str = option(
         "",

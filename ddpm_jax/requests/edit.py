@@ -1,15 +1,14 @@
 """The requests of `edit`, one for each way to edit."""
 
-import dataclasses
 from typing import ClassVar
 
-from ddpm_jax.requests.options import Chain, Shown, WithResults, option
+from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
 
 _TRAINED = "trained"  # of an image-conditional model, its only method
 _MEASURED = ("project", "guidance", _TRAINED)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Edit(Shown, Chain, WithResults):
     """Edit images with a trained model.
 
@@ -19,26 +18,22 @@ class Edit(Shown, Chain, WithResults):
 
     mode: ClassVar[str] = ""
     image: str = option(
-        "",
-        "a file (of points a .csv), or data:7 of the data set; several with commas",
-        of="edit.image",
+        "", "a file (of points a .csv), or data:7 of the data set; several with commas"
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Several(Edit):
     """Edit images, with several results for each."""
 
-    num_images: int = option(
-        4, "results for each image given, with different noise", of="edit.num_images"
-    )
+    num_images: int = option(4, "results for each image given, with different noise")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_at_least(1, "num_images")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Inpaint(Several):
     """Fill the masked part of an image.
 
@@ -47,27 +42,20 @@ class Inpaint(Several):
 
     mode: ClassVar[str] = "inpaint"
     mask: str = option(
-        "",
-        "a file, white where the image is to be filled; of points x or y",
-        of="edit.mask",
+        "", "a file, white where the image is to be filled; of points x or y"
     )
     method: str | None = option(
         None,
         "repaint (unset), replace, project or guidance; of a model that was trained "
         "for this, trained",
-        of="edit.method",
         choices=("repaint", "replace", *_MEASURED),
     )
-    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
-    jump_length: int | None = option(
-        None, "of repaint: steps back; unset: N / 25", of="edit.jump_length"
-    )
-    num_resamples: int = option(
-        10, "of repaint: walks of each stretch", of="edit.num_resamples"
-    )
+    weight: float = option(1.0, "of guidance; above 2 it may diverge")
+    jump_length: int | None = option(None, "of repaint: steps back; unset: N / 25")
+    num_resamples: int = option(10, "of repaint: walks of each stretch")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class ImageToImage(Several):
     """Add noise to an image up to some level, and denoise it (SDEdit).
 
@@ -75,12 +63,10 @@ class ImageToImage(Several):
     """
 
     mode: ClassVar[str] = "image-to-image"
-    strength: float = option(
-        0.5, "share of the chain that is walked", of="edit.strength"
-    )
+    strength: float = option(0.5, "share of the chain that is walked")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Interpolate(Edit):
     """Interpolate between two images.
 
@@ -89,25 +75,18 @@ class Interpolate(Edit):
 
     mode: ClassVar[str] = "interpolate"
     method: str | None = option(
-        None,
-        "encode (unset) or noise",
-        of="edit.method",
-        choices=("encode", "noise"),
+        None, "encode (unset) or noise", choices=("encode", "noise")
     )
-    num_points: int = option(6, "images of a walk", of="edit.num_points")
-    strength: float = option(
-        0.5, "share of the chain that is walked", of="edit.strength"
-    )
-    iterations: int = option(
-        3, "of the equation behind each step of an encoding", of="edit.iterations"
-    )
+    num_points: int = option(6, "images of a walk")
+    strength: float = option(0.5, "share of the chain that is walked")
+    iterations: int = option(3, "of the equation behind each step of an encoding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_at_least(2, "num_points")  # both ends
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Encode(Edit):
     """Encode an image as noise, and decode it (DDIM inversion).
 
@@ -115,15 +94,11 @@ class Encode(Edit):
     """
 
     mode: ClassVar[str] = "encode"
-    strength: float = option(
-        0.5, "share of the chain that is walked", of="edit.strength"
-    )
-    iterations: int = option(
-        3, "of the equation behind each step of an encoding", of="edit.iterations"
-    )
+    strength: float = option(0.5, "share of the chain that is walked")
+    iterations: int = option(3, "of the equation behind each step of an encoding")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Colorize(Several):
     """Colorize a grey image.
 
@@ -134,13 +109,12 @@ class Colorize(Several):
     method: str | None = option(
         None,
         "project (unset) or guidance; of a model that was trained for this, trained",
-        of="edit.method",
         choices=_MEASURED,
     )
-    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
+    weight: float = option(1.0, "of guidance; above 2 it may diverge")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("edit")
 class Upscale(Several):
     """Upsample a small image.
 
@@ -148,13 +122,10 @@ class Upscale(Several):
     """
 
     mode: ClassVar[str] = "upscale"
-    factor: int | None = option(
-        None, "times larger; unset: 2, or as it was trained", of="edit.factor"
-    )
+    factor: int | None = option(None, "times larger; unset: 2, or as it was trained")
     method: str | None = option(
         None,
         "project (unset) or guidance; of a model that was trained for this, trained",
-        of="edit.method",
         choices=_MEASURED,
     )
-    weight: float = option(1.0, "of guidance; above 2 it may diverge", of="edit.weight")
+    weight: float = option(1.0, "of guidance; above 2 it may diverge")

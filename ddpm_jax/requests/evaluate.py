@@ -1,10 +1,8 @@
 """The request of `evaluate`."""
 
-import dataclasses
-
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests.likelihood import NUM_SAMPLES
-from ddpm_jax.requests.options import Chain, WithResults, listed, option
+from ddpm_jax.requests.options import Chain, WithResults, listed, option, request
 
 BITS_PER_DIM = "bits_per_dim"
 """A score that no features enter: the `likelihood` command measures it."""
@@ -12,27 +10,17 @@ RESIZES = ("tensorflow", "pytorch", "clean")
 """Ways to bring images to the size of inception, functions of `evaluation.resize`."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("evaluate")
 class Compared(Chain, WithResults):
     """Sets of samples to be compared."""
 
     num_images: int = option(
-        10_000,
-        "of each set; of given images at most as many as there are",
-        of="evaluate.num_images",
+        10_000, "of each set; of given images at most as many as there are"
     )
-    num_seeds: int = option(
-        1, "sets, of --seed, the seed after it, and so on", of="evaluate.num_seeds"
-    )
-    sample_steps: str = option(
-        "",
-        "several values of --num-steps, such as 10,20,50",
-        of="evaluate.sample_steps",
-    )
+    num_seeds: int = option(1, "sets, of --seed, the seed after it, and so on")
+    sample_steps: str = option("", "several values of --num-steps, such as 10,20,50")
     guidance_scales: str = option(
-        "",
-        "several values of --guidance-scale, such as 1,2,4",
-        of="evaluate.guidance_scales",
+        "", "several values of --guidance-scale, such as 1,2,4"
     )
 
     def __post_init__(self) -> None:
@@ -97,7 +85,7 @@ def images_kind(text: str) -> tuple[str, str]:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("evaluate")
 class Evaluate(Compared):
     """Score images against real ones: FID, KID, precision, ...
 
@@ -108,51 +96,33 @@ class Evaluate(Compared):
         "",
         "folder:PATH, npz:FILE, data:SPLIT (real images), reconstructions:SPLIT (the "
         "same, through the autoencoder) or noise; unset: samples of the model",
-        of="evaluate.images",
     )
     checkpoints: str = option(
-        "",
-        "several steps, such as 1000,2000, or all; unset: --step",
-        of="evaluate.checkpoints",
+        "", "several steps, such as 1000,2000, or all; unset: --step"
     )
     scores: str = option(
-        "all",
-        "or some, such as frechet,kernel; bits_per_dim if it is named",
-        of="evaluate.scores",
+        "all", "or some, such as frechet,kernel; bits_per_dim if it is named"
     )
     features: str = option(
-        "inception",
-        "feature extractor: inception, or the run of a classifier",
-        of="evaluate.features",
+        "inception", "feature extractor: inception, or the run of a classifier"
     )
     weights: str | None = option(
-        None,
-        "of inception: a file; unset: $DDPM_JAX_INCEPTION",
-        of="evaluate.weights",
+        None, "of inception: a file; unset: $DDPM_JAX_INCEPTION"
     )
     resize: str = option(
-        "tensorflow",
-        f"to inception's size: {listed(RESIZES)}",
-        of="evaluate.resize",
-        choices=RESIZES,
+        "tensorflow", f"to inception's size: {listed(RESIZES)}", choices=RESIZES
     )
     feature_batch_size: int = option(
         64, "images at a time through the feature extractor", of="evaluate.batch_size"
     )
     reference: str = option(
-        "",
-        "npz:FILE of published statistics; unset: the data of the run",
-        of="evaluate.reference",
+        "", "npz:FILE of published statistics; unset: the data of the run"
     )
-    reference_split: str = option(
-        "train", "of these data", of="evaluate.reference_split"
-    )
+    reference_split: str = option("train", "of these data")
     baseline_split: str = option(
         "test", "real images scored for comparison", of="evaluate.floor_split"
     )
-    allow_few: bool = option(
-        False, "score fewer images than there are features", of="evaluate.allow_few"
-    )
+    allow_few: bool = option(False, "score fewer images than there are features")
     picture: str = option(
         "",
         "of an image-conditional model, data:SPLIT: the images of a split",

@@ -1,11 +1,9 @@
 """The requests of `import` and `export`."""
 
-import dataclasses
-
-from ddpm_jax.requests.options import Parameters, Request, option, place
+from ddpm_jax.requests.options import Parameters, Request, option, place, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class Import(Request):
     """Make a run of a pretrained model.
 
@@ -29,7 +27,7 @@ class Import(Request):
         self.check_at_least(0, "step")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class Export(Parameters, Request):
     """Write a model for diffusers.
 

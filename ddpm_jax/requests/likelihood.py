@@ -1,7 +1,5 @@
 """The request of `likelihood`."""
 
-import dataclasses
-
 from ddpm_jax import limits
 from ddpm_jax.requests.options import (
     VARIANCES,
@@ -10,6 +8,7 @@ from ddpm_jax.requests.options import (
     check_tolerance,
     listed,
     option,
+    request,
 )
 
 METHODS = ("bound", "ode")
@@ -17,58 +16,36 @@ NUM_SAMPLES = 64
 """Importance samples of a VAE's bound, unless others are asked for."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("likelihood")
 class Likelihood(Parameters, WithResults):
     """Measure bits per dimension of a split of the data: of diffusion, VAE or flow.
 
     python main.py likelihood runs/digits --method=bound
     """
 
-    source: str | None = option(
-        None, "of the items; unset: the data of the run", of="likelihood.source"
-    )
-    split: str = option("test", "of these data", of="likelihood.split")
+    source: str | None = option(None, "of the items; unset: the data of the run")
+    split: str = option("test", "of these data")
     method: str = option(
         "both",
         f"of diffusion: {listed((*METHODS, 'both'))}",
-        of="likelihood.method",
         choices=(*METHODS, "both"),
     )
-    num_images: int | None = option(
-        None, "the first of the split; unset: all", of="likelihood.num_images"
-    )
-    batch_size: int = option(
-        64, "images at a time, over all devices", of="likelihood.batch_size"
-    )
-    seed: int | None = option(None, "unset: that of the run", of="likelihood.seed")
+    num_images: int | None = option(None, "the first of the split; unset: all")
+    batch_size: int = option(64, "images at a time, over all devices")
+    seed: int | None = option(None, "unset: that of the run")
     variance: str | None = option(
-        None,
-        f"bound: {listed(VARIANCES)}; unset: as trained",
-        of="likelihood.variance",
-        choices=VARIANCES,
+        None, f"bound: {listed(VARIANCES)}; unset: as trained", choices=VARIANCES
     )
-    clip: bool = option(
-        True, "bound: clamp the predicted x0 to [-1, 1]", of="likelihood.clip"
-    )
-    num_steps: int | None = option(
-        None, "bound: unset: all T", of="likelihood.num_steps"
-    )
-    ode_steps: int | None = option(
-        None, "ODE: Runge-Kutta steps; unset: adaptive", of="likelihood.ode_steps"
-    )
-    rtol: float = option(
-        1e-4, "ODE: relative tolerance of the adaptive steps", of="likelihood.rtol"
-    )
-    atol: float = option(1e-4, "ODE: absolute tolerance", of="likelihood.atol")
+    clip: bool = option(True, "bound: clamp the predicted x0 to [-1, 1]")
+    num_steps: int | None = option(None, "bound: unset: all T")
+    ode_steps: int | None = option(None, "ODE: Runge-Kutta steps; unset: adaptive")
+    rtol: float = option(1e-4, "ODE: relative tolerance of the adaptive steps")
+    atol: float = option(1e-4, "ODE: absolute tolerance")
     num_probes: int = option(
-        1,
-        "ODE: sign vectors of the trace; 0: exact, at D times the cost",
-        of="likelihood.num_probes",
+        1, "ODE: sign vectors of the trace; 0: exact, at D times the cost"
     )
     num_samples: int = option(
-        NUM_SAMPLES,
-        "VAE: importance samples of each item, K of its bound",
-        of="likelihood.num_samples",
+        NUM_SAMPLES, "VAE: importance samples of each item, K of its bound"
     )
 
     def __post_init__(self) -> None:

@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddpm_jax import limits
 from ddpm_jax.errors import UserError
+
+T = TypeVar("T")
 
 MAX_SCALE = 1000.0
 """Of guidance, far beyond any that is of use: more leaves no digit of the image."""
@@ -29,8 +33,8 @@ def option(
     Args:
         default: without a recipe that sets another.
         text: what the option says, for `--help`.
-        of: the option of a recipe that holds its default, "sample.num_steps"; "" for
-            none.
+        of: the option of a recipe that holds its default, such as "sample.labels";
+            "" for that of its own name in the section of the request, if it has one.
         choices: all that it may be, beside None where that is its default; () for
             whatever `__post_init__` or the command can read.
     """
@@ -57,7 +61,26 @@ def place(default: str | None, text: str, *, positional: bool = True) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
+def request(section: str = "") -> Callable[[type[T]], type[T]]:
+    """Make a class a request: a frozen dataclass, whose fields are options.
+
+    Args:
+        section: of a recipe, which holds the defaults of its options by their names;
+            "" where none does. An option that says `of` has its default there.
+    """
+
+    def made(cls: type[T]) -> type[T]:
+        for name, field in vars(cls).items():
+            if section and isinstance(field, dataclasses.Field):
+                where = {"of": f"{section}.{name}"}
+                field.metadata = types.MappingProxyType({**where, **field.metadata})
+        return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    return made
+
+
+@request()
 class Request:
     """What is asked for of a run.
 
@@ -98,7 +121,7 @@ def _written(field: dataclasses.Field) -> str:
     return f"config.{of}" if of else f"--{field.name.replace('_', '-')}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class WithResults(Request):
     """Where results go."""
 
@@ -114,83 +137,48 @@ class WithResults(Request):
         return None if self.out is None else Path(self.out)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("sample")
 class Parameters(Request):
     """Which parameters of a run are used."""
 
-    step: int | None = option(
-        None, "step of the checkpoint; unset: the newest", of="sample.step"
-    )
-    ema: bool = option(True, "use the averaged (EMA) parameters", of="sample.ema")
+    step: int | None = option(None, "step of the checkpoint; unset: the newest")
+    ema: bool = option(True, "use the averaged (EMA) parameters")
     ema_std: float | None = option(
-        None,
-        "length of an average built from training.ema_stds, as a share of the run",
-        of="sample.ema_std",
+        None, "length of an average built from training.ema_stds, as a share of the run"
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("sample")
 class Chain(Parameters):
     """How a reverse chain is run."""
 
-    sampler: str = option(
-        "ancestral", listed(SAMPLERS), of="sample.sampler", choices=SAMPLERS
-    )
-    num_steps: int | None = option(
-        None, "steps of the chain; unset: all T", of="sample.num_steps"
-    )
-    spacing: str = option(
-        "trailing",
-        f"{', '.join(SPACINGS)}, or {_SECTIONS}:20,10,10",
-        of="sample.spacing",
-    )
+    sampler: str = option("ancestral", listed(SAMPLERS), choices=SAMPLERS)
+    num_steps: int | None = option(None, "steps of the chain; unset: all T")
+    spacing: str = option("trailing", f"{', '.join(SPACINGS)}, or {_SECTIONS}:20,10,10")
     variance: str | None = option(
-        None,
-        f"of ancestral: {listed(VARIANCES)}; unset: as trained",
-        of="sample.variance",
-        choices=VARIANCES,
+        None, f"of ancestral: {listed(VARIANCES)}; unset: as trained", choices=VARIANCES
     )
-    eta: float = option(0.0, "of ddim: 0 deterministic, 1 ancestral", of="sample.eta")
-    churn: float = option(
-        0.0, "of euler and heun, EDM's S_churn: 0 deterministic", of="sample.churn"
-    )
-    churn_low: float = option(
-        0.0, "S_tmin of the churn, as sigma / alpha", of="sample.churn_low"
-    )
-    churn_high: float | None = option(
-        None, "S_tmax of the churn; unset: no bound", of="sample.churn_high"
-    )
-    churn_noise: float = option(1.0, "S_noise of the churn", of="sample.churn_noise")
-    rtol: float = option(1e-4, "of adaptive: relative tolerance", of="sample.rtol")
-    atol: float = option(1e-4, "of adaptive: absolute tolerance", of="sample.atol")
-    clip: bool = option(
-        True, "clamp the predicted x0 to [-1, 1]; latents never are", of="sample.clip"
-    )
+    eta: float = option(0.0, "of ddim: 0 deterministic, 1 ancestral")
+    churn: float = option(0.0, "of euler and heun, EDM's S_churn: 0 deterministic")
+    churn_low: float = option(0.0, "S_tmin of the churn, as sigma / alpha")
+    churn_high: float | None = option(None, "S_tmax of the churn; unset: no bound")
+    churn_noise: float = option(1.0, "S_noise of the churn")
+    rtol: float = option(1e-4, "of adaptive: relative tolerance")
+    atol: float = option(1e-4, "of adaptive: absolute tolerance")
+    clip: bool = option(True, "clamp the predicted x0 to [-1, 1]; latents never are")
     dynamic_percentile: float = option(
-        0.0,
-        "clip by each image's own range, such as 0.995; 0: not",
-        of="sample.dynamic_percentile",
+        0.0, "clip by each image's own range, such as 0.995; 0: not"
     )
     guidance_scale: float = option(
-        1.0,
-        "1 conditional, 0 unconditional, more: classifier-free guidance",
-        of="sample.guidance_scale",
+        1.0, "1 conditional, 0 unconditional, more: classifier-free guidance"
     )
-    guidance_low: float = option(
-        0.0, "guide only above this sigma / alpha", of="sample.guidance_low"
-    )
-    guidance_high: float | None = option(
-        None, "and up to this; unset: no bound", of="sample.guidance_high"
-    )
+    guidance_low: float = option(0.0, "guide only above this sigma / alpha")
+    guidance_high: float | None = option(None, "and up to this; unset: no bound")
     guidance_rescale: float = option(
-        0.0,
-        "restore the contrast that guidance adds: 0 to 1",
-        of="sample.guidance_rescale",
+        0.0, "restore the contrast that guidance adds: 0 to 1"
     )
     classifier_scale: float = option(
-        0.0,
-        "guide by a classifier fitted to the data in closed form",
-        of="sample.classifier_scale",
+        0.0, "guide by a classifier fitted to the data in closed form"
     )
     label: str = option(
         "", "classes such as 7 or 0,1,2, taken in turn", of="sample.labels"
@@ -199,27 +187,20 @@ class Chain(Parameters):
         "",
         "a prompt, file:PATH with one in each line, or data:SPLIT for the captions of "
         "a split",
-        of="sample.prompt",
     )
-    negative_prompt: str = option(
-        "", "what guidance goes away from", of="sample.negative_prompt"
-    )
+    negative_prompt: str = option("", "what guidance goes away from")
     cond: str = option(
         "",
         "further conditions by name: NAME=VALUE, several values with commas, taken in "
         "turn, and several conditions with semicolons",
-        of="sample.cond",
     )
     picture_noise: float = option(
         0.0,
         "noise-conditioning augmentation of a super-resolution model, 0 to "
         "conditioners.low_res.max_aug_level",
-        of="sample.picture_noise",
     )
-    seed: int | None = option(None, "unset: that of the run", of="sample.seed")
-    batch_size: int = option(
-        64, "images at a time, over all devices", of="sample.batch_size"
-    )
+    seed: int | None = option(None, "unset: that of the run")
+    batch_size: int = option(64, "images at a time, over all devices")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -309,14 +290,12 @@ def _check_range(kind: str, low: float, high: float | None) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("sample")
 class Shown(Request):
     """How much of the chain is shown."""
 
-    film_frames: int = option(
-        16, "frames of the film strip and the GIF", of="sample.film_frames"
-    )
-    film_images: int = option(8, "images in them", of="sample.film_images")
+    film_frames: int = option(16, "frames of the film strip and the GIF")
+    film_images: int = option(8, "images in them")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,21 +1,17 @@
 """The request of `rank`."""
 
-import dataclasses
-
 from ddpm_jax.requests.evaluate import Compared
-from ddpm_jax.requests.options import option
+from ddpm_jax.requests.options import option, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("evaluate")
 class Rank(Compared):
     """Retrieve the prompts of generated images, and find memorized ones.
 
     python main.py rank runs/emoji --retrieval=runs/emoji_retrieval
     """
 
-    retrieval: str = option(
-        "", "run of a dual encoder of images and captions", of="evaluate.retrieval"
-    )
+    retrieval: str = option("", "run of a dual encoder of images and captions")
     baseline_split: str = option(
         "test", "real images measured for comparison", of="evaluate.floor_split"
     )

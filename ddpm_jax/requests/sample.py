@@ -3,27 +3,22 @@
 import dataclasses
 from typing import Any
 
-from ddpm_jax.requests.options import Chain, Shown, WithResults, option
+from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request("sample")
 class Sample(Shown, Chain, WithResults):
     """Generate images with a trained model.
 
     python main.py sample runs/digits --label=7,3 --num-steps=50
     """
 
-    num_images: int = option(64, "images to generate", of="sample.num_images")
-    prompt_to: str = option(
-        "",
-        "walk from the prompt to this one, with the same noise",
-        of="sample.prompt_to",
-    )
+    num_images: int = option(64, "images to generate")
+    prompt_to: str = option("", "walk from the prompt to this one, with the same noise")
     picture: str = option(
         "",
         "of an image-conditional model, data:SPLIT: the images of a split; unset: of "
         "the one that it was trained on",
-        of="sample.picture",
     )
 
     def __post_init__(self) -> None:

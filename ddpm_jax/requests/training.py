@@ -1,11 +1,9 @@
 """The requests of `options`, `look` and `plan`, which take the line of a training."""
 
-import dataclasses
-
-from ddpm_jax.requests.options import Request, WithResults, place
+from ddpm_jax.requests.options import Request, WithResults, place, request
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class Look(WithResults):
     """Look at the data: counts, sizes, broken files, a contact sheet.
 
@@ -18,7 +16,7 @@ class Look(WithResults):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class Options(Request):
     """List the options of a recipe, with their values and what they are.
 
@@ -28,7 +26,7 @@ class Options(Request):
     run: str | None = place(None, "folder of a run; unset: of the recipe")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@request()
 class Plan(Request):
     """Estimate what training takes: parameters, memory, time.
 
