@@ -48,12 +48,6 @@ class Masked(ImageMap):
         known = _random_masks(keys, (x0.shape[1], x0.shape[2]))
         return from_mask(x0, known[..., None])
 
-
-@partial(jax.jit, static_argnames="shape")
-def _random_masks(keys, shape):
-    """Draw a mask [H, W] of each key, as one program where a batch is drawn alone."""
-    return jax.vmap(lambda key: random_mask(key, shape))(keys)
-
     def measure(self, x0: jax.Array) -> None:
         """Return nothing: the known pixels of x0 [B, H, W, C] are kept exactly."""
         del x0
@@ -61,3 +55,9 @@ def _random_masks(keys, shape):
     def show(self, rows: jax.Array) -> jax.Array:
         """Return what is known [B, H, W, C], zeros (mid grey) elsewhere."""
         return rows[..., 1:]
+
+
+@partial(jax.jit, static_argnames="shape")
+def _random_masks(keys: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Draw a mask [H, W] of each key, as one program where a batch is drawn alone."""
+    return jax.vmap(lambda key: random_mask(key, shape))(keys)

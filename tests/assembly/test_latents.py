@@ -316,7 +316,11 @@ def test_the_network_has_the_size_of_the_latents():
             {},
             "codec.kind='as_stored', but this model works in the latents of sq",
         ),
-        ([], {"dynamic_percentile": 0.99}, "does nothing in latents, which are never clipped"),
+        (
+            [],
+            {"dynamic_percentile": 0.99},
+            "does nothing in latents, which are never clipped",
+        ),
         ([], {"classifier_scale": 1.0}, "use guidance_scale"),
         (["network.channel_multipliers=1,1,1"], {}, "2x2 do not halve 2 times"),
         (["schedule.kind=cosine"], {}, "ends in a signal of 5e-05.*prediction v"),
