@@ -109,6 +109,17 @@ def test_the_density_of_a_model_is_that_of_its_data_and_integrates_to_one():
     np.testing.assert_allclose(density(places), wanted, atol=2e-3 * wanted.max())
 
 
+def test_a_narrow_mode_of_the_grid_has_its_share(monkeypatch):
+    """By the exact denoiser: solver and pixels of the size of its deviation suffice."""
+    monkeypatch.setattr(plane, "_BATCH", 256)  # as many places as there are
+    mixture = MIXTURES["grid"]
+    exact = mixture_denoiser(mixture.centers, mixture.std)
+    density = plane.model_density(exact, SCHEDULE)
+    square = plane.Square(-0.15, 0.15)  # about the middle one alone, of 25
+    found = plane.density_map(density, square, np.zeros((1, 2)), num_pixels=16)
+    assert 25 * found.integral == pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 5.0])
 def test_scores_are_gradients_of_the_log_density(ratio):
     (level,) = plane.levels_by_noise(SCHEDULE, (ratio,))
