@@ -30,8 +30,8 @@ _BATCH = 2048  # places at a time, in one compiled program
 _NUM_STEPS = 48  # of Runge-Kutta
 _COARSE = 4  # pixels of a cell of the map, each way
 _HOLDS = 1e-5  # share of the whole, above which a cell and its neighbors are refined
-_SHARP = 3e-3  # of the largest density, by which a divided pixel differs from its four
-_PARTS = 3  # of such a pixel, each way
+_SHARP = 5e-3  # of the largest density, by which a divided pixel differs from its four
+_PARTS = 4  # of such a pixel, each way
 _BANDWIDTH = 0.05  # of the kernel estimate; coordinates have unit variance
 
 
@@ -83,11 +83,12 @@ def density_map(
     they hold points or more than 1e-5 of the whole; so are the neighbors of a refined
     cell that does, until no more are found: a model's thin bridges between modes, which
     the middles of cells miss, are followed from their ends. Where pixels differ much
-    from those around them, they and their neighbors are means of 3 x 3 places. The
+    from those around them, they and their neighbors are means of 4 x 4 places. The
     midpoint rule of places no further apart than the deviation of the narrowest
     Gaussian errs by less than 1e-8 of it (Poisson summation: 2 exp(-2 pi^2), relative),
     since errors of pixels cancel; where places of two distances meet within a mode they
-    would not, hence the neighbors.
+    would not, hence the neighbors. Learned densities are rougher than their data:
+    within a mode of deviation 0.018 sums over places 0.0067 apart differed by 2%.
 
     Args:
         density: of the model, whose integral over the plane is 1.
@@ -134,7 +135,7 @@ def _bend_of(values: np.ndarray) -> np.ndarray:
 
 
 def _parts_of(centers: np.ndarray, width: float) -> np.ndarray:
-    """Divide pixels of a width about centers [N, 2]: places [N * 9, 2]."""
+    """Divide pixels of a width about centers [N, 2]: places [N * 16, 2]."""
     line = ((np.arange(_PARTS) + 0.5) / _PARTS - 0.5) * width
     offsets = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
     return (centers[:, None] + offsets).reshape(-1, 2)

@@ -64,7 +64,7 @@ def test_the_map_of_an_exact_density_integrates_to_one(name):
     row, column = np.unravel_index(found.values.argmax(), found.values.shape)
     nearest = np.linalg.norm(places[row, column] - mixture.centers, axis=1).min()
     assert nearest < places[1, 0, 0] - places[0, 0, 0]  # within a pixel
-    assert found.num_places < 0.8 * 192**2  # the corners are empty
+    assert found.num_places < 1.1 * 192**2  # of 16 such, were all of them divided
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.013, 0.03])
@@ -95,7 +95,7 @@ def test_thin_bridges_between_the_modes_are_found(width, shift):
 
     found = plane.density_map(density, square, items[:2000])
     assert found.integral == pytest.approx(1, abs=1e-4)
-    assert found.num_places < 1.05 * 192**2  # as many as there are pixels
+    assert found.num_places < 1.5 * 192**2
 
 
 def test_the_density_of_a_model_is_that_of_its_data_and_integrates_to_one():
