@@ -164,15 +164,21 @@ def _features(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace, *what: str) -> int:
     status = 0
     for scores in _SCORES:
-        status = status or _call(
-            "evaluate",
-            str(args.workdir),
-            *what,
-            f"--features={args.features}",
-            *asked("evaluate", _DRAWING, small("drawing", args.small)),
-            f"--scores={scores}",
-        )
+        words = _scoring(args, *what)
+        status = status or _call(*words, f"--scores={scores}")
     return status
+
+
+def _scoring(args: argparse.Namespace, *what: str) -> list[str]:
+    """Write the command that scores samples, or the images that are given."""
+    options = {**_DRAWING, **small("drawing", args.small)}
+    if any(word.startswith("--images=") for word in what):  # nothing is sampled
+        options = {n: v for n, v in options.items() if not n.startswith("sample.")}
+    features = f"--features={args.features}"
+    return [
+        *("evaluate", str(args.workdir), *what, features),
+        *asked("evaluate", options),
+    ]
 
 
 def _cifar(args: argparse.Namespace) -> int:

@@ -104,7 +104,8 @@ def refuse_sections(command: str, request: type[Request], names: list[str]) -> N
             if near:
                 hint = f"did you mean {near}?"
             raise UserError(f"--config.{name} does nothing in {command}; {hint}")
-        if name in _OF_TRAINING or section == "training":
+        decides_devices = name == "training.batch_size"  # in every command
+        if name in _OF_TRAINING or (section == "training" and not decides_devices):
             raise UserError(
                 f"--config.{name} is of training, and does nothing in {command}; leave "
                 "it out."

@@ -10,12 +10,15 @@ import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import gpu, gpu_jobs, gpu_runs, gpu_step
 from ddpm_jax import cli
-from ddpm_jax.recipe import to_json
+from ddpm_jax.assembly import refuse_idle
+from ddpm_jax.recipe import Diffusion, to_json
+from ddpm_jax.requests import COMMANDS
 
 
 @pytest.fixture
@@ -267,6 +270,11 @@ def test_the_trainings_are_given_options_that_there_are():
         assert (
             read.values["num_steps"] == (more or gpu_runs._DRAWING)["sample.num_steps"]
         )
+    args = SimpleNamespace(workdir="runs/a", features="runs/b", small=True)
+    for what in ((), ("--images=data:test",)):
+        read = cli.read_line(gpu_runs._scoring(args, *what))
+        asked = COMMANDS[read.command](**read.values)
+        refuse_idle(Diffusion(), asked)
 
 
 @pytest.mark.parametrize(
