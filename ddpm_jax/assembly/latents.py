@@ -102,7 +102,7 @@ def check_range(info: DataInfo, asked: Sample) -> None:
     """
     in_items = info.latents is None  # else nothing is clipped, whatever is asked for
     if info.dtype != "uint8" and in_items and (asked.clip or asked.dynamic_percentile):
-        name = "clip" if asked.clip else "dynamic_percentile"
+        name = "dynamic_percentile" if asked.dynamic_percentile else "clip"
         raise UserError(
             f"config.sample.{name}={getattr(asked, name)} clamps to [-1, 1], the range "
             f"of pixels, and {info.name} holds {info.dtype}; use "
