@@ -259,8 +259,8 @@ WRONG = [
     (f"prompt='{'a dark red wall ' * 9}'", "has 36 tokens, and 4 fit"),
     ("prompt=file:nowhere.txt", "cannot read the prompts in nowhere.txt"),
     ("prompt=data:dev", "has no split 'dev'"),
-    ("prompt_to='a dark red wall'", "needs one prompt to come from"),
-    ("negative_prompt='a dark red wall'", "use guidance_scale above 1"),
+    ("prompt_to='a dark red wall'", "does nothing without one prompt to come from"),
+    ("negative_prompt='a dark red wall'", "nothing at guidance_scale 1; use an"),
     ("label=3", "trained without labels"),
 ]
 
