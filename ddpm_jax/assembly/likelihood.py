@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.assembly import names
 from ddpm_jax.assembly.conditions import encode
 from ddpm_jax.assembly.idle import refuse_idle
 from ddpm_jax.assembly.latents import refuse_latents
@@ -20,6 +19,7 @@ from ddpm_jax.diffusion import ode_likelihood as ode
 from ddpm_jax.diffusion.denoisers import Cond
 from ddpm_jax.diffusion.generate import fold_each, image_keys
 from ddpm_jax.diffusion.grids import grid, linear_steps
+from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.diffusion.variational_bound import variational_bound
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Likelihood, Sample
@@ -52,7 +52,7 @@ def measure(
 
 
 def _bound(spec: Diffusion, asked: Likelihood, unet: Conditioned) -> Measure:
-    variance = names.VARIANCES[asked.variance or spec.variance]
+    variance = VARIANCES[asked.variance or spec.variance]
     num_steps = len(bound_times(spec, asked))
     levels = grid(spec.schedule.build(), num_steps, linear_steps)
 

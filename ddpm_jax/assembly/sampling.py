@@ -4,20 +4,28 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ddpm_jax.assembly import names
 from ddpm_jax.assembly.guidance import guided
 from ddpm_jax.assembly.parts import network
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.self_conditioning import NAME
-from ddpm_jax.diffusion import karras, multistep, ode, samplers
+from ddpm_jax.diffusion import grids, karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
-from ddpm_jax.diffusion.grids import grid, section_steps
+from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Sample
 from ddpm_jax.requests.options import section_counts
+
+SPACINGS = {
+    "trailing": grids.trailing_steps,
+    "leading": grids.leading_steps,
+    "linear": grids.linear_steps,
+    "quadratic": grids.quadratic_steps,
+}
+CONTINUOUS_GRIDS = {"karras": grids.karras_grid, "logsnr": grids.logsnr_grid}
+"""With `SPACINGS`, by the names that a request may use."""
 
 
 def denoiser(
@@ -35,7 +43,7 @@ def denoiser(
 
 SAMPLERS: Mapping[str, Callable[[Diffusion, Sample], samplers.Sampler]] = {
     "ancestral": lambda spec, asked: samplers.ancestral(
-        names.VARIANCES[asked.variance or spec.variance]
+        VARIANCES[asked.variance or spec.variance]
     ),
     "ddim": lambda spec, asked: samplers.ddim(asked.eta),
     "euler": lambda spec, asked: karras.euler(_churn(spec, asked)),
@@ -84,13 +92,13 @@ def levels(spec: Diffusion, asked: Sample) -> Level:
         UserError: if the spacing does not fit the steps or the schedule.
     """
     schedule, steps = spec.schedule.build(), num_steps(spec, asked)
-    if asked.spacing in names.CONTINUOUS_GRIDS:
-        return names.CONTINUOUS_GRIDS[asked.spacing](schedule, steps)
+    if asked.spacing in CONTINUOUS_GRIDS:
+        return CONTINUOUS_GRIDS[asked.spacing](schedule, steps)
     sections = section_counts(asked.spacing)
-    return grid(
+    return grids.grid(
         schedule,
         steps,
-        section_steps(sections) if sections else names.SPACINGS[asked.spacing],
+        grids.section_steps(sections) if sections else SPACINGS[asked.spacing],
     )
 
 

@@ -5,11 +5,10 @@ from typing import Any
 import gradio as gr
 
 from ddpm_jax import assembly
-from ddpm_jax.assembly import names
-from ddpm_jax.assembly.sampling import SAMPLERS
 from ddpm_jax.playground import pictures
 from ddpm_jax.playground.panel import Asked, Place, as_sent, with_message
 from ddpm_jax.requests import Sample
+from ddpm_jax.requests.options import SAMPLERS, SPACINGS
 
 _PROMPTS = {
     "prompt": "Prompt (empty: {captions})",
@@ -78,7 +77,7 @@ def more_options(place: Place) -> Asked:
                 defaults.eta, label="Eta of ddim", step=0.1, min_width=90
             ),
             "sample.spacing": gr.Dropdown(
-                [*names.SPACINGS, *names.CONTINUOUS_GRIDS],
+                list(SPACINGS),
                 value=defaults.spacing,
                 label="Spacing",
                 allow_custom_value=True,

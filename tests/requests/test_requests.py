@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from settings import default
 
-from ddpm_jax.assembly import names, sampling
+from ddpm_jax.assembly import sampling
 from ddpm_jax.assembly.pictures import MODES
 from ddpm_jax.cli import read_line
+from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests import (
     COMMANDS,
@@ -84,8 +85,8 @@ def test_a_text_of_a_fixed_set_is_held_to_it(command):
 def test_the_fixed_sets_are_those_of_the_code():
     """Named in requests as well, which load no JAX."""
     assert tuple(sampling.SAMPLERS) == options.SAMPLERS
-    assert (*names.SPACINGS, *names.CONTINUOUS_GRIDS) == options.SPACINGS
-    assert tuple(names.VARIANCES) == options.VARIANCES
+    assert (*sampling.SPACINGS, *sampling.CONTINUOUS_GRIDS) == options.SPACINGS
+    assert tuple(VARIANCES) == options.VARIANCES
     for request in COMMANDS.values():
         if issubclass(request, Edit) and "method" in request.__dataclass_fields__:
             trained = (edits.TRAINED,) if request.mode in MODES.values() else ()
