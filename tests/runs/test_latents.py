@@ -247,7 +247,7 @@ def test_an_autoencoder_that_is_not_there_or_takes_other_images_is_refused(
             ["sample", "RUN", "--config.codec.kind=as_stored"],
             "config.codec.kind='as_stored', but this model works in the latents of",
         ),
-        (["sample", "RUN", "--dynamic-percentile=0.9"], "have a range"),
+        (["sample", "RUN", "--dynamic-percentile=0.9"], "does nothing in latents"),
         (["likelihood", "RUN"], "bits per dimension is of pixels"),
         (["edit", "upscale", "RUN", "--image=data:0"], "edit upscale is of pixels"),
         (["edit", "colorize", "RUN", "--image=data:0"], "edit colorize is of pixels"),
