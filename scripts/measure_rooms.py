@@ -59,6 +59,13 @@ CORE = (
     *("training/ema.py", "training/task.py", "training/objective.py"),
     *("training/optimizers.py", "networks/ports.py", "tasks/diffusion.py"),
 )
+# The rooms that compute: what such a library is for, whichever systems it has.
+COMPUTING = frozenset(
+    {
+        *("diffusion", "networks", "tasks", "conditioning", "codecs", "sampling"),
+        "training",
+    }
+)
 # What turns options and flags into calls: configs, their checks, and the commands.
 PLUMBING = (
     *("build/", "assembly/", "commands/", "requests/"),
@@ -222,6 +229,10 @@ def _ratio(modules: list[Module]) -> str:
     return f"{_sum_of(modules, PLUMBING) / _sum_of(modules, CORE):.1f}"
 
 
+def _computing(modules: list[Module]) -> int:
+    return sum(m.lines for m in modules if room_of(m.path) in COMPUTING)
+
+
 def _longest_function(modules: list[Module]) -> str:
     lines, name, path = max(
         (lines, name.split(":")[0], module.path)
@@ -241,6 +252,10 @@ SUMMARY = {
     "core": lambda modules: f"{_sum_of(modules, CORE):,}",
     "plumbing": lambda modules: f"{_sum_of(modules, PLUMBING):,}",
     "plumbing to core": _ratio,
+    "rooms that compute": lambda modules: f"{_computing(modules):,}",
+    "plumbing to these": lambda modules: (
+        f"{_sum_of(modules, PLUMBING) / _computing(modules):.1f}"
+    ),
     "files": lambda modules: str(len(modules)),
     "functions that take a whole config": lambda modules: str(
         sum(module.config_functions for module in modules)

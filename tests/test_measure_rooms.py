@@ -76,12 +76,14 @@ def test_the_table_adds_up(script):
         "diffusion/losses.py": "a = 1\nb = 2\n",
         "commands/train.py": "def run(cfg):\n    return cfg\n",
         "data/sources.py": "c = 3\n",
+        "codecs/pixels.py": "d = 4\ne = 5\n",
     }
     lines = script.table({"now": script.measure(sources)}).split("\n")
     rows = dict(line.strip("| ").split(" | ") for line in lines[2:])
-    assert rows["`diffusion/`"] == "2" and rows["**all**"] == "5"
+    assert rows["`diffusion/`"] == "2" and rows["**all**"] == "7"
     assert rows["core"] == rows["plumbing"] == "2"
     assert rows["plumbing to core"] == "1.0"
+    assert rows["rooms that compute"] == "4" and rows["plumbing to these"] == "0.5"
     assert rows["functions that take a whole config"] == "1"
     assert rows["longest function, lines of code"] == "2 (`run`, commands/train.py)"
 
