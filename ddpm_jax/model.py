@@ -22,18 +22,28 @@ from PIL import Image
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
+from ddpm_jax.commands.edit import embedded, lay_out
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Conditions, conditions_of, sample_batches
 from ddpm_jax.conditioning.conditioned import encode
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level, Schedule
 from ddpm_jax.errors import UserError, shown
 from ddpm_jax.recipe import Diffusion, Recipe
-from ddpm_jax.requests import Interpolate, Request, Sample
+from ddpm_jax.requests import (
+    Edit,
+    Interpolate,
+    Request,
+    Sample,
+    TextDiff,
+    Variations,
+)
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.runtime import arguments
+from ddpm_jax.runtime.images import to_uint8
 from ddpm_jax.sampling.edits import in_turn, walks
 from ddpm_jax.sampling.plan import Program, run_batches
 
@@ -281,19 +291,103 @@ class DiffusionModel:
                 f"{list(self.info.item_shape)} of each, one or more."
             )
         rows, noise = walks(a, b, num_points)
-        count = len(noise)
+        if NAME in self.spec.conditioners:
+            rows |= embedded(asked, self.info, rows)
+            if prompt is None:  # the embeddings say what there is
+                cond.pop("text", None)
+        return self._edited(asked, rows | in_turn(cond, len(a)), noise, num_points)
+
+    def variations(
+        self, images: Any, num_images: int = 4, **options: Any
+    ) -> np.ndarray:
+        """Sample other images with the image embedding of each (unCLIP).
+
+        What the dual encoder's captions name is kept, the rest is drawn anew.
+
+        Args:
+            images: uint8 [N, H, W, C], or floating point in [-1, 1], which is rounded
+                to bytes.
+            num_images: K, of each.
+            options: as of `python main.py edit variations --help`, by the same names,
+                such as num_steps=20, seed=0.
+
+        Returns:
+            float32 [N, K, H, W, C] in [-1, 1].
+
+        Raises:
+            UserError: the model is no decoder of image embeddings, an option is not
+                known, or does not fit; or these are no such images.
+        """
+        given = {**options, "num_images": num_images}
+        return self._of_pictures("variations", Variations, images, given)
+
+    def text_diff(
+        self,
+        images: Any,
+        from_text: str,
+        to_text: str,
+        num_points: int = 6,
+        **options: Any,
+    ) -> np.ndarray:
+        """Turn images by the difference of two texts (unCLIP).
+
+        Each is encoded as its embedding and noise, and decoded while the embedding is
+        turned toward the difference of the text embeddings, from 0 to `share`.
+
+        Args:
+            images: as of `variations`.
+            from_text: what they show, such as "a red circle".
+            to_text: what they are to show instead.
+            num_points: P, images of a walk.
+            options: as of `python main.py edit text-diff --help`, by the same names,
+                such as share=0.4, strength=0.9.
+
+        Returns:
+            float32 [N, P, H, W, C] in [-1, 1].
+
+        Raises:
+            UserError: as `variations`; or a text cannot be read.
+        """
+        given = {**options, "from_text": from_text, "to_text": to_text}
+        given["num_points"] = num_points
+        return self._of_pictures("text_diff", TextDiff, images, given)
+
+    def _of_pictures(
+        self, function: str, request: type[Edit], images: Any, given: dict[str, Any]
+    ) -> np.ndarray:
+        """Edit pictures as the command does, each by itself."""
+        known = sections_of(request).values()
+        left_out = (*_NOT_OF_SAMPLE, "image")
+        values = read(function, request, given, [n for n in known if n not in left_out])
+        with _named_by_keywords(request):
+            asked = self.recipe.request(request, run=None, **values)
+            asked = assembly.leave_out_idle(self.spec, asked, values)
+            of_edit = assembly.sample_of_edit(self.spec, asked)
+            assembly.check_sample(self.spec, self.info, of_edit)
+            assembly.check_edit(self.spec, asked, self.info.item_shape)
+            assembly.refuse_idle(self.spec, asked)
+            pictures = np.asarray(images)
+            if np.issubdtype(pictures.dtype, np.floating):
+                pictures = np.asarray(to_uint8(pictures))
+            rows, noise, columns = lay_out(self.spec, asked, self.info, pictures)
+        return self._edited(asked, rows, noise, columns)
+
+    def _edited(
+        self, asked: Edit, rows: dict[str, Any], noise: np.ndarray, columns: int
+    ) -> np.ndarray:
+        """Run an edit of rows [N P, ...]; float32 [N, P, ...]."""
         made = run_batches(
             self._program(asked),
             self._trained.params,
             assembly.sample_key(assembly.seed_of(self.spec, asked)),
-            rows | in_turn(cond, len(a)),
-            num_rows=count,
-            batch_size=min(asked.batch_size, count),
+            rows,
+            num_rows=len(noise),
+            batch_size=min(asked.batch_size, len(noise)),
             indices=noise,
             advice="use less strength.",
         )
         found = np.concatenate([batch.items for (batch,) in made])
-        return found.reshape(len(a), num_points, *self.info.item_shape)
+        return found.reshape(-1, columns, *self.info.item_shape)
 
     def _ask(
         self,
@@ -322,14 +416,12 @@ class DiffusionModel:
         return asked, prompts
 
     def _condition(self, asked: Sample, prompts: list[str] | None) -> Conditions:
-        conditions = conditions_of(self._trained, asked, self.params)
-        if prompts is None:
-            return conditions
-        texts = [prompts[i % len(prompts)] for i in range(asked.num_images)]
-        text = assembly.text_cond(self.info, texts, asked.negative_prompt)
-        return conditions._replace(cond={**(conditions.cond or {}), **text})
+        texts = None
+        if prompts is not None:
+            texts = [prompts[i % len(prompts)] for i in range(asked.num_images)]
+        return conditions_of(self._trained, asked, self.params, texts)
 
-    def _program(self, asked: Sample | Interpolate) -> Program:
+    def _program(self, asked: Sample | Edit) -> Program:
         """Make the program of a request, which leaves images in floating point."""
         codec = self.codec._replace(store=partial(_in_range, self.info))
         model = dataclasses.replace(self._trained, codec=codec)

@@ -29,10 +29,13 @@ from typing import Any, Generic, TypeVar
 from ml_collections import ConfigDict
 
 from ddpm_jax import requests, specs
+from ddpm_jax.codecs.embeddings import Embeddings
 from ddpm_jax.codecs.points import Plane
 from ddpm_jax.codecs.spec import AsStored, CodecSpec, Latents
+from ddpm_jax.conditioning.clip_text import ClipText
 from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec
 from ddpm_jax.conditioning.grey import Grey
+from ddpm_jax.conditioning.image_embedding import ImageEmbedding
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masked import Masked
@@ -75,6 +78,7 @@ from ddpm_jax.networks.flow import Flow
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
 from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.ports import Network
+from ddpm_jax.networks.prior import PriorTransformer
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.requests import sections as of_requests
@@ -98,8 +102,9 @@ for _spec in (
     *(Linear, Quadratic, Warmup, Constant, Jsd, Cosine, Sigmoid, Straight),
     *(Simple, Weighted, Mean, Bound, Hybrid, TruncatedSNR, MinSNR, P2, SigmoidSNR),
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
-    *(Label, LowRes, Grey, Masked, SelfConditioning),
-    *(AsStored, Latents, Plane, Data, Devices, Fit, Adam, Diffusion, VAE, GAN),
+    *(Label, LowRes, Grey, Masked, SelfConditioning, ClipText, ImageEmbedding),
+    *(AsStored, Latents, Plane, Embeddings, PriorTransformer),
+    *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN),
     *(MLP, KLAutoencoder, PatchDiscriminator, ImageGenerator, ImageDiscriminator),
     *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
 ):

@@ -421,7 +421,7 @@ def text_run(tmp_path_factory):
 def test_a_latent_model_encodes_decodes_and_samples_images(tmp_path):
     folder = tmp_path / "latent"
     first_stage = small_autoencoder()
-    assembly.keep_copy(first_stage, folder)
+    assembly.keep_copies({assembly.AUTOENCODER: first_stage}, folder)
     cfg, _ = load_recipe(f"{TINY}")
     latents = ("codec.kind=latents", "codec.run=elsewhere")
     cfg = changed(cfg, "conditioners.label=None", *latents)

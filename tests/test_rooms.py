@@ -70,7 +70,7 @@ MAY_IMPORT = {
     # The front door of programs: `ddpm_jax.load`.
     "model": {
         *("assembly", "codecs", "commands", "conditioning", "recipe", "diffusion"),
-        *("requests", "sampling", "runtime.arguments"),
+        *("requests", "sampling", "runtime.arguments", "runtime.images"),
     },
     "loading": {
         *("assembly", "codecs", "commands", "evaluation", "model", "requests"),

@@ -19,10 +19,13 @@ from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import (
     AutoencoderTask,
+    ClipText,
     Cosine,
     Diffusion,
+    Embeddings,
     Fit,
     Grey,
+    ImageEmbedding,
     Jsd,
     Latents,
     Linear,
@@ -99,6 +102,9 @@ VALUES += (64, {"label": {"kind": "label"}})
 BASES = {
     Fit: Fit(decay="cosine"),
     Latents: Latents("runs/somewhere"),
+    Embeddings: Embeddings("runs/somewhere"),
+    ClipText: ClipText(run="runs/somewhere"),
+    ImageEmbedding: ImageEmbedding("runs/somewhere"),
     LowRes: LowRes(max_aug_level=0.5),
     AutoencoderTask: AutoencoderTask(perceptual="runs/somewhere"),
     Diffusion: Diffusion(conditioners={"grey": Grey()}),

@@ -37,21 +37,28 @@ from ddpm_jax.assembly.idle import (
     leave_out_idle,
     refuse_idle,
 )
-from ddpm_jax.assembly.keys import likelihood_key, sample_key, seed_of, train_key
-from ddpm_jax.assembly.labels_prompts import label_word, prompts, sample_labels
-from ddpm_jax.assembly.latents import (
-    COPY,
-    check_copy,
-    check_latents,
-    codec,
-    fingerprint_in,
-    keep_copy,
-    refuse_latents,
+from ddpm_jax.assembly.keys import (
+    likelihood_key,
+    prior_key,
+    sample_key,
+    seed_of,
+    train_key,
 )
+from ddpm_jax.assembly.labels_prompts import label_word, prompts, sample_labels
+from ddpm_jax.assembly.latents import check_latents, refuse_latents
 from ddpm_jax.assembly.likelihood import bound_times, check_likelihood, measure
+from ddpm_jax.assembly.other_runs import (
+    AUTOENCODER,
+    Opened,
+    build_model,
+    check_images,
+    codec,
+    keep_copies,
+    open_runs,
+    use_copies,
+)
 from ddpm_jax.assembly.parts import (
     Model,
-    build_model,
     diffusion_task,
     dtype,
     init_params,
@@ -68,8 +75,11 @@ from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import denoiser, levels, num_steps, sampler
 from ddpm_jax.assembly.sizes import check_batch_memory, least_bytes
 from ddpm_jax.assembly.source import (
+    CLIP,
     DataInfo,
     LatentInfo,
+    RunInfo,
+    clip_of,
     data_fingerprint,
     data_info,
     num_classes,

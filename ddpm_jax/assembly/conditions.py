@@ -10,11 +10,12 @@ from ddpm_jax import conditioning, specs
 from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.pictures import source_rows
-from ddpm_jax.assembly.source import DataInfo, tokenizer_of
+from ddpm_jax.assembly.source import DataInfo, clip_of, tokenizer_of
 from ddpm_jax.conditioning import Encoded, Tokenizer, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
 from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, from_batch
 from ddpm_jax.conditioning.encoded_text import interpolate
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Conditioner, Diffusion
 from ddpm_jax.requests import Sample
@@ -79,6 +80,8 @@ def example_cond(
     batch: dict[str, Any] = dict(examples)
     if spec.text is not None:
         batch["text"] = _rows(tokenizer_of(info), list(examples["text"]))
+    if NAME in spec.conditioners:
+        batch[NAME] = clip_of(info).encode_images(examples["image"])
     made = conditioners(spec, info)
     droppable = {name: one for name, one in made.items() if one.droppable}
     key = sample_key(spec.seed)

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
-from ddpm_jax.assembly.latents import refuse_latents
+from ddpm_jax.assembly.latents import refuse_embeddings, refuse_latents
 from ddpm_jax.assembly.pictures import mode_of
 from ddpm_jax.assembly.sampling import levels
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
 from ddpm_jax.requests import Edit, Sample, Upscale
@@ -87,6 +88,12 @@ def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> Non
     mode, methods = asked.mode, edit_methods(spec, asked.mode)
     if mode in edits.OF_PIXELS:
         refuse_latents(spec, f"edit {mode}")
+    refuse_embeddings(spec, f"edit {mode}")
+    if mode in edits.OF_EMBEDDINGS and NAME not in spec.conditioners:
+        raise UserError(
+            f"edit {mode} is of a decoder that is told image embeddings (unCLIP), and "
+            "this model is told none; train one as configs/shapes_unclip.py does."
+        )
     if not methods:
         raise UserError(
             f"edit {mode} with a model that was trained to draw from a picture "

@@ -118,7 +118,8 @@ def check_guidance(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
             f"config.sample.guidance_scale={asked.guidance_scale}, but this model "
             "was trained without labels or text; use 1, or classifier_scale."
         )
-    if asked.guidance_scale != 1 and spec.condition_dropout == 0:
+    rates = (spec.condition_dropout, *spec.dropout_rates.values())
+    if asked.guidance_scale != 1 and not any(rates):
         raise UserError(
             f"config.sample.guidance_scale={asked.guidance_scale} needs a model that "
             "has also been trained without labels or text; use 1, or train with "

@@ -18,6 +18,7 @@ from ddpm_jax.assembly.editing import edit_methods, is_encoding, method_of
 from ddpm_jax.assembly.labels_prompts import OF_MANY
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.requests import (
@@ -192,6 +193,11 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
         ("negative_prompt", unguided, at_one),
         ("clip", of_latents, unclipped),
         ("dynamic_percentile", of_latents, unclipped),
+        (
+            "prior",
+            NAME not in spec.conditioners,
+            "in a model that is told no image embedding; leave it out",
+        ),
         (
             "dynamic_percentile",
             not asked.clip,

@@ -7,7 +7,7 @@ from ddpm_jax.requests import Likelihood
 from ddpm_jax.requests.options import Chain
 from ddpm_jax.runtime.keys import root_key
 
-_INIT, _TRAIN, _SAMPLE, _LIKELIHOOD = 0, 1, 2, 3
+_INIT, _TRAIN, _SAMPLE, _LIKELIHOOD, _PRIOR = 0, 1, 2, 3, 4
 # Kinds with streams of their own, apart from those of the model that they serve.
 _FIRST = {"classifier": 10, "autoencoder": 20, "contrastive": 30}
 
@@ -30,6 +30,14 @@ def seed_of(spec: TaskSpec, asked: Chain | Likelihood) -> int:
 def sample_key(seed: int) -> jax.Array:
     """Return the key that the keys of samples are derived from."""
     return jax.random.fold_in(root_key(seed), _SAMPLE)
+
+
+def prior_key(seed: int) -> jax.Array:
+    """Return the key of the embeddings that a decoder's samples are made of.
+
+    Apart from that of the samples: the first numbers of their noise would be the same.
+    """
+    return jax.random.fold_in(root_key(seed), _PRIOR)
 
 
 def likelihood_key(seed: int) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddpm_jax.assembly.conditions import encode
 from ddpm_jax.assembly.idle import refuse_idle
-from ddpm_jax.assembly.latents import refuse_latents
+from ddpm_jax.assembly.latents import refuse_embeddings, refuse_latents
 from ddpm_jax.assembly.sampling import check_variance, denoiser
 from ddpm_jax.assembly.sizes import check_batch_memory
 from ddpm_jax.assembly.source import DataInfo
@@ -129,6 +129,7 @@ def check_likelihood(spec: Diffusion, info: DataInfo, asked: Likelihood) -> None
         UserError: for the first rule that does not hold.
     """
     refuse_latents(spec, "bits per dimension")
+    refuse_embeddings(spec, "bits per dimension")
     if spec.map_name:
         raise UserError(
             f"the model draws from a picture ({spec.map_name}), and says how likely an "

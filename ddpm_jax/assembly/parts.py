@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ from jax.sharding import Mesh
 
 from ddpm_jax.assembly.conditions import conditioners
 from ddpm_jax.assembly.keys import init_key
-from ddpm_jax.assembly.latents import codec
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.codecs import (
@@ -55,23 +53,6 @@ class Model:
     mesh: Mesh
 
 
-def build_model(
-    spec: Diffusion, info: DataInfo, mesh: Mesh, workdir: Path = Path()
-) -> Model:
-    """Build a model, computing nothing.
-
-    Args:
-        spec: what it is.
-        info: of its data.
-        mesh: the devices.
-        workdir: where the autoencoder of a model of latents is.
-
-    Raises:
-        UserError: the autoencoder is not there, or is another.
-    """
-    return Model(spec, info, model(spec, info), codec(spec, info, workdir), mesh)
-
-
 def model(spec: Diffusion, info: DataInfo) -> Conditioned:
     """Build the network with its conditioners, without parameters."""
     channels = info.shape[-1] * (2 if spec.learns_variance else 1)
@@ -105,7 +86,9 @@ def objective(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Objective:
         the_schedule,
         spec.build_loss(the_schedule),
         start=start(spec, info),
-        condition=training_condition(conditioners(spec, info), spec.condition_dropout),
+        condition=training_condition(
+            conditioners(spec, info), spec.condition_dropout, spec.dropout_rates
+        ),
         times=spec.build_times(),
         self_conditioning=self_conditioning,
         network_input=spec.parameterization.network_input,

@@ -35,6 +35,7 @@ NOT_COMPILED = frozenset(
     {
         *("run", "out", "step", "ema", "ema_std", "seed", "num_images", "batch_size"),
         *("label", "cond", "prompt", "negative_prompt", "prompt_to", "picture"),
+        *("prior", "from_text", "to_text", "share"),
         *("film_frames", "film_images", "image", "mask", "num_points"),
         *("source", "split"),
     }

@@ -1,4 +1,4 @@
-"""The dual encoder that finds an image's caption: from a spec, from a folder.
+"""The CLIP-style dual encoder that finds an image's caption: of a spec, or a folder.
 
 The folder is that of any run; see `auxiliary`.
 """
@@ -18,6 +18,8 @@ from ddpm_jax.assembly import auxiliary
 from ddpm_jax.assembly.features import check_training, small_task
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning import reopen
+from ddpm_jax.conditioning.clip import Clip
+from ddpm_jax.data.dataset import CaptionRule
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.recipe import ContrastiveTask, Fit
@@ -72,9 +74,21 @@ def _example(
 
 
 def contrastive_task(
-    spec: ContrastiveTask, fit: Fit, info: DataInfo, mesh: Mesh
+    spec: ContrastiveTask,
+    fit: Fit,
+    info: DataInfo,
+    mesh: Mesh,
+    rule: CaptionRule | None = None,
 ) -> Task:
-    """Build the task of a dual encoder; see `small_task`."""
+    """Build the task of a dual encoder; see `small_task`.
+
+    Args:
+        spec: what is trained.
+        fit: how.
+        info: of the data.
+        mesh: the devices.
+        rule: of the captions, if the data have one: a batch has its "facts".
+    """
     net = match_network(spec, info)
     assert info.tokenizer is not None  # `data_info` has refused data without captions
     example = _example(info.tokenizer, info.image_shape, info.captions)
@@ -84,6 +98,7 @@ def contrastive_task(
         ),
         max_shift=spec.max_shift,
         flip=spec.data.flip,
+        holds=None if rule is None else rule.holds,
     )
     return small_task(spec, fit, KIND.name, net, example, objective, mesh)
 
@@ -126,6 +141,10 @@ def retrieval(workdir: Path) -> Retrieval:
     Raises:
         UserError: there are none, or they are damaged.
     """
+    return as_retrieval(*_opened(workdir))
+
+
+def _opened(workdir: Path) -> tuple[DualEncoder, Any, dict[str, Any]]:
     # Refuses a tokenizer that is not on this machine.
     reopen(auxiliary.about(workdir, KIND)["tokenizer"])
 
@@ -135,7 +154,36 @@ def retrieval(workdir: Path) -> Retrieval:
         info = DataInfo("", shape, None, "", tokenizer)
         return match_network(spec, info), _example(tokenizer, shape, about["captions"])
 
-    return as_retrieval(*auxiliary.open_network(workdir, KIND, network))
+    return auxiliary.open_network(workdir, KIND, network)
+
+
+def clip(workdir: Path) -> Clip:
+    """Open the dual encoder of a folder, for other models to use.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    net, params, about = _opened(workdir)
+    shape, tokenizer = tuple(about["image_shape"]), reopen(about["tokenizer"])
+    info = DataInfo("", shape, None, "", about["tokenizer"])
+    spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
+    width = spec.text.for_data(info).width
+    name, fingerprint = about["name"], about["fingerprint"]
+    facts = {name: about[name] for name in sorted(KIND.facts)}
+    return Clip(name, fingerprint, shape, width, net, params, tokenizer, facts)
+
+
+def write_copy(place: Path, clip: Clip) -> None:
+    """Lay a dual encoder into the folder of a model that uses it.
+
+    Args:
+        place: where to.
+        clip: by `clip` above.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    auxiliary.write(place, KIND, clip.params, {"copy": True}, dict(clip.facts))
 
 
 def check_retrieval(spec: ContrastiveTask, fit: Fit, info: DataInfo) -> None:

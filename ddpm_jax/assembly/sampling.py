@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddpm_jax.assembly.guidance import guided
-from ddpm_jax.assembly.parts import network
 from ddpm_jax.conditioning.conditioned import Conditioned
+from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import grids, karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network

@@ -1,14 +1,20 @@
 """What a model must know of its data."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ddpm_jax import data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.conditioning import Tokenizer, reopen
+from ddpm_jax.conditioning.clip import Clip, found
 from ddpm_jax.data.dataset import fingerprint_of
-from ddpm_jax.data.info import DataInfo, LatentInfo
+from ddpm_jax.data.info import DataInfo, LatentInfo, RunInfo
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import ContrastiveTask, Diffusion
+from ddpm_jax.recipe import ContrastiveTask, Diffusion, Embeddings, ImageEmbedding
+
+CLIP = ImageEmbedding.opens
+"""The kind of a dual encoder's run, among those that a model uses."""
 
 _SHOWN = 64  # captions that a checkpoint remembers, evenly from all
 
@@ -16,21 +22,25 @@ _SHOWN = 64  # captions that a checkpoint remembers, evenly from all
 def data_info(
     source: data.Dataset,
     spec: Diffusion | ContrastiveTask | None = None,
-    autoencoder: Autoencoder | None = None,
+    opened: Mapping[str, Any] | None = None,
 ) -> DataInfo:
     """Describe a data set, as a model must know it.
 
     Args:
         source: the data.
         spec: of the model; None for one that is conditioned on no captions.
-        autoencoder: in whose latents the model works; None for pixels.
+        opened: frozen models that it uses, by kind; see `other_runs`.
 
     Raises:
         UserError: the model is conditioned on text, and the data have no captions, or
             its tokenizer does not fit theirs; or the autoencoder takes other images.
     """
-    latents = None
-    if autoencoder is not None:
+    latents, runs = None, {}
+    for kind, model in (opened or {}).items():
+        if isinstance(model, Clip):
+            runs[kind] = RunInfo(model.name, model.fingerprint, model.sizes)
+            continue
+        autoencoder: Autoencoder = model
         shape = autoencoder.shape_of(source.image_shape)
         latents = LatentInfo(autoencoder.name, autoencoder.fingerprint, shape)
     info = DataInfo(
@@ -40,8 +50,11 @@ def data_info(
         source.fingerprint,
         latents=latents,
         dtype=str(source.dtype),
+        runs=runs,
     )
     if isinstance(spec, Diffusion):
+        if isinstance(spec.codec, Embeddings):
+            info = _of_embeddings(info, runs[spec.codec.opens])
         info = dataclasses.replace(info, chain_shape=_chain_shape(spec, info))
     if spec is None or spec.text is None:
         return info
@@ -56,9 +69,27 @@ def data_info(
     return dataclasses.replace(
         info,
         fingerprint=data_fingerprint(source, spec),
-        tokenizer=spec.text.learn(source.texts).to_json(),
+        tokenizer=spec.text.learn(source.texts, _opened_by(spec, opened)).to_json(),
         captions=tuple(dict.fromkeys(shown)),
     )
+
+
+def _of_embeddings(info: DataInfo, run: RunInfo) -> DataInfo:
+    """Describe the image embeddings of data, which take the place of the images."""
+    return dataclasses.replace(
+        info,
+        name=f"image embeddings of {info.name}",
+        item_shape=(run.sizes["width"],),
+        dtype="float32",
+    )
+
+
+def _opened_by(
+    spec: Diffusion | ContrastiveTask, opened: Mapping[str, Any] | None
+) -> Any:
+    """Return the model of the run that the spec of the text names, None without."""
+    assert spec.text is not None  # of a model with text
+    return (opened or {}).get(spec.text.opens)
 
 
 def _chain_shape(spec: Diffusion, info: DataInfo) -> tuple[int, ...] | None:
@@ -94,3 +125,17 @@ def tokenizer_of(info: DataInfo) -> Tokenizer:
     """
     assert info.tokenizer is not None  # a text-conditional model has one
     return reopen(info.tokenizer)
+
+
+def clip_of(info: DataInfo) -> Clip:
+    """Return the dual encoder of a model that is open.
+
+    Raises:
+        UserError: the model has none.
+    """
+    if CLIP not in info.runs:
+        raise UserError(
+            f"a model of {info.name} is told of no dual encoder (CLIP); train one with "
+            "conditioners clip_text and image_embedding, as configs/shapes_unclip.py."
+        )
+    return found(info.runs[CLIP].fingerprint)

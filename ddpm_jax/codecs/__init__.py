@@ -3,8 +3,9 @@
 A codec lies between items of data (images in [-1, 1]) and the arrays [B, ...] of
 the chain. Sampling, editing and training do not depend on which it is: `pixels` scales
 bytes and changes nothing else, `latents` is a first stage (Rombach et al. 2022),
-`arrays` takes floating point of any rank as it is, `points` plots such items. `display`
-plots items of any shape.
+`arrays` takes floating point of any rank as it is, `points` plots such items,
+`embeddings` are those of a CLIP-style dual encoder, which the prior of unCLIP makes.
+`display` plots items of any shape.
 """
 
 from ddpm_jax.codecs.arrays import arrays, as_they_are

@@ -1,6 +1,7 @@
 """The codec of a recipe."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
@@ -16,7 +17,13 @@ class CodecSpec:
 
     A codec without parameters needs `build` alone; training starts from what it
     encodes.
+
+    Attributes:
+        opens: the kind of model that its field `run` names a run of, "" if it has no
+            such field. A class attribute.
     """
+
+    opens: ClassVar[str] = ""
 
     def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
         """Make the codec.
@@ -50,6 +57,8 @@ class Latents(CodecSpec):
     """
 
     run: str = ""
+
+    opens: ClassVar[str] = "autoencoder"
 
     def __post_init__(self) -> None:
         if not self.run:

@@ -13,7 +13,7 @@ import numpy as np
 
 import ddpm_jax
 from ddpm_jax import assembly, specs
-from ddpm_jax.assembly import DataInfo, LatentInfo
+from ddpm_jax.assembly import DataInfo, LatentInfo, RunInfo
 from ddpm_jax.diffusion.schedules import ScheduleSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe, differences, from_json, to_json
@@ -26,7 +26,8 @@ from ddpm_jax.training import checkpoints as store
 FREE_OPTIONS = (
     *("sample.", "edit.", "likelihood.", "evaluate.", "cascade.", "devices."),
     *("data.data_dir", "data.cache", "data.on_device_mb", "network.attention:"),
-    "codec.run",  # where it lies; which it is, its fingerprint says
+    # Where it lies; which it is, its fingerprint says.
+    *("codec.run", "conditioners.text.run", "conditioners.image_embedding.run"),
 )
 
 
@@ -97,6 +98,7 @@ def info_of(about: dict[str, Any]) -> DataInfo:
         latents=_latents_of(stored.get("latents")),
         dtype=stored.get("dtype", "uint8"),
         chain_shape=None if of_codec is None else tuple(of_codec),
+        runs={kind: RunInfo(**one) for kind, one in stored.get("runs", {}).items()},
     )
 
 

@@ -6,6 +6,12 @@ of pairs of colour and shape that it did show and of pairs that it did not. No c
 theirs is at the end of its range, so that values of 0 and 255 are what guidance adds.
 Pictures that were drawn already, such as those of a cascade, can be read as well.
 
+Captions may leave things unsaid. Then only what is said is right or wrong; of scenes of
+one thing the attributes that are unsaid are counted, and compared with the law by which
+the training data have them. Where a prompt comes more than once, so does how often two
+of its pictures agree in what is unsaid: a model that always makes the same choice, not
+one that samples, has 1.
+
 workdir/attributes/
     0001/               the images: request.json, samples.npz, grid.png
         attributes.json the share of them that agree, by attribute
@@ -17,7 +23,8 @@ What is there already is not computed again.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,8 +85,8 @@ def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> i
 
     def rows(interrupted: Callable[[], int]) -> None:
         print(_HEAD)
-        for variant, scenes in chosen:
-            row = _drawn(recipe, variant, workdir, out, scenes, interrupted)
+        for variant, texts in chosen:
+            row = _drawn(recipe, variant, workdir, out, texts, interrupted)
             print(_format(row), flush=True)
 
     return to_the_end(rows, partial(_summarise, out))
@@ -87,8 +94,8 @@ def attributes(recipe: Recipe[Diffusion], asked: Attributes, workdir: Path) -> i
 
 def _chosen(
     spec: Diffusion, asked: Attributes, workdir: Path
-) -> list[tuple[Sample, list[shapes.Scene]]]:
-    """List the drawings, and what is asked for in each.
+) -> list[tuple[Sample, list[str]]]:
+    """List the drawings, and the prompts of each.
 
     Raises:
         UserError: the model knows no text, or a prompt names no shapes.
@@ -103,16 +110,17 @@ def _chosen(
         for variant in assembly.variants(spec, asked, [step]):
             one = dataclasses.replace(variant, prompt=prompt)
             # Refuses what is no caption, before all work.
-            chosen.append((one, _scenes(spec, one, workdir)))
+            chosen.append((one, _prompts(spec, one, workdir)))
     return chosen
 
 
-def _scenes(spec: Diffusion, asked: Sample, workdir: Path) -> list[shapes.Scene]:
+def _prompts(spec: Diffusion, asked: Sample, workdir: Path) -> list[str]:
     info = describe_model(spec, asked, workdir).info
     assembly.check_sample(spec, info, asked)
     texts = assembly.prompts(spec, info, asked)
     assert texts is not None  # a text-conditional model
-    return [shapes.parse(text) for text in texts]
+    _parsed(texts)
+    return texts
 
 
 def _drawn(
@@ -120,10 +128,10 @@ def _drawn(
     asked: Sample,
     workdir: Path,
     out: Path,
-    scenes: Sequence[shapes.Scene],
+    texts: Sequence[str],
     interrupted: Callable[[], int],
 ) -> Row:
-    """Return the row of a drawing for these scenes."""
+    """Return the row of a drawing for these prompts."""
     one = drawn_set(recipe, asked, workdir, interrupted)
     folder = result_folder(out / "attributes", one.request)
     with files.alone_in(folder, stop=interrupted):
@@ -136,7 +144,7 @@ def _drawn(
             "prompts": asked.prompt,
             "guidance_scale": asked.guidance_scale,
             "seed": assembly.seed_of(recipe.task, asked),
-            **_read(one.load(folder), scenes),
+            **_read(one.load(folder), texts),
             "model": one.model,
         }
         files.write_json(folder / _ROW, row)
@@ -155,7 +163,7 @@ def _given(workdir: Path, where: str) -> Row:
             f"{source.name} has no captions to hold its pictures against; use a folder "
             "images/ that sample or cascade has written for prompts."
         )
-    asked = [shapes.parse(text) for text in source.texts]
+    _parsed(source.texts)
     request = {"images": "folder", "data": source.fingerprint}
     folder = result_folder(workdir / "attributes", request)
     row = {
@@ -163,7 +171,7 @@ def _given(workdir: Path, where: str) -> Row:
         "prompts": f"folder:{Path(where).name}",
         "guidance_scale": None,
         "seed": None,
-        **_read(source, asked),
+        **_read(source, source.texts),
         "model": None,
         "folder": where,
     }
@@ -171,18 +179,108 @@ def _given(workdir: Path, where: str) -> Row:
     return row
 
 
-def _read(source: data.Dataset, asked: Sequence[shapes.Scene]) -> Row:
+def _parsed(
+    texts: Sequence[str],
+) -> tuple[list[shapes.Scene] | None, list[shapes.Description]]:
+    """Parse captions: as scenes, None if one leaves something unsaid; and what is said.
+
+    Raises:
+        UserError: one is no caption of shapes.
+    """
+    said = [shapes.parse_partial(text) for text in texts]
+    if any(None in phrase for one in said for phrase in one):
+        return None, said
+    return [shapes.parse(text) for text in texts], said
+
+
+def _read(source: data.Dataset, texts: Sequence[str]) -> Row:
     """Read pictures, and say how many agree with what was asked for."""
     pixels, _ = data.in_memory(source)
     seen = shapes.classify(pixels)
-    found = [shapes.agreement(a, b) for a, b in zip(asked, seen, strict=True)]
-    agree = {name: [getattr(one, name) for one in found] for name in ATTRIBUTES}
-    return {
-        "num_images": len(found),
+    scenes, said = _parsed(texts)
+    row: Row = {
+        "num_images": len(seen),
         "unclear": float(np.mean([_unclear(scene) for scene in seen])),
         "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
-        "share": {name: float(np.mean(values)) for name, values in agree.items()},
     }
+    found: list[Any] = (
+        [shapes.partial_agreement(a, b) for a, b in zip(said, seen, strict=True)]
+        if scenes is None
+        else [shapes.agreement(a, b) for a, b in zip(scenes, seen, strict=True)]
+    )
+    row["share"] = {name: _share(found, name) for name in ATTRIBUTES}
+    if scenes is None:
+        row["unsaid"] = unsaid(texts, said, found)
+    return row
+
+
+def _share(found: Sequence[Any], name: str) -> float | None:
+    """Average an attribute over the pictures of whose caption it is part."""
+    values = [getattr(one, name) for one in found if getattr(one, name) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def unsaid(
+    texts: Sequence[str],
+    said: Sequence[shapes.Description],
+    found: Sequence[shapes.PartialAgreement],
+) -> dict[str, Any]:
+    """Compare what is seen where nothing is said with the law of the training data.
+
+    Args:
+        texts: N captions; those of one thing count.
+        said: what they say.
+        found: in the pictures.
+
+    Returns:
+        For size, color and place "num", how many there are; "seen" and "data", the
+        frequency of each word, the latter the mean over the captions of their laws;
+        "total_variation" between the two; and over pairs of pictures of one caption
+        the share that agree, "agree", with that of independent draws of the law,
+        "agree_data"; None without such pairs.
+    """
+    laws: dict[str, dict[str, dict[str, float]]] = {}
+    words: Mapping[str, Any] = defaultdict(lambda: defaultdict(list))
+    for text, one, agreement in zip(texts, said, found, strict=True):
+        if len(one) != 1:
+            continue
+        laws.setdefault(text, shapes.unsaid_law(one))
+        for name in laws[text]:
+            words[name][text] += agreement.unsaid[name][:1] or (shapes.UNKNOWN,)
+    result = {}
+    for name in sorted(words):
+        by_text: Mapping[str, list[str]] = words[name]
+        num = sum(map(len, by_text.values()))
+        law: dict[str, float] = defaultdict(float)
+        for text, listed in by_text.items():
+            for word, share in laws[text][name].items():
+                law[word] += share * len(listed) / num
+        counts = Counter(word for listed in by_text.values() for word in listed)
+        seen = {word: counts[word] / num for word in {**law, **counts}}
+        distance = sum(abs(seen[word] - law[word]) for word in seen) / 2
+        result[name] = {
+            "num": num,
+            "seen": seen,
+            "data": dict(law),
+            "total_variation": distance,
+            **_agreeing(by_text, {text: laws[text][name] for text in by_text}),
+        }
+    return result
+
+
+def _agreeing(
+    by_text: Mapping[str, Sequence[str]], laws: Mapping[str, Mapping[str, float]]
+) -> dict[str, float | None]:
+    """Count the pairs of pictures of one caption that show the same word."""
+    pairs, same, expected = 0.0, 0.0, 0.0
+    for text, listed in by_text.items():
+        num = math.comb(len(listed), 2)
+        pairs += num
+        same += sum(math.comb(count, 2) for count in Counter(listed).values())
+        expected += num * sum(share**2 for share in laws[text].values())
+    if not pairs:
+        return {"agree": None, "agree_data": None}
+    return {"agree": same / pairs, "agree_data": expected / pairs}
 
 
 def _unclear(scene: shapes.Scene) -> bool:
@@ -202,10 +300,29 @@ def _format(row: Row) -> str:
         "" if row["seed"] is None else f"{row['seed']}",
         f"{count:,}",
         whole,
-        *(f"{100 * share[name]:.1f}" for name in ATTRIBUTES[:-1]),
+        *(_percent(share[name]) for name in ATTRIBUTES[:-1]),
         f"{100 * row['saturated']:.2f}",
     ]
-    return f"{row['prompts'][:15]:<16}" + "".join(f"{text:>10}" for text in numbers)
+    line = f"{row['prompts'][:15]:<16}" + "".join(f"{text:>10}" for text in numbers)
+    return "\n".join([line, *map(_format_unsaid, row.get("unsaid", {}).items())])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _format_unsaid(found: tuple[str, Mapping[str, Any]]) -> str:
+    name, of = found
+    pairs = ""
+    if of["agree"] is not None:
+        pairs = (
+            f"; pictures of one caption agree in {100 * of['agree']:.1f}% of pairs, "
+            f"{100 * of['agree_data']:.1f}% by that law"
+        )
+    return (
+        f"  {name} unsaid ({of['num']:,}): total variation "
+        f"{of['total_variation']:.3f} to the law of the data{pairs}"
+    )
 
 
 def _error(share: float, count: int) -> float:
@@ -243,7 +360,7 @@ def _lines(rows: Sequence[Row], name: str) -> list[plots.Line]:
     for label, by_scale in together.items():
         counts = [sum(row["num_images"] for row in here) for here in by_scale.values()]
         shares = [
-            sum(row["num_images"] * row["share"][name] for row in here) / count
+            sum(row["num_images"] * (row["share"][name] or 0) for row in here) / count
             for here, count in zip(by_scale.values(), counts, strict=True)
         ]
         errors = [100 * _error(*pair) for pair in zip(shares, counts, strict=True)]

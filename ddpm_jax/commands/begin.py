@@ -16,6 +16,7 @@ from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.commands import about
 from ddpm_jax.commands.fitting import Settled
+from ddpm_jax.commands.prior import check_prior
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Fit, Recipe, differences, from_json
 from ddpm_jax.requests import Evaluate, Likelihood, Sample
@@ -248,6 +249,7 @@ def check_defaults(recipe: Recipe[Diffusion], info: DataInfo) -> Sample:
         given=assembly.idle_fields(recipe.task, compared),
     )
     assembly.check_sample(recipe.task, info, asked)
+    check_prior(recipe.task, info, asked)
     for section, batch_size in {
         "evaluate": compared.feature_batch_size,
         "likelihood": recipe.request(Likelihood).batch_size,
@@ -273,7 +275,8 @@ def check_resumed(
         step: its step.
 
     Raises:
-        UserError: the data, or the autoencoder, are not those of the run so far.
+        UserError: the data, or the frozen models that it uses, are not those of the
+            run so far.
     """
     was, now = stored["data"]["fingerprint"], info.fingerprint
     if was != now:
@@ -285,6 +288,11 @@ def check_resumed(
         raise UserError(
             f"the autoencoder of the run in {workdir} has changed since step "
             f"{step}; restore it, or use another --workdir."
+        )
+    if about.info_of(stored).runs != info.runs:
+        raise UserError(
+            f"the dual encoder of the run in {workdir} has changed since step {step}; "
+            "restore it, or use another --workdir."
         )
     _note_devices(stored, recipe.devices.fsdp)
 

@@ -1,7 +1,5 @@
 """Samples of a model: their request, names, sheet and files."""
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,12 @@ import numpy as np
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.commands.model import Described
-from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.codecs.embeddings import scaled
+from ddpm_jax.commands.model import Described, digest, model_request
+from ddpm_jax.commands.prior import prior_request
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Diffusion
-from ddpm_jax.requests import Parameters, Sample, sections
+from ddpm_jax.recipe import Diffusion, Embeddings
+from ddpm_jax.requests import Sample, sections
 from ddpm_jax.runtime import files, images
 from ddpm_jax.sampling.forward import forward_trajectory
 from ddpm_jax.sampling.plan import Trajectory
@@ -161,24 +160,11 @@ def sample_request(found: Described, asked: Sample) -> dict[str, Any]:
     texts = assembly.prompts(spec, found.info, asked)
     if texts is not None:  # of a file or of data, which may be others tomorrow
         request["prompts"] = digest(texts)
+    request |= prior_request(found.info, asked)
     if spec.map_name:
         source = spec.data.open(asked.picture.removeprefix("data:") or None)
         request["data"] = assembly.data_fingerprint(source, spec)
     return request
-
-
-def model_request(asked: Parameters, found: Described) -> dict[str, Any]:
-    """Describe which parameters are used, as plain data; arguments as above."""
-    return {
-        "checkpoint_step": found.step,
-        "parameters": parameters_name(asked),
-        "fingerprint": digest(found.about.get("checksums")),
-    }
-
-
-def digest(plain: Any) -> str:
-    """Hash plain data to 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 # --- Real images on their way into noise ---------------------------------------------
@@ -197,9 +183,12 @@ def save_forward(
 ) -> None:
     """Draw the first real images on their way into noise: forward.png."""
     count = min(asked.film_images, len(source))
+    real = np.stack([source.source[i]["image"] for i in range(count)])
+    if isinstance(model.spec.codec, Embeddings):  # which are its items
+        real = scaled(assembly.clip_of(model.info).encode_images(real))
     trajectory = forward_trajectory(
         assembly.sample_key(assembly.seed_of(model.spec, asked)),
-        np.stack([source.source[i]["image"] for i in range(count)]),
+        real,
         model.spec.schedule.build(),
         asked.film_frames,
         model.codec,

@@ -11,19 +11,35 @@ import numpy as np
 
 from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Codec
-from ddpm_jax.commands.drawing import digest, model_request
-from ddpm_jax.commands.model import Described, Trained, describe_model, open_model
+from ddpm_jax.commands.model import (
+    Described,
+    Trained,
+    describe_model,
+    digest,
+    model_request,
+    open_model,
+)
 from ddpm_jax.commands.sampled import interpolate_any, numbered_items
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
-from ddpm_jax.requests import Edit, Inpaint, Interpolate, Sample, sections
+from ddpm_jax.requests import (
+    Edit,
+    Encode,
+    Inpaint,
+    Interpolate,
+    Sample,
+    TextDiff,
+    Variations,
+    sections,
+)
 from ddpm_jax.requests.edit import Several
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
-from ddpm_jax.sampling.edits import in_turn, walks
+from ddpm_jax.sampling.edits import OTHER_EMBEDDING, in_turn, walks
 from ddpm_jax.sampling.plan import Trajectory, run_batches
 from ddpm_jax.sampling.result_files import Results, write_results
 
@@ -169,10 +185,18 @@ def lay_out(
     if isinstance(asked, Interpolate):
         columns = asked.num_points
         given, noise = walks(pictures[:-1], pictures[1:], columns)
+    elif isinstance(asked, TextDiff):
+        columns = asked.num_points
+        given = {"image": np.repeat(pictures, columns, axis=0)}
+        shares = np.linspace(0, asked.share, columns, dtype=np.float32)
+        given["share"] = np.tile(shares, len(pictures))
+        noise = np.repeat(np.arange(len(pictures)), columns)
     else:
         columns = asked.num_images if isinstance(asked, Several) else 1
         given = {"image": np.repeat(pictures, columns, axis=0)}
         noise = np.arange(len(given["image"]))
+    if NAME in spec.conditioners:
+        given |= embedded(asked, info, given)
     for name in ("image", "other"):
         if name in given and info.dtype == "uint8":
             given[name] = np.asarray(images.to_float(given[name]))
@@ -182,6 +206,49 @@ def lay_out(
     cond = _cond(spec, sample_of(asked, num_images=columns), info)
     given |= in_turn(cond, len(given["image"]) // columns)
     return given, noise, columns
+
+
+def embedded(asked: Edit, info: assembly.DataInfo, given: Rows) -> Rows:
+    """Embed the pictures of an edit, for a decoder that is told image embeddings.
+
+    Args:
+        asked: what is done; in some edits the decoder is told none.
+        info: of the model's data.
+        given: the pictures, "image" and perhaps "other" [R, H, W, C], uint8, or
+            floating point, which is rounded to bytes.
+
+    Returns:
+        Rows by the names that an edit has for them, float32 [R, D].
+
+    Raises:
+        UserError: a text is missing, or cannot be read.
+    """
+    clip, told = assembly.clip_of(info), isinstance(asked, Encode | Variations)
+    given = {
+        name: rows if rows.dtype == np.uint8 else np.asarray(images.to_uint8(rows))
+        for name, rows in given.items()
+        if name in ("image", "other")
+    }
+    if isinstance(asked, TextDiff):
+        for option in ("from_text", "to_text"):
+            if not getattr(asked, option):
+                raise UserError(
+                    f"edit text-diff needs two texts; give config.edit.{option}, what "
+                    "the image shows, or is to show instead."
+                )
+        before, after = clip.encode_texts([asked.from_text, asked.to_text])
+        length = np.linalg.norm(after - before)
+        if not length:
+            raise UserError(
+                f"config.edit.from_text={asked.from_text!r} and to_text have no "
+                "difference; give two texts that differ."
+            )
+        toward = np.repeat(((after - before) / length)[None], len(given["image"]), 0)
+        return {NAME: clip.encode_images(given["image"]), OTHER_EMBEDDING: toward}
+    if isinstance(asked, Interpolate) and asked.method != "noise":
+        embedded = {NAME: clip.encode_images(given["image"])}
+        return {**embedded, OTHER_EMBEDDING: clip.encode_images(given["other"])}
+    return {NAME: clip.encode_images(given["image"])} if told else {}
 
 
 def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:

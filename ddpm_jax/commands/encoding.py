@@ -1,10 +1,10 @@
-"""From a data set to its latents, and the autoencoder that makes them."""
+"""From a data set to latents or embeddings, and the frozen models that make them."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,46 +12,31 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import assembly, data
-from ddpm_jax.assembly import autoencoder as folder
 from ddpm_jax.codecs import Autoencoder
+from ddpm_jax.codecs.embeddings import scaled
 from ddpm_jax.commands.about import any_metadata, info_of
 from ddpm_jax.commands.map_images import map_images
+from ddpm_jax.conditioning.clip import Clip
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Data, Diffusion
+from ddpm_jax.recipe import Data, Diffusion, Embeddings
 from ddpm_jax.runtime.devices import on_every_host
+from ddpm_jax.runtime.progress import progress
 
 # To be raised where the same weights give other moments than before.
 _VERSION = 1
 
 
-def autoencoder_of(spec: Diffusion, workdir: Path) -> Autoencoder | None:
-    """Open the autoencoder that a run of this model works with; None for pixels.
-
-    A run that has begun has its own copy, and needs `config.codec.run` no more; but
-    if another autoencoder has taken that place, the user is told.
+def runs_of(spec: Diffusion, workdir: Path) -> assembly.Opened:
+    """Open the frozen models that a run of this model works with; see `other_runs`.
 
     Raises:
-        UserError: it is not there, is damaged, or is not that of the run.
+        UserError: one is not there, is damaged, or is not that of the run.
     """
     known = _begun(workdir)
     if known is not None:
         assembly.check_latents(spec, known)
-    run = spec.latents_run
-    if run is None:
-        return None
-    given, copy = Path(run).expanduser(), workdir / assembly.COPY
-    if known is None:
-        return folder.load(given)
-    assembly.check_copy(known, workdir)
-    found = folder.load(copy)
-    now = assembly.fingerprint_in(given)
-    if now not in (None, found.fingerprint):
-        raise UserError(
-            f"config.codec.run={run!r} holds another autoencoder, "
-            f"weights {now}, than the run in {workdir}, which works with "
-            f"{found.fingerprint}; use another --workdir."
-        )
-    return found
+    return assembly.open_runs(spec, workdir, known)
 
 
 def _begun(workdir: Path) -> assembly.DataInfo | None:
@@ -61,14 +46,83 @@ def _begun(workdir: Path) -> assembly.DataInfo | None:
     return None
 
 
-def keep_autoencoder(autoencoder: Autoencoder | None, workdir: Path) -> None:
-    """Lay the autoencoder of a run that begins into its workdir.
+def keep_runs(opened: assembly.Opened, workdir: Path) -> None:
+    """Lay the models that a run works with into its workdir, when it begins.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: one cannot be written.
     """
-    if autoencoder is not None and _begun(workdir) is None:
-        assembly.keep_copy(autoencoder, workdir)
+    if _begun(workdir) is None:
+        assembly.keep_copies(opened, workdir)
+
+
+class Prepared(NamedTuple):
+    """What a training is fed with.
+
+    Attributes:
+        items: the images, decoded if they fit into memory, or what was made of them.
+        beside: what else a batch has of each example, arrays [N, ...] by name.
+    """
+
+    items: data.Dataset
+    beside: dict[str, np.ndarray]
+
+
+def prepared(
+    spec: Diffusion,
+    source: data.Dataset,
+    opened: assembly.Opened,
+    report: Callable[[str], None],
+) -> Prepared:
+    """Apply the frozen models of a run to its data, once.
+
+    A dual encoder embeds the images as they are: what takes the place of an image, or
+    conditions the network on it, is a vector, and no step of the training computes it
+    again.
+
+    Args:
+        spec: what is trained.
+        source: the images.
+        opened: the models, by kind.
+        report: called with a line for the user.
+
+    Raises:
+        UserError: an image cannot be read, or the disk is full.
+    """
+    if assembly.AUTOENCODER in opened:
+        autoencoder = opened[assembly.AUTOENCODER]
+        return Prepared(encoded(spec.data, source, autoencoder, report), {})
+    # Decodes what fits in memory, and so finds a broken image before any compile.
+    source = data.ready(source, report=report)
+    replaced = isinstance(spec.codec, Embeddings)
+    if not replaced and NAME not in spec.conditioners:
+        return Prepared(source, {})
+    embedded, labels = image_embeddings(source, opened[assembly.CLIP])
+    beside = {NAME: embedded} if NAME in spec.conditioners else {}
+    if not replaced:
+        return Prepared(source, beside)
+    items = data.Arrays(scaled(embedded), labels)
+    vectors = dataclasses.replace(
+        source, source=items, shape=embedded.shape[1:], listing=None, cache_key=""
+    )
+    return Prepared(vectors, beside)
+
+
+def image_embeddings(
+    source: data.Dataset, clip: Clip
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Embed all images of a data set: float32 [N, D], and their labels [N] or None.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    found, labels = [], []
+    with progress(len(source), "embedding") as bar:
+        for vectors, known in map_images(clip.embed, clip.params, source):
+            found.append(vectors)
+            labels += [] if known is None else [known]
+            bar.update(len(vectors))
+    return np.concatenate(found), np.concatenate(labels) if labels else None
 
 
 def moments_shape(

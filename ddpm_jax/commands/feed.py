@@ -9,8 +9,8 @@ import functools
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,18 @@ from ddpm_jax.training.task import Batch
 _ATTENTION = 0.2  # seconds, after which a wait looks whether it is to end
 
 
+class Beside(NamedTuple):
+    """What a batch has of each example beside its image and label.
+
+    Attributes:
+        captions: tokenized; None without.
+        arrays: others by name, [N, ...].
+    """
+
+    captions: assembly.Captions | None
+    arrays: dict[str, Any]
+
+
 def make_feed(
     source: data.Dataset,
     batch_size: int,
@@ -34,6 +46,7 @@ def make_feed(
     mesh: Mesh,
     max_mb_on_device: int,
     captions: assembly.Captions | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> Feed:
     """Prepare the training batches; what fits in memory is decoded here.
 
@@ -45,34 +58,36 @@ def make_feed(
         max_mb_on_device: keep all images on every device if they are no more than this,
             and there is one host: with several, each reads only its part.
         captions: the examples' texts, tokenized, for a text-conditional model.
+        beside: what else a batch has of each example, arrays [N, ...] by name.
 
     Raises:
         UserError: an image cannot be read; for data too large for memory the iterator
             raises it.
     """
     source = data.ready(source)
-    of_texts = 0
-    if captions is not None:
-        of_texts = sum(leaf.nbytes for leaf in jax.tree.leaves(captions))
-    small = source.num_bytes + of_texts <= max_mb_on_device * 1024**2
+    more = None
+    if captions is not None or beside:
+        more = Beside(captions, dict(beside or {}))
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(more))
+    small = source.num_bytes + num_bytes <= max_mb_on_device * 1024**2
     if isinstance(source.source, data.Arrays) and small and jax.process_count() == 1:
         stored, indices_of = source.source, data.order(source, batch_size, seed=seed)
-        return lambda start: _from_devices(stored, captions, indices_of, mesh, start)
+        return lambda start: _from_devices(stored, more, indices_of, mesh, start)
     stream = data.batches(
         source,
         batch_size,
         seed=seed,
         rows=rows_of_host(mesh, batch_size),
-        with_index=captions is not None,
+        with_index=more is not None,
     )
-    if captions is not None:
-        stream = stream.map(functools.partial(_captioned, captions))
+    if more is not None:
+        stream = stream.map(functools.partial(_completed, more))
     return lambda start: _from_host(_read(stream, start), mesh)
 
 
 def _from_devices(
     stored: data.Arrays,
-    captions: assembly.Captions | None,
+    more: Beside | None,
     indices_of: Callable[[int], np.ndarray],
     mesh: Mesh,
     start: int,
@@ -82,26 +97,29 @@ def _from_devices(
     if stored.labels is not None:
         whole["label"] = spread(stored.labels, everywhere)
 
-    texts = jax.tree.map(lambda leaf: spread(leaf, everywhere), captions)
+    more = jax.tree.map(lambda leaf: spread(leaf, everywhere), more)
 
     @jax.jit
-    def pick(whole: Batch, texts: Any, indices: jax.Array) -> Batch:
+    def pick(whole: Batch, more: Beside | None, indices: jax.Array) -> Batch:
         batch = {name: array[indices] for name, array in whole.items()}
-        if texts is None:
+        if more is None:
             return batch
-        return _captioned(texts, {**batch, "index": indices})
+        return _completed(more, {**batch, "index": indices})
 
     for step in itertools.count(start):
         indices = spread(indices_of(step).astype(np.int32), by_row)
-        yield pick(whole, texts, indices)
+        yield pick(whole, more, indices)
 
 
-def _captioned(captions: assembly.Captions, batch: Batch) -> Batch:
-    """Put the text of each example beside its image, in the place of its number."""
-    rows, places = captions
-    place = places[batch["index"]]
-    kept = {name: part for name, part in batch.items() if name != "index"}
-    return {**kept, "text": jax.tree.map(lambda leaf: leaf[place], rows)}
+def _completed(more: Beside, batch: Batch) -> Batch:
+    """Put what else there is of each example beside its image, for its number."""
+    index = batch["index"]
+    found = {name: part for name, part in batch.items() if name != "index"}
+    found |= {name: array[index] for name, array in more.arrays.items()}
+    if more.captions is not None:
+        rows, places = more.captions
+        found["text"] = jax.tree.map(lambda leaf: leaf[places[index]], rows)
+    return found
 
 
 def _read(stream: Any, start: int) -> Iterator[dict[str, np.ndarray]]:

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from ddpm_jax import assembly, data, specs
@@ -77,6 +78,7 @@ def train_auxiliary(
     splits: dict[str, data.Dataset],
     info: assembly.DataInfo,
     captions: Callable[[], assembly.Captions | None] = lambda: None,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> int:
     """Train an auxiliary model in its workdir, or go on; if it is finished, say so.
 
@@ -87,6 +89,7 @@ def train_auxiliary(
         splits: "train", which it learns from, and what it is tested on.
         info: of the data.
         captions: () -> those of the images, tokenized, where the task wants them.
+        beside: what else the task wants of each example, arrays [N, ...] by name.
 
     Returns:
         0 if it is done, else 128 plus the number of the signal that interrupted it.
@@ -120,6 +123,7 @@ def train_auxiliary(
         splits["train"],
         info.fingerprint,
         captions(),
+        beside,
     )
     if ended.signal_number:
         return 128 + ended.signal_number
@@ -193,6 +197,7 @@ def fit_auxiliary(
     source: data.Dataset,
     fingerprint: str,
     captions: assembly.Captions | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> Ended:
     """Fit a model other than a diffusion model in its workdir, or go on.
 
@@ -204,6 +209,7 @@ def fit_auxiliary(
         source: images, and labels where the task wants them.
         fingerprint: of all that is learnt from.
         captions: of the images, tokenized, where the task wants them.
+        beside: what else the task wants of each example, arrays [N, ...] by name.
 
     Raises:
         UserError: as `fit`, or an option is set that the task does not look at.
@@ -230,7 +236,7 @@ def fit_auxiliary(
         "data_fingerprint": fingerprint,
         "versions": auxiliary.versions(),
     }
-    feed = feed_of(recipe, source, mesh, captions)
+    feed = feed_of(recipe, source, mesh, captions, beside)
     with beginning(recipe, workdir) as check_alone:
         run = Run(
             workdir=workdir,
@@ -250,6 +256,7 @@ def feed_of(
     source: data.Dataset,
     mesh: Mesh,
     captions: assembly.Captions | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> Feed:
     """Prepare the batches of a run.
 
@@ -258,6 +265,7 @@ def feed_of(
         source: images, or what was made of them.
         mesh: from `devices.data_mesh`.
         captions: of the images, tokenized.
+        beside: what else a batch has of each example, arrays [N, ...] by name.
 
     Raises:
         UserError: an image cannot be read.
@@ -269,6 +277,7 @@ def feed_of(
         mesh=mesh,
         max_mb_on_device=recipe.task.data.on_device_mb,
         captions=captions,
+        beside=beside,
     )
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from ddpm_jax import assembly, data
 from ddpm_jax.codecs import Autoencoder
 from ddpm_jax.commands.drawing import SHOWN, sample_options, sample_request
-from ddpm_jax.commands.encoding import autoencoder_of
+from ddpm_jax.commands.encoding import runs_of
 from ddpm_jax.commands.model import find_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
+from ddpm_jax.commands.prior import check_prior
 from ddpm_jax.commands.reconstructions import reconstructions
 from ddpm_jax.commands.sample import conditions_of, sample_batches
 from ddpm_jax.commands.sampled import draw, open_sampled, request_of
@@ -111,6 +112,7 @@ def drawn_set(
     found = find_model(spec, asked, workdir)
     info = found.info
     assembly.check_sample(spec, info, asked)
+    check_prior(spec, info, asked)
     request = sample_request(found, asked)
     options = sample_options(asked)
     steps = assembly.num_steps(spec, asked)
@@ -263,7 +265,7 @@ def reconstructed_set(
     """
     autoencoder = None
     if isinstance(spec, Diffusion):
-        autoencoder = autoencoder_of(spec, workdir)
+        autoencoder = runs_of(spec, workdir).get(assembly.AUTOENCODER)
     if autoencoder is None:
         raise UserError(
             f"config.evaluate.images=reconstructions:{split} are an autoencoder's; "

@@ -21,7 +21,6 @@ import numpy as np
 from ddpm_jax import assembly, data
 from ddpm_jax.codecs import AsStored
 from ddpm_jax.commands import likelihood_files as files
-from ddpm_jax.commands.drawing import model_request
 from ddpm_jax.commands.measurement import (
     Measurement,
     not_finite,
@@ -29,7 +28,7 @@ from ddpm_jax.commands.measurement import (
     open_split,
     settings_of,
 )
-from ddpm_jax.commands.model import Trained, describe_model, open_model
+from ddpm_jax.commands.model import Trained, describe_model, model_request, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from ddpm_jax import assembly, data, specs
-from ddpm_jax.commands.drawing import digest
+from ddpm_jax.commands.model import digest
 from ddpm_jax.commands.sampled import open_task, refuse_other_options
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.data.spec import Data

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import functools
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ddpm_jax.commands.about import (
     newest_usable,
     step_of,
 )
-from ddpm_jax.commands.parameters import load_parameters
+from ddpm_jax.commands.parameters import load_parameters, parameters_name
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Parameters
@@ -102,7 +104,7 @@ def _described(
     assembly.check(spec, info)
     assembly.check_parameters(asked)
     check_schedule(spec.schedule, about)
-    assembly.check_copy(info, workdir)
+    assembly.use_copies(info, workdir)
     return Described(spec, info, step, about)
 
 
@@ -135,6 +137,25 @@ def _open_step(
         about=found.about,
         described=f"the {which} parameters of step {found.step:,}",
     )
+
+
+def model_request(asked: Parameters, found: Described) -> dict[str, Any]:
+    """Describe which parameters are used, as plain data.
+
+    Args:
+        asked: which.
+        found: the model.
+    """
+    return {
+        "checkpoint_step": found.step,
+        "parameters": parameters_name(asked),
+        "fingerprint": digest(found.about.get("checksums")),
+    }
+
+
+def digest(plain: Any) -> str:
+    """Hash plain data to 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 def make_folder(folder: Path) -> Path:

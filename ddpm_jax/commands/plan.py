@@ -13,7 +13,8 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.assembly.auxiliary import DIFFUSION, refuse_another_kind
 from ddpm_jax.commands.begin import check_defaults
-from ddpm_jax.commands.encoding import autoencoder_of, moments_shape
+from ddpm_jax.commands.encoding import moments_shape, runs_of
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.activation_memory import num_bytes, saved_bytes
 from ddpm_jax.networks.cost import count_flops
@@ -144,8 +145,10 @@ def plan(recipe: Recipe[Diffusion], workdir: Path) -> int:
     refuse_another_kind(workdir, DIFFUSION, "the plan")
     spec, fit = recipe.task, recipe.training
     source = spec.data.open()
-    info = assembly.data_info(source, spec, autoencoder_of(spec, workdir))
+    opened = runs_of(spec, workdir)
+    info = assembly.data_info(source, spec, opened)
     assembly.check(spec, info)
+    assembly.check_images(spec, source, opened)
     check_defaults(recipe, info)
     assembly.check_training_effects(spec, fit, info)
     assembly.check_batch(fit)
@@ -299,6 +302,9 @@ def _measure(spec: Diffusion, fit: Fit, info: DataInfo) -> float:
     if spec.text is not None:
         some = [info.captions[i % len(info.captions)] for i in range(size)]
         zeros |= assembly.text_cond(info, some)
+    if NAME in spec.conditioners:
+        width = info.runs[assembly.CLIP].sizes["width"]
+        zeros[NAME] = np.zeros((size, width), np.float32)
     batch = jax.tree.map(lambda part: spread(part, rows(mesh)), zeros)
     key, best = assembly.train_key(spec.seed), math.inf
     for turn in range(_NUM_MEASURED + 1):

@@ -2,10 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import assembly
@@ -21,7 +22,10 @@ from ddpm_jax.commands.drawing import (
 from ddpm_jax.commands.model import describe_model, open_model
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.commands.plane import portray_points
+from ddpm_jax.commands.prior import check_prior, embeddings_of
 from ddpm_jax.commands.sampled import sample_any
+from ddpm_jax.conditioning.image_embedding import NAME
+from ddpm_jax.diffusion.editing import slerp
 from ddpm_jax.recipe import Diffusion, Plane, Recipe
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import describe, spread_whole
@@ -57,6 +61,7 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
     results, out = workdir / "samples", asked.folder
     described = describe_model(spec, asked, workdir)
     assembly.check_sample(spec, described.info, asked)
+    check_prior(spec, described.info, asked)
     done = finished_result(results, sample_request(described, asked), out)
     if done is not None:
         return done
@@ -73,6 +78,8 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
     program = assembly.program(trained, asked)
     with progress(asked.num_images) as bar:
         conditions = conditions_of(trained, asked, trained.params.network)
+        if conditions.described:
+            print(f"Image embeddings: {conditions.described}.", flush=True)
         items, trajectory = _sample_all(
             spec, asked, program, trained.params, conditions, on_batch=bar.update
         )
@@ -86,6 +93,8 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
         "device": describe(),
         "versions": trained.about.get("versions", {}),
     }
+    if conditions.described:
+        record["image_embedding"] = conditions.described
     if spec.map_name:
         assert conditions.cond is not None  # such a model is given pictures
         _, given = assembly.shown(spec, conditions.cond)
@@ -107,24 +116,53 @@ class Conditions(NamedTuple):
 
     cond: dict[str, Any] | None  # leaves [N, ...]
     noise: np.ndarray | None  # int32 [N]; None: each its own
+    described: str = ""  # where image embeddings come from
 
 
-def conditions_of(model: assembly.Model, asked: Sample, params: Any) -> Conditions:
+def conditions_of(
+    model: assembly.Model,
+    asked: Sample,
+    params: Any,
+    texts: Sequence[str] | None = None,
+) -> Conditions:
     """Make the condition of each sample.
 
     Args:
         model: that samples.
         asked: what is asked for.
         params: of the network, which reads the two ends of a walk between prompts.
+        texts: prompts in the place of that of the request, one for each sample.
 
     Raises:
         UserError: a label or a prompt cannot be used.
     """
     spec, info = model.spec, model.info
-    if not asked.prompt_to:
-        return Conditions(assembly.sample_cond(spec, info, asked), None)
-    cond = assembly.cond_between(spec, info, asked, model.unet, params)
-    return Conditions(cond, np.zeros(asked.num_images, np.int32))
+    if asked.prompt_to:
+        cond = assembly.cond_between(spec, info, asked, model.unet, params)
+        found = Conditions(cond, np.zeros(asked.num_images, np.int32))
+        ends = embeddings_of(model, asked, [asked.prompt, asked.prompt_to])
+        if ends is None:
+            return found
+        told = ends._replace(rows=_between(ends.rows, asked.num_images))
+    else:
+        found = Conditions(assembly.sample_cond(spec, info, asked), None)
+        if texts is not None:
+            text = assembly.text_cond(info, texts, asked.negative_prompt)
+            found = found._replace(cond={**(found.cond or {}), **text})
+        prompts = assembly.prompts(spec, info, asked) if texts is None else texts
+        maybe = embeddings_of(model, asked, prompts or [])
+        if maybe is None:
+            return found
+        told = maybe
+    cond = {**(found.cond or {}), NAME: told.rows}
+    return found._replace(cond=cond, described=told.described)
+
+
+def _between(ends: np.ndarray, count: int) -> np.ndarray:
+    """Go from one embedding to another on the great circle: [2, D] -> [N, D]."""
+    a, b = (np.repeat(end[None], count, axis=0) for end in ends)
+    shares = np.linspace(0, 1, count, dtype=np.float32)
+    return np.asarray(slerp(jnp.asarray(a), jnp.asarray(b), jnp.asarray(shares)))
 
 
 def sample_batches(
@@ -189,7 +227,7 @@ def make_preview(
         prompt_to="",
     )
     program = assembly.program(model, quick)
-    conditions = Conditions(assembly.sample_cond(spec, model.info, quick), None)
+    conditions = conditions_of(model, quick, None)
     of_codec = spread_whole(model.codec.params, model.mesh)
 
     def preview(state: TrainState) -> Mapping[str, np.ndarray]:

@@ -18,7 +18,7 @@ from ddpm_jax import assembly, data, specs
 from ddpm_jax.assembly import auxiliary
 from ddpm_jax.codecs import display_of
 from ddpm_jax.commands import about
-from ddpm_jax.commands.drawing import digest
+from ddpm_jax.commands.model import digest
 from ddpm_jax.commands.plane import write_figures
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import differences

@@ -19,7 +19,7 @@ from ddpm_jax.commands.begin import (
     start_params,
 )
 from ddpm_jax.commands.drawing import sample_request, save_forward
-from ddpm_jax.commands.encoding import autoencoder_of, encoded, keep_autoencoder
+from ddpm_jax.commands.encoding import keep_runs, prepared, runs_of
 from ddpm_jax.commands.fitting import (
     FREE_OPTIONS,
     beginning,
@@ -70,9 +70,10 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     refuse_another_kind(workdir, DIFFUSION, "the diffusion model")
     spec = recipe.task
     source = open_to_train(spec.data, workdir)
-    autoencoder = autoencoder_of(spec, workdir)
-    info = assembly.data_info(source, spec, autoencoder)
+    opened = runs_of(spec, workdir)
+    info = assembly.data_info(source, spec, opened)
     assembly.check(spec, info)
+    assembly.check_images(spec, source, opened)
     asked = check_defaults(recipe, info)
     assembly.check_training_effects(spec, recipe.training, info)
     assembly.check_batch(recipe.training)
@@ -99,16 +100,12 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     refuse_beyond_memory(spec, fit, recipe.devices.fsdp, info)
     check_tracker(fit.wandb)
     looked = first_look(spec.data, source, workdir)
-    if autoencoder is None:
-        # Decodes what fits in memory, and so finds a broken image before any compile.
-        fed = source = data.ready(source, report=_say)
-    else:
-        fed = encoded(spec.data, source, autoencoder, _say)
+    fed = prepared(spec, source, opened, _say)
     captions = _read_captions(spec, info, source)
-    feed = feed_of(recipe, fed, mesh, captions)
+    feed = feed_of(recipe, fed.items, mesh, captions, fed.beside)
     with beginning(recipe, workdir) as check_alone:
-        keep_autoencoder(autoencoder, workdir)
-        wait_for_all_hosts("the autoencoder in the workdir")
+        keep_runs(opened, workdir)
+        wait_for_all_hosts("the frozen models in the workdir")
         model = assembly.build_model(spec, info, mesh, workdir)
 
         def announce(state: TrainState) -> None:

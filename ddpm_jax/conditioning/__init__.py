@@ -5,6 +5,8 @@
 
     label.py              the conditioners, a file each
     text.py
+    clip_text.py          a text read by a frozen dual encoder (CLIP)
+    image_embedding.py    an image embedding of one: the decoder of unCLIP
     low_res.py            with noise-conditioning augmentation
     grey.py
     masked.py
@@ -17,6 +19,7 @@
     minilm.py             MiniLM: a sentence encoder that others trained, frozen
     minilm_folder.py      where its files lie, and what is in them
     encoded_file.py       its vectors of texts, kept on disk
+    clip.py               a frozen dual encoder, opened
     masks.py              random masks for inpainting
 
 Nothing here knows of a config. `encoded_text` says how the two tokenizers are alike.

@@ -44,12 +44,18 @@ class TextSpec(ConditionerSpec):
     def __post_init__(self) -> None:
         limits.between(self, "length", 1, 65_536)
 
-    def learn(self, texts: Sequence[str]) -> Tokenizer:
+    def learn(self, texts: Sequence[str], opened: Any = None) -> Tokenizer:
         """Make the tokenizer for the captions that a model is to be trained on.
+
+        Args:
+            texts: the captions, N of them.
+            opened: the model of the run that the spec names (`opens`); None for
+                specs that name none.
 
         Raises:
             UserError: a caption is empty or too long, or the tokenizer is not there.
         """
+        del opened
         tokenizer = self._learn(texts)
         tokenizer.tokenize(distinct(texts)[0])  # refuses, before anything is computed
         return tokenizer
@@ -146,11 +152,15 @@ class Text(Conditioner):
         length: L, most tokens of a text.
         width: D of the vectors of tokens, and of that for the whole text.
         encoder: trained along, of this width and length; None if rows come encoded.
+        pooled_width: P, of the vector for the whole text of rows that come encoded, if
+            it is a text embedding with a space of its own, which then is a further
+            token too; None if it is like those of the tokens.
     """
 
     length: int
     width: int
     encoder: TextTransformer | None = None
+    pooled_width: int | None = None
 
     named: ClassVar[str] = "text"
 
@@ -184,11 +194,14 @@ class Text(Conditioner):
         if self.encoder is not None:
             return Tokens(jnp.zeros(mask.shape, jnp.int32), mask)
         sequence = jnp.zeros((*mask.shape, self.width), jnp.float32)
-        return Encoded(sequence, mask, sequence[:, 0])
+        pooled = jnp.zeros((num_rows, self.pooled_width or self.width), jnp.float32)
+        return Encoded(sequence, mask, pooled)
 
     def embedder(self, features: int) -> Embedder:
         """Make the text encoder, if it is trained, and the ways into the network."""
-        return TextEmbedder(features, self.length, self.width, self.encoder)
+        return TextEmbedder(
+            features, self.length, self.width, self.encoder, self.pooled_width
+        )
 
 
 class TextEmbedder(Embedder):
@@ -199,22 +212,27 @@ class TextEmbedder(Embedder):
         length: L.
         width: D.
         encoder: trained along, or None.
+        pooled_width: P, of a text embedding with a space of its own, or None.
     """
 
     features: int
     length: int
     width: int
     encoder: TextTransformer | None = None
+    pooled_width: int | None = None
 
     def setup(self) -> None:
         """Make the way of the vector for a whole text."""
         # No text has a vector of its own, which is learned: zeros would be what some
         # texts are near.
         init = nn.initializers.normal(1.0)
-        self.none = self.param("none", init, (self.width,), jnp.float32)
+        pooled = self.pooled_width or self.width
+        self.none = self.param("none", init, (pooled,), jnp.float32)
         self.norm = nn.LayerNorm()
         self.dense_0 = nn.Dense(self.features, kernel_init=default_init)
         self.dense_1 = nn.Dense(self.features, kernel_init=default_init)
+        if self.pooled_width is not None:
+            self.token = nn.Dense(self.width, kernel_init=default_init)
 
     def encode(self, rows: Tokens | Encoded, *, train: bool = False) -> Encoded:
         """Read tokens; what is encoded already stays as it is.
@@ -236,7 +254,7 @@ class TextEmbedder(Embedder):
         wanted = [
             (batch, self.length, self.width),
             (batch, self.length),
-            (batch, self.width),
+            (batch, self.pooled_width or self.width),
         ]
         if got != wanted:
             raise UserError(
@@ -246,9 +264,14 @@ class TextEmbedder(Embedder):
         return Encoded(*rows)
 
     def __call__(self, rows: Tokens | Encoded, *, train: bool = False) -> Ports:
-        """Map B texts to tokens [B, L, D] and a vector [B, E]."""
+        """Map B texts to tokens [B, L, D], or one more, and a vector [B, E]."""
         sequence, mask, pooled = self.encode(rows, train=train)
+        is_text = mask.any(axis=1)[:, None]
         h = self.norm(pooled.astype(jnp.float32))
-        h = jnp.where(mask.any(axis=1)[:, None], h, self.none)
+        h = jnp.where(is_text, h, self.none)
         vector = self.dense_1(nn.swish(self.dense_0(h)))
+        if self.pooled_width is not None:
+            token = self.token(h)[:, None].astype(sequence.dtype)
+            sequence = jnp.concatenate([sequence, token], axis=1)
+            mask = jnp.concatenate([mask, is_text], axis=1)
         return Ports(vector, TokenSequence(sequence, mask))

@@ -5,12 +5,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ddpm_jax.conditioning.clip import Clip
 from ddpm_jax.conditioning.encoded_text import Tokenizer
 from ddpm_jax.conditioning.minilm import MiniLM
 from ddpm_jax.conditioning.tokens import Bytes, Words
 from ddpm_jax.errors import UserError
 
-_TOKENIZERS: dict[str, Any] = {"words": Words, "bytes": Bytes, "minilm": MiniLM}
+_TOKENIZERS: dict[str, Any] = {
+    "words": Words,
+    "bytes": Bytes,
+    "minilm": MiniLM,
+    "clip": Clip,
+}
 
 
 def reopen(stored: Mapping[str, Any]) -> Tokenizer:

@@ -10,10 +10,10 @@ pool of threads.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,23 @@ class Arrays:
         return example
 
 
+class CaptionRule(NamedTuple):
+    """A rule by which it is known which captions are true of which images.
+
+    Attributes:
+        facts: of each example, what its image shows and what its caption says, as
+            numbers, int8 [N, F].
+        holds: (facts [A, F], facts [B, F]) -> bool [A, B], whether the caption of b is
+            true of the image of a; of NumPy and of JAX arrays.
+        attributes: facts [N, F] -> the classes of the images, int32 [N] by the name of
+            an attribute; -1 where an image has none.
+    """
+
+    facts: np.ndarray
+    holds: Callable[[Any, Any], Any]
+    attributes: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A named split of items, all of one shape.
@@ -97,6 +114,8 @@ class Dataset:
         sided: The captions name left and right, so that they do not hold of mirrored
             images.
         mixture: The law that the items were drawn from, where it is known.
+        rule: By which it is known of which images a caption is true, where there is
+            one.
     """
 
     name: str
@@ -111,6 +130,7 @@ class Dataset:
     cache_key: str = ""
     sided: bool = False
     mixture: "Mixture | None" = None
+    rule: CaptionRule | None = None
 
     def __len__(self):
         return len(self.source)
@@ -197,12 +217,13 @@ def subset(dataset: Dataset, indices: np.ndarray) -> Dataset:
             label=label and (lambda index: label(int(indices[index]))),
         )
     identity = [dataset.fingerprint, np.asarray(indices, np.int64).tobytes()]
-    texts = dataset.texts
+    texts, rule = dataset.texts, dataset.rule
     return replace(
         dataset,
         source=chosen,
         fingerprint=fingerprint_of(identity),
         texts=None if texts is None else tuple(texts[index] for index in indices),
+        rule=rule and rule._replace(facts=rule.facts[indices]),
         listing=None,
         cache_key="",
     )

@@ -23,6 +23,21 @@ class LatentInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """A trained model of another run that a model uses, frozen.
+
+    Attributes:
+        name: of it.
+        fingerprint: of its weights.
+        sizes: what a model has to know of it, such as the length of its embeddings.
+    """
+
+    name: str
+    fingerprint: str
+    sizes: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class DataInfo:
     """Description of a model's data, stored in its checkpoints.
 
@@ -37,6 +52,8 @@ class DataInfo:
         latents: of these images, if that is where the model works; else None.
         dtype: of the items, uint8 or float32.
         chain_shape: of what another codec makes of an item; None without one.
+        runs: frozen models of other runs that it uses, by their kinds, such as a dual
+            encoder.
     """
 
     name: str
@@ -48,6 +65,7 @@ class DataInfo:
     latents: LatentInfo | None = None
     dtype: str = "uint8"
     chain_shape: tuple[int, ...] | None = None
+    runs: Mapping[str, RunInfo] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:

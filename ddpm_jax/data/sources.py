@@ -3,9 +3,9 @@
 | name               | what it is                                                      |
 | ------------------ | --------------------------------------------------------------- |
 | digits             | 1,797 handwritten digits of 8x8, shipped with this package      |
-| shapes, shapes:N   | captioned shapes, rendered by a rule, or N of them (see `shapes`)
- | | folder:PATH        | image files in a folder (see `folder`)
-  |
+| shapes, shapes:N   | captioned shapes, rendered by a rule, or N (see `shapes`)       |
+| shapes:partial     | those, with captions that leave things unsaid; or with :N       |
+| folder:PATH        | image files in a folder (see `folder`)                          |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
 | points:NAME        | points in the plane, such as points:ring (see `points`)         |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
@@ -49,8 +49,9 @@ def load(
     """Open a data set by name; images are decoded later, at access.
 
     Args:
-        spec: "digits", "shapes", "shapes:N", "folder:PATH", "npy:FILE", "npz:FILE",
-            "points:NAME", or a TFDS name with or without "tfds:".
+        spec: "digits", "shapes", "shapes:N", "shapes:partial", "folder:PATH",
+            "npy:FILE", "npz:FILE", "points:NAME", or a TFDS name with or without
+            "tfds:".
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None

@@ -14,7 +14,10 @@ from ddpm_jax.evaluation.estimate import Estimate, check_features
 
 
 def num_ranked_higher(
-    images: np.ndarray, texts: np.ndarray, own: np.ndarray
+    images: np.ndarray,
+    texts: np.ndarray,
+    own: np.ndarray,
+    true: np.ndarray | None = None,
 ) -> np.ndarray:
     """Count the texts that are nearer to each image than its own.
 
@@ -24,6 +27,8 @@ def num_ranked_higher(
         images: vectors of length 1, [N, D].
         texts: vectors of length 1, of distinct texts, [M, D].
         own: int [N], the text of each image.
+        true: bool [N, M], whether a text is true of an image though it need not be its
+            own; such a text does not count. None where it is not known.
 
     Returns:
         int [N], 0 to M - 1.
@@ -34,7 +39,11 @@ def num_ranked_higher(
     check_features(images, texts)
     products = images.astype(np.float64) @ texts.astype(np.float64).T
     of_own = products[np.arange(len(images)), own]
-    return (products >= of_own[:, None]).sum(axis=1) - 1
+    nearer = products >= of_own[:, None]
+    nearer[np.arange(len(images)), own] = False
+    if true is not None:
+        nearer &= ~true
+    return nearer.sum(axis=1)
 
 
 def recall_at_k(

@@ -65,11 +65,22 @@ class DualEncoder(nn.Module):
 
     def encode_texts(self, text: Any) -> jax.Array:
         """Map `Tokens` or `Encoded`, leaves [B, ...], to vectors [B, D] of length 1."""
+        return self.read_texts(text)[1]
+
+    def read_texts(self, text: Any) -> tuple[jax.Array, jax.Array]:
+        """Map texts to a vector for each token as well, which the embedding is made of.
+
+        Args:
+            text: `Tokens` or `Encoded`, leaves [B, ...].
+
+        Returns:
+            The sequence [B, L, W], and the embeddings float32 [B, D] of length 1.
+        """
         if self.encoder is None:
-            _, _, pooled = text
+            sequence, _, pooled = text
         else:
-            _, pooled = self.encoder(*text)
-        return _unit_length(self.text(pooled.astype(jnp.float32)))
+            sequence, pooled = self.encoder(*text)
+        return sequence, _unit_length(self.text(pooled.astype(jnp.float32)))
 
 
 def _unit_length(vectors):

@@ -17,6 +17,7 @@ from ddpm_jax import assembly
 from ddpm_jax.commands.drawing import columns_of
 from ddpm_jax.commands.edit import lay_out, read_pictures
 from ddpm_jax.commands.model import Trained
+from ddpm_jax.commands.sample import conditions_of
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.programs import Programs, keeper
 from ddpm_jax.recipe import Diffusion, Recipe
@@ -74,7 +75,8 @@ def most_images(recipe: Recipe[Diffusion]) -> int:
 def draw(studio: Studio, asked: Sample) -> Generator[Progress, None, None]:
     """Sample what is asked for, as `sample` would, in one batch."""
     spec, info = studio.recipe.task, studio.trained.info
-    cond = assembly.sample_cond(spec, info, asked)
+    trained = studio.trained
+    cond = conditions_of(trained, asked, trained.params.network).cond
     count = asked.num_images
     indices, given = filled_up((np.arange(count, dtype=np.int32), cond or {}), count)
     plan = assembly.plan_of(studio.trained, asked)

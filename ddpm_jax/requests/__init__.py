@@ -14,7 +14,9 @@ from ddpm_jax.requests.edit import (
     ImageToImage,
     Inpaint,
     Interpolate,
+    TextDiff,
     Upscale,
+    Variations,
 )
 from ddpm_jax.requests.evaluate import Evaluate
 from ddpm_jax.requests.exchange import Export, Import
@@ -36,6 +38,8 @@ COMMANDS: dict[str, type[Request]] = {
     "edit encode": Encode,
     "edit colorize": Colorize,
     "edit upscale": Upscale,
+    "edit variations": Variations,
+    "edit text-diff": TextDiff,
     "evaluate": Evaluate,
     "attributes": Attributes,
     "rank": Rank,

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
 
 _TRAINED = "trained"  # of an image-conditional model, its only method
@@ -96,6 +97,43 @@ class Encode(Edit):
     mode: ClassVar[str] = "encode"
     strength: float = option(0.5, "share of the chain that is walked")
     iterations: int = option(3, "of the equation behind each step of an encoding")
+
+
+@request("edit")
+class Variations(Several):
+    """Generate other images with the image embedding of one (unCLIP).
+
+    python main.py edit variations runs/shapes_unclip --image=data:7
+    """
+
+    mode: ClassVar[str] = "variations"
+
+
+@request("edit")
+class TextDiff(Edit):
+    """Edit an image by the difference of two texts (unCLIP).
+
+    python main.py edit text-diff runs/a --image=data:7 --from-text=red --to-text=blue
+    """
+
+    mode: ClassVar[str] = "text-diff"
+    from_text: str = option("", "what the image shows")
+    to_text: str = option("", "what it is to show instead")
+    share: float = option(
+        0.4, "how far the image embedding goes toward the difference, 0 to 1"
+    )
+    num_points: int = option(6, "images of a walk")
+    strength: float = option(0.5, "share of the chain that is walked")
+    iterations: int = option(3, "of the equation behind each step of an encoding")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(2, "num_points")  # both ends
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"config.edit.share={self.share} is not in (0, 1]; use such as 0.4, "
+                "where the image keeps most of what it shows."
+            )
 
 
 @request("edit")

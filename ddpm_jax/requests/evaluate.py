@@ -2,7 +2,14 @@
 
 from ddpm_jax.errors import UserError
 from ddpm_jax.requests.likelihood import NUM_SAMPLES
-from ddpm_jax.requests.options import Chain, WithResults, listed, option, request
+from ddpm_jax.requests.options import (
+    ByPrior,
+    Chain,
+    WithResults,
+    listed,
+    option,
+    request,
+)
 
 BITS_PER_DIM = "bits_per_dim"
 """A score that no features enter: the `likelihood` command measures it."""
@@ -11,7 +18,7 @@ RESIZES = ("tensorflow", "pytorch", "clean")
 
 
 @request("evaluate")
-class Compared(Chain, WithResults):
+class Compared(Chain, ByPrior, WithResults):
     """Sets of samples to be compared."""
 
     num_images: int = option(

@@ -291,6 +291,15 @@ def _check_range(kind: str, low: float, high: float | None) -> None:
 
 
 @request("sample")
+class ByPrior(Request):
+    """Where a decoder (unCLIP) has the image embedding of a prompt from."""
+
+    prior: str = option(
+        "", "of a decoder (unCLIP): run of a prior, or text or nearest; unset: none"
+    )
+
+
+@request("sample")
 class Shown(Request):
     """How much of the chain is shown."""
 

@@ -3,11 +3,18 @@
 import dataclasses
 from typing import Any
 
-from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
+from ddpm_jax.requests.options import (
+    ByPrior,
+    Chain,
+    Shown,
+    WithResults,
+    option,
+    request,
+)
 
 
 @request("sample")
-class Sample(Shown, Chain, WithResults):
+class Sample(Shown, Chain, ByPrior, WithResults):
     """Generate images with a trained model.
 
     python main.py sample runs/digits --label=7,3 --num-steps=50

@@ -6,10 +6,19 @@
     encode          invert the deterministic chain, and decode it again
     colorize        sample the colors of a grey image
     upscale         sample an image whose block means are given
+    variations      sample images with the image embedding of one
+    text-diff       turn the image embedding of one toward the difference of two texts
+
+The last two are of a decoder that is told image embeddings z (unCLIP), as are `encode`
+and `interpolate` of one: an image is encoded as (z, x_T), x_T by the deterministic
+chain that is told z, and both are blended on great circles.
 
 Rows by name: "image" [B, H, W, C] in [-1, 1]; "mask", 1 where known; "other", the image
-at the far end of an interpolation, and "share" [B], how far along it; and whatever the
-model is conditioned on.
+at the far end of an interpolation, and "share" [B], how far along it; whatever the
+model is conditioned on; and "other_embedding" [B, D], the embedding at the far end.
+
+Source: Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP
+    Latents", section 3: variations, interpolations, text diffs.
 """
 
 import dataclasses
@@ -23,6 +32,7 @@ import numpy as np
 
 from ddpm_jax import limits
 from ddpm_jax.codecs import Params
+from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.diffusion import editing, operators
 from ddpm_jax.diffusion.denoisers import Denoiser, clip_x0
 from ddpm_jax.diffusion.generate import initial_noise
@@ -35,6 +45,9 @@ from ddpm_jax.sampling.plan import Chain, Given, Model, Plan, Stage
 MAX_WEIGHT = 1000.0
 """Far beyond any weight that is of use: more leaves no digit of the image."""
 
+OTHER_EMBEDDING = "other_embedding"
+"""Among the rows: the embedding [B, D] that `image_embedding` is turned toward."""
+
 TRAINED = "trained"  # the only method of an image-conditional model
 METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "inpaint": ("repaint", "replace", "project", "guidance"),
@@ -43,8 +56,11 @@ METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "encode": ("ddim",),
     "colorize": ("project", "guidance"),
     "upscale": ("project", "guidance"),
+    "variations": ("embedding",),
+    "text-diff": ("encode",),
 }
 ENCODING = ("ddim", "encode")  # deterministic DDIM turned round, and back
+OF_EMBEDDINGS = ("variations", "text-diff")  # of a decoder of image embeddings
 OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 
 
@@ -340,6 +356,8 @@ def _encoding_of(name: str) -> _Part:
 
     def begin(context: _Context, given: Given) -> Chain:
         encode = editing.invert(context.edit.iterations)
+        if name == "other" and OTHER_EMBEDDING in given:
+            given = {**given, NAME: given[OTHER_EMBEDDING]}
         return context.chain(given, given[name], sampler=encode)
 
     return _Part(f"code of {name}", _upwards, begin)
@@ -352,7 +370,23 @@ def _decode(context: _Context, given: Given) -> Chain:
 def _decode_between(context: _Context, given: Given) -> Chain:
     codes = given["code of image"], given["code of other"]
     between = editing.slerp(*codes, given["share"])
-    return context.chain(given, between, sampler=ddim(0.0))
+    return context.chain(_turned(given), between, sampler=ddim(0.0))
+
+
+def _turned(given: Given) -> Given:
+    """Turn the image embedding toward the other one, if there are such."""
+    if OTHER_EMBEDDING not in given:
+        return given
+    ends = given[NAME], given[OTHER_EMBEDDING]
+    return {**given, NAME: editing.slerp(*ends, given["share"])}
+
+
+def _decode_turned(context: _Context, given: Given) -> Chain:
+    return context.chain(_turned(given), given["code of image"], sampler=ddim(0.0))
+
+
+def _variations(context: _Context, given: Given) -> Chain:
+    return context.chain(given, context.noise(given["image"]))
 
 
 def _colorize(context: _Context, given: Given) -> Chain:
@@ -387,6 +421,11 @@ _STAGES: Mapping[str, Callable[[Edit], tuple[_Part, ...]]] = {
     "encode": lambda edit: (_encoding_of("image"), _Part("x", _partly, _decode)),
     "colorize": lambda edit: (_Part("x", _whole, _colorize),),
     "upscale": lambda edit: (_Part("x", _whole, _upscale),),
+    "variations": lambda edit: (_Part("x", _whole, _variations),),
+    "text-diff": lambda edit: (
+        _encoding_of("image"),
+        _Part("x", _partly, _decode_turned),
+    ),
 }
 
 

@@ -1,5 +1,9 @@
 """CLIP-style dual encoder: contrastive loss of images and their captions.
 
+Its loss takes the captions of all other images of a batch for wrong. Where data have a
+rule that says of which images a caption is true (`data.dataset.CaptionRule`), false
+negatives are left out of it: captions of others that are true of an image as well.
+
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
     Supervision".
 """
@@ -24,6 +28,9 @@ from ddpm_jax.training.task import Batch, Objective
 class ContrastiveTask(TaskSpec):
     """A CLIP-style dual encoder of images and their captions.
 
+    The pair of unCLIP, whose image embeddings a prior samples and a decoder is
+    conditioned on.
+
     Attributes:
         network: the image encoder; its features are the embeddings.
         text: how captions are read.
@@ -39,8 +46,16 @@ class ContrastiveTask(TaskSpec):
         limits.between(self, "max_shift", 0, 65_536)
 
 
+# Of a logit whose softmax is 0; infinity times the target 0 would not be a number.
+_NEVER = -1e9
+
+
 def contrastive_loss(
-    images: jax.Array, texts: jax.Array, scale: jax.Array, same: jax.Array
+    images: jax.Array,
+    texts: jax.Array,
+    scale: jax.Array,
+    same: jax.Array,
+    left_out: jax.Array | None = None,
 ) -> jax.Array:
     """Return the mean of two cross-entropies [], of texts and of images in a batch.
 
@@ -52,11 +67,15 @@ def contrastive_loss(
         texts: vectors of length 1, [B, D].
         scale: of their products, [].
         same: True where two rows have the same text, [B, B].
+        left_out: True where the text of a column is neither right nor wrong for the
+            image of a row, [B, B], nowhere beside `same`; None for nowhere.
 
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural
         Language Supervision", figure 3.
     """
     logits = scale * images @ texts.T
+    if left_out is not None:
+        logits = jnp.where(left_out, _NEVER, logits)
     target = same / same.sum(axis=1, keepdims=True)
     of_images = -(target * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)
     of_texts = -(target * jax.nn.log_softmax(logits.T, axis=1)).sum(axis=1)
@@ -73,6 +92,7 @@ def make_contrastive_objective(
     *,
     max_shift: int,
     flip: bool,
+    holds: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Objective:
     """Compose the objective of two towers, for `step.make_train_step`.
 
@@ -80,6 +100,11 @@ def make_contrastive_objective(
         network: (params, images in [-1, 1], text) -> vectors of both, and the scale.
         max_shift: pixels that an image may be shifted, each way.
         flip: mirror half of the pictures left to right.
+        holds: of data with a rule, the `holds` of it, for "facts" of the batch.
+
+    Returns:
+        The objective; its metric "accuracy" is the share of images whose nearest text
+        is their own, or true of them by the rule.
     """
 
     def objective(
@@ -90,9 +115,13 @@ def make_contrastive_objective(
         images, texts, scale = network(params, to_float(shown), text)
         # Of tokens their numbers tell them apart, of what is encoded the last leaf.
         same = same_rows(text[0] if len(text) == 2 else text[-1])
-        loss = contrastive_loss(images, texts, scale, same)
+        true, left_out = same, None
+        if holds is not None:
+            true = holds(batch["facts"], batch["facts"]) | same
+            left_out = true & ~same
+        loss = contrastive_loss(images, texts, scale, same, left_out)
         first = (images @ texts.T).argmax(axis=1)
-        right = same[jnp.arange(len(first)), first].mean()
+        right = true[jnp.arange(len(first)), first].mean()
         return loss, ({"loss": loss, "accuracy": right}, carry)
 
     return objective

@@ -60,8 +60,9 @@ class Diffusion(TaskSpec):
         codec: what the chain is made of.
         network: called (x_t, t, ports).
         conditioners: what the network is conditioned on, by name.
-        condition_dropout: share of examples whose conditions are hidden, without which
-            there is no classifier-free guidance.
+        condition_dropout: share of examples whose conditions are hidden, all of one
+            together. Without it, and without that of a conditioner by itself, there is
+            no classifier-free guidance.
         schedule: the noise schedule.
         prediction: what the network outputs: eps, x0, v, flow (eps - x0), or edm, a
             preconditioned network.
@@ -90,7 +91,8 @@ class Diffusion(TaskSpec):
     commands: ClassVar[tuple[str, ...]] = (
         *("plan", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
         *("edit inpaint", "edit image-to-image", "edit interpolate", "edit encode"),
-        *("edit colorize", "edit upscale", "export"),
+        *("edit colorize", "edit upscale", "edit variations", "edit text-diff"),
+        "export",
     )
 
     def __post_init__(self) -> None:
@@ -125,6 +127,14 @@ class Diffusion(TaskSpec):
 
     def _check_conditioners(self) -> None:
         for name, spec in self.conditioners.items():
+            rate = spec.condition_dropout
+            option = f"conditioners.{name}.condition_dropout={rate}"
+            if not 0 <= rate < 1:
+                raise UserError(f"{option} is not in [0, 1); use 0 to switch it off.")
+            if rate and not getattr(spec, "droppable", True):
+                raise UserError(
+                    f"{option} does nothing: it is never dropped; leave it out."
+                )
             if spec.named not in ("", name):
                 raise UserError(
                     f"conditioners.{name} is a {type(spec).__name__}; it is found by "
@@ -153,6 +163,11 @@ class Diffusion(TaskSpec):
     @property
     def _maps(self) -> list[str]:
         return [n for n, s in self.conditioners.items() if isinstance(s, ImageMap)]
+
+    @property
+    def dropout_rates(self) -> dict[str, float]:
+        """The shares of examples that lose one condition alone, by its name."""
+        return {n: spec.condition_dropout for n, spec in self.conditioners.items()}
 
     @property
     def text(self) -> TextSpec | None:

@@ -77,6 +77,11 @@ IDLE = [
         ["sample.sampler=adaptive"],
     ),
     (["sample.atol=0.001"], "atol", ["sample.sampler=adaptive"]),
+    (
+        ["sample.prior=text"],
+        "prior='text' does nothing in a model that is told no image embedding",
+        None,
+    ),
     *(
         (
             ["sample.sampler=euler", f"sample.churn_{name}={value}"],
@@ -224,7 +229,8 @@ IDLE = [
     *(
         (
             ["conditioners.text.kind=minilm", f"conditioners.text.{name}={value}"],
-            rf"option config\.conditioners\.text\.{name}; .*minilm\) has length",
+            rf"option config\.conditioners\.text\.{name}; .*minilm\) has "
+            "condition_dropout, length",
             None,
         )
         for name, value in (("width", 64), ("depth", 3), ("num_heads", 2))

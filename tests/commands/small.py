@@ -42,6 +42,7 @@ OF_NETWORKS = {
         "network.num_heads": "1",
     },
     "mlp": {"network.width": "8", "network.depth": "1"},
+    "prior_transformer": {"network.width": "8", "network.depth": "1"},
     # In the place of a U-Net, where a document says nothing of networks: its programs
     # compile in a third of the time.
     "unet as mlp": {
@@ -131,6 +132,13 @@ OF_RECIPES = {
     "folder:64": {"network.channel_multipliers": "(1,1,1)"},
     "configs/shapes.py": {"data.source": "shapes:400"},
     "configs/shapes_large.py": {"data.source": "shapes:400"},
+    "configs/shapes_clip.py": {"data.source": "shapes:partial:400"},
+    "configs/shapes_prior.py": {"data.source": "shapes:partial:400"},
+    "configs/shapes_prior.py:regression": {
+        "data.source": "shapes:partial:400",
+        **{"sample.num_steps": "1", "preview_steps": "1"},  # of two levels
+    },
+    "configs/shapes_unclip.py": {"data.source": "shapes:partial:400"},
 }
 
 

@@ -84,6 +84,45 @@ def test_dropout_of_labels_is_one_coin_per_row_of_the_batch_key():
     np.testing.assert_array_equal(beside["masked"], other["masked"])
 
 
+def test_each_condition_is_dropped_at_its_own_rate_and_independently():
+    batch = jax.tree.map(jnp.asarray, rows(Encoded))
+    x0 = jnp.zeros((NUM, 2))
+    rates = {"label": 0.1, "text": 0.5}
+    given = training_condition(BOTH, 0.0, rates)(KEY, batch, x0)
+    gone = {
+        "label": np.asarray(given["label"] == CLASSES),
+        "text": np.asarray(~given["text"].mask.any(axis=1)),
+    }
+    for name, rate in rates.items():
+        off = gone[name].sum() - rate * NUM
+        assert abs(off) < 4 * np.sqrt(NUM * rate * (1 - rate))
+    both = (gone["label"] & gone["text"]).sum()
+    assert abs(both - 0.05 * NUM) < 4 * np.sqrt(NUM * 0.05 * 0.95)
+    kept = np.asarray(given["label"])[~gone["label"]]
+    np.testing.assert_array_equal(kept, batch["label"][~gone["label"]])
+    # Beside the joint dropout, whose coins stay the same.
+    joint = training_condition(BOTH, SHARE)(KEY, batch, x0)
+    more = training_condition(BOTH, SHARE, rates)(KEY, batch, x0)
+    lost = np.asarray(joint["label"] == CLASSES)
+    assert (more["label"][lost] == CLASSES).all()
+    np.testing.assert_array_equal(
+        more["label"] == CLASSES, lost | np.asarray(gone["label"])
+    )
+
+
+def test_without_rates_of_their_own_the_draws_are_those_of_joint_dropout():
+    batch = jax.tree.map(jnp.asarray, rows(Encoded))
+    plain = training_condition(BOTH, SHARE)(KEY, batch, jnp.zeros((NUM, 2)))
+    none = {"label": 0.0, "text": 0.0}
+    with_none = training_condition(BOTH, SHARE, none)(KEY, batch, jnp.zeros((NUM, 2)))
+    for one, other in zip(
+        jax.tree.leaves(plain), jax.tree.leaves(with_none), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    coin = jax.random.bernoulli(KEY, SHARE, (NUM,))
+    np.testing.assert_array_equal(plain["label"] == CLASSES, coin)
+
+
 def test_a_negative_condition_stands_in_the_place_of_the_null_one():
     given = rows(Encoded)
     negative = jax.tree.map(lambda leaf: leaf[::-1].copy(), given["text"])

@@ -67,7 +67,8 @@ def test_a_painter_who_errs_in_a_known_share_is_told_so(model, monkeypatch, caps
     drawn_set = mode.drawn_set
 
     def of_the_painter(recipe, asked, workdir, interrupted):
-        scenes = mode._scenes(recipe.task, asked, workdir)
+        texts = mode._prompts(recipe.task, asked, workdir)
+        scenes = [shapes.parse(text) for text in texts]
         pixels = np.stack([painted(scene, i) for i, scene in enumerate(scenes)])
         drawn = drawn_set(recipe, asked, workdir, interrupted)
         info = dataclasses.replace(
@@ -111,6 +112,43 @@ def test_what_a_network_draws_is_kept_and_not_drawn_again(model, monkeypatch, ca
     assert "a small red cir" in capsys.readouterr().out
 
 
+SAID = ["a circle top left"] * 4 + ["a large red circle", "a circle and a cross"]
+SEEN = [
+    "a small red circle top left",
+    "a small red circle top left",
+    "a large red circle top left",
+    "a large blue circle top right",
+    "a large red circle bottom left",
+    "a small red circle top left and a small red square top right",
+]
+
+
+def test_of_what_is_unsaid_the_law_is_compared(model, tmp_path, capsys):
+    lines = []
+    for i, (said, seen) in enumerate(zip(SAID, SEEN, strict=True)):
+        images.save_png(tmp_path / f"{i}.png", shapes.render(shapes.parse(seen), 32))
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": said}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert run(model, f"evaluate.images=folder:{tmp_path}") == 0
+    out = capsys.readouterr().out
+    (row,) = (row for row in rows(model) if row.get("folder") == str(tmp_path))
+    share = row["share"]
+    assert share["size"] == share["color"] == share["count"] == 1  # of those said
+    assert share["place"] == 3 / 4 and share["shape"] == 5 / 6
+    assert share["scene"] == 4 / 6 and share["things"] == 5 / 6
+    size = row["unsaid"]["size"]  # of the four circles top left
+    law = shapes.unsaid_law(shapes.parse_partial(SAID[0]))["size"]
+    assert size["num"] == 4 and size["seen"] == {"small": 0.5, "large": 0.5}
+    assert size["data"] == pytest.approx(law)
+    assert size["total_variation"] == pytest.approx(abs(law["small"] - 0.5))
+    assert size["agree"] == 2 / 6  # pairs of two small, and of two large
+    assert size["agree_data"] == pytest.approx(sum(p**2 for p in law.values()))
+    assert (
+        row["unsaid"]["place"]["num"] == 1 and row["unsaid"]["place"]["agree"] is None
+    )
+    assert "size unsaid (4): total variation" in out and "33.3% of pairs" in out
+
+
 def test_a_folder_of_captioned_pictures_is_read(model, tmp_path, capsys):
     """Such as a cascade writes: six of eight are right, in number and all."""
     source = data.load("shapes:8", image_size=32)
@@ -132,7 +170,7 @@ def test_a_folder_of_captioned_pictures_is_read(model, tmp_path, capsys):
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     assert run(model, f"evaluate.images=folder:{tmp_path}") == 0
     assert "75.0 15.3" in capsys.readouterr().out  # sqrt(0.75 0.25 / 8)
-    (row,) = (row for row in rows(model) if row["model"] is None)
+    (row,) = (row for row in rows(model) if row.get("folder") == str(tmp_path))
     assert row["share"]["count"] == row["share"]["scene"] == 0.75
     assert row["num_images"] == 8 and row["unclear"] == 0
 
@@ -150,6 +188,7 @@ def test_pictures_without_captions_are_refused(model, tmp_path, capsys):
     [
         (["sample.prompt=a red cat"], "never seen: cat"),
         (["sample.prompt=red circle"], "'red' for the first word of a thing"),
+        (["sample.prompt=a red"], "ends where a shape is due"),
         (["sample.prompt=data:dev"], "use train, test, held_out"),
         (["sample.prompt_to=a red circle", "sample.prompt=data:test"], "leave it out"),
     ],

@@ -41,6 +41,19 @@ def test_the_batches_are_those_of_seed_and_step(max_mb, labels):
                 np.testing.assert_array_equal(batch["label"], wanted)
 
 
+@pytest.mark.parametrize("max_mb", [0, 1])
+def test_what_lies_beside_an_image_comes_with_it(max_mb):
+    source = numbered(300)
+    beside = {"double": 2.0 * np.arange(300, dtype=np.float32)[:, None]}
+    feed = make_feed(
+        source, 64, seed=5, mesh=data_mesh(), max_mb_on_device=max_mb, beside=beside
+    )
+    for batch in itertools.islice(feed(3), 3):
+        assert set(batch) == {"image", "label", "double"}
+        label = np.asarray(batch["label"])
+        np.testing.assert_array_equal(batch["double"], 2.0 * label[:, None])
+
+
 def test_a_run_is_the_same_with_its_images_on_the_device_or_not(finished, tmp_path):
     workdir = tmp_path / "from_host"
     options = ["--config.data.on_device_mb=0"]

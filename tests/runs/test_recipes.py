@@ -174,6 +174,40 @@ def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 178_625
 
 
+def test_the_recipes_of_unclip_have_their_parameters():
+    """The pair of its captions; prior and decoder of the pair's sizes."""
+    pair = load("configs/shapes_clip.py")
+    few = dataclasses.replace(pair.task.data, source="shapes:partial:2000")
+    info = assembly.data_info(few.open(), pair.task)
+    assert len(info.tokenizer["words"]) == 19  # as of configs/shapes.py
+    retrieval.check_retrieval(pair.task, pair.training, info)
+    net = retrieval.match_network(pair.task, info)
+    length = info.tokenizer["max_length"]
+    text = (jnp.zeros((1, length), jnp.int32), jnp.ones((1, length), bool))
+    assert size_of(net, jnp.zeros((1, 16, 16, 3)), text) == 1_040_257
+    sizes = {"width": 64, "token_width": 64, "length": length}
+    run = assembly.RunInfo("the pair", "0" * 16, sizes)
+    tokenizer = {"kind": "clip", "max_length": length, "fingerprint": "0" * 16}
+    told = dataclasses.replace(
+        info, runs={assembly.CLIP: run}, tokenizer=tokenizer, captions=()
+    )
+    vectors = dataclasses.replace(told, item_shape=(64,), dtype="float32")
+    for kind in ("diffusion", "regression"):
+        prior = load("configs/shapes_prior.py", kind).task
+        assembly.check(prior, vectors)
+        net = assembly.model(prior, vectors)
+        assert size_of(net, jnp.zeros((1, 64)), jnp.zeros(1)) == 484_032
+        assert prior.data == pair.task.data
+    decoder = load("configs/shapes_unclip.py").task
+    assembly.check(decoder, told)
+    net = assembly.model(decoder, told)
+    assert size_of(net, jnp.zeros((1, 16, 16, 3)), jnp.zeros(1)) == 1_252_771
+    assert decoder.data == pair.task.data
+    assert decoder.dropout_rates == {"image_embedding": 0.1, "text": 0.5}
+    with pytest.raises(UserError, match="use diffusion or regression"):
+        load("configs/shapes_prior.py", "autoregressive")
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
@@ -359,6 +393,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
+    others |= {"shapes_clip", "shapes_prior", "shapes_unclip"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 

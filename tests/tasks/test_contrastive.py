@@ -51,6 +51,65 @@ def test_places_of_one_text_share_the_target():
     assert chosen > best
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_is_left_out_is_in_neither_softmax(seed):
+    """By NumPy in float64, a term for each image and each text, texts repeating."""
+    rng = np.random.default_rng(seed)
+    same = np.asarray(same_rows(jnp.asarray(rng.integers(4, size=(B, 1)))))
+    left_out = ~same & (rng.random((B, B)) < 0.4)
+    images, texts, scale = vectors(seed), vectors(seed + 10), 5.0
+    logits = scale * np.asarray(images, np.float64) @ np.asarray(texts, np.float64).T
+    total = 0.0
+    for i in range(B):
+        for row, kept, right in (
+            (logits[i], ~left_out[i], same[i]),
+            (logits[:, i], ~left_out[:, i], same[:, i]),
+        ):
+            log_sum = np.log(np.exp(row[kept]).sum())
+            total += np.mean([log_sum - row[j] for j in np.flatnonzero(right)])
+    loss = contrastive_loss(
+        images, texts, jnp.array(scale), jnp.asarray(same), jnp.asarray(left_out)
+    )
+    assert loss == pytest.approx(total / (2 * B), rel=1e-5)
+    plain = contrastive_loss(images, texts, jnp.array(scale), jnp.asarray(same))
+    assert loss < plain  # fewer that are taken for wrong
+    gradient = jax.grad(contrastive_loss, argnums=(0, 1))(
+        images, texts, jnp.array(100.0), jnp.asarray(same), jnp.asarray(left_out)
+    )
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient)
+
+
+def test_the_objective_leaves_out_what_the_rule_says_is_true():
+    """Text 1 is true of image 0 as well, and nearer to it than its own."""
+    ids = jnp.arange(3)[:, None]
+    facts = jnp.array([[0], [1], [2]], jnp.int8)
+
+    def holds(images, captions):
+        own = images == captions.T
+        return own | ((images == 0) & (captions.T == 1))
+
+    def network(params, images, text):
+        del params, images, text
+        images, texts = jnp.eye(3), jnp.eye(3).at[0, 1].set(0.5).at[1, 0].set(2.0)
+        return images, texts, jnp.array(3.0)
+
+    batch = {
+        "image": jnp.zeros((3, 4, 4, 1), jnp.uint8),
+        "text": Tokens(ids, ids >= 0),
+        "facts": facts,
+    }
+
+    def run(holds):
+        objective = make_contrastive_objective(
+            network, max_shift=0, flip=False, holds=holds
+        )
+        return objective(None, jax.random.key(0), batch, None)[1][0]
+
+    ruled, plain = run(holds), run(None)
+    assert ruled["accuracy"] == 1.0 and plain["accuracy"] == pytest.approx(2 / 3)
+    assert ruled["loss"] < plain["loss"] - 0.3
+
+
 @pytest.mark.parametrize("encoded", [False, True])
 def test_the_objective_knows_equal_texts_however_they_come(encoded):
     """Rows 0 and 1 have the same text: with their vectors swapped all is right."""

@@ -519,3 +519,19 @@ def test_the_network_is_given_what_its_parameterization_says():
 def test_importance_counts_the_levels_of_the_schedule():
     spec = Diffusion(schedule=schedules.Cosine(12), times=Importance(length=3))
     assert spec.build_times().init().losses.shape == (12, 3)
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "message"),
+    [
+        (Label(condition_dropout=1.0), r"condition_dropout=1.0 is not in \[0, 1\)"),
+        (Label(condition_dropout=-0.1), r"condition_dropout=-0.1 is not in \[0, 1\)"),
+        (SelfConditioning(condition_dropout=0.1), "it is never dropped; leave it out"),
+    ],
+)
+def test_a_dropout_that_cannot_be_is_refused(conditioner, message):
+    name = conditioner.named
+    with pytest.raises(UserError, match=rf"^conditioners\.{name}\..*{message}"):
+        Diffusion(conditioners={name: conditioner})
+    spec = Diffusion(conditioners={"label": Label(condition_dropout=0.5)})
+    assert spec.dropout_rates == {"label": 0.5}

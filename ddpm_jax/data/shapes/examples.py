@@ -34,12 +34,21 @@ from ddpm_jax.data.shapes.grammar import (
     Thing,
     caption,
 )
+from ddpm_jax.data.shapes.partial import (
+    ATTRIBUTES,
+    DROPPED,
+    WORDS,
+    Description,
+    describe,
+    is_true,
+)
 
 DEFAULT_COUNTS = {"train": 20_000, "test": 2_000, "held_out": 2_000}
 SPLITS = tuple(DEFAULT_COUNTS)
 
 Key = tuple[int, int]  # of a Philox generator
 
+_NUM_THINGS = (1, 1, 2, 3)  # of partial examples
 _ONE_IN = 10  # captions that are kept for testing
 _CHUNK = 64  # words generated at a time
 _PLACINGS = {n: list(itertools.combinations(PLACES, n)) for n in range(1, MOST + 1)}
@@ -75,6 +84,64 @@ def example(split: str, index: int) -> tuple[Scene, Key]:
         scene = _draw(words, num_things, split == "held_out")
         if split_of(scene) == split:
             return scene, (len(SPLITS) + stream, index)
+
+
+def partial_example(split: str, index: int) -> tuple[Scene, Key, Description]:
+    """Sample an example whose caption leaves things unsaid; see `partial`.
+
+    Half of the scenes are of one thing, the others of two and three.
+
+    Args:
+        split: one of `SPLITS`, of whose scenes it is.
+        index: 0, 1, ...
+
+    Returns:
+        The scene, the key by which `render` shifts its things, and what is said.
+    """
+    stream = 2 * len(SPLITS) + SPLITS.index(split)
+    words = _words((stream, index))
+    num_things = _choose(words, _NUM_THINGS)
+    scene = _draw(words, num_things, split == "held_out")
+    while split_of(scene) != split:
+        scene = _draw(words, num_things, split == "held_out")
+    said = [name for name in DROPPED if _choose(words, (True, False))]
+    orders = list(itertools.permutations(range(num_things)))
+    order = None if "place" in said else _choose(words, orders)
+    return scene, (len(SPLITS) + stream, index), describe(scene, said, order)
+
+
+def unsaid_law(description: Description, split: str = "train") -> dict[str, dict]:
+    """Return the law of what is unsaid of one thing: what partial examples show.
+
+    Exact, by all scenes of one thing that the split has.
+
+    Args:
+        description: of one thing.
+        split: train or test.
+
+    Returns:
+        word -> probability for each attribute of which nothing is said; empty if
+        no scene of the split is such.
+    """
+    (phrase,) = description
+    weights: dict[tuple[str, str, str, str], float] = {}
+    for color, size, place in itertools.product(COLORS, SIZES, PLACES):
+        for shape in _SHAPES_OF[color]:
+            at = PLACES.index(place)
+            scene = tuple(
+                Thing(size, color, shape) if i == at else None
+                for i in range(len(PLACES))
+            )
+            if split_of(scene) == split and is_true(description, scene):
+                words = (size, color, shape, place)
+                weights[words] = 1 / len(_SHAPES_OF[color])
+    law: dict[str, dict[str, float]] = {}
+    for i, name in enumerate(ATTRIBUTES):
+        if getattr(phrase, name) is None and weights:
+            law[name] = dict.fromkeys(WORDS[name], 0.0)
+            for words, weight in weights.items():
+                law[name][words[i]] += weight / sum(weights.values())
+    return law
 
 
 def _draw(words: Iterator[int], num_things: int, strange: bool) -> Scene:

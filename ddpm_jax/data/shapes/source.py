@@ -1,9 +1,26 @@
-"""Captioned shapes as a data set: `shapes`, or `shapes:N` for N examples."""
+"""Captioned shapes as a data set: `shapes`, or `shapes:N` for N examples.
+
+`shapes:partial` and `shapes:partial:N` have captions that leave things unsaid.
+"""
+
+import numpy as np
 
 from ddpm_jax.data import layout as layouts
-from ddpm_jax.data.dataset import Dataset, NoSplitError, Records, fingerprint_of
-from ddpm_jax.data.shapes.examples import DEFAULT_COUNTS, SPLITS, example
+from ddpm_jax.data.dataset import (
+    CaptionRule,
+    Dataset,
+    NoSplitError,
+    Records,
+    fingerprint_of,
+)
+from ddpm_jax.data.shapes.examples import (
+    DEFAULT_COUNTS,
+    SPLITS,
+    example,
+    partial_example,
+)
 from ddpm_jax.data.shapes.grammar import HELD_OUT, caption
+from ddpm_jax.data.shapes.partial import facts_of, partial_caption, rule_of
 from ddpm_jax.data.shapes.rendering import check_side, render
 from ddpm_jax.errors import UserError
 
@@ -13,6 +30,10 @@ _NOTES = {
     "test": "No caption is one of training.",
     "held_out": "Each has a pair of color and shape that is not in the training split.",
 }
+_OF_PARTIAL = "Captions leave sizes, colors and places unsaid."
+PARTIAL = "partial"
+"""The word of a source whose captions leave things unsaid."""
+
 _VERSION = 1  # of grammar, examples and rendering; part of fingerprints
 
 
@@ -20,7 +41,8 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
     """Make the first examples of a split; images are rendered at access.
 
     Args:
-        count: how many, as text; None takes `DEFAULT_COUNTS`.
+        count: how many, as text; None takes `DEFAULT_COUNTS`. With "partial" before
+            it, or in its place, captions leave things unsaid.
         split: one of `SPLITS`.
         layout: its size is the side, 32 if it is open.
 
@@ -31,23 +53,46 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
     if split not in SPLITS:
         raise NoSplitError(f"shapes has no split {split!r}; use {', '.join(SPLITS)}.")
     side = _side(layout)
+    word, _, rest = (count or "").partition(":")
+    is_partial = word == PARTIAL
+    if is_partial:
+        count = rest if ":" in (count or "") else None
     num_examples = DEFAULT_COUNTS[split] if count is None else _number(count)
+    of_one = partial_example if is_partial else example
 
     def read(index: int) -> dict:
-        scene, key = example(split, index)
+        scene, key, *_ = of_one(split, index)
         return {"image": render(scene, side, key)}
 
+    kind = f"shapes:{PARTIAL}" if is_partial else "shapes"
+    texts, rule = _captions(split, num_examples, is_partial=is_partial)
     return Dataset(
-        name="shapes" if count is None else f"shapes:{num_examples}",
+        name=kind if count is None else f"{kind}:{num_examples}",
         source=Records(num_examples, read),
         shape=(side, side, 3),
         label_names=None,
-        fingerprint=fingerprint_of(["shapes", _VERSION, split, num_examples, side]),
+        fingerprint=fingerprint_of([kind, _VERSION, split, num_examples, side]),
         split=split,
-        note=_NOTES[split],
-        texts=tuple(caption(example(split, i)[0]) for i in range(num_examples)),
+        note=_OF_PARTIAL if is_partial else _NOTES[split],
+        texts=texts,
         sided=True,
+        rule=rule,
     )
+
+
+def _captions(
+    split: str, num_examples: int, *, is_partial: bool
+) -> tuple[tuple[str, ...], CaptionRule | None]:
+    """Write the captions of a split; of those that leave things unsaid the rule too."""
+    if not is_partial:
+        scenes = (example(split, i)[0] for i in range(num_examples))
+        return tuple(map(caption, scenes)), None
+    texts, facts = [], []
+    for i in range(num_examples):
+        scene, _, said = partial_example(split, i)
+        texts.append(partial_caption(said))
+        facts.append(facts_of(scene, said))
+    return tuple(texts), rule_of(np.stack(facts))
 
 
 def _side(layout: layouts.Layout) -> int:
@@ -74,6 +119,6 @@ def _number(count: str) -> int:
     if not count.isdecimal() or len(count) > 18 or int(count) < 1:
         raise UserError(
             f"shapes:{count[:20]} names no number of examples; use one from 1, such as "
-            "shapes:1000."
+            "shapes:1000, or shapes:partial."
         )
     return int(count)
