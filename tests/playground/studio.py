@@ -19,7 +19,8 @@ def make_studio(*options, autoencoder=None):
         options += ("codec.kind=latents", f"codec.run={autoencoder.name}")
     recipe = changed(tiny.get_config(), *options)
     spec = recipe.task
-    info = assembly.data_info(spec.data.open(), spec, autoencoder)
+    opened = {assembly.AUTOENCODER: autoencoder} if autoencoder else {}
+    info = assembly.data_info(spec.data.open(), spec, opened)
     codec = pixels(info.image_shape)
     if autoencoder:
         codec = latents(autoencoder, info.image_shape)
