@@ -120,7 +120,7 @@ def test_a_checkpoint_remembers_a_tokenizer(tokenizer):
         ({"kind": "words", "max_length": 3, "words": ["b", "a"]}, "sorted"),
         ({"kind": "words", "words": ["a"]}, "lacks a max_length"),
         ({"kind": "bytes", "max_length": 0}, "lacks a max_length"),
-        ({"kind": "clip"}, "'clip', which this version does not know"),
+        ({"kind": "sentences"}, "'sentences', which this version does not know"),
         ({}, "does not know"),
     ],
 )

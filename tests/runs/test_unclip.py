@@ -240,8 +240,8 @@ def test_edits_of_a_decoder(decoder, capsys):
     assert shapes == [(n, 16, 16, 3) for n in (2, 1, 3, 3)]
     model = ddpm_jax.load(decoder)
     images = data.in_memory(model.spec.data.open())[0][3:5]
-    few = {"num_steps": 4, "seed": 0}
-    varied = model.variations(images[:1], 2, **few)
+    few = {"num_steps": 4}
+    varied = model.variations(images[:1], 2, seed=0, **few)
     stored = np.load(made[0] / "images.npz")["arr_0"]
     np.testing.assert_array_equal(np.asarray(to_uint8(varied[0])), stored)
     turned = model.text_diff(
