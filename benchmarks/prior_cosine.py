@@ -47,12 +47,12 @@ def measure(
     Returns:
         Rows (what, mean cosine, standard error).
     """
-    model, towers = ddpm_jax.load(prior), ddpm_jax.load(pair)
+    model, encoder = ddpm_jax.load(prior), ddpm_jax.load(pair)
     of: Data = model.spec.data
     source = data.subset(*_first(of.open("test"), count))
     images, _ = data.in_memory(source)
     captions = list(source.texts or ())
-    true, texts = towers.encode_images(images), towers.encode_texts(captions)
+    true, texts = encoder.encode_images(images), encoder.encode_texts(captions)
     num = len(captions)
     draws = [model.sample(num, prompt=captions, seed=seed + i) for i in (0, 1)]
     one_step = {"sampler": "ddim", "num_steps": 1}

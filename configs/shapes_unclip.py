@@ -1,4 +1,4 @@
-"""The decoder of unCLIP on captioned shapes at 16x16, told image embeddings and texts.
+"""The decoder of unCLIP on captioned shapes at 16x16, of image embeddings and texts.
 
 Command:   python main.py --config=configs/shapes_clip.py
            python main.py --config=configs/shapes_prior.py

@@ -118,6 +118,23 @@ def positive(spec: Any, *names: str, such_as: str = "") -> None:
                 raise UserError(f"{name}={number} must be positive and finite{ending}")
 
 
+def names_run(spec: Any, noun: str, such_as: str) -> None:
+    """Refuse a field `run` that names no folder.
+
+    Args:
+        spec: the dataclass.
+        noun: what the folder has to hold.
+        such_as: an example.
+
+    Raises:
+        UserError: it is "".
+    """
+    if not spec.run:
+        raise UserError(
+            f"run='' names no {noun}; give the folder of one, such as {such_as}."
+        )
+
+
 def check_seed(name: str, seed: int) -> None:
     """Refuse a seed that has no root key.
 

@@ -276,12 +276,9 @@ class DiffusionModel:
         given["num_points"] = num_points
         values = read("interpolate", Interpolate, given, OF_WALKS)
         with _named_by_keywords(Interpolate):
-            asked = self.recipe.request(Interpolate, run=None, **values)
-            asked = assembly.leave_out_idle(self.spec, asked, values)
-            of_points = assembly.sample_of_edit(self.spec, asked, num_images=num_points)
-            assembly.check_sample(self.spec, self.info, of_points)
-            assembly.check_edit(self.spec, asked, self.info.item_shape)
-            assembly.refuse_idle(self.spec, asked)
+            asked, of_points = self._ask_edit(
+                Interpolate, values, num_images=num_points
+            )
             cond = self._condition(of_points, None).cond or {}
         rank = len(self.info.item_shape)
         a, b = (np.asarray(as_float(self.codec, x, rank=rank)) for x in (start, end))
@@ -360,17 +357,24 @@ class DiffusionModel:
         left_out = (*_NOT_OF_SAMPLE, "image")
         values = read(function, request, given, [n for n in known if n not in left_out])
         with _named_by_keywords(request):
-            asked = self.recipe.request(request, run=None, **values)
-            asked = assembly.leave_out_idle(self.spec, asked, values)
-            of_edit = assembly.sample_of_edit(self.spec, asked)
-            assembly.check_sample(self.spec, self.info, of_edit)
-            assembly.check_edit(self.spec, asked, self.info.item_shape)
-            assembly.refuse_idle(self.spec, asked)
+            asked, _ = self._ask_edit(request, values)
             pictures = np.asarray(images)
             if np.issubdtype(pictures.dtype, np.floating):
                 pictures = np.asarray(to_uint8(pictures))
             rows, noise, columns = lay_out(self.spec, asked, self.info, pictures)
         return self._edited(asked, rows, noise, columns)
+
+    def _ask_edit(
+        self, request: type[Edit], values: dict[str, Any], **of_sample: Any
+    ) -> tuple[Edit, Sample]:
+        """Make the request of an edit, and that of the samples that its chain makes."""
+        asked = self.recipe.request(request, run=None, **values)
+        asked = assembly.leave_out_idle(self.spec, asked, values)
+        samples = assembly.sample_of_edit(self.spec, asked, **of_sample)
+        assembly.check_sample(self.spec, self.info, samples)
+        assembly.check_edit(self.spec, asked, self.info.item_shape)
+        assembly.refuse_idle(self.spec, asked)
+        return asked, samples
 
     def _edited(
         self, asked: Edit, rows: dict[str, Any], noise: np.ndarray, columns: int

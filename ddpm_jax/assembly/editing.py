@@ -91,8 +91,8 @@ def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> Non
     refuse_embeddings(spec, f"edit {mode}")
     if mode in edits.OF_EMBEDDINGS and NAME not in spec.conditioners:
         raise UserError(
-            f"edit {mode} is of a decoder that is told image embeddings (unCLIP), and "
-            "this model is told none; train one as configs/shapes_unclip.py does."
+            f"edit {mode} is of a decoder of image embeddings (unCLIP), and this model "
+            "is conditioned on none; train one as configs/shapes_unclip.py does."
         )
     if not methods:
         raise UserError(

@@ -20,7 +20,7 @@ from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
-from ddpm_jax.networks.unet import UNet
+from ddpm_jax.recipe import VAE, Diffusion, Fit, TaskSpec, UNet
 from ddpm_jax.requests import (
     Attributes,
     Edit,
@@ -35,10 +35,6 @@ from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared, images_kind
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.options import Chain, section_counts
 from ddpm_jax.specs import kind_of
-from ddpm_jax.tasks.diffusion import Diffusion
-from ddpm_jax.tasks.spec import TaskSpec
-from ddpm_jax.tasks.vae import VAE
-from ddpm_jax.training.fit import Fit
 
 R = TypeVar("R", bound=Request)
 
@@ -196,7 +192,7 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
         (
             "prior",
             NAME not in spec.conditioners,
-            "in a model that is told no image embedding; leave it out",
+            "in a model that no image embedding conditions; leave it out",
         ),
         (
             "dynamic_percentile",

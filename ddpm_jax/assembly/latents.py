@@ -59,7 +59,7 @@ def refuse_embeddings(spec: Diffusion, what: str) -> None:
     if isinstance(spec.codec, Embeddings):
         raise UserError(
             f"{what} is of images, and this model makes image embeddings (a prior); "
-            "use the decoder that is told them."
+            "use the decoder of these."
         )
 
 

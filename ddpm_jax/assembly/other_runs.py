@@ -2,9 +2,9 @@
 
 The spec of a codec or of a conditioner may name a run in its field `run`, and say with
 `opens` of what kind its model has to be: an autoencoder, in whose latents the model
-works, or a CLIP-style dual encoder, of whose embeddings it is told. When a run of the
-model begins, the named one is opened, from the folder as it is spelled, relative to
-where the program runs. A copy is laid into the model's folder, which from then on is
+works, or a CLIP-style dual encoder, on whose embeddings it is conditioned. When a run
+of the model begins, the named one is opened, from the folder as it is spelled, relative
+to where the program runs. A copy is laid into the model's folder, which from then on is
 enough, wherever it is moved, and the checkpoints remember the fingerprint:
 
     WORKDIR/autoencoder/    of kind autoencoder
@@ -80,7 +80,7 @@ def open_runs(spec: Diffusion, workdir: Path, known: DataInfo | None) -> Opened:
     """Open what a run of this model works with.
 
     A run that has begun has its own copies, and needs the folders no more; but if
-    another model has taken the place of one, the user is told.
+    another model has taken the place of one, that is refused.
 
     Args:
         spec: of the model.
@@ -111,7 +111,7 @@ def _open(
                 raise UserError(
                     f"config.{option}={run!r} holds the {of.noun} {opened.fingerprint} "
                     f"and config.{other}={folders[other]!r} holds {fingerprint}; all "
-                    "that a model is told has to be of one: name the same."
+                    "parts of a model have to be of one: name the same."
                 )
         return opened
     _check_copy(kind, known, workdir)

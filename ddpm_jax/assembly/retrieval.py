@@ -23,8 +23,6 @@ from ddpm_jax.data.dataset import CaptionRule
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor, Outputs
 from ddpm_jax.networks.dual_encoder import DualEncoder
 from ddpm_jax.recipe import ContrastiveTask, Fit
-from ddpm_jax.runtime.batching import join, map_batches
-from ddpm_jax.runtime.images import to_float
 from ddpm_jax.specs import located
 from ddpm_jax.tasks.contrastive import make_contrastive_objective
 from ddpm_jax.training.task import Task
@@ -39,7 +37,6 @@ KIND = auxiliary.Kind(
         *("captions", "found", "num_images", "config"),
     },
 )
-_TEXTS = 256  # read at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,74 +100,75 @@ def contrastive_task(
     return small_task(spec, fit, KIND.name, net, example, objective, mesh)
 
 
-def as_retrieval(net: DualEncoder, params: Any, about: dict[str, Any]) -> Retrieval:
-    """Make a retrieval model of a dual encoder and the metadata of its folder."""
+def as_clip(
+    spec: ContrastiveTask, info: DataInfo, params: Any, about: Mapping[str, Any]
+) -> Clip:
+    """Make an opened dual encoder of its parameters and the metadata of its folder.
 
-    def apply(params: Any, images: jax.Array) -> Outputs:
-        shown = to_float(images)
-        vectors = net.apply({"params": params}, shown, method="encode_images")
-        return Outputs(vectors, None)
-
-    read = jax.jit(
-        lambda params, text: net.apply({"params": params}, text, method="encode_texts")
-    )
-
-    def encode_texts(texts: Sequence[str]) -> np.ndarray:
-        rows = reopen(about["tokenizer"]).read(list(texts))
-        each = map_batches(
-            lambda part: read(params, part), rows, len(texts), _TEXTS, mesh=None
-        )
-        return join(each)
-
-    features = FeatureExtractor(
+    Args:
+        spec: that it was trained by.
+        info: of the data; its `tokenizer` is enough.
+        params: of its network.
+        about: what describes it.
+    """
+    return Clip(
         name=about["name"],
         fingerprint=about["fingerprint"],
-        num_features=net.tower.num_features,
+        image_shape=tuple(about["image_shape"]),
+        token_width=spec.text.for_data(info).width,
+        net=match_network(spec, info),
+        params=params,
+        tokenizer=reopen(about["tokenizer"]),
+        facts={name: about[name] for name in sorted(KIND.facts & about.keys())},
+    )
+
+
+def as_retrieval(clip: Clip) -> Retrieval:
+    """Make a retrieval model of an opened dual encoder."""
+    features = FeatureExtractor(
+        name=clip.name,
+        fingerprint=clip.fingerprint,
+        num_features=clip.width,
         label_names=None,
         resize="none",
-        image_shape=tuple(about["image_shape"]),
-        params=params,
-        apply=apply,
+        image_shape=clip.image_shape,
+        params=clip.params,
+        apply=lambda params, images: Outputs(clip.embed(params, images), None),
     )
-    return Retrieval(features, encode_texts)
+    return Retrieval(features, clip.encode_texts)
 
 
 def retrieval(workdir: Path) -> Retrieval:
-    """Open the dual encoder that was trained in a folder.
-
-    Raises:
-        UserError: there are none, or they are damaged.
-    """
-    return as_retrieval(*_opened(workdir))
-
-
-def _opened(workdir: Path) -> tuple[DualEncoder, Any, dict[str, Any]]:
-    # Refuses a tokenizer that is not on this machine.
-    reopen(auxiliary.about(workdir, KIND)["tokenizer"])
-
-    def network(about: dict[str, Any]) -> tuple[DualEncoder, tuple[Any, Any]]:
-        spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
-        shape, tokenizer = tuple(about["image_shape"]), about["tokenizer"]
-        info = DataInfo("", shape, None, "", tokenizer)
-        return match_network(spec, info), _example(tokenizer, shape, about["captions"])
-
-    return auxiliary.open_network(workdir, KIND, network)
-
-
-def clip(workdir: Path) -> Clip:
-    """Open the dual encoder of a folder, for other models to use.
+    """Open the dual encoder that was trained in a folder, to look for captions.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    net, params, about = _opened(workdir)
-    shape, tokenizer = tuple(about["image_shape"]), reopen(about["tokenizer"])
-    info = DataInfo("", shape, None, "", about["tokenizer"])
+    return as_retrieval(clip(workdir))
+
+
+def clip(workdir: Path) -> Clip:
+    """Open the dual encoder that was trained in a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    # Refuses a tokenizer that is not on this machine.
+    reopen(auxiliary.about(workdir, KIND)["tokenizer"])
+
+    def network(about: dict[str, Any]) -> tuple[DualEncoder, tuple[Any, Any]]:
+        spec, info = _described(about)
+        example = _example(about["tokenizer"], info.image_shape, about["captions"])
+        return match_network(spec, info), example
+
+    _, params, about = auxiliary.open_network(workdir, KIND, network)
+    return as_clip(*_described(about), params, about)
+
+
+def _described(about: Mapping[str, Any]) -> tuple[ContrastiveTask, DataInfo]:
+    """Read by what a dual encoder was trained, and what it knows of its data."""
     spec, _ = specs.from_recipe(about["config"], ContrastiveTask)
-    width = spec.text.for_data(info).width
-    name, fingerprint = about["name"], about["fingerprint"]
-    facts = {name: about[name] for name in sorted(KIND.facts)}
-    return Clip(name, fingerprint, shape, width, net, params, tokenizer, facts)
+    return spec, DataInfo("", tuple(about["image_shape"]), None, "", about["tokenizer"])
 
 
 def write_copy(place: Path, clip: Clip) -> None:

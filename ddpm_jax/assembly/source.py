@@ -135,7 +135,7 @@ def clip_of(info: DataInfo) -> Clip:
     """
     if CLIP not in info.runs:
         raise UserError(
-            f"a model of {info.name} is told of no dual encoder (CLIP); train one with "
+            f"a model of {info.name} uses no dual encoder (CLIP); train one with "
             "conditioners clip_text and image_embedding, as configs/shapes_unclip.py."
         )
     return found(info.runs[CLIP].fingerprint)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ddpm_jax import limits
 from ddpm_jax.codecs.arrays import arrays
 from ddpm_jax.codecs.codec import Codec
 from ddpm_jax.codecs.spec import CodecSpec
@@ -38,11 +39,7 @@ class Embeddings(CodecSpec):
     opens: ClassVar[str] = "contrastive"
 
     def __post_init__(self) -> None:
-        if not self.run:
-            raise UserError(
-                "run='' names no dual encoder; give the folder of one, such as "
-                "runs/shapes_clip."
-            )
+        limits.names_run(self, "dual encoder", "runs/shapes_clip")
 
     def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
         """Make the codec of vectors float32 [D], which leaves them as they are.

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import jax
 
+from ddpm_jax import limits
 from ddpm_jax.codecs.arrays import arrays
 from ddpm_jax.codecs.codec import Codec, Start
 from ddpm_jax.codecs.pixels import pixels
-from ddpm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +61,7 @@ class Latents(CodecSpec):
     opens: ClassVar[str] = "autoencoder"
 
     def __post_init__(self) -> None:
-        if not self.run:
-            raise UserError(
-                "run='' names no autoencoder; give the folder of one, such as "
-                "runs/mnist_autoencoder."
-            )
+        limits.names_run(self, "autoencoder", "runs/mnist_autoencoder")
 
     def build(self, item_shape: tuple[int, ...], dtype: str) -> Codec:
         """Refuse: the autoencoder is opened from a folder, see `codecs.latents`."""

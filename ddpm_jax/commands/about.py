@@ -21,6 +21,8 @@ from ddpm_jax.requests import Parameters
 from ddpm_jax.runtime import files
 from ddpm_jax.training import checkpoints as store
 
+Used = TypeVar("Used")
+
 # What is asked of a model, on which devices, and where its data lie, is no part of the
 # model or its run.
 FREE_OPTIONS = (
@@ -37,8 +39,6 @@ SPELLING = ("data.source", "data.image_size", "data.pad_to")
 
 # The fingerprint of data that an imported model was trained on elsewhere.
 UNKNOWN_DATA = "unknown"
-Used = TypeVar("Used")
-
 IMPORTED = "imported"  # the key of metadata that says where a model came from
 
 

@@ -358,15 +358,19 @@ def _lines(rows: Sequence[Row], name: str) -> list[plots.Line]:
         scales.setdefault(row["guidance_scale"], []).append(row)
     lines = []
     for label, by_scale in together.items():
-        counts = [sum(row["num_images"] for row in here) for here in by_scale.values()]
-        shares = [
-            sum(row["num_images"] * (row["share"][name] or 0) for row in here) / count
-            for here, count in zip(by_scale.values(), counts, strict=True)
-        ]
-        errors = [100 * _error(*pair) for pair in zip(shares, counts, strict=True)]
-        values = [100 * share for share in shares]
+        found = [_pooled(here, name) for here in by_scale.values()]
+        values = [100 * share for share, _ in found]
+        errors = [100 * _error(*pair) for pair in found]
         lines.append(plots.Line(label, list(by_scale), values, errors))
     return lines
+
+
+def _pooled(rows: Sequence[Row], name: str) -> tuple[float, int]:
+    """Average a share over rows that have it, NaN if none does; of how many images."""
+    said = [row for row in rows if row["share"][name] is not None]
+    count = sum(row["num_images"] for row in said)
+    total = sum(row["num_images"] * row["share"][name] for row in said)
+    return (total / count if count else math.nan), max(count, 1)
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:

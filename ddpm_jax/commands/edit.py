@@ -209,10 +209,10 @@ def lay_out(
 
 
 def embedded(asked: Edit, info: assembly.DataInfo, given: Rows) -> Rows:
-    """Embed the pictures of an edit, for a decoder that is told image embeddings.
+    """Embed the pictures of an edit, for a decoder of image embeddings.
 
     Args:
-        asked: what is done; in some edits the decoder is told none.
+        asked: what is done; some edits condition the decoder on none.
         info: of the model's data.
         given: the pictures, "image" and perhaps "other" [R, H, W, C], uint8, or
             floating point, which is rounded to bytes.
@@ -223,12 +223,14 @@ def embedded(asked: Edit, info: assembly.DataInfo, given: Rows) -> Rows:
     Raises:
         UserError: a text is missing, or cannot be read.
     """
-    clip, told = assembly.clip_of(info), isinstance(asked, Encode | Variations)
-    given = {
-        name: rows if rows.dtype == np.uint8 else np.asarray(images.to_uint8(rows))
-        for name, rows in given.items()
-        if name in ("image", "other")
-    }
+    clip = assembly.clip_of(info)
+
+    def embed(name: str) -> np.ndarray:
+        rows = given[name]
+        if rows.dtype != np.uint8:
+            rows = np.asarray(images.to_uint8(rows))
+        return clip.encode_images(rows)
+
     if isinstance(asked, TextDiff):
         for option in ("from_text", "to_text"):
             if not getattr(asked, option):
@@ -244,11 +246,12 @@ def embedded(asked: Edit, info: assembly.DataInfo, given: Rows) -> Rows:
                 "difference; give two texts that differ."
             )
         toward = np.repeat(((after - before) / length)[None], len(given["image"]), 0)
-        return {NAME: clip.encode_images(given["image"]), OTHER_EMBEDDING: toward}
+        return {NAME: embed("image"), OTHER_EMBEDDING: toward}
     if isinstance(asked, Interpolate) and asked.method != "noise":
-        embedded = {NAME: clip.encode_images(given["image"])}
-        return {**embedded, OTHER_EMBEDDING: clip.encode_images(given["other"])}
-    return {NAME: clip.encode_images(given["image"])} if told else {}
+        return {NAME: embed("image"), OTHER_EMBEDDING: embed("other")}
+    if isinstance(asked, Encode | Variations):
+        return {NAME: embed("image")}
+    return {}
 
 
 def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:

@@ -48,7 +48,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.evaluation.feature_extractor import FeatureExtractor
 from ddpm_jax.evaluation.precision_recall import nearest
 from ddpm_jax.evaluation.scores import score
-from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.recipe import Diffusion, Recipe, TaskSpec
 from ddpm_jax.requests import Evaluate, Likelihood
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, images_kind, numbers
 from ddpm_jax.runtime import files, images
@@ -56,7 +56,6 @@ from ddpm_jax.runtime import partial_results as parts
 from ddpm_jax.runtime.devices import data_mesh, describe, on_every_host
 from ddpm_jax.runtime.results import result_folder
 from ddpm_jax.specs import kind_of
-from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training import checkpoints as store
 
 _WANTED = (*report.WANTED, "asked")

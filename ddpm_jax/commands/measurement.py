@@ -18,12 +18,12 @@ from ddpm_jax import assembly, data, specs
 from ddpm_jax.commands.model import digest
 from ddpm_jax.commands.sampled import open_task, refuse_other_options
 from ddpm_jax.data.pipeline import gather
-from ddpm_jax.data.spec import Data
 from ddpm_jax.errors import UserError
+from ddpm_jax.recipe import Data, TaskSpec
 from ddpm_jax.requests import Likelihood, sections
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.batching import map_batches
-from ddpm_jax.tasks.spec import Measured, TaskSpec
+from ddpm_jax.tasks.spec import Measured
 
 Batches = Callable[[int, Callable[[], int]], Iterator[dict[str, np.ndarray]]]
 """(first item, stop) -> arrays [B, ...] of each batch from there on."""

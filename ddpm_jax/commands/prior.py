@@ -1,4 +1,4 @@
-"""The first half of unCLIP: image embeddings of prompts, which a decoder is told.
+"""The first half of unCLIP: image embeddings of prompts, for a decoder.
 
     text --prior--> image embedding --decoder--> image
 
@@ -19,9 +19,10 @@ import numpy as np
 
 from ddpm_jax import assembly
 from ddpm_jax.codecs.embeddings import unit
-from ddpm_jax.commands.about import any_metadata, trained_recipe
+from ddpm_jax.commands.about import trained_recipe
 from ddpm_jax.commands.encoding import image_embeddings
 from ddpm_jax.commands.model import (
+    Described,
     Trained,
     describe_model,
     digest,
@@ -46,7 +47,7 @@ NUM_DRAWS = 2
 _opened: Recent[Any] = Recent(2)
 
 
-class Told(NamedTuple):
+class Embedded(NamedTuple):
     """The image embeddings of samples.
 
     Attributes:
@@ -58,6 +59,15 @@ class Told(NamedTuple):
     described: str
 
 
+class _Prior(NamedTuple):
+    """The run of a prior that fits a decoder, whose parameters are not read yet."""
+
+    recipe: Recipe[Diffusion]
+    folder: Path
+    asked: Sample
+    found: Described
+
+
 def check_prior(spec: Diffusion, info: assembly.DataInfo, asked: Sample) -> None:
     """Refuse a prior that does not fit the decoder, before any compile.
 
@@ -65,21 +75,21 @@ def check_prior(spec: Diffusion, info: assembly.DataInfo, asked: Sample) -> None
         UserError: it is not there, is no prior, or is of another dual encoder; or
             there is no prompt for it.
     """
-    if not asked.prior:
-        return
+    if asked.prior:
+        _check_text(spec, asked)
+    if asked.prior not in ("", TEXT, NEAREST):
+        _prior_of(info, asked.prior)
+
+
+def _check_text(spec: Diffusion, asked: Sample) -> None:
     if spec.text is None:
         raise UserError(
             f"config.sample.prior={asked.prior!r} makes embeddings of prompts, and "
             "this model was trained without text; leave the option out."
         )
-    if asked.prior in (TEXT, NEAREST):
-        return
-    _prior_of(info, asked.prior)
 
 
-def _prior_of(
-    info: assembly.DataInfo, run: str
-) -> tuple[Recipe[Diffusion], Path, Sample]:
+def _prior_of(info: assembly.DataInfo, run: str) -> _Prior:
     folder = Path(run).expanduser()
     what = f"config.sample.prior={run!r}"
     try:
@@ -104,23 +114,23 @@ def _prior_of(
             f"{what} is of the dual encoder {theirs}, and this decoder of {ours}; use "
             "a prior that was trained with the same."
         )
-    return recipe, folder, asked
+    return _Prior(recipe, folder, asked, found)
 
 
 def prior_request(info: assembly.DataInfo, asked: Sample) -> dict[str, Any]:
     """Describe by what the embeddings of a request are decided, as plain data."""
     if asked.prior in ("", TEXT, NEAREST):
         return {}
-    recipe, folder, own = _prior_of(info, asked.prior)
-    found = describe_model(recipe.task, own, folder)
-    options = dataclasses.asdict(own)
-    return {"prior_model": {**model_request(own, found), "options": digest(options)}}
+    prior = _prior_of(info, asked.prior)
+    options = digest(dataclasses.asdict(prior.asked))
+    model = model_request(prior.asked, prior.found)
+    return {"prior_model": {**model, "options": options}}
 
 
 def embeddings_of(
     model: assembly.Model, asked: Sample, texts: Sequence[str]
-) -> Told | None:
-    """Make the image embeddings that a decoder is told; None for one that is told none.
+) -> Embedded | None:
+    """Make the image embeddings that condition a decoder; None if none do.
 
     Embedding i depends on the seed, on i and on its text alone.
 
@@ -134,34 +144,30 @@ def embeddings_of(
     """
     if not asked.prior or NAME not in model.spec.conditioners:
         return None
-    check_prior(model.spec, model.info, asked)
+    _check_text(model.spec, asked)
     clip = assembly.clip_of(model.info)
     encoded = clip.encode_texts(texts)
     if asked.prior == TEXT:
-        return Told(encoded, "the text embeddings of the prompts")
+        return Embedded(encoded, "the text embeddings of the prompts")
     if asked.prior == NEAREST:
         name = f"{model.info.name}'s images with the nearest captions"
-        return Told(_nearest(model, clip, encoded), f"the embeddings of {name}")
+        return Embedded(_nearest(model, clip, encoded), f"the embeddings of {name}")
     trained, own = _open(model.info, asked.prior)
-    rows = drawn(trained, own, texts, _seed(model, asked), NUM_DRAWS)
+    seed = assembly.seed_of(model.spec, asked)
+    rows = drawn(trained, own, texts, seed, NUM_DRAWS)
     scores = np.einsum("nkd,nd->nk", rows, encoded)
     best = rows[np.arange(len(rows)), scores.argmax(axis=1)]
-    return Told(
+    return Embedded(
         best,
         f"the prior in {asked.prior}, {trained.described}: {NUM_DRAWS} draws of each "
         "prompt, of which the better match is kept",
     )
 
 
-def _seed(model: assembly.Model, asked: Sample) -> int:
-    return assembly.seed_of(model.spec, asked)
-
-
 def _open(info: assembly.DataInfo, run: str) -> tuple[Trained, Sample]:
     """Open a prior, or find it among those that were opened last."""
-    recipe, folder, asked = _prior_of(info, run)
-    about = any_metadata(folder).get("checksums")
-    key = (str(folder.resolve()), digest(about))
+    recipe, folder, asked, found = _prior_of(info, run)
+    key = (str(folder.resolve()), digest(found.about.get("checksums")))
     return _opened.get(key, lambda: open_model(recipe, asked, folder)), asked
 
 

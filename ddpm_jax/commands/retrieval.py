@@ -1,9 +1,9 @@
 """Training a CLIP-style dual encoder, which finds the caption of an image among others.
 
-It is told how often it does. Where the data have a rule (`data.dataset.CaptionRule`), a
-caption that is true of an image counts as neither found nor missed, and a linear probe
-says how well each attribute can be read off the image embeddings: what they do not hold
-no decoder can know.
+Its result says how often it does. Where the data have a rule
+(`data.dataset.CaptionRule`), a caption that is true of an image counts as neither found
+nor missed, and a linear probe says how well each attribute can be read off the image
+embeddings: what they do not hold no decoder can know.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def retrieval(recipe: Recipe[ContrastiveTask], workdir: Path) -> int:
             "tokenizer": dict(info.tokenizer or {}),
             "captions": list(info.captions[:1]),
         }
-        encoders = of.as_retrieval(of.match_network(spec, info), params, facts)
+        encoders = of.as_retrieval(of.as_clip(spec, info, params, facts))
         shares = {name: _found(encoders, source) for name, source in splits.items()}
         return facts | {"found": shares} | _probed(encoders, *splits.values())
 

@@ -140,22 +140,23 @@ def conditions_of(
     if asked.prompt_to:
         cond = assembly.cond_between(spec, info, asked, model.unet, params)
         found = Conditions(cond, np.zeros(asked.num_images, np.int32))
-        ends = embeddings_of(model, asked, [asked.prompt, asked.prompt_to])
-        if ends is None:
-            return found
-        told = ends._replace(rows=_between(ends.rows, asked.num_images))
+        texts = [asked.prompt, asked.prompt_to]
     else:
         found = Conditions(assembly.sample_cond(spec, info, asked), None)
-        if texts is not None:
+        if texts is None:
+            texts = assembly.prompts(spec, info, asked)
+        else:
             text = assembly.text_cond(info, texts, asked.negative_prompt)
             found = found._replace(cond={**(found.cond or {}), **text})
-        prompts = assembly.prompts(spec, info, asked) if texts is None else texts
-        maybe = embeddings_of(model, asked, prompts or [])
-        if maybe is None:
-            return found
-        told = maybe
-    cond = {**(found.cond or {}), NAME: told.rows}
-    return found._replace(cond=cond, described=told.described)
+    embedded = embeddings_of(model, asked, texts or [])
+    if embedded is None:
+        return found
+    rows = embedded.rows
+    if asked.prompt_to:
+        rows = _between(rows, asked.num_images)
+    return found._replace(
+        cond={**(found.cond or {}), NAME: rows}, described=embedded.described
+    )
 
 
 def _between(ends: np.ndarray, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A trained CLIP-style dual encoder, frozen: what other models read and are told by it.
+"""A trained CLIP-style dual encoder, frozen: which other models are conditioned on.
 
 A model whose specs name the run of such a pair (`opens = "contrastive"`) is conditioned
 on its texts (`clip_text`), on its image embeddings (`image_embedding`), or makes them
@@ -11,7 +11,7 @@ it again, in the process, as the tokenizer of the model's prompts.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -92,21 +92,23 @@ class Clip:
             UserError: one cannot be read.
         """
         rows = self.tokenizer.read(list(texts))
-        parts = list(
-            map_batches(
-                lambda part: self._read(self.params, part),
-                rows,
-                len(texts),
-                _BATCH,
-                mesh=None,
-            )
-        )
-        sequence, pooled = (join(part) for part in zip(*parts, strict=True))
+        parts = zip(*self._in_batches(self._read, rows, len(texts)), strict=True)
+        sequence, pooled = map(join, parts)
         return Encoded(sequence.astype(np.float32), np.asarray(rows.mask), pooled)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed texts, N of them: float32 [N, D], of length 1."""
-        return self.read(texts).pooled
+        """Embed texts, N of them: float32 [N, D], of length 1.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        rows = self.tokenizer.read(list(texts))
+        return join(self._in_batches(self._pool, rows, len(texts)))
+
+    def _in_batches(self, program: Any, rows: Any, count: int) -> Iterator[Any]:
+        return map_batches(
+            lambda part: program(self.params, part), rows, count, _BATCH, mesh=None
+        )
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
         """Embed images.
@@ -121,15 +123,7 @@ class Clip:
             UserError: they are of another size.
         """
         self.check_images(images.shape[1:])
-        return join(
-            map_batches(
-                lambda part: self._embed(self.params, part),
-                images,
-                len(images),
-                _BATCH,
-                mesh=None,
-            )
-        )
+        return join(self._in_batches(self._embed, images, len(images)))
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Refuse images of another shape (H, W, C).
@@ -166,9 +160,17 @@ class Clip:
 
     @cached_property
     def _read(self) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+        return self._frozen("read_texts")
+
+    @cached_property
+    def _pool(self) -> Callable[[Any, Any], jax.Array]:
+        return self._frozen("encode_texts")
+
+    def _frozen(self, method: str) -> Callable[[Any, Any], Any]:
+        """Compile a method of the network, with parameters that get no gradient."""
         return jax.jit(
-            lambda params, text: self.net.apply(
-                {"params": jax.lax.stop_gradient(params)}, text, method="read_texts"
+            lambda params, rows: self.net.apply(
+                {"params": jax.lax.stop_gradient(params)}, rows, method=method
             )
         )
 

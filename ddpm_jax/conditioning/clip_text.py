@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from ddpm_jax import limits
 from ddpm_jax.conditioning.clip import Clip
 from ddpm_jax.conditioning.encoded_text import Tokenizer, distinct
 from ddpm_jax.conditioning.text import Text, TextSpec
@@ -32,11 +33,7 @@ class ClipText(TextSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.run:
-            raise UserError(
-                "run='' names no dual encoder; give the folder of one, such as "
-                "runs/shapes_clip."
-            )
+        limits.names_run(self, "dual encoder", "runs/shapes_clip")
 
     def learn(self, texts: Sequence[str], opened: Any = None) -> Tokenizer:
         """Take the dual encoder for the tokenizer; see `TextSpec.learn`.

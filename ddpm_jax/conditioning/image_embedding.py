@@ -1,9 +1,9 @@
 """An image embedding of a frozen dual encoder as a condition: the decoder of unCLIP.
 
-A decoder is told what an image shows by its embedding z, of length 1: sqrt(D) z is
-projected to four further tokens of cross-attention, and to a vector that is added to
-the time embedding. In training the embedding is that of the image itself; in sampling a
-prior makes it of a text, or another image gives it.
+The condition is the embedding z of an image, of length 1: sqrt(D) z is projected to
+four further tokens of cross-attention, and to a vector that is added to the time
+embedding. In training the embedding is that of the image itself; in sampling a prior
+makes it of a text, or another image gives it.
 
 Source: Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP
     Latents", section 2.1.
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax import limits
 from ddpm_jax.conditioning.conditioner import Conditioner, Embedder
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import default_init
@@ -51,11 +52,7 @@ class ImageEmbedding(Conditioner):
     opens: ClassVar[str] = "contrastive"
 
     def __post_init__(self) -> None:
-        if not self.run:
-            raise UserError(
-                "run='' names no dual encoder; give the folder of one, such as "
-                "runs/shapes_clip."
-            )
+        limits.names_run(self, "dual encoder", "runs/shapes_clip")
 
     def for_data(self, data: Any) -> "ImageEmbedding":
         """Take the sizes of the dual encoder."""

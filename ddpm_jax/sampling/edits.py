@@ -9,9 +9,9 @@
     variations      sample images with the image embedding of one
     text-diff       turn the image embedding of one toward the difference of two texts
 
-The last two are of a decoder that is told image embeddings z (unCLIP), as are `encode`
+The last two are of a decoder of image embeddings z (unCLIP), as are `encode`
 and `interpolate` of one: an image is encoded as (z, x_T), x_T by the deterministic
-chain that is told z, and both are blended on great circles.
+chain given z, and both are blended on great circles.
 
 Rows by name: "image" [B, H, W, C] in [-1, 1]; "mask", 1 where known; "other", the image
 at the far end of an interpolation, and "share" [B], how far along it; whatever the

@@ -79,7 +79,7 @@ IDLE = [
     (["sample.atol=0.001"], "atol", ["sample.sampler=adaptive"]),
     (
         ["sample.prior=text"],
-        "prior='text' does nothing in a model that is told no image embedding",
+        "prior='text' does nothing in a model that no image embedding conditions",
         None,
     ),
     *(

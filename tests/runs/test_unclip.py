@@ -301,7 +301,7 @@ def test_parts_of_other_pairs_are_refused(folder, pair, other_pair, prior, capsy
     named = {**OF_DECODER, **of_pair(pair)["decoder"], "sample.prior": ""}
     named["conditioners.text.run"] = other
     line = refused(capsys, train("shapes_unclip.py", folder / "b", named))
-    assert "all that a model is told has to be of one: name the same" in line
+    assert "all parts of a model have to be of one: name the same" in line
     # The folder that a run began with holds another by now.
     named = {**OF_PRIOR, **of_pair(other)["prior"]}
     line = refused(capsys, train("shapes_prior.py", prior, named))
@@ -320,7 +320,10 @@ def test_a_prior_that_does_not_fit_is_refused(
     line = refused(capsys, main(["sample", run, f"--prior={run}"]))
     assert "is no prior, which has codec embeddings" in line
     line = refused(capsys, main(["sample", str(prior), "--prior=text"]))
-    assert "--prior=text does nothing in a model that is told no image emb" in line
+    assert (
+        "--prior=text does nothing in a model that no image embedding conditions"
+        in line
+    )
     named = {**OF_PRIOR, **of_pair(other_pair)["prior"]}
     assert train("shapes_prior.py", folder / "other-prior", named) == 0
     capsys.readouterr()

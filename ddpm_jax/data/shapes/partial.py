@@ -3,11 +3,11 @@
     caption = phrase {" and " phrase}                          one to three things
     phrase  = "a " [size " "] [color " "] shape [" " place]
 
-Such a caption is true of many scenes, and a model that is told it has something left to
-choose. The number of things and their shapes are always said. Of an example's caption
-size, color and place are each left out with probability 1/2, of all its things alike;
-one that leaves out nothing is the caption of `grammar`. Where places are not said,
-things are named in random order: the order of `PLACES` would say something of them.
+Such a caption is true of many scenes, and leaves its model something to choose. The
+number of things and their shapes are always said. Of an example's caption size, color
+and place are each left out with probability 1/2, of all its things alike; one that
+leaves out nothing is the caption of `grammar`. Where places are not said, things are
+named in random order: the order of `PLACES` would say something of them.
 
 A caption is *true* of a scene if its phrases can be assigned to the scene's things, one
 to one and all of them, with every attribute that is said.
