@@ -1,6 +1,6 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-requests <- cli; runtime <- {diffusion, networks, data, weights} <-
+requests <- cli; runtime <- {diffusion, networks, data, weights, scenes} <-
         {conditioning, codecs}
         <- {training, evaluation, sampling} <- tasks <- assembly <- commands <- cli
 commands <- model <- loading <- __init__
@@ -33,13 +33,14 @@ MAY_IMPORT = {
     # What a recipe is composed of, in one place.
     "recipe": {
         *("diffusion", "training", "tasks", "conditioning", "networks", "data"),
-        *("codecs", "runtime.devices", "requests", "specs"),
+        *("codecs", "runtime.devices", "requests", "scenes", "specs"),
     },
     "requests": set(),  # plain data, so that --help loads no JAX
     "runtime": set(),
     "data": {"runtime.capacity", "runtime.files", "runtime.image_file"},
     "diffusion": set(),
     "networks": set(),
+    "scenes": {"runtime"},  # files of meshes, turntables; nothing of diffusion
     "weights": {"networks", "runtime.files"},  # files of other programs
     "conditioning": {
         *("networks", "weights", "diffusion"),
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "training": {"runtime"},
     # What is trained, a file each.
     "tasks": {
-        *("training", "diffusion", "codecs", "networks", "conditioning"),
+        *("training", "diffusion", "codecs", "networks", "conditioning", "scenes"),
         *("data.spec", "data.dataset", "runtime.images", "runtime.keys"),
         "runtime.arguments",
     },
@@ -58,12 +59,12 @@ MAY_IMPORT = {
     "assembly": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
         *("tasks", "sampling", "evaluation", "weights", "codecs", "specs", "recipe"),
-        "requests",
+        *("requests", "scenes"),
     },
     "commands": {
         *("runtime", "diffusion", "networks", "data", "conditioning", "training"),
         *("sampling", "evaluation", "weights", "codecs", "assembly", "recipe", "specs"),
-        *("tasks", "requests"),
+        *("tasks", "requests", "scenes"),
     },
     "cli": {"runtime", "commands", "recipe", "specs", "requests", "assembly"},
     "__main__": {"cli", "runtime.interrupts", "runtime.streams"},
@@ -221,6 +222,9 @@ def test_the_rooms_are_found():
     [
         ("diffusion", "from ddpm_jax.training.step import make_train_step"),
         ("diffusion", "from ddpm_jax import networks"),
+        ("diffusion", "from ddpm_jax.scenes import volume"),
+        ("scenes", "from ddpm_jax.diffusion import distillation"),
+        ("scenes", "from ddpm_jax.networks.mlp import fourier_features"),
         ("diffusion", "import flax.linen as nn"),
         ("requests", "from ddpm_jax.diffusion import samplers"),
         ("networks", "from ddpm_jax.diffusion import process"),
@@ -285,6 +289,8 @@ def test_each_rule_can_be_broken(room, source):
         ("diffusion", "import jax\nimport numpy as np\nfrom typing import Any"),
         ("diffusion", "from ddpm_jax.errors import UserError"),
         ("tasks", "from ddpm_jax.diffusion.losses import Loss"),
+        ("tasks", "from ddpm_jax.scenes import cameras"),
+        ("scenes", "from ddpm_jax.runtime.files import write_atomically"),
         ("tasks", "from ddpm_jax.codecs import from_bytes"),
         ("sampling", "from ddpm_jax.diffusion.generate import generate"),
         ("assembly", "from ddpm_jax import data, requests"),
