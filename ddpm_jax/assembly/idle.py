@@ -175,7 +175,10 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
     tolerance = "but with sampler adaptive; leave it out, or use num_steps"
     unclipped = "in latents, which are never clipped"
     of_latents = spec.latents_run is not None
+    unlabeled = _guides_to_no_class(spec, asked)
     return [
+        *((name, unlabeled, _NO_CLASS) for name in _SCALES if hasattr(asked, name)),
+        ("classifier_scale", _is_no_class(asked), _NO_CLASS),
         (
             "churn",
             sampler not in ("euler", "heun"),
@@ -206,6 +209,29 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
         ),
         *_of_sections(asked),
     ]
+
+
+_SCALES = ("guidance_scale", "guidance_scales")
+_NO_CLASS = (
+    "with sample.labels=none, which is no class; name one (a class called none by its "
+    "number), or leave it out"
+)
+
+
+def _is_no_class(asked: Chain) -> bool:
+    words = {word.strip() for word in asked.label.split(",")}
+    return words == {"none"}
+
+
+def _guides_to_no_class(spec: Diffusion, asked: Chain) -> bool:
+    """Tell whether the label is all that could be guided to, and there is none."""
+    # Those that are never dropped say so themselves; of a text only the spec is known.
+    names = {
+        name
+        for name, one in spec.conditioners.items()
+        if getattr(one, "droppable", True)
+    }
+    return names == {"label"} and _is_no_class(asked)
 
 
 def _of_sections(asked: Chain) -> list[Rule]:

@@ -77,6 +77,13 @@ IDLE = [
         ["sample.sampler=adaptive"],
     ),
     (["sample.atol=0.001"], "atol", ["sample.sampler=adaptive"]),
+    *(
+        ([f"sample.{scale}_scale=3", LABELED, "sample.labels=none"], "none", labels)
+        for scale, labels in (
+            ("guidance", ["sample.labels=0,none"]),
+            ("classifier", ["sample.labels=0"]),
+        )
+    ),
     (
         ["sample.prior=text"],
         "prior='text' does nothing in a model that no image embedding conditions",
@@ -356,6 +363,25 @@ def test_what_an_evaluation_does_not_look_at(spec, idle_one, other, said):
         return
     idle.refuse_idle(spec, beside)
     assert idle.leave_out_idle(spec, asked, other) == beside
+
+
+def test_guidance_to_no_class_does_nothing():
+    spec = recipe_of(LABELED).task
+    for words in ("none", "none, none"):
+        for given in (
+            {"guidance_scale": 3.0},
+            {"guidance_scales": "1,3"},
+            {"classifier_scale": 2.0},
+        ):
+            asked = Evaluate(label=words, **given)
+            with pytest.raises(UserError, match="labels=none, which is no class"):
+                idle.refuse_idle(spec, asked)
+            left = idle.leave_out_idle(spec, asked, {"label"})
+            assert left == Evaluate(label=words)
+    idle.refuse_idle(spec, Evaluate(label="none,3", guidance_scale=3.0))
+    # Without a class it guides to the text.
+    texts = recipe_of("conditioners.text.kind=words", LABELED).task
+    idle.refuse_idle(texts, Evaluate(label="none", guidance_scale=3.0))
 
 
 def test_the_seed_of_noise_is_looked_at():
