@@ -84,6 +84,8 @@ from ddpm_jax.networks.unet import UNet
 from ddpm_jax.requests import sections as of_requests
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.runtime.devices import Devices
+from ddpm_jax.scenes.cameras import CameraRange
+from ddpm_jax.scenes.fields import FieldSpec, FourierField, HashGrid, VoxelGrid
 from ddpm_jax.specs import differences, register
 from ddpm_jax.tasks.autoencoder import AutoencoderTask
 from ddpm_jax.tasks.classifier import ClassifierTask
@@ -106,13 +108,16 @@ for _spec in (
     *(AsStored, Latents, Plane, Embeddings, PriorTransformer),
     *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN),
     *(MLP, KLAutoencoder, PatchDiscriminator, ImageGenerator, ImageDiscriminator),
-    *(VectorAutoencoder, VectorGenerator, VectorDiscriminator),
+    *(VectorAutoencoder, VectorGenerator, VectorDiscriminator, CameraRange),
 ):
     register(_spec)
 for _kind, _named in {
     "unet": UNet,
     "coupling_flow": Flow,
     "residual_classifier": Classifier,
+    "voxels": VoxelGrid,
+    "fourier": FourierField,
+    "hash": HashGrid,
     "words": WordsText,
     "bytes": BytesText,
     "minilm": MiniLMText,

@@ -12,5 +12,6 @@ its equations. By what they are for:
                 ode (adaptive)
     guidance    guidance (classifier-free and others), gaussian_classifier
     editing     editing, operators (linear measurements)
+    3-D         distillation (a denoiser as a loss of rendered images)
     likelihood  variational_bound, ode_likelihood
 """
