@@ -25,6 +25,7 @@ from ddpm_jax.recipe import (
     Embeddings,
     Fit,
     Grey,
+    HashGrid,
     ImageEmbedding,
     Jsd,
     Latents,
@@ -106,6 +107,7 @@ BASES = {
     ClipText: ClipText(run="runs/somewhere"),
     ImageEmbedding: ImageEmbedding("runs/somewhere"),
     LowRes: LowRes(max_aug_level=0.5),
+    HashGrid: HashGrid(coarsest=2),  # and so a finest of any value
     AutoencoderTask: AutoencoderTask(perceptual="runs/somewhere"),
     Diffusion: Diffusion(conditioners={"grey": Grey()}),
 }

@@ -63,7 +63,7 @@ class FieldSpec:
         """Make parameters, a pytree of float32.
 
         Args:
-            key: of what is random in them.
+            key: [], of what is random in them.
         """
         raise NotImplementedError
 
@@ -197,7 +197,7 @@ class FourierField(FieldSpec):
         limits.between(self, "depth", 1, 64)
 
     def init(self, key: jax.Array) -> Any:
-        """Make the layers, a list of {"kernel", "bias"}.
+        """Make the layers, a list of {"kernel": [I, O], "bias": [O]}.
 
         Args:
             key: of the kernels.
