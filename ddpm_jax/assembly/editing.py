@@ -21,8 +21,11 @@ _OPTIONS = ("strength", "weight", "jump_length", "num_resamples", "iterations")
 def edit_methods(spec: Diffusion, mode: str) -> tuple[str, ...]:
     """List the ways of a mode that a model knows, the first being the default.
 
-    An image-conditional model knows one mode, and that in one way.
+    An image-conditional model knows one mode, and that in one way; edits of image
+    embeddings are of a model that is conditioned on them (unCLIP).
     """
+    if mode in edits.OF_EMBEDDINGS and NAME not in spec.conditioners:
+        return ()
     trained_for = mode_of(spec)
     if trained_for is None:
         return edits.METHODS[mode]

@@ -16,8 +16,18 @@ _PROMPTS = {
 }
 
 
-def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
-    """Make the inputs of a chain: labels, prompts, sampler, steps, seed, guidance."""
+def chain_options(
+    place: Place, no_label: str, nothing_asked: str, *, encodes: bool = False
+) -> Asked:
+    """Make the inputs of a chain: labels, prompts, sampler, steps, seed, guidance.
+
+    Args:
+        place: of the tab.
+        no_label: what is done without a label.
+        nothing_asked: what is done without a prompt.
+        encodes: both chains are deterministic DDIM, whatever is asked for: there is no
+            sampler to choose, and no seed.
+    """
     recipe, info = place.studio.recipe, place.studio.trained.info
     spec, defaults = recipe.task, recipe.request(Sample)
     asked: Asked = {}
@@ -37,13 +47,14 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
             elem_id=f"{place.mode}-labels",
         )
     with gr.Row():
-        asked["sample.sampler"] = gr.Dropdown(
-            list(SAMPLERS),
-            value=defaults.sampler,
-            label="Sampler",
-            elem_id=f"{place.mode}-sampler",
-            min_width=120,
-        )
+        if not encodes:
+            asked["sample.sampler"] = gr.Dropdown(
+                list(SAMPLERS),
+                value=defaults.sampler,
+                label="Sampler",
+                elem_id=f"{place.mode}-sampler",
+                min_width=120,
+            )
         asked["sample.num_steps"] = gr.Number(
             assembly.num_steps(spec, defaults),
             label=f"Steps, 1 to {spec.schedule.num_levels}",
@@ -51,12 +62,13 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
             min_width=120,
         )
     with gr.Row():
-        asked["sample.seed"] = gr.Number(
-            assembly.seed_of(spec, defaults),
-            label="Seed",
-            elem_id=f"{place.mode}-seed",
-            min_width=120,
-        )
+        if not encodes:
+            asked["sample.seed"] = gr.Number(
+                assembly.seed_of(spec, defaults),
+                label="Seed",
+                elem_id=f"{place.mode}-seed",
+                min_width=120,
+            )
         if knows_classes or info.tokenizer is not None:
             asked["sample.guidance_scale"] = gr.Number(
                 defaults.guidance_scale,
@@ -68,14 +80,21 @@ def chain_options(place: Place, no_label: str, nothing_asked: str) -> Asked:
     return asked
 
 
-def more_options(place: Place) -> Asked:
-    """Lay out rarely used options: eta, spacing, frames of the trajectory."""
+def more_options(place: Place, *, encodes: bool = False) -> Asked:
+    """Lay out rarely used options: eta, spacing, frames of the trajectory.
+
+    Args:
+        place: of the tab.
+        encodes: as of `chain_options`; there is no eta then.
+    """
     defaults = place.studio.recipe.request(Sample)
     with gr.Accordion("More", open=False), gr.Row():
-        return {
-            "sample.eta": gr.Number(
+        asked: Asked = {}
+        if not encodes:
+            asked["sample.eta"] = gr.Number(
                 defaults.eta, label="Eta of ddim", step=0.1, min_width=90
-            ),
+            )
+        return asked | {
             "sample.spacing": gr.Dropdown(
                 list(SPACINGS),
                 value=defaults.spacing,
@@ -87,6 +106,19 @@ def more_options(place: Place) -> Asked:
                 defaults.film_frames, label="Trajectory frames", min_width=90
             ),
         }
+
+
+def share(place: Place, name: str, value: float, label: str) -> gr.Slider:
+    """Make the input of a share, from 0.01 to 1."""
+    return gr.Slider(
+        0.01,
+        1,
+        value=value,
+        step=0.01,
+        label=label,
+        elem_id=f"{place.mode}-{name}",
+        buttons=[],
+    )
 
 
 def count(place: Place, value: int, label: str) -> gr.Number:

@@ -21,7 +21,7 @@ from ddpm_jax.commands.sample import conditions_of
 from ddpm_jax.errors import UserError
 from ddpm_jax.playground.programs import Programs, keeper
 from ddpm_jax.recipe import Diffusion, Recipe
-from ddpm_jax.requests import Edit, Interpolate, Sample
+from ddpm_jax.requests import Edit, Interpolate, Sample, TextDiff
 from ddpm_jax.runtime.batching import filled_up
 from ddpm_jax.sampling.parts import Point, run_in_parts
 from ddpm_jax.sampling.plan import Plan
@@ -100,7 +100,7 @@ def edit(studio: Studio, asked: Edit) -> Generator[Progress, None, None]:
         raise UserError(f"{count} images are too many at a time; use 1 to {most}.")
     noise, given = filled_up((noise, given), count)
     plan = assembly.plan_of(studio.trained, asked)
-    if not isinstance(asked, Interpolate) and len(pictures) == 1:
+    if not isinstance(asked, Interpolate | TextDiff) and len(pictures) == 1:
         columns = None  # a row would be long and low
     task = _Task(plan, noise, given, count, columns)
     return _one_at_a_time(studio, asked, task)

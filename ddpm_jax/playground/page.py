@@ -10,7 +10,14 @@ from ddpm_jax.playground import fields, gate, painter, panel, pictures, work
 from ddpm_jax.playground.jobs import Studio, most_images
 from ddpm_jax.playground.panel import Asked, Place
 from ddpm_jax.playground.points_tab import CANVAS, Desk, points_tab
-from ddpm_jax.requests import ImageToImage, Inpaint, Interpolate, Sample
+from ddpm_jax.requests import (
+    ImageToImage,
+    Inpaint,
+    Interpolate,
+    Sample,
+    TextDiff,
+    Variations,
+)
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: auto; }
@@ -57,6 +64,8 @@ def _model_tabs(studio: Studio, folder: Path) -> None:
         "image-to-image": ("Image to image", "tab-image", _image_tab),
         "inpaint": ("Inpaint", "tab-inpaint", _inpaint_tab),
         "interpolate": ("Interpolate", "tab-interpolate", _interpolate_tab),
+        "variations": ("Variations", "tab-variations", _variations_tab),
+        "text-diff": ("Text difference", "tab-text-diff", _text_diff_tab),
     }
     for mode, (name, element, tab) in edits.items():
         if assembly.edit_methods(studio.recipe.task, mode):  # not every model can
@@ -188,20 +197,74 @@ def _interpolate_tab(place: Place, example: Any) -> None:
                 asked["edit.num_points"] = fields.count(
                     place, defaults.num_points, "Points"
                 )
-            asked["edit.strength"] = gr.Slider(
-                0.01,
-                1,
-                value=defaults.strength,
-                step=0.01,
-                label="Share of the chain walked",
-                elem_id=f"{place.mode}-strength",
-                buttons=[],
+            asked["edit.strength"] = fields.share(
+                place, "strength", defaults.strength, "Share of the chain walked"
             )
             asked |= fields.chain_options(
                 place, "empty: unconditional", "unconditional"
             )
             asked |= fields.more_options(place)
             buttons = fields.buttons(place, "Interpolate")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    panel.connect(place, asked, buttons, shown)
+
+
+def _variations_tab(place: Place, example: Any) -> None:
+    defaults = place.studio.recipe.request(Variations)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            asked: Asked = {"picture": fields.picture(place, "picture", example, 0)}
+            asked["edit.num_images"] = fields.count(
+                place, defaults.num_images, "Images"
+            )
+            asked |= fields.chain_options(
+                place, "empty: the image alone", "the image alone"
+            )
+            asked |= fields.more_options(place)
+            buttons = fields.buttons(place, "Vary")
+        with gr.Column(scale=3, min_width=420):
+            shown = panel.lay_out(place.mode)
+    panel.connect(place, asked, buttons, shown)
+
+
+_WHOLE = 0.9  # of the chain: the noise then holds little of what the texts are about
+
+
+def _text_diff_tab(place: Place, example: Any) -> None:
+    defaults = place.studio.recipe.request(TextDiff)
+    caption = (place.studio.trained.info.captions or ("",))[0]
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            asked: Asked = {"picture": fields.picture(place, "picture", example, 0)}
+            with gr.Row():
+                for name, label in (
+                    ("from_text", "From: what it shows"),
+                    ("to_text", "To: what it is to show instead"),
+                ):
+                    asked[f"edit.{name}"] = gr.Textbox(
+                        label=label,
+                        placeholder=caption if name == "from_text" else "",
+                        elem_id=f"{place.mode}-{name.partition('_')[0]}",
+                        min_width=150,
+                    )
+            asked["edit.share"] = fields.share(
+                place, "share", defaults.share, "How far the embedding is turned"
+            )
+            asked["edit.strength"] = fields.share(
+                place,
+                "strength",
+                max(_WHOLE, defaults.strength),
+                "Share of the chain walked",
+            )
+            asked["edit.num_points"] = fields.count(
+                place, defaults.num_points, "Points"
+            )
+            asked |= fields.chain_options(
+                place, "empty: the image alone", "the image alone", encodes=True
+            )
+            asked |= fields.more_options(place, encodes=True)
+            buttons = fields.buttons(place, "Turn")
         with gr.Column(scale=3, min_width=420):
             shown = panel.lay_out(place.mode)
     panel.connect(place, asked, buttons, shown)

@@ -23,6 +23,8 @@ PICTURES = {  # the input images of each mode, by the names of its fields
     "image-to-image": ("picture",),
     "inpaint": ("picture",),
     "interpolate": ("picture", "other"),
+    "variations": ("picture",),
+    "text-diff": ("picture",),
 }
 NAMED = {"picture": "the picture", "other": "the other picture"}
 _NUM_FOLDERS = 32  # of results; then the oldest is written over
