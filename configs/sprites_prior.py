@@ -44,8 +44,8 @@ def get_config(kind="diffusion"):
         Diffusion(
             data=Data(source="folder:sprites", image_size=32, hold_out=10, flip=False),
             codec=Embeddings(PAIR),
-            # 4,856 embeddings are few: dropout and weight decay against learning them
-            # by heart.
+            # Five thousand embeddings are few: against learning them by heart it has
+            # dropout, and weight decay below.
             network=PriorTransformer(width=192, depth=2, dropout=0.1),
             conditioners={"text": ClipText(run=PAIR)},
             schedule=schedules[kind],

@@ -139,6 +139,10 @@ OF_RECIPES = {
         **{"sample.num_steps": "1", "preview_steps": "1"},  # of two levels
     },
     "configs/shapes_unclip.py": {"data.source": "shapes:partial:400"},
+    "configs/sprites_clip.py": {"text.kind": "words"},
+    "configs/sprites_prior.py:regression": {
+        **{"sample.num_steps": "1", "preview_steps": "1"},
+    },
 }
 
 

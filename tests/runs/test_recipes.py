@@ -208,6 +208,38 @@ def test_the_recipes_of_unclip_have_their_parameters():
         load("configs/shapes_prior.py", "autoregressive")
 
 
+def test_the_recipes_of_sprites_have_their_parameters(monkeypatch):
+    """All of one data set and one pair; of a sentence encoder only its sizes count."""
+    length, sizes = 24, {"width": 128, "token_width": 384, "length": 24}
+    monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: Text(length, 384))
+    tokenizer = conditioning.Words.learn(("bear",), None).to_json()
+    info = assembly.DataInfo("", (32, 32, 3), None, "", tokenizer, ("bear",))
+    pair = load("configs/sprites_clip.py")
+    retrieval.check_retrieval(pair.task, pair.training, info)
+    net, x = retrieval.match_network(pair.task, info), jnp.zeros((1, 32, 32, 3))
+    text = (jnp.zeros((1, 24, 384)), jnp.ones((1, 24), bool), jnp.zeros((1, 384)))
+    assert size_of(net, x, text) == 806_305
+    run = assembly.RunInfo("the pair", "0" * 16, sizes)
+    tokenizer = {"kind": "clip", "max_length": length, "fingerprint": "0" * 16}
+    told = dataclasses.replace(
+        info, runs={assembly.CLIP: run}, tokenizer=tokenizer, captions=()
+    )
+    vectors = dataclasses.replace(told, item_shape=(128,), dtype="float32")
+    for kind in ("diffusion", "regression"):
+        prior = load("configs/sprites_prior.py", kind).task
+        assembly.check(prior, vectors)
+        net = assembly.model(prior, vectors)
+        assert size_of(net, jnp.zeros((1, 128)), jnp.zeros(1)) == 1
+        assert prior.data == pair.task.data
+    decoder = load("configs/sprites_unclip.py").task
+    assembly.check(decoder, told)
+    assert size_of(assembly.model(decoder, told), x, jnp.zeros(1)) == 1
+    assert decoder.data == pair.task.data
+    assert decoder.dropout_rates == {"image_embedding": 0.1, "text": 0.5}
+    with pytest.raises(UserError, match="use diffusion or regression"):
+        load("configs/sprites_prior.py", "autoregressive")
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_features_recipe_passes_its_checks_and_has_its_parameters(name):
     info, count = FEATURES[name]
@@ -394,6 +426,7 @@ def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip"}
+    others |= {"sprites_clip", "sprites_prior", "sprites_unclip"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
