@@ -38,13 +38,13 @@ def get_config():
             max_shift=2,
         ),
         Fit(
-            num_steps=700,
+            num_steps=600,
             batch_size=256,
             optimizer=AdamW(weight_decay=0.1),
             learning_rate=2e-3,
             warmup_steps=100,
             decay="cosine",
             ema_decay=0.99,
-            checkpoint_every=350,
+            checkpoint_every=300,
         ),
     )

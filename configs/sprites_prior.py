@@ -46,7 +46,7 @@ def get_config(kind="diffusion"):
             codec=Embeddings(PAIR),
             # Five thousand embeddings are few: against learning them by heart it has
             # dropout, and weight decay below.
-            network=PriorTransformer(width=192, depth=2, dropout=0.1),
+            network=PriorTransformer(width=128, depth=2, dropout=0.1),
             conditioners={"text": ClipText(run=PAIR)},
             schedule=schedules[kind],
             prediction="x0",

@@ -44,7 +44,7 @@ def asked(studio, tmp_path):
 @pytest.mark.parametrize(
     ("request_", "options", "columns"),
     [
-        (Variations, {"num_images": 3, "sampler": "ddim"}, None),
+        (Variations, {"num_images": 3}, None),
         (TextDiff, {**TEXTS, "num_points": 3, "strength": 0.9}, 3),
     ],
 )

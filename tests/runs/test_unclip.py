@@ -206,6 +206,26 @@ def test_text_prior_and_decoder_run_in_one_go(prior, decoder, capsys):
     assert walk.shape == (3, 16, 16, 3)
 
 
+def test_the_page_has_what_the_decoder_draws(folder, prior, decoder, capsys):
+    from benchmarks import unclip_page
+
+    asked = [f"--run={decoder}", f"--out={folder / 'page.png'}", "--num-images=3"]
+    priors = f"--priors={prior},text,none"
+    assert unclip_page.main([*asked, priors, "--num-prompts=2"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"| {name} |" in out for name in ("prior", "text embedding"))
+    assert "| text alone |" in out and "2 prompts, 3 draws of each" in out
+    assert (folder / "page.png").stat().st_size > 0
+    model = ddpm_jax.load(decoder)
+    drawn = unclip_page.draw(model, ["a red circle", "a square"], str(prior), 3, 5)
+    same = model.sample(6, prompt=["a red circle"] * 3 + ["a square"] * 3, seed=5)
+    np.testing.assert_array_equal(drawn.reshape(6, 16, 16, 3), to_uint8(same))
+    capsys.readouterr()
+    assert unclip_page.main([*asked, f"--priors={decoder}"]) == 2
+    line = capsys.readouterr().err
+    assert "is no prior" in line and line.count("\n") == 1
+
+
 def test_of_two_draws_the_better_match_is_kept(pair, prior, decoder):
     from ddpm_jax.commands import prior as priors
     from ddpm_jax.commands.about import trained_recipe
