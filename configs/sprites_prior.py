@@ -4,7 +4,7 @@ Command:   python main.py --config=configs/sprites_clip.py
            python main.py --config=configs/sprites_prior.py
            configs/sprites_prior.py:regression is its baseline, the same transformer
            without noise: it predicts the mean of the embeddings of a name
-Model:     1,150,000 parameters
+Model:     595,200 parameters
 """
 
 from ddpm_jax.errors import UserError

@@ -3,7 +3,7 @@
 Command:   python main.py --config=configs/sprites_clip.py
            python main.py --config=configs/sprites_prior.py
            python main.py --config=configs/sprites_unclip.py
-Model:     2,000,000 parameters beside the frozen pair
+Model:     2,495,299 parameters beside the frozen pair
 """
 
 from ddpm_jax.recipe import (

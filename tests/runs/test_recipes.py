@@ -229,11 +229,11 @@ def test_the_recipes_of_sprites_have_their_parameters(monkeypatch):
         prior = load("configs/sprites_prior.py", kind).task
         assembly.check(prior, vectors)
         net = assembly.model(prior, vectors)
-        assert size_of(net, jnp.zeros((1, 128)), jnp.zeros(1)) == 1
+        assert size_of(net, jnp.zeros((1, 128)), jnp.zeros(1)) == 595_200
         assert prior.data == pair.task.data
     decoder = load("configs/sprites_unclip.py").task
     assembly.check(decoder, told)
-    assert size_of(assembly.model(decoder, told), x, jnp.zeros(1)) == 1
+    assert size_of(assembly.model(decoder, told), x, jnp.zeros(1)) == 2_495_299
     assert decoder.data == pair.task.data
     assert decoder.dropout_rates == {"image_embedding": 0.1, "text": 0.5}
     with pytest.raises(UserError, match="use diffusion or regression"):
