@@ -27,10 +27,18 @@ def photos(root):
 
 
 def emoji(root):
-    """Make a folder of pictures with their captions and categories in a file.
+    """Make a folder of pictures with their captions and categories in a file."""
+    _captioned(root, ("apple", "cat", "house", "ball"), (64, 64, 3))
 
-    Every word of a caption is in many, so that those held out have no new ones.
-    """
+
+def sprites(root):
+    """Make such a folder of pictures with transparency, and names of sprites."""
+    things = ("dragon", "orc (monster)", "scimitar (weapon)", "marble floor")
+    _captioned(root, things, (32, 32, 4))
+
+
+def _captioned(root, things, shape):
+    """Every word of a caption is in many, so that those held out have no new ones."""
     rng = np.random.default_rng(2)
     root.mkdir()
     lines = []
@@ -38,10 +46,9 @@ def emoji(root):
         ("large", "small", "tiny", "huge"),
         ("red", "green", "blue", "grey"),
     )
-    things = ("apple", "cat", "house", "ball")
     texts = [f"a {s} {c} {t}" for s in sizes for c in colours for t in things]
     for i, text in enumerate(texts):
-        _picture(rng, (64, 64, 3)).save(root / f"{i:02}.png")
+        _picture(rng, shape).save(root / f"{i:02}.png")
         kind = ("food", "animals")[i % 2]
         line = {"file_name": f"{i:02}.png", "text": text, "category": kind}
         lines.append(json.dumps(line) + "\n")

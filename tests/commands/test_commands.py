@@ -66,8 +66,8 @@ def checkout(tmp_path, monkeypatch):
     activate.touch()
     fabricated.data_sets(tmp_path / "prepared")
     fabricated.photos(tmp_path / "photos")
-    for name in ("emoji", "sprites"):
-        fabricated.emoji(tmp_path / name)
+    fabricated.emoji(tmp_path / "emoji")
+    fabricated.sprites(tmp_path / "sprites")
     for name in FILES:
         fabricated.mask().save(tmp_path / name)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
