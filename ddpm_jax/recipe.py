@@ -81,6 +81,7 @@ from ddpm_jax.networks.ports import Network
 from ddpm_jax.networks.prior import PriorTransformer
 from ddpm_jax.networks.residual_classifier import Classifier
 from ddpm_jax.networks.unet import UNet
+from ddpm_jax.networks.video_unet import VideoUNet
 from ddpm_jax.requests import sections as of_requests
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.runtime.devices import Devices
@@ -113,6 +114,7 @@ for _spec in (
     register(_spec)
 for _kind, _named in {
     "unet": UNet,
+    "video_unet": VideoUNet,
     "coupling_flow": Flow,
     "residual_classifier": Classifier,
     "voxels": VoxelGrid,

@@ -542,7 +542,7 @@ def _check_unet(network: UNet, info: DataInfo) -> None:
     asked = network.attention_resolutions
     if asked == UNet.attention_resolutions:
         return
-    side = min(info.shape[:2])
+    side = min(info.shape[-3:-1])  # also of clips
     sides = [side >> level for level in range(len(network.channel_multipliers))]
     for resolution in asked:
         if resolution not in sides:

@@ -81,11 +81,16 @@ def objective(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Objective:
         self_conditioning = self_condition_half(
             spec.parameterization, learns_variance=spec.learns_variance
         )
+    encode = start(spec, info)
+
+    def augmented(key: jax.Array, items: jax.Array) -> jax.Array:
+        return spec.network.augment(key, encode(key, items))
+
     return make_objective(
         network(unet),
         the_schedule,
         spec.build_loss(the_schedule),
-        start=start(spec, info),
+        start=augmented,
         condition=training_condition(
             conditioners(spec, info), spec.condition_dropout, spec.dropout_rates
         ),

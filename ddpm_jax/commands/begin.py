@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax import traverse_util
 
 from ddpm_jax import assembly, specs
 from ddpm_jax.assembly import DataInfo
@@ -97,6 +98,7 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
         f"{name} is {_format(there.get(name))} there and {_format(here.get(name))} here"
         for name in sorted({*there, *here})
         if there.get(name) != here.get(name)
+        and not (name not in there and spec.network.is_new(name))
     ]
     if differing:
         more = len(differing) - _SHOWN
@@ -111,19 +113,30 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
     return str(source)
 
 
-def start_params(init_from: str) -> Any:
+def start_params(spec: Diffusion, info: DataInfo) -> Any:
     """Read the averaged parameters that `init_from` names, once checked.
+
+    Those that the run may lack are drawn.
+
+    Args:
+        spec: of the run that begins.
+        info: its data.
 
     Raises:
         UserError: they are damaged.
     """
-    source = source_of(init_from)
+    source = source_of(spec.init_from)
     print(
         f"start    the averaged (EMA) parameters of step {source.step:,} of "
         f"{source.workdir}",
         flush=True,
     )
-    return store.restore_params(source.workdir, step=source.step)
+    params = store.restore_params(source.workdir, step=source.step)
+    stored = traverse_util.flatten_dict(params)
+    if len(stored) == len(assembly.param_shapes(spec, info)):
+        return params
+    drawn = assembly.init_params(spec, assembly.model(spec, info), info)
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(drawn) | stored)
 
 
 def settle(

@@ -120,7 +120,7 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
             metadata=about.metadata(recipe, info),
             check=partial(check_resumed, recipe, info, workdir),
             begin=partial(from_import, recipe, info, workdir),
-            draw=(lambda: start_params(spec.init_from)) if spec.init_from else None,
+            draw=(lambda: start_params(spec, info)) if spec.init_from else None,
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or raise warmup_steps, in "

@@ -7,6 +7,7 @@
 | shapes:partial     | those, with captions that leave things unsaid; or with :N       |
 | folder:PATH        | image files in a folder (see `folder`)                          |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
+| motion:NAME        | clips of moving digits, motion:digits or :mnist (see `motion`)  |
 | points:NAME        | points in the plane, such as points:ring (see `points`)         |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
 """
@@ -19,9 +20,10 @@ from PIL import Image
 
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.arrays import KINDS, load_arrays
-from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
+from ddpm_jax.data.dataset import Arrays, Dataset, decoded, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.hold_out import split_indices
+from ddpm_jax.data.motion.source import known_split, load_motion, parse_name
 from ddpm_jax.data.points import load_points
 from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
@@ -50,8 +52,8 @@ def load(
 
     Args:
         spec: "digits", "shapes", "shapes:N", "shapes:partial", "folder:PATH",
-            "npy:FILE", "npz:FILE", "points:NAME", or a TFDS name with or without
-            "tfds:".
+            "npy:FILE", "npz:FILE", "points:NAME", "motion:NAME", or a TFDS name with or
+            without "tfds:".
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
@@ -130,6 +132,15 @@ def _load_other(
         return load_digits(split=split, layout=layout)
     if kind == "shapes":
         return load_shapes(rest if colon else None, split=split, layout=layout)
+    if kind == "motion" and colon:
+        plain = layouts.Layout()
+        if parse_name(rest)[0] == "digits":
+            digits = load_digits(split=known_split(split), layout=plain)
+        else:
+            digits = load_tfds(
+                "mnist", split=known_split(split), layout=plain, data_dir=data_dir
+            )
+        return load_motion(rest, decoded(digits), split=split, layout=layout)
     name = rest if kind == "tfds" and colon else spec
     return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
 

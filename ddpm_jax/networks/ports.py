@@ -85,6 +85,30 @@ class Network(nn.Module):
             UserError: saying what it wants.
         """
 
+    def is_new(self, name: str) -> bool:
+        """Tell whether a run that this one begins with may lack a parameter.
+
+        Such parameters start as they are drawn, and what the run computes with them is
+        what it computed without. By default there are none.
+
+        Args:
+            name: of the parameter, such as "conv_in/kernel".
+        """
+        del name
+        return False
+
+    def augment(self, key: jax.Array, x0: jax.Array) -> jax.Array:
+        """Make of clean items [B, ...] those that it is trained on.
+
+        By default nothing is done.
+
+        Args:
+            key: of what is drawn.
+            x0: on the device, as the codec makes them.
+        """
+        del key
+        return x0
+
     def least_numbers(self, shape: tuple[int, ...]) -> int:
         """Count what the forward pass of one item of a shape keeps, at the least."""
         return math.prod(shape)

@@ -239,6 +239,10 @@ class UNet(Network):
         self._check_geometry(*x_t.shape[1:3])
         ports = Ports() if ports is None else ports
         self._check_ports(x_t, ports)
+        return self._predict(x_t, t, ports, train)
+
+    def _predict(self, x_t, t, ports, train):
+        """Predict from checked input; `t`, vector and tokens may have fewer rows."""
         given = Given(self._embed(t, ports.vector), ports.tokens, train)
         h = x_t
         if ports.maps is not None:
@@ -351,11 +355,14 @@ class UNet(Network):
         )(h, given.embedding, given.train)
 
     def _attend(self, name, h, given):
-        heads = self.num_heads
-        if self.head_channels is not None:
-            heads = h.shape[-1] // self.head_channels
+        heads = self._num_heads(h.shape[-1])
         options = (heads, self.num_groups, self.dtype, self.norm_epsilon)
         h = Attention(*options, ATTENTIONS[self.attention], name=name)(h)
         if given.tokens is None:
             return h
         return CrossAttention(*options, name=f"{name}_text")(h, *given.tokens)
+
+    def _num_heads(self, channels):
+        if self.head_channels is None:
+            return self.num_heads
+        return channels // self.head_channels
