@@ -401,6 +401,8 @@ def _call(line: Line, recipe: "Recipe", request: Request, folder: Path) -> int:
             return _command(name)(recipe.task.data, request.folder or folder)
         case requests.Plan():
             return _command(name)(recipe, folder)
+        case requests.Extend():
+            name = "edit"  # of clips
         case requests.Export():
             _refuse_recipe(line)
             name = "export_model"

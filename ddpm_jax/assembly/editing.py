@@ -9,7 +9,7 @@ from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
-from ddpm_jax.requests import Edit, Sample, Upscale
+from ddpm_jax.requests import Edit, Extend, Sample, Upscale
 from ddpm_jax.requests.sample import sample_of
 from ddpm_jax.runtime import capacity
 from ddpm_jax.sampling import edits
@@ -54,13 +54,17 @@ def edit_of(spec: Diffusion, asked: Edit) -> edits.Edit:
         UserError: an option is out of range.
     """
     options = {n: getattr(asked, n) for n in _OPTIONS if hasattr(asked, n)}
-    with located("config.edit"):
+    with located(_section(asked)):
         return edits.Edit(
             asked.mode,
             method_of(spec, asked),
             factor=upscale_factor(spec, asked),
             **options,
         )
+
+
+def _section(asked: Edit) -> str:
+    return "config.extend" if isinstance(asked, Extend) else "config.edit"
 
 
 def sample_of_edit(spec: Diffusion, asked: Edit, **changes: Any) -> Sample:
@@ -117,7 +121,7 @@ def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> Non
         edit.repaint_levels(
             levels(spec, sample_of(asked))
         )  # raises if jumps do not fit
-    with located("config.edit"):
+    with located(_section(asked)):
         edit.check_shape(item_shape)
     made = spec.image_map
     trained = made.factor if isinstance(made, LowRes) else edit.factor

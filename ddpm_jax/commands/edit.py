@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import math
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ddpm_jax import assembly, data
@@ -24,8 +26,10 @@ from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import (
+    COMMANDS,
     Edit,
     Encode,
+    Extend,
     Inpaint,
     Interpolate,
     Sample,
@@ -35,10 +39,11 @@ from ddpm_jax.requests import (
 )
 from ddpm_jax.requests.edit import Several
 from ddpm_jax.requests.sample import sample_of
-from ddpm_jax.runtime import images
+from ddpm_jax.runtime import capacity, images
 from ddpm_jax.runtime.devices import describe
 from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
+from ddpm_jax.sampling import extend
 from ddpm_jax.sampling.edits import OTHER_EMBEDDING, in_turn, walks
 from ddpm_jax.sampling.plan import Trajectory, run_batches
 from ddpm_jax.sampling.result_files import Results, write_results
@@ -90,17 +95,22 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
         flush=True,
     )
     started = time.perf_counter()
-    shown, x, trajectory = _run(asked, trained, given, noise)
+    if isinstance(asked, Extend):
+        blocks = _blocks(asked, info, pictures)
+        x = _extend(asked, trained, given, noise, blocks)
+        shown, trajectory = x, Trajectory(x[None], None)  # the clips themselves
+    else:
+        shown, x, trajectory = _run(asked, trained, given, noise)
     seconds = time.perf_counter() - started
     record = {
         "mode": mode,
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
-        "edit": sections.options_in(asked, "edit"),
-        "sample": sections.options_in(asked, "sample"),
-        "root_mean_square_change": _distance(x, given, trained.codec),
+        **{name: sections.options_in(asked, name) for name in _sections_of(asked)},
         "device": describe(),
     }
+    if not isinstance(asked, Extend):
+        record["root_mean_square_change"] = _distance(x, given, trained.codec)
     write_results(
         folder,
         Results(
@@ -123,6 +133,10 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     return folder
 
 
+def _sections_of(asked: Edit) -> list[str]:
+    return [*(["extend"] if isinstance(asked, Extend) else []), "edit", "sample"]
+
+
 def _distance(x: np.ndarray, given: Rows, codec: Codec) -> float:
     off = x.astype(np.float64) - np.asarray(codec.store(given["image"]))
     return float(np.sqrt(np.mean(off**2)))
@@ -140,7 +154,7 @@ def read_pictures(spec: Diffusion, asked: Edit, info: assembly.DataInfo) -> np.n
     words = [word.strip() for word in asked.image.split(",") if word.strip()]
     if not words:
         raise UserError(
-            f"edit {asked.mode} needs a picture; give --config.edit.image=FILE, or "
+            f"{_name_of(asked)} needs a picture; give --config.edit.image=FILE, or "
             "data:7 for an example of the model's data."
         )
     found: list[np.ndarray] = []
@@ -151,6 +165,8 @@ def read_pictures(spec: Diffusion, asked: Edit, info: assembly.DataInfo) -> np.n
             found += numbered_items(source, word)
         elif len(info.item_shape) == 1:
             found += list(data.read_vectors(word, *info.item_shape))
+        elif len(info.item_shape) == 4:
+            found.append(_read_clip(asked, word, info))
         else:
             padded = bool(spec.data.pad_to)
             factor = assembly.upscale_factor(spec, asked)
@@ -162,7 +178,34 @@ def read_pictures(spec: Diffusion, asked: Edit, info: assembly.DataInfo) -> np.n
             "edit interpolate needs two pictures or more; give "
             "--config.edit.image=A.png,B.png."
         )
+    if len({len(item) for item in found}) > 1:  # only clips differ
+        raise UserError(
+            f"{_name_of(asked)} got clips of {', '.join(str(len(c)) for c in found)} "
+            "frames; give clips of one length, or one at a time."
+        )
     return np.stack(found)
+
+
+def _name_of(asked: Edit) -> str:
+    return next(name for name, kind in COMMANDS.items() if kind is type(asked))
+
+
+def _read_clip(asked: Edit, path: str, info: assembly.DataInfo) -> np.ndarray:
+    """Read a clip; all of it to make it longer, and else as many frames as items have.
+
+    Raises:
+        UserError: it cannot be read, or is shorter.
+    """
+    frames, height, width, channels = info.item_shape
+    clip = data.read_clip(path, data.Layout((height, width), channels, (height, width)))
+    if isinstance(asked, Extend):
+        return clip
+    if len(clip) < frames:
+        raise UserError(
+            f"{path} has {len(clip)} frames, and the model's clips have {frames}; give "
+            "a longer one."
+        )
+    return clip[:frames]
 
 
 def lay_out(
@@ -194,6 +237,8 @@ def lay_out(
     else:
         columns = asked.num_images if isinstance(asked, Several) else 1
         given = {"image": np.repeat(pictures, columns, axis=0)}
+        if isinstance(asked, Extend):
+            _blocks(asked, info, pictures)  # refuses what does not fit
         noise = np.arange(len(given["image"]))
     if NAME in spec.conditioners:
         given |= embedded(asked, info, given)
@@ -267,6 +312,25 @@ def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:
     return data.read_mask(mask, info.image_shape[:2])[..., None]
 
 
+def _blocks(
+    asked: Extend, info: assembly.DataInfo, clips: np.ndarray
+) -> list[extend.Block]:
+    """Lay out the blocks that make clips [N, F', ...] longer.
+
+    Raises:
+        UserError: their numbers do not fit.
+    """
+    length, given = info.item_shape[0], clips.shape[1]
+    known = length // 2 if asked.known is None else asked.known
+    frames = asked.frames
+    if frames is None:
+        frames = given + length - min(known, given)
+    num_rows = len(clips) * asked.num_images
+    each = math.prod(info.item_shape[1:]) * num_rows
+    capacity.check("config.extend.frames", frames, each, capacity.machine_memory())
+    return extend.blocks_of(given, frames, length, known)
+
+
 def _cond(spec: Diffusion, asked: Sample, info: assembly.DataInfo) -> dict[str, Any]:
     """Take the conditions asked for in turn; left out, there are none."""
     cond: dict[str, Any] = {}
@@ -309,6 +373,44 @@ def _run(
     return np.concatenate(shown), np.concatenate(x), Trajectory(frames, None)
 
 
+def _extend(
+    asked: Extend,
+    trained: Trained,
+    given: Rows,
+    noise: np.ndarray,
+    blocks: list[extend.Block],
+) -> np.ndarray:
+    """Make clips longer, a block at a time; uint8 or floating point [R, F', ...]."""
+    codec, length = trained.codec, trained.info.item_shape[0]
+    whole = np.asarray(codec.store(given["image"]))
+    to_float = partial(np.asarray, dtype=np.float32)
+    if trained.info.dtype == "uint8":
+        to_float = images.to_float
+    key = assembly.sample_key(assembly.seed_of(trained.spec, asked))
+    program = assembly.program(trained, asked)
+    with progress(len(blocks) * len(noise)) as bar:
+        for number, block in enumerate(blocks):
+            known = np.asarray(to_float(whole[:, -block.known :]))
+            image = np.zeros((len(whole), length, *whole.shape[2:]), np.float32)
+            mask = np.zeros_like(image)
+            image[:, : block.known], mask[:, : block.known] = known, 1
+            batches = run_batches(
+                program,
+                trained.params,
+                jax.random.fold_in(key, number),
+                {**given, "image": image, "mask": mask},
+                num_rows=len(noise),
+                batch_size=min(asked.batch_size, len(noise)),
+                indices=noise,
+                on_batch=bar.update,
+                advice="use a smaller config.extend.weight, or another method.",
+            )
+            made = np.concatenate([made.items for (made,) in batches])
+            new = made[:, block.known : block.known + block.new]
+            whole = np.concatenate([whole, new], axis=1)
+    return whole
+
+
 def _sheet(
     given: Rows, shown: np.ndarray, x: np.ndarray, columns: int, codec: Codec
 ) -> np.ndarray:
@@ -344,8 +446,10 @@ def _request(
     free = {"batch_size", "labels", "step", "ema", "ema_std", "seed"}
     chain = sample_of(asked, num_images=columns)
     in_edit, in_sample = (sections.options_in(asked, s) for s in ("edit", "sample"))
+    if isinstance(asked, Extend):
+        in_edit |= sections.options_in(asked, "extend")
     request = {
-        "command": f"edit {asked.mode}",
+        "command": _name_of(asked),
         **model_request(asked, found),
         "image": hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
         "mask": hashlib.sha256(mask).hexdigest()[:16] if mask else None,

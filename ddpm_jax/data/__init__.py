@@ -10,6 +10,7 @@ Arrays of other shapes, uint8 or float32, take the same way.
 """
 
 from ddpm_jax.data.cache import cached, ready
+from ddpm_jax.data.clips import read_clip
 from ddpm_jax.data.dataset import (
     MAX_BYTES,
     Arrays,
@@ -23,6 +24,7 @@ from ddpm_jax.data.dataset import (
     subset,
 )
 from ddpm_jax.data.image_input import indices_of, read_image, read_mask
+from ddpm_jax.data.layout import Layout
 from ddpm_jax.data.moments import encoded
 from ddpm_jax.data.pipeline import batches, iterate, once, order
 from ddpm_jax.data.sources import load
@@ -40,6 +42,7 @@ __all__ = [
     "Arrays",
     "BrokenFilesError",
     "Dataset",
+    "Layout",
     "NoSplitError",
     "Records",
     "Survey",
@@ -56,6 +59,7 @@ __all__ = [
     "load",
     "once",
     "order",
+    "read_clip",
     "read_coordinates",
     "read_image",
     "read_mask",

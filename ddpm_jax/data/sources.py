@@ -7,6 +7,7 @@
 | shapes:partial     | those, with captions that leave things unsaid; or with :N       |
 | folder:PATH        | image files in a folder (see `folder`)                          |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
+| clips:PATH         | animations, videos and folders of frames (see `clips`)          |
 | motion:NAME        | clips of moving digits, motion:digits or :mnist (see `motion`)  |
 | points:NAME        | points in the plane, such as points:ring (see `points`)         |
 | NAME or tfds:NAME  | any prepared TensorFlow data set of images (see `tfds`)         |
@@ -20,6 +21,7 @@ from PIL import Image
 
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.arrays import KINDS, load_arrays
+from ddpm_jax.data.clips import load_clips
 from ddpm_jax.data.dataset import Arrays, Dataset, decoded, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.hold_out import split_indices
@@ -52,8 +54,8 @@ def load(
 
     Args:
         spec: "digits", "shapes", "shapes:N", "shapes:partial", "folder:PATH",
-            "npy:FILE", "npz:FILE", "points:NAME", "motion:NAME", or a TFDS name with or
-            without "tfds:".
+            "npy:FILE", "npz:FILE", "points:NAME", "motion:NAME", "clips:PATH", or a
+            TFDS name with or without "tfds:".
         split: "train", "test" or "all"; TFDS takes its own expressions as well, and
             shapes have "train", "test" and "held_out".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
@@ -111,6 +113,9 @@ def load(
         if kind == "points":
             return load_points(rest, split=split, hold_out=hold_out)
         return load_arrays(kind, rest, split=split, hold_out=hold_out)
+    if kind == "clips" and colon:
+        _refuse_options(of_folders, "folders of images", spec)
+        return load_clips(rest, split=split, layout=layout, hold_out=hold_out)
     _refuse_options({**of_folders, "hold_out": hold_out}, "folders of images", spec)
     return _load_other(spec, split, layout, data_dir)
 

@@ -3,7 +3,16 @@
 from typing import ClassVar
 
 from ddpm_jax.errors import UserError
-from ddpm_jax.requests.options import Chain, Shown, WithResults, option, request
+from ddpm_jax.requests.options import (
+    SAMPLERS,
+    Chain,
+    Shown,
+    WithResults,
+    listed,
+    option,
+    place,
+    request,
+)
 
 _TRAINED = "trained"  # of an image-conditional model, its only method
 _MEASURED = ("project", "guidance", _TRAINED)
@@ -54,6 +63,37 @@ class Inpaint(Several):
     weight: float = option(1.0, "of guidance; above 2 it may diverge")
     jump_length: int | None = option(None, "of repaint: steps back; unset: N / 25")
     num_resamples: int = option(10, "of repaint: walks of each stretch")
+
+
+@request("extend")
+class Extend(Several):
+    """Make a clip longer, in blocks that begin with its last frames.
+
+    python main.py extend runs/motion clip.gif --frames=64
+    """
+
+    mode: ClassVar[str] = "extend"
+    image: str = place(
+        "", "a clip: .gif, .webp, .npy, a folder of frames, or data:7 of the data set"
+    )
+    frames: int | None = option(None, "of the longer clip; unset: one block more")
+    known: int | None = option(
+        None, "frames of a block that are known; unset: half of them"
+    )
+    method: str = option(
+        "guidance",
+        "guidance, repaint or replace",
+        choices=("guidance", "repaint", "replace"),
+    )
+    weight: float = option(2.0, "of guidance")
+    jump_length: int | None = option(None, "of repaint: steps back; unset: N / 25")
+    num_resamples: int = option(10, "of repaint: walks of each stretch")
+    # By a deterministic sampler the new frames hardly follow the known ones.
+    sampler: str = option("ancestral", listed(SAMPLERS), choices=SAMPLERS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(1, "frames", "known")
 
 
 @request("edit")

@@ -72,7 +72,10 @@ def request(section: str = "") -> Callable[[type[T]], type[T]]:
 
     def made(cls: type[T]) -> type[T]:
         for name, field in vars(cls).items():
-            if section and isinstance(field, dataclasses.Field):
+            is_option = isinstance(field, dataclasses.Field) and (
+                "positional" not in field.metadata  # which no recipe has a default for
+            )
+            if section and is_option:
                 where = {"of": f"{section}.{name}"}
                 field.metadata = types.MappingProxyType({**where, **field.metadata})
         return dataclasses.dataclass(frozen=True, kw_only=True)(cls)

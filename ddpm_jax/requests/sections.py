@@ -17,7 +17,7 @@ from ddpm_jax.requests.flags import flag_of, mentions, sections_of
 from ddpm_jax.requests.options import Request
 from ddpm_jax.requests.training import Look, Options, Plan
 
-SECTIONS = ("sample", "edit", "cascade", "likelihood", "evaluate")
+SECTIONS = ("sample", "edit", "extend", "cascade", "likelihood", "evaluate")
 """Sections that hold nothing but defaults of requests."""
 _OF_TRAINING = ("init_from", "preview_steps")  # beside the section `training`
 

@@ -265,6 +265,35 @@ def save_gif(
     )
 
 
+def save_webp(path: str | Path, frames: Array, *, fps: float = 10.0) -> None:
+    """Write a WebP animation that repeats for ever, without loss.
+
+    Args:
+        path: where to; an existing file is replaced.
+        frames: uint8 [K, H, W, C], C = 1, 3 or 4.
+        fps: frames a second; rounded to whole thousandths of a second.
+
+    Raises:
+        ValueError: wrong dtype or shape.
+        UserError: `fps` is out of range, or the file cannot be written.
+    """
+    first, *rest = (_to_pillow(frame) for frame in _as_bytes(frames, "KHWC"))
+    if not 0 < fps <= 1000:
+        raise UserError(f"fps={fps}; use more than 0, at most 1000.")
+    files.write(
+        path,
+        lambda file: first.save(
+            file,
+            format="WEBP",
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 / fps),
+            loop=0,
+            lossless=True,
+        ),
+    )
+
+
 def on_checkerboard(images: np.ndarray) -> np.ndarray:
     """Composite RGBA over a checkerboard, which shows what is transparent.
 

@@ -1,6 +1,7 @@
 """Edits of images as sampling plans: for each mode and method, the stages.
 
     inpaint         fill what a mask leaves out
+    extend          the same of a clip whose first frames are known
     image-to-image  noise an image part of the way, and sample from there (SDEdit)
     interpolate     go from one image to another
     encode          invert the deterministic chain, and decode it again
@@ -51,6 +52,7 @@ OTHER_EMBEDDING = "other_embedding"
 TRAINED = "trained"  # the only method of an image-conditional model
 METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
     "inpaint": ("repaint", "replace", "project", "guidance"),
+    "extend": ("guidance", "repaint", "replace"),
     "image-to-image": ("sdedit",),
     "interpolate": ("encode", "noise"),
     "encode": ("ddim",),
@@ -125,6 +127,11 @@ class Edit:
         Raises:
             UserError: saying why.
         """
+        if self.mode == "extend" and len(item_shape) != 4:
+            raise UserError(
+                "extend makes clips longer, and this model's items are "
+                f"{'x'.join(map(str, item_shape))}; name a model of clips."
+            )
         if self.mode not in OF_PIXELS:
             return
         if len(item_shape) != 3:
@@ -416,6 +423,7 @@ def _interpolate(edit: Edit) -> tuple[_Part, ...]:
 
 _STAGES: Mapping[str, Callable[[Edit], tuple[_Part, ...]]] = {
     "inpaint": lambda edit: (_Part("x", _for_inpainting, _inpaint),),
+    "extend": lambda edit: (_Part("x", _for_inpainting, _inpaint),),
     "image-to-image": lambda edit: (_Part("x", _partly, _image_to_image),),
     "interpolate": _interpolate,
     "encode": lambda edit: (_encoding_of("image"), _Part("x", _partly, _decode)),

@@ -92,7 +92,7 @@ class Diffusion(TaskSpec):
         *("plan", "sample", "cascade", "evaluate", "attributes", "rank", "likelihood"),
         *("edit inpaint", "edit image-to-image", "edit interpolate", "edit encode"),
         *("edit colorize", "edit upscale", "edit variations", "edit text-diff"),
-        "export",
+        *("extend", "export"),
     )
 
     def __post_init__(self) -> None:

@@ -211,8 +211,8 @@ def test_it_is_opened_by_its_name(still, monkeypatch):
     ("name", "options", "said"),
     [
         ("motion:cats", {}, "use motion:digits or motion:mnist"),
-        ("motion:digits:1", {}, "from 2 to 1024"),
-        ("motion:digits:x", {}, "from 2 to 1024"),
+        ("motion:digits:0", {}, "from 1 to 1024"),
+        ("motion:digits:x", {}, "from 1 to 1024"),
         ("motion:digits", {"split": "all"}, "use train, test"),
         ("motion:digits", {"image_size": 8}, "no room to move; use 12 or more"),
         ("motion:digits", {"image_size": (16, 20)}, "are square"),

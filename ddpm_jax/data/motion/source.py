@@ -119,9 +119,9 @@ def parse_name(name: str) -> tuple[str, int]:
         raise UserError(f"motion:{name:.40} is not known; use {known}.")
     if not colon:
         return kind, _FRAMES
-    if not frames.isdecimal() or not 2 <= int(frames[:9]) <= _MOST_FRAMES:
+    if not frames.isdecimal() or not 1 <= int(frames[:9]) <= _MOST_FRAMES:
         raise UserError(
-            f"motion:{name:.40} names no number of frames; use one from 2 to "
+            f"motion:{name:.40} names no number of frames; use one from 1 to "
             f"{_MOST_FRAMES}, such as motion:{kind}:16."
         )
     return kind, int(frames)
