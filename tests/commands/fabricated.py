@@ -37,6 +37,15 @@ def sprites(root):
     _captioned(root, things, (32, 32, 4))
 
 
+def clips(root):
+    """Make a folder of animations."""
+    rng = np.random.default_rng(3)
+    root.mkdir()
+    for i in range(12):
+        first, *rest = (_picture(rng, (40, 48, 3)) for _ in range(9))
+        first.save(root / f"{i:02}.gif", save_all=True, append_images=rest)
+
+
 def _captioned(root, things, shape):
     """Every word of a caption is in many, so that those held out have no new ones."""
     rng = np.random.default_rng(2)

@@ -41,6 +41,13 @@ OF_NETWORKS = {
         "network.attention_resolutions": "()",
         "network.num_heads": "1",
     },
+    "video_unet": {
+        "network.channels": "8",
+        "network.num_groups": "4",
+        "network.channel_multipliers": "(1,)",
+        "network.attention_resolutions": "()",
+        "network.num_heads": "1",
+    },
     "mlp": {"network.width": "8", "network.depth": "1"},
     "prior_transformer": {"network.width": "8", "network.depth": "1"},
     # In the place of a U-Net, where a document says nothing of networks: its programs

@@ -68,6 +68,7 @@ def checkout(tmp_path, monkeypatch):
     fabricated.photos(tmp_path / "photos")
     fabricated.emoji(tmp_path / "emoji")
     fabricated.sprites(tmp_path / "sprites")
+    fabricated.clips(tmp_path / "my-clips")
     for name in FILES:
         fabricated.mask().save(tmp_path / name)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
