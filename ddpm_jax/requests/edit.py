@@ -73,9 +73,7 @@ class Extend(Several):
     """
 
     mode: ClassVar[str] = "extend"
-    image: str = place(
-        "", "a clip: .gif, .webp, .npy, a folder of frames, or data:7 of the data set"
-    )
+    image: str = place("", "a .gif, .webp, .npy or folder of frames, or data:7")
     frames: int | None = option(None, "of the longer clip; unset: one block more")
     known: int | None = option(
         None, "frames of a block that are known; unset: half of them"
