@@ -111,7 +111,7 @@ PART := $(addprefix tests/,runtime/test_files.py runtime/test_images.py \
     evaluation/test_frechet.py evaluation/test_extract.py weights/test_openai.py \
     networks/test_layers.py networks/test_unet.py assembly/test_sampling_config.py \
     playground/test_jobs.py requests/test_requests.py runs/test_sample.py \
-    sampling/test_stages.py \
+    sampling/test_stages.py scenes/test_cameras.py \
     weights/test_torch_file.py training/test_checkpoints.py training/test_loop.py \
     training/test_step.py tasks/test_contrastive.py)
 
