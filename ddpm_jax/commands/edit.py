@@ -383,14 +383,13 @@ def _extend(
     """Make clips longer, a block at a time; uint8 or floating point [R, F', ...]."""
     codec, length = trained.codec, trained.info.item_shape[0]
     whole = np.asarray(codec.store(given["image"]))
-    to_float = partial(np.asarray, dtype=np.float32)
-    if trained.info.dtype == "uint8":
-        to_float = images.to_float
     key = assembly.sample_key(assembly.seed_of(trained.spec, asked))
     program = assembly.program(trained, asked)
     with progress(len(blocks) * len(noise)) as bar:
         for number, block in enumerate(blocks):
-            known = np.asarray(to_float(whole[:, -block.known :]))
+            known = whole[:, -block.known :]
+            if known.dtype == np.uint8:
+                known = np.asarray(images.to_float(known))
             image = np.zeros((len(whole), length, *whole.shape[2:]), np.float32)
             mask = np.zeros_like(image)
             image[:, : block.known], mask[:, : block.known] = known, 1
