@@ -1,6 +1,6 @@
 """The house rules that a parser can hold: who imports whom, and what nobody uses.
 
-requests <- cli; runtime <- {diffusion, networks, data, weights, scenes} <-
+requests <- cli; runtime <- {diffusion, networks, weights, scenes <- data} <-
         {conditioning, codecs}
         <- {training, evaluation, sampling} <- tasks <- assembly <- commands <- cli
 commands <- model <- loading <- __init__
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     },
     "requests": set(),  # plain data, so that --help loads no JAX
     "runtime": set(),
-    "data": {"runtime.capacity", "runtime.files", "runtime.image_file"},
+    "data": {"runtime.capacity", "runtime.files", "runtime.image_file", "scenes"},
     "diffusion": set(),
     "networks": set(),
     "scenes": {"runtime"},  # files of meshes, turntables; nothing of diffusion
@@ -224,6 +224,7 @@ def test_the_rooms_are_found():
         ("diffusion", "from ddpm_jax import networks"),
         ("diffusion", "from ddpm_jax.scenes import volume"),
         ("scenes", "from ddpm_jax.diffusion import distillation"),
+        ("scenes", "from ddpm_jax.data.solids import load_solids"),
         ("scenes", "from ddpm_jax.networks.mlp import fourier_features"),
         ("diffusion", "import flax.linen as nn"),
         ("requests", "from ddpm_jax.diffusion import samplers"),
@@ -290,6 +291,7 @@ def test_each_rule_can_be_broken(room, source):
         ("diffusion", "from ddpm_jax.errors import UserError"),
         ("tasks", "from ddpm_jax.diffusion.losses import Loss"),
         ("tasks", "from ddpm_jax.scenes import cameras"),
+        ("data", "from ddpm_jax.scenes.solids import render"),
         ("scenes", "from ddpm_jax.runtime.files import write_atomically"),
         ("tasks", "from ddpm_jax.codecs import from_bytes"),
         ("sampling", "from ddpm_jax.diffusion.generate import generate"),

@@ -5,6 +5,7 @@
 | digits             | 1,797 handwritten digits of 8x8, shipped with this package      |
 | shapes, shapes:N   | captioned shapes, rendered by a rule, or N (see `shapes`)       |
 | shapes:partial     | those, with captions that leave things unsaid; or with :N       |
+| solids             | captioned renders of known solids, or some (see `solids`)       |
 | folder:PATH        | image files in a folder (see `folder`)                          |
 | npy:FILE, npz:FILE | an array of images, or of items of any shape (see `arrays`)     |
 | clips:PATH         | animations, videos and folders of frames (see `clips`)          |
@@ -28,6 +29,7 @@ from ddpm_jax.data.hold_out import split_indices
 from ddpm_jax.data.motion.source import known_split, load_motion, parse_name
 from ddpm_jax.data.points import load_points
 from ddpm_jax.data.shapes import load_shapes
+from ddpm_jax.data.solids import load_solids
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
@@ -53,13 +55,13 @@ def load(
     """Open a data set by name; images are decoded later, at access.
 
     Args:
-        spec: "digits", "shapes", "shapes:N", "shapes:partial", "folder:PATH",
-            "npy:FILE", "npz:FILE", "points:NAME", "motion:NAME", "clips:PATH", or a
-            TFDS name with or without "tfds:".
-        split: "train", "test" or "all"; TFDS takes its own expressions as well, and
-            shapes have "train", "test" and "held_out".
+        spec: "digits", "shapes", "shapes:N", "shapes:partial", "solids",
+            "solids:NAMES", "folder:PATH", "npy:FILE", "npz:FILE", "points:NAME",
+            "motion:NAME", "clips:PATH", or a TFDS name with or without "tfds:".
+        split: "train", "test" or "all"; TFDS takes its own expressions as well, shapes
+            have "train", "test" and "held_out", and solids "train" and "test".
         image_size: Side, or (H, W), that images are scaled and cropped to; None
-            keeps their size (shapes are rendered with a side of 32).
+            keeps their size (shapes and solids are rendered with a side of 32).
         channels: 1, 3 or 4 (RGBA); None keeps what the data set has, transparency laid
             over white.
         pad_to: Side, or (H, W), that images are then padded to with zeros: MNIST
@@ -146,6 +148,8 @@ def _load_other(
                 "mnist", split=known_split(split), layout=plain, data_dir=data_dir
             )
         return load_motion(rest, decoded(digits), split=split, layout=layout)
+    if kind == "solids":
+        return load_solids(rest if colon else None, split=split, layout=layout)
     name = rest if kind == "tfds" and colon else spec
     return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
 

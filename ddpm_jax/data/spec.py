@@ -16,9 +16,9 @@ class Data:
     """A data set, and how its items are brought to what a model takes.
 
     Attributes:
-        source: digits, shapes, points:NAME, motion:NAME, folder:PATH, clips:PATH,
-            npy:FILE, npz:FILE, or a TFDS name; "" of an imported model whose data are
-            not known.
+        source: digits, shapes, solids, points:NAME, motion:NAME, folder:PATH,
+            clips:PATH, npy:FILE, npz:FILE, or a TFDS name; "" of an imported model
+            whose data are not known.
         split: train, test or all, or as TFDS writes them.
         data_dir: of TFDS data sets; None for $TFDS_DATA_DIR.
         image_size: side, or height and width as 32,48, that images are brought to; 0

@@ -17,10 +17,11 @@ Angles are radians in a `Camera`, and degrees in what users write: `CameraRange`
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ddpm_jax import limits
@@ -185,9 +186,11 @@ def azimuth_bins(camera: Camera, num_bins: int) -> jax.Array:
 
     Returns:
         int32 [...], 0 to num_bins - 1. The bins are half open and cover the circle.
+        NumPy's if the camera is: a data set asks before there is a device.
     """
-    turns = camera.azimuth / (2.0 * jnp.pi)
-    nearest = jnp.floor(turns * num_bins + 0.5).astype(jnp.int32)
+    xp = _namespace(camera)
+    turns = camera.azimuth / (2.0 * np.pi)
+    nearest = xp.floor(turns * num_bins + 0.5).astype(np.int32)
     return nearest % num_bins
 
 
@@ -201,10 +204,25 @@ def view_of(camera: Camera) -> jax.Array:
         camera: leaves [...].
 
     Returns:
-        int32 [...].
+        int32 [...]; NumPy's if the camera is.
     """
-    is_overhead = camera.elevation >= jnp.deg2rad(OVERHEAD)
-    return jnp.where(is_overhead, len(VIEWS) - 1, azimuth_bins(camera, len(VIEWS) - 1))
+    xp = _namespace(camera)
+    is_overhead = camera.elevation >= xp.deg2rad(OVERHEAD)
+    return xp.where(is_overhead, len(VIEWS) - 1, azimuth_bins(camera, len(VIEWS) - 1))
+
+
+def seen_from(view: int) -> str:
+    """Write a view as captions and prompts do: "seen from the left side".
+
+    Args:
+        view: index of `VIEWS`.
+    """
+    name = VIEWS[view]
+    return f"seen from {name}" if name == "overhead" else f"seen from the {name}"
+
+
+def _namespace(camera: Camera) -> Any:
+    return jnp if isinstance(camera.azimuth, jax.Array) else np
 
 
 # --- Random cameras -------------------------------------------------------------------

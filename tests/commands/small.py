@@ -150,6 +150,9 @@ OF_RECIPES = {
     "configs/sprites_prior.py:regression": {
         **{"sample.num_steps": "1", "preview_steps": "1"},
     },
+    "configs/solids.py": {"data.source": "solids:60"},
+    "configs/solids.py:32": {"data.source": "solids:60"},
+    "configs/solids.py:blind": {"data.source": "solids:blind:60"},
 }
 
 

@@ -112,6 +112,33 @@ def test_the_recipe_of_shapes_has_its_parameters_and_no_more_words_than_it_needs
     assert sum(math.prod(leaf.shape) for leaf in leaves) == 1_309_795  # its docstring
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "count", "words"),
+    [
+        ("16", 16, 1_308_899, 17),
+        ("32", 32, 790_923, 17),
+        ("blind", 16, 1_307_875, 7),
+        ("32,blind", 32, 789_899, 7),
+    ],
+)
+def test_the_recipes_of_solids(kind, size, count, words):
+    made = load("configs/solids.py", kind)
+    info = assembly.data_info(made.task.data.open(), made.task)
+    check(made, info)
+    # Six solids and "a"; of views five, "side", "the", "seen", "from" and the comma.
+    assert info.tokenizer is not None and len(info.tokenizer["words"]) == words
+    unet = assembly.model(made.task, info)
+    x = jnp.zeros((1, size, size, 3))
+    shapes = jax.eval_shape(unet.init, jax.random.key(0), x, jnp.zeros(1))["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize("kind", ["64", "blind,32", "16,16", ""])
+def test_kinds_of_solids_that_there_are_not(kind):
+    with pytest.raises(UserError, match="use 16, 32, blind or 32,blind"):
+        load("configs/solids.py", kind)
+
+
 def test_the_recipe_of_points_has_the_parameters_of_its_layers():
     made = load("configs/points.py")
     info = assembly.data_info(made.task.data.open(), made.task)
@@ -425,7 +452,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
-    others |= {"shapes_clip", "shapes_prior", "shapes_unclip"}
+    others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
