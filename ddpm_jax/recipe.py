@@ -94,6 +94,7 @@ from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.flow import FlowTask
 from ddpm_jax.tasks.gan import GAN
+from ddpm_jax.tasks.scene import Scene
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.tasks.vae import VAE
 from ddpm_jax.training.fit import Fit
@@ -107,7 +108,7 @@ for _spec in (
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
     *(Label, LowRes, Grey, Masked, SelfConditioning, ClipText, ImageEmbedding),
     *(AsStored, Latents, Plane, Embeddings, PriorTransformer),
-    *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN),
+    *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN, Scene),
     *(MLP, KLAutoencoder, PatchDiscriminator, ImageGenerator, ImageDiscriminator),
     *(VectorAutoencoder, VectorGenerator, VectorDiscriminator, CameraRange),
 ):

@@ -6,9 +6,10 @@
 | fourier | a perceptron on Fourier features            | 6,596                      |
 | hash    | a multiresolution hash grid, a perceptron   | 93,754                     |
 
-A field is a frozen spec with two pure functions: `init(key)` makes parameters, a pytree
-of float32, and `apply(params, points)` gives density [...] and color [..., 3] in
-[0, 1]. All end alike, with s = softplus and |p| the distance from the origin:
+A field is a frozen spec with two pure functions: `init(key)` makes parameters, nested
+dictionaries of float32 as checkpoints give them back, and `apply(params, points)` gives
+density [...] and color [..., 3] in [0, 1]. All end alike, with s = softplus and |p| the
+distance from the origin:
 
     density = s(raw_0 + blob_density (1 - |p| / blob_radius)),  color = sigmoid(raw_1:4)
 
@@ -60,7 +61,7 @@ class FieldSpec:
         limits.positive(self, "blob_radius", such_as="0.5 is half of the scene's")
 
     def init(self, key: jax.Array) -> Any:
-        """Make parameters, a pytree of float32.
+        """Make parameters, nested dictionaries of float32.
 
         Args:
             key: [], of what is random in them.
@@ -153,24 +154,24 @@ class VoxelGrid(FieldSpec):
 
 # --- Perceptrons ----------------------------------------------------------------------
 
-_Layers = list[dict[str, jax.Array]]
+_Layers = dict[str, dict[str, jax.Array]]
 
 
 def _init_layers(key: jax.Array, widths: Sequence[int]) -> _Layers:
     """Make dense layers as He et al. 2015 do, with biases of 0."""
-    keys = jax.random.split(key, len(widths) - 1)
-    return [
-        {
+    keys, sizes = jax.random.split(key, len(widths) - 1), itertools.pairwise(widths)
+    return {
+        f"layer_{index}": {
             "kernel": jax.random.normal(k, (i, o), jnp.float32) * math.sqrt(2.0 / i),
             "bias": jnp.zeros((o,), jnp.float32),
         }
-        for k, i, o in zip(keys, widths[:-1], widths[1:], strict=True)
-    ]
+        for index, (k, (i, o)) in enumerate(zip(keys, sizes, strict=True))
+    }
 
 
 def _apply_layers(layers: _Layers, x: jax.Array) -> jax.Array:
     """Apply dense layers; what is between them is smooth, since normals have slopes."""
-    *hidden, last = layers
+    *hidden, last = (layers[f"layer_{index}"] for index in range(len(layers)))
     for layer in hidden:
         x = jax.nn.silu(x @ layer["kernel"] + layer["bias"])
     return x @ last["kernel"] + last["bias"]
@@ -197,7 +198,7 @@ class FourierField(FieldSpec):
         limits.between(self, "depth", 1, 64)
 
     def init(self, key: jax.Array) -> Any:
-        """Make the layers, a list of {"kernel": [I, O], "bias": [O]}.
+        """Make the layers, {"layer_0": {"kernel": [I, O], "bias": [O]}, ...}.
 
         Args:
             key: of the kernels.
@@ -305,21 +306,23 @@ class HashGrid(FieldSpec):
             key: of both.
 
         Returns:
-            {"tables": a list of [rows, features], "layers": a list of two}.
+            {"tables": {"level_0": [rows, features], ...}, "layers": {"layer_0", ...}}.
 
         Source: Mueller et al. 2022, section 4.
         """
         of_layers, *keys = jax.random.split(key, self.num_levels + 1)
-        tables = [
-            jax.random.uniform(
+        tables = {
+            f"level_{level}": jax.random.uniform(
                 key,
                 (min((cells + 1) ** 3, self.table_size), self.num_features),
                 jnp.float32,
                 -1e-4,
                 1e-4,
             )
-            for key, cells in zip(keys, self.resolutions, strict=True)
-        ]
+            for level, (key, cells) in enumerate(
+                zip(keys, self.resolutions, strict=True)
+            )
+        }
         widths = (self.num_levels * self.num_features, self.width, _CHANNELS)
         return {"tables": tables, "layers": _init_layers(of_layers, widths)}
 
@@ -331,8 +334,9 @@ class HashGrid(FieldSpec):
             points: [..., 3].
         """
         found = []
-        for table, cells in zip(params["tables"], self.resolutions, strict=True):
+        for level, cells in enumerate(self.resolutions):
             nodes, weights = trilinear(points, cells + 1)
+            table = params["tables"][f"level_{level}"]
             rows = table[hash_index(nodes, cells + 1, self.table_size)]
             found.append(jnp.sum(weights[..., None] * rows, axis=-2))
         return jnp.concatenate(found, axis=-1)
