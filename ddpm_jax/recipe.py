@@ -36,6 +36,7 @@ from ddpm_jax.conditioning.clip_text import ClipText
 from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec
 from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.image_embedding import ImageEmbedding
+from ddpm_jax.conditioning.known_frames import KnownFrames
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.low_res import LowRes
 from ddpm_jax.conditioning.masked import Masked
@@ -106,7 +107,8 @@ for _spec in (
     *(Linear, Quadratic, Warmup, Constant, Jsd, Cosine, Sigmoid, Straight),
     *(Simple, Weighted, Mean, Bound, Hybrid, TruncatedSNR, MinSNR, P2, SigmoidSNR),
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
-    *(Label, LowRes, Grey, Masked, SelfConditioning, ClipText, ImageEmbedding),
+    *(Label, LowRes, Grey, Masked, KnownFrames, SelfConditioning),
+    *(ClipText, ImageEmbedding),
     *(AsStored, Latents, Plane, Embeddings, PriorTransformer),
     *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN, Scene),
     *(MLP, KLAutoencoder, PatchDiscriminator, ImageGenerator, ImageDiscriminator),

@@ -7,6 +7,7 @@ from ddpm_jax.assembly.latents import refuse_embeddings, refuse_latents
 from ddpm_jax.assembly.pictures import mode_of
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.conditioning.image_embedding import NAME
+from ddpm_jax.conditioning.known_frames import NAME as FRAMES
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
 from ddpm_jax.requests import Edit, Extend, Sample, Upscale
@@ -27,6 +28,8 @@ def edit_methods(spec: Diffusion, mode: str) -> tuple[str, ...]:
     if mode in edits.OF_EMBEDDINGS and NAME not in spec.conditioners:
         return ()
     trained_for = mode_of(spec)
+    if FRAMES in spec.conditioners and mode in edits.OF_FRAMES:
+        return (edits.TRAINED, *edits.METHODS[mode])
     if trained_for is None:
         return edits.METHODS[mode]
     return (edits.TRAINED,) if mode == trained_for else ()
@@ -108,7 +111,8 @@ def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> Non
         )
     if method_of(spec, asked) not in methods:
         raise UserError(
-            f"config.edit.method={method_of(spec, asked)!r} is not a way to {mode}; "
+            f"{_section(asked)}.method={method_of(spec, asked)!r} is not a way to "
+            f"{mode}; "
             f"use {', '.join(methods)}."
         )
     edit = edit_of(spec, asked)

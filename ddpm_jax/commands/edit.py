@@ -23,8 +23,9 @@ from ddpm_jax.commands.model import (
 )
 from ddpm_jax.commands.sampled import interpolate_any, numbered_items
 from ddpm_jax.conditioning.image_embedding import NAME
+from ddpm_jax.conditioning.known_frames import NAME as FRAMES
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import Diffusion, Recipe
+from ddpm_jax.recipe import Diffusion, KnownFrames, Recipe
 from ddpm_jax.requests import (
     COMMANDS,
     Edit,
@@ -248,6 +249,7 @@ def lay_out(
     if isinstance(asked, Inpaint):
         known = (~_unknown(asked.mask, info)).astype(np.float32)
         given["mask"] = np.broadcast_to(known, given["image"].shape).copy()
+        given |= _known_frames(spec, given)
     cond = _cond(spec, sample_of(asked, num_images=columns), info)
     given |= in_turn(cond, len(given["image"]) // columns)
     return given, noise, columns
@@ -309,7 +311,25 @@ def _unknown(mask: str, info: assembly.DataInfo) -> np.ndarray:
         )
     if len(info.item_shape) == 1:
         return data.read_coordinates(mask, *info.item_shape)
+    if len(info.item_shape) == 4:
+        frames = data.read_frames(mask, info.item_shape[0])
+        return frames[:, None, None, None]
     return data.read_mask(mask, info.image_shape[:2])[..., None]
+
+
+def _known_frames(spec: Diffusion, given: Rows) -> dict[str, Any]:
+    """Make the condition of a model of known frames; nothing of others.
+
+    Args:
+        spec: of the model.
+        given: "image" and "mask" [R, F, H, W, C].
+    """
+    conditioner = spec.conditioners.get(FRAMES)
+    if not isinstance(conditioner, KnownFrames):
+        return {}
+    known = given["mask"][..., 0, 0, 0]
+    keys = jax.random.split(jax.random.key(0), len(known))  # no noise is added
+    return {FRAMES: conditioner.from_given(keys, given["image"], known)}
 
 
 def _blocks(
@@ -393,11 +413,12 @@ def _extend(
             image = np.zeros((len(whole), length, *whole.shape[2:]), np.float32)
             mask = np.zeros_like(image)
             image[:, : block.known], mask[:, : block.known] = known, 1
+            rows: Rows = {**given, "image": image, "mask": mask}
             batches = run_batches(
                 program,
                 trained.params,
                 jax.random.fold_in(key, number),
-                {**given, "image": image, "mask": mask},
+                {**rows, **_known_frames(trained.spec, rows)},
                 num_rows=len(noise),
                 batch_size=min(asked.batch_size, len(noise)),
                 indices=noise,
@@ -439,7 +460,7 @@ def _request(
     spec = found.spec
     mask = b""
     if isinstance(asked, Inpaint) and asked.mask:
-        is_file = len(found.info.item_shape) > 1
+        is_file = len(found.info.item_shape) == 3
         mask = Path(asked.mask).read_bytes() if is_file else asked.mask.encode()
     paths = {"image", "mask"}  # whose content counts
     free = {"batch_size", "labels", "step", "ema", "ema_std", "seed"}

@@ -10,6 +10,7 @@
     low_res.py            with noise-conditioning augmentation
     grey.py
     masked.py
+    known_frames.py       of a clip, with noise-conditioning augmentation
     self_conditioning.py
     image_maps.py         what low_res, grey and masked have in common
 

@@ -19,7 +19,7 @@ Sources:
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +27,7 @@ from flax import linen as nn
 
 from ddpm_jax import limits
 from ddpm_jax.conditioning.conditioner import Embedder
-from ddpm_jax.conditioning.image_maps import (
-    ImageMap,
-    MapEmbedder,
-    Source,
-)
+from ddpm_jax.conditioning.image_maps import ImageMap, Source
 from ddpm_jax.diffusion.generate import fold_each
 from ddpm_jax.diffusion.operators import average_pool
 from ddpm_jax.diffusion.process import add_noise, noise_like
@@ -177,28 +173,45 @@ class LowRes(ImageMap):
 
     def embedder(self, features: int) -> Embedder:
         """Make the embedding of the augmentation level, if there is one."""
-        return LowResEmbedder(self, features)
+        return LowResEmbedder(features, self.frequency_shift, self)
 
 
-class LowResEmbedder(MapEmbedder):
-    """The map as it is, and a vector for its augmentation level.
+class LevelEmbedder(Embedder):
+    """A map as it is, and a vector for its augmentation level.
 
     Attributes:
         features: E; the level is coded in a quarter of it, or in 4, as times are.
+        frequency_shift: of the code; see `layers.time_embedding`.
     """
 
     features: int = 0
+    frequency_shift: int = 1
 
     @nn.compact
-    def __call__(self, rows: AugmentedMap | Source, *, train: bool = False) -> Ports:
-        """Map B rows to maps [B, H, W, C] and a vector [B, E]."""
+    def __call__(self, rows: AugmentedMap, *, train: bool = False) -> Ports:
+        """Embed B rows: maps [B, ..., K] and a vector [B, E]."""
         image, level = self.encode(rows, train=train)
         if level is None:
             return Ports(maps=image)
-        shift = cast(LowRes, self.conditioner).frequency_shift
-        h = time_embedding(_T * level, max(4, self.features // 4), shift)
+        width = max(4, self.features // 4)
+        h = time_embedding(_T * level, width, self.frequency_shift)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_0")(h)
         h = nn.Dense(self.features, kernel_init=default_init, name="dense_1")(
             nn.swish(h)
         )
         return Ports(vector=h, maps=image)
+
+
+class LowResEmbedder(LevelEmbedder):
+    """The same of rows that may still be a `Source`.
+
+    Attributes:
+        conditioner: that makes the maps.
+    """
+
+    conditioner: LowRes = LowRes()  # frozen
+
+    def encode(self, rows: AugmentedMap | Source, *, train: bool = False) -> Any:
+        """Make maps of images, once before a chain."""
+        del train
+        return self.conditioner.from_source(rows)

@@ -35,7 +35,11 @@ from ddpm_jax.data.survey import (
     survey,
     write_broken,
 )
-from ddpm_jax.data.vector_input import read_coordinates, read_vectors
+from ddpm_jax.data.vector_input import (
+    read_coordinates,
+    read_frames,
+    read_vectors,
+)
 
 __all__ = [
     "MAX_BYTES",
@@ -61,6 +65,7 @@ __all__ = [
     "order",
     "read_clip",
     "read_coordinates",
+    "read_frames",
     "read_image",
     "read_mask",
     "read_vectors",

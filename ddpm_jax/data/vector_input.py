@@ -92,3 +92,32 @@ def read_coordinates(text: str, size: int) -> np.ndarray:
             "name those that are to be filled, and leave some known."
         )
     return chosen
+
+
+def read_frames(text: str, num_frames: int) -> np.ndarray:
+    """Read which frames of a clip are to be filled, such as "1-6" or "3,5".
+
+    Args:
+        text: numbers from 0, and ranges of them, with commas.
+        num_frames: F.
+
+    Returns:
+        bool [F].
+
+    Raises:
+        UserError: it names no frames, or all of them.
+    """
+    named = np.zeros(num_frames, bool)
+    for word in text.split(","):
+        first, _, last = word.strip().partition("-")
+        ends = (first, last or first)
+        if not all(end.isdecimal() and int(end[:9]) < num_frames for end in ends):
+            break
+        named[int(ends[0]) : int(ends[1]) + 1] = True
+    else:
+        if named.any() and not named.all():
+            return named
+    raise UserError(
+        f"{text!r:.80} names no frames to fill of 0 to {num_frames - 1}; write some, "
+        f"not all, such as 1-{num_frames - 2}."
+    )

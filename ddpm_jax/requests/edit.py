@@ -52,12 +52,14 @@ class Inpaint(Several):
 
     mode: ClassVar[str] = "inpaint"
     mask: str = option(
-        "", "a file, white where the image is to be filled; of points x or y"
+        "",
+        "a file, white where the image is to be filled; of points x or y; of clips "
+        "frames, such as 1-6 or 3,5",
     )
     method: str | None = option(
         None,
         "repaint (unset), replace, project or guidance; of a model that was trained "
-        "for this, trained",
+        "for this, trained (unset)",
         choices=("repaint", "replace", *_MEASURED),
     )
     weight: float = option(1.0, "of guidance; above 2 it may diverge")
@@ -78,10 +80,11 @@ class Extend(Several):
     known: int | None = option(
         None, "frames of a block that are known; unset: half of them"
     )
-    method: str = option(
-        "guidance",
-        "guidance, repaint or replace",
-        choices=("guidance", "repaint", "replace"),
+    method: str | None = option(
+        None,
+        "guidance (unset), repaint or replace; of a model of known frames, trained "
+        "(unset)",
+        choices=("guidance", "repaint", "replace", "trained"),
     )
     weight: float = option(2.0, "of guidance")
     jump_length: int | None = option(None, "of repaint: steps back; unset: N / 25")

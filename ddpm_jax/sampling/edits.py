@@ -63,6 +63,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
 }
 ENCODING = ("ddim", "encode")  # deterministic DDIM turned round, and back
 OF_EMBEDDINGS = ("variations", "text-diff")  # of a decoder of image embeddings
+OF_FRAMES = ("extend", "inpaint")  # that a model of known frames was trained for
 OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 
 
@@ -315,6 +316,8 @@ def _trained(context: _Context, given: Given) -> Chain:
 
 def _inpaint(context: _Context, given: Given) -> Chain:
     image, known = given["image"], given["mask"]
+    if context.edit.method == TRAINED and context.model.image_condition is None:
+        return context.chain(given, context.noise(image))  # of known frames
     if context.edit.method == TRAINED:
         return _trained(context, given)
     if context.edit.method in ("repaint", "replace"):

@@ -205,3 +205,23 @@ def test_the_library_samples_clips(clips):
     model = ddpm_jax.load(clips)
     drawn = model.sample(2, prompt="a 7 moving fast up", num_steps=2)
     assert np.shape(drawn) == (2, 8, 16, 16, 1)
+
+
+def test_a_model_of_known_frames_goes_on_and_fills_in(folder, frames, capsys):
+    run = folder / "known"
+    known = {"conditioners.frames.kind": "known_frames", "init_from": ""}
+    assert train("clips", run, **known) == 0
+    out = extended(run, "data:3", "--num-images=1")
+    made = np.load(out / "images.npz")["arr_0"]
+    assert made.shape == (1, 12, 16, 16, 1)
+    assert json.loads((out / "request.json").read_text())["edit"]["method"] is None
+    words = ["edit", "inpaint", str(run), "--image=data:3", "--num-images=2"]
+    assert main([*words, "--mask=1-6", "--num-steps=2"]) == 0
+    out = sorted((run / "edits").iterdir())[-1]
+    filled = np.load(out / "images.npz")["arr_0"]
+    np.testing.assert_array_equal(filled[:, [0, 7]], made[[0, 0]][:, [0, 7]])
+    assert np.any(filled[0, 1:7] != filled[1, 1:7])
+    for mask in ("0-7", "8", "x", "6-1"):
+        capsys.readouterr()
+        assert main([*words, f"--mask={mask}"]) == 2
+        assert "names no frames to fill of 0 to 7" in capsys.readouterr().err
