@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import assembly, data
@@ -327,9 +328,10 @@ def _known_frames(spec: Diffusion, given: Rows) -> dict[str, Any]:
     conditioner = spec.conditioners.get(FRAMES)
     if not isinstance(conditioner, KnownFrames):
         return {}
-    known = given["mask"][..., 0, 0, 0]
-    keys = jax.random.split(jax.random.key(0), len(known))  # no noise is added
-    return {FRAMES: conditioner.from_given(keys, given["image"], known)}
+    keys = jax.random.split(jax.random.key(0), len(given["mask"]))  # adds no noise
+    clips, known = jnp.asarray(given["image"]), jnp.asarray(given["mask"][..., 0, 0, 0])
+    rows = conditioner.from_given(keys, clips, known)
+    return {FRAMES: jax.tree.map(np.asarray, rows)}
 
 
 def _blocks(
