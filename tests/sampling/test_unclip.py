@@ -126,18 +126,20 @@ def test_a_trained_prior_samples_and_its_one_step_is_regression():
     for i, seed in enumerate(seeds):
         params = jax.tree.map(lambda leaf, i=i: leaf[i], trained)
         denoise = from_network(network, params, X0, learns_variance=False)
-        rng = np.random.default_rng(seed)
-        own = centers[i][text, rng.integers(K, size=count)]
-        means = centers[i].mean(axis=1)
-        lengths = np.linalg.norm(means, axis=1)[text]
+        # The mean cosine of a row with the embeddings of true images, all K alike, is
+        # its product with their mean. With one drawn for each row the exact denoiser
+        # is off by 0.03 as well, by the error of the mean of 600 rows.
+        means = centers[i].mean(axis=1)[text]
+        lengths = np.linalg.norm(means, axis=1)
         x = unit(sampled(denoise, seed, count, cond=jnp.asarray(text)))
-        found = np.sum(x * own, axis=1).mean()
+        found = np.sum(x * means, axis=1).mean()
         one = sampled(
             denoise, seed, count, ddim(0.0), grid(SCHEDULE, 1), jnp.asarray(text)
         )
-        regression = np.sum(unit(one) * own, axis=1).mean()
-        assert abs(found - np.mean(lengths**2)) < 0.05
-        assert abs(regression - np.mean(lengths)) < 0.05
+        regression = np.sum(unit(one) * means, axis=1).mean()
+        assert abs(found - np.mean(lengths**2)) < 0.03
+        assert abs(regression - np.mean(lengths)) < 0.03
+        assert regression > found + 0.05
 
 
 # --- The code of an image: its embedding, and the noise -------------------------------
