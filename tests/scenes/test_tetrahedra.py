@@ -83,7 +83,7 @@ def test_area_and_volume_converge_with_the_square_of_the_cell(
 
 
 def test_nothing_and_everything_have_no_surface():
-    for value in (1.0, -1.0):
+    for value in (1.0, -1.0, np.eye(5)):  # 0 is outside
         mesh, *_ = extract(np.full((5, 5, 5), value, np.float32))
         assert int(mesh.num_triangles) == int(mesh.num_vertices) == 0
         assert not np.any(mesh.triangles)
