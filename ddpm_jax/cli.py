@@ -56,6 +56,7 @@ _TRAINERS = {  # kind of a recipe -> its command
     "classifier": "features",
     "contrastive": "retrieval",
     "autoencoder": "autoencoder",
+    "scene": "scene",
 }  # of any other, commands/task.py
 
 
