@@ -1,7 +1,7 @@
 """A scene that looks from all sides as a 2-D model says: DreamFusion.
 
-Command:   python main.py --config=configs/solids.py
-           python main.py --config=configs/dream.py --config.prompt="a snowman"
+Command:   python main.py --config=configs/dream.py --config.prompt='a snowman'
+           with the run of configs/solids.py, which is its prior
            :fourier for a perceptron, :hash for a hash grid, in the place of voxels
 Model:     24 x 24 x 24 voxels of density and color, 55,296 numbers; 8 views of 16x16 a
            step, 32 samples a ray

@@ -43,6 +43,11 @@ RULES = (
         "parse",
         "waits for other hosts; tests/runs starts two",
     ),
+    Rule(
+        rf"{MAIN} .*--config=configs/dream\.py",
+        "parse",
+        "needs a trained prior; tests/runs/test_scene.py has one in small",
+    ),
     Rule(rf"{MAIN} import [a-z-]+/[a-z]", "parse", "downloads a model"),
     Rule(rf"{MAIN} import \S+\.pt( |$)", "parse", "needs a model of others"),
     Rule(

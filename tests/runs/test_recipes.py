@@ -452,7 +452,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
-    others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids"}
+    others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
