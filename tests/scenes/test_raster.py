@@ -164,6 +164,47 @@ def test_normals_and_several_cameras():
 # --- Covered areas --------------------------------------------------------------------
 
 
+def shoelace(places):
+    x, y = places[:, 0], places[:, 1]
+    return abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
+
+
+def test_covered_area_converges():
+    """Of right triangles with upright and level sides: order 1 of centers that are
+    covered, order 2 with antialiasing; root mean square of 64 triangles."""
+    rng, num = np.random.default_rng(1), 64
+    places = np.repeat(rng.uniform(-0.75, -0.25, (num, 1, 2)), 3, axis=1)
+    places[:, 1, 0] += rng.uniform(0.5, 0.95, num)
+    places[:, 2, 1] += rng.uniform(0.5, 0.95, num)
+    exact = np.array([shoelace(p) for p in places]) / 4  # share of the image
+    # Anywhere along the rays through these places.
+    camera = cameras.from_degrees(25.0, 10.0, 3.0, 70.0)
+    depths = rng.uniform(2.0, 4.0, (num, 3, 1))
+    right, up, backward = (np.asarray(a) for a in cameras.axes(camera))
+    x, y = np.moveaxis(places * np.tan(np.deg2rad(35.0)) * depths, -1, 0)
+    vertices = x[..., None] * right + y[..., None] * up + (3.0 - depths) * backward
+
+    sizes, plain, smooth = np.array([16, 32, 64]), [], []
+    for size in sizes:
+
+        @jax.jit
+        @jax.vmap
+        def shares(vertices, size=int(size)):
+            mesh = meshes.Mesh(vertices, jnp.asarray([(0, 1, 2)] * 2), 3, 1)
+            image = raster.render(mesh, vertices, camera, size, size)
+            return jnp.mean(jnp.isfinite(image.depth)), jnp.mean(image.opacity)
+
+        batches = jnp.asarray(vertices.reshape(-1, 16, 3, 3), jnp.float32)
+        found = zip(*(shares(batch) for batch in batches), strict=True)
+        for errors, share in zip((plain, smooth), found, strict=True):
+            wrong = np.concatenate(share) - exact
+            errors.append(np.sqrt(np.mean(wrong**2)))
+    orders = [-np.polyfit(np.log(sizes), np.log(e), 1)[0] for e in (plain, smooth)]
+    assert orders[0] == pytest.approx(1.0, abs=0.35)
+    assert orders[1] == pytest.approx(2.0, abs=0.35)
+    assert smooth[-1] < plain[-1] / 15
+
+
 def test_colors_cover_their_areas():
     """A small square in front of a large one, the corners off the grid of pixels."""
     small = square(0.31, 0.5, (0.13, -0.07))  # at depth 1.5
