@@ -5,9 +5,9 @@ images, and the image embedding holds more than the text.
 
 Command:   python main.py --config=configs/shapes_clip.py
 Model:     1,040,257 parameters
-Result:    finds a caption that is true among 100 for 98.0% of 2,000 test images, one of 5
-           for all; a linear probe reads size, color, shape, place and number off the
-           embedding for all of the images held out
+Result:    finds a true caption among 100 for 98.0% of 2,000 test images, and in the
+           first 5 for all; a linear probe reads size, color, shape, place and number
+           off the embeddings of all images held out
 """
 
 from ddpm_jax.recipe import (
