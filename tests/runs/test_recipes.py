@@ -453,7 +453,7 @@ def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
-    others |= {"sprites_clip", "sprites_prior", "sprites_unclip"}
+    others |= {"sprites_clip", "sprites_prior", "sprites_unclip", "motion"}
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
