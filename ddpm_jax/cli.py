@@ -363,6 +363,11 @@ def _run(line: Line) -> int:
                 f"{name or folder} is of kind {recipe.kind}, which has no likelihood; "
                 "name a run of diffusion, a VAE or a flow."
             )
+        if kind is requests.ExportMesh:
+            raise UserError(
+                f"{name or folder} is of kind {recipe.kind}, which has no surface; "
+                "name the run of a scene."
+            )
         raise UserError(
             f"{line.command} is for a diffusion model, and {name or folder} is of "
             f"another kind ({recipe.kind}); name a diffusion model."
@@ -404,6 +409,8 @@ def _call(line: Line, recipe: "Recipe", request: Request, folder: Path) -> int:
             return _command(name)(recipe, folder)
         case requests.Extend():
             name = "edit"  # of clips
+        case requests.ExportMesh():
+            name = "export_mesh"
         case requests.Export():
             _refuse_recipe(line)
             name = "export_model"

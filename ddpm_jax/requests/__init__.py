@@ -20,7 +20,7 @@ from ddpm_jax.requests.edit import (
     Variations,
 )
 from ddpm_jax.requests.evaluate import Evaluate
-from ddpm_jax.requests.exchange import Export, Import
+from ddpm_jax.requests.exchange import Export, ExportMesh, Import
 from ddpm_jax.requests.likelihood import Likelihood
 from ddpm_jax.requests.options import Parameters, Request
 from ddpm_jax.requests.rank import Rank
@@ -48,5 +48,6 @@ COMMANDS: dict[str, type[Request]] = {
     "likelihood": Likelihood,
     "import": Import,
     "export": Export,
+    "export-mesh": ExportMesh,
 }
 """The words of a command line -> what it asks for."""

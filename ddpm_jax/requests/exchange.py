@@ -1,5 +1,6 @@
 """The requests of `import` and `export`."""
 
+from ddpm_jax.errors import UserError
 from ddpm_jax.requests.options import Parameters, Request, option, place, request
 
 
@@ -35,3 +36,24 @@ class Export(Parameters, Request):
     """
 
     to: str = place("", "folder to be made")
+
+
+@request()
+class ExportMesh(Request):
+    """Write the surface of a scene as a mesh with colors.
+
+    python main.py export-mesh runs/dream --to=snowman.glb
+    """
+
+    to: str | None = place(
+        None,
+        "file that ends in .glb (browsers, Blender), .obj or .ply; unset: mesh.glb in "
+        "the run",
+        positional=False,
+    )
+    cells: int = option(48, "of the grid along each side, 4 to 128")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 4 <= self.cells <= 128:
+            raise UserError(f"--cells={self.cells} is out of range; use 4 to 128.")

@@ -198,24 +198,22 @@ _extract = jax.jit(
 _redistance = jax.jit(redistance)
 
 
-def signed_distance(
-    density: jax.Array, rays: Rays, opacity: jax.Array, max_triangles: int
+def below_level(
+    density: jax.Array, rays: Rays, opacity: jax.Array
 ) -> tuple[jax.Array, Level]:
-    """Make the signed distance to the surface of a volume, not under `jit`.
+    """Subtract a density from the level of its surface, not under `jit`.
 
     Args:
         density: [N+1, N+1, N+1] on [-1, 1]^3; beyond the ball of radius 1, which is all
             that is rendered, it counts as 0.
         rays: of images of the volume, leaves [..., 3].
         opacity: [...], of those images.
-        max_triangles: the room for the surface's triangles.
 
     Returns:
-        Signed distance [N+1, N+1, N+1], negative inside and positive at all sides of
-        the grid; and the level of density where it is 0.
+        level - density, [N+1, N+1, N+1], negative inside; and the level.
 
     Raises:
-        UserError: the volume has no surface, or one of more triangles.
+        UserError: the volume has no surface.
     """
     points = grid_points(density.shape[0] - 1, _RADIUS)
     in_ball = jnp.sum(points**2, axis=-1) < _RADIUS**2
@@ -227,7 +225,28 @@ def signed_distance(
             " no surface looks like that; train the volume longer, or with a weight on"
             " opacity."
         )
-    values = level.level - density
+    return level.level - density, level
+
+
+def signed_distance(
+    density: jax.Array, rays: Rays, opacity: jax.Array, max_triangles: int
+) -> tuple[jax.Array, Level]:
+    """Make the signed distance to the surface of a volume, not under `jit`.
+
+    Args:
+        density: [N+1, N+1, N+1], as of `below_level`.
+        rays: of images of the volume, leaves [..., 3].
+        opacity: [...], of those images.
+        max_triangles: the room for the surface's triangles.
+
+    Returns:
+        Signed distance [N+1, N+1, N+1], negative inside and positive at all sides of
+        the grid; and the level of density where it is 0.
+
+    Raises:
+        UserError: the volume has no surface, or one of more triangles.
+    """
+    values, level = below_level(density, rays, opacity)
     mesh = _extract(values, max_triangles)
     check_fits(mesh)
     return _redistance(values, mesh), level

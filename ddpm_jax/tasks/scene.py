@@ -20,7 +20,7 @@ Source: Poole et al. 2022, "DreamFusion: Text-to-3D using 2D Diffusion", with th
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,11 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.keys import root_key
-from ddpm_jax.scenes import cameras, shading, volume
+from ddpm_jax.scenes import cameras, shading, surface, volume
 from ddpm_jax.scenes.cameras import Camera, CameraRange
 from ddpm_jax.scenes.fields import FieldSpec, VoxelGrid
+from ddpm_jax.scenes.mesh_file import ColoredMesh, weld, without_floaters
+from ddpm_jax.scenes.tetrahedra import grid_points
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training.fit import Fit
 from ddpm_jax.training.state import TrainState
@@ -48,6 +50,8 @@ _WHITE = 1.0
 _PREVIEWED_VIEWS = 8
 _SHOWN_SIZE = 64  # pixels of a preview's side
 _SHOWN_SAMPLES = 128  # of a ray that is shown
+# Of a mesh of N cells a side: a sphere as large as the grid has about 15 N^2.
+_TRIANGLES_OF_A_CELL = 40
 
 WEIGHTS: Mapping[str, distillation.LevelWeight] = {
     "noise_variance": distillation.noise_variance,
@@ -96,6 +100,9 @@ class Scene(TaskSpec):
         lit_from: share of the run after which three views of four are lit from one
             direction, half of these without color; 1 for never.
     """
+
+    commands: ClassVar[tuple[str, ...]] = ("export-mesh",)
+    options: ClassVar[tuple[str, ...]] = ("to", "cells")
 
     prior: str = ""
     prompt: str = ""
@@ -402,6 +409,7 @@ class SceneModel:
         self.params = jax.tree.map(jnp.asarray, params)
         self.facts = facts
         self._render = _renderer(spec.field) if render is None else render
+        self._at = jax.jit(spec.field.apply)
 
     def __repr__(self) -> str:
         """Say what it shows."""
@@ -426,6 +434,35 @@ class SceneModel:
                 f"num_samples={num_samples}; want leaves [N], and 1 or more of each."
             )
         return self._render(self.params, camera, size, num_samples)
+
+    def to_mesh(self, num_cells: int = 48) -> ColoredMesh:
+        """Make a mesh of the surface, at the density whose silhouettes fit its views.
+
+        Pieces with less than a hundredth of the area are left out.
+
+        Args:
+            num_cells: of the grid along each side.
+
+        Returns:
+            Closed, with the colors of the field at its vertices.
+
+        Raises:
+            UserError: the scene is empty, or full.
+        """
+        points = grid_points(num_cells).reshape(-1, 3)
+        density, _ = self._at(self.params, points)
+        camera = jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves),
+            *(cameras.orbit(_PREVIEWED_VIEWS, elevation) for elevation in (0.0, 45.0)),
+        )
+        mesh = surface.of_volume(
+            density.reshape((num_cells + 1,) * 3),
+            cameras.rays(camera, _SHOWN_SIZE, _SHOWN_SIZE),
+            self.render(camera, _SHOWN_SIZE).opacity,
+            max_triangles=_TRIANGLES_OF_A_CELL * num_cells**2,
+        )
+        _, colors = self._at(self.params, mesh.vertices)
+        return without_floaters(weld(mesh, np.asarray(colors)))
 
     def orbit(
         self, num_views: int = 36, *, elevation: float = 15.0, size: int = 128

@@ -44,6 +44,11 @@ RULES = (
         "waits for other hosts; tests/runs starts two",
     ),
     Rule(
+        rf"{MAIN} export-mesh( |$)",
+        "parse",
+        "needs a scene; tests/runs/test_scene.py writes its mesh",
+    ),
+    Rule(
         rf"{MAIN} .*--config=configs/dream\.py",
         "parse",
         "needs a trained prior; tests/runs/test_scene.py has one in small",

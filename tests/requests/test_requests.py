@@ -90,7 +90,8 @@ def test_the_fixed_sets_are_those_of_the_code():
     assert tuple(VARIANCES) == options.VARIANCES
     for request in COMMANDS.values():
         if issubclass(request, Edit) and "method" in request.__dataclass_fields__:
-            trained = (edits.TRAINED,) if request.mode in MODES.values() else ()
+            of_trained = {*MODES.values(), *edits.OF_FRAMES}
+            trained = (edits.TRAINED,) if request.mode in of_trained else ()
             choices = request.__dataclass_fields__["method"].metadata["choices"]
             assert choices == (*edits.METHODS[request.mode], *trained)
 

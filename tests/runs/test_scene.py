@@ -149,3 +149,27 @@ def test_the_recipe_has_its_fields(name):
 def test_a_field_that_is_none():
     with pytest.raises(UserError, match="use voxels, fourier, hash"):
         load_recipe("dream:mesh")
+
+
+def test_its_surface_is_written_as_a_mesh(prior, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(line(prior, run)) == 0
+    path = tmp_path / "thing.obj"
+    capsys.readouterr()
+    assert main(["export-mesh", str(run), "--to", str(path), "--cells=8"]) == 0
+    out = capsys.readouterr().out
+    assert "% of the area in one piece" in out
+    lines = path.read_text().splitlines()
+    assert f"{sum(one.startswith('f ') for one in lines):,} triangles" in out
+    assert main(["export-mesh", str(run), "--cells=8"]) == 0
+    assert (run / "mesh.glb").read_bytes()[:4] == b"glTF"
+    for words, said in {
+        ("--to", str(tmp_path / "a.stl")): "end it in .glb",
+        ("--cells=3",): "--cells=3 is out of range; use 4 to 128",
+    }.items():
+        capsys.readouterr()
+        assert main(["export-mesh", str(run), *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert main(["export-mesh", str(prior)]) == 2
+    assert "diffusion, which has no surface" in capsys.readouterr().err

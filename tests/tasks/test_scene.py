@@ -1,5 +1,7 @@
 """The task of a scene: views, levels and weights of a step, with priors by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Fit, Scene, VoxelGrid
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.scenes import cameras
+from ddpm_jax.scenes.fields import FieldSpec
 from ddpm_jax.tasks import scene
 from ddpm_jax.tasks.scene import Prior, SceneModel
 
@@ -217,3 +220,64 @@ def test_weights_of_levels_are_those_of_the_mathematics():
         for w in ("noise_variance", "even")
     )
     assert float(heavy[1][0]["loss"]) > float(light[1][0]["loss"])
+
+
+# --- Its surface ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Ball(FieldSpec):
+    """A ball of density 200 (radius - |p|), red in front and blue behind; a speck."""
+
+    radius: float = 0.6
+    speck: float = 0.0
+
+    def init(self, key):
+        del key
+        return {"scale": jnp.asarray(200.0)}
+
+    def apply(self, params, points):
+        inside = self.radius - jnp.linalg.norm(points, axis=-1)
+        beside = self.speck - jnp.linalg.norm(points - 0.5, axis=-1)
+        density = params["scale"] * jnp.maximum(jnp.maximum(inside, beside), 0)
+        is_front = points[..., 2:] > 0
+        color = jnp.where(is_front, jnp.array([0.9, 0.1, 0.1]), jnp.array([0, 0, 1.0]))
+        return density, color
+
+
+def mesh_of(field, num_cells=24):
+    model = SceneModel(Scene(field=field), field.init(None), {})
+    return model.to_mesh(num_cells)
+
+
+def volume_of(mesh):
+    a, b, c = np.moveaxis(mesh.vertices.astype(np.float64)[mesh.triangles], 1, 0)
+    return np.sum(np.cross(a, b) * c) / 6
+
+
+def test_the_mesh_of_a_ball_is_one():
+    """Closed, of its volume and colors; half a cell is 1/24."""
+    mesh = mesh_of(Ball())
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    assert np.abs(radius - 0.6).max() < 1 / 24
+    assert abs(volume_of(mesh) / (4 / 3 * np.pi * 0.6**3) - 1) < 0.1
+    edges = np.concatenate([mesh.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
+    directed = {tuple(edge) for edge in edges}
+    assert len(directed) == len(edges)
+    assert all((b, a) in directed for a, b in directed)
+    is_front = mesh.vertices[:, 2] > 0
+    np.testing.assert_allclose(
+        mesh.colors[is_front], np.tile([0.9, 0.1, 0.1], (is_front.sum(), 1)), atol=1e-6
+    )
+    np.testing.assert_array_equal(mesh.colors[~is_front][:, 2], 1)
+
+
+def test_a_speck_is_left_out_of_the_mesh():
+    alone, beside = mesh_of(Ball(radius=0.4)), mesh_of(Ball(radius=0.4, speck=0.06))
+    assert np.linalg.norm(beside.vertices, axis=1).max() < 0.5
+    assert abs(volume_of(beside) / volume_of(alone) - 1) < 0.02
+
+
+def test_an_empty_scene_has_no_mesh():
+    with pytest.raises(UserError, match="no surface looks like that"):
+        mesh_of(Ball(radius=-1.0))
