@@ -59,8 +59,8 @@ MUTANTS = [
     Mutant(
         "the augmentation's embedding ignores frequency_shift",
         "conditioning/low_res.py",
-        "time_embedding(_T * level, max(4, self.features // 4), shift)",
-        "time_embedding(_T * level, max(4, self.features // 4))",
+        "time_embedding(_T * level, width, self.frequency_shift)",
+        "time_embedding(_T * level, width)",
         "conditioning/test_low_res.py::"
         "test_time_and_noise_are_coded_with_the_shift_of_the_network",
     ),

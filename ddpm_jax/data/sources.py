@@ -29,7 +29,6 @@ from ddpm_jax.data.hold_out import split_indices
 from ddpm_jax.data.motion.source import known_split, load_motion, parse_name
 from ddpm_jax.data.points import load_points
 from ddpm_jax.data.shapes import load_shapes
-from ddpm_jax.data.solids import load_solids
 from ddpm_jax.data.tfds import load_tfds
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime import capacity
@@ -149,6 +148,8 @@ def _load_other(
             )
         return load_motion(rest, decoded(digits), split=split, layout=layout)
     if kind == "solids":
+        from ddpm_jax.data.solids import load_solids  # late: rendering imports JAX
+
         return load_solids(rest if colon else None, split=split, layout=layout)
     name = rest if kind == "tfds" and colon else spec
     return load_tfds(name, split=split, layout=layout, data_dir=data_dir)
