@@ -142,18 +142,47 @@ def rays(
     Returns:
         Rays of leaves [..., H, W, 3].
     """
-    dtype = camera.azimuth.dtype
     right, up, backward = (a[..., None, None, :] for a in axes(camera))
-    column = jnp.arange(width, dtype=dtype) + jnp.asarray(offset[0], dtype)
-    row = jnp.arange(height, dtype=dtype)[:, None] + jnp.asarray(offset[1], dtype)
-    # Of the plane at distance 1 from the camera, whose visible half height is this.
-    half = jnp.tan(0.5 * camera.field_of_view)[..., None, None]
-    x = half * (2.0 * column - width) / height
-    y = half * (height - 2.0 * row) / height
+    x, y = image_plane(camera, height, width, offset)
     direction = x[..., None] * right + y[..., None] * up - backward
     direction = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
     origin = positions(camera)[..., None, None, :]
     return Rays(jnp.broadcast_to(origin, direction.shape), direction)
+
+
+def image_plane(
+    camera: Camera,
+    height: int,
+    width: int,
+    offset: tuple[ArrayLike, ArrayLike] = (0.5, 0.5),
+) -> tuple[jax.Array, jax.Array]:
+    """Return where pixels are in the plane at distance 1 from the camera.
+
+    Args:
+        camera: leaves [...].
+        height: H.
+        width: W.
+        offset: as of `rays`.
+
+    Returns:
+        Places to the right and upwards, which broadcast to [..., H, W].
+    """
+    dtype = camera.azimuth.dtype
+    column = jnp.arange(width, dtype=dtype) + jnp.asarray(offset[0], dtype)
+    row = jnp.arange(height, dtype=dtype)[:, None] + jnp.asarray(offset[1], dtype)
+    half = jnp.tan(0.5 * camera.field_of_view)[..., None, None]  # height that is seen
+    x = half * (2.0 * column - width) / height
+    y = half * (height - 2.0 * row) / height
+    return x, y
+
+
+def in_camera(camera: Camera, points: jax.Array) -> jax.Array:
+    """Return points [..., N, 3] in coordinates (right, up, depth) of cameras [...]."""
+    frame = jnp.stack(axes(camera), axis=-1)  # [..., 3, 3], an axis a column
+    # Products by hand: float32 matrix products are inexact on some accelerators.
+    along = jnp.sum(points[..., :, None] * frame[..., None, :, :], axis=-2)
+    depth = camera.distance[..., None] - along[..., 2]
+    return jnp.concatenate([along[..., :2], depth[..., None]], axis=-1)
 
 
 def project(camera: Camera, points: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -169,12 +198,10 @@ def project(camera: Camera, points: jax.Array) -> tuple[jax.Array, jax.Array]:
         spans [-W/H, W/H] to the right. And depths [..., N] along the view axis, which
         are positive in front of the camera; a point that is not has no place.
     """
-    frame = jnp.stack(axes(camera), axis=-1)  # [..., 3, 3], an axis a column
-    # Products by hand: float32 matrix products are inexact on some accelerators.
-    along = jnp.sum(points[..., :, None] * frame[..., None, :, :], axis=-2)
-    depth = camera.distance[..., None] - along[..., 2]
+    seen = in_camera(camera, points)
+    depth = seen[..., 2]
     half = jnp.tan(0.5 * camera.field_of_view)[..., None]
-    return along[..., :2] / (depth * half)[..., None], depth
+    return seen[..., :2] / (depth * half)[..., None], depth
 
 
 def azimuth_bins(camera: Camera, num_bins: int) -> jax.Array:

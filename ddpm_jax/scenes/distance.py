@@ -198,22 +198,24 @@ _extract = jax.jit(
 _redistance = jax.jit(redistance)
 
 
-def below_level(
-    density: jax.Array, rays: Rays, opacity: jax.Array
-) -> tuple[jax.Array, Level]:
-    """Subtract a density from the level of its surface, not under `jit`.
+def mesh_of(
+    density: jax.Array, rays: Rays, opacity: jax.Array, max_triangles: int
+) -> tuple[Mesh, jax.Array, Level]:
+    """Extract the surface of a volume, not under `jit`.
 
     Args:
         density: [N+1, N+1, N+1] on [-1, 1]^3; beyond the ball of radius 1, which is all
-            that is rendered, it counts as 0.
+            that is rendered, it counts as 0, so that the surface is closed.
         rays: of images of the volume, leaves [..., 3].
         opacity: [...], of those images.
+        max_triangles: the room for the surface's triangles.
 
     Returns:
-        level - density, [N+1, N+1, N+1], negative inside; and the level.
+        The mesh, of regular tetrahedra; level - density [N+1, N+1, N+1], negative
+        inside; and the level of density that the mesh is at.
 
     Raises:
-        UserError: the volume has no surface.
+        UserError: the volume has no surface, or one of more triangles.
     """
     points = grid_points(density.shape[0] - 1, _RADIUS)
     in_ball = jnp.sum(points**2, axis=-1) < _RADIUS**2
@@ -225,7 +227,10 @@ def below_level(
             " no surface looks like that; train the volume longer, or with a weight on"
             " opacity."
         )
-    return level.level - density, level
+    values = level.level - density
+    mesh = _extract(values, max_triangles)
+    check_fits(mesh)
+    return mesh, values, level
 
 
 def signed_distance(
@@ -234,7 +239,7 @@ def signed_distance(
     """Make the signed distance to the surface of a volume, not under `jit`.
 
     Args:
-        density: [N+1, N+1, N+1], as of `below_level`.
+        density: [N+1, N+1, N+1], as of `mesh_of`.
         rays: of images of the volume, leaves [..., 3].
         opacity: [...], of those images.
         max_triangles: the room for the surface's triangles.
@@ -246,7 +251,5 @@ def signed_distance(
     Raises:
         UserError: the volume has no surface, or one of more triangles.
     """
-    values, level = below_level(density, rays, opacity)
-    mesh = _extract(values, max_triangles)
-    check_fits(mesh)
+    mesh, values, level = mesh_of(density, rays, opacity, max_triangles)
     return _redistance(values, mesh), level

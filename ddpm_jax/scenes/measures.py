@@ -23,7 +23,8 @@ NUM_HELD_OUT = 16
 """Held-out views of `measure`."""
 
 _ELEVATIONS = (0.0, 30.0, 15.0, 45.0)  # degrees, of held-out views in turn
-_EMPTY, _FULL = 0.02, 0.98  # mean opacities that no solid has
+EMPTY, FULL = 0.02, 0.98
+"""Mean opacities beyond which there is no thing to see."""
 
 
 class Measures(NamedTuple):
@@ -155,7 +156,7 @@ def saturated_share(
 
 def is_empty_or_full(opacities: ArrayLike) -> bool:
     """Say whether there is no thing to see: mean opacity below 0.02 or above 0.98."""
-    return not _EMPTY <= float(np.mean(np.asarray(opacities))) <= _FULL
+    return not EMPTY <= float(np.mean(np.asarray(opacities))) <= FULL
 
 
 def _errors(images: ArrayLike, truth: ArrayLike) -> np.ndarray:

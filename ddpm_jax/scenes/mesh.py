@@ -13,6 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.scenes.shading import unit
+
 _TINY = 1e-20  # of squared lengths: the normal of a triangle without area is 0, not NaN
 
 
@@ -64,15 +66,8 @@ def _lengths(vectors: jax.Array) -> jax.Array:
 
 
 def normalized(vectors: jax.Array) -> jax.Array:
-    """Scale vectors to length 1; one of no length stays 0, and so does its gradient.
-
-    Args:
-        vectors: [..., 3].
-    """
-    square = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    is_long = square > _TINY
-    scale = jnp.where(is_long, jax.lax.rsqrt(jnp.where(is_long, square, 1.0)), 0.0)
-    return vectors * scale
+    """Scale vectors [..., 3] as small as areas are to length 1; see `shading.unit`."""
+    return unit(vectors, _TINY)
 
 
 def area_vectors(mesh: Mesh) -> jax.Array:

@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddpm_jax.scenes.cameras import Camera, axes
+from ddpm_jax.scenes.cameras import Camera, image_plane, in_camera
 from ddpm_jax.scenes.mesh import (
     Edges,
     Mesh,
@@ -83,25 +83,9 @@ class Rendered(NamedTuple):
     normal: jax.Array
 
 
-def in_camera(camera: Camera, points: jax.Array) -> jax.Array:
-    """Return points [N, 3] in coordinates (right, up, depth) of a camera, [N, 3]."""
-    right, up, backward = axes(camera)
-
-    # Products by hand: float32 matrix products are inexact on some accelerators.
-    def along(axis: jax.Array) -> jax.Array:
-        return jnp.sum(points * axis, axis=-1)
-
-    depth = camera.distance - along(backward)
-    return jnp.stack([along(right), along(up), depth], axis=-1)
-
-
 def _pixel_rays(camera: Camera, height: int, width: int) -> jax.Array:
     """Return the rays through the centers of pixels, of depth 1, [H, W, 3]."""
-    dtype = camera.azimuth.dtype
-    half = jnp.tan(0.5 * camera.field_of_view)
-    x = half * (2.0 * jnp.arange(width, dtype=dtype) + 1.0 - width) / height
-    y = half * (height - 2.0 * jnp.arange(height, dtype=dtype) - 1.0) / height
-    x, y = jnp.meshgrid(x, y)
+    x, y = jnp.broadcast_arrays(*image_plane(camera, height, width))
     return jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
 
 

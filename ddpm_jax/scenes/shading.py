@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-_LEAST_SQUARE = 1e-12
-"""Below this squared length a vector has no direction: its slope would explode."""
+_LEAST_SQUARE = 1e-12  # of a density's gradient, an offset
 
 
 class Light(NamedTuple):
@@ -34,10 +33,16 @@ class Light(NamedTuple):
     textureless: ArrayLike = 0.0
 
 
-def unit(vectors: jax.Array) -> jax.Array:
-    """Bring vectors [..., 3] to length 1; one of no length stays, with gradient 0."""
+def unit(vectors: jax.Array, least_square: float = _LEAST_SQUARE) -> jax.Array:
+    """Bring vectors to length 1; one of no length is 0, with gradient 0.
+
+    Args:
+        vectors: [..., 3].
+        least_square: squared length up to which a vector has no direction, where its
+            slope would explode.
+    """
     square = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    has_length = square > _LEAST_SQUARE
+    has_length = square > least_square
     return jnp.where(
         has_length, vectors * jax.lax.rsqrt(jnp.where(has_length, square, 1.0)), 0.0
     )

@@ -20,7 +20,7 @@ from ddpm_jax.scenes import distance, raster
 from ddpm_jax.scenes.cameras import Camera, Rays
 from ddpm_jax.scenes.mesh import Mesh, edges_of, normal_consistency
 from ddpm_jax.scenes.shading import Light
-from ddpm_jax.scenes.tetrahedra import check_fits, extract, interpolate, sealed
+from ddpm_jax.scenes.tetrahedra import extract, interpolate, sealed
 
 _LEAST_COLOR = 0.01  # and most 0.99, so that a color taken over has a slope
 
@@ -76,33 +76,6 @@ def from_volume(
     shown = jnp.clip(colors, _LEAST_COLOR, 1.0 - _LEAST_COLOR)
     log_odds = jnp.log(shown) - jnp.log1p(-shown)
     return Surface(sdf, jnp.zeros_like(colors), log_odds), level
-
-
-def of_volume(
-    density: jax.Array, rays: Rays, opacity: jax.Array, max_triangles: int
-) -> Mesh:
-    """Extract the closed mesh of a volume, not under `jit`, and not to be optimized.
-
-    Its surface is that of `from_volume`, without a signed distance made of it.
-
-    Args:
-        density: [N+1, N+1, N+1], of the grid's points.
-        rays: of images of the volume, leaves [..., 3].
-        opacity: [...], of those images.
-        max_triangles: the room for the surface's triangles.
-
-    Raises:
-        UserError: the volume has no surface, or one of more triangles.
-    """
-    values, _ = distance.below_level(density, rays, opacity)
-    mesh = _extract(sealed(values), max_triangles)
-    check_fits(mesh)
-    return mesh
-
-
-_extract = jax.jit(
-    lambda values, room: extract(values, max_triangles=room)[0], static_argnums=1
-)
 
 
 def to_mesh(surface: Surface, max_triangles: int) -> tuple[Mesh, jax.Array]:

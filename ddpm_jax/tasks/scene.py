@@ -34,7 +34,7 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.errors import UserError
 from ddpm_jax.runtime.keys import root_key
-from ddpm_jax.scenes import cameras, shading, surface, volume
+from ddpm_jax.scenes import cameras, distance, shading, volume
 from ddpm_jax.scenes.cameras import Camera, CameraRange
 from ddpm_jax.scenes.fields import FieldSpec, VoxelGrid
 from ddpm_jax.scenes.mesh_file import ColoredMesh, weld, without_floaters
@@ -455,7 +455,7 @@ class SceneModel:
             lambda *leaves: jnp.concatenate(leaves),
             *(cameras.orbit(_PREVIEWED_VIEWS, elevation) for elevation in (0.0, 45.0)),
         )
-        mesh = surface.of_volume(
+        mesh, _, _ = distance.mesh_of(
             density.reshape((num_cells + 1,) * 3),
             cameras.rays(camera, _SHOWN_SIZE, _SHOWN_SIZE),
             self.render(camera, _SHOWN_SIZE).opacity,
@@ -474,11 +474,11 @@ class SceneModel:
             elevation: degrees, of all.
             size: H and W.
         """
-        distance = 3.0
-        seen = self.render(cameras.orbit(num_views, elevation, distance), size)
+        away = 3.0
+        seen = self.render(cameras.orbit(num_views, elevation, away), size)
         covered = np.asarray(seen.opacity)[..., None]
-        # The ball is between distance - 1 and distance + 1.
-        near = 0.5 * (distance + 1.0 - np.asarray(seen.depth)[..., None])
+        # The ball is between 1 nearer and 1 farther than the origin.
+        near = 0.5 * (away + 1.0 - np.asarray(seen.depth)[..., None])
         depth = np.broadcast_to(np.clip(near, 0, 1) * covered, seen.color.shape)
         normal = 0.5 * (np.asarray(seen.normal) + covered) + (1.0 - covered)
         return Orbit(*(_bytes(each) for each in (seen.color, depth, normal)))

@@ -83,7 +83,7 @@ def test_a_sphere_of_light_is_lambertian():
 
 
 def test_a_volume_is_taken_over():
-    """Images of the mesh are those of the volume: 24 dB at least, 28 measured."""
+    """Images of the mesh are those of the volume: 24 dB at least."""
     points = tetrahedra.grid_points(16)
 
     def field(params, at):
