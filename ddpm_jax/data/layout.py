@@ -101,6 +101,59 @@ def _is_side(side):
     return is_number and side >= 1
 
 
+def drawn_size(
+    layout: Layout, side: int, channels: int, what: str, why: str
+) -> tuple[int, int]:
+    """Return the (H, W) of images that are drawn by a rule, at any size.
+
+    Args:
+        layout: of the user.
+        side: of the images where the layout leaves it open, pixels.
+        channels: that they have.
+        what: is drawn, for messages.
+        why: they have so many channels, likewise.
+
+    Raises:
+        UserError: the layout pads them, or wants other channels.
+    """
+    size = layout.size or (side, side)
+    if layout.pad_to not in (None, size):
+        raise UserError(
+            f"pad_to puts black around the images, and {what} are rendered at any "
+            "size; give image_size alone."
+        )
+    if layout.channels not in (None, channels):
+        raise UserError(f"channels={layout.channels}, but {why}; use {channels}.")
+    return size
+
+
+def square_side(size: tuple[int, int], what: str) -> int:
+    """Return the side of images that have to be square.
+
+    Raises:
+        UserError: they are not.
+    """
+    height, width = size
+    if height != width:
+        raise UserError(
+            f"image_size={height}x{width}, but {what} are square; give one side."
+        )
+    return height
+
+
+def refuse_resize(layout: Layout, what: str) -> None:
+    """Refuse a way to resize what is drawn at its size.
+
+    Raises:
+        UserError: there is one.
+    """
+    if layout.resize != "crop":
+        raise UserError(
+            f"resize={layout.resize!r} does nothing, since {what} are rendered at "
+            "image_size; leave it out."
+        )
+
+
 def complete(layout: Layout, native: tuple[int, int, int], name: str) -> Layout:
     """Fill what the user left open from the data's own (H, W, C).
 

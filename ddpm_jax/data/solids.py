@@ -10,9 +10,6 @@
 Example i is of solid i modulo their number, which is its class, from a camera that is
 a pure function of the split and of i, drawn from `scenes.cameras.CameraRange`. Its
 caption says what is seen and from where: "a snowman, seen from the left side".
-
-Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
-(Philox, whose words NumPy guarantees never to change; see `pipeline`).
 """
 
 import dataclasses
@@ -27,6 +24,7 @@ from ddpm_jax.data.dataset import (
     Records,
     fingerprint_of,
 )
+from ddpm_jax.data.streams import shares_of, words_of
 from ddpm_jax.errors import UserError
 from ddpm_jax.scenes.cameras import Camera, CameraRange, seen_from, view_of
 from ddpm_jax.scenes.solids import SOLIDS, render
@@ -66,7 +64,10 @@ def load_solids(text: str | None, *, split: str, layout: layouts.Layout) -> Data
     if split not in _SPLITS:
         raise NoSplitError(f"solids has no split {split!r}; use {', '.join(_SPLITS)}.")
     asked = _parse(text)
-    size = _size(layout)
+    size = layouts.drawn_size(
+        layout, _SIDE, 3, "solids", "solids are rendered in color"
+    )
+    layouts.refuse_resize(layout, "solids")
     num_solids = len(asked.names)
     count = COUNTS[split] * num_solids if asked.count is None else asked.count
     camera = camera_of(split, np.arange(count))
@@ -111,11 +112,7 @@ def camera_of(split: str, index: np.ndarray) -> Camera:
         [ranges.azimuth, ranges.elevation, ranges.distance, ranges.field_of_view]
     )
     stream = _SPLITS.index(split)
-    words = [
-        np.random.Philox(key=np.array([stream, i], np.uint64)).random_raw(len(limits))
-        for i in index.tolist()
-    ]
-    shares = (np.array(words).reshape(-1, len(limits)) >> np.uint64(11)) * 2.0**-53
+    shares = shares_of(words_of(stream, index, len(limits)))
     drawn = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * shares
     azimuth, elevation, distance, field_of_view = drawn.T
     return Camera(
@@ -150,22 +147,3 @@ def _parse(text: str | None) -> _Asked:
             "as solids:600 or solids:snowman,car:600."
         )
     return _Asked(names, int(count), blind)
-
-
-def _size(layout: layouts.Layout) -> tuple[int, int]:
-    size = layout.size or (_SIDE, _SIDE)
-    if layout.pad_to not in (None, size):
-        raise UserError(
-            "pad_to puts black around the images, and solids are rendered at any size; "
-            "give image_size alone."
-        )
-    if layout.channels not in (None, 3):
-        raise UserError(
-            f"channels={layout.channels}, but solids are rendered in color; use 3."
-        )
-    if layout.resize != "crop":
-        raise UserError(
-            f"resize={layout.resize!r} does nothing, since solids are rendered at "
-            "image_size; leave it out."
-        )
-    return size

@@ -23,10 +23,10 @@ from PIL import Image
 from ddpm_jax.data import layout as layouts
 from ddpm_jax.data.arrays import KINDS, load_arrays
 from ddpm_jax.data.clips import load_clips
-from ddpm_jax.data.dataset import Arrays, Dataset, decoded, fingerprint_of
+from ddpm_jax.data.dataset import Arrays, Dataset, fingerprint_of
 from ddpm_jax.data.folder import load_folder
 from ddpm_jax.data.hold_out import split_indices
-from ddpm_jax.data.motion.source import known_split, load_motion, parse_name
+from ddpm_jax.data.motion.source import load_motion
 from ddpm_jax.data.points import load_points
 from ddpm_jax.data.shapes import load_shapes
 from ddpm_jax.data.tfds import load_tfds
@@ -139,14 +139,11 @@ def _load_other(
     if kind == "shapes":
         return load_shapes(rest if colon else None, split=split, layout=layout)
     if kind == "motion" and colon:
-        plain = layouts.Layout()
-        if parse_name(rest)[0] == "digits":
-            digits = load_digits(split=known_split(split), layout=plain)
-        else:
-            digits = load_tfds(
-                "mnist", split=known_split(split), layout=plain, data_dir=data_dir
-            )
-        return load_motion(rest, decoded(digits), split=split, layout=layout)
+
+        def stills(name: str) -> Dataset:
+            return _load_other(name, split, layouts.Layout(), data_dir)
+
+        return load_motion(rest, stills, split=split, layout=layout)
     if kind == "solids":
         from ddpm_jax.data.solids import load_solids  # late: rendering imports JAX
 

@@ -219,6 +219,7 @@ def test_it_is_opened_by_its_name(still, monkeypatch):
         ("motion:digits", {"channels": 3}, "use 1"),
         ("motion:digits", {"pad_to": 32}, "image_size alone"),
         ("motion:digits", {"hold_out": 5}, "is not one"),
+        ("motion:digits", {"resize": "squash"}, "resize='squash' does nothing"),
         ("motion:digits:1000", {"image_size": 4000}, "of memory"),
     ],
 )

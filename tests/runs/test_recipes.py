@@ -212,32 +212,38 @@ def test_the_recipes_of_unclip_have_their_parameters():
     length = info.tokenizer["max_length"]
     text = (jnp.zeros((1, length), jnp.int32), jnp.ones((1, length), bool))
     assert size_of(net, jnp.zeros((1, 16, 16, 3)), text) == 1_040_257
-    sizes = {"width": 64, "token_width": 64, "length": length}
+    check_unclip("shapes", info, 64, 64, length, 484_032, 1_252_771)
+
+
+def check_unclip(name, info, width, token_width, length, of_prior, of_decoder):
+    """Prior and decoder fit a pair of these sizes, and have so many parameters."""
+    data = load(f"configs/{name}_clip.py").task.data
+    sizes = {"width": width, "token_width": token_width, "length": length}
     run = assembly.RunInfo("the pair", "0" * 16, sizes)
     tokenizer = {"kind": "clip", "max_length": length, "fingerprint": "0" * 16}
-    told = dataclasses.replace(
+    paired = dataclasses.replace(
         info, runs={assembly.CLIP: run}, tokenizer=tokenizer, captions=()
     )
-    vectors = dataclasses.replace(told, item_shape=(64,), dtype="float32")
+    vectors = dataclasses.replace(paired, item_shape=(width,), dtype="float32")
     for kind in ("diffusion", "regression"):
-        prior = load("configs/shapes_prior.py", kind).task
+        prior = load(f"configs/{name}_prior.py", kind).task
         assembly.check(prior, vectors)
         net = assembly.model(prior, vectors)
-        assert size_of(net, jnp.zeros((1, 64)), jnp.zeros(1)) == 484_032
-        assert prior.data == pair.task.data
-    decoder = load("configs/shapes_unclip.py").task
-    assembly.check(decoder, told)
-    net = assembly.model(decoder, told)
-    assert size_of(net, jnp.zeros((1, 16, 16, 3)), jnp.zeros(1)) == 1_252_771
-    assert decoder.data == pair.task.data
+        assert size_of(net, jnp.zeros((1, width)), jnp.zeros(1)) == of_prior
+        assert prior.data == data
+    decoder = load(f"configs/{name}_unclip.py").task
+    assembly.check(decoder, paired)
+    net = assembly.model(decoder, paired)
+    assert size_of(net, jnp.zeros((1, *info.item_shape)), jnp.zeros(1)) == of_decoder
+    assert decoder.data == data
     assert decoder.dropout_rates == {"image_embedding": 0.1, "text": 0.5}
     with pytest.raises(UserError, match="use diffusion or regression"):
-        load("configs/shapes_prior.py", "autoregressive")
+        load(f"configs/{name}_prior.py", "autoregressive")
 
 
 def test_the_recipes_of_sprites_have_their_parameters(monkeypatch):
     """All of one data set and one pair; of a sentence encoder only its sizes count."""
-    length, sizes = 24, {"width": 128, "token_width": 384, "length": 24}
+    length = 24
     monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: Text(length, 384))
     tokenizer = conditioning.Words.learn(("bear",), None).to_json()
     info = assembly.DataInfo("", (32, 32, 3), None, "", tokenizer, ("bear",))
@@ -246,25 +252,7 @@ def test_the_recipes_of_sprites_have_their_parameters(monkeypatch):
     net, x = retrieval.match_network(pair.task, info), jnp.zeros((1, 32, 32, 3))
     text = (jnp.zeros((1, 24, 384)), jnp.ones((1, 24), bool), jnp.zeros((1, 384)))
     assert size_of(net, x, text) == 806_305
-    run = assembly.RunInfo("the pair", "0" * 16, sizes)
-    tokenizer = {"kind": "clip", "max_length": length, "fingerprint": "0" * 16}
-    told = dataclasses.replace(
-        info, runs={assembly.CLIP: run}, tokenizer=tokenizer, captions=()
-    )
-    vectors = dataclasses.replace(told, item_shape=(128,), dtype="float32")
-    for kind in ("diffusion", "regression"):
-        prior = load("configs/sprites_prior.py", kind).task
-        assembly.check(prior, vectors)
-        net = assembly.model(prior, vectors)
-        assert size_of(net, jnp.zeros((1, 128)), jnp.zeros(1)) == 595_200
-        assert prior.data == pair.task.data
-    decoder = load("configs/sprites_unclip.py").task
-    assembly.check(decoder, told)
-    assert size_of(assembly.model(decoder, told), x, jnp.zeros(1)) == 2_495_299
-    assert decoder.data == pair.task.data
-    assert decoder.dropout_rates == {"image_embedding": 0.1, "text": 0.5}
-    with pytest.raises(UserError, match="use diffusion or regression"):
-        load("configs/sprites_prior.py", "autoregressive")
+    check_unclip("sprites", info, 128, 384, length, 595_200, 2_495_299)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax.data.streams import shares_of, words_of
 from ddpm_jax.errors import UserError
 
 DIRECTIONS = {
@@ -63,16 +64,11 @@ def examples(split: str, count: int, num_digits: int, room: float) -> Drawn:
         count: N.
         num_digits: how many there are to choose from.
         room: for the corner of the box, pixels each way; 2 or more.
-
-    Source: J. K. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3":
-        Philox, one stream for each example.
     """
     stream = _SPLITS.index(split)
     # Four uniform numbers of 53 bits, and an integer that is fair enough mod any count.
-    words = np.stack(
-        [np.random.Philox(key=[stream, index]).random_raw(5) for index in range(count)]
-    ).reshape(count, 5)
-    uniform = (words[:, 1:] >> np.uint64(11)) * 2.0**-53
+    words = words_of(stream, np.arange(count), 5)
+    uniform = shares_of(words[:, 1:])
     digit = (words[:, 0] % np.uint64(num_digits)).astype(np.int64)
     kind = (uniform[:, 0] * len(DIRECTIONS) * len(SPEEDS)).astype(np.int64)
     direction, speed = kind % len(DIRECTIONS), kind // len(DIRECTIONS)

@@ -3,6 +3,8 @@
 With a number behind them, clips of so many: `motion:digits:16`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ddpm_jax.data import layout as layouts
@@ -32,13 +34,18 @@ _VERSION = 1  # to be raised where the same name gives other clips
 
 
 def load_motion(
-    name: str, digits: Dataset, *, split: str, layout: layouts.Layout
+    name: str,
+    stills: Callable[[str], Dataset],
+    *,
+    split: str,
+    layout: layouts.Layout,
 ) -> Dataset:
     """Draw the clips of a split.
 
     Args:
         name: what is after "motion:", such as "digits" or "digits:16".
-        digits: still pictures of one channel, with labels, of the same split.
+        stills: opens, for digits or mnist, the still pictures of that split: of one
+            channel, with labels.
         split: train or test.
         layout: its size is the side of the frames.
 
@@ -46,9 +53,13 @@ def load_motion(
         UserError: the name or a size does not fit.
         NoSplitError: no such split.
     """
-    known_split(split)
-    kind, num_frames = parse_name(name)
-    side, box = _side(layout, SIDES[kind]), _BOXES[kind]
+    if split not in COUNTS:
+        raise NoSplitError(f"motion has no split {split!r}; use {', '.join(COUNTS)}.")
+    kind, num_frames = _parse(name)
+    what, box = "frames of motion", _BOXES[kind]
+    size = layouts.drawn_size(layout, SIDES[kind], 1, what, "digits in motion are gray")
+    layouts.refuse_resize(layout, what)
+    side = layouts.square_side(size, what)
     if side < box + _ROOM:
         raise UserError(
             f"image_size={side} leaves a digit of {box} pixels no room to move; use "
@@ -63,17 +74,17 @@ def load_motion(
             f"{capacity.format_bytes(memory)} of memory; use a smaller image_size or "
             "fewer frames."
         )
+    digits = stills(kind)
     items, labels = in_memory(digits)
     assert labels is not None and digits.label_names is not None  # of digits
-    stills = items[..., 0]
-    edge = (stills.shape[1] - box) // 2
-    stills = stills[:, edge : edge + box, edge : edge + box] / 255.0
-    drawn = examples(split, count, len(stills), room)
+    edge = (items.shape[1] - box) // 2
+    pictures = items[:, edge : edge + box, edge : edge + box, 0] / 255.0
+    drawn = examples(split, count, len(pictures), room)
     where = positions(drawn.start, drawn.velocity, num_frames, room)
     clips = np.empty((count, num_frames, side, side, 1), np.uint8)
     for start in range(0, count, _CHUNK):
         part = slice(start, start + _CHUNK)
-        frames = draw(stills[drawn.digit[part]], where[part], side)
+        frames = draw(pictures[drawn.digit[part]], where[part], side)
         clips[part] = np.rint(frames * 255)[..., None]
     classes = labels[drawn.digit].astype(np.int32)
     names = digits.label_names
@@ -96,18 +107,7 @@ def load_motion(
     )
 
 
-def known_split(split: str) -> str:
-    """Return a split that there is.
-
-    Raises:
-        NoSplitError: there is none of that name.
-    """
-    if split not in COUNTS:
-        raise NoSplitError(f"motion has no split {split!r}; use {', '.join(COUNTS)}.")
-    return split
-
-
-def parse_name(name: str) -> tuple[str, int]:
+def _parse(name: str) -> tuple[str, int]:
     """Read "digits", "mnist", or either with ":FRAMES".
 
     Raises:
@@ -125,22 +125,3 @@ def parse_name(name: str) -> tuple[str, int]:
             f"{_MOST_FRAMES}, such as motion:{kind}:16."
         )
     return kind, int(frames)
-
-
-def _side(layout: layouts.Layout, default: int) -> int:
-    height, width = layout.size or (default, default)
-    if height != width:
-        raise UserError(
-            f"image_size={height}x{width}, but frames of motion are square; give one "
-            "side."
-        )
-    if layout.pad_to not in (None, (height, width)):
-        raise UserError(
-            "pad_to puts black around images, and frames of motion are drawn at any "
-            "size; give image_size alone."
-        )
-    if layout.channels not in (None, 1):
-        raise UserError(
-            f"channels={layout.channels}, but digits in motion are gray; use 1."
-        )
-    return height

@@ -52,7 +52,10 @@ def load_shapes(count: str | None, *, split: str, layout: layouts.Layout) -> Dat
     """
     if split not in SPLITS:
         raise NoSplitError(f"shapes has no split {split!r}; use {', '.join(SPLITS)}.")
-    side = _side(layout)
+    why = "the captions of shapes name colors"
+    size = layouts.drawn_size(layout, _SIDE, 3, "shapes", why)
+    side = layouts.square_side(size, "shapes")
+    check_side(side)
     word, _, rest = (count or "").partition(":")
     is_partial = word == PARTIAL
     if is_partial:
@@ -93,26 +96,6 @@ def _captions(
         texts.append(partial_caption(said))
         facts.append(facts_of(scene, said))
     return tuple(texts), rule_of(np.stack(facts))
-
-
-def _side(layout: layouts.Layout) -> int:
-    height, width = layout.size or (_SIDE, _SIDE)
-    if height != width:
-        raise UserError(
-            f"image_size={height}x{width}, but shapes are square; give one side."
-        )
-    if layout.pad_to not in (None, (height, width)):
-        raise UserError(
-            "pad_to puts black around the images, and shapes are rendered at any size; "
-            "give image_size alone."
-        )
-    if layout.channels not in (None, 3):
-        raise UserError(
-            f"channels={layout.channels}, but the captions of shapes name colors; use "
-            "3."
-        )
-    check_side(height)
-    return height
 
 
 def _number(count: str) -> int:
