@@ -1,4 +1,4 @@
-"""Clips of a moving digit, told which digit, how fast and where to: 8 frames of 16x16.
+"""Clips of a moving digit, by which digit, how fast and where to: 8 frames of 16x16.
 
 Frames are learned first, then how they follow each other: the network of the second
 stage starts with the parameters of the first, and as the same function.

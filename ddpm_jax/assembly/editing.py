@@ -112,8 +112,7 @@ def check_edit(spec: Diffusion, asked: Edit, item_shape: tuple[int, ...]) -> Non
     if method_of(spec, asked) not in methods:
         raise UserError(
             f"{_section(asked)}.method={method_of(spec, asked)!r} is not a way to "
-            f"{mode}; "
-            f"use {', '.join(methods)}."
+            f"{mode}; use {', '.join(methods)}."
         )
     edit = edit_of(spec, asked)
     each = 4 * math.prod(item_shape)

@@ -106,8 +106,7 @@ def _save_clips(
     for number, clip in enumerate(_bytes(items)):
         name = f"{number:06d}" if names is None else names[number]
         sheets = np.stack([images.grid(frame[None], padding=0) for frame in clip])
-        images.save_gif(folder / f"{name}.gif", sheets, hold_last=0.0)
-        images.save_webp(folder / f"{name}.webp", sheets)  # without loss
+        images.save_animation(folder / name, sheets)
 
 
 CLIPS = Display(_clip_sheet, _clip_trajectory, _clip_animation, _save_clips)

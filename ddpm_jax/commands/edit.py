@@ -81,6 +81,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     assembly.check_edit(spec, asked, info.item_shape)
     assembly.refuse_idle(spec, asked)
     pictures = read_pictures(spec, asked, info)
+    blocks = _blocks(asked, info, pictures) if isinstance(asked, Extend) else []
     given, noise, columns = lay_out(spec, asked, info, pictures)
     out = asked.folder
     request = partial(_request, asked, pictures=pictures, columns=columns)
@@ -98,7 +99,6 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     )
     started = time.perf_counter()
     if isinstance(asked, Extend):
-        blocks = _blocks(asked, info, pictures)
         x = _extend(asked, trained, given, noise, blocks)
         shown, trajectory = x, Trajectory(x[None], None)  # the clips themselves
     else:
@@ -239,8 +239,6 @@ def lay_out(
     else:
         columns = asked.num_images if isinstance(asked, Several) else 1
         given = {"image": np.repeat(pictures, columns, axis=0)}
-        if isinstance(asked, Extend):
-            _blocks(asked, info, pictures)  # refuses what does not fit
         noise = np.arange(len(given["image"]))
     if NAME in spec.conditioners:
         given |= embedded(asked, info, given)

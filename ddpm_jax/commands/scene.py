@@ -36,6 +36,7 @@ from ddpm_jax.requests import Sample
 from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh, describe, rows, spread
 from ddpm_jax.scenes.cameras import VIEWS, seen_from
+from ddpm_jax.scenes.measures import EMPTY, FULL
 from ddpm_jax.tasks.scene import Prior, SceneModel, scene_task
 from ddpm_jax.training.fit import Feed, Run
 from ddpm_jax.training.state import TrainState
@@ -44,8 +45,6 @@ from ddpm_jax.training.task import Batch
 TURNTABLE = "turntable"
 SHOWN = {"num_views": 36, "size": 128}
 """How it pictures a scene."""
-
-_EMPTY, _FULL = 0.02, 0.98  # mean opacity of what has failed
 
 
 class OpenedPrior(NamedTuple):
@@ -143,8 +142,8 @@ def _check_prior(now: str, workdir: Path, stored: dict[str, Any], step: int) -> 
 
 
 def _warn(opacity: float) -> None:
-    if not _EMPTY <= opacity <= _FULL:
-        word = "empty" if opacity < _EMPTY else "full"
+    if not EMPTY <= opacity <= FULL:
+        word = "empty" if opacity < EMPTY else "full"
         print(
             f"The scene is {word} (mean opacity {opacity:.3f}): try another "
             "--config.seed, or less --config.entropy."
@@ -265,5 +264,4 @@ def write_turntable(model: SceneModel, folder: Path) -> None:
         UserError: it cannot be written.
     """
     frames = np.concatenate(model.orbit(**SHOWN), axis=2)
-    images.save_gif(folder / f"{TURNTABLE}.gif", frames, fps=12.5, hold_last=0.0)
-    images.save_webp(folder / f"{TURNTABLE}.webp", frames, fps=12.5)
+    images.save_animation(folder / TURNTABLE, frames, fps=12.5)

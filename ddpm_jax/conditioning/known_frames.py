@@ -28,6 +28,7 @@ from ddpm_jax.conditioning.low_res import (
     AugmentedMap,
     LevelEmbedder,
     augmentation_level,
+    check_most,
 )
 from ddpm_jax.diffusion.process import add_noise, noise_like
 from ddpm_jax.errors import UserError
@@ -54,11 +55,7 @@ class KnownFrames(Conditioner):
     droppable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_aug_level <= 1:
-            raise UserError(
-                f"max_aug_level={self.max_aug_level} is not in [0, 1]; 0 is none, 1 as "
-                "much as leaves nothing of a frame."
-            )
+        check_most(self.max_aug_level, "a frame")
 
     def for_data(self, data: Any) -> "KnownFrames":
         """Return itself.

@@ -75,6 +75,23 @@ def augmentation_level(s: jax.Array | float) -> Level:
     return Level(t=_T * s, alpha=jnp.cos(angle), sigma=jnp.sin(angle))
 
 
+def check_most(max_aug_level: float, what: str) -> None:
+    """Refuse a greatest augmentation level out of [0, 1].
+
+    Args:
+        max_aug_level: s at the most.
+        what: has the noise, for the message.
+
+    Raises:
+        UserError: it is.
+    """
+    if not 0 <= max_aug_level <= 1:
+        raise UserError(
+            f"max_aug_level={max_aug_level} is not in [0, 1]; 0 is none, 1 as much as "
+            f"leaves nothing of {what}."
+        )
+
+
 def from_low(
     keys: jax.Array,
     low: jax.Array,
@@ -116,11 +133,7 @@ class LowRes(ImageMap):
 
     def __post_init__(self) -> None:
         limits.between(self, "factor", 2, 65_536)
-        if not 0 <= self.max_aug_level <= 1:
-            raise UserError(
-                f"max_aug_level={self.max_aug_level} is not in [0, 1]; 0 is none, 1 as "
-                "much as leaves nothing of the image."
-            )
+        check_most(self.max_aug_level, "the image")
         if self.frequency_shift != 1 and not self.max_aug_level:
             raise UserError(
                 f"frequency_shift={self.frequency_shift} does nothing without an "

@@ -294,6 +294,22 @@ def save_webp(path: str | Path, frames: Array, *, fps: float = 10.0) -> None:
     )
 
 
+def save_animation(path: str | Path, frames: Array, *, fps: float = 10.0) -> None:
+    """Write an animation twice, `path`.gif that all show and `path`.webp without loss.
+
+    Args:
+        path: without an ending; existing files are replaced.
+        frames: uint8 [K, H, W, C], C = 1, 3 or 4.
+        fps: frames a second, at most 50.
+
+    Raises:
+        ValueError: wrong dtype or shape.
+        UserError: `fps` is out of range, or a file cannot be written.
+    """
+    save_gif(f"{path}.gif", frames, fps=fps, hold_last=0.0)
+    save_webp(f"{path}.webp", frames, fps=fps)
+
+
 def on_checkerboard(images: np.ndarray) -> np.ndarray:
     """Composite RGBA over a checkerboard, which shows what is transparent.
 
