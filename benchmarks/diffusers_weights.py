@@ -60,6 +60,10 @@ def options_of(
     Raises:
         UserError: diffusers has no such network.
     """
+    if net.patch != 1:
+        raise UserError(
+            f"patch={net.patch}, and diffusers' U-Net works on pixels; use patch=1."
+        )
     levels = range(len(net.channel_multipliers))
     attends = [min(height, width) >> i in net.attention_resolutions for i in levels]
     widths = [net.channels * multiplier for multiplier in net.channel_multipliers]

@@ -140,6 +140,7 @@ def _check_recipe(recipe: Any) -> None:
     """Refuse what the peers do not have, which would not be the same task."""
     differs = {
         "network.kind": kind_of(recipe.task.network) != "unet",
+        "network.patch": getattr(recipe.task.network, "patch", 1) != 1,
         "network.remat": getattr(recipe.task.network, "remat", False),
         "conditioners.self_conditioning": "self_conditioning"
         in recipe.task.conditioners,

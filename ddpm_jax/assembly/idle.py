@@ -542,14 +542,16 @@ def _check_unet(network: UNet, info: DataInfo) -> None:
     asked = network.attention_resolutions
     if asked == UNet.attention_resolutions:
         return
-    side = min(info.shape[-3:-1])  # also of clips
+    side = min(info.shape[-3:-1]) // network.patch  # also of clips
     sides = [side >> level for level in range(len(network.channel_multipliers))]
+    of_patches = f", in patches of {network.patch} pixels" if network.patch > 1 else ""
     for resolution in asked:
         if resolution not in sides:
             raise UserError(
                 f"config.network.attention_resolutions={asked} has {resolution}, and "
                 f"no map is of that size; the maps are {', '.join(map(str, sides))} on "
-                "their shorter side, and the last always has attention in the middle."
+                f"their shorter side{of_patches}, and the last always has attention in "
+                "the middle."
             )
 
 

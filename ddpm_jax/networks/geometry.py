@@ -27,20 +27,41 @@ def check_groups(
             )
 
 
-def check_halves(height: int, width: int, num_levels: int) -> None:
+def check_halves(height: int, width: int, num_levels: int, patch: int = 1) -> None:
     """Refuse images, sides in pixels, that do not halve once for all levels but one.
+
+    Args:
+        height: rows of the images.
+        width: columns of the images.
+        num_levels: of the network.
+        patch: side of the patches, pixels, whose map is halved.
 
     Raises:
         UserError: naming the nearest sizes that do.
     """
-    step = 2 ** (num_levels - 1)
-    if height > 0 and width > 0 and height % step == 0 and width % step == 0:
+    step = patch * 2 ** (num_levels - 1)
+    if divides(step, height, width):
         return
+    does = f"halve {num_levels - 1} times"
+    needs, less = f"{num_levels} channel_multipliers", "fewer levels"
+    if patch > 1:
+        does = f"divide into patches of {patch}x{patch} that {does}"
+        needs, less = f"{needs} and patch={patch}", f"{less}, or smaller patches"
+    raise UserError(
+        f"images of {height}x{width} do not {does}; {needs} need height and width in "
+        f"multiples of {step}: resize or pad to {nearest(step, height, width)} in the "
+        f"data config, or use {less}."
+    )
+
+
+def divides(step: int, height: int, width: int) -> bool:
+    """Tell whether both sides are positive multiples of a step, pixels."""
+    return height > 0 and width > 0 and height % step == 0 and width % step == 0
+
+
+def nearest(step: int, height: int, width: int) -> str:
+    """Name the sizes below and above whose sides are multiples of a step, pixels."""
     below = [max(side // step, 1) * step for side in (height, width)]
     above = [max(-(-side // step), 1) * step for side in (height, width)]
-    fits = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys(map(tuple, (below, above))))
-    raise UserError(
-        f"images of {height}x{width} do not halve {num_levels - 1} times; "
-        f"{num_levels} channel_multipliers need height and width in multiples of "
-        f"{step}: resize or pad to {fits} in the data config, or use fewer levels."
-    )
+    sizes = dict.fromkeys(map(tuple, (below, above)))
+    return " or ".join(f"{h}x{w}" for h, w in sizes)

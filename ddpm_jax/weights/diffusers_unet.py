@@ -95,6 +95,7 @@ def unet_options(
         "downsample_padding": config["downsample_padding"],
         "scale_shift": config["resnet_time_scale_shift"] == "scale_shift",
         "resample_blocks": False,
+        "patch": 1,
     }
     return options, config
 
@@ -193,6 +194,11 @@ def unet_config(
     if network["resample_blocks"]:
         raise UserError(
             "config.network.resample_blocks=True, which is not written for diffusers."
+        )
+    if network["patch"] != 1:
+        raise UserError(
+            f"config.network.patch={network['patch']}, which diffusers does not have: "
+            "its U-Net works on pixels; export a model with patch=1."
         )
     height, width, channels = image_shape
     sides = [min(height, width) >> level for level in range(len(multipliers))]

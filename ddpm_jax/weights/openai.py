@@ -68,6 +68,7 @@ def read(
         "frequency_shift": 0,
         "downsample_padding": 0 if plan.resamples else 1,
         "resample_blocks": plan.resamples,
+        "patch": 1,
         "scale_shift": plan.scales,
     }
     variance = {"variance": "learned"} if learned else {}

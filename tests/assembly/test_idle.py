@@ -176,6 +176,11 @@ IDLE = [
         ["network.attention_resolutions=8,4"],
     ),
     (
+        ["network.patch=2", "network.attention_resolutions=8,2"],
+        r"has 8, .* the maps are 4, 2 on .* in patches of 2 pixels",
+        ["network.attention_resolutions=4,2"],
+    ),
+    (
         ["training.warmup_steps=200", "training.num_steps=100"],
         "warmup_steps=200 .* all 100 steps",
         ["training.num_steps=200"],

@@ -1,5 +1,7 @@
 """What memory cannot hold is refused before it is allocated, with what would fit."""
 
+import dataclasses
+
 import pytest
 from settings import default
 
@@ -22,6 +24,8 @@ SMALL = default(
 def test_the_least_that_an_image_needs_on_its_way():
     # Inputs of three blocks at 8x8 of 32 channels, and at 4x4 of 64, of 4 bytes each.
     assert sizes.least_bytes(SMALL, INFO) == 4 * 3 * (8 * 8 * 32 + 4 * 4 * 64)
+    patched = dataclasses.replace(SMALL, network=SMALL.network.clone(patch=2))
+    assert sizes.least_bytes(patched, INFO) == 4 * 3 * (4 * 4 * 32 + 2 * 2 * 64)
 
 
 @pytest.mark.parametrize(

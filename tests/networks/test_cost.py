@@ -148,6 +148,21 @@ def test_the_unet_of_cifar_by_hand(batch):
     assert round(2 * by_hand / 1e9, 1) == 12.4
 
 
+def test_patches_cost_what_a_network_of_their_channels_on_their_map_costs():
+    unet = UNet(out_channels=3, channel_multipliers=(1, 2, 2), patch=2)
+    x, t = struct(1, 32, 32, 3), struct(1)
+    params = jax.eval_shape(unet.init, jax.random.key(0), x, t)
+    by_hand = unet_by_hand(
+        16,
+        channels=128,
+        multipliers=(1, 2, 2),
+        num_res_blocks=2,
+        attention=(16,),
+        colours=12,
+    )
+    assert count_flops(unet.apply, params, x, t) == 2 * by_hand
+
+
 def test_bytes_of_a_tree():
     tree = {"a": struct(2, 3), "b": (jax.ShapeDtypeStruct((5,), jnp.bfloat16),)}
     assert num_bytes(tree) == 4 * 6 + 2 * 5

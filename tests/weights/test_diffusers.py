@@ -57,6 +57,7 @@ def test_the_network_of_the_published_faces():
         "frequency_shift": 1,
         "downsample_padding": 0,
         "resample_blocks": False,
+        "patch": 1,
         "scale_shift": False,
     }
     x = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
@@ -120,6 +121,7 @@ def test_a_prediction_that_diffusers_cannot_express():
             r"config\.conditioners\.self_conditioning is not written for diffusers",
         ),
         ({}, {"resample_blocks": True}, "resample_blocks=True"),
+        ({}, {"patch": 2}, "patch=2, which diffusers does not have"),
         ({}, {"kind": "transformer"}, r"kind='transformer', which diffusers does not"),
         (
             {},

@@ -93,6 +93,7 @@ def test_the_settings_that_shapes_tell():
         "norm_epsilon": 1e-5,
         "frequency_shift": 0,
         "downsample_padding": 1,
+        "patch": 1,
         "resample_blocks": False,
         "scale_shift": False,
     }
