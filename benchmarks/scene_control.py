@@ -9,19 +9,22 @@ on nothing, when every view may become any side of the thing. Beside it the same
 is fitted to true images by squared errors: what field, optimizer and steps can reach.
 
 PSNR is the mean over 16 held-out views; bins are the views among 8 that are nearest to
-another's truth (Janus). All seeds are printed.
+another's truth (Janus). All seeds are printed. `--picture=FILE` shows the scenes of the
+first seed from 8 sides, a row each, below the solid.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 from ddpm_jax.diffusion import distillation
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser
@@ -40,6 +43,7 @@ RANGES = CameraRange(
 NUM_BINS = measures.NUM_BINS
 VIEWS_PER_STEP = 4
 NUM_SAMPLES = 32  # along a ray
+_SHOWN = 96  # pixels of a picture's images
 
 
 class Renders(NamedTuple):
@@ -159,29 +163,17 @@ def make_scene(
     return field, run(field.init(of_field), of_steps)
 
 
-def measure(
-    kind: str,
-    solid: str,
-    *,
-    size: int = 16,
-    per_bin: int = 48,
-    num_steps: int = 600,
-    seed: int = 0,
-    rate: float = 0.05,
-) -> measures.Measures:
-    """Make a scene and compare it with the solid.
+Renderer = Callable[[Camera], tuple[jax.Array, jax.Array]]
+
+
+def renderer_of(field: VoxelGrid, params: Any, size: int) -> Renderer:
+    """Return what renders a scene: cameras to colors and opacities.
 
     Args:
-        kind: one of `KINDS`.
-        solid: its name.
-        size: of all images, in pixels.
-        per_bin: renders that the prior knows in each of 8 bins.
-        num_steps: of Adam.
-        seed: of all.
-        rate: of Adam.
+        field: of the scene.
+        params: of the field.
+        size: of the images, in pixels.
     """
-    truth = renders_of(solid, size, per_bin, seed)
-    field, params = make_scene(kind, truth, size, num_steps, seed, rate)
 
     @jax.jit
     def renderer(camera: Camera) -> tuple[jax.Array, jax.Array]:
@@ -189,7 +181,23 @@ def measure(
         seen = volume.render(field.apply, params, rays, num_samples=2 * NUM_SAMPLES)
         return jnp.clip(seen.color, 0, 1), seen.opacity
 
-    return measures.measure(SOLIDS[solid], renderer, size)
+    return renderer
+
+
+def save_picture(path: Path, solid: str, scenes: Sequence[Renderer], size: int) -> None:
+    """Save a solid from 8 sides, and scenes from the same sides below it.
+
+    Args:
+        path: of the PNG file.
+        solid: its name.
+        scenes: a renderer for each row, of images of this size.
+        size: of an image, in pixels.
+    """
+    around = cameras.orbit(NUM_BINS)
+    rows = [render(SOLIDS[solid], around, size).image]
+    rows += [np.asarray(renderer(around)[0]) for renderer in scenes]
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    Image.fromarray(np.rint(255 * sheet).astype(np.uint8)).save(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,33 +205,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--solid", default="snowman", choices=list(SOLIDS))
     parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--num-steps", type=int, default=600)
     parser.add_argument("--num-seeds", type=int, default=3)
     parser.add_argument("--per-bin", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--picture", type=Path, help="a PNG file to write")
     args = parser.parse_args(argv)
     kinds = args.kinds.split(",")
     if not set(kinds) <= set(KINDS):
         parser.error(f"--kinds={args.kinds} is not known; use {', '.join(KINDS)}")
+    shown: list[Renderer] = []
     print("| kind | seed | PSNR, dB | IoU | bins of another view | seconds |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for kind in kinds:
         for seed in range(args.num_seeds):
             start = time.perf_counter()
-            found = measure(
-                kind,
-                args.solid,
-                per_bin=args.per_bin,
-                num_steps=args.num_steps,
-                seed=seed,
-                rate=args.learning_rate,
+            truth = renders_of(args.solid, args.size, args.per_bin, seed)
+            scene = make_scene(
+                kind, truth, args.size, args.num_steps, seed, args.learning_rate
             )
+            renderer = renderer_of(*scene, args.size)
+            found = measures.measure(SOLIDS[args.solid], renderer, args.size)
             seconds = time.perf_counter() - start
+            if seed == 0:
+                shown.append(renderer_of(*scene, _SHOWN))
             print(
                 f"| {kind} | {seed} | {found.psnr:.1f} | {found.iou:.2f} | "
                 f"{found.janus} | {seconds:.0f} |",
                 flush=True,
             )
+    if args.picture:
+        save_picture(args.picture, args.solid, shown, _SHOWN)
     return 0
 
 

@@ -22,6 +22,15 @@ _OUTSIDE = {
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put a page for each room into the part "Reference"."""
+    parts = {name: pages for part in config.nav or () for name, pages in part.items()}
+    modules = [{room: f"api/{room}.md"} for room in _rooms()]
+    if not any("Modules" in page for page in parts["Reference"]):
+        parts["Reference"].append({"Modules": modules})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     pages = {page: (ROOT / path).read_text() for page, path in _OUTSIDE.items()}
@@ -46,12 +55,14 @@ def on_page_markdown(
 
     def lead(link: re.Match) -> str:
         image, text, target, anchor = link.groups()
+        text = _LINK.sub(lead, text)  # a picture that is a link
         if "://" in target:
-            return link[0]
+            return f"{image}[{text}]({target}{anchor or ''})"
         path = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
         found = _on_the_site(path)
         if found is None or files.get_file_from_path(found.partition("#")[0]) is None:
-            return link[0] if image or not (ROOT / path).exists() else text
+            whole = f"{image}[{text}]({target}{anchor or ''})"
+            return whole if image or not (ROOT / path).exists() else text
         relative = posixpath.relpath(found, posixpath.dirname(source) or ".")
         return f"{image}[{text}]({relative}{anchor or ''})"
 

@@ -11,8 +11,8 @@ TEXT = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
 RECIPES = dict(re.findall(r"^## ([^\n]+)\n.*?```python\n(.*?)```", TEXT, re.S | re.M))
 
 
-def test_there_are_fourteen():
-    assert len(RECIPES) == len(re.findall(r"^## ", TEXT, re.M)) == 14
+def test_there_are_fifteen():
+    assert len(RECIPES) == len(re.findall(r"^## ", TEXT, re.M)) == 15
 
 
 def with_other_seeds(code, offset):

@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, its links lead somewhere, names exist."""
+"""README tells the truth: it is short, its code runs, and so do the tables of docs/."""
 
 import ast
 import importlib
@@ -11,12 +11,15 @@ from untrained import write_digits
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
-DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 
 
-def test_the_first_lines_sample_from_a_model(tmp_path, monkeypatch):
-    code, _ = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_a_page_and_no_more():
+    assert len(README.splitlines()) <= 160
+    assert "not trained" not in README
+
+
+def test_its_eight_lines_run(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
     write_digits(tmp_path / "runs" / "digits")
     names = {}
@@ -25,18 +28,9 @@ def test_the_first_lines_sample_from_a_model(tmp_path, monkeypatch):
     assert images.shape == (16, 8, 8, 1)
     assert np.isfinite(images).all() and np.abs(images).max() <= 1
     assert (tmp_path / "sevens.png").exists()
-
-
-def test_the_library_example_runs_and_says_the_right_shapes():
-    _, code = re.findall(r"```python\n(.*?)```", README, re.S)
-    names = {}
-    exec(compile(ast.parse(code), "README.md", "exec"), names)
-    images, film = names["images"], names["film"]
-    assert images.shape == (16, 8, 8, 1)
-    assert film.shape == (10, 16, 8, 8, 1)
-    # The denoiser of the example is exact for standard normal data: so are samples.
-    assert abs(float(images.mean())) < 4 / np.sqrt(images.size)
-    assert abs(float(images.var()) - 1) < 4 * np.sqrt(2 / images.size)
+    assert names["walk"].shape == (1, 6, 8, 8, 1)
+    assert np.array_equal(names["z"], images)
+    assert len([line for line in code.splitlines() if line]) <= 8
 
 
 def test_the_example_of_own_features_runs(capsys):
@@ -51,20 +45,10 @@ def test_the_example_of_own_features_runs(capsys):
     assert 0.5 < precision < 1
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_to_a_file(document):
-    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
-    missing = [
-        link
-        for link in links
-        if "://" not in link and not (document.parent / link).exists()
-    ]
-    assert not missing
-
-
 def test_every_function_of_the_lecture_table_exists():
-    links = re.findall(r"\[(`[^\]]+)\]\((ddpm_jax/[\w/]+\.py)\)", README)
-    assert len(links) >= 20
+    text = (ROOT / "docs" / "formulas.md").read_text()
+    links = re.findall(r"\[(`[^\]]+)\]\(\.\./(ddpm_jax/[\w/]+\.py)\)", text)
+    assert len(links) >= 40
     for text, path in links:
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         for name in re.findall(r"`([\w.]+)`", text):
@@ -74,9 +58,10 @@ def test_every_function_of_the_lecture_table_exists():
                 found = getattr(found, part)
 
 
-def test_every_recipe_is_in_the_readme():
+def test_every_recipe_is_in_the_table():
+    text = (ROOT / "docs" / "recipes.md").read_text()
     for recipe in (ROOT / "configs").glob("*.py"):
-        assert f"configs/{recipe.name}" in README
+        assert f"configs/{recipe.name}" in text
 
 
 @pytest.mark.parametrize("name", ["results.md", "likelihood.md"])
