@@ -22,7 +22,7 @@ from PIL import Image
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
 from ddpm_jax.codecs import Codec
-from ddpm_jax.commands.edit import embedded, lay_out
+from ddpm_jax.commands.edit import embedded, extended, lay_blocks, lay_out
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Conditions, conditions_of, sample_batches
 from ddpm_jax.conditioning.conditioned import encode
@@ -34,6 +34,7 @@ from ddpm_jax.errors import UserError, shown
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import (
     Edit,
+    Extend,
     Interpolate,
     Request,
     Sample,
@@ -49,6 +50,7 @@ from ddpm_jax.sampling.plan import Program, run_batches
 
 # Chosen when the model is loaded, and of films, which are not made here.
 _NOT_OF_SAMPLE = ("step", "ema", "ema_std", "film_frames", "film_images")
+_OF_PICTURES = (*_NOT_OF_SAMPLE, "image")  # given as arrays
 OPTIONS = tuple(n for n in sections_of(Sample).values() if n not in _NOT_OF_SAMPLE)
 """The keyword arguments of `DiffusionModel.sample`."""
 
@@ -62,9 +64,7 @@ OF_DENOISER = tuple(
 """The keyword arguments of `DiffusionModel.denoiser`."""
 
 OF_WALKS = tuple(
-    name
-    for name in sections_of(Interpolate).values()
-    if name not in (*_NOT_OF_SAMPLE, "image")
+    name for name in sections_of(Interpolate).values() if name not in _OF_PICTURES
 )
 """The keyword arguments of `DiffusionModel.interpolate`."""
 
@@ -349,13 +349,67 @@ class DiffusionModel:
         given["num_points"] = num_points
         return self._of_pictures("text_diff", TextDiff, images, given)
 
+    def extend(
+        self,
+        clips: Any,
+        frames: int | None = None,
+        num_images: int = 1,
+        *,
+        label: Labels | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Make clips longer, in blocks that begin with their last frames.
+
+        Memory is that of a block, however long the clips.
+
+        Args:
+            clips: [N, F', H, W, C] of one frame or more, uint8, or floating point in
+                [-1, 1].
+            frames: F", of the longer clips; None for one block more.
+            num_images: K, ways to go on from each.
+            label: of a class-conditional model, one for each way in turn; None for no
+                class.
+            prompt: of a text-conditional model; None for none.
+            options: as of `python main.py extend --help`, by the same names, such as
+                known=4, num_steps=50, seed=0.
+
+        Returns:
+            float32 [N, K, F", H, W, C] in [-1, 1].
+
+        Raises:
+            UserError: the model is none of clips, an option is not known or does not
+                fit, or these are no such clips.
+        """
+        text = None if label is None else _label_text(label, self.info)
+        given = {**options, **_present(label=text, prompt=prompt, frames=frames)}
+        given["num_images"] = num_images
+        known = [n for n in sections_of(Extend).values() if n not in _OF_PICTURES]
+        values = read("extend", Extend, given, known)
+        with _named_by_keywords(Extend):
+            asked, _ = self._ask_edit(Extend, values)
+            assert isinstance(asked, Extend)
+            shape = self.info.item_shape
+            pictures = np.asarray(as_float(self.codec, clips, rank=len(shape)))
+            if pictures.shape[2:] != shape[1:] or not pictures.size:
+                raise UserError(
+                    f"clips of shape {list(pictures.shape)}; want [N, F, "
+                    f"{', '.join(map(str, shape[1:]))}], one or more of each."
+                )
+            blocks = lay_blocks(asked, self.info, pictures)
+            rows, noise, columns = lay_out(self.spec, asked, self.info, pictures)
+        model = self._in_floating_point()
+        made = extended(asked, model, self._program(asked), rows, noise, blocks)
+        return made.reshape(-1, columns, *made.shape[1:])
+
     def _of_pictures(
         self, function: str, request: type[Edit], images: Any, given: dict[str, Any]
     ) -> np.ndarray:
         """Edit pictures as the command does, each by itself."""
         known = sections_of(request).values()
-        left_out = (*_NOT_OF_SAMPLE, "image")
-        values = read(function, request, given, [n for n in known if n not in left_out])
+        values = read(
+            function, request, given, [n for n in known if n not in _OF_PICTURES]
+        )
         with _named_by_keywords(request):
             asked, _ = self._ask_edit(request, values)
             pictures = np.asarray(images)
@@ -427,9 +481,13 @@ class DiffusionModel:
 
     def _program(self, asked: Sample | Edit) -> Program:
         """Make the program of a request, which leaves images in floating point."""
-        codec = self.codec._replace(store=partial(_in_range, self.info))
-        model = dataclasses.replace(self._trained, codec=codec)
+        model = self._in_floating_point()
         return assembly.program(model, asked, recorded=False, what="model ")
+
+    def _in_floating_point(self) -> Trained:
+        """Return the model with a codec that leaves images in floating point."""
+        codec = self.codec._replace(store=partial(_in_range, self.info))
+        return dataclasses.replace(self._trained, codec=codec)
 
     # --- Items ------------------------------------------------------------------------
 

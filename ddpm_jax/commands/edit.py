@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from ddpm_jax.runtime.progress import progress
 from ddpm_jax.runtime.results import finished_result, is_finished, result_folder
 from ddpm_jax.sampling import extend
 from ddpm_jax.sampling.edits import OTHER_EMBEDDING, in_turn, walks
-from ddpm_jax.sampling.plan import Trajectory, run_batches
+from ddpm_jax.sampling.plan import Program, Trajectory, run_batches
 from ddpm_jax.sampling.result_files import Results, write_results
 
 Rows = dict[str, np.ndarray]
@@ -81,7 +82,7 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     assembly.check_edit(spec, asked, info.item_shape)
     assembly.refuse_idle(spec, asked)
     pictures = read_pictures(spec, asked, info)
-    blocks = _blocks(asked, info, pictures) if isinstance(asked, Extend) else []
+    blocks = lay_blocks(asked, info, pictures) if isinstance(asked, Extend) else []
     given, noise, columns = lay_out(spec, asked, info, pictures)
     out = asked.folder
     request = partial(_request, asked, pictures=pictures, columns=columns)
@@ -99,7 +100,9 @@ def edit(recipe: Recipe, asked: Edit, workdir: Path) -> Path:
     )
     started = time.perf_counter()
     if isinstance(asked, Extend):
-        x = _extend(asked, trained, given, noise, blocks)
+        program = assembly.program(trained, asked)
+        with progress(len(blocks) * len(noise)) as bar:
+            x = extended(asked, trained, program, given, noise, blocks, bar.update)
         shown, trajectory = x, Trajectory(x[None], None)  # the clips themselves
     else:
         shown, x, trajectory = _run(asked, trained, given, noise)
@@ -243,7 +246,7 @@ def lay_out(
     if NAME in spec.conditioners:
         given |= embedded(asked, info, given)
     for name in ("image", "other"):
-        if name in given and info.dtype == "uint8":
+        if name in given and given[name].dtype == np.uint8:
             given[name] = np.asarray(images.to_float(given[name]))
     if isinstance(asked, Inpaint):
         known = (~_unknown(asked.mask, info)).astype(np.float32)
@@ -332,10 +335,15 @@ def _known_frames(spec: Diffusion, given: Rows) -> dict[str, Any]:
     return {FRAMES: jax.tree.map(np.asarray, rows)}
 
 
-def _blocks(
+def lay_blocks(
     asked: Extend, info: assembly.DataInfo, clips: np.ndarray
 ) -> list[extend.Block]:
-    """Lay out the blocks that make clips [N, F', ...] longer.
+    """Lay out the blocks that make clips longer.
+
+    Args:
+        asked: how long, and how many frames of a block are known.
+        info: of the model's data.
+        clips: [N, F', ...].
 
     Raises:
         UserError: their numbers do not fit.
@@ -393,41 +401,54 @@ def _run(
     return np.concatenate(shown), np.concatenate(x), Trajectory(frames, None)
 
 
-def _extend(
+def extended(
     asked: Extend,
     trained: Trained,
+    program: Program,
     given: Rows,
     noise: np.ndarray,
     blocks: list[extend.Block],
+    on_batch: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    """Make clips longer, a block at a time; uint8 or floating point [R, F', ...]."""
+    """Make clips longer, a block at a time.
+
+    Args:
+        asked: what is done.
+        trained: the model.
+        program: of one block.
+        given: rows from `lay_out`, R of them.
+        noise: the number of the noise of each row, [R].
+        blocks: from `lay_blocks`.
+        on_batch: is told the number of rows of each batch done.
+
+    Returns:
+        Clips [R, F'', ...] as the program's codec stores them.
+    """
     codec, length = trained.codec, trained.info.item_shape[0]
     whole = np.asarray(codec.store(given["image"]))
     key = assembly.sample_key(assembly.seed_of(trained.spec, asked))
-    program = assembly.program(trained, asked)
-    with progress(len(blocks) * len(noise)) as bar:
-        for number, block in enumerate(blocks):
-            known = whole[:, -block.known :]
-            if known.dtype == np.uint8:
-                known = np.asarray(images.to_float(known))
-            image = np.zeros((len(whole), length, *whole.shape[2:]), np.float32)
-            mask = np.zeros_like(image)
-            image[:, : block.known], mask[:, : block.known] = known, 1
-            rows: Rows = {**given, "image": image, "mask": mask}
-            batches = run_batches(
-                program,
-                trained.params,
-                jax.random.fold_in(key, number),
-                {**rows, **_known_frames(trained.spec, rows)},
-                num_rows=len(noise),
-                batch_size=min(asked.batch_size, len(noise)),
-                indices=noise,
-                on_batch=bar.update,
-                advice="use a smaller config.extend.weight, or another method.",
-            )
-            made = np.concatenate([made.items for (made,) in batches])
-            new = made[:, block.known : block.known + block.new]
-            whole = np.concatenate([whole, new], axis=1)
+    for number, block in enumerate(blocks):
+        known = whole[:, -block.known :]
+        if known.dtype == np.uint8:
+            known = np.asarray(images.to_float(known))
+        image = np.zeros((len(whole), length, *whole.shape[2:]), np.float32)
+        mask = np.zeros_like(image)
+        image[:, : block.known], mask[:, : block.known] = known, 1
+        rows: Rows = {**given, "image": image, "mask": mask}
+        batches = run_batches(
+            program,
+            trained.params,
+            jax.random.fold_in(key, number),
+            {**rows, **_known_frames(trained.spec, rows)},
+            num_rows=len(noise),
+            batch_size=min(asked.batch_size, len(noise)),
+            indices=noise,
+            on_batch=on_batch,
+            advice="use a smaller config.extend.weight, or another method.",
+        )
+        made = np.concatenate([made.items for (made,) in batches])
+        new = made[:, block.known : block.known + block.new]
+        whole = np.concatenate([whole, new], axis=1)
     return whole
 
 

@@ -13,6 +13,8 @@ from ddpm_jax import assembly
 from ddpm_jax.cli import main
 from ddpm_jax.commands import about, begin
 from ddpm_jax.data.motion import source
+from ddpm_jax.errors import UserError
+from ddpm_jax.runtime.images import to_float, to_uint8
 from ddpm_jax.training import checkpoints as store
 
 TINY = {
@@ -205,6 +207,26 @@ def test_the_library_samples_clips(clips):
     model = ddpm_jax.load(clips)
     drawn = model.sample(2, prompt="a 7 moving fast up", num_steps=2)
     assert np.shape(drawn) == (2, 8, 16, 16, 1)
+
+
+def test_the_library_makes_clips_longer_as_the_command_does(clips, capsys):
+    out = extended(clips, "data:3-4", "--frames=12", "--num-images=2")
+    by_command = np.load(out / "images.npz")["arr_0"]
+    model = ddpm_jax.load(clips)
+    given = model.spec.data.open().source.items[3:5]
+    made = model.extend(given, 12, num_images=2, num_steps=2)
+    assert made.shape == (2, 2, 12, 16, 16, 1)
+    assert made.dtype == np.float32
+    in_bytes = np.asarray(to_uint8(made)).reshape(by_command.shape)
+    np.testing.assert_array_equal(in_bytes, by_command)
+    as_floats = model.extend(to_float(given), 12, num_images=2, num_steps=2)
+    np.testing.assert_allclose(as_floats, made, atol=1e-4)  # other last bits
+    with pytest.raises(UserError, match=r"clips of shape \[1, 8, 15, 16, 1\]; want"):
+        model.extend(given[:1, :, 1:])
+    with pytest.raises(UserError, match="known=8 does not fit blocks of 8 frames"):
+        model.extend(given, known=8)
+    with pytest.raises(UserError, match="mask"):
+        model.extend(given, mask="1-6")
 
 
 def test_a_model_of_known_frames_goes_on_and_fills_in(folder, frames, capsys):
