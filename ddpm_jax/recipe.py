@@ -43,7 +43,13 @@ from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
 from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
 from ddpm_jax.data.spec import Data
-from ddpm_jax.diffusion.loss_weights import P2, MinSNR, SigmoidSNR, TruncatedSNR
+from ddpm_jax.diffusion.loss_weights import (
+    P2,
+    MinSNR,
+    SigmoidSNR,
+    TruncatedSNR,
+    Velocity,
+)
 from ddpm_jax.diffusion.losses import Bound, Hybrid, Mean, Simple, Weighted
 from ddpm_jax.diffusion.schedules import (
     Constant,
@@ -74,6 +80,7 @@ from ddpm_jax.networks.adversarial import (
     VectorGenerator,
 )
 from ddpm_jax.networks.discriminator import PatchDiscriminator
+from ddpm_jax.networks.dit import DiT
 from ddpm_jax.networks.feed_forward import VectorAutoencoder
 from ddpm_jax.networks.flow import Flow
 from ddpm_jax.networks.kl_autoencoder import KLAutoencoder
@@ -106,6 +113,7 @@ from ddpm_jax.training.optimizers import Adam, AdamW
 for _spec in (
     *(Linear, Quadratic, Warmup, Constant, Jsd, Cosine, Sigmoid, Straight),
     *(Simple, Weighted, Mean, Bound, Hybrid, TruncatedSNR, MinSNR, P2, SigmoidSNR),
+    Velocity,
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
     *(Label, LowRes, Grey, Masked, KnownFrames, SelfConditioning),
     *(ClipText, ImageEmbedding),
@@ -116,6 +124,7 @@ for _spec in (
 ):
     register(_spec)
 for _kind, _named in {
+    "dit": DiT,
     "unet": UNet,
     "video_unet": VideoUNet,
     "coupling_flow": Flow,

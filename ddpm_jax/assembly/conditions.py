@@ -1,6 +1,7 @@
 """The conditioners of a model, and the conditions of samples."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, from_batch
 from ddpm_jax.conditioning.encoded_text import interpolate
 from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.ports import Ports
 from ddpm_jax.recipe import Conditioner, Diffusion
 from ddpm_jax.requests import Sample
 
@@ -42,6 +44,21 @@ def conditioners(spec: Diffusion, info: DataInfo) -> dict[str, Conditioner]:
 def is_droppable(spec: Diffusion, info: DataInfo) -> bool:
     """Tell whether condition dropout and guidance have anything to act on."""
     return any(one.droppable for one in conditioners(spec, info).values())
+
+
+def has_tokens(spec: Diffusion, info: DataInfo) -> bool:
+    """Tell whether a condition enters the network by its port of tokens."""
+
+    def ports_of(key: jax.Array, one: Conditioner) -> Ports:
+        embedder = one.embedder(spec.network.embedding_width)
+        ports: Ports = embedder.init_with_output(key, one.example(1, info.shape))[0]
+        return ports
+
+    key = jax.random.key(0)
+    return any(
+        jax.eval_shape(partial(ports_of, one=one), key).tokens is not None
+        for one in conditioners(spec, info).values()
+    )
 
 
 def example_condition(unet: Conditioned, info: DataInfo) -> Cond:

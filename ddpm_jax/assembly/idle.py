@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ddpm_jax.assembly.conditions import is_droppable
+from ddpm_jax.assembly.conditions import has_tokens, is_droppable
 from ddpm_jax.assembly.editing import edit_methods, is_encoding, method_of
 from ddpm_jax.assembly.labels_prompts import OF_MANY
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.errors import UserError
-from ddpm_jax.recipe import VAE, Diffusion, Fit, TaskSpec, UNet
+from ddpm_jax.recipe import VAE, Diffusion, DiT, Fit, TaskSpec, UNet
 from ddpm_jax.requests import (
     Attributes,
     Edit,
@@ -514,6 +514,10 @@ def check_training_effects(spec: Diffusion, fit: Fit, info: DataInfo) -> None:
     check_warmup(fit)
     if isinstance(spec.network, UNet):
         _check_unet(spec.network, info)
+    if isinstance(spec.network, DiT):
+        where = "in a model that is conditioned on no text and no image embedding"
+        is_idle = spec.network.tokens != DiT.tokens and not has_tokens(spec, info)
+        refuse(spec.network, [("tokens", is_idle, where)], "network.")
 
 
 def _check_unet(network: UNet, info: DataInfo) -> None:

@@ -32,6 +32,7 @@ from ddpm_jax.commands.model import Trained, describe_model, model_request, open
 from ddpm_jax.commands.parameters import parameters_name
 from ddpm_jax.data.pipeline import gather
 from ddpm_jax.errors import UserError
+from ddpm_jax.networks.dit import DiT
 from ddpm_jax.networks.unet import UNet
 from ddpm_jax.recipe import Diffusion, Plane, Recipe
 from ddpm_jax.requests import Likelihood
@@ -184,7 +185,7 @@ def _in_float32(spec: Diffusion) -> Diffusion:
     network = spec.network
     if has_dtype(network):
         network = network.clone(dtype="float32")
-    if isinstance(network, UNet):
+    if isinstance(network, UNet | DiT):
         network = network.clone(attention="plain")
     in_float32: Any = {"dtype": "float32"}
     conditioners = {

@@ -15,18 +15,22 @@ w SNR / (1 + SNR):
     min_snr          min(1, gamma / SNR)    min(SNR, gamma)          x0 / (1 + SNR)
     p2               1 / (k + SNR)^gamma    SNR / (k + SNR)^gamma    x0 / (1 + SNR)
     sigmoid_snr      b / (b + SNR)          b SNR / (b + SNR)        x0 / (1 + SNR)
+    velocity         x0 / SNR               1 / max(r, floor)^2      x0 / (1 + SNR)
 
-and for flow that of x0 over (1 + sqrt(SNR))^2; b is e^bias.
+and for flow that of x0 over (1 + sqrt(SNR))^2; b is e^bias, and r the share of noise
+sigma / (alpha + sigma) = 1 / (1 + sqrt(SNR)).
 
 Sources: [S] Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of
 Diffusion Models", section 4; [M] Hang et al. 2023, "Efficient Diffusion Training via
 Min-SNR Weighting Strategy"; [P] Choi et al. 2022, "Perception Prioritized Training of
 Diffusion Models"; [K] Kingma and Gao 2023, "Understanding Diffusion Objectives as the
 ELBO with Simple Data Augmentation"; [H] Hoogeboom et al. 2024, "Simpler Diffusion
-(SiD2): 1.5 FID on ImageNet512 with pixel-space diffusion".
+(SiD2): 1.5 FID on ImageNet512 with pixel-space diffusion"; [L] Li and He 2025, "Back to
+Basics: Let Denoising Generative Models Denoise".
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -90,6 +94,23 @@ def sigmoid_snr(bias: float = 0.0) -> Weight:
     return lambda logsnr: jax.nn.log_sigmoid(bias - logsnr)
 
 
+def velocity(floor: float = 0.05) -> Weight:
+    """Weigh as the error of the velocity u = eps - x0, whatever is predicted: [L].
+
+    On the straight path x_t = (1 - r) x0 + r eps a predicted x0 is the velocity
+    (x_t - x0) / r, whose error is that of x0 over r; near the image r is taken for
+    `floor` at the least, in [0, 1]. On other paths r is sigma / (alpha + sigma), and
+    the error of u the same.
+    """
+    most = -2.0 * math.log(floor) if floor else math.inf
+
+    def weight(logsnr: jax.Array) -> jax.Array:
+        # -2 log r, with 1 / r = 1 + sqrt(SNR).
+        return jnp.minimum(2.0 * jax.nn.softplus(logsnr / 2.0), most) - logsnr
+
+    return weight
+
+
 def snr_weighted_loss(kind: Parameterization, weight: Weight) -> Loss:
     """Weigh the squared error of the output by a function of the level's SNR.
 
@@ -98,8 +119,8 @@ def snr_weighted_loss(kind: Parameterization, weight: Weight) -> Loss:
 
     Args:
         kind: what the output means, such as EPS or FLOW.
-        weight: `even`, `truncated_snr`, `min_snr(gamma)`, `p2(k, gamma)` or
-            `sigmoid_snr(bias)`.
+        weight: `even`, `truncated_snr`, `min_snr(gamma)`, `p2(k, gamma)`,
+            `sigmoid_snr(bias)` or `velocity(floor)`.
     """
     simple = simple_loss(kind)
 
@@ -192,3 +213,22 @@ class SigmoidSNR(_ByLevel):
     def weight(self) -> Weight:
         """Make the weight of the eps-error."""
         return sigmoid_snr(self.bias)
+
+
+@dataclasses.dataclass(frozen=True)
+class Velocity(_ByLevel):
+    """See `velocity`: the squared error of the velocity, whatever is predicted.
+
+    Attributes:
+        floor: the least share of noise by which the error of x0 is divided; 0 for the
+            velocity's error without a bound.
+    """
+
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        limits.share(self, "floor")
+
+    def weight(self) -> Weight:
+        """Make the weight of the eps-error."""
+        return velocity(self.floor)

@@ -12,7 +12,7 @@ Sources:
     section 2.5 and appendix A, for several heads and the scale-shift conditioning.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -227,6 +227,32 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
 
 
+ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {
+    "plain": attend,
+    # Fused by cuDNN: the weights [B, heads, N, N] are never written to memory.
+    "cudnn": partial(jax.nn.dot_product_attention, implementation="cudnn"),
+}
+"""How attention may be computed."""
+
+
+def check_attention(attention: str, dtype: str) -> None:
+    """Refuse fused attention where there is none.
+
+    Args:
+        attention: of `ATTENTIONS`.
+        dtype: of the computation.
+
+    Raises:
+        UserError: it is fused, and the device or the dtype is another.
+    """
+    platform = jax.default_backend()
+    if attention == "cudnn" and (platform, dtype) != ("gpu", "bfloat16"):
+        raise UserError(
+            f"attention='cudnn' with {dtype} on {platform}; it needs bfloat16 on a "
+            "GPU: set dtype so, or use plain."
+        )
+
+
 class Attention(nn.Module):
     """Self-attention over all positions of a feature map, added to its input.
 
@@ -261,6 +287,8 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention from all positions of a feature map to the tokens of a text.
 
+    `normalize` is what a network with another normalization overrides.
+
     One key more than there are tokens is learned and always there, so that a position
     may attend to no token, and a row without text attends to nothing else.
 
@@ -277,8 +305,8 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x, sequence, mask):
-        """Map [B, H, W, C], given tokens [B, L, D] and where they are, to its shape."""
-        batch, height, width, channels = x.shape
+        """Map [B, ..., C], given tokens [B, L, D] and where they are, to its shape."""
+        batch, channels = x.shape[0], x.shape[-1]
         depth = channels // self.num_heads
 
         dense = partial(nn.Dense, channels, kernel_init=default_init, dtype=self.dtype)
@@ -290,10 +318,14 @@ class CrossAttention(nn.Module):
             h = jnp.concatenate([none, h], axis=1)
             return h.reshape(batch, -1, self.num_heads, depth)
 
-        h = GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)
-        q = dense(name="query")(h).reshape(batch, height * width, self.num_heads, depth)
+        h = self.normalize(x)
+        q = dense(name="query")(h).reshape(batch, -1, self.num_heads, depth)
         tokens = nn.LayerNorm(dtype=self.dtype, name="norm_text")(sequence)
         k, v = (with_none(dense(name=name)(tokens), name) for name in ("key", "value"))
         there = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         h = masked_attend(q, k, v, there).reshape(x.shape)
         return x + dense(kernel_init=zero_init, name="out")(h)
+
+    def normalize(self, x):
+        """Normalize the map."""
+        return GroupNorm(self.num_groups, self.epsilon, self.dtype, name="norm")(x)

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ddpm_jax.errors import UserError
+
 FROM_DATA = "from_data"
 """The key in a field's metadata that says that no recipe has it."""
 
@@ -112,6 +114,31 @@ class Network(nn.Module):
     def least_numbers(self, shape: tuple[int, ...]) -> int:
         """Count what the forward pass of one item of a shape keeps, at the least."""
         return math.prod(shape)
+
+
+def check_ports(x_t: jax.Array, ports: Ports, embedding_width: int) -> None:
+    """Refuse ports that do not fit what a network is called with.
+
+    Args:
+        x_t: [B, ...].
+        ports: what it is conditioned on.
+        embedding_width: E, of its vector port.
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    vector, _, maps = ports
+    wanted = (len(x_t), embedding_width)
+    if vector is not None and vector.shape != wanted:
+        raise UserError(
+            f"got a vector of shape {vector.shape} for a network with an embedding "
+            f"of {wanted}; embed conditions in {wanted[1]} features."
+        )
+    if maps is not None and maps.shape[:-1] != x_t.shape[:-1]:
+        raise UserError(
+            f"got maps of shape {maps.shape} for x_t of {x_t.shape}; they must "
+            "agree in all but the last axis."
+        )
 
 
 def join_ports(ports: Sequence[Ports]) -> Ports:

@@ -27,9 +27,8 @@ Sources:
     Language Understanding", section 2.1 and appendix D.1, for cross-attention.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -41,19 +40,26 @@ from ddpm_jax.errors import UserError
 from ddpm_jax.networks.convolution import upsample_nearest
 from ddpm_jax.networks.geometry import check_groups, check_halves
 from ddpm_jax.networks.layers import (
+    ATTENTIONS,
     Attention,
     Conv3x3,
     CrossAttention,
     GroupNorm,
     ResBlock,
-    attend,
     average_pairs,
+    check_attention,
     default_init,
     time_embedding,
     zero_init,
 )
 from ddpm_jax.networks.patches import depth_to_space, space_to_depth
-from ddpm_jax.networks.ports import Network, Ports, TokenSequence, from_data
+from ddpm_jax.networks.ports import (
+    Network,
+    Ports,
+    TokenSequence,
+    check_ports,
+    from_data,
+)
 
 
 def check_geometry(
@@ -116,14 +122,6 @@ class Given(NamedTuple):
     embedding: jax.Array  # [B, 4 * channels]: of the time, and the vector port
     tokens: TokenSequence | None
     train: bool
-
-
-ATTENTIONS: Mapping[str, Callable[..., jax.Array]] = {
-    "plain": attend,
-    # Fused by cuDNN: the weights [B, heads, N, N] are never written to memory.
-    "cudnn": functools.partial(jax.nn.dot_product_attention, implementation="cudnn"),
-}
-"""How attention may be computed."""
 
 
 class UNet(Network):
@@ -204,12 +202,7 @@ class UNet(Network):
                 f"{'x'.join(map(str, shape))}; use data of images, or another network."
             )
         self._check_geometry(*shape[:2])
-        platform = jax.default_backend()
-        if self.attention == "cudnn" and (platform, self.dtype) != ("gpu", "bfloat16"):
-            raise UserError(
-                f"attention='cudnn' with {self.dtype} on {platform}; it needs bfloat16 "
-                "on a GPU: set dtype so, or use plain."
-            )
+        check_attention(self.attention, self.dtype)
 
     def least_numbers(self, shape: tuple[int, ...]) -> int:
         """Count the inputs of the residual blocks of the way down, for one image.
@@ -253,7 +246,7 @@ class UNet(Network):
         """
         self._check_geometry(*x_t.shape[1:3])
         ports = Ports() if ports is None else ports
-        self._check_ports(x_t, ports)
+        check_ports(x_t, ports, self.embedding_width)
         return self._predict(x_t, t, ports, train)
 
     def _predict(self, x_t, t, ports, train):
@@ -288,20 +281,6 @@ class UNet(Network):
             head_channels=self.head_channels,
             num_groups=self.num_groups,
         )
-
-    def _check_ports(self, x_t, ports):
-        vector, _, maps = ports
-        wanted = (len(x_t), self.embedding_width)
-        if vector is not None and vector.shape != wanted:
-            raise UserError(
-                f"got a vector of shape {vector.shape} for a network with an embedding "
-                f"of {wanted}; embed conditions in {wanted[1]} features."
-            )
-        if maps is not None and maps.shape[:-1] != x_t.shape[:-1]:
-            raise UserError(
-                f"got maps of shape {maps.shape} for x_t of {x_t.shape}; they must "
-                "agree in all but the last axis."
-            )
 
     def _embed(self, t, vector):
         width = self.embedding_width

@@ -28,7 +28,7 @@ from flax import linen as nn
 from ddpm_jax import limits
 from ddpm_jax.errors import UserError
 from ddpm_jax.networks.layers import GroupNorm, default_init, zero_init
-from ddpm_jax.networks.ports import Ports
+from ddpm_jax.networks.ports import Ports, check_ports
 from ddpm_jax.networks.unet import UNet
 
 
@@ -194,7 +194,7 @@ class VideoUNet(UNet):
         """
         self._check_geometry(*x_t.shape[2:4])
         ports = Ports() if ports is None else ports
-        self._check_ports(x_t, ports)
+        check_ports(x_t, ports, self.embedding_width)
         if ports.maps is not None:
             ports = ports._replace(maps=_folded(ports.maps))
         frames = self._predict(_folded(x_t), t, ports, train)

@@ -568,6 +568,25 @@ def test_every_rule_of_a_request_is_tested():
     assert named - of_chain - of_images <= tested
 
 
+def test_tokens_in_context_where_there_are_none():
+    """An image embedding has tokens, a label and an enlarged image have not."""
+    network = ("network.kind=dit", "network.tokens=context")
+    said = (
+        r"config\.network\.tokens='context' does nothing in a model .* no text and no"
+    )
+    runs = {"contrastive": assembly.RunInfo("it", "", {"width": 6, "token_width": 5})}
+    given = dataclasses.replace(INFO, runs=runs)
+    enlarging = ("conditioners.low_res.kind=low_res", "data.flip=False")
+    for options in ((LABELED,), enlarging, ()):
+        made = default(*network, *options)
+        with pytest.raises(UserError, match=said) as refusal:
+            assembly.check_training_effects(made.task, made.training, given)
+        assert "\n" not in str(refusal.value)
+    embedding = ("image_embedding.kind=image_embedding", "image_embedding.run=runs/it")
+    made = default(*network, *(f"conditioners.{option}" for option in embedding))
+    assembly.check_training_effects(made.task, made.training, given)
+
+
 def test_nothing_is_clipped_in_latents():
     asked = Sample(dynamic_percentile=0.9)
     assembly.refuse_idle(recipe_of().task, asked)

@@ -49,6 +49,7 @@ OF_NETWORKS = {
         "network.num_heads": "1",
     },
     "mlp": {"network.width": "8", "network.depth": "1"},
+    "dit": {"network.width": "8", "network.depth": "1", "network.num_heads": "2"},
     "prior_transformer": {"network.width": "8", "network.depth": "1"},
     # In the place of a U-Net, where a document says nothing of networks: its programs
     # compile in a third of the time.
@@ -179,6 +180,9 @@ def flags(words, perceptron=False):
     made = load_recipe(recipe)[0] if recipe else None
     kind = made.kind if made else _kind_of_run(words)
     network = kind_of(made.task.network) if made else None
+    for word in words:
+        if made and word.startswith("--config.network.kind="):
+            network = word.partition("=")[2]
     if recipe or command in (None, "import"):
         options = {**OF_KINDS[kind], **options}
     if kind in LATENT_MODELS:

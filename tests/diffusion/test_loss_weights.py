@@ -30,6 +30,11 @@ ON_X0 = {
         loss_weights.sigmoid_snr(-1.5),
         lambda snr: snr / (1 + np.exp(np.log(snr) + 1.5)),  # Hoogeboom et al. 2024
     ),
+    # Li and He 2025: |v error| = |x0 error| / max(r, 0.05), r the share of noise.
+    "velocity": (
+        loss_weights.velocity(),
+        lambda snr: 1 / np.maximum(1 / (1 + np.sqrt(snr)), 0.05) ** 2,
+    ),
     "p2-half": (loss_weights.p2(0.1, 0.5), lambda snr: snr / (0.1 + snr) ** 0.5),
 }
 
@@ -86,12 +91,39 @@ def test_an_even_weight_on_eps_is_the_simple_loss():
     np.testing.assert_array_equal(even, losses.simple_loss(EPS)(output, draw))
 
 
+def test_the_velocity_of_a_predicted_x0_on_the_straight_path():
+    """(x_t - x0) / max(sigma, floor), of the true x0 and of the predicted one."""
+    straight = schedules.Straight(100).build()
+    index = jnp.asarray([0, 2, 5, 40, 98])  # sigma = 0.01, 0.03, 0.06, 0.41, 0.99
+    rng = np.random.default_rng(1)
+    x0, eps, output = rng.standard_normal((3, 5, 7))
+    level = straight.at(index)
+    sigma = np.asarray(index + 1)[:, None] / 100
+    x_t = (1 - sigma) * x0 + sigma * eps
+    draw = losses.Noised(
+        *map(jnp.float32, (x0, eps, x_t)), level, straight.at(index - 1), index
+    )
+    below = np.maximum(sigma, 0.05)
+    expected = np.mean(((x_t - x0) / below - (x_t - output) / below) ** 2, axis=1)
+    loss = loss_weights.snr_weighted_loss(X0, loss_weights.velocity(0.05))
+    np.testing.assert_allclose(loss(jnp.float32(output), draw), expected, rtol=1e-4)
+
+
+def test_the_velocity_without_a_floor_is_what_flow_matching_minimizes():
+    draw = noised(BETAS, INDEX)
+    output = draw.x_t**2
+    loss = loss_weights.snr_weighted_loss(FLOW, loss_weights.velocity(0.0))
+    simple = losses.simple_loss(FLOW)(output, draw)
+    np.testing.assert_allclose(loss(output, draw), simple, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "at_noise", "at_data"),
     [
         ("truncated", (1, 1), (np.inf, 1)),
         ("min-5", (0, 0), (5, 0)),
         ("p2", (0, 0), (1, 0)),
+        ("velocity", (1, 1), (400, 0)),
     ],
 )
 def test_weights_at_both_ends_are_the_limits_of_the_formulas(name, at_noise, at_data):

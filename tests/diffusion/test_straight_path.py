@@ -390,6 +390,7 @@ def noised(num=64):
     [
         *(weights.even, weights.truncated_snr, weights.min_snr(), weights.p2()),
         weights.sigmoid_snr(-1.0),
+        weights.velocity(),
     ],
 )
 def test_a_weight_by_snr_is_the_same_of_any_output(weight):

@@ -472,12 +472,19 @@ def test_all_recipes_are_tested():
         "prediction=x0 schedule.kind=straight schedule.alpha_min=0.01 "
         "times.kind=shifted loss.kind=min_snr sample.sampler=adaptive "
         "sample.rtol=0.1 sample.atol=0.1",
+        "network.kind=dit network.width=16 network.depth=1 network.num_heads=2 "
+        "network.patch=4 network.bottleneck=4 network.rotary=True network.qk_norm=True "
+        "network.norm=rms network.mlp=swiglu prediction=x0 schedule.kind=straight "
+        "loss.kind=velocity training.learning_rate=0.05 sample.sampler=heun "
+        "sample.num_steps=4 "
+        "conditioners.self_conditioning.kind=self_conditioning",
+        "network.patch=4 variance=learned loss.kind=hybrid sample.num_steps=4",
         "prediction=v schedule.zero_terminal_snr=True sample.sampler=ddim "
         "loss.kind=truncated_snr sample.num_steps=5 sample.dynamic_percentile=0.9",
     ],
     ids=[
         *("hybrid", "weighted", "bound", "hints", "importance"),
-        *("flow", "edm", "straight", "zero_snr"),
+        *("flow", "edm", "straight", "dit", "patch", "zero_snr"),
     ],
 )
 def test_options_train_and_sample(tmp_path, options):

@@ -231,6 +231,10 @@ def with_options(*options):
             lambda snr: snr / (1 + math.e * snr),
         ),
         (
+            ["loss.kind=velocity", "loss.floor=0.1"],
+            lambda snr: np.minimum(1 + np.sqrt(snr), 10) ** 2,
+        ),
+        (
             [
                 *("loss.kind=p2", "loss.k=0.5", "loss.gamma=0.7"),
                 "schedule.zero_terminal_snr=True",
@@ -345,6 +349,7 @@ def test_a_self_conditioned_config_trains_with_hints(monkeypatch, learned):
         (["loss.kind=min_snr", "loss.gamma=0"], "loss.gamma=0.0 must be positive"),
         (["loss.kind=p2", "loss.k=-1"], "config.loss.k=-1.0 must be positive"),
         (["loss.kind=p2", "loss.gamma=-0.5"], "loss.gamma=-0.5 is too small"),
+        (["loss.kind=velocity", "loss.floor=1"], r"loss.floor=1.0 is not in \[0, 1\)"),
         (
             ["times.kind=often"],
             "'often' is not known; use antithetic, importance, logit_normal, logn",
