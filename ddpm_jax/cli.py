@@ -444,6 +444,7 @@ def _holds(test: Callable[[Path], bool], path: Path) -> bool:
 
 def _stem(recipe: str) -> str:
     path, arguments = _divide(recipe)
+    arguments = [Path(argument).name for argument in arguments]  # one may be a run
     # A comma would divide the path where several pictures may be named.
     return "-".join([path.stem, *arguments]).replace(",", "x")
 

@@ -43,6 +43,7 @@ from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
 from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
 from ddpm_jax.data.spec import Data
+from ddpm_jax.diffusion.few_steps import Consistency
 from ddpm_jax.diffusion.loss_weights import (
     P2,
     MinSNR,
@@ -113,7 +114,7 @@ from ddpm_jax.training.optimizers import Adam, AdamW
 for _spec in (
     *(Linear, Quadratic, Warmup, Constant, Jsd, Cosine, Sigmoid, Straight),
     *(Simple, Weighted, Mean, Bound, Hybrid, TruncatedSNR, MinSNR, P2, SigmoidSNR),
-    Velocity,
+    *(Velocity, Consistency),
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
     *(Label, LowRes, Grey, Masked, KnownFrames, SelfConditioning),
     *(ClipText, ImageEmbedding),

@@ -56,6 +56,7 @@ from ddpm_jax.assembly.other_runs import (
     keep_copies,
     open_runs,
     use_copies,
+    with_copies,
 )
 from ddpm_jax.assembly.parts import (
     Model,

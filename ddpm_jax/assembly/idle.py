@@ -19,6 +19,7 @@ from ddpm_jax.assembly.labels_prompts import OF_MANY
 from ddpm_jax.assembly.sampling import levels
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.image_embedding import NAME
+from ddpm_jax.diffusion.few_steps import FewStepSpec
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import VAE, Diffusion, DiT, Fit, TaskSpec, UNet
 from ddpm_jax.requests import (
@@ -512,12 +513,33 @@ def check_training_effects(spec: Diffusion, fit: Fit, info: DataInfo) -> None:
     )
     refuse(spec.schedule, [("t_range", is_edm, times)], "schedule.")
     check_warmup(fit)
+    if isinstance(spec.loss, FewStepSpec):
+        _check_few_steps(spec, spec.loss, fit, droppable=droppable)
     if isinstance(spec.network, UNet):
         _check_unet(spec.network, info)
     if isinstance(spec.network, DiT):
         where = "in a model that is conditioned on no text and no image embedding"
         is_idle = spec.network.tokens != DiT.tokens and not has_tokens(spec, info)
         refuse(spec.network, [("tokens", is_idle, where)], "network.")
+
+
+def _check_few_steps(
+    spec: Diffusion, loss: FewStepSpec, fit: Fit, *, droppable: bool
+) -> None:
+    untaught = "without a teacher; use loss.pairs teacher, or leave it out"
+    refuse(loss, [("guidance_scale", not loss.needs_teacher, untaught)], "loss.")
+    steps = fit.restarts[0] if fit.restarts else fit.num_steps
+    if loss.num_stages > steps:
+        raise UserError(
+            f"config.loss.num_stages={loss.num_stages} is more than the {steps} steps "
+            "of training; use fewer, or a larger config.training.num_steps."
+        )
+    rates = (spec.condition_dropout, *spec.dropout_rates.values())
+    if loss.guidance_scale != 1 and not (droppable and any(rates)):
+        raise UserError(
+            f"config.loss.guidance_scale={loss.guidance_scale} is of conditions with "
+            "dropout, and this model has none; use 1."
+        )
 
 
 def _check_unet(network: UNet, info: DataInfo) -> None:

@@ -14,6 +14,7 @@ A copy that is missing or another is refused, and so is a run whose named folder
 another model by now than when it began.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,6 +148,25 @@ def keep_copies(opened: Opened, workdir: Path) -> None:
         place = workdir / _KINDS[kind].copy
         if fingerprint_in(place, kind) != frozen.fingerprint:
             _KINDS[kind].write(place, frozen)
+
+
+def with_copies(spec: Diffusion, workdir: Path) -> Diffusion:
+    """Name the copies that a run has in the place of the runs that its model names.
+
+    Args:
+        spec: of the model.
+        workdir: of its run.
+    """
+
+    def of_copy(part: Any) -> Any:
+        if not part.opens:
+            return part
+        place = workdir / _KINDS[part.opens].copy
+        has_run = hasattr(part, "run")
+        return dataclasses.replace(part, run=str(place)) if has_run else part
+
+    named = {name: of_copy(one) for name, one in spec.conditioners.items()}
+    return dataclasses.replace(spec, codec=of_copy(spec.codec), conditioners=named)
 
 
 def use_copies(info: DataInfo, workdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,14 +25,15 @@ from ddpm_jax.codecs import (
 )
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
-from ddpm_jax.conditioning.conditioner import training_condition
+from ddpm_jax.conditioning.conditioner import null_condition, training_condition
 from ddpm_jax.conditioning.self_conditioning import NAME
+from ddpm_jax.diffusion.few_steps import FewStepLoss, FewStepSpec
 from ddpm_jax.diffusion.self_conditioning import self_condition_half
 from ddpm_jax.recipe import AsStored, Data, Diffusion, Fit
 from ddpm_jax.tasks.diffusion import make_objective, summarize
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import gradient_task, init_state
-from ddpm_jax.training.task import Objective, Task
+from ddpm_jax.training.task import Batch, Metrics, Objective, Step, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,17 @@ def init_params(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Any:
     return init(init_key(spec.seed), x, t)["params"]
 
 
-def objective(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Objective:
-    """Build what training descends."""
+def objective(
+    spec: Diffusion, unet: Conditioned, info: DataInfo, fit: Fit | None = None
+) -> Objective:
+    """Build what training descends.
+
+    Args:
+        spec: what is trained.
+        unet: the network with its conditioners.
+        info: of the data.
+        fit: how it is trained, for a loss of few steps; None for its defaults.
+    """
     the_schedule = spec.schedule.build()
     self_conditioning = None
     if NAME in spec.conditioners:
@@ -97,7 +108,27 @@ def objective(spec: Diffusion, unet: Conditioned, info: DataInfo) -> Objective:
         times=spec.build_times(),
         self_conditioning=self_conditioning,
         network_input=spec.parameterization.network_input,
+        few_steps=few_steps(spec, info, Fit() if fit is None else fit),
     )
+
+
+def few_steps(spec: Diffusion, info: DataInfo, fit: Fit) -> FewStepLoss | None:
+    """Build the loss of few steps; None for a spec with another one.
+
+    Its stages share the steps up to the first restart: more steps that are asked of a
+    finished run are of the last stage.
+    """
+    return spec.build_few_steps(
+        spec.schedule.build(),
+        fit.restarts[0] if fit.restarts else fit.num_steps,
+        partial(null_condition, conditioners(spec, info)),
+    )
+
+
+def init_carry(spec: Diffusion, info: DataInfo, fit: Fit, params: Any) -> Any:
+    """Make what the objective carries into the first step, of the first parameters."""
+    of_times, loss = spec.build_times().init(), few_steps(spec, info, fit)
+    return of_times if loss is None else (of_times, loss.init(params))
 
 
 def param_shapes(
@@ -109,11 +140,14 @@ def param_shapes(
     return traverse_util.flatten_dict(jax.tree.map(np.shape, tree))
 
 
-def start_state(spec: Diffusion, fit: Fit, params: Any, step: int = 0) -> TrainState:
+def start_state(
+    spec: Diffusion, info: DataInfo, fit: Fit, params: Any, step: int = 0
+) -> TrainState:
     """Start a training at parameters, with a new optimizer and new averages.
 
     Args:
         spec: what is trained.
+        info: of the data.
         fit: how.
         params: a tree of arrays.
         step: that they are of.
@@ -121,7 +155,7 @@ def start_state(spec: Diffusion, fit: Fit, params: Any, step: int = 0) -> TrainS
     state = init_state(
         params,
         fit.transformation(),
-        carry=spec.build_times().init(),
+        carry=init_carry(spec, info, fit, params),
         num_profiles=len(fit.ema_stds),
     )
     return dataclasses.replace(state, step=jnp.asarray(step, state.step.dtype))
@@ -149,20 +183,35 @@ def diffusion_task(
         return init_params(spec, unet, info)
 
     def make() -> Task:
-        return gradient_task(
+        task = gradient_task(
             draw,
-            objective(spec, unet, info),
+            objective(spec, unet, info, fit),
             fit.transformation(),
             ema_target=fit.ema_decay,
             mesh=mesh,
             ema_stds=fit.ema_stds,
-            carry=spec.build_times().init(),
             num_parts=fit.accumulate,
             summarize=summarize,
         )
+        task = task._replace(start=lambda params: start_state(spec, info, fit, params))
+        if isinstance(spec.loss, FewStepSpec):
+            return task._replace(step=numbered(task.step))
+        return task
 
     task = kept("task", spec, info, make, mesh=mesh, fit=fit)
     return task._replace(draw=draw, preview=preview)
+
+
+def numbered(step: Step) -> Step:
+    """Put its number into the batch of a step, as "step" [B]."""
+
+    def with_number(
+        state: TrainState, key: jax.Array, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        number = jnp.broadcast_to(state.step, batch["image"].shape[:1])
+        return step(state, key, {**batch, "step": number})
+
+    return with_number
 
 
 def start(spec: Diffusion, info: DataInfo) -> Start:

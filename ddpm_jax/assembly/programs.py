@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from ddpm_jax import specs
 from ddpm_jax.data.info import DataInfo
+from ddpm_jax.diffusion.few_steps import FewStepSpec
 from ddpm_jax.recipe import Diffusion, Fit
 from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.specs import to_json
@@ -63,7 +64,7 @@ def kept(
     parts["data"] = {"flip": spec.data.flip}  # the others act on `info` alone
     if fit is not None:
         leave = set(_NOT_IN_TRAINING)
-        if fit.decay == "constant":
+        if fit.decay == "constant" and not isinstance(spec.loss, FewStepSpec):
             leave.add("num_steps")
         options = to_json(fit)
         parts["training"] = {k: v for k, v in options.items() if k not in leave}

@@ -57,6 +57,7 @@ SAMPLERS: Mapping[str, Callable[[Diffusion, Sample], samplers.Sampler]] = {
     "unipc": lambda spec, asked: multistep.unipc(),
     "unipc_3": lambda spec, asked: multistep.unipc(3),
     "pndm": lambda spec, asked: multistep.pndm(),
+    "consistency": lambda spec, asked: samplers.consistency(),
 }
 """By the names that a request may use: (model, request) -> sampler."""
 

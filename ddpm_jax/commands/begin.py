@@ -373,4 +373,4 @@ def from_import(
             f"{classes[1]}; use data like those it was trained on."
         )
     params = store.restore_params(workdir, step=step)
-    return assembly.start_state(recipe.task, recipe.training, params, step or 0)
+    return assembly.start_state(recipe.task, info, recipe.training, params, step or 0)

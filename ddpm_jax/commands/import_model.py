@@ -363,8 +363,9 @@ def settings_of(made: Recipe[Diffusion], info: DataInfo) -> tuple[dict, dict]:
 
 def _save(workdir: Path, found: Imported, source: str) -> None:
     made, params = found.recipe, jax.tree.map(jnp.asarray, found.params)
-    state = assembly.start_state(made.task, made.training, params, found.step)
-    described = about.metadata(made, found.info) | {about.IMPORTED: source}
+    info = found.info
+    state = assembly.start_state(made.task, info, made.training, params, found.step)
+    described = about.metadata(made, info) | {about.IMPORTED: source}
     with store.open_checkpoints(workdir) as checkpoints:
         files.write_json(workdir / "config.json", to_json(made))
         store.save(checkpoints, state, described, wait=True)

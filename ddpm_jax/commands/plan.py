@@ -77,7 +77,9 @@ def cost_of(spec: Diffusion, fit: Fit, info: DataInfo) -> Cost:
     """
     unet = assembly.model(spec, info)
     state = jax.eval_shape(
-        lambda: assembly.start_state(spec, fit, assembly.init_params(spec, unet, info))
+        lambda: assembly.start_state(
+            spec, info, fit, assembly.init_params(spec, unet, info)
+        )
     )
     apply = assembly.network(unet)
     cond = assembly.example_condition(unet, info)

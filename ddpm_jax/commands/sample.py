@@ -219,7 +219,8 @@ def make_preview(
     spec, show = model.spec, model.codec.show
     quick = dataclasses.replace(
         asked,
-        sampler="ddim",
+        # A network of few steps is seen by the sampler that it is made for.
+        sampler=asked.sampler if asked.sampler == "consistency" else "ddim",
         eta=0.0,
         spacing="trailing",
         churn=0.0,

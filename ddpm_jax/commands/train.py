@@ -40,6 +40,7 @@ from ddpm_jax.commands.model import find_model
 from ddpm_jax.commands.parameters import check_profiles
 from ddpm_jax.commands.plan import refuse_beyond_memory, short_plan
 from ddpm_jax.commands.sample import make_preview, sample
+from ddpm_jax.diffusion.few_steps import FewStepSpec
 from ddpm_jax.recipe import Diffusion, Fit, Recipe
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.devices import (
@@ -83,7 +84,7 @@ def train(recipe: Recipe[Diffusion], workdir: Path) -> int:
     recipe = refuse_another_config(
         now,
         workdir,
-        _free(workdir, now.training, info.fingerprint),
+        _free(workdir, now, info.fingerprint),
         lambda stored, newest: settle(
             now, stored, None if about.is_import(workdir) else newest
         ),
@@ -159,7 +160,9 @@ def _already_trained(
     return 0
 
 
-def _free(workdir: Path, fit: Fit, fingerprint: str) -> tuple[str, ...]:
+def _free(
+    workdir: Path, recipe: Recipe[Diffusion], fingerprint: str
+) -> tuple[str, ...]:
     """List the options with other values of which a run here stays the same run.
 
     Where the data of now have the fingerprint of the run's, their folder may have been
@@ -167,8 +170,10 @@ def _free(workdir: Path, fit: Fit, fingerprint: str) -> tuple[str, ...]:
     """
     free = (*_FREE_OPTIONS, *free_since_import(workdir))
     free = (*free, *free_spelling(workdir, fingerprint))
-    # Else the length is part of the rate.
-    return (*free, "training.num_steps") if fit.decay == "constant" else free
+    # Else the length is part of the rate, or of the stages of the loss.
+    is_free = recipe.training.decay == "constant"
+    is_free &= not isinstance(recipe.task.loss, FewStepSpec)
+    return (*free, "training.num_steps") if is_free else free
 
 
 # --- The run --------------------------------------------------------------------------

@@ -6,7 +6,8 @@ its equations. By what they are for:
     levels      schedules (tables and log-SNR functions), grids (of N steps)
     the seam    denoisers (network -> Denoiser)
     training    losses, loss_weights (by SNR), time_sampling, self_conditioning,
-                preconditioning (EDM's parameterization)
+                preconditioning (EDM's parameterization), few_steps (networks that
+                jump)
     sampling    generate (the one scan), samplers (Algorithm 2, DDIM), karras (EDM),
                 multistep and exponential_integrator (DPM-Solver++, UniPC, PLMS),
                 ode (adaptive)

@@ -11,6 +11,7 @@ that use earlier steps, `ode` the adaptive one.
 Sources:
     [H] Ho, Jain, Abbeel 2020: Algorithm 2.
     [S] Song, Meng, Ermon 2021, "Denoising Diffusion Implicit Models".
+    [C] Song, Dhariwal, Chen, Sutskever 2023, "Consistency Models".
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ddpm_jax.diffusion.picklable import Picklable, picklable
 from ddpm_jax.diffusion.process import (
     Prediction,
     Variance,
+    add_noise,
     fraction_of_noise,
     like,
     noise_like,
@@ -125,6 +127,26 @@ def ddim(eta: jax.Array | float = 0.0) -> Sampler:
             eta * jnp.sqrt(c), state.x
         ) * noise_like(keys, state.x)
         x = like(s.alpha, state.x) * prediction.x0 + like(s.sigma, state.x) * noise
+        return State(x), Info(state.x, x, prediction, t, s)
+
+    return Sampler(init=State, step=step)
+
+
+@picklable
+def consistency() -> Sampler:
+    """Predict x_0, and noise it afresh to the next level: [C], Algorithm 1.
+
+    x_s = alpha_s x0 + sigma_s z. It is for networks whose x_0 at x_t is where the path
+    through x_t ends, as `few_steps` makes them: one step is a sample, and further ones
+    mend it. Of a plain diffusion model, whose x_0 is a mean, it is DDIM with all of the
+    noise sampled anew, and takes many steps.
+    """
+
+    def step(
+        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
+    ) -> tuple[State, Info]:
+        prediction = denoise(state.x, t)
+        x = add_noise(prediction.x0, noise_like(keys, state.x), s)
         return State(x), Info(state.x, x, prediction, t, s)
 
     return Sampler(init=State, step=step)

@@ -17,7 +17,7 @@ MAX_SCALE = 1000.0
 """Of guidance, far beyond any that is of use: more leaves no digit of the image."""
 SAMPLERS = (
     *("ancestral", "ddim", "euler", "heun", "adaptive", "dpmpp_2m", "dpmpp_3m"),
-    *("dpmpp_2m_sde", "unipc", "unipc_3", "pndm"),
+    *("dpmpp_2m_sde", "unipc", "unipc_3", "pndm", "consistency"),
 )
 SPACINGS = ("trailing", "leading", "linear", "quadratic", "karras", "logsnr")
 """Spacings of one word; another says how many steps each section of the chain has."""

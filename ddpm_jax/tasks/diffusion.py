@@ -18,12 +18,19 @@ from ddpm_jax.codecs import AsStored, CodecSpec, Latents, Start, from_bytes
 from ddpm_jax.conditioning.conditioner import ConditionerSpec
 from ddpm_jax.conditioning.image_maps import ImageMap
 from ddpm_jax.conditioning.text import TextSpec
+from ddpm_jax.diffusion.few_steps import (
+    FewStepContext,
+    FewStepLoss,
+    FewStepSpec,
+    Networks,
+)
 from ddpm_jax.diffusion.losses import (
     Loss,
     LossContext,
     LossSpec,
     SelfConditioning,
     Simple,
+    noise_data,
     training_loss,
 )
 from ddpm_jax.diffusion.preconditioning import edm
@@ -35,6 +42,7 @@ from ddpm_jax.diffusion.process import (
     plain_input,
 )
 from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
+from ddpm_jax.diffusion.self_conditioning import ESTIMATE
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
 from ddpm_jax.errors import UserError
 from ddpm_jax.limits import brief
@@ -47,6 +55,7 @@ Condition = Callable[[jax.Array, Batch, jax.Array], Any]
 """(key, batch, x0 [B, ...] as the network is to predict it) -> its condition."""
 
 NUM_QUARTILES = 4
+_TARGETS = 1  # folded into the key of levels and noise, for what targets draw
 
 
 _PLAIN = from_bytes(flip=False)
@@ -124,6 +133,26 @@ class Diffusion(TaskSpec):
             )
         if self.schedule.ends_in_noise:
             self._check_pure_noise()
+        if isinstance(self.loss, FewStepSpec):
+            self._check_few_steps(self.loss)
+
+    def _check_few_steps(self, loss: FewStepSpec) -> None:
+        of = f"loss={brief(loss)}"
+        if self.prediction == "eps":
+            raise UserError(
+                f"{of} is for steps from the noisiest level, where prediction='eps' "
+                f"says next to nothing of x0; use prediction {self.velocity}: the "
+                "parameters of a run that predicts eps are tuned to it."
+            )
+        if ESTIMATE in self.conditioners:
+            raise UserError(
+                f"{of} trains single steps, and conditioners.{ESTIMATE} is of the "
+                "step before; use a run without it."
+            )
+        if loss.needs_teacher and not self.init_from:
+            raise UserError(
+                f"{of} has a teacher, the run of init_from, which is empty; name one."
+            )
 
     def _check_conditioners(self) -> None:
         for name, spec in self.conditioners.items():
@@ -210,13 +239,30 @@ class Diffusion(TaskSpec):
 
     def build_loss(self, schedule: Schedule) -> Loss:
         """Make the loss on the schedule that `schedule.build` made."""
-        context = LossContext(
+        return self.loss.build(self._loss_context(schedule))
+
+    def build_few_steps(
+        self, schedule: Schedule, num_steps: int, null: Callable[[Any], Any]
+    ) -> FewStepLoss | None:
+        """Make the loss, if it is one of few steps; None for others.
+
+        Args:
+            schedule: what `schedule.build` made.
+            num_steps: of training, over which its stages are spread.
+            null: condition -> the unconditional one.
+        """
+        if not isinstance(self.loss, FewStepSpec):
+            return None
+        context = self._loss_context(schedule)
+        return self.loss.few_steps(FewStepContext(context, num_steps, null))
+
+    def _loss_context(self, schedule: Schedule) -> LossContext:
+        return LossContext(
             self.parameterization,
             VARIANCES[self.variance],
             schedule,
             self.learns_variance,
         )
-        return self.loss.build(context)
 
     def build_times(self) -> TimeSampler:
         """Make what draws training levels; its memory is part of the state."""
@@ -233,13 +279,14 @@ def make_objective(
     times: TimeSampler = UNIFORM,
     self_conditioning: SelfConditioning | None = None,
     network_input: NetworkInput = plain_input,
+    few_steps: FewStepLoss | None = None,
 ) -> Objective:
     """Compose the objective of a run.
 
     Args:
         network: (params, x_t, t, cond, dropout_key) -> output.
         schedule: the forward process.
-        loss: one of `diffusion.losses`.
+        loss: one of `diffusion.losses`; not looked at beside `few_steps`.
         start: makes x0 of the items of a batch, as a codec does; by default of images
             uint8, `codecs.from_bytes` without mirroring.
         condition: of a conditional model, with condition dropout, such as
@@ -247,6 +294,9 @@ def make_objective(
         times: how training levels are drawn; its memory is that of the objective.
         self_conditioning: of a self-conditioned network, `self_condition_half`.
         network_input: what the network is given, that of the `Parameterization`.
+        few_steps: takes the place of `loss`. The objective then carries a pair, of
+            `times` and of this loss, and a batch has the number of its step, "step"
+            [B].
 
     Returns:
         The objective. It is the mean of the examples' losses, each times the weight of
@@ -261,19 +311,38 @@ def make_objective(
     def objective(params: Any, key: jax.Array, batch: Batch, memory: Any) -> tuple:
         key_loss, key_start, key_condition, key_dropout = jax.random.split(key, 4)
         x0 = start(key_start, batch["image"])
-        losses, noised = training_loss(
-            key_loss,
-            lambda *args: network(*args, key_dropout),
-            params,
-            x0,
-            schedule=schedule,
-            loss=loss,
-            cond=None if condition is None else condition(key_condition, batch, x0),
-            times=times,
-            carry=memory,
-            self_conditioning=self_conditioning,
-            network_input=network_input,
+        cond = None if condition is None else condition(key_condition, batch, x0)
+        networks = Networks(
+            train=lambda *args: network(*args, key_dropout),
+            plain=lambda *args: network(*args, None),
         )
+        carry: Any = ()
+        if few_steps is None:
+            losses, noised = training_loss(
+                key_loss,
+                networks.train,
+                params,
+                x0,
+                schedule=schedule,
+                loss=loss,
+                cond=cond,
+                times=times,
+                carry=memory,
+                self_conditioning=self_conditioning,
+                network_input=network_input,
+            )
+        else:
+            memory, carry = memory
+            noised = noise_data(key_loss, x0, schedule, times, memory)
+            losses, carry = few_steps.evaluate(
+                jax.random.fold_in(key_loss, _TARGETS),
+                networks,
+                params,
+                noised,
+                cond,
+                batch["step"][0],
+                carry,
+            )
         weighted = noised.weight * losses
         # Continuous times begin at -1, within the first quartile.
         quartile = jnp.maximum(noised.index, 0) * NUM_QUARTILES // schedule.num_levels
@@ -286,6 +355,8 @@ def make_objective(
             "quartile_count": jnp.sum((noised.weight * member.T).T, axis=0),
         }
         memory = times.update(memory, noised.index, jax.lax.stop_gradient(losses))
+        if few_steps is not None:
+            memory = (memory, carry)
         return metrics["loss"], (metrics, memory)
 
     return objective

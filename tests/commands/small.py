@@ -133,6 +133,7 @@ LATENT_MODELS = ("vae", "gan", "flow")
 OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 # Of recipes: fewer pictures, attention on smaller maps, no package of others.
 OF_RECIPES = {
+    "configs/tune.py:runs/digits": {"loss.num_stages": "2"},
     "configs/emoji.py": {"conditioners.text.kind": "words"},
     "configs/emoji_large.py": {"network.channel_multipliers": "(1,1,1)"},
     "configs/emoji_retrieval.py": {"text.kind": "words"},

@@ -28,6 +28,7 @@ SAMPLERS = {
     "dpmpp_2m_sde": multistep.dpmpp_2m_sde(),
     "unipc": multistep.unipc(3),
     "pndm": multistep.pndm(),
+    "consistency": samplers.consistency(),
     "adaptive": ode.adaptive(TABLE, rtol=1e-3),
     "inpaint": editing.inpaint(samplers.ddim(), np.ones(2), np.array([1, 0])),
     "invert": editing.invert(3),

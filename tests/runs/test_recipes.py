@@ -442,6 +442,7 @@ def test_all_recipes_are_tested():
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip", "motion"}
+    others |= {"tune"}  # of a run: tests/runs/test_few_steps.py
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
