@@ -12,8 +12,9 @@ models are made and scored with.
 """
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from ddpm_jax.codecs import Autoencoder, Codec, latents
 from ddpm_jax.commands import about
 from ddpm_jax.commands.import_autoencoder import read_autoencoder
 from ddpm_jax.commands.import_model import read_model
-from ddpm_jax.commands.model import open_model, trained
+from ddpm_jax.commands.model import Trained, open_model, open_worse, trained
+from ddpm_jax.commands.parameters import worse_of
 from ddpm_jax.commands.sampled import open_task
 from ddpm_jax.errors import UserError, shown
 from ddpm_jax.evaluation.feature_extractor import (
@@ -38,11 +40,12 @@ from ddpm_jax.evaluation.feature_extractor import (
     make_extract,
 )
 from ddpm_jax.model import DiffusionModel, as_float
-from ddpm_jax.requests import Sample
+from ddpm_jax.requests import Edit, Sample
 from ddpm_jax.requests.keywords import in_keywords, read
 from ddpm_jax.runtime import arguments
 from ddpm_jax.runtime.devices import data_mesh, sharded, spread
 from ddpm_jax.runtime.images import to_uint8
+from ddpm_jax.runtime.recent import Recent
 from ddpm_jax.runtime.startup import use_all_cores
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.training import checkpoints as store
@@ -293,11 +296,35 @@ def _load_run(folder: Path, asked: dict[str, Any]) -> DiffusionModel:
     recipe = about.trained_recipe(folder)
     use_all_cores(recipe.training.batch_size)
     try:
-        request = recipe.request(Sample, run=str(folder), **asked)
-        return DiffusionModel(recipe, open_model(recipe, request, folder))
+        # What is sampled says what autoguidance goes away from.
+        request = recipe.request(Sample, run=str(folder), autoguidance=1.0, **asked)
+        opened = open_model(recipe, request, folder)
+        return DiffusionModel(recipe, opened, _reader_of_worse(request, opened, folder))
     except UserError as error:
         error.args = (in_keywords(Sample, str(error)), *error.args[1:])
         raise
+
+
+def _reader_of_worse(
+    own: Sample, opened: Trained, folder: Path
+) -> Callable[[Sample | Edit], Any]:
+    """Make what reads the parameters that autoguidance goes away from, the last kept.
+
+    Args:
+        own: which parameters the model was opened with.
+        opened: the model.
+        folder: of its run.
+    """
+    kept: Recent[Any] = Recent(1)
+
+    def read_worse(asked: Sample | Edit) -> Any:
+        asked = dataclasses.replace(asked, ema=own.ema, ema_std=own.ema_std)
+        return kept.get(
+            worse_of(asked, opened.step),
+            lambda: open_worse(asked, folder, opened.step, opened.mesh)[0],
+        )
+
+    return read_worse
 
 
 def _load_diffusers(folder: Path) -> DiffusionModel | AutoencoderModel:

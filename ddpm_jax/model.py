@@ -9,7 +9,7 @@ they become bytes.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from PIL import Image
 
 from ddpm_jax import assembly
 from ddpm_jax.assembly import DataInfo
-from ddpm_jax.codecs import Codec
+from ddpm_jax.codecs import Codec, Params
 from ddpm_jax.commands.edit import embedded, extended, lay_blocks, lay_out
 from ddpm_jax.commands.model import Trained
 from ddpm_jax.commands.sample import Conditions, conditions_of, sample_batches
@@ -57,7 +57,7 @@ OPTIONS = tuple(n for n in sections_of(Sample).values() if n not in _NOT_OF_SAMP
 OF_DENOISER = tuple(
     name
     for name in OPTIONS
-    if name.startswith(("guidance_", "picture"))
+    if name.startswith(("guidance_", "autoguidance", "picture"))
     or name in ("label", "prompt", "negative_prompt", "classifier_scale")
     or name in ("clip", "dynamic_percentile", "seed")
 )
@@ -88,13 +88,21 @@ class DiffusionModel:
         metadata: of its checkpoint.
     """
 
-    def __init__(self, recipe: Recipe[Diffusion], trained: Trained) -> None:
+    def __init__(
+        self,
+        recipe: Recipe[Diffusion],
+        trained: Trained,
+        open_worse: Callable[[Sample | Edit], Any] | None = None,
+    ) -> None:
         """Put an opened model together.
 
         Args:
             recipe: that it was trained by; it holds the defaults of options.
             trained: the opened model.
+            open_worse: request -> the other parameters of its run that autoguidance
+                goes away from; None of a model that is of no run.
         """
+        self._open_worse = open_worse
         self.recipe, self._trained = recipe, trained
         self.spec: Diffusion = recipe.task
         self.step: int = trained.step
@@ -154,7 +162,7 @@ class DiffusionModel:
                 self.spec,
                 asked,
                 self._program(asked),
-                self._trained.params,
+                self._all_params(asked),
                 self._condition(asked, prompts),
             )
             return np.concatenate([batch.items for batch in made])
@@ -190,7 +198,8 @@ class DiffusionModel:
         network = self.params if params is None else params
         _check_params(network, self.params)
         with _named_by_keywords():
-            built = assembly.denoiser(self.spec, asked, self.network, network)
+            worse = self._all_params(asked).worse
+            built = assembly.denoiser(self.spec, asked, self.network, network, worse)
         kept: dict[int, Cond] = {}
 
         def condition(num_rows: int) -> Cond:
@@ -198,7 +207,7 @@ class DiffusionModel:
                 of_rows = dataclasses.replace(asked, num_images=num_rows)
                 with jax.ensure_compile_time_eval(), _named_by_keywords():
                     cond = self._condition(of_rows, prompts).cond
-                    if params is None:
+                    if params is None and worse is None:
                         read_once = jax.jit(partial(encode, self.network))
                         cond = read_once(network, cond) if cond else None
                 kept[num_rows] = cond
@@ -398,7 +407,8 @@ class DiffusionModel:
                 )
             blocks = lay_blocks(asked, self.info, pictures)
             rows, noise, columns = lay_out(self.spec, asked, self.info, pictures)
-        model = self._in_floating_point()
+        params = self._all_params(asked)
+        model = dataclasses.replace(self._in_floating_point(), params=params)
         made = extended(asked, model, self._program(asked), rows, noise, blocks)
         return made.reshape(-1, columns, *made.shape[1:])
 
@@ -436,7 +446,7 @@ class DiffusionModel:
         """Run an edit of rows [N P, ...]; float32 [N, P, ...]."""
         made = run_batches(
             self._program(asked),
-            self._trained.params,
+            self._all_params(asked),
             assembly.sample_key(assembly.seed_of(self.spec, asked)),
             rows,
             num_rows=len(noise),
@@ -478,6 +488,19 @@ class DiffusionModel:
         if prompts is not None:
             texts = [prompts[i % len(prompts)] for i in range(asked.num_images)]
         return conditions_of(self._trained, asked, self.params, texts)
+
+    def _all_params(self, asked: Sample | Edit) -> Params:
+        """Return the parameters of a request, with those that autoguidance has."""
+        own = self._trained.params._replace(worse=None)
+        if asked.autoguidance == 1:
+            return own
+        if self._open_worse is None:
+            raise UserError(
+                f"config.sample.autoguidance={asked.autoguidance:g} is away from other "
+                "parameters of a run, and this model was not opened from a run; leave "
+                "it out."
+            )
+        return own._replace(worse=self._open_worse(asked))
 
     def _program(self, asked: Sample | Edit) -> Program:
         """Make the program of a request, which leaves images in floating point."""

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax.assembly.conditions import encode, sample_cond, text_cond
+from ddpm_jax.assembly.conditions import encode_for, sample_cond, text_cond
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.latents import refuse_latents
 from ddpm_jax.assembly.pictures import aug_level_of, mode_of
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
 from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.codecs import Params
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, LowRes
@@ -33,6 +34,7 @@ OF_STAGES = {
 }
 """Option of `config.cascade` -> that of a stage's `config.sample`, and its type."""
 _SHARED = ("num_images", "batch_size", "film_frames", "film_images")
+_SHAPES = Params(None)
 
 
 class Member(NamedTuple):
@@ -126,12 +128,12 @@ def _values(text: str, name: str, kind: type, count: int) -> list[Any]:
     return values * count if len(values) == 1 else values
 
 
-def stage_of(member: Member, params: Any = None) -> CascadeStage:
+def stage_of(member: Member, params: Params = _SHAPES) -> CascadeStage:
     """Make a stage of a model.
 
     Args:
         member: the model.
-        params: its parameters; None if only shapes are looked at.
+        params: its parameters; left out if only shapes are looked at.
     """
     spec, asked, info, unet = member
     height, width, channels = info.image_shape
@@ -141,7 +143,7 @@ def stage_of(member: Member, params: Any = None) -> CascadeStage:
         factor = conditioner.factor
         low_shape = (height // factor, width // factor, channels)
     return CascadeStage(
-        denoiser(spec, asked, unet, params),
+        denoiser(spec, asked, unet, params.network, params.worse),
         sampler(spec, asked),
         info.image_shape,
         low_shape,
@@ -155,8 +157,8 @@ def plan_cascade(members: Sequence[Member]) -> Plan:
     def model_of(member: Member) -> CascadeModel:
         return CascadeModel(
             levels(member.spec, member.asked),
-            lambda params: stage_of(member, params.network),
-            lambda params, cond: encode(member.unet, params.network, cond),
+            lambda params: stage_of(member, params),
+            lambda params, cond: encode_for(member.unet, params, cond),
         )
 
     return cascade_plan(list(map(model_of, members)))

@@ -12,6 +12,7 @@ from ddpm_jax.assembly.keys import sample_key
 from ddpm_jax.assembly.labels_prompts import prompts, sample_labels
 from ddpm_jax.assembly.pictures import source_rows
 from ddpm_jax.assembly.source import DataInfo, clip_of, tokenizer_of
+from ddpm_jax.codecs import Params
 from ddpm_jax.conditioning import Encoded, Tokenizer, Tokens
 from ddpm_jax.conditioning.conditioned import Conditioned, encode
 from ddpm_jax.conditioning.conditioner import NEGATIVE, Cond, from_batch
@@ -79,6 +80,24 @@ class Captions(NamedTuple):
 
     rows: Tokens | Encoded
     places: np.ndarray
+
+
+def encode_for(
+    network: Conditioned, params: Params, cond: Mapping[str, Any] | None
+) -> Cond | None:
+    """Encode a condition once before a chain, if one network alone is given it.
+
+    With autoguidance there are two, each with encodings of its own: the condition is
+    left as it is, and each encodes it at every step.
+
+    Args:
+        network: of the model.
+        params: its parameters.
+        cond: rows [B, ...], or None.
+    """
+    if params.worse is not None:
+        return dict(cond) if cond else None
+    return encode(network, params.network, cond)
 
 
 def example_cond(

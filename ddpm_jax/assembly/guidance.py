@@ -1,11 +1,12 @@
 """Guidance: what is laid around the network before sampling.
 
-The order, from the inside: the network, classifier-free guidance, the classifier's
-gradient, thresholding.
+The order, from the inside: the network, autoguidance, classifier-free guidance, the
+classifier's gradient, thresholding.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -19,9 +20,12 @@ from ddpm_jax.diffusion.denoisers import Cond, Denoiser, clip_x0
 from ddpm_jax.diffusion.gaussian_classifier import gaussian_classifier
 from ddpm_jax.diffusion.guidance import (
     LogProb,
+    autoguidance,
     classifier_free,
     classifier_guidance,
     dynamic_threshold,
+    optimized_scale,
+    projected,
 )
 from ddpm_jax.diffusion.process import Prediction
 from ddpm_jax.diffusion.schedules import Level
@@ -37,21 +41,29 @@ _MOST_IMAGES, _MOST_LARGE_IMAGES, _LARGE = 20_000, 4096, 4096
 
 
 def guided(
-    spec: Diffusion, asked: Sample, unet: Conditioned, denoise: Denoiser
+    spec: Diffusion,
+    asked: Sample,
+    unet: Conditioned,
+    denoise: Denoiser,
+    worse: Denoiser,
 ) -> Denoiser:
     """Lay around a denoiser what is asked for.
 
     With `classifier_scale` the data set is read, at the first use in a process.
+
+    Args:
+        spec: of the model.
+        asked: how it is guided.
+        unet: the network.
+        denoise: the model.
+        worse: a worse version of it, for autoguidance; not called without.
     """
+    interval = {"low": asked.guidance_low, "high": _end(asked.guidance_high)}
+    if asked.autoguidance != 1:
+        denoise = autoguidance(denoise, worse, asked.autoguidance, **interval)
     if asked.guidance_scale != 1:
-        denoise = classifier_free(
-            denoise,
-            asked.guidance_scale,
-            functools.partial(null_condition, unet.conditioners),
-            low=asked.guidance_low,
-            high=_end(asked.guidance_high),
-            rescale=asked.guidance_rescale,
-        )
+        null = functools.partial(null_condition, unet.conditioners)
+        denoise = _with_null(asked)(denoise, asked.guidance_scale, null, **interval)
     if asked.classifier_scale:
         if CLASSIFIED not in unet.conditioners:
             denoise = _for_classifier_alone(denoise)
@@ -65,6 +77,19 @@ def guided(
     if asked.dynamic_percentile:
         return dynamic_threshold(denoise, asked.dynamic_percentile)
     return clip_x0(denoise)
+
+
+def _with_null(asked: Sample) -> Callable[..., Denoiser]:
+    """Choose how guidance goes away from the null condition."""
+    if asked.guidance_optimized:
+        return optimized_scale
+    if asked.guidance_parallel != 1 or asked.guidance_norm is not None:
+        return functools.partial(
+            projected,
+            parallel=asked.guidance_parallel,
+            max_norm=_end(asked.guidance_norm),
+        )
+    return functools.partial(classifier_free, rescale=asked.guidance_rescale)
 
 
 def clips(spec: Diffusion, asked: Sample) -> bool:
@@ -113,6 +138,12 @@ def check_guidance(spec: Diffusion, info: DataInfo, asked: Sample) -> None:
     Raises:
         UserError: an option asks for what the model lacks.
     """
+    if asked.autoguidance != 1 and asked.prompt_to:
+        raise UserError(
+            f"config.sample.autoguidance={asked.autoguidance:g} beside prompt_to: what "
+            "lies between two prompts is encoded by one network, and autoguidance has "
+            "two; leave one of them out."
+        )
     if asked.guidance_scale != 1 and not is_droppable(spec, info):
         raise UserError(
             f"config.sample.guidance_scale={asked.guidance_scale}, but this model "

@@ -16,7 +16,7 @@ import numpy as np
 from ddpm_jax.assembly.conditions import has_tokens, is_droppable
 from ddpm_jax.assembly.editing import edit_methods, is_encoding, method_of
 from ddpm_jax.assembly.labels_prompts import OF_MANY
-from ddpm_jax.assembly.sampling import levels
+from ddpm_jax.assembly.sampling import levels, num_steps
 from ddpm_jax.assembly.source import DataInfo
 from ddpm_jax.conditioning.image_embedding import NAME
 from ddpm_jax.diffusion.few_steps import FewStepSpec
@@ -171,6 +171,9 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
     if isinstance(asked, Compared):
         scales = set(asked.all_scales())
     unguided = scales == {1}
+    unaided = (
+        "without autoguidance; set sample.autoguidance, such as 2, or leave it out"
+    )
     at_one = "at guidance_scale 1; use another scale, such as 3, or leave it out"
     churnless = "without churn; set sample.churn above 0, or leave it out"
     tolerance = "but with sampler adaptive; leave it out, or use num_steps"
@@ -189,7 +192,29 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
         *((n, sampler != "adaptive", tolerance) for n in ("rtol", "atol")),
         *((f"churn_{n}", not asked.churn, churnless) for n in ("low", "high", "noise")),
         ("variance", sampler != "ancestral", "but with sampler ancestral"),
-        *((f"guidance_{n}", unguided, at_one) for n in ("low", "high", "rescale")),
+        *(
+            (f"guidance_{n}", unguided and asked.autoguidance == 1, at_one)
+            for n in ("low", "high")
+        ),
+        *(
+            (f"guidance_{n}", unguided, at_one)
+            for n in ("rescale", "parallel", "norm", "optimized")
+        ),
+        *_of_ways_to_guide(asked),
+        (
+            "zero_init_steps",
+            sampler not in ("ddim", "euler") or bool(asked.eta or asked.churn),
+            "but with sampler ddim or euler, and neither eta nor churn",
+        ),
+        *(
+            (f"autoguidance_{n}", asked.autoguidance == 1, unaided)
+            for n in ("step", "ema", "ema_std")
+        ),
+        (
+            "autoguidance_ema_std",
+            not asked.autoguidance_ema,
+            "beside sample.autoguidance_ema=False, which asks for raw parameters",
+        ),
         ("negative_prompt", unguided, at_one),
         ("clip", of_latents, unclipped),
         ("dynamic_percentile", of_latents, unclipped),
@@ -209,6 +234,23 @@ def _of_chain(spec: Diffusion, asked: Chain) -> list[Rule]:
             "beside sample.dynamic_percentile, which clips",
         ),
         *_of_sections(asked),
+    ]
+
+
+def _of_ways_to_guide(asked: Chain) -> list[Rule]:
+    """Guidance is changed in one way at a time."""
+    ways = [
+        ("guidance_rescale", bool(asked.guidance_rescale)),
+        ("guidance_parallel", asked.guidance_parallel != 1),
+        ("guidance_norm", asked.guidance_norm is not None),
+        ("guidance_optimized", asked.guidance_optimized),
+    ]
+    together = {"guidance_parallel", "guidance_norm"}
+    return [
+        (name, is_asked, f"beside sample.{other}, another way to guide")
+        for name, _ in ways
+        for other, is_asked in ways
+        if name != other and {name, other} != together
     ]
 
 
@@ -307,6 +349,7 @@ def _of_edit(spec: Diffusion, asked: Edit) -> list[Rule]:
             for name, (is_used, whose) in looked_at.items()
         ),
         *((name, encodes, own) for name in (*_OF_SAMPLERS, *_OF_CHURN, "seed")),
+        ("zero_init_steps", True, "in an edit; it is for chains that start from noise"),
         ("clip", encodes, f"{here}, which never clips"),
         ("dynamic_percentile", unclipped, f"{here}, which does not clip so"),
         ("guidance_scale", unconditional, wanted),
@@ -460,12 +503,20 @@ def _of_likelihood(asked: Likelihood) -> list[Rule]:
 def check_ranges(spec: Diffusion, asked: Sample) -> None:
     """Refuse ranges of churn and guidance that no level of the chain falls into.
 
+    And as many steps that stand still as the chain has.
+
     Raises:
         UserError: naming the first.
     """
+    steps = num_steps(spec, asked)
+    if asked.zero_init_steps >= steps:
+        raise UserError(
+            f"config.sample.zero_init_steps={asked.zero_init_steps} leaves none of the "
+            f"{steps} steps; use fewer, such as 1."
+        )
     if asked.churn:
         _check_range(spec, asked, "churn", asked.churn_low, asked.churn_high)
-    if asked.guidance_scale != 1:
+    if asked.guidance_scale != 1 or asked.autoguidance != 1:
         _check_range(spec, asked, "guidance", asked.guidance_low, asked.guidance_high)
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import jax
 
-from ddpm_jax.assembly.conditions import encode
+from ddpm_jax.assembly.conditions import encode_for
 from ddpm_jax.assembly.editing import edit_of
 from ddpm_jax.assembly.guidance import CLASSIFIED, clips
 from ddpm_jax.assembly.parts import Model
 from ddpm_jax.assembly.programs import kept
 from ddpm_jax.assembly.sampling import denoiser, levels, sampler
+from ddpm_jax.codecs import Params
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioner import NEGATIVE
-from ddpm_jax.diffusion.denoisers import Cond
+from ddpm_jax.diffusion.denoisers import Cond, Denoiser
 from ddpm_jax.recipe import Diffusion
 from ddpm_jax.requests import Edit, Request, Sample
 from ddpm_jax.requests.sample import sample_of
@@ -36,6 +37,7 @@ NOT_COMPILED = frozenset(
         *("run", "out", "step", "ema", "ema_std", "seed", "num_images", "batch_size"),
         *("label", "cond", "prompt", "negative_prompt", "prompt_to", "picture"),
         *("prior", "from_text", "to_text", "share"),
+        *("autoguidance_step", "autoguidance_ema", "autoguidance_ema_std"),
         *("film_frames", "film_images", "image", "mask", "num_points"),
         *("source", "split"),
     }
@@ -60,11 +62,11 @@ def compiled_options(spec: Diffusion, asked: Request) -> dict[str, Any]:
     return options
 
 
-def condition(network: Conditioned, params: Any, given: Given) -> Cond:
+def condition(network: Conditioned, params: Params, given: Given) -> Cond:
     """Return the condition among what is given, None if there is none."""
     known = {*network.conditioners, NEGATIVE, CLASSIFIED}
     cond = {name: rows for name, rows in given.items() if name in known}
-    return encode(network, params, cond)
+    return encode_for(network, params, cond)
 
 
 def plan_model(model: Model, asked: Sample) -> ChainModel:
@@ -75,11 +77,15 @@ def plan_model(model: Model, asked: Sample) -> ChainModel:
         asked: how chains are run.
     """
     spec = model.spec
+
+    def guided(params: Params) -> Denoiser:
+        return denoiser(spec, asked, model.unet, params.network, params.worse)
+
     return ChainModel(
         model.codec,
         levels(spec, asked),
         partial(sampler, spec, asked),
-        partial(denoiser, spec, asked, model.unet),
+        guided,
         partial(condition, model.unet),
         clip=clips(spec, asked),
     )

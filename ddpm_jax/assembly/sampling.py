@@ -4,12 +4,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from ddpm_jax.assembly.guidance import guided
 from ddpm_jax.conditioning.conditioned import Conditioned
 from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import grids, karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
+from ddpm_jax.diffusion.guidance import zero_init
 from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.diffusion.schedules import Level
 from ddpm_jax.diffusion.self_conditioning import self_conditioned
@@ -29,16 +33,37 @@ CONTINUOUS_GRIDS = {"karras": grids.karras_grid, "logsnr": grids.logsnr_grid}
 
 
 def denoiser(
-    spec: Diffusion, asked: Sample, unet: Conditioned, params: Any
+    spec: Diffusion, asked: Sample, unet: Conditioned, params: Any, worse: Any = None
 ) -> Denoiser:
-    """Build the denoiser that samplers see, guidance and clipping included."""
-    built = from_network(
-        network(unet),
-        params,
-        spec.parameterization,
-        learns_variance=spec.learns_variance,
-    )
-    return guided(spec, asked, unet, built)
+    """Build the denoiser that samplers see, guidance and clipping included.
+
+    Args:
+        spec: of the model.
+        asked: how it is guided.
+        unet: the network.
+        params: of the network.
+        worse: parameters that autoguidance goes away from; None without.
+    """
+
+    def of(params: Any) -> Denoiser:
+        return from_network(
+            network(unet),
+            params,
+            spec.parameterization,
+            learns_variance=spec.learns_variance,
+        )
+
+    built = guided(spec, asked, unet, of(params), of(worse))
+    if asked.zero_init_steps:
+        return zero_init(built, _noisier_than(spec, asked, asked.zero_init_steps))
+    return built
+
+
+def _noisier_than(spec: Diffusion, asked: Sample, count: int) -> jax.Array:
+    """Return a sigma / alpha between the first levels of a chain and the next one."""
+    level = levels(spec, asked)
+    angles = jnp.arctan2(level.sigma, level.alpha)  # finite, also of pure noise
+    return jnp.tan((angles[count - 1] + angles[count]) / 2)
 
 
 SAMPLERS: Mapping[str, Callable[[Diffusion, Sample], samplers.Sampler]] = {

@@ -67,7 +67,10 @@ class Params(NamedTuple):
     Attributes:
         network: of the denoising network.
         codec: `Codec.params`.
+        worse: of a worse version of the network, which autoguidance goes away from;
+            None without.
     """
 
     network: Any
     codec: Any = ()
+    worse: Any = None

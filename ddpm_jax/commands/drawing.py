@@ -132,7 +132,10 @@ def _cut(text: str, num_bytes: int) -> str:
 # --- Requests ------------------------------------------------------------------------
 
 # Options that change no image, or are resolved into what is stored.
-_RESOLVED = {"batch_size", "step", "ema", "ema_std", "seed", "num_steps"}
+_RESOLVED = {
+    *("batch_size", "step", "ema", "ema_std", "seed", "num_steps"),
+    *("autoguidance_step", "autoguidance_ema", "autoguidance_ema_std"),
+}
 SHOWN = ("film_frames", "film_images")
 """Options of how much of a chain is shown."""
 

@@ -119,10 +119,14 @@ def drawn_set(
     said = f"{asked.sampler}, {steps} steps"
     if asked.guidance_scale != 1:
         said += f", guidance {asked.guidance_scale:g}"
+    if found.worse is not None:
+        step, which = found.worse["checkpoint_step"], found.worse["parameters"]
+        said += f", autoguidance {asked.autoguidance:g} of step {step:,} ({which})"
     kept = ("num_images", "batch_size", "film_frames", "film_images", "step", "ema_std")
     model = {
         "checkpoint_step": found.step,
         "parameters": parameters_name(asked),
+        **({} if found.worse is None else {"worse": found.worse}),
         "options": {k: v for k, v in options.items() if k not in (*kept, "ema")}
         | {"num_steps": steps},
     }

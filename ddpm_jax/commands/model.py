@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from ddpm_jax import assembly
 from ddpm_jax.codecs import Params
 from ddpm_jax.commands.about import (
@@ -17,7 +19,12 @@ from ddpm_jax.commands.about import (
     newest_usable,
     step_of,
 )
-from ddpm_jax.commands.parameters import load_parameters, parameters_name
+from ddpm_jax.commands.parameters import (
+    load_parameters,
+    named_as_worse,
+    parameters_name,
+    worse_of,
+)
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Recipe
 from ddpm_jax.requests import Parameters
@@ -35,12 +42,15 @@ class Described:
         info: what it knows of its data.
         step: of its checkpoint.
         about: the checkpoint's metadata.
+        worse: which parameters autoguidance goes away from, as plain data; None without
+            it.
     """
 
     spec: Diffusion
     info: assembly.DataInfo
     step: int
     about: dict[str, Any]
+    worse: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +58,8 @@ class Trained(Described, assembly.Model):
     """A model that can be sampled from.
 
     Attributes:
-        params: its parameters, on all devices, and those of its autoencoder.
+        params: its parameters, on all devices, those of its autoencoder, and those that
+            autoguidance goes away from.
         described: which parameters these are, for a person to read.
     """
 
@@ -56,16 +67,26 @@ class Trained(Described, assembly.Model):
     described: str
 
 
-def trained(model: assembly.Model, params: Any, **others: Any) -> Trained:
+def trained(
+    model: assembly.Model,
+    params: Any,
+    *,
+    worse_params: Any = None,
+    worse: dict[str, Any] | None = None,
+    **others: Any,
+) -> Trained:
     """Put a model and its parameters together.
 
     Args:
         model: without them.
         params: of its network, on all devices.
+        worse_params: those that autoguidance goes away from.
+        worse: which these are.
         others: the other attributes of a `Trained`.
     """
-    both = Params(params, spread_whole(model.codec.params, model.mesh))
-    return Trained(**vars(model), params=both, **others)
+    of_codec = spread_whole(model.codec.params, model.mesh)
+    whole = Params(params, of_codec, worse_params)
+    return Trained(**vars(model), params=whole, worse=worse, **others)
 
 
 def describe_model(spec: Diffusion, asked: Parameters, workdir: Path) -> Described:
@@ -105,7 +126,48 @@ def _described(
     assembly.check_parameters(asked)
     check_schedule(spec.schedule, about)
     assembly.use_copies(info, workdir)
-    return Described(spec, info, step, about)
+    return Described(spec, info, step, about, _which(worse_of(asked, step), workdir))
+
+
+def _which(worse: Parameters | None, workdir: Path) -> dict[str, Any] | None:
+    """Describe the parameters that autoguidance goes away from, as plain data."""
+    if worse is None:
+        return None
+    with named_as_worse():
+        assembly.check_parameters(worse)
+        assert worse.step is not None
+        about = store.read_metadata(workdir, worse.step)
+    return _named(worse, worse.step, about)
+
+
+def open_worse(
+    asked: Parameters, workdir: Path, step: int, mesh: Mesh
+) -> tuple[Any, str]:
+    """Read the parameters that autoguidance goes away from.
+
+    Args:
+        asked: with autoguidance, or without.
+        workdir: of the model.
+        step: of its checkpoint.
+        mesh: the devices.
+
+    Returns:
+        The parameters, on all devices, and a description of them; None and "" without
+        autoguidance.
+
+    Raises:
+        UserError: they are those of the model, damaged, or not there.
+    """
+    worse = worse_of(asked, step)
+    if worse is None:
+        return None, ""
+    with named_as_worse():
+        assembly.check_parameters(worse)
+        assert worse.step is not None
+        params, which = load_parameters(
+            worse, workdir, worse.step, placement=sharded(mesh)
+        )
+    return params, f"the {which} parameters of step {worse.step:,}"
 
 
 def open_model(recipe: Recipe[Diffusion], asked: Parameters, workdir: Path) -> Trained:
@@ -130,12 +192,16 @@ def _open_step(
     about = store.read_metadata(workdir, step)
     found = _described(spec, asked, workdir, step, about)
     params, which = load_parameters(asked, workdir, found.step, placement=sharded(mesh))
+    worse_params, worse_than = open_worse(asked, workdir, found.step, mesh)
+    described = f"the {which} parameters of step {found.step:,}"
     return trained(
         assembly.build_model(spec, found.info, mesh, workdir),
         params,
+        worse_params=worse_params,
+        worse=found.worse,
         step=found.step,
         about=found.about,
-        described=f"the {which} parameters of step {found.step:,}",
+        described=f"{described}, away from {worse_than}" if worse_than else described,
     )
 
 
@@ -146,10 +212,15 @@ def model_request(asked: Parameters, found: Described) -> dict[str, Any]:
         asked: which.
         found: the model.
     """
+    own = _named(asked, found.step, found.about)
+    return own if found.worse is None else {**own, "worse": found.worse}
+
+
+def _named(asked: Parameters, step: int, about: dict[str, Any]) -> dict[str, Any]:
     return {
-        "checkpoint_step": found.step,
+        "checkpoint_step": step,
         "parameters": parameters_name(asked),
-        "fingerprint": digest(found.about.get("checksums")),
+        "fingerprint": digest(about.get("checksums")),
     }
 
 

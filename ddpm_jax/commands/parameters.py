@@ -1,5 +1,7 @@
 """Which parameters to draw with: raw, averaged, or an average built after training."""
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ import jax
 
 from ddpm_jax import requests
 from ddpm_jax.errors import UserError
+from ddpm_jax.requests.options import Chain
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.devices import Placement, spread
 from ddpm_jax.training import checkpoints as store
@@ -36,6 +39,46 @@ def parameters_name(asked: requests.Parameters) -> str:
         return "raw"
     std = asked.ema_std
     return "ema" if std is None else f"ema-{std:g}"
+
+
+def worse_of(asked: requests.Parameters, step: int) -> requests.Parameters | None:
+    """Ask for the parameters that autoguidance goes away from; None without it.
+
+    Args:
+        asked: a request of any kind.
+        step: of the model's checkpoint.
+
+    Raises:
+        UserError: they are those of the model.
+    """
+    if not isinstance(asked, Chain) or asked.autoguidance == 1:
+        return None
+    worse = requests.Parameters(
+        run=asked.run,
+        step=step if asked.autoguidance_step is None else asked.autoguidance_step,
+        ema=asked.autoguidance_ema,
+        ema_std=asked.autoguidance_ema_std,
+    )
+    which = parameters_name(worse)
+    if (worse.step, which) == (step, parameters_name(asked)):
+        raise UserError(
+            f"config.sample.autoguidance={asked.autoguidance:g} is away from the model "
+            f"itself ({which}, step {step}), which does nothing; give worse parameters "
+            "with sample.autoguidance_step, sample.autoguidance_ema_std or "
+            "sample.autoguidance_ema=False."
+        )
+    return worse
+
+
+@contextlib.contextmanager
+def named_as_worse() -> Iterator[None]:
+    """Name the options of autoguidance in messages about its parameters."""
+    try:
+        yield
+    except UserError as error:
+        text = re.sub(r"(?<!\w)(ema(_std)?)\b(?! \()", r"autoguidance_\1", str(error))
+        error.args = (text, *error.args[1:])
+        raise
 
 
 def check_profiles(std: float | None, stds: tuple[float, ...]) -> None:

@@ -255,6 +255,8 @@ def _label(row: Row, variable: str) -> str:
         said.append(f"{options['num_steps']} steps")
     if variable != "guidance" and options["guidance_scale"] != 1:
         said.append(f"guidance {options['guidance_scale']:g}")
+    if options.get("autoguidance", 1) != 1:
+        said.append(f"autoguidance {options['autoguidance']:g}")
     return ", ".join(said)
 
 

@@ -88,6 +88,7 @@ def sample(recipe: Recipe, asked: Sample, workdir: Path) -> Path:
         "seconds": round(seconds, 2),
         "checkpoint_step": trained.step,
         "parameters": parameters_name(asked),
+        **({} if trained.worse is None else {"worse": trained.worse}),
         "sample": sample_options(asked),
         "seed": assembly.seed_of(spec, asked),
         "device": describe(),
@@ -224,6 +225,8 @@ def make_preview(
         eta=0.0,
         spacing="trailing",
         churn=0.0,
+        zero_init_steps=0,
+        autoguidance=1.0,  # whose parameters are of a finished run
         num_steps=spec.preview_steps,
         num_images=min(asked.num_images, asked.batch_size),
         prompt_to="",

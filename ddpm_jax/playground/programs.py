@@ -49,6 +49,8 @@ def _name(plan: Plan, spec: Diffusion, asked: Sample | Edit, batch_size: int) ->
     left_out = _NOT_COMPILED
     if asked.churn:  # whose amount is shared out over the steps
         left_out = left_out - {"num_steps"}
+    if asked.zero_init_steps:  # which are told from others by their levels
+        left_out = left_out - {"num_steps", "spacing"}
     stored = dataclasses.asdict(asked)
     options = {name: v for name, v in stored.items() if name not in left_out}
     num_levels = spec.schedule.num_levels

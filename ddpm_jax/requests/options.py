@@ -180,6 +180,28 @@ class Chain(Parameters):
     guidance_rescale: float = option(
         0.0, "restore the contrast that guidance adds: 0 to 1"
     )
+    guidance_parallel: float = option(
+        1.0, "share of guidance along the predicted x0 (APG's eta): 1 all, 0 none"
+    )
+    guidance_norm: float | None = option(
+        None, "most that the two predictions of x0 differ (APG's r); unset: no bound"
+    )
+    guidance_optimized: bool = option(
+        False, "scale the unconditional velocity by its optimal scale (CFG-Zero*)"
+    )
+    zero_init_steps: int = option(
+        0, "first steps of ddim or euler that stand still (CFG-Zero*), such as 1"
+    )
+    autoguidance: float = option(
+        1.0, "more than 1: guide away from worse parameters of the run, such as 2"
+    )
+    autoguidance_step: int | None = option(
+        None, "step of these parameters; unset: that of the model"
+    )
+    autoguidance_ema: bool = option(True, "whether they are averaged (EMA)")
+    autoguidance_ema_std: float | None = option(
+        None, "length of their average, as ema_std; unset: the ordinary one"
+    )
     classifier_scale: float = option(
         0.0, "guide by a classifier fitted to the data in closed form"
     )
@@ -235,7 +257,7 @@ class Chain(Parameters):
             )
 
     def _check_guidance(self) -> None:
-        for name in ("guidance_scale", "classifier_scale"):
+        for name in ("guidance_scale", "classifier_scale", "autoguidance"):
             scale = getattr(self, name)
             if not abs(scale) <= MAX_SCALE:
                 raise UserError(
@@ -243,12 +265,18 @@ class Chain(Parameters):
                     f"-{MAX_SCALE:g} to {MAX_SCALE:g}, such as 2."
                 )
         _check_range("guidance", self.guidance_low, self.guidance_high)
-        for name in ("guidance_rescale", "dynamic_percentile"):
+        if self.guidance_norm is not None and not self.guidance_norm > 0:
+            raise UserError(
+                f"config.sample.guidance_norm={self.guidance_norm} is not above 0; "
+                "leave it out for no bound."
+            )
+        self.check_at_least(0, "zero_init_steps")
+        for name in ("guidance_rescale", "guidance_parallel", "dynamic_percentile"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise UserError(
-                    f"config.sample.{name}={share} is not in [0, 1]; use 0 to switch "
-                    "it off."
+                    f"config.sample.{name}={share} is not in [0, 1]; use "
+                    f"{1 if name == 'guidance_parallel' else 0} to switch it off."
                 )
 
 

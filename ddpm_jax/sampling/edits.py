@@ -219,7 +219,7 @@ class _Context(NamedTuple):
             x_init,
             sampler or self.sampler,
             denoise or self.denoise,
-            self.model.condition(self.params.network, given),
+            self.model.condition(self.params, given),
             decode,
             decode,
             decode(x_init),
@@ -242,7 +242,7 @@ def _begin(part: _Part, edit: Edit, model: Model) -> Callable[..., Chain]:
             params,
             keys,
             levels,
-            model.denoiser(params.network),
+            model.denoiser(params),
             model.sampler(),
         )
         return _keep_known(part.begin(context, _encoded(given, context)), given)

@@ -93,9 +93,8 @@ class Model(NamedTuple):
         codec: of the model.
         levels: leaves [N + 1], of sampling.
         sampler: () -> Sampler.
-        denoiser: parameters of the network -> Denoiser, guidance and thresholding
-            included.
-        condition: (parameters of the network, rows) -> what it is conditioned on.
+        denoiser: `codecs.Params` -> Denoiser, guidance and thresholding included.
+        condition: (`codecs.Params`, rows) -> what it is conditioned on.
         image_condition: of an image-conditional model; None of others.
         clip: whether x0 is clipped to the range of pixels.
     """
@@ -103,8 +102,8 @@ class Model(NamedTuple):
     codec: Codec
     levels: Level
     sampler: Callable[[], Sampler]
-    denoiser: Callable[[Any], Denoiser]
-    condition: Callable[[Any, Given], Cond]
+    denoiser: Callable[[Params], Denoiser]
+    condition: Callable[[Params, Given], Cond]
     image_condition: ImageCondition | None = None
     clip: bool = False
 
@@ -123,8 +122,8 @@ def sample_plan(model: Model) -> Plan:
             keys,
             initial_noise(keys, model.codec.shape),
             model.sampler(),
-            model.denoiser(params.network),
-            model.condition(params.network, given),
+            model.denoiser(params),
+            model.condition(params, given),
             decode,
             decode,
         )

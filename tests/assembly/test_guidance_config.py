@@ -112,6 +112,59 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional(told, plain):
     np.testing.assert_allclose(np.std(found.x0, axis=(1, 2, 3)), spread, rtol=1e-4)
 
 
+def test_projected_guidance(told, plain):
+    """With all of its parallel part it is classifier-free; else see Sadat et al."""
+    free = told.predict(label=jnp.full(4, 10))
+    found = told.predict(guidance_scale=3.0, guidance_parallel=0.25)
+    c, d = (np.asarray(x, np.float64) for x in (plain.x0, plain.x0 - free.x0))
+
+    def inner(a, b):
+        return np.sum(a * b, axis=(1, 2, 3), keepdims=True)
+
+    along = inner(d, c) / inner(c, c) * c
+    expected = c + 2 * (d - 0.75 * along)
+    np.testing.assert_allclose(found.x0, expected, atol=1e-4)
+    bound = float(np.sqrt(inner(d, d)).max() / 2)
+    short = told.predict(guidance_scale=3.0, guidance_norm=bound)
+    norms = np.sqrt(inner(*[np.asarray(short.x0) - c] * 2)).max()
+    np.testing.assert_allclose(norms, 2 * bound, rtol=1e-4)
+
+
+def test_the_optimized_scale(told, plain):
+    free = told.predict(label=jnp.full(4, 10))
+    found = told.predict(guidance_scale=3.0, guidance_optimized=True)
+    c, u = (np.asarray(one.eps - one.x0, np.float64) for one in (plain, free))
+    rows = zip(c, u, strict=True)
+    s = [np.linalg.lstsq(b.reshape(-1, 1), a.ravel())[0][0] for a, b in rows]
+    expected = 3 * c - 2 * np.reshape(s, (4, 1, 1, 1)) * u
+    np.testing.assert_allclose(found.eps - found.x0, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linear"])
+def test_the_first_steps_stand_still(untold, spacing):
+    """Of five steps the first two, by the levels of the chain; clipping does not."""
+    options = {"sampler": "ddim", "num_steps": 5, "spacing": spacing}
+    asked = ask(**options, zero_init_steps=2, clip=True)
+    check(untold.spec, asked)
+
+    @jax.jit  # where programs build their denoisers
+    def denoise(x_t, level):
+        return assembly.denoiser(untold.spec, asked, untold.unet, None)(x_t, level)
+
+    plain = jax.jit(assembly.denoiser(untold.spec, ask(clip=True), untold.unet, None))
+    levels = assembly.levels(untold.spec, asked)
+    for i in range(5):
+        level = jax.tree.map(lambda leaf, i=i: leaf[i], levels)
+        found = denoise(3 * X, level)
+        if i < 2:
+            still = 3 * X / (level.alpha + level.sigma)
+            np.testing.assert_allclose(found.x0, still, rtol=1e-6)
+            np.testing.assert_allclose(found.eps, still, rtol=1e-6)
+        else:
+            np.testing.assert_allclose(found.x0, plain(3 * X, level).x0, atol=1e-6)
+            assert np.abs(found.x0).max() <= 1
+
+
 @pytest.mark.parametrize("class_conditional", [True, False])
 def test_classifier_guidance_is_fitted_to_the_data(told, untold, class_conditional):
     model = told if class_conditional else untold
@@ -169,6 +222,15 @@ def test_labels_may_be_asked_of_a_model_that_only_its_classifier_knows():
         (True, {"guidance_low": 2.0, "guidance_high": 1.0}, "are no range"),
         (True, {"guidance_low": -1.0}, "are no range"),
         (True, {"guidance_rescale": 1.5}, r"guidance_rescale=1.5 is not in \[0, 1\]"),
+        (True, {"guidance_parallel": -0.5}, r"not in \[0, 1\]; use 1 to switch it off"),
+        (
+            True,
+            {"guidance_norm": 0.0},
+            "guidance_norm=0.0 is not above 0; leave it out",
+        ),
+        (True, {"zero_init_steps": -1}, "zero_init_steps=-1 is too small; use 0"),
+        (True, {"autoguidance": 1e30}, r"use -1000 to 1000, such as 2\."),
+        (False, {"guidance_optimized": True}, "does nothing at guidance_scale 1"),
         (
             True,
             {"classifier_scale": float("nan")},

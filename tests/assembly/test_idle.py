@@ -108,7 +108,72 @@ IDLE = [
             f"guidance_{name}={value} does nothing at guidance_scale 1",
             GUIDED,
         )
-        for name, value in (("low", 0.1), ("high", 1.5), ("rescale", 0.7))
+        for name, value in (
+            *(("low", 0.1), ("high", 1.5), ("rescale", 0.7)),
+            *(("parallel", 0.0), ("norm", 2.5), ("optimized", True)),
+        )
+    ),
+    *(
+        ([*GUIDED, f"sample.{one}", f"sample.{other}"], said, [f"sample.{mended}"])
+        for one, other, said, mended in (
+            (
+                "guidance_rescale=0.7",
+                "guidance_parallel=0",
+                "rescale=0.7 does nothing beside sample.guidance_parallel, another way",
+                "guidance_rescale=0",
+            ),
+            (
+                "guidance_norm=2.5",
+                "guidance_optimized=True",
+                "norm=2.5 does nothing beside sample.guidance_optimized",
+                "guidance_norm=None",
+            ),
+            (
+                "guidance_optimized=True",
+                "guidance_rescale=0.7",
+                "beside",
+                "guidance_optimized=False",
+            ),
+        )
+    ),
+    (
+        ["sample.guidance_low=0.1"],
+        "guidance_low=0.1 does nothing at guidance_scale 1",
+        ["sample.autoguidance=2"],
+    ),
+    *(
+        (
+            ["sample.zero_init_steps=1", *more],
+            "zero_init_steps=1 does nothing but with sampler ddim or euler, and",
+            mended,
+        )
+        for more, mended in (
+            ([], ["sample.sampler=euler"]),
+            (["sample.sampler=heun"], ["sample.sampler=ddim"]),
+            (["sample.sampler=ddim", "sample.eta=0.5"], ["sample.eta=0"]),
+            (["sample.sampler=euler", "sample.churn=5"], ["sample.churn=0"]),
+        )
+    ),
+    (
+        ["sample.zero_init_steps=40", "sample.sampler=ddim"],
+        "zero_init_steps=40 leaves none of the 40 steps",
+        ["sample.zero_init_steps=39"],
+    ),
+    *(
+        (
+            [f"sample.autoguidance_{name}={value}"],
+            f"autoguidance_{name}={value} does nothing without autoguidance; set",
+            ["sample.autoguidance=2"],
+        )
+        for name, value in (("step", 5), ("ema", False), ("ema_std", 0.1))
+    ),
+    (
+        [
+            *("sample.autoguidance=2", "sample.autoguidance_ema=False"),
+            "sample.autoguidance_ema_std=0.1",
+        ],
+        "ema_std=0.1 does nothing beside sample.autoguidance_ema=False",
+        ["sample.autoguidance_ema=True"],
     ),
     (
         ["sample.negative_prompt=x"],
@@ -260,6 +325,11 @@ IDLE = [
     ),
     (
         [*GUIDED, "sample.guidance_high=0.001"],
+        r"guidance_high=0.001 hold none .* leave out the guidance",
+        ["sample.guidance_high=0.5"],
+    ),
+    (
+        ["sample.autoguidance=2", "sample.guidance_high=0.001"],
         r"guidance_high=0.001 hold none .* leave out the guidance",
         ["sample.guidance_high=0.5"],
     ),
@@ -617,6 +687,12 @@ def test_the_weight_of_a_distance_that_is_not_there():
         changed(plain, "perceptual_weight=2")
     found = changed(plain, "perceptual_weight=2", "perceptual=runs")
     assert found.task.perceptual_weight == 2
+
+
+@pytest.mark.parametrize("kind", [Inpaint, ImageToImage, Interpolate])
+def test_no_step_of_an_edit_stands_still(kind):
+    with pytest.raises(UserError, match="zero_init_steps=1 does nothing in an edit;"):
+        idle.refuse_idle(recipe_of().task, kind(zero_init_steps=1))
 
 
 @pytest.mark.parametrize(

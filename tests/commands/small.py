@@ -120,6 +120,7 @@ WHERE_SET = {
     "evaluate.sample_steps": "2,3",
     "evaluate.checkpoints": "2,4",
     "sample.step": "2",
+    "sample.autoguidance_step": "2",
 }
 # Of those, what models that are no diffusion models look at.
 OF_LATENT_MODELS = (

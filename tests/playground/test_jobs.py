@@ -120,6 +120,8 @@ def test_what_is_kept_is_bounded_and_named_by_what_is_compiled(studio):
     programs_of(sampler="ddim")
     assert programs_of() is first
     assert programs_of(guidance_scale=2.0) is not other, "was dropped for the third"
+    still = {"sampler": "ddim", "zero_init_steps": 1}  # steps by their levels
+    assert programs_of(**still, num_steps=5) is not programs_of(**still, num_steps=9)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_samples_have_the_moments_of_the_data_and_runs_resume(tmp_path, shape):
         codec,
         grid(SCHEDULE, 30),
         sampler=heun,
-        denoiser=lambda params: from_network(network, params, EPS),
+        denoiser=lambda params: from_network(network, params.network, EPS),
         condition=lambda params, given: None,
     )
     program = compile_plan(sample_plan(model), data_mesh(), Record(2, 3))

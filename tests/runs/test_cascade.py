@@ -110,7 +110,7 @@ def test_the_images_are_those_of_the_library_whatever_the_batch(runs):
         model = open_model(recipe, asked, folder)
         opened.append((spec, model.info, asked))
         member = Member(spec, asked, model.info, model.unet)
-        stage = stage_of(member, model.params.network)
+        stage = stage_of(member, model.params)
         models.append(
             CascadeModel(
                 assembly.levels(spec, asked),
