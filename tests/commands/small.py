@@ -136,6 +136,7 @@ OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 OF_RECIPES = {
     "configs/tune.py:runs/digits": {"loss.num_stages": "2"},
     "configs/emoji.py": {"conditioners.text.kind": "words"},
+    "configs/emoji_dit.py": {"conditioners.text.kind": "words"},
     "configs/emoji_large.py": {"network.channel_multipliers": "(1,1,1)"},
     "configs/emoji_retrieval.py": {"text.kind": "words"},
     "configs/folder.py:64": {"network.channel_multipliers": "(1,1,1)"},

@@ -33,10 +33,13 @@ DIGITS = assembly.DataInfo("digits", (8, 8, 1), tuple("0123456789"), "")
 RECIPES = {
     "cifar": (CIFAR, 35_746_307),
     "cifar_cosine": (CIFAR, 52_546_438),
+    "cifar_dit": (CIFAR, 32_483_340),
     "cifar_edm": (CIFAR, 35_746_307),
     "digits": (DIGITS, 1_003_137),
     "digits_flow": (DIGITS, 1_003_137),
     "mnist": (MNIST, 687_473),
+    "mnist_dit": (MNIST, 1_275_832),
+    "mnist_fast": (MNIST, 704_484),
     "mnist_latent": (dataclasses.replace(MNIST, latents=LATENTS), 1_026_308),
 }
 # Classifiers whose features judge images.
@@ -175,20 +178,24 @@ def test_a_recipe_that_enlarges_passes_its_checks_and_has_its_parameters(name):
     assert first.hold_out == second.hold_out
 
 
-def test_the_recipes_of_emoji_have_their_parameters(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "count"), [("emoji", 2_248_003), ("emoji_dit", 1_993_004)]
+)
+def test_the_recipes_of_emoji_have_their_parameters(name, count, monkeypatch):
     """Of a sentence encoder only its sizes count, and its files need not be here."""
     frozen, captions = Text(32, 384), ("red apple",)
     monkeypatch.setattr(MiniLMText, "for_data", lambda spec, data: frozen)
     tokenizer = conditioning.Words.learn(captions, None).to_json()
     info = assembly.DataInfo("", (32, 32, 3), None, "", tokenizer, captions)
-    made = load("configs/emoji.py")
+    made = load(f"configs/{name}.py")
     check(made, info)
+    assembly.check_training_effects(made.task, made.training, info)
     x = jnp.zeros((1, *info.shape))
     shapes = jax.eval_shape(
         assembly.model(made.task, info).init, jax.random.key(0), x, jnp.zeros(1)
     )
     leaves = jax.tree.leaves(shapes["params"])
-    assert sum(math.prod(leaf.shape) for leaf in leaves) == 2_248_003
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == count
     judge = load("configs/emoji_retrieval.py")
     for option in ("source", "image_size", "hold_out"):
         ours, theirs = judge.task.data, made.task.data
@@ -440,6 +447,7 @@ def test_a_recipe_stays_of_its_kind(tmp_path, capsys, kind):
 def test_all_recipes_are_tested():
     there = {path.stem for path in Path("configs").glob("*.py")}
     others = {"folder", "shapes", "emoji", "emoji_retrieval", "points", "mnist16"}
+    others |= {"emoji_dit"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip", "motion"}
     others |= {"tune"}  # of a run: tests/runs/test_few_steps.py
