@@ -95,7 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = {
         "digits": ("mnist-grid.png", (0, 0, 332, 332)),
         "words": ("text-shapes.png", (0, 264, 398, 662)),
-        "families": ("families.png", (553, 0, 917, 464)),
+        "families": (
+            "families.png",
+            *[(left, 258, left + 164, 434) for left in (195, 377, 561, 741)],
+        ),
         "object": (
             "scene-control.png",
             *[(96 * view, 96, 96 * view + 96, 192) for view in (0, 1, 3, 6)],

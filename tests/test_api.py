@@ -9,7 +9,10 @@ import pytest
 import ddpm_jax
 
 TEXT = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
-NAMES = re.findall(r"`(ddpm_jax\.[\w.]+)`", TEXT)
+MODELS, _, TABLES = TEXT.partition("## Recipes and specs")
+NAMES = re.findall(r"^\| `(ddpm_jax\.[\w.]+)`", MODELS, re.M)
+for module, cell in re.findall(r"^\| `(ddpm_jax[\w.]*)` \| ([^|]*) \|", TABLES, re.M):
+    NAMES += [f"{module}.{name}" for name in re.findall(r"`(\w+)`", cell)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -19,6 +22,10 @@ def test_a_public_name(name):
     assert callable(found) is not last.isupper()  # EPS, X0, ... are values
     if callable(found):
         assert found.__doc__
+
+
+def test_there_are_many():
+    assert len(NAMES) == len(set(NAMES)) > 60
 
 
 def test_methods_of_models_are_there():
