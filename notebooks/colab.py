@@ -238,5 +238,5 @@ display(Image(newest / "chain.gif"))
 # - Your own pictures: `RECIPE = "configs/mnist.py"` and `OPTIONS =
 #   ["--config.data.source=folder:/content/drive/MyDrive/photos",
 #   "--config.data.image_size=32", "--config.data.channels=3"]`, with another `RUN`.
-# - Everything else that the program can do is in the README: likelihoods, inpainting,
+# - Everything else that the program can do is in `docs/`: likelihoods, inpainting,
 #   evaluation.

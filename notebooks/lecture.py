@@ -851,6 +851,8 @@ if trained:
 #
 # ## Where to go on
 #
+# - `docs/lecture.md` goes through the whole lecture in this order, and on to words,
+#   latents, DALL·E 2, Imagen, things in three dimensions and video.
 # - The theory with numbered equations: in `ddpm_jax/diffusion/process.py`.
 # - `make demo` trains a larger network on these digits; `docs/samplers.md` compares the
 #   samplers, `docs/likelihood.md` measures the bound term by term, `docs/editing.md`

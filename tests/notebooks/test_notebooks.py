@@ -117,9 +117,11 @@ def test_no_cell_is_longer_than_a_screen(name):
 
 def test_no_address_waits_to_be_filled_in():
     """There is no public repository: a link to one would lead nowhere."""
+    others = {"huggingface", "google", "lucidrains"}  # whom README compares with
     for name in ("README.md", "notebooks/colab.py", "notebooks/colab.ipynb"):
         text = (ROOT / name).read_text()
-        assert "OWNER/" not in text and "github.com/" not in text
+        assert "OWNER/" not in text
+        assert set(re.findall(r"github\.com/([\w-]*)", text)) <= others
 
 
 # --- As run ---------------------------------------------------------------------------
