@@ -81,16 +81,18 @@ def square(name: str, *boxes: tuple[int, int, int, int]) -> Image.Image:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files."""
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--to", type=Path, default=DOCS, help="the folder to write to")
+    to = parser.parse_args(argv).to
 
     film = cells("mnist-film.png", 64)[..., ::2, ::2]  # [digit, step, 32, 32]
     chain = [in_a_grid(film[:, step], 8, 3, 2) for step in range(film.shape[1])]
-    save_animation(chain, DOCS / "mnist-chain.gif", [140] * (len(chain) - 1) + [2600])
+    save_animation(chain, to / "mnist-chain.gif", [140] * (len(chain) - 1) + [2600])
 
     clips = cells("motion.png", 64)[:4, ..., ::2, ::2]  # [clip, frame, 32, 32]
     there = [in_a_grid(clips[:, frame], 2, 4, 2) for frame in range(clips.shape[1])]
     both_ways = there + there[-2:0:-1]
-    save_animation(both_ways, DOCS / "gallery-clip.gif", [120] * len(both_ways))
+    save_animation(both_ways, to / "gallery-clip.gif", [120] * len(both_ways))
 
     parts = {
         "digits": ("mnist-grid.png", (0, 0, 332, 332)),
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "inpainting": ("edit-inpaint.png", (0, 0, 266, 266)),
     }
     for name, (picture, *boxes) in parts.items():
-        square(picture, *boxes).save(DOCS / f"gallery-{name}.png", optimize=True)
+        square(picture, *boxes).save(to / f"gallery-{name}.png", optimize=True)
     return 0
 
 
