@@ -36,6 +36,7 @@ from ddpm_jax.conditioning.clip_text import ClipText
 from ddpm_jax.conditioning.conditioner import Conditioner, ConditionerSpec
 from ddpm_jax.conditioning.grey import Grey
 from ddpm_jax.conditioning.image_embedding import ImageEmbedding
+from ddpm_jax.conditioning.jump import Jump
 from ddpm_jax.conditioning.known_frames import KnownFrames
 from ddpm_jax.conditioning.label import Label
 from ddpm_jax.conditioning.low_res import LowRes
@@ -43,7 +44,7 @@ from ddpm_jax.conditioning.masked import Masked
 from ddpm_jax.conditioning.self_conditioning import SelfConditioning
 from ddpm_jax.conditioning.text import BytesText, MiniLMText, WordsText
 from ddpm_jax.data.spec import Data
-from ddpm_jax.diffusion.few_steps import Consistency
+from ddpm_jax.diffusion.few_steps import Consistency, MeanFlow, Progressive
 from ddpm_jax.diffusion.loss_weights import (
     P2,
     MinSNR,
@@ -114,7 +115,7 @@ from ddpm_jax.training.optimizers import Adam, AdamW
 for _spec in (
     *(Linear, Quadratic, Warmup, Constant, Jsd, Cosine, Sigmoid, Straight),
     *(Simple, Weighted, Mean, Bound, Hybrid, TruncatedSNR, MinSNR, P2, SigmoidSNR),
-    *(Velocity, Consistency),
+    *(Velocity, Consistency, Progressive, MeanFlow, Jump),
     *(Uniform, Stratified, Antithetic, Importance, LogitNormal, Shifted),
     *(Label, LowRes, Grey, Masked, KnownFrames, SelfConditioning),
     *(ClipText, ImageEmbedding),

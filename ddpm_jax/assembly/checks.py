@@ -12,6 +12,7 @@ from ddpm_jax.assembly.pictures import check_picture
 from ddpm_jax.assembly.sampling import check_variance, levels
 from ddpm_jax.assembly.sizes import check_memory
 from ddpm_jax.assembly.source import DataInfo
+from ddpm_jax.diffusion.few_steps import JUMP
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Fit
 from ddpm_jax.requests import Sample
@@ -93,6 +94,11 @@ def check_batch(fit: Fit) -> None:
 
 def _check_choices(spec: Diffusion, asked: Sample) -> None:
     check_variance(spec, "sample.variance", asked.variance)
+    if JUMP in spec.conditioners and asked.sampler == "ddim" and asked.eta:
+        raise UserError(
+            f"config.sample.eta={asked.eta} noises anew what this model, of average "
+            "velocities, goes to in one step; use eta 0, or sampler consistency."
+        )
     if spec.schedule.ends_in_noise and asked.sampler == "adaptive":
         raise UserError(
             "config.sample.sampler='adaptive' cannot start from pure noise, in which "

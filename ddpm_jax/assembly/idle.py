@@ -35,7 +35,7 @@ from ddpm_jax.requests import (
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared, images_kind
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.options import Chain, section_counts
-from ddpm_jax.specs import kind_of
+from ddpm_jax.specs import kind_of, located
 
 R = TypeVar("R", bound=Request)
 
@@ -579,10 +579,12 @@ def _check_few_steps(
 ) -> None:
     untaught = "without a teacher; use loss.pairs teacher, or leave it out"
     refuse(loss, [("guidance_scale", not loss.needs_teacher, untaught)], "loss.")
+    with located("config.loss"):
+        loss.check_levels(spec.schedule.num_levels)
     steps = fit.restarts[0] if fit.restarts else fit.num_steps
-    if loss.num_stages > steps:
+    if loss.least_steps > steps:
         raise UserError(
-            f"config.loss.num_stages={loss.num_stages} is more than the {steps} steps "
+            f"config.loss.num_stages={loss.least_steps} is more than the {steps} steps "
             "of training; use fewer, or a larger config.training.num_steps."
         )
     rates = (spec.condition_dropout, *spec.dropout_rates.values())

@@ -13,6 +13,7 @@ from ddpm_jax.conditioning.conditioned import as_network as network
 from ddpm_jax.conditioning.self_conditioning import NAME
 from ddpm_jax.diffusion import grids, karras, multistep, ode, samplers
 from ddpm_jax.diffusion.denoisers import Denoiser, from_network
+from ddpm_jax.diffusion.few_steps import JUMP, jumping
 from ddpm_jax.diffusion.guidance import zero_init
 from ddpm_jax.diffusion.process import VARIANCES
 from ddpm_jax.diffusion.schedules import Level
@@ -87,9 +88,17 @@ SAMPLERS: Mapping[str, Callable[[Diffusion, Sample], samplers.Sampler]] = {
 """By the names that a request may use: (model, request) -> sampler."""
 
 
+_JUMPING = ("ddim", "consistency")  # the others want the velocity at one level
+
+
 def sampler(spec: Diffusion, asked: Sample) -> samplers.Sampler:
     """Build the sampler that is asked for."""
     built = SAMPLERS[asked.sampler](spec, asked)
+    if JUMP in spec.conditioners and asked.sampler in _JUMPING:
+        schedule = spec.schedule.build()
+        with jax.ensure_compile_time_eval():
+            clean_t = float(schedule.at(jnp.asarray(-1)).t)
+        return jumping(built, clean_t if asked.sampler == "consistency" else None)
     return self_conditioned(built) if NAME in spec.conditioners else built
 
 

@@ -98,7 +98,7 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
         f"{name} is {_format(there.get(name))} there and {_format(here.get(name))} here"
         for name in sorted({*there, *here})
         if there.get(name) != here.get(name)
-        and not (name not in there and spec.network.is_new(name))
+        and not (name not in there and _may_be_new(spec, name))
     ]
     if differing:
         more = len(differing) - _SHOWN
@@ -111,6 +111,12 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
     _check_tokenizer(text, stored, info)
     _tell_of_meaning(stored, spec, source)
     return str(source)
+
+
+def _may_be_new(spec: Diffusion, name: str) -> bool:
+    conditioner = spec.conditioners.get(name.partition("/")[0])
+    is_silent = conditioner is not None and conditioner.starts_silent
+    return is_silent or spec.network.is_new(name)
 
 
 def start_params(spec: Diffusion, info: DataInfo) -> Any:

@@ -1,7 +1,7 @@
 """A recipe made of a run: the same model, trained on for another number of steps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from ddpm_jax import assembly
 from ddpm_jax.assembly.auxiliary import DIFFUSION
 from ddpm_jax.commands import about
 from ddpm_jax.commands.begin import source_of
-from ddpm_jax.diffusion.few_steps import FewStepSpec
+from ddpm_jax.conditioning.jump import Jump
+from ddpm_jax.diffusion.few_steps import JUMP, FewStepSpec, MeanFlow
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import Diffusion, Fit, Recipe
 from ddpm_jax.training import checkpoints as store
@@ -21,7 +22,7 @@ _WARMUP = 0.05  # of the run, at the most
 
 def tuned(
     run: str,
-    loss: FewStepSpec,
+    loss: FewStepSpec | Callable[[Diffusion], FewStepSpec],
     *,
     training: Mapping[str, Any] | None = None,
     sample: Mapping[str, Any] | None = None,
@@ -35,7 +36,7 @@ def tuned(
 
     Args:
         run: its workdir, or WORKDIR@STEP.
-        loss: that makes it a model of few steps.
+        loss: that makes it a model of few steps; or a function of what the run is of.
         training: further changes to how the run was trained, fields of `Fit`.
         sample: defaults of samples, such as their number of steps; others are as in the
             run, but for how a chain is run.
@@ -52,10 +53,14 @@ def tuned(
         )
     before = _diffusion(source.workdir)
     task = assembly.with_copies(before.task, source.workdir)
+    made = loss if isinstance(loss, FewStepSpec) else loss(task)
+    if isinstance(made, MeanFlow):
+        conditioners = {**task.conditioners, JUMP: Jump()}
+        changes = {"conditioners": conditioners, **changes}
     prediction = task.velocity if task.prediction == "eps" else task.prediction
     task = dataclasses.replace(
         task,
-        **{"loss": loss, "prediction": prediction, "init_from": run, **changes},
+        **{"loss": made, "prediction": prediction, "init_from": run, **changes},
     )
     old = before.defaults["sample"]
     kept = {name: getattr(old, name) for name in _KEPT}

@@ -80,12 +80,15 @@ class ConditionerSpec:
         opens: the kind of model that its field `run` names a run of, "" if it has no
             such field: the model is opened, and what `for_data` is given describes it.
             A class attribute.
+        starts_silent: whether its embedder gives zeros at first, so that a run without
+            it is one that a run with it may begin with. A class attribute.
     """
 
     condition_dropout: float = dataclasses.field(default=0.0, kw_only=True)
 
     named: ClassVar[str] = ""
     opens: ClassVar[str] = ""
+    starts_silent: ClassVar[bool] = False
 
     def for_data(self, data: Any) -> "Conditioner":
         """Make the conditioner of a model of these data.

@@ -23,10 +23,30 @@ one path only on average: the gradient of (2) vanishes at the true f as r -> t, 
 does not. With x_r a step of a teacher's ODE (consistency distillation) both vanish, and
 the teacher may be guided.
 
+Progressive distillation. One DDIM step of the student, from t to s, is to land on the
+x_s of two steps of its teacher. The x_0 that does so is
+
+    (4)  x~ = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
+                                                                         [P] appendix G
+
+Then the student is the next teacher, of half as many steps.
+
+Mean flow. On the straight path, of velocity v = dx/du, the average velocity from t to r
+
+    (5)  w(x_t, t, r) = (x_t - J(x_t; t -> r)) / (u_t - u_r)
+    (6)  w = v - (u_t - u_r) dw/du_t,    along the path                [F] eq. (6)
+
+is what a network that is given both levels learns by (6), whose right side, a constant,
+is its own derivative forwards. At r = t it is flow matching. A step with an average
+velocity is DDIM's: a network of `flow` is sampled by it, with the level s beside t.
+
 Sources:
     [S] Song, Dhariwal, Chen, Sutskever 2023, "Consistency Models".
     [I] Song, Dhariwal 2024, "Improved Techniques for Training Consistency Models".
     [G] Geng, Pokle, Luo, Lin, Kolter 2025, "Consistency Models Made Easy".
+    [P] Salimans, Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion
+        Models".
+    [F] Geng, Deng, Bai, Kolter, He 2025, "Mean Flows for One-step Generative Modeling".
     [M] Meng et al. 2023, "On Distillation of Guided Diffusion Models".
 """
 
@@ -40,10 +60,14 @@ import numpy as np
 
 from ddpm_jax import limits
 from ddpm_jax.diffusion.denoisers import Cond, Denoiser, Network, from_network
+from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.guidance import classifier_free
-from ddpm_jax.diffusion.losses import Loss, LossContext, LossSpec, Noised
-from ddpm_jax.diffusion.process import add_noise, like
+from ddpm_jax.diffusion.losses import Loss, LossContext, LossSpec, Noised, simple_loss
+from ddpm_jax.diffusion.picklable import picklable
+from ddpm_jax.diffusion.process import Prediction, add_noise, eps_from_x0, like
+from ddpm_jax.diffusion.samplers import BoundDenoiser, Info, Sampler, State
 from ddpm_jax.diffusion.schedules import Level, Schedule
+from ddpm_jax.errors import UserError
 
 # --- Levels by their share of noise ---------------------------------------------------
 
@@ -169,6 +193,98 @@ def consistency_losses(
     return distance(difference, huber) / (noise_share(t) - noise_share(r))
 
 
+# --- Progressive distillation ---------------------------------------------------------
+
+
+def ddim_step(prediction: Prediction, s: Level) -> jax.Array:
+    """Go to level s with a prediction, [B, ...]: DDIM without noise."""
+    x0, eps = prediction.x0, prediction.eps
+    return like(s.alpha, x0) * x0 + like(s.sigma, x0) * eps
+
+
+def two_step_target(
+    teacher: Denoiser, x_t: jax.Array, t: Level, m: Level, s: Level, cond: Cond = None
+) -> Prediction:
+    """Return what a student is to predict at x_t, eq. (4): x~, and its eps.
+
+    Args:
+        teacher: takes two steps of DDIM, t to m and m to s.
+        x_t: [B, ...].
+        t: leaves [B].
+        m: leaves [B], cleaner.
+        s: leaves [B], cleaner still.
+        cond: what the teacher is conditioned on.
+
+    Returns:
+        x0 and eps [B, ...], with which one step of DDIM from t lands at the same x_s.
+    """
+    x_m = ddim_step(teacher(x_t, t, cond), m)
+    x_s = ddim_step(teacher(x_m, m, cond), s)
+    ratio = s.sigma / t.sigma
+    x0 = (x_s - like(ratio, x_t) * x_t) / like(s.alpha - ratio * t.alpha, x_t)
+    return Prediction(x0, eps_from_x0(x0, x_t, t))
+
+
+# --- Mean flow ------------------------------------------------------------------------
+
+JUMP = "jump"
+"""The key, in `cond`, of how far a step goes: t of its start minus that of its end."""
+
+
+def mean_flow_target(
+    average: Callable[[jax.Array, jax.Array], jax.Array],
+    x_t: jax.Array,
+    time: jax.Array,
+    velocity: jax.Array,
+    share: Callable[[jax.Array], jax.Array],
+    length: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Evaluate an average velocity and the right side of eq. (6) by one `jax.jvp`.
+
+    Args:
+        average: (x [B, ...], time [B]) -> w [B, ...], for the ends r of its steps.
+        x_t: [B, ...].
+        time: [B], by which paths are counted, such as the t of a schedule.
+        velocity: v = dx/du at x_t, [B, ...].
+        share: time -> u of eq. (1), rising and differentiable.
+        length: u_t - u_r, [B].
+
+    Returns:
+        w and its target, [B, ...]; the target is a constant.
+    """
+    _, rate = jax.jvp(share, (time,), (jnp.ones_like(time),))  # du / dtime
+    along = like(rate, x_t) * velocity
+    w, change = jax.jvp(average, (x_t, time), (along, jnp.ones_like(time)))
+    target = velocity - like(length / rate, x_t) * change
+    return w, jax.lax.stop_gradient(target)
+
+
+@picklable
+def jumping(sampler: Sampler, clean_t: float | None = None) -> Sampler:
+    """Give the network of a sampler how far the step goes, as `JUMP`.
+
+    Args:
+        sampler: DDIM, whose step with an average velocity ends where the path does; or
+            `consistency`.
+        clean_t: the t of the clean level, for a sampler that wants the x_0 at the end
+            of the path; None for the end of the step.
+    """
+
+    def step(
+        keys: jax.Array, denoise: BoundDenoiser, state: State, t: Level, s: Level
+    ) -> tuple[State, Info]:
+        def with_jump(
+            x: jax.Array, level: Level, also: dict[str, Any] | None = None
+        ) -> Prediction:
+            end = s.t if clean_t is None else clean_t
+            rows = jnp.broadcast_to(level.t - end, x.shape[:1])
+            return denoise(x, level, {JUMP: rows, **(also or {})})
+
+        return sampler.step(keys, with_jump, state, t, s)
+
+    return Sampler(sampler.init, step)
+
+
 # --- Specs ----------------------------------------------------------------------------
 
 
@@ -216,21 +332,30 @@ class FewStepSpec(LossSpec):
     """A loss that makes a network of few steps, by what makes it.
 
     Attributes:
-        num_stages: equal parts of the run, each with steps of another length.
         guidance_scale: of a teacher, which is then part of the network; 1 for none.
     """
 
-    num_stages: int = 8
     guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        limits.between(self, "num_stages", 1, 20)
         limits.between(self, "guidance_scale", -1000, 1000)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether it begins with the parameters of a run."""
         return True
+
+    @property
+    def least_steps(self) -> int:
+        """How many steps of training it has a use for, at the least."""
+        return 1
+
+    def check_levels(self, num_levels: int) -> None:
+        """Refuse schedules with too few levels.
+
+        Raises:
+            UserError: this one has.
+        """
 
     def few_steps(self, context: FewStepContext) -> FewStepLoss:
         """Make the loss."""
@@ -250,22 +375,30 @@ class Consistency(FewStepSpec):
     The first stage is a diffusion loss, and each halves the distance of the pairs.
 
     Attributes:
+        num_stages: equal parts of the run, each with closer pairs.
         huber: c of the pseudo-Huber distance; 0 for the mean square.
         pairs: of what a pair is made: of the noise of the data, or by a step of the run
             that it begins with, as a frozen teacher.
     """
 
+    num_stages: int = 8
     huber: float = 0.001
     pairs: Literal["data", "teacher"] = "data"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        limits.between(self, "num_stages", 1, 20)
         limits.at_least(self, 0, "huber")
 
     @property
     def needs_teacher(self) -> bool:
         """Whether it begins with the parameters of a run."""
         return self.pairs == "teacher"
+
+    @property
+    def least_steps(self) -> int:
+        """How many steps of training it has a use for, at the least."""
+        return self.num_stages
 
     def build(self, context: LossContext) -> Loss:
         """Make the loss of stage 0, of pairs of the data: that of x0 in `distance`."""
@@ -321,3 +454,234 @@ class Consistency(FewStepSpec):
             return jax.tree.map(jnp.copy, params) if self.needs_teacher else ()
 
         return FewStepLoss(init, evaluate)
+
+
+class _Teaching(NamedTuple):
+    """What progressive distillation carries.
+
+    Attributes:
+        teacher: parameters of the stage's teacher.
+        average: of the student's parameters, over about the last tenth of a stage.
+    """
+
+    teacher: Any
+    average: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Progressive(FewStepSpec):
+    """Progressive distillation, eq. (4): each stage halves the steps.
+
+    The student of a stage has final_steps 2^k steps on the spacing `trailing`, and no
+    other: it is sampled by DDIM in `final_steps` steps.
+
+    Attributes:
+        num_stages: equal parts of the run, of which each halves the steps.
+        final_steps: steps of the student of the last stage.
+        plain_stages: first stages with the diffusion loss, for a network whose output
+            has another meaning than in the run that it begins with.
+    """
+
+    num_stages: int = 5
+    final_steps: int = 1
+    plain_stages: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.between(self, "num_stages", 1, 20)
+        limits.at_least(self, 1, "final_steps")
+        limits.at_least(self, 0, "plain_stages")
+        if self.plain_stages >= self.num_stages:
+            raise UserError(
+                f"plain_stages={self.plain_stages} leaves nothing to distil of "
+                f"num_stages={self.num_stages}; use fewer."
+            )
+
+    @property
+    def least_steps(self) -> int:
+        """How many steps of training it has a use for, at the least."""
+        return self.num_stages
+
+    @property
+    def teacher_steps(self) -> int:
+        """Steps of the first teacher, the run that is distilled."""
+        return self.final_steps * 2 ** (self.num_stages - self.plain_stages)
+
+    def check_levels(self, num_levels: int) -> None:
+        """Refuse more steps than the schedule has levels.
+
+        Raises:
+            UserError: it is.
+        """
+        if self.teacher_steps > num_levels:
+            raise UserError(
+                f"num_stages={self.num_stages} that halve to "
+                f"final_steps={self.final_steps} begin with {self.teacher_steps} "
+                f"steps, and there are {num_levels} levels; use fewer stages."
+            )
+
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss of a plain stage; the others have it with x~ for x_0."""
+        return simple_loss(context.kind)
+
+    def few_steps(self, context: FewStepContext) -> FewStepLoss:
+        """Make the loss; it carries a `_Teaching`. See `FewStepSpec`."""
+        kind, schedule = context.loss.kind, context.loss.schedule
+        simple, plain = simple_loss(kind), self.plain_stages
+        most = self.teacher_steps // 2
+        counts = [max(most >> max(k - plain, 0), 1) for k in range(self.num_stages)]
+        with jax.ensure_compile_time_eval():
+            tables = [_steps_of(schedule, count, most) for count in counts]
+            levels = jax.tree.map(lambda *leaves: np.stack(leaves), *tables)
+        decay = 1.0 - 10.0 / max(10.0, context.num_steps / self.num_stages)
+
+        def evaluate(
+            key: jax.Array,
+            networks: Networks,
+            params: Any,
+            noised: Noised,
+            cond: Cond,
+            step: jax.Array,
+            carry: _Teaching,
+        ) -> tuple[jax.Array, _Teaching]:
+            del key
+            stage, before = (
+                stage_of(step - back, context.num_steps, self.num_stages)
+                for back in (0, 1)
+            )
+            carry = _next(carry, params, stage != before, decay)
+            is_plain, is_first = stage < plain, stage == plain
+            count = jnp.asarray(counts)[stage]
+            share = (noised.index + 1.0) / schedule.num_levels
+            place = jnp.clip((1.0 - share) * count, 0, count - 1).astype(jnp.int32)
+            t, m, s = (
+                jax.tree.map(lambda leaf: jnp.asarray(leaf)[stage, place], level)
+                for level in levels
+            )
+            t = jax.tree.map(lambda a, b: jnp.where(is_plain, a, b), noised.t, t)
+            x_t = add_noise(noised.x0, noised.eps, t)
+            teacher = from_network(networks.plain, carry.teacher, kind)
+            if self.guidance_scale != 1:
+                scale = jnp.where(is_first, self.guidance_scale, 1.0)
+                teacher = classifier_free(teacher, scale, context.null)
+            found = jax.lax.stop_gradient(two_step_target(teacher, x_t, t, m, s, cond))
+            x0 = jnp.where(is_plain, noised.x0, found.x0)
+            eps = jnp.where(is_plain, noised.eps, found.eps)
+            x, time = kind.network_input(x_t, t)
+            output = networks.train(params, x, time, cond)
+            return simple(output, noised._replace(x0=x0, eps=eps, x_t=x_t, t=t)), carry
+
+        def init(params: Any) -> _Teaching:
+            return _Teaching(*(jax.tree.map(jnp.copy, params) for _ in range(2)))
+
+        return FewStepLoss(init, evaluate)
+
+
+def _steps_of(schedule: Schedule, count: int, most: int) -> tuple[Level, ...]:
+    """Return start, middle and end of the steps of a student, leaves [most]."""
+    levels = grid(schedule, 2 * count)
+
+    def every_second(first: int) -> Level:
+        def take(leaf: jax.Array) -> np.ndarray:
+            found = np.asarray(leaf)[first::2][:count]
+            return np.pad(found, (0, most - count), mode="edge")
+
+        taken: Level = jax.tree.map(take, levels)
+        return taken
+
+    return every_second(0), every_second(1), every_second(2)
+
+
+def _next(carry: _Teaching, params: Any, begins: jax.Array, decay: float) -> _Teaching:
+    """Let the student become the teacher where a stage begins, and average it."""
+    params = jax.lax.stop_gradient(params)
+    teacher = jax.tree.map(
+        lambda old, new: jnp.where(begins, new, old), carry.teacher, carry.average
+    )
+    average = jax.tree.map(
+        lambda old, new: old + (1.0 - decay) * (new - old), carry.average, params
+    )
+    return _Teaching(teacher, average)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlow(FewStepSpec):
+    """Mean flow, eq. (6), of a network that is conditioned on `JUMP`.
+
+    Attributes:
+        jump_share: share of examples with r before t; the others are flow matching.
+        power: p of the weight (m + 0.01)^-p of an example with the mean square m; 0 for
+            none.
+    """
+
+    jump_share: float = 0.75
+    power: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.between(self, "jump_share", 0, 1)
+        limits.between(self, "power", 0, 1)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it begins with the parameters of a run: to guide its velocity."""
+        return self.guidance_scale != 1
+
+    def build(self, context: LossContext) -> Loss:
+        """Make the loss of examples with r = t, without its weight: flow matching."""
+        return simple_loss(context.kind)
+
+    def few_steps(self, context: FewStepContext) -> FewStepLoss:
+        """Make the loss; its carry are the parameters of the teacher, if there is one.
+
+        See `FewStepSpec`.
+        """
+        kind, schedule = context.loss.kind, context.loss.schedule
+
+        def evaluate(
+            key: jax.Array,
+            networks: Networks,
+            params: Any,
+            noised: Noised,
+            cond: Cond,
+            step: jax.Array,
+            carry: Any,
+        ) -> tuple[jax.Array, Any]:
+            del step
+            t, x_t = noised.t, noised.x_t
+            r = self._ends(key, schedule, noised)
+            velocity = noised.eps - noised.x0
+            if self.needs_teacher:
+                teacher = from_network(networks.plain, carry, kind)
+                guided = classifier_free(teacher, self.guidance_scale, context.null)
+                found = guided(x_t, t, cond)
+                velocity = jax.lax.stop_gradient(found.eps - found.x0)
+
+            def average(x: jax.Array, time: jax.Array) -> jax.Array:
+                level = schedule.at(time)
+                told = {**(cond or {}), JUMP: level.t - r.t}
+                return networks.train(params, x, level.t, told)
+
+            def share(time: jax.Array) -> jax.Array:
+                return noise_share(schedule.at(time))
+
+            length = noise_share(t) - noise_share(r)
+            w, target = mean_flow_target(
+                average, x_t, noised.index, velocity, share, length
+            )
+            square = jnp.mean((target - w) ** 2, axis=range(1, w.ndim))
+            weight = (jax.lax.stop_gradient(square) + 0.01) ** -self.power
+            return (square * weight if self.power else square), carry
+
+        def init(params: Any) -> Any:
+            return jax.tree.map(jnp.copy, params) if self.needs_teacher else ()
+
+        return FewStepLoss(init, evaluate)
+
+    def _ends(self, key: jax.Array, schedule: Schedule, noised: Noised) -> Level:
+        """Draw the ends r: t itself, or evenly in u from t to the clean level."""
+        key_share, key_jumps = jax.random.split(key)
+        share = jax.random.uniform(key_share, noised.index.shape, jnp.float32)
+        jumps = jax.random.bernoulli(key_jumps, self.jump_share, noised.index.shape)
+        r = at_share(schedule, share * noise_share(noised.t))
+        return jax.tree.map(lambda a, b: jnp.where(jumps, a, b), r, noised.t)

@@ -19,9 +19,11 @@ from ddpm_jax.conditioning.conditioner import ConditionerSpec
 from ddpm_jax.conditioning.image_maps import ImageMap
 from ddpm_jax.conditioning.text import TextSpec
 from ddpm_jax.diffusion.few_steps import (
+    JUMP,
     FewStepContext,
     FewStepLoss,
     FewStepSpec,
+    MeanFlow,
     Networks,
 )
 from ddpm_jax.diffusion.losses import (
@@ -41,7 +43,7 @@ from ddpm_jax.diffusion.process import (
     Parameterization,
     plain_input,
 )
-from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec
+from ddpm_jax.diffusion.schedules import Linear, Schedule, ScheduleSpec, Straight
 from ddpm_jax.diffusion.self_conditioning import ESTIMATE
 from ddpm_jax.diffusion.time_sampling import UNIFORM, TimeSampler, TimesSpec, Uniform
 from ddpm_jax.errors import UserError
@@ -135,6 +137,13 @@ class Diffusion(TaskSpec):
             self._check_pure_noise()
         if isinstance(self.loss, FewStepSpec):
             self._check_few_steps(self.loss)
+        if isinstance(self.loss, MeanFlow):
+            self._check_mean_flow()
+        elif JUMP in self.conditioners:
+            raise UserError(
+                f"conditioners.{JUMP} is of loss mean_flow, and this is {loss}; leave "
+                "it out."
+            )
 
     def _check_few_steps(self, loss: FewStepSpec) -> None:
         of = f"loss={brief(loss)}"
@@ -152,6 +161,21 @@ class Diffusion(TaskSpec):
         if loss.needs_teacher and not self.init_from:
             raise UserError(
                 f"{of} has a teacher, the run of init_from, which is empty; name one."
+            )
+
+    def _check_mean_flow(self) -> None:
+        of = f"loss={brief(self.loss)}"
+        if not isinstance(self.schedule, Straight) or self.prediction != "flow":
+            raise UserError(
+                f"{of} is of average velocities on a straight path, and this is "
+                f"schedule {brief(self.schedule)} with prediction "
+                f"{self.prediction!r}; use a run with schedule straight and prediction "
+                "flow, such as of configs/digits_flow.py."
+            )
+        if JUMP not in self.conditioners:
+            raise UserError(
+                f"{of} needs a network that is conditioned on how far a step goes; add "
+                f"conditioners.{JUMP}, of kind {JUMP}."
             )
 
     def _check_conditioners(self) -> None:

@@ -135,6 +135,10 @@ OF_THE_FLOW = ("likelihood.rtol", "likelihood.atol")
 # Of recipes: fewer pictures, attention on smaller maps, no package of others.
 OF_RECIPES = {
     "configs/tune.py:runs/digits": {"loss.num_stages": "2"},
+    "configs/progressive.py:runs/digits": {
+        **{"loss.num_stages": "3", "sample.num_steps": "1", "preview_steps": "1"},
+    },
+    "configs/meanflow.py:runs/digits_flow": {"sample.num_steps": "1"},
     "configs/emoji.py": {"conditioners.text.kind": "words"},
     "configs/emoji_dit.py": {"conditioners.text.kind": "words"},
     "configs/emoji_large.py": {"network.channel_multipliers": "(1,1,1)"},

@@ -1,5 +1,6 @@
 """Losses of few steps, against flow maps that are known exactly."""
 
+from itertools import pairwise
 from math import erf
 
 import jax
@@ -12,12 +13,20 @@ from flows import (
     VARIANCES,
     WEIGHTS,
     fitted_order,
+    gaussian_flow,
     level_of,
     mixture_flow,
 )
 
 from ddpm_jax.diffusion import few_steps, losses, schedules
-from ddpm_jax.diffusion.few_steps import Consistency, FewStepContext, Networks
+from ddpm_jax.diffusion.denoisers import from_network
+from ddpm_jax.diffusion.few_steps import (
+    Consistency,
+    FewStepContext,
+    MeanFlow,
+    Networks,
+    Progressive,
+)
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
 from ddpm_jax.diffusion.process import (
@@ -27,7 +36,7 @@ from ddpm_jax.diffusion.process import (
     eps_from_x0,
     small_variance,
 )
-from ddpm_jax.diffusion.samplers import consistency
+from ddpm_jax.diffusion.samplers import consistency, ddim
 from ddpm_jax.diffusion.schedules import Level
 
 SCHEDULES = {
@@ -378,3 +387,309 @@ def test_fresh_noise_of_the_next_level_is_laid_over_what_is_predicted():
         assert rest.std() == pytest.approx(float(levels.sigma[i + 1]), rel=0.02)
         assert abs(np.corrcoef(rest[:, 0], noise[:, 0])[0, 1]) < 0.03
     np.testing.assert_array_equal(x, np.float32(0.4))
+
+
+# --- Progressive distillation ---------------------------------------------------------
+
+
+def bent(x_t, level, cond=None):
+    """A denoiser of no data, which is as curved as one likes."""
+    alpha, sigma = (oracles.column(leaf) for leaf in (level.alpha, level.sigma))
+    x0 = jnp.sin(3.0 * x_t) * alpha + jnp.cos(2.0 * sigma * x_t)
+    return Prediction(x0, eps_from_x0(x0, x_t, level))
+
+
+@pytest.mark.parametrize("name", ["table", "straight", "log-SNR"])
+@pytest.mark.parametrize("times", [(90, 70, 50), (60, 30, -1), (5, 3, 1)])
+def test_one_step_with_the_target_is_two_steps_of_the_teacher(name, times):
+    t, m, s = (SCHEDULES[name].at(jnp.full(7, time)) for time in times)
+    x_t = jnp.linspace(-2, 2, 21).reshape(7, 3)
+    found = few_steps.two_step_target(bent, x_t, t, m, s)
+
+    def steps(x, *levels):
+        for a, b in pairwise(levels):
+            at = bent(x, a)
+            alpha, sigma = (oracles.column(leaf) for leaf in (b.alpha, b.sigma))
+            x = alpha * at.x0 + sigma * at.eps
+        return x
+
+    alpha, sigma = (oracles.column(leaf) for leaf in (s.alpha, s.sigma))
+    one, two = alpha * found.x0 + sigma * found.eps, steps(x_t, t, m, s)
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
+    assert np.abs(two - steps(x_t, t, s)).max() > 1e-3  # the teacher's path is bent
+    np.testing.assert_allclose(
+        oracles.column(t.alpha) * found.x0 + oracles.column(t.sigma) * found.eps,
+        x_t,
+        atol=2e-6,
+    )
+
+
+def test_a_teacher_whose_steps_are_exact_is_its_own_target():
+    """Of one point of data, DDIM's steps are exact, however long."""
+    t, m, s = (SCHEDULES["table"].at(jnp.full(4, time)) for time in (99, 40, 10))
+    point = oracles.finite(np.array([[0.2, -0.7, 0.5]]))
+    found = few_steps.two_step_target(point, jnp.ones((4, 3)), t, m, s)
+    np.testing.assert_allclose(found.x0, np.tile([0.2, -0.7, 0.5], (4, 1)), atol=1e-5)
+
+
+def run_progressive(spec, steps, num_steps, seen=None, params=PARAMS, cond=None):
+    """Evaluate at several steps in turn; return the losses and the last carry."""
+    schedule = SCHEDULES["table"]
+    of = context(schedule, num_steps=num_steps, null=lambda cond: {"y": 0 * cond["y"]})
+    loss, found = spec.few_steps(of), []
+    noised = draw(schedule)
+
+    def net(params, x_t, t, cond):
+        if seen is not None:
+            seen.append(np.unique(t))
+        return network(params, x_t, t, cond)
+
+    carry = loss.init(PARAMS)
+    for step in steps:
+        losses_, carry = loss.evaluate(
+            None, Networks(net, net), params, noised, cond, jnp.asarray(step), carry
+        )
+        found.append(losses_)
+    return found, carry, noised
+
+
+def test_each_stage_halves_the_grid_on_which_the_student_is_sampled():
+    """The student is trained at the times of `trailing`, and nowhere else."""
+    spec, schedule = Progressive(num_stages=3, final_steps=2), SCHEDULES["table"]
+    for stage, count in enumerate((8, 4, 2)):
+        seen = []
+        run_progressive(spec, [2 * stage], num_steps=6, seen=seen)
+        first, middle, student = seen
+        wanted = np.sort(np.asarray(grid(schedule, count).t)[:-1])
+        between = np.sort(np.asarray(grid(schedule, 2 * count).t)[1::2])
+        np.testing.assert_array_equal(student, wanted)
+        np.testing.assert_array_equal(first, wanted)
+        np.testing.assert_array_equal(middle, between)
+
+
+def test_a_plain_stage_is_the_diffusion_loss_and_the_next_is_not():
+    spec = Progressive(num_stages=3, plain_stages=1)
+    (plain, halving), _, noised = run_progressive(spec, [0, 2], num_steps=6)
+    output = network(PARAMS, noised.x_t, noised.t.t, None)
+    simple = losses.simple_loss(PREDICTIONS["v"])
+    np.testing.assert_array_equal(plain, simple(output, noised))
+    assert (halving != plain).mean() > 0.9
+
+
+def test_the_average_of_the_student_becomes_the_teacher_at_each_stage():
+    spec, moved = Progressive(num_stages=2), PARAMS + 1.0
+    carries = [
+        run_progressive(spec, range(last + 1), num_steps=40, params=moved)[1]
+        for last in (0, 19, 20)
+    ]
+    for carry, steps in zip(carries, (1, 20, 21), strict=True):
+        # 10 steps of memory in a stage of 20.
+        np.testing.assert_allclose(carry.average, PARAMS + 1 - 0.5**steps, rtol=1e-5)
+    np.testing.assert_array_equal(carries[0].teacher, PARAMS)
+    np.testing.assert_array_equal(carries[1].teacher, PARAMS)
+    np.testing.assert_array_equal(carries[2].teacher, carries[1].average)
+
+
+def test_guidance_is_of_the_first_teacher_alone():
+    """Later ones have learned it."""
+    cond = {"y": jnp.linspace(-1, 1, 64)}
+    for step, is_guided in ((0, True), (3, False)):
+        plain, guided = (
+            run_progressive(spec, [step], num_steps=6, cond=cond)[0][0]
+            for spec in (
+                Progressive(num_stages=2),
+                Progressive(num_stages=2, guidance_scale=3.0),
+            )
+        )
+        assert (np.abs(plain - guided).max() > 1e-3) == is_guided
+        if not is_guided:
+            np.testing.assert_allclose(plain, guided, rtol=1e-5)
+
+
+# --- Mean flow ------------------------------------------------------------------------
+
+STRAIGHT = {
+    "even": schedules.straight(100),
+    "shifted": schedules.straight(100, shift=3.0, alpha_min=0.01),
+}
+
+
+def average_velocity(x_t, u, u_r):
+    """Of N(0, VALUE) on the straight path: (x_t - J(x_t; u -> u_r)) / (u - u_r)."""
+    u, u_r = (jnp.asarray(value)[:, None] for value in (u, u_r))
+
+    def std(u):
+        return jnp.sqrt((1 - u) ** 2 * VALUE + u**2)
+
+    return x_t * (1 - std(u_r) / std(u)) / (u - u_r)
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+@pytest.mark.parametrize("times", [(99, 0), (80, 79), (40, -1), (15, 3)])
+def test_the_mean_flow_identity_holds_at_the_exact_average_velocity(name, times):
+    schedule = STRAIGHT[name]
+    t, r = (schedule.at(jnp.full(9, float(time))) for time in times)
+    u, u_r = few_steps.noise_share(t), few_steps.noise_share(r)
+    x_t = jnp.linspace(-2, 2, 9)[:, None]
+    exact = oracles.gaussian([0.0], [VALUE])(x_t, t)
+    w, target = few_steps.mean_flow_target(
+        lambda x, time: average_velocity(
+            x, few_steps.noise_share(schedule.at(time)), u_r
+        ),
+        x_t,
+        jnp.full(9, float(times[0])),
+        exact.eps - exact.x0,
+        lambda time: few_steps.noise_share(schedule.at(time)),
+        u - u_r,
+    )
+    np.testing.assert_allclose(w, average_velocity(x_t, u, u_r), rtol=1e-6)
+    # float32 knows w over a step of 0.01 to five digits.
+    np.testing.assert_allclose(w, target, atol=2e-4 if times == (80, 79) else 2e-5)
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_the_derivative_of_mean_flow_is_that_of_a_finite_difference(name):
+    schedule = STRAIGHT[name]
+    velocity = jnp.array([[0.3], [-1.2], [0.8]])
+    x_t, time = jnp.array([[0.5], [-0.2], [1.1]]), jnp.array([60.0, 30.0, 90.0])
+
+    def average(x, time):
+        return jnp.sin(x) * jnp.cos(time / 20.0)[:, None]
+
+    def share(time):
+        return few_steps.noise_share(schedule.at(time))
+
+    length = jnp.array([0.2, 0.1, 0.4])
+    w, target = few_steps.mean_flow_target(average, x_t, time, velocity, share, length)
+    h, last = 1e-4, 1.0 - schedule.at(99).alpha
+    shift = 3.0 if name == "shifted" else 1.0
+
+    def at(step):  # in float64, along the path in u
+        u = np.asarray(share(time), np.float64) + step
+        v = u / (u + shift * (1 - u))  # the share before the shift
+        left = shift * (1 - last) / (shift * (1 - last) + last)
+        times = v / (1 - left) * 100 - 1
+        x = np.asarray(x_t, np.float64) + step * np.asarray(velocity)
+        return np.sin(x) * np.cos(times / 20.0)[:, None]
+
+    change = (at(h) - at(-h)) / (2 * h)
+    wanted = velocity - np.asarray(length)[:, None] * change
+    np.testing.assert_allclose(w, average(x_t, time))
+    np.testing.assert_allclose(target, wanted, rtol=2e-3, atol=2e-3)
+
+
+def flow_network(params, x_t, t, cond):
+    """Bend x_t by t, and by how far the step goes."""
+    bent = jnp.tanh(params[0] * x_t + params[1] * jnp.cos(t / 30.0)[:, None])
+    return bent + params[2] * jnp.sin(cond[few_steps.JUMP] / 10.0)[:, None]
+
+
+def test_without_jumps_mean_flow_is_flow_matching_bit_for_bit():
+    """Of a network of products: XLA rounds a tanh otherwise beside its derivative."""
+    schedule = STRAIGHT["even"]
+    noised, of = draw(schedule), context(schedule, "flow")
+
+    def net(params, x_t, t, cond):
+        told = params[1] * t + params[2] * cond[few_steps.JUMP]
+        return params[0] * x_t + 0.01 * told[:, None]
+
+    output = net(PARAMS, noised.x_t, noised.t.t, {few_steps.JUMP: jnp.zeros(64)})
+    wanted = losses.simple_loss(PREDICTIONS["flow"])(output, noised)
+    still, jumps = (
+        evaluate(MeanFlow(jump_share=share, power=0.0), of, noised, 0, net=net)
+        for share in (0.0, 1.0)
+    )
+    np.testing.assert_array_equal(still, wanted)
+    assert (np.abs(jumps - wanted) > 1e-4).mean() > 0.9
+
+
+def test_the_weight_of_mean_flow_is_a_constant_of_the_gradient():
+    schedule = STRAIGHT["even"]
+    noised, of = draw(schedule, num=5), context(schedule, "flow")
+
+    def each(power):
+        def of_scale(scale):
+            spec = MeanFlow(jump_share=0.0, power=power)
+            return evaluate(
+                spec, of, noised, 0, params=scale * PARAMS, net=flow_network
+            )
+
+        return jax.jvp(of_scale, (1.0,), (1.0,))
+
+    plain, slope = each(0.0)
+    weighed, of_weighed = each(0.5)
+    weight = (np.asarray(plain, np.float64) + 0.01) ** -0.5
+    np.testing.assert_allclose(weighed, weight * plain, rtol=1e-5)
+    np.testing.assert_allclose(of_weighed, weight * slope, rtol=1e-4, atol=1e-6)
+
+
+def test_ends_of_jumps_are_even_between_the_level_and_the_clean_one():
+    schedule = STRAIGHT["even"]
+    noised = draw(schedule, num=4000)
+    ends = MeanFlow(jump_share=0.6)._ends(jax.random.key(2), schedule, noised)
+    share = np.asarray(few_steps.noise_share(ends) / few_steps.noise_share(noised.t))
+    jumps = share < 1 - 1e-6
+    assert jumps.mean() == pytest.approx(0.6, abs=0.04)
+    values = np.sort(share[jumps])
+    even = (np.arange(len(values)) + 0.5) / len(values)
+    assert np.abs(values - even).max() < 1.95 / np.sqrt(len(values))
+
+
+# --- Steps with an average velocity ---------------------------------------------------
+
+
+def jump_denoiser(schedule):
+    """The exact average velocity as a network of flow that is told the jump."""
+
+    def net(params, x_t, t, cond):
+        u = few_steps.noise_share(schedule.at(t))
+        end = jnp.maximum(t - cond[few_steps.JUMP], -1.0)
+        return average_velocity(x_t, u, few_steps.noise_share(schedule.at(end)))
+
+    return from_network(net, None, PREDICTIONS["flow"])
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_steps_of_the_exact_average_velocity_end_where_the_path_does(name, num_steps):
+    """J(J(x; t -> s); s -> 0) = J(x; t -> 0): as many steps as one likes."""
+    schedule = STRAIGHT[name]
+    levels = grid(schedule, num_steps)
+    keys = image_keys(jax.random.key(0), jnp.arange(50))
+    noise = initial_noise(keys, (1,))
+    x, _ = generate(
+        keys,
+        few_steps.jumping(ddim()),
+        jump_denoiser(schedule),
+        noise,
+        levels,
+    )
+    first = (float(levels.alpha[0]), float(levels.sigma[0]))
+    wanted = gaussian_flow(noise, 0.0, np.array([VALUE]), first, (1.0, 0.0))
+    np.testing.assert_allclose(x, wanted, atol=1e-5)
+
+
+def test_the_consistency_sampler_jumps_to_the_clean_end():
+    schedule = STRAIGHT["even"]
+    keys = image_keys(jax.random.key(0), jnp.arange(20_000))
+    x, _ = generate(
+        keys,
+        few_steps.jumping(consistency(), clean_t=-1.0),
+        jump_denoiser(schedule),
+        initial_noise(keys, (1,)),
+        grid(schedule, 3),
+    )
+    assert float(x.var()) == pytest.approx(VALUE, rel=0.04)
+
+
+def test_a_network_that_ignores_the_jump_is_sampled_as_before():
+    schedule = SCHEDULES["table"]
+    keys = image_keys(jax.random.key(0), jnp.arange(4))
+
+    def run(sampler):
+        return generate(
+            keys, sampler, bent, initial_noise(keys, (3,)), grid(schedule, 6)
+        )[0]
+
+    for plain in (ddim(), ddim(0.5), consistency()):
+        np.testing.assert_array_equal(run(few_steps.jumping(plain)), run(plain))

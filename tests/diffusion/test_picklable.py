@@ -9,7 +9,15 @@ import numpy as np
 import oracles
 import pytest
 
-from ddpm_jax.diffusion import editing, karras, multistep, ode, samplers, time_sampling
+from ddpm_jax.diffusion import (
+    editing,
+    few_steps,
+    karras,
+    multistep,
+    ode,
+    samplers,
+    time_sampling,
+)
 from ddpm_jax.diffusion import schedules as s
 from ddpm_jax.diffusion.generate import generate, image_keys, initial_noise
 from ddpm_jax.diffusion.grids import grid
@@ -29,6 +37,7 @@ SAMPLERS = {
     "unipc": multistep.unipc(3),
     "pndm": multistep.pndm(),
     "consistency": samplers.consistency(),
+    "jumping": few_steps.jumping(samplers.ddim(0.5), clean_t=-1.0),
     "adaptive": ode.adaptive(TABLE, rtol=1e-3),
     "inpaint": editing.inpaint(samplers.ddim(), np.ones(2), np.array([1, 0])),
     "invert": editing.invert(3),

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from program import TINY
 
 import ddpm_jax
 from ddpm_jax.cli import _stem, load_recipe, main
@@ -13,12 +14,15 @@ from ddpm_jax.training import checkpoints as store
 from ddpm_jax.training.log import read_metrics
 
 QUICK = ["--config.training.num_steps=8", "--config.training.checkpoint_every=3"]
-QUICK += ["--config.sample.num_images=4", "--config.loss.num_stages=4"]
+QUICK += ["--config.sample.num_images=4"]
+STAGES = "--config.loss.num_stages=4"
 
 
 def tune(run, workdir, *options, recipe="configs/tune.py"):
-    line = [f"--config={recipe}:{run}", f"--workdir={workdir}", *QUICK, *options]
-    return main(line)
+    line = [f"--config={recipe}:{run}", f"--workdir={workdir}", *QUICK]
+    if recipe != "configs/meanflow.py":
+        line += [STAGES]
+    return main([*line, *options])
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,77 @@ def test_a_checkpoint_of_a_run_is_named_by_its_step(finished_unet, tmp_path):
     assert trained_recipe(tmp_path / "run").task.init_from == f"{finished_unet}@3"
 
 
+# --- Progressive distillation and mean flow -------------------------------------------
+
+STRAIGHT = ["--config.schedule.kind=straight", "--config.schedule.num_levels=20"]
+STRAIGHT += ["--config.schedule.alpha_min=0.001", "--config.prediction=flow"]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    assert main([f"--config={TINY}", f"--workdir={workdir}", *STRAIGHT]) == 0
+    return workdir
+
+
+def test_progressive_distillation_of_a_run_that_predicts_eps(finished, tmp_path):
+    recipe = "configs/progressive.py"
+    options = ["--config.loss.num_stages=3", "--config.loss.guidance_scale=2"]
+    assert tune(finished, tmp_path / "run", *options, recipe=recipe) == 0
+    made = trained_recipe(tmp_path / "run")
+    # From eps to v, and then from 4 steps to 2 to 1.
+    assert made.task.loss.plain_stages == 1 and made.task.loss.teacher_steps == 4
+    asked = made.defaults["sample"]
+    assert (asked.sampler, asked.num_steps) == ("ddim", 1)
+    assert np.shape(ddpm_jax.load(tmp_path / "run").sample(num_images=2)) == (
+        2,
+        8,
+        8,
+        1,
+    )
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / f"again/checkpoints/{step}")
+    assert tune(finished, tmp_path / "again", *options, recipe=recipe) == 0
+    assert sums(tmp_path / "again", 8) == sums(tmp_path / "run", 8)
+
+
+def test_mean_flow_of_a_run_on_the_straight_path(straight, tmp_path, capsys):
+    recipe = "configs/meanflow.py"
+    options = ["--config.loss.guidance_scale=1.5"]
+    assert tune(straight, tmp_path / "run", *options, recipe=recipe) == 0
+    model = ddpm_jax.load(tmp_path / "run")
+    given = {"num_images": 2, "seed": 3, "label": "4"}
+    one, two = (np.asarray(model.sample(num_steps=n, **given)) for n in (1, 2))
+    assert (one != two).any()
+    assert "jump" in trained_recipe(tmp_path / "run").task.conditioners
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / f"again/checkpoints/{step}")
+    assert tune(straight, tmp_path / "again", *options, recipe=recipe) == 0
+    assert sums(tmp_path / "again", 8) == sums(tmp_path / "run", 8)
+    capsys.readouterr()
+    # Other samplers see the velocity at a level, and noise does not go with an average.
+    assert np.isfinite(model.sample(num_steps=3, sampler="heun", **given)).all()
+    said = refusal(capsys, "sample", str(tmp_path / "run"), "--eta=0.5")
+    assert "noises anew what this model, of average velocities" in said
+
+
+def test_a_run_that_gets_an_embedding_of_jumps_computes_at_first_what_it_did(
+    straight, tmp_path
+):
+    recipe = "configs/meanflow.py"
+    still = ["--config.training.num_steps=1", "--config.training.learning_rate=1e-12"]
+    still += ["--config.training.warmup_steps=0"]
+    assert tune(straight, tmp_path / "run", *still, recipe=recipe) == 0
+    given = {"num_images": 3, "seed": 3, "num_steps": 4, "sampler": "ddim"}
+    before, after = (
+        np.asarray(ddpm_jax.load(run).sample(**given))
+        for run in (straight, tmp_path / "run")
+    )
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
 # --- What cannot be tuned -------------------------------------------------------------
 
 
@@ -163,8 +238,35 @@ def test_what_is_no_run_of_diffusion(tmp_path, capsys):
 def test_options_that_cannot_be(finished, tmp_path, capsys, options, wanted):
     given = [f"--config.{option}" for option in options]
     recipe, at = f"--config=configs/tune.py:{finished}", f"--workdir={tmp_path}/run"
-    assert wanted in refusal(capsys, recipe, at, *QUICK, *given)
+    assert wanted in refusal(capsys, recipe, at, *QUICK, STAGES, *given)
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "wanted"),
+    [
+        ("progressive", ["num_stages=9"], "begin with 256 steps, and there are 20"),
+        ("progressive", ["plain_stages=3"], "leaves nothing to distil of num_stages=3"),
+        ("meanflow", [], "is of average velocities on a straight path, and this is"),
+    ],
+)
+def test_losses_that_a_run_is_not_made_for(
+    finished, tmp_path, capsys, recipe, options, wanted
+):
+    given = ["--config.loss.num_stages=3", *(f"--config.loss.{o}" for o in options)]
+    said = refusal(
+        capsys,
+        f"--config=configs/{recipe}.py:{finished}",
+        f"--workdir={tmp_path}/run",
+        *(given if options else []),
+    )
+    assert wanted in said
+
+
+def test_an_embedding_of_jumps_without_its_loss(tmp_path, capsys):
+    line = [f"--config={TINY}", "--config.conditioners.jump.kind=jump"]
+    said = refusal(capsys, *line, f"--workdir={tmp_path}/run")
+    assert "conditioners.jump is of loss mean_flow" in said
 
 
 def test_the_default_folder_of_a_tuned_run_is_named_by_the_last_part_of_the_run():

@@ -450,7 +450,11 @@ def test_all_recipes_are_tested():
     others |= {"emoji_dit"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip", "motion"}
-    others |= {"tune"}  # of a run: tests/runs/test_few_steps.py
+    others |= {
+        "tune",
+        "progressive",
+        "meanflow",
+    }  # of a run
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
