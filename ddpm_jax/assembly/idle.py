@@ -35,6 +35,7 @@ from ddpm_jax.requests import (
 from ddpm_jax.requests.evaluate import BITS_PER_DIM, Compared, images_kind
 from ddpm_jax.requests.flags import sections_of
 from ddpm_jax.requests.options import Chain, section_counts
+from ddpm_jax.sampling.edits import OF_EMBEDDED
 from ddpm_jax.specs import kind_of, located
 
 R = TypeVar("R", bound=Request)
@@ -331,7 +332,9 @@ def _of_edit(spec: Diffusion, asked: Edit) -> list[Rule]:
     unclipped = encodes or method == "guidance"
     own = f"{here}, which is deterministic DDIM both ways"
     wanted = f"without a label or prompt to guide to; give {_guides(spec)}"
-    unconditional = not (asked.label or asked.prompt or asked.cond)
+    unconditional = not (asked.label or asked.prompt or asked.cond) and not (
+        NAME in spec.conditioners and mode in OF_EMBEDDED and method != "noise"
+    )
     looked_at = {
         "weight": (method == "guidance", "method guidance"),
         "jump_length": (method == "repaint", "method repaint"),

@@ -63,6 +63,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {  # the first is the default
 }
 ENCODING = ("ddim", "encode")  # deterministic DDIM turned round, and back
 OF_EMBEDDINGS = ("variations", "text-diff")  # of a decoder of image embeddings
+OF_EMBEDDED = (*OF_EMBEDDINGS, "encode", "interpolate")  # embed what they are given
 OF_FRAMES = ("extend", "inpaint")  # that a model of known frames was trained for
 OF_PIXELS = ("colorize", "upscale")  # what is measured there is linear in pixels
 

@@ -12,6 +12,7 @@ from ddpm_jax import data
 from ddpm_jax.assembly import autoencoder, retrieval
 from ddpm_jax.cli import main
 from ddpm_jax.codecs.embeddings import scaled
+from ddpm_jax.errors import UserError
 from ddpm_jax.requests import Sample
 from ddpm_jax.runtime.images import to_uint8
 
@@ -269,6 +270,13 @@ def test_edits_of_a_decoder(decoder, capsys):
     )
     stored = np.load(made[3] / "images.npz")["arr_0"]
     np.testing.assert_array_equal(np.asarray(to_uint8(turned[0])), stored)
+    # Guidance goes toward the embedding, without a text as well.
+    guided = model.variations(images[:1], 2, seed=0, guidance_scale=4, **few)
+    assert np.abs(guided - varied).max() > 1e-3
+    with pytest.raises(UserError, match="without a label or prompt to guide to"):
+        model.interpolate(
+            images[:1], images[1:], 3, method="noise", guidance_scale=4, **few
+        )
     walk = model.interpolate(images[:1], images[1:], 3, **few)
     stored = np.load(made[2] / "images.npz")["arr_0"]
     np.testing.assert_array_equal(np.asarray(to_uint8(walk[0])), stored)
