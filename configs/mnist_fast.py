@@ -3,9 +3,9 @@
 Command:   python main.py --config=configs/mnist_fast.py --workdir=runs/mnist_fast
            with $TFDS_DATA_DIR (or --config.data.data_dir) naming the folder that holds
            the prepared mnist
-Model:     704,484 parameters; 2 levels of 32 and 64 channels on maps of 16x16 and 8x8,
-           whose places are patches of 2x2 pixels; cosine schedule, T = 1000, predicting
-           v; sampled in 20 steps of DPM-Solver++(2M)
+Model:     650,900 parameters; 3 levels of 16, 32 and 64 channels on maps of 16x16 to
+           4x4, whose places are patches of 2x2 pixels; cosine schedule, T = 1000,
+           predicting v; sampled in 20 steps of DPM-Solver++(2M)
 Time:      sized for 10 minutes on two x86-64 cores; not measured yet
 """
 
@@ -28,10 +28,10 @@ def get_config():
             data=Data(source="mnist", pad_to=32, flip=False),  # a mirrored 2 is no 2
             network=UNet(
                 patch=2,
-                channels=32,
-                channel_multipliers=(1, 2),
+                channels=16,
+                channel_multipliers=(1, 2, 4),
                 num_res_blocks=1,
-                attention_resolutions=(8,),  # of maps of 16 and 8 patches
+                attention_resolutions=(8,),  # of maps of 16, 8 and 4 patches
                 num_groups=8,
             ),
             conditioners={"label": Label()},
@@ -42,7 +42,7 @@ def get_config():
             preview_steps=20,
         ),
         Fit(
-            num_steps=3000,
+            num_steps=3600,
             batch_size=64,
             learning_rate=2e-3,
             warmup_steps=200,
