@@ -160,6 +160,23 @@ def test_the_command_and_the_library_make_the_same_images(model, capsys):
     assert (other != images).any()
 
 
+def test_the_other_ways_to_guide_reach_the_program(run):
+    """What is compiled holds them: each makes other images of the same noise."""
+    loaded = ddpm_jax.load(run)
+    options = {"sampler": "ddim", "num_steps": 4, "guidance_scale": 3}
+    ways = [
+        {},
+        {"guidance_parallel": 0},
+        {"guidance_norm": 1e-3},  # of which the difference has more
+        {"guidance_optimized": True},
+        {"guidance_optimized": True, "zero_init_steps": 1},
+    ]
+    made = [loaded.sample(2, **options, **way) for way in ways]
+    for i, one in enumerate(made):
+        for other in made[:i]:
+            assert np.abs(one - other).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
