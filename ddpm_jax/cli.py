@@ -57,6 +57,7 @@ _TRAINERS = {  # kind of a recipe -> its command
     "contrastive": "retrieval",
     "autoencoder": "autoencoder",
     "scene": "scene",
+    "refinement": "refinement",
 }  # of any other, commands/task.py
 
 
@@ -366,7 +367,7 @@ def _run(line: Line) -> int:
         if kind is requests.ExportMesh:
             raise UserError(
                 f"{name or folder} is of kind {recipe.kind}, which has no surface; "
-                "name the run of a scene."
+                "name the run of a scene, or of its refinement."
             )
         raise UserError(
             f"{line.command} is for a diffusion model, and {name or folder} is of "

@@ -104,6 +104,7 @@ from ddpm_jax.tasks.contrastive import ContrastiveTask
 from ddpm_jax.tasks.diffusion import Diffusion
 from ddpm_jax.tasks.flow import FlowTask
 from ddpm_jax.tasks.gan import GAN
+from ddpm_jax.tasks.refinement import Refinement
 from ddpm_jax.tasks.scene import Scene
 from ddpm_jax.tasks.spec import TaskSpec
 from ddpm_jax.tasks.vae import VAE
@@ -120,7 +121,7 @@ for _spec in (
     *(Label, LowRes, Grey, Masked, KnownFrames, SelfConditioning),
     *(ClipText, ImageEmbedding),
     *(AsStored, Latents, Plane, Embeddings, PriorTransformer),
-    *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN, Scene),
+    *(Data, Devices, Fit, Adam, Diffusion, VAE, GAN, Scene, Refinement),
     *(MLP, KLAutoencoder, PatchDiscriminator, ImageGenerator, ImageDiscriminator),
     *(VectorAutoencoder, VectorGenerator, VectorDiscriminator, CameraRange),
 ):

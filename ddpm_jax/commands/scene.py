@@ -6,7 +6,7 @@ its fingerprint, and goes on with no other.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ddpm_jax.commands.fitting import (
     fit_in_workdir,
     refuse_another_config,
 )
-from ddpm_jax.commands.model import digest, model_request, open_model
+from ddpm_jax.commands.model import open_model
 from ddpm_jax.commands.sample import conditions_of
 from ddpm_jax.conditioning.conditioned import encode
 from ddpm_jax.errors import UserError
@@ -37,10 +37,11 @@ from ddpm_jax.runtime import images
 from ddpm_jax.runtime.devices import data_mesh, describe, rows, spread
 from ddpm_jax.scenes.cameras import VIEWS, seen_from
 from ddpm_jax.scenes.measures import EMPTY, FULL
-from ddpm_jax.tasks.scene import Prior, SceneModel, scene_task
+from ddpm_jax.tasks.scene import scene_task
+from ddpm_jax.tasks.views import Distilled, Prior, ViewedModel
 from ddpm_jax.training.fit import Feed, Run
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.task import Batch
+from ddpm_jax.training.task import Batch, Task
 
 TURNTABLE = "turntable"
 SHOWN = {"num_views": 36, "size": 128}
@@ -52,13 +53,27 @@ class OpenedPrior(NamedTuple):
 
     Attributes:
         prior: what the task takes.
-        fingerprint: of its checkpoint.
+        fingerprint: of its parameters.
         described: for a person to read.
     """
 
     prior: Prior
     fingerprint: str
     described: str
+
+
+class Begun(NamedTuple):
+    """A thing that is about to be trained.
+
+    Attributes:
+        task: what `fit` trains.
+        fingerprints: of what it follows, by what that is called, such as "prior".
+        described: a state of the run -> lines for a person to read.
+    """
+
+    task: Task
+    fingerprints: Mapping[str, str]
+    described: Callable[[TrainState], str]
 
 
 def scene(recipe: Recipe[Scene], workdir: Path) -> int:
@@ -74,15 +89,62 @@ def scene(recipe: Recipe[Scene], workdir: Path) -> int:
     Raises:
         UserError: prior, options or workdir do not fit.
     """
+    spec, fit = recipe.task, recipe.training
+
+    def begin(mesh: Mesh) -> Begun:
+        opened = open_prior(spec)
+
+        def described(state: TrainState) -> str:
+            size = "x".join(map(str, opened.prior.image_size))
+            return (
+                f"scene    {spec.prompt!r}, {num_parameters(state):,} parameters, "
+                f"{fit.batch_size} views of {size} a step\n"
+                f"prior    {opened.described}"
+            )
+
+        return Begun(
+            scene_task(spec, opened.prior, fit, mesh),
+            {"prior": opened.fingerprint},
+            described,
+        )
+
+    # Where the prior lies is free; which it is, its fingerprint says.
+    return train_viewed(recipe, workdir, begin, free=("prior:",))
+
+
+def num_parameters(state: TrainState) -> int:
+    """Count the numbers that are optimized."""
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def train_viewed(
+    recipe: Recipe[Distilled],
+    workdir: Path,
+    begin: Callable[[Mesh], Begun],
+    free: tuple[str, ...],
+) -> int:
+    """Train a thing by its views, or go on where it stopped, and show it.
+
+    Args:
+        recipe: of the thing.
+        workdir: of the run.
+        begin: the devices -> what is trained.
+        free: beginnings of options with another value of which it is the same run.
+
+    Returns:
+        0 if it is done, else 128 plus the number of the signal that interrupted it.
+
+    Raises:
+        UserError: what it follows, options or workdir do not fit.
+    """
     spec, fit, kind = recipe.task, recipe.training, auxiliary.kind_named(recipe.kind)
     if spec.data != Data():
         raise UserError(
-            "config.data does nothing for a scene, which learns from its prior; leave "
-            "it out, and name a run with --config.prior=RUN."
+            f"config.data does nothing for a {kind.name}, which learns from its prior; "
+            "leave it out, and name a run with --config.prior=RUN."
         )
     auxiliary.refuse_another_kind(workdir, kind.name, kind.the)
-    # Where the prior lies is free; which it is, its fingerprint says.
-    refuse_another_config(recipe, workdir, (*FREE_OPTIONS, "devices.", "prior:"))
+    refuse_another_config(recipe, workdir, (*FREE_OPTIONS, "devices.", *free))
     if auxiliary.is_finished(workdir):
         step = auxiliary.about(workdir, kind)["step"]
         print(f"{workdir} is finished: {step} steps. Nothing to do.")
@@ -91,18 +153,13 @@ def scene(recipe: Recipe[Scene], workdir: Path) -> int:
     refuse_unused(fit, recipe.kind, "ema_stds")
     check_tracker(fit.wandb)
     mesh = data_mesh(recipe.devices.fsdp)
-    opened = open_prior(spec)
-    task = scene_task(spec, opened.prior, fit, mesh)
+    begun = begin(mesh)
 
     def announce(state: TrainState) -> None:
-        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        step, size = int(state.step), "x".join(map(str, opened.prior.image_size))
         print(
-            f"scene    {spec.prompt!r}, {count:,} parameters, {fit.batch_size} views "
-            f"of {size} a step\n"
-            f"prior    {opened.described}\n"
+            f"{begun.described(state)}\n"
             f"device   {describe()}\n"
-            f"run      {workdir}, step {step:,} of {fit.num_steps:,}",
+            f"run      {workdir}, step {int(state.step):,} of {fit.num_steps:,}",
             flush=True,
         )
 
@@ -112,41 +169,50 @@ def scene(recipe: Recipe[Scene], workdir: Path) -> int:
             metadata={
                 "kind": kind.name,
                 "config": to_json(recipe),
-                "prior": opened.fingerprint,
+                **begun.fingerprints,
                 "versions": auxiliary.versions(),
             },
-            check=partial(_check_prior, opened.fingerprint, workdir),
+            check=partial(_check_followed, kind.name, begun.fingerprints, workdir),
             announce=announce,
             before_save=check_alone,
             advice="Lower config.training.learning_rate or config.guidance_scale, in "
             "another --workdir.",
         )
         ended = fit_in_workdir(
-            recipe, task, feed_views(fit.batch_size, mesh), run=run, mesh=mesh
+            recipe, begun.task, feed_views(fit.batch_size, mesh), run=run, mesh=mesh
         )
     if ended.signal_number:
         return 128 + ended.signal_number
     model = spec.open(ended.state.ema_params, ended.result)
     write_turntable(model, workdir)
     print(f"{workdir} is trained. Turntable: {workdir}/{TURNTABLE}.gif, .webp")
-    _warn(ended.result["opacity"])
+    _warn(kind.name, ended.result["opacity"])
     return 0
 
 
-def _check_prior(now: str, workdir: Path, stored: dict[str, Any], step: int) -> None:
-    if stored["prior"] != now:
-        raise UserError(
-            f"the scene in {workdir} has followed the prior {stored['prior']} for "
-            f"{step} steps, and this is {now}; name that one, or use another --workdir."
-        )
+def _check_followed(
+    kind: str,
+    followed: Mapping[str, str],
+    workdir: Path,
+    stored: dict[str, Any],
+    step: int,
+) -> None:
+    for name, now in followed.items():
+        if stored[name] != now:
+            raise UserError(
+                f"the {kind} in {workdir} has followed the {name} {stored[name]} for "
+                f"{step} steps, and this is {now}; name that one, or use another "
+                "--workdir."
+            )
 
 
-def _warn(opacity: float) -> None:
+def _warn(kind: str, opacity: float) -> None:
     if not EMPTY <= opacity <= FULL:
         word = "empty" if opacity < EMPTY else "full"
+        less = "less --config.entropy" if kind == "scene" else "a lower learning rate"
         print(
-            f"The scene is {word} (mean opacity {opacity:.3f}): try another "
-            "--config.seed, or less --config.entropy."
+            f"The {kind} is {word} (mean opacity {opacity:.3f}): try another "
+            f"--config.seed, or {less}."
         )
 
 
@@ -220,7 +286,7 @@ def open_prior(spec: Scene) -> OpenedPrior:
             (height, width),
             cond,
         ),
-        digest(model_request(asked, trained)),
+        auxiliary.fingerprint(auxiliary.flat_params(params)),
         f"{folder}, {trained.described}",
     )
 
@@ -253,11 +319,11 @@ def _check_images(spec: Scene, prior: Diffusion, info: assembly.DataInfo) -> Non
         )
 
 
-def write_turntable(model: SceneModel, folder: Path) -> None:
+def write_turntable(model: ViewedModel, folder: Path) -> None:
     """Write color, depth and normals side by side, from all around.
 
     Args:
-        model: a trained scene.
+        model: a trained scene, or its refinement.
         folder: where to.
 
     Raises:

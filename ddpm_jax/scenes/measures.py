@@ -154,6 +154,26 @@ def saturated_share(
     return float(np.mean((values < margin) | (values > 1 - margin)))
 
 
+def normal_error(normals: ArrayLike, truth: ArrayLike) -> float:
+    """Return the mean angle between normals, degrees, of pixels that both see whole.
+
+    Args:
+        normals: [..., H, W, 3]; where less than half of a unit vector is left, as at
+            outlines that are averaged, there is none.
+        truth: as many.
+
+    Returns:
+        NaN if there is no such pixel.
+    """
+    one, two = (np.asarray(a, np.float64) for a in (normals, truth))
+    lengths = [np.linalg.norm(a, axis=-1) for a in (one, two)]
+    is_seen = (lengths[0] > 0.5) & (lengths[1] > 0.5)
+    if not np.any(is_seen):
+        return float("nan")
+    cosines = np.sum(one * two, axis=-1)[is_seen] / (lengths[0] * lengths[1])[is_seen]
+    return float(np.rad2deg(np.arccos(np.clip(cosines, -1.0, 1.0))).mean())
+
+
 def is_empty_or_full(opacities: ArrayLike) -> bool:
     """Say whether there is no thing to see: mean opacity below 0.02 or above 0.98."""
     return not EMPTY <= float(np.mean(np.asarray(opacities))) <= FULL

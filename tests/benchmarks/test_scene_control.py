@@ -44,3 +44,36 @@ def test_the_table(capsys):
     with pytest.raises(SystemExit):
         scene_control.main(["--kinds=best"])
     assert "use conditional, blind, fitted" in capsys.readouterr().err
+
+
+def test_the_table_of_the_fine_stage(capsys):
+    """A coarse scene of two steps, refined for two, by renders of its own size."""
+    flags = ["--num-steps=2", "--num-seeds=1", "--per-bin=2", "--size=8"]
+    flags += ["--fine", "--cells=6", "--fine-size=8", "--fine-steps=2"]
+    flags += ["--view-size=8"]
+    assert scene_control.main(flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert len(lines) == 3 and len(cells) == 11 and cells[:2] == ["snowman", "0"]
+    volume, mesh, refined, gain, *angles = map(float, cells[2:9])
+    assert all(0 < level < 40 for level in (volume, mesh, refined))
+    assert gain == pytest.approx(refined - volume, abs=0.11)
+    assert all(0 < angle < 120 for angle in angles)
+
+
+def test_a_prior_of_the_control_is_told_the_bin():
+    """Its denoiser is that of the set of the bin that a camera stands in."""
+    truth = scene_control.renders_of("car", 4, 2, seed=0)
+    prior = scene_control.prior_of(truth)
+    camera = cameras.from_degrees([90.0, 200.0])
+    rows = prior.cond[prior.view(camera)]
+    np.testing.assert_array_equal(rows, [2, 4])
+    rng = np.random.default_rng(0)
+    x_t = jnp.asarray(rng.standard_normal((2, 4, 4, 3)), jnp.float32)
+    level = prior.schedule.at(jnp.full((2,), 400))
+    found = prior.denoise(x_t, level, rows)
+    for row, k in enumerate((2, 4)):
+        one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], level)
+        points = truth.image[k].reshape(2, -1).astype(np.float64)
+        expected = oracles.finite(points)(x_t[row : row + 1].reshape(1, -1), one)
+        np.testing.assert_allclose(found.x0[row].reshape(-1), expected.x0[0], atol=2e-5)

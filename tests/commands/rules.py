@@ -53,6 +53,11 @@ RULES = (
         "parse",
         "needs a trained prior; tests/runs/test_scene.py has one in small",
     ),
+    Rule(
+        rf"{MAIN} .*--config=configs/refine\.py",
+        "parse",
+        "needs a scene; tests/runs/test_refinement.py has one in small",
+    ),
     Rule(rf"{MAIN} import [a-z-]+/[a-z]", "parse", "downloads a model"),
     Rule(rf"{MAIN} import \S+\.pt( |$)", "parse", "needs a model of others"),
     Rule(

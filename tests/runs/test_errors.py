@@ -66,7 +66,7 @@ SETTINGS = [
     ("--config.sample.num_images=2000000000", "use .* or fewer"),
     ("--config.data.image_size=60000", "1498 digits of 60000x60000 take 5,392.80 GB"),
     ("--config.evaluate.batch_size=2000000000", "evaluate.batch_size=2000000000 takes"),
-    ("--config.kind=wizard", "use autoencoder, .* diffusion, flow, gan, scene, vae"),
+    ("--config.kind=wizard", "use autoencoder, .* flow, gan, refinement, scene, vae"),
     ("--config.training.kind=linear", "config.training.kind='linear'.*use fit"),
     ("--mode=sample", "--mode is gone; write main.py sample RUN"),
     ("--mode=inpaint", "--mode is gone; write main.py edit inpaint RUN"),

@@ -18,29 +18,27 @@ from ddpm_jax.conditioning import Words
 from ddpm_jax.errors import UserError
 from ddpm_jax.recipe import MLP, Cosine, Diffusion, Fit, Scene, from_json, recipe
 from ddpm_jax.scenes import cameras
-from ddpm_jax.tasks import scene
+from ddpm_jax.tasks import views
+
+
+def write_prior(folder, width=8):
+    """An unconditional model of 4x4 images, which nobody trained."""
+    network = MLP(width=width, depth=1)
+    diffusion = Diffusion(network=network, schedule=Cosine(10), preview_steps=10)
+    made = from_json(recipe(diffusion, Fit(batch_size=4)))
+    write_run(folder, made, DataInfo("colors", (4, 4, 3), None, "0" * 16))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    """An unconditional model of 4x4 images, which nobody trained."""
-    folder = tmp_path_factory.mktemp("priors") / "colors"
-    made = from_json(
-        recipe(
-            Diffusion(
-                network=MLP(width=8, depth=1), schedule=Cosine(10), preview_steps=10
-            ),
-            Fit(batch_size=4),
-        )
-    )
-    write_run(folder, made, DataInfo("colors", (4, 4, 3), None, "0" * 16))
-    return folder
+    return write_prior(tmp_path_factory.mktemp("priors") / "colors")
 
 
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
     monkeypatch.setattr(command, "SHOWN", {"num_views": 3, "size": 8})
-    monkeypatch.setattr(scene, "_SHOWN_SIZE", 8)
+    monkeypatch.setattr(views, "SHOWN_SIZE", 8)
 
 
 def line(prior, run, *options):
@@ -85,6 +83,14 @@ def test_a_scene_trains_goes_on_and_is_loaded(prior, tmp_path, capsys):
     np.testing.assert_array_equal(ddpm_jax.load(run).params["grid"], whole)
     assert main(line(prior, run)) == 0
     assert "Nothing to do" in capsys.readouterr().out
+    # With another prior it does not go on.
+    shutil.rmtree(run / "checkpoints" / "4")
+    (run / "result.json").unlink()
+    other = write_prior(tmp_path / "other", width=9)
+    assert main(line(other, run)) == 2
+    error = capsys.readouterr().err
+    assert f"the scene in {run} has followed the prior" in error
+    assert error.count("\n") == 1
 
 
 def test_priors_that_do_not_fit_are_refused_in_one_line(prior, tmp_path):

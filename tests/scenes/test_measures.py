@@ -46,6 +46,20 @@ def test_iou_by_hand():
     assert measures.opacity_iou(one, two, threshold=0.6) == 0
 
 
+def test_angles_of_normals_by_hand():
+    """30 and 90 degrees; a pixel without a normal, and one mostly averaged away."""
+    truth = np.zeros((1, 2, 2, 3))
+    truth[..., 2] = 1.0
+    found = np.zeros((1, 2, 2, 3))
+    found[0, 0, 0] = 0.0, 0.5, math.sqrt(0.75)
+    found[0, 0, 1] = 0.8, 0.0, 0.0  # of any length
+    found[0, 1, 0] = 0.4, 0.0, 0.0
+    assert measures.normal_error(found, truth) == pytest.approx(60)
+    truth[0, 0, 1] = 0.0
+    assert measures.normal_error(found, truth) == pytest.approx(30)
+    assert math.isnan(measures.normal_error(0 * found, truth))
+
+
 def test_saturation_counts_values_inside_of_the_thing():
     images = np.ones((1, 2, 2, 3))  # all white
     opacities = np.array([[[1.0, 0.5], [0.4, 0.0]]])

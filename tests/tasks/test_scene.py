@@ -14,8 +14,9 @@ from ddpm_jax.recipe import Fit, Scene, VoxelGrid
 from ddpm_jax.runtime.devices import data_mesh
 from ddpm_jax.scenes import cameras
 from ddpm_jax.scenes.fields import FieldSpec
-from ddpm_jax.tasks import scene
-from ddpm_jax.tasks.scene import Prior, SceneModel
+from ddpm_jax.tasks import scene, views
+from ddpm_jax.tasks.scene import SceneModel
+from ddpm_jax.tasks.views import Prior
 
 SCHEDULE = schedules.Cosine(100).build()
 SMALL = Scene(field=VoxelGrid(resolution=4), num_samples=4)
@@ -123,9 +124,9 @@ def test_regularizers_rise_from_nothing():
 def test_levels_move_from_one_range_to_another():
     spec = Scene(time_low=0.02, time_high=0.98, last_time_high=0.5)
     for done, high in ((0.0, 0.98), (0.5, 0.74), (1.0, 0.5)):
-        found = scene._times_at(spec, jnp.asarray(done))
+        found = views._times_at(spec, jnp.asarray(done))
         np.testing.assert_allclose(found, (0.02, high), rtol=1e-6)
-    still = scene._times_at(Scene(), jnp.asarray(1.0))
+    still = views._times_at(Scene(), jnp.asarray(1.0))
     np.testing.assert_allclose(still, (0.02, 0.98), rtol=1e-6)
 
 
@@ -133,9 +134,9 @@ def test_light_comes_on_and_is_white_for_half_of_what_it_lights():
     camera = cameras.sample_cameras(KEY, 4000)
     for seed in range(3):
         key = jax.random.key(seed)
-        off = scene._random_light(key, camera, jnp.asarray(False))
+        off = views._random_light(key, camera, jnp.asarray(False))
         assert (off.ambient == 1).all() and (off.textureless == 0).all()
-        on = scene._random_light(key, camera, jnp.asarray(True))
+        on = views._random_light(key, camera, jnp.asarray(True))
         shares = [float((on.ambient < 1).mean()), float(on.textureless.mean())]
         # Five deviations of a share of 4000 draws.
         np.testing.assert_allclose(shares, [0.75, 0.375], atol=5 * 0.5 / 4000**0.5)
@@ -145,7 +146,7 @@ def test_light_comes_on_and_is_white_for_half_of_what_it_lights():
 def test_supersampling_averages_rays_of_a_pixel():
     image = jnp.arange(16.0).reshape(1, 4, 4, 1)
     np.testing.assert_allclose(
-        scene._pooled(image, 2)[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]]
+        views._pooled(image, 2)[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]]
     )
     spec = Scene(field=VoxelGrid(resolution=4), num_samples=4, supersampling=2)
     sizes = []
@@ -214,7 +215,7 @@ def test_weights_of_levels_are_those_of_the_mathematics():
     assert {
         "noise_variance": distillation.noise_variance,
         "even": distillation.even,
-    } == scene.WEIGHTS
+    } == views.WEIGHTS
     light, heavy = (
         gradient_of(Scene(field=SMALL.field, num_samples=4, weight=w), colored())
         for w in ("noise_variance", "even")
