@@ -5,7 +5,8 @@ Command:   python main.py --config=configs/digits.py --workdir=runs/digits
            with the run of a diffusion model in the place of runs/digits
 Model:     that of the run, sampled by DDIM in 1 step, or as many as final_steps says;
            the steps of the teacher are halved in stages, from 32 to 1
-Steps:     twice as many as the run was trained for; each costs two forward passes more
+Steps:     as many as the run was trained for, which the stages share, at a constant rate;
+           each costs two forward passes more
 Source:    Salimans and Ho 2022: docs/few-steps.md
 """
 
@@ -26,6 +27,7 @@ def get_config(run=""):
             num_stages=5 + (task.prediction == "eps"),
             plain_stages=int(task.prediction == "eps"),
         ),
+        training={"decay": "constant"},  # the last stages have the most to learn
         times=Stratified(),
         preview_steps=1,
         sample={"sampler": "ddim", "num_steps": 1},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import traverse_util
 
 from ddpm_jax import assembly, specs
@@ -90,6 +91,7 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
             "diffusion model; name the run of one."
         )
     there = store.param_shapes(source.workdir, source.step)
+    halved = _loses_variance(stored, spec)
     here = {
         "/".join(path): shape
         for path, shape in assembly.param_shapes(spec, info).items()
@@ -99,6 +101,7 @@ def check_start(spec: Diffusion, info: DataInfo, workdir: Path) -> str:
         for name in sorted({*there, *here})
         if there.get(name) != here.get(name)
         and not (name not in there and _may_be_new(spec, name))
+        and not (halved and _is_doubled(there.get(name), here.get(name)))
     ]
     if differing:
         more = len(differing) - _SHOWN
@@ -119,10 +122,24 @@ def _may_be_new(spec: Diffusion, name: str) -> bool:
     return is_silent or spec.network.is_new(name)
 
 
+def _loses_variance(stored: dict[str, Any], spec: Diffusion) -> bool:
+    """Say whether a run predicts a variance as well, and a spec does not."""
+    before = from_json(about.without_devices(stored["config"])).task
+    return before.learns_variance and not spec.learns_variance
+
+
+def _is_doubled(there: tuple | None, here: tuple | None) -> bool:
+    """Say whether the last axis of a parameter is twice as long there as here."""
+    if there is None or here is None:
+        return False
+    return there == (*here[:-1], 2 * here[-1])
+
+
 def start_params(spec: Diffusion, info: DataInfo) -> Any:
     """Read the averaged parameters that `init_from` names, once checked.
 
-    Those that the run may lack are drawn.
+    Those that the run may lack are drawn. Of an output that has a variance beside the
+    prediction, where this network has none, the prediction is taken.
 
     Args:
         spec: of the run that begins.
@@ -138,8 +155,16 @@ def start_params(spec: Diffusion, info: DataInfo) -> Any:
         flush=True,
     )
     params = store.restore_params(source.workdir, step=source.step)
-    stored = traverse_util.flatten_dict(params)
-    if len(stored) == len(assembly.param_shapes(spec, info)):
+    stored, here = traverse_util.flatten_dict(params), assembly.param_shapes(spec, info)
+    if _loses_variance(store.read_metadata(source.workdir, source.step), spec):
+        channels = info.shape[-1]  # of which the second half of each output goes
+        for path, shape in here.items():
+            leaf = np.asarray(stored[path]) if path in stored else None
+            if leaf is not None and _is_doubled(leaf.shape, shape):
+                pairs = leaf.reshape(*leaf.shape[:-1], -1, 2 * channels)
+                stored[path] = pairs[..., :channels].reshape(shape)
+        params = traverse_util.unflatten_dict(stored)
+    if len(stored) == len(here):
         return params
     drawn = assembly.init_params(spec, assembly.model(spec, info), info)
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(drawn) | stored)

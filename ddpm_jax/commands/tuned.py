@@ -30,7 +30,8 @@ def tuned(
 ) -> Recipe[Diffusion]:
     """Compose the recipe that tunes the diffusion model of a run to few steps.
 
-    The model stays what it is, but for its loss, and for eps, which becomes v or flow.
+    The model stays what it is, but for its loss, and for eps, which becomes v or flow,
+    and a learned variance, which goes: a chain of few steps has no use for it.
     It is trained for as many steps as the run was, and as fast. The gradient is not
     clipped: the stages of a loss have norms of different orders of magnitude.
 
@@ -58,6 +59,8 @@ def tuned(
         conditioners = {**task.conditioners, JUMP: Jump()}
         changes = {"conditioners": conditioners, **changes}
     prediction = task.velocity if task.prediction == "eps" else task.prediction
+    if task.learns_variance:
+        changes = {"variance": "small", **changes}
     task = dataclasses.replace(
         task,
         **{"loss": made, "prediction": prediction, "init_from": run, **changes},

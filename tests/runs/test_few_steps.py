@@ -124,6 +124,24 @@ def test_a_checkpoint_of_a_run_is_named_by_its_step(finished_unet, tmp_path):
     assert trained_recipe(tmp_path / "run").task.init_from == f"{finished_unet}@3"
 
 
+def test_a_learned_variance_is_left_out(tmp_path):
+    """The prediction stays as it was: DDIM, which has no use for one, samples alike."""
+    learned = ["--config.variance=learned", "--config.loss.kind=hybrid"]
+    first, plain, few = (tmp_path / name for name in ("first", "plain", "few"))
+    line = [f"--config={TINY}", "--config.training.preview_every=0"]
+    assert main([*line, f"--workdir={first}", *learned]) == 0
+    still = ["--config.training.num_steps=1", "--config.training.learning_rate=1e-12"]
+    still += ["--config.training.warmup_steps=0", f"--config.init_from={first}"]
+    assert main([*line, f"--workdir={plain}", *still]) == 0
+    given = {"num_images": 3, "seed": 3, "num_steps": 4, "sampler": "ddim"}
+    before, after = (
+        np.asarray(ddpm_jax.load(run).sample(**given)) for run in (first, plain)
+    )
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    assert tune(first, few) == 0
+    assert trained_recipe(few).task.variance == "small"
+
+
 # --- Progressive distillation and mean flow -------------------------------------------
 
 STRAIGHT = ["--config.schedule.kind=straight", "--config.schedule.num_levels=20"]
