@@ -5,7 +5,7 @@ Command:   python main.py --config=configs/digits.py --workdir=runs/digits
            with the run of a diffusion model in the place of runs/digits
 Model:     that of the run, sampled by DDIM in 1 step, or as many as final_steps says;
            the steps of the teacher are halved in stages, from 32 to 1
-Steps:     as many as the run was trained for, which the stages share, at a constant rate;
+Steps:     as many as the run was trained for, shared by the stages, at a constant rate;
            each costs two forward passes more
 Source:    Salimans and Ho 2022: docs/few-steps.md
 """
