@@ -196,7 +196,8 @@ def refinement_task(
         return SurfaceModel(spec, state.ema_params, {})
 
     return gradient_task(
-        lambda: dict(start._asdict()),
+        # Copies: a state is donated to its step, and the start is the caller's.
+        lambda: jax.tree.map(jnp.copy, start._asdict()),
         make_objective(spec, prior, fit.batch_size, fit.num_steps, room),
         optax.chain(fit.transformation(), _at_rates(spec)),
         ema_target=fit.ema_decay,

@@ -196,6 +196,8 @@ def test_a_surface_without_room_or_triangles_ends_the_run():
     def of(*numbers):
         return [{"loss": np.float32(1), "triangles": np.float32(n)} for n in numbers]
 
+    for drawn, again in zip(*(task.draw().values() for _ in range(2)), strict=True):
+        assert drawn is not again  # each state may be donated
     assert task.summarize(of(found, room))["triangles"] == (found + room) / 2
     with pytest.raises(UserError, match=f"has {room + 1:,} triangles, and there is"):
         task.summarize(of(found, room + 1, found))
