@@ -3,6 +3,11 @@
 Command:   python main.py --config=configs/shapes_clip.py
            python main.py --config=configs/shapes_prior.py
            python main.py --config=configs/shapes_unclip.py
+Model:     1,252,771 parameters, the U-Net of configs/shapes.py with two conditions
+Time:      27 minutes of one x86-64 core (jax 0.10.2), at about 120 images a second
+Result:    52% of 400 pictures of captions that training never showed have all that is
+           said; after 2,700 further steps 61%, and what is unsaid is spread nearly as
+           in the data, unlike that of regression (docs/unclip.md)
 """
 
 from ddpm_jax.recipe import (
@@ -55,6 +60,7 @@ def get_config():
         sample={
             "sampler": "dpmpp_2m",
             "num_steps": 20,
+            "guidance_scale": 2.0,
             "prior": PRIOR,
             "batch_size": 100,
         },
