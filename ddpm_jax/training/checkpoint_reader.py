@@ -76,7 +76,8 @@ def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any
         step: which checkpoint; None means the newest.
 
     Returns:
-        The dictionary given to `save`, as JSON returns it (tuples become lists).
+        The dictionary given to `save`, as JSON returns it (tuples become lists), and
+        the "checksums" of all arrays, by which models of one step are told apart.
 
     Raises:
         UserError: there is no such checkpoint, or its metadata is damaged.
@@ -85,9 +86,10 @@ def read_metadata(workdir: str | Path, step: int | None = None) -> dict[str, Any
     def read() -> dict[str, Any]:
         directory = _find(workdir, step)
         try:
-            return read_record(directory)["metadata"]
+            record = read_record(directory)
         except DamageError as error:
             raise _damaged_error(directory, error) from error  # a UserError
+        return {**record["metadata"], "checksums": record["checksums"]}
 
     return read() if step is not None else _with_the_newest(read)
 

@@ -1,5 +1,6 @@
 """Checkpoints against real damage, real kills and other device counts."""
 
+import dataclasses
 import functools
 import gc
 import json
@@ -159,13 +160,30 @@ def test_last_few_and_every_nth_are_kept(tmp_path):
             ckpt.save(checkpoints, make_state(step, width=2), {"seen": step})
     assert ckpt.all_steps(tmp_path) == [4, 8, 9, 10]
     assert ckpt.latest_step(tmp_path) == 10
-    assert ckpt.read_metadata(tmp_path, 8) == {"seen": 8}
+    assert ckpt.read_metadata(tmp_path, 8)["seen"] == 8
 
 
 def test_a_step_is_saved_once(workdir):
     with ckpt.open_checkpoints(workdir) as checkpoints:
         ckpt.save(checkpoints, make_state(2), {"another": True}, wait=True)
-    assert ckpt.read_metadata(workdir) == AS_JSON
+    stored = ckpt.read_metadata(workdir)
+    assert stored.pop("checksums").keys() >= {"params", "ema_params"}
+    assert stored == AS_JSON
+
+
+def test_models_of_one_step_are_told_apart_by_their_checksums(tmp_path):
+    def sums(name, state):
+        with ckpt.open_checkpoints(tmp_path / name) as checkpoints:
+            ckpt.save(checkpoints, state, {"seen": 1}, wait=True)
+        return ckpt.read_metadata(tmp_path / name)["checksums"]
+
+    state = make_state(3)
+    other = jax.tree.map(lambda leaf: leaf + 1, state.params)
+    one, same = sums("one", state), sums("same", make_state(3))
+    moved = sums("moved", dataclasses.replace(state, params=other))
+    assert one == same
+    assert one["params"] != moved["params"]
+    assert one["ema_params"] == moved["ema_params"]
 
 
 def test_wait_means_on_disk(tmp_path):
