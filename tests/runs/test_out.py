@@ -45,6 +45,18 @@ def test_the_results_of_another_request_are_not_written_over(
     assert state(tmp_path).keys() == before.keys()
 
 
+def test_the_results_of_another_model_are_not_taken_for_those_of_this_one(
+    finished, tmp_path, capsys
+):
+    other = tmp_path / "other"  # the same recipe and step, and other parameters
+    given = [f"--config={TINY}", "--config.training.preview_every=0"]
+    assert main([*given, f"--workdir={other}", "--config.seed=1"]) == 0
+    asked = [f"--out={tmp_path}/out", "--num-images=2", "--num-steps=2", "--seed=0"]
+    assert main(["sample", f"{finished}", *asked]) == 0
+    assert main(["sample", f"{other}", *asked]) == 2
+    assert "holds the results of another request" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", LEAVE_RESULTS)
 def test_every_command_that_leaves_results_takes_it(command, monkeypatch, tmp_path):
     given = []
