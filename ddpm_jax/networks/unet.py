@@ -132,7 +132,6 @@ class UNet(Network):
             a variance.
         channels: channels of the first level, and width of the timestep embedding.
         channel_multipliers: one per level, finest first.
-        patch: side of the squares of pixels that are one place of the first level.
         num_res_blocks: blocks per level on the way down; one more on the way up.
         attention_resolutions: shorter sides of the network's maps with attention, in
             places of these maps, which are pixels without `patch`.
@@ -151,12 +150,12 @@ class UNet(Network):
         remat: recompute blocks in the backward pass, trading time for memory.
         attention: how it is computed: plain, or cudnn, fused, on GPUs and in bfloat16
             alone.
+        patch: side of the squares of pixels that are one place of the first level.
     """
 
     out_channels: int = from_data(3)
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    patch: int = 1
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
     num_heads: int = 1
@@ -171,6 +170,7 @@ class UNet(Network):
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     attention: Literal["plain", "cudnn"] = "plain"
+    patch: int = 1
 
     @property
     def embedding_width(self) -> int:

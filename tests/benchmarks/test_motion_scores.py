@@ -33,7 +33,8 @@ def test_each_fault_moves_its_own_score(real, known):
     clips, captions = real
     plain = motion_scores.scores_of(clips, captions, known)
     rng = np.random.default_rng(0)
-    shuffled = np.stack([rng.permutation(clip) for clip in clips])  # frames in disorder
+    # Frames that know nothing of each other.
+    shuffled = np.stack([rng.permutation(one) for one in np.moveaxis(clips, 1, 0)], 1)
     found = motion_scores.scores_of(shuffled, captions, known)
     assert found.error > 10 * plain.error and found.direction < 0.5
     assert found.distance == pytest.approx(plain.distance)

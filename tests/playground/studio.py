@@ -85,6 +85,7 @@ def _studio(made, opened):
     trained = Trained(
         step=0,
         about={},
+        worse=None,
         spec=spec,
         info=info,
         unet=unet,

@@ -27,7 +27,10 @@ SETTINGS = [
     ),
     ("--config.prediction=noise", "use eps, x0, v, flow, edm"),
     ("--config.variance=medium", "use small, large, learned"),
-    ("--config.loss.kind=l1", "kind='l1'.*use bound, hybrid, mean, min_snr, .*simple"),
+    (
+        "--config.loss.kind=l1",
+        "kind='l1'.*use bound, consistency, hybrid, mean, .*simple",
+    ),
     ("--config.loss.kind=hybrid", "needs a learned variance"),
     ("--config.variance=learned", "does not train"),
     ("--config.schedule.kind=jsd", "pure noise.*use prediction v or x0"),
@@ -259,7 +262,7 @@ def test_how_attention_is_computed_makes_no_other_run(finished_unet):
     """Though the name of the option begins that of one which does."""
     run = finished_unet
     made = trained_recipe(run)
-    free = train._free(run, made.training, "unknown")
+    free = train._free(run, made, "unknown")
     refuse_another_config(changed(made, "network.attention=cudnn"), run, free)
     other = changed(made, "network.attention_resolutions=4,")
     with pytest.raises(UserError, match=r"attention_resolutions: \(\) -> \(4,\)"):

@@ -450,11 +450,7 @@ def test_all_recipes_are_tested():
     others |= {"emoji_dit"}
     others |= {"shapes_clip", "shapes_prior", "shapes_unclip", "solids", "dream"}
     others |= {"sprites_clip", "sprites_prior", "sprites_unclip", "motion"}
-    others |= {
-        "tune",
-        "progressive",
-        "meanflow",
-    }  # of a run
+    others |= {"tune", "progressive", "meanflow", "refine"}  # of a run
     tested = RECIPES | FEATURES | AUTOENCODERS | ENLARGING | FAMILIES
     assert there == set(tested) | others
 
